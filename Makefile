@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml
+	@echo "==> Setting up $(VENV) with $$($(PYTHON) --version) (once, about a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Start a server, four processes, and watch real events cross between them
+	@echo "==> Running the demo: one publisher, three subscriber processes, a real Valkey server"
+	@$(BIN)/jwt-events demo
+
+test: $(READY) ## Run all tests on real servers
+	@echo "==> Running the tests"
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style and formatting
+	@echo "==> Checking style"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types, strictly
+	@echo "==> Checking types"
+	@$(BIN)/mypy
+
+check: lint types test ## Everything that must pass before a change lands
+
+clean: ## Remove what was set up and cached
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

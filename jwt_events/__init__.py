@@ -1,0 +1,1 @@
+"""JWT lifecycle events between services, over Redis."""

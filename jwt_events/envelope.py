@@ -1,0 +1,186 @@
+"""How an event travels: CloudEvents 1.0 JSON in structured mode, UTF-8.
+
+Pure: event in, bytes out, and back. Decoding tolerates what a newer version may add (unknown attributes, unknown fields
+in ``data``, unknown types), because losing a revocation is worse than missing a detail of it; it is strict about
+everything else.
+
+Source: CloudEvents 1.0.2 JSON event format and its distributed tracing extension (W3C Trace Context).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Never, get_args
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from jwt_events.errors import DecodeError
+from jwt_events.events import EVENT_CLASSES, Event, UnknownEvent
+from jwt_events.values import Instant
+
+MAX_WIRE_BYTES = 1_048_576
+"""A reader does not look into anything larger; a publisher's ``max_event_bytes`` cannot exceed it."""
+
+_WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
+_CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
+
+
+_HEADER = frozenset(Event.model_fields) - {"metadata"}
+_FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
+# JSON carries a point in time as text, so these fields are parsed before the model sees them.
+_INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
+    cls: tuple(name for name, field in cls.model_fields.items() if Instant in get_args(field.annotation))
+    for cls in _WIRE_TYPES
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An event and the trace that it belongs to.
+
+    Attributes:
+        event: the event.
+        traceparent: W3C trace context of the publish, or ``None``.
+        tracestate: the vendor part of it, or ``None``.
+    """
+
+    event: Event
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+def encode(envelope: Envelope, *, source: str) -> bytes:
+    """Turn an envelope into the bytes that travel.
+
+    Args:
+        envelope: what to send.
+        source: who says so, for an event that does not name its own ``source``.
+    """
+    event = envelope.event
+    message: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source or source,
+        "type": _WIRE_TYPES.get(type(event), event.type),
+        "time": event.occurred_at,
+    }
+    if (subject := event.subject) is not None:
+        message["subject"] = subject
+    if envelope.traceparent is not None:
+        message["traceparent"] = envelope.traceparent
+    if envelope.tracestate is not None:
+        message["tracestate"] = envelope.tracestate
+    if isinstance(event, UnknownEvent):
+        message["data"] = event.data
+    else:
+        message["data"] = {
+            name: value
+            for name, value in event.__dict__.items()
+            if name not in _HEADER and value is not None and value is not False and value != {}
+        }
+    return to_json(message)
+
+
+def decode(payload: bytes) -> Envelope:
+    """Turn bytes from the wire into an envelope.
+
+    Raises:
+        DecodeError: they are not an event. It names the reason and the place, and holds no value from the payload.
+    """
+    message = _parse(payload)
+    wire_type = _text(message, "type")
+    if message.get("specversion") != "1.0":
+        raise DecodeError("not_an_envelope", "specversion is not 1.0")
+    data = message.get("data", {})
+    if not isinstance(data, dict):
+        raise DecodeError("not_an_envelope", "data is not an object")
+    header = {
+        "id": _text(message, "id"),
+        "source": _text(message, "source"),
+        "occurred_at": _instant(_text(message, "time"), "time"),
+    }
+    cls = _CLASSES.get(wire_type)
+    return Envelope(
+        _build(UnknownEvent, header | {"type": wire_type, "data": data})
+        if cls is None
+        else _build(cls, header | _known_fields(cls, data)),
+        _optional_text(message, "traceparent"),
+        _optional_text(message, "tracestate"),
+    )
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    if len(payload) > MAX_WIRE_BYTES:
+        raise DecodeError("too_large", f"{len(payload)} bytes, the limit is {MAX_WIRE_BYTES}")
+    try:
+        message = _decoder.decode(payload.decode())
+    except UnicodeDecodeError:
+        raise DecodeError("not_json", "not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise DecodeError("not_json", f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise DecodeError("not_json", "nests too deep") from None
+    except ValueError:
+        raise DecodeError("not_json", "a number has too many digits") from None
+    if not isinstance(message, dict):
+        raise DecodeError("not_an_envelope", "not an object")
+    return message
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with a key twice: two readers would see two different events in it."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise DecodeError("duplicate_key", "an object has the same key twice")
+    return members
+
+
+def _refuse_constant(name: str) -> Never:
+    raise DecodeError("not_json", f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+
+
+def _text(message: Mapping[str, Any], attribute: str) -> str:
+    value = message.get(attribute)
+    if not isinstance(value, str):
+        raise DecodeError("not_an_envelope", f"{attribute} is {'missing' if value is None else 'not text'}")
+    return value
+
+
+def _optional_text(message: Mapping[str, Any], attribute: str) -> str | None:
+    """Trace context is a courtesy: a malformed one is ignored, the event counts."""
+    value = message.get(attribute)
+    return value if isinstance(value, str) else None
+
+
+def _instant(value: object, field: str) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise DecodeError("invalid_event", f"{field} is not an RFC 3339 time") from None
+
+
+def _known_fields(cls: type[Event], data: dict[str, Any]) -> dict[str, Any]:
+    known = _FIELDS[cls]
+    fields = data if known.issuperset(data) else {name: value for name, value in data.items() if name in known}
+    for name in _INSTANTS[cls]:
+        if name in fields:
+            fields[name] = _instant(fields[name], name)
+    return fields
+
+
+def _build(cls: type[Event], fields: dict[str, Any]) -> Event:
+    try:
+        return cls.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+        raise DecodeError("invalid_event", f"{place}: {problem['msg']}") from None

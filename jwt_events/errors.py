@@ -1,0 +1,172 @@
+"""Every error that this library raises on purpose.
+
+::
+
+    JWTEventsError
+    ├── InvalidOption (ValueError)       an option or a URL that cannot work
+    ├── InvalidEvent (ValueError)        an event that cannot be published as given
+    │   ├── EventTooLarge                its encoded form exceeds the limit
+    │   └── OutlivesRetention            it would be trimmed while a token it covers can still live
+    ├── DecodeError                      bytes from the wire that are not an event
+    ├── Closed (RuntimeError)            the object was closed, or is already running
+    ├── TransportError                   the server, or the way to it
+    │   ├── ConnectionFailed             cannot be reached, or was lost: worth trying again
+    │   ├── ServerRefused                the server answered "no": trying again will not help
+    │   └── SubscriptionRefused          it will not let us listen
+    └── PublishError                     what became of a publish that did not succeed
+        ├── PublishFailed                surely not published
+        └── PublishOutcomeUnknown        sent, and no answer: it may have been published
+
+The message names what was wrong and the limit, and never repeats a value that could be a secret. What a program needs
+to react is data on the instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jwt_events.publisher import Receipt
+
+
+class JWTEventsError(Exception):
+    """The root: catch this to catch everything the library raises on purpose."""
+
+
+class InvalidOption(JWTEventsError, ValueError):
+    """An option or a URL that cannot work; raised where it was given, before anything is opened.
+
+    Attributes:
+        option: the name of the parameter.
+    """
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+
+
+class InvalidEvent(JWTEventsError, ValueError):
+    """An event that cannot be published as given; nothing was sent.
+
+    Attributes:
+        problems: ``(field, what is wrong)`` for each problem, without the values.
+    """
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{field}: {problem}" for field, problem in problems))
+        self.problems = tuple(problems)
+
+
+class EventTooLarge(InvalidEvent):
+    """The encoded event is larger than ``max_event_bytes``.
+
+    Attributes:
+        size: its size in bytes.
+        limit: the largest size allowed, in bytes.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__([("event", f"{size} bytes when encoded, the limit is {limit}")])
+        self.size = size
+        self.limit = limit
+
+
+class OutlivesRetention(InvalidEvent):
+    """The event expires after the stream would have forgotten it.
+
+    A service that starts in between would never learn of the revocation and let the token in. Either raise the
+    transport's ``retention`` to the longest life of a token, or issue shorter-lived tokens.
+
+    Attributes:
+        retention: what the transport keeps, in seconds.
+        needed: what this event needs, in seconds from now.
+    """
+
+    def __init__(self, retention: float, needed: float) -> None:
+        problem = (
+            f"expires {needed:.0f} s from now but the transport's retention is {retention:.0f} s: a service that starts"
+            " in between would not learn of it; retention must be at least the longest token lifetime"
+        )
+        super().__init__([("expires_at", problem)])
+        self.retention = retention
+        self.needed = needed
+
+
+class DecodeError(JWTEventsError):
+    """Bytes from the wire that are not an event.
+
+    Attributes:
+        reason: one of a few fixed words, fit for a metric label: ``too_large``, ``not_json``, ``duplicate_key``,
+            ``not_an_envelope``, ``invalid_event``.
+        detail: what is wrong and where, without any value from the payload.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Closed(JWTEventsError, RuntimeError):
+    """The publisher or subscriber was closed, or is already running."""
+
+
+class TransportError(JWTEventsError):
+    """The server, or the way to it, did not do what was asked.
+
+    Attributes:
+        maybe_done: whether the server may have carried out the command all the same.
+        retryable: whether the same request can succeed a moment later.
+    """
+
+    def __init__(self, message: str, *, maybe_done: bool = False, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_done = maybe_done
+        self.retryable = retryable
+
+
+class ConnectionFailed(TransportError):
+    """The server cannot be reached, did not answer in time, or the connection was lost. The message says which server."""
+
+    def __init__(self, message: str, *, maybe_done: bool = False) -> None:
+        super().__init__(message, maybe_done=maybe_done, retryable=True)
+
+
+class ServerRefused(TransportError):
+    """The server answered with an error, so the command was not carried out.
+
+    Attributes:
+        code: the first word of the server's answer: ``NOPERM``, ``WRONGTYPE``, ``OOM``, …
+    """
+
+    def __init__(self, message: str, *, code: str, retryable: bool = False) -> None:
+        super().__init__(message, maybe_done=False, retryable=retryable)
+        self.code = code
+
+
+class SubscriptionRefused(TransportError):
+    """The server did not confirm a subscription."""
+
+
+class PublishError(JWTEventsError):
+    """At least one event was not confirmed by the server.
+
+    Attributes:
+        event_ids: the ids of the events that were not confirmed. Publishing the same event objects again keeps their
+            ids, so that subscribers handle each once.
+        receipts: of ``publish_many``, the receipts of those that were confirmed.
+    """
+
+    def __init__(self, message: str, *, event_ids: Sequence[str], receipts: Sequence[Receipt] = ()) -> None:
+        super().__init__(message)
+        self.event_ids = tuple(event_ids)
+        self.receipts = tuple(receipts)
+
+
+class PublishFailed(PublishError):
+    """Surely not published: nothing was sent, or the server refused it."""
+
+
+class PublishOutcomeUnknown(PublishError):
+    """Sent, but no answer came before the deadline: the server may or may not have accepted it."""

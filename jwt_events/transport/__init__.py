@@ -1,0 +1,1 @@
+"""Ways to move bytes: Redis Pub/Sub, Redis Streams, and memory."""

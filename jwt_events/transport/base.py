@@ -1,0 +1,158 @@
+"""The seam between events and the wire: what every transport provides.
+
+A transport is a description: where, and with which options. It holds no connection, so one can be shared between a
+publisher, subscribers and anything else. ``sender()`` and ``receiver()`` open what they need and whoever opened it
+closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from jwt_events.errors import TransportError
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantees:
+    """What a transport promises; choose one by these, not by its name.
+
+    Attributes:
+        durable: events outlive the moment: a subscriber that was away gets them afterwards.
+        redelivers: an event that was not acknowledged is delivered again.
+        ordered: every receiver sees all events in one order.
+        fan_out: every receiver sees every event; otherwise each event goes to one of them.
+    """
+
+    durable: bool
+    redelivers: bool
+    ordered: bool
+    fan_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something may have been missed.
+
+    Attributes:
+        since: the position after which events may be missing; ``None`` where there are no positions.
+        cause: one of a few fixed words, fit for a metric label: ``disconnected`` (not listening at the moment),
+            ``reconnected`` (listening again), ``trimmed``, ``deleted``, ``rewound``.
+        lost: how many, where it can be known.
+    """
+
+    since: str | None
+    cause: str
+    lost: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One arrival of an event's bytes.
+
+    Attributes:
+        payload: the bytes.
+        position: where in the stream; ``None`` where there are no positions.
+    """
+
+    payload: bytes
+    position: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read returned.
+
+    Attributes:
+        deliveries: in order; may be empty.
+        gaps: what may be missing before these deliveries.
+        current_as_of: the event loop's time at which a read was *sent* that reached the end of the stream: at that
+            moment nothing newer existed. ``None`` if more may be waiting, or if the transport cannot know.
+    """
+
+    deliveries: Sequence[Delivery] = ()
+    gaps: Sequence[Gap] = ()
+    current_as_of: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The server accepted one payload.
+
+    Attributes:
+        position: where in the stream; ``None`` where there are no positions.
+        receivers: how many connections got it from this server; ``None`` where nobody counts.
+    """
+
+    position: str | None = None
+    receivers: int | None = None
+
+
+class Sender(Protocol):
+    """Sends payloads. Safe to call from many tasks at once."""
+
+    async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent | TransportError]:
+        """Hand payloads to the server, in this order, and say what became of each.
+
+        Never raises for a payload that was not accepted: its place holds the error, whose ``maybe_done`` and
+        ``retryable`` tell what to do. Does not retry. Cancelling it leaves other callers' payloads alone.
+
+        Args:
+            payloads: what to send.
+            within: seconds after which to give up.
+        """
+        ...
+
+
+class Receiver(Protocol):
+    """Receives payloads. For one task."""
+
+    async def receive(self) -> Page:
+        """Wait for the next page. Reconnects by itself and reports what may have been missed as gaps.
+
+        Returns after about a second even if there is nothing. Cancelling it loses nothing that was not returned,
+        except on a transport that is not durable.
+
+        Raises:
+            TransportError: it is of no use to go on.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """A way to move payloads from senders to receivers."""
+
+    @property
+    def name(self) -> str:
+        """A short word for logs and metrics: ``pubsub``, ``stream``, ``memory``."""
+        ...
+
+    @property
+    def destination(self) -> str:
+        """The channel or key."""
+        ...
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What it promises."""
+        ...
+
+    @property
+    def retention(self) -> timedelta | None:
+        """How long it remembers; ``None`` if it has no memory, or does not forget."""
+        ...
+
+    def sender(self) -> AbstractAsyncContextManager[Sender]:
+        """Open a way to send. Connects when first needed."""
+        ...
+
+    def receiver(self, *, from_oldest: bool = False) -> AbstractAsyncContextManager[Receiver]:
+        """Subscribe. Entered means that the server confirmed it, so that nothing sent from then on is missed.
+
+        Args:
+            from_oldest: begin with the oldest event that is remembered, wherever the transport would begin by itself.
+        """
+        ...

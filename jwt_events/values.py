@@ -1,0 +1,119 @@
+"""What a field of an event may hold: instants, identifiers and metadata.
+
+Everything here is a pure function that returns the value to keep or raises ``ValueError`` with a message that names the
+limit and never the value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, JsonValue, StringConstraints
+
+MAX_IDENTIFIER_LENGTH = 512
+MAX_TEXT_LENGTH = 1_024
+MAX_METADATA_DEPTH = 8
+
+# Ten thousand years after 1970 in milliseconds is 3e14, in seconds 3e11. Every instant in milliseconds since 1973 is
+# above this limit, every one in seconds until the year 5138 is below it.
+_LARGEST_NUMERIC_DATE = 1e11
+_LARGEST_INTEGER = 2**63 - 1
+
+_COMPACT_JWT = re.compile(r"\s*(Bearer\s+)?eyJ[\w-]+(\.[\w-]*){2}((\.[\w-]*){2})?\s*", re.ASCII | re.IGNORECASE)
+_THREE_SEGMENTS = re.compile(r"\s*[\w-]+\.[\w-]+\.[\w-]*\s*", re.ASCII)
+
+
+def looks_like_jwt(text: str) -> bool:
+    """Whether ``text`` is a compact JWS or JWE: three or five base64url segments, the first an encoded JSON object."""
+    return text.count(".") >= 2 and _COMPACT_JWT.fullmatch(text) is not None
+
+
+def to_instant(value: object) -> object:
+    """Turn a NumericDate (RFC 7519 §2: seconds since 1970 in UTC, fractions allowed) into an aware datetime."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value  # pydantic says what is wrong with it, or takes it if it is a datetime
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number of seconds")
+    if value >= _LARGEST_NUMERIC_DATE:
+        raise ValueError("looks like milliseconds; a NumericDate is in seconds, so divide by 1000")
+    if value < 0:
+        raise ValueError("must not be before 1970")
+    return datetime.fromtimestamp(value, UTC)
+
+
+def to_utc(value: datetime) -> datetime:
+    """Express an aware datetime in UTC, so that equal instants look and travel alike."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is outside the years 1 to 9999 in UTC") from None
+
+
+def without_jwt(text: str) -> str:
+    """Refuse a whole token where an identifier or a text belongs: a bus is read by many, a token is a secret."""
+    if looks_like_jwt(text):
+        raise ValueError("looks like a whole JWT, which must not travel on a bus; publish its jti")
+    return text
+
+
+def without_segments(text: str) -> str:
+    """Refuse anything of the form ``x.y.z`` as a token id: it is the token itself, whatever its encoding."""
+    if text.count(".") == 2 and _THREE_SEGMENTS.fullmatch(text):
+        raise ValueError("looks like a whole token (x.y.z), which must not travel on a bus; publish its jti")
+    return text
+
+
+def storable_metadata(value: object) -> object:
+    """Refuse metadata that nests deeper than the limit or carries a whole token, before anything recurses into it."""
+    pending: list[tuple[object, int]] = [(value, 0)]
+    while pending:
+        item, depth = pending.pop()
+        if depth > MAX_METADATA_DEPTH:
+            raise ValueError(f"nests deeper than {MAX_METADATA_DEPTH} levels")
+        if isinstance(item, dict):
+            pending.extend((part, depth + 1) for pair in item.items() for part in pair)
+        elif isinstance(item, list):
+            pending.extend((part, depth + 1) for part in item)
+        else:
+            _check_scalar(item)
+    return value
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain a lone surrogate, which UTF-8 cannot express") from None
+
+
+def _check_scalar(item: object) -> None:
+    if isinstance(item, str):
+        without_jwt(item)
+        _check_encodable(item)
+    elif isinstance(item, float) and not math.isfinite(item):
+        raise ValueError("must not contain NaN or Infinity, which JSON does not have")
+    elif isinstance(item, int) and not -_LARGEST_INTEGER <= item <= _LARGEST_INTEGER:
+        raise ValueError("must not contain an integer beyond 64 bits, which other JSON readers would change")
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(to_instant), AfterValidator(to_utc)]
+"""A point in time: an aware datetime, or a NumericDate in seconds."""
+
+Identifier = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_IDENTIFIER_LENGTH, pattern=r"\S"),
+    AfterValidator(without_jwt),
+]
+"""An opaque identifier from the application: not empty, at most 512 characters, not a whole token."""
+
+TokenId = Annotated[Identifier, AfterValidator(without_segments)]
+"""The ``jti`` of a token, never the token."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(without_jwt)]
+"""A short text for people, at most 1,024 characters."""
+
+Metadata = Annotated[dict[str, JsonValue], BeforeValidator(storable_metadata)]
+"""Whatever else the application wants to carry, as JSON."""
