@@ -127,7 +127,7 @@ class TransportError(JWTEventsError):
 
 
 class ConnectionFailed(TransportError):
-    """The server cannot be reached, did not answer in time, or the connection was lost. The message says which server."""
+    """The server cannot be reached, did not answer in time, or hung up. The message says which server."""
 
     def __init__(self, message: str, *, maybe_done: bool = False) -> None:
         super().__init__(message, maybe_done=maybe_done, retryable=True)

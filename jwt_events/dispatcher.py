@@ -1,0 +1,229 @@
+"""Run it: handlers as tasks, so many at a time, tried again when they fail, finished or cancelled on request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import traceback
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from jwt_events.events import Event
+from jwt_events.handlers import Handler
+from jwt_events.retry import Retry
+from jwt_events.transport.base import Gap
+
+# How long handlers that were cancelled may take to clean up.
+_CLEANUP_WITHIN = 1.0
+
+
+class Dispatcher:
+    """Runs handlers as tasks under one semaphore. A handler that fails, hangs or blocks a thread harms no other.
+
+    Args:
+        concurrency: how many handlers may run at once.
+        handler_timeout: seconds that one call of a handler may take; ``None`` for as long as it likes.
+        retry: when a handler that failed is called again.
+        ordered_by: returns a key; handlers of events with equal keys run one after another, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        handler_timeout: float | None,
+        retry: Retry,
+        ordered_by: Callable[[Event], Hashable] | None,
+    ) -> None:
+        self._slots = asyncio.Semaphore(concurrency)
+        self._handler_timeout = handler_timeout
+        self._retry = retry
+        self._ordered_by = ordered_by
+        self._tails: dict[Hashable, asyncio.Task[bool]] = {}
+        self._running: dict[asyncio.Task[bool], tuple[Handler, Event | Gap]] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """How many handlers were started and have not ended."""
+        return len(self._running)
+
+    async def submit(self, event: Event, handlers: Sequence[Handler], done: Callable[[bool], None]) -> None:
+        """Start the handlers of an event, each as soon as there is room for it.
+
+        Returns when all are started. Cancelling it leaves those running that were started.
+
+        Args:
+            event: what they are called with.
+            handlers: whom to call.
+            done: called once, when all of them have ended, with whether all succeeded.
+        """
+        key = self._key(event)
+        work = _Work(len(handlers), done)
+        for handler in handlers:
+            await self._slots.acquire()
+            previous = self._tails.get(key) if key is not None else None
+            task = self._start(handler, event, previous)
+            task.add_done_callback(work.one_ended)
+            task.add_done_callback(self._free_slot)
+            if key is not None:
+                self._tails[key] = task
+                task.add_done_callback(lambda task: self._forget_tail(key, task))
+
+    def submit_gap(self, gap: Gap, handlers: Sequence[Handler]) -> None:
+        """Call handlers with a gap, at once, however many others are running: it is an alarm."""
+        for handler in handlers:
+            self._start(handler, gap, None)
+
+    async def finish(self, within: float) -> None:
+        """Wait for the handlers that are running, then cancel and name the rest.
+
+        Takes at most one second longer than ``within``. Cancelling it cancels the handlers at once. May be called from
+        a handler, which is then not waited for.
+        """
+        try:
+            if waiting := self._others():
+                await asyncio.wait(waiting, timeout=within)
+        finally:
+            rest = self._others()
+            for task in rest:
+                handler, subject = self._running[task]
+                logger.warning("handler cancelled", handler=handler.name, **_fields(subject))
+                task.cancel("the subscriber is shutting down")
+            if rest:
+                _, stubborn = await asyncio.wait(rest, timeout=_CLEANUP_WITHIN)
+                for task in stubborn:
+                    handler, subject = self._running[task]
+                    logger.error("handler does not end", handler=handler.name, **_fields(subject))
+
+    def _others(self) -> set[asyncio.Task[bool]]:
+        return self._running.keys() - {asyncio.current_task()}
+
+    def _key(self, event: Event) -> Hashable:
+        if self._ordered_by is None:
+            return None
+        try:
+            key = self._ordered_by(event)
+            hash(key)
+        except Exception as error:  # noqa: BLE001 - the application's function; losing the event would be worse
+            logger.error(
+                "ordered_by failed, the event is handled out of order", error=_describe(error), **_fields(event)
+            )
+            return None
+        return key
+
+    def _start(self, handler: Handler, subject: Event | Gap, previous: asyncio.Task[bool] | None) -> asyncio.Task[bool]:
+        task = asyncio.create_task(self._run(handler, subject, previous), name=f"jwt_events handler {handler.name}")
+        self._running[task] = handler, subject
+        task.add_done_callback(self._running.pop)
+        return task
+
+    async def _run(self, handler: Handler, subject: Event | Gap, previous: asyncio.Task[bool] | None) -> bool:
+        """Call a handler until it succeeds or the retry policy gives up; return whether it succeeded."""
+        if previous is not None:
+            await asyncio.wait([previous])
+        attempt = 1
+        while True:
+            try:
+                async with asyncio.timeout(self._handler_timeout):
+                    await _call(handler, subject)
+            except (Exception, asyncio.CancelledError) as error:
+                if _is_cancelled(error):
+                    raise
+                delay = self._retry.delay(attempt, error)
+                fields = {"handler": handler.name, "attempt": attempt, "error": _describe(error), **_fields(subject)}
+                if delay is None:
+                    logger.error("handler failed", **fields)
+                    return False
+                logger.warning("handler failed and will be called again", **fields)
+                await asyncio.sleep(delay)
+                attempt += 1
+            else:
+                logger.debug("handled", handler=handler.name, attempt=attempt, **_fields(subject))
+                return True
+
+    def _free_slot(self, _: asyncio.Task[bool]) -> None:
+        self._slots.release()
+
+    def _forget_tail(self, key: Hashable, task: asyncio.Task[bool]) -> None:
+        if self._tails.get(key) is task:
+            del self._tails[key]
+
+
+class _Work:
+    """Counts the handlers of one event that have not ended."""
+
+    def __init__(self, handlers: int, done: Callable[[bool], None]) -> None:
+        self._left = handlers
+        self._ok = True
+        self._done = done
+
+    def one_ended(self, task: asyncio.Task[bool]) -> None:
+        self._left -= 1
+        self._ok &= not task.cancelled() and task.exception() is None and task.result()
+        if not self._left:
+            self._done(self._ok)
+
+
+async def _call(handler: Handler, subject: Event | Gap) -> None:
+    result = handler.function(subject) if handler.is_async else await _in_thread(handler, subject)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _in_thread(handler: Handler, subject: Event | Gap) -> Any:
+    """Run a plain function in a thread of its own.
+
+    A daemon thread, not one of a pool: a function that never returns can then neither use up a pool that others need
+    nor keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            outcome.set_exception(error)
+        else:  # SystemExit and the like would end the event loop, StopIteration cannot pass through a future
+            outcome.set_exception(RuntimeError(f"the handler raised {type(error).__name__}"))
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = context.run(handler.function, subject)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the outcome
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=work, name=f"jwt_events handler {handler.name}", daemon=True).start()
+    return await outcome
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether this is our own cancellation, and not one that the handler raised by itself, which is a failure."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _describe(error: BaseException) -> str:
+    """Name an error and the line it came from, without its message, which may quote what it failed on."""
+    name = type(error).__qualname__
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return name
+    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
+
+
+def _fields(subject: Event | Gap) -> dict[str, Any]:
+    if isinstance(subject, Gap):
+        return {"gap_cause": subject.cause, "gap_since": subject.since}
+    return {"event_id": subject.id, "event_type": str(subject.type)[:100]}

@@ -1,0 +1,85 @@
+"""One life of a subscriber: from subscribed to unsubscribed, whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from typing import Any
+
+from loguru import logger
+
+from jwt_events.dispatcher import Dispatcher
+from jwt_events.errors import Closed
+from jwt_events.events import Event
+from jwt_events.intake import Intake
+
+
+class Life:
+    """One life of a subscriber, from subscribed to unsubscribed."""
+
+    def __init__(self, intake: Intake, dispatcher: Dispatcher, resources: AsyncExitStack, concurrency: int) -> None:
+        self.dispatcher = dispatcher
+        self.failure: Exception | None = None
+        self.host: asyncio.Task[Any] | None = asyncio.current_task()
+        self.inbox: asyncio.Queue[Event | None] | None = None
+        self.room = asyncio.Semaphore(concurrency)
+        self._intake = intake
+        self._resources = resources
+        self._ending = asyncio.Lock()
+        self._interrupted: asyncio.Task[Any] | None = None
+        self._is_handing_out = False
+        self.reader = asyncio.create_task(intake.run(), name="jwt_events reader")
+        self.reader.add_done_callback(self._reader_ended)
+
+    @contextmanager
+    def handing_out(self) -> Iterator[asyncio.Queue[Event | None]]:
+        """Switch from handlers to an inbox, which ends with ``None`` when the reader does."""
+        if self._is_handing_out:
+            raise Closed("events() is running already")
+        if self.inbox is None:
+            self.inbox = asyncio.Queue()
+            if self.reader.done():
+                self.inbox.put_nowait(None)
+        self.host = None  # whoever iterates is told of a failure by the iterator
+        self._is_handing_out = True
+        try:
+            yield self.inbox
+        finally:
+            self._is_handing_out = False
+
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        if not reader.cancelled() and isinstance(error := reader.exception(), Exception):
+            self.failure = error
+            logger.error("listening failed", error=str(error))
+            if self.host is not None:
+                self._interrupted = self.host
+                self.host.cancel("the subscriber failed")
+        if self.inbox is not None:
+            self.inbox.put_nowait(None)
+
+    async def stop_interrupting(self, exc: BaseException | None) -> bool:
+        """Take back the cancellation of the host. Return whether nothing else had cancelled it."""
+        self.host = None
+        host, self._interrupted = self._interrupted, None
+        if host is None:
+            return False
+        if exc is None:
+            # It was requested but not delivered yet: let it arrive here instead of at the next await.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return host.uncancel() == 0 and (exc is None or isinstance(exc, asyncio.CancelledError))
+
+    async def end(self, *, discard: bool, within: float) -> None:
+        """Stop reading, finish or drop what was read, wait for handlers, cancel the rest, close. Idempotent."""
+        deadline = asyncio.get_running_loop().time() + within
+        self._intake.stop(discard=discard or self.inbox is not None)
+        async with self._ending:
+            try:
+                await asyncio.wait([self.reader], timeout=within)
+            finally:
+                self.reader.cancel()
+                try:
+                    await self.dispatcher.finish(max(0.0, deadline - asyncio.get_running_loop().time()))
+                finally:
+                    await self._resources.aclose()

@@ -1,0 +1,51 @@
+"""What an option of a constructor may be. Each function returns the value to keep or raises `InvalidOption`."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from jwt_events.errors import InvalidOption
+
+MAX_NAME_LENGTH = 512
+
+
+def seconds(option: str, value: float) -> float:
+    """Accept a finite, positive number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidOption(option, f"must be a number of seconds, not {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise InvalidOption(option, "must be a positive, finite number of seconds")
+    return float(value)
+
+
+def optional_seconds(option: str, value: float | None) -> float | None:
+    """Accept ``None`` or a finite, positive number of seconds."""
+    return None if value is None else seconds(option, value)
+
+
+def count(option: str, value: int, *, most: int | None = None) -> int:
+    """Accept a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOption(option, f"must be a whole number, not {type(value).__name__}")
+    if value < 1 or (most is not None and value > most):
+        raise InvalidOption(option, "must be at least 1" + ("" if most is None else f" and at most {most}"))
+    return value
+
+
+def duration(option: str, value: timedelta) -> timedelta:
+    """Accept a positive timedelta."""
+    if not isinstance(value, timedelta):
+        raise InvalidOption(option, f"must be a timedelta, not {type(value).__name__}")
+    if value < timedelta(milliseconds=1):
+        raise InvalidOption(option, "must be at least a millisecond")
+    return value
+
+
+def name(option: str, value: str) -> str:
+    """Accept a name of a channel, a key or a service: 1 to 512 printable characters."""
+    if not isinstance(value, str):
+        raise InvalidOption(option, f"must be text, not {type(value).__name__}")
+    if not value.strip() or len(value) > MAX_NAME_LENGTH or not value.isprintable():
+        raise InvalidOption(option, f"must be 1 to {MAX_NAME_LENGTH} printable characters, not all blank")
+    return value

@@ -1,0 +1,94 @@
+"""What went wrong on a connection: redis-py's errors in our words, sorted by what one can do about them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from collections.abc import Sequence
+
+from redis import exceptions
+
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+
+# redis-py takes the first word off the answers that it has a class for.
+_CODES: dict[type[Exception], str] = {
+    exceptions.AuthenticationError: "WRONGPASS",
+    exceptions.AuthenticationWrongNumberOfArgsError: "WRONGPASS",
+    exceptions.AuthorizationError: "NOAUTH",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.MovedError: "MOVED",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.TryAgainError: "TRYAGAIN",
+}
+
+# Answers that mean "not now": the command was not carried out, and a moment later it may be. All others last.
+_PASSING = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+    }
+)
+
+
+def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:
+    """Turn an error of redis-py or of the socket into one of ours.
+
+    Args:
+        error: what was raised.
+        place: what was being done where.
+        secrets: texts that the message must not contain.
+        maybe_done: whether the server may have carried out what was asked, if it did not answer.
+    """
+    if isinstance(error, TransportError):
+        return error
+    text = _reason(error)
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    code = _code(error)
+    if code is not None:
+        return ServerRefused(f"{place} refused: {text}", code=code, retryable=code in _PASSING)
+    if isinstance(_root(error), ssl.SSLCertVerificationError):
+        return TransportError(f"{place} failed: {text}")
+    return ConnectionFailed(f"{place} failed: {text}", maybe_done=maybe_done)
+
+
+def _code(error: Exception) -> str | None:
+    """Return the first word of the server's answer; ``None`` if the server did not answer."""
+    for cls in type(error).__mro__:
+        if cls in _CODES:
+            return _CODES[cls]
+    if isinstance(error, exceptions.ResponseError):
+        return str(error).partition(" ")[0]
+    return None
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what redis-py wrapped: it hides TLS and socket errors in the chain, behind which the caller's own begin."""
+    while isinstance(error, exceptions.RedisError) and (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def _reason(error: Exception) -> str:
+    root = _root(error)
+    if isinstance(root, (TimeoutError, asyncio.CancelledError)):
+        return "no answer in time"
+    if isinstance(root, OSError) and root.errno is not None and root.strerror:
+        # asyncio puts the address into strerror, and the message has that already
+        return os.strerror(root.errno) if root.errno in errno.errorcode else root.strerror
+    # The server quotes the arguments of a command that it does not know, and those are payloads.
+    return str(error).partition(", with args")[0] or type(error).__name__

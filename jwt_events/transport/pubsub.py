@@ -1,0 +1,149 @@
+"""Redis Pub/Sub: fan-out to whoever listens at the moment, at the lowest cost.
+
+What is sent while a receiver is away is gone, and Redis does not say so. This transport does: every reconnection is a
+`Gap`. So that being away cannot go unnoticed, silence is questioned by PING and a connection that does not answer is
+dropped.
+
+Source: https://redis.io/docs/latest/develop/pubsub/
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from jwt_events import options
+from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
+from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Receiver, Sender, Sent
+from jwt_events.transport.connection import Argument, Connection, Connector
+from jwt_events.transport.link import ATTEMPT_WITHIN, Link
+from jwt_events.transport.sender import RedisSender
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# A silent connection is asked for a sign of life after this long, and given up after the third silence in a row.
+_SILENCE = 0.75
+_SILENCES = 3
+
+
+class RedisPubSub:
+    """Events over a Redis Pub/Sub channel: at most once, to those who listen at the moment.
+
+    Choose it when a missed event does no harm, or when a `Gap` can be made good by other means. If in doubt, use
+    `RedisStream`, which remembers.
+
+    Args:
+        client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
+            ``redis://``, ``rediss://`` or ``unix://`` URL.
+        channel: the name of the channel; everyone who uses the same name hears the same events. Pub/Sub channels are
+            shared by all databases of a server.
+
+    Raises:
+        InvalidOption: an argument cannot work.
+    """
+
+    name = "pubsub"
+    guarantees = Guarantees(durable=False, redelivers=False, ordered=False, fan_out=True)
+    retention: timedelta | None = None
+
+    def __init__(self, client_or_url: Redis | str, channel: str = "jwt:events") -> None:
+        self.destination = options.name("channel", channel)
+        self._connector = Connector(client_or_url, destination=channel)
+
+    def __repr__(self) -> str:
+        return f"<RedisPubSub {self.destination!r} at {self._connector.address}>"
+
+    def sender(self) -> AbstractAsyncContextManager[Sender]:
+        """Open a way to send; see `Transport.sender`."""
+        return RedisSender(self._connector, _Publish(self.destination))
+
+    @asynccontextmanager
+    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
+        """Subscribe; see `Transport.receiver`. There is no history, so ``from_oldest`` makes no difference."""
+        receiver = _PubSubReceiver(self._connector)
+        try:
+            await receiver.link.open()
+            yield receiver
+        finally:
+            await receiver.link.aclose()
+
+
+class _Publish:
+    """How one payload becomes a PUBLISH."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel.encode()
+
+    def command(self, payload: bytes) -> tuple[Argument, ...]:
+        return (b"PUBLISH", self._channel, payload)
+
+    def sent(self, answer: Any) -> Sent:
+        return Sent(receivers=int(answer))
+
+    async def upkeep(self, connection: Connection) -> None:
+        """Nothing to keep up: a channel has no history."""
+
+
+class _PubSubReceiver:
+    def __init__(self, connector: Connector) -> None:
+        self.link = Link(connector, transport=RedisPubSub.name, greet=self._subscribe)
+        self._channel = connector.destination.encode()
+        self._silences = 0
+        self._reported_away = False
+
+    async def receive(self) -> Page:
+        connection = self.link.connection
+        if connection is None:
+            return await self._come_back()
+        try:
+            frame = await connection.read(patience=_SILENCE)
+            if frame is None:
+                return await self._question(connection)
+        except TransportError as error:
+            if not error.retryable:
+                raise
+            await self.link.lose(error)
+            return Page()
+        self._silences = 0
+        if frame[0] == b"message":
+            return Page((Delivery(frame[2]),))
+        if frame[0] == b"unsubscribe":
+            await self.link.lose(ConnectionFailed("the server ended the subscription"))
+        return Page()
+
+    async def _subscribe(self, connection: Connection) -> None:
+        try:
+            await connection.send("SUBSCRIBE", self._channel, within=ATTEMPT_WITHIN)
+            frame = await connection.read(within=ATTEMPT_WITHIN)
+        except ServerRefused as error:
+            if error.retryable:
+                raise
+            raise SubscriptionRefused(str(error)) from None
+        if frame[:2] != [b"subscribe", self._channel]:
+            raise SubscriptionRefused("the server did not confirm the subscription")
+        self._silences = 0
+
+    async def _question(self, connection: Connection) -> Page:
+        """Ask a silent connection for a sign of life; drop it when it gave none to the questions before."""
+        self._silences += 1
+        if self._silences < _SILENCES:
+            await connection.send("PING", within=ATTEMPT_WITHIN)
+            return Page()
+        await self.link.lose(ConnectionFailed("the server does not answer"))
+        return self._away()
+
+    async def _come_back(self) -> Page:
+        if not await self.link.reconnect():
+            return self._away()
+        self._reported_away = False
+        return Page(gaps=(Gap(None, "reconnected"),))
+
+    def _away(self) -> Page:
+        """Report once, early, that nothing is being heard; how long it lasted is told by the gap on return."""
+        if self._reported_away:
+            return Page()
+        self._reported_away = True
+        return Page(gaps=(Gap(None, "disconnected"),))
