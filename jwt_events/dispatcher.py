@@ -65,7 +65,11 @@ class Dispatcher:
         key = self._key(event)
         work = _Work(len(handlers), done)
         for handler in handlers:
-            await self._slots.acquire()
+            try:
+                await self._slots.acquire()
+            except asyncio.CancelledError:
+                work.give_up()
+                raise
             previous = self._tails.get(key) if key is not None else None
             task = self._start(handler, event, previous)
             task.add_done_callback(work.one_ended)
@@ -82,14 +86,13 @@ class Dispatcher:
     async def finish(self, within: float) -> None:
         """Wait for the handlers that are running, then cancel and name the rest.
 
-        Takes at most one second longer than ``within``. Cancelling it cancels the handlers at once. May be called from
-        a handler, which is then not waited for.
+        Takes at most one second longer than ``within``. Cancelling it cancels the handlers at once.
         """
         try:
-            if waiting := self._others():
-                await asyncio.wait(waiting, timeout=within)
+            if self._running:
+                await asyncio.wait(self._running, timeout=within)
         finally:
-            rest = self._others()
+            rest = set(self._running)
             for task in rest:
                 handler, subject = self._running[task]
                 logger.warning("handler cancelled", handler=handler.name, **_fields(subject))
@@ -100,8 +103,9 @@ class Dispatcher:
                     handler, subject = self._running[task]
                     logger.error("handler does not end", handler=handler.name, **_fields(subject))
 
-    def _others(self) -> set[asyncio.Task[bool]]:
-        return self._running.keys() - {asyncio.current_task()}
+    def is_running(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether this task is a handler that was started here and has not ended."""
+        return task in self._running
 
     def _key(self, event: Event) -> Hashable:
         if self._ordered_by is None:
@@ -132,9 +136,10 @@ class Dispatcher:
                 async with asyncio.timeout(self._handler_timeout):
                     await _call(handler, subject)
             except (Exception, asyncio.CancelledError) as error:
-                if _is_cancelled(error):
+                cancelled = _is_being_cancelled()
+                if cancelled and isinstance(error, asyncio.CancelledError):
                     raise
-                delay = self._retry.delay(attempt, error)
+                delay = None if cancelled else self._retry.delay(attempt, error)
                 fields = {"handler": handler.name, "attempt": attempt, "error": _describe(error), **_fields(subject)}
                 if delay is None:
                     logger.error("handler failed", **fields)
@@ -163,10 +168,16 @@ class _Work:
         self._done = done
 
     def one_ended(self, task: asyncio.Task[bool]) -> None:
-        self._left -= 1
+        """Take note of one."""
+        self._left -= 1  # stays below zero after giving up
         self._ok &= not task.cancelled() and task.exception() is None and task.result()
-        if not self._left:
+        if self._left == 0:
             self._done(self._ok)
+
+    def give_up(self) -> None:
+        """Count the event as failed now: not all of its handlers will be started."""
+        self._left = -1
+        self._done(False)
 
 
 async def _call(handler: Handler, subject: Event | Gap) -> None:
@@ -208,10 +219,10 @@ async def _in_thread(handler: Handler, subject: Event | Gap) -> Any:
     return await outcome
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    """Whether this is our own cancellation, and not one that the handler raised by itself, which is a failure."""
+def _is_being_cancelled() -> bool:
+    """Whether somebody wants this task to end; a `CancelledError` that a handler raised by itself is a failure."""
     task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return task is not None and task.cancelling() > 0
 
 
 def _describe(error: BaseException) -> str:

@@ -118,8 +118,12 @@ def _parse(payload: bytes) -> dict[str, Any]:
         raise DecodeError("too_large", f"{len(payload)} bytes, the limit is {MAX_WIRE_BYTES}")
     try:
         message = _decoder.decode(payload.decode())
+        if b"\\u" in payload:  # an escape can name half a character, which could not be passed on
+            json.dumps(message, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         raise DecodeError("not_json", "not UTF-8") from None
+    except UnicodeEncodeError:
+        raise DecodeError("not_json", "a lone surrogate") from None
     except json.JSONDecodeError as error:
         raise DecodeError("not_json", f"{error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -182,5 +186,5 @@ def _build(cls: type[Event], fields: dict[str, Any]) -> Event:
         return cls.model_validate(fields)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+        place = next(iter(problem["loc"]), cls.__name__)  # what follows could be keys from the payload
         raise DecodeError("invalid_event", f"{place}: {problem['msg']}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Handler:
         if not callable(function):
             raise InvalidOption("handler", f"must be callable, not {type(function).__name__}")
         plain = inspect.unwrap(function)
-        while hasattr(plain, "func"):  # functools.partial
+        while isinstance(plain, functools.partial):
             plain = plain.func
         call = plain if inspect.isroutine(plain) else type(plain).__call__
         name = getattr(plain, "__qualname__", type(plain).__qualname__)
@@ -83,10 +84,10 @@ class Routes:
 
 
 def _class_of(kind: object) -> type[Event]:
-    if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, UnknownEvent):
+    if isinstance(kind, type) and kind in EVENT_CLASSES.values():
         return kind
     if isinstance(kind, str) and kind in EVENT_CLASSES:
         return EVENT_CLASSES[EventType(kind)]
     if kind in (Event, UnknownEvent):
         raise InvalidOption("kinds", "to handle every event, unknown ones too, name none")
-    raise InvalidOption("kinds", "must be classes of events or EventType values")
+    raise InvalidOption("kinds", "must be classes of events of this library or EventType values")

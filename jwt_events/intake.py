@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loguru import logger
@@ -12,7 +13,11 @@ from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event
 from jwt_events.seen import SeenIds
-from jwt_events.transport.base import Delivery, Gap, Receiver
+from jwt_events.transport.base import Delivery, Gap, Page, Receiver
+
+
+class _Stopped(Exception):
+    """Reading was interrupted on request."""
 
 
 @dataclass(slots=True)
@@ -53,9 +58,9 @@ class Intake:
         self._report = report
         self._seen = seen
         self._tally = tally
-        self._waiting: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_waiting = False
         self._stopped = False
-        self._discarding = False
 
     async def run(self) -> None:
         """Read until told to stop.
@@ -63,25 +68,10 @@ class Intake:
         Raises:
             TransportError: it is of no use to go on.
         """
-        while not self._stopped:
-            self._waiting = asyncio.current_task()
-            try:
-                page = await self._receiver.receive()
-            except asyncio.CancelledError:
-                if self._stopped:
-                    return
-                raise
-            finally:
-                self._waiting = None
-            for gap in page.gaps:
-                self._tally.gaps += 1
-                logger.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
-                self._report(gap)
-            for index, delivery in enumerate(page.deliveries):
-                if self._discarding:
-                    self._tally.dropped += len(page.deliveries) - index
-                    return
-                await self._take(delivery)
+        self._task = asyncio.current_task()
+        with suppress(_Stopped):
+            while not self._stopped:
+                await self._take_page(await self._next_page())
 
     def stop(self, *, discard: bool) -> None:
         """Read nothing more; idempotent.
@@ -90,10 +80,34 @@ class Intake:
             discard: also drop what was read and not yet accepted.
         """
         self._stopped = True
-        self._discarding |= discard
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+        if self._task is not None and (self._is_waiting or discard):
+            self._task.cancel()
+
+    async def _next_page(self) -> Page:
+        self._is_waiting = True
+        try:
+            return await self._receiver.receive()
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise _Stopped from None
+            raise
+        finally:
+            self._is_waiting = False
+
+    async def _take_page(self, page: Page) -> None:
+        for gap in page.gaps:
+            self._tally.gaps += 1
+            logger.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
+            self._report(gap)
+        taken = 0
+        try:
+            for delivery in page.deliveries:
+                await self._take(delivery)
+                taken += 1
+        finally:
+            if dropped := len(page.deliveries) - taken:
+                self._tally.dropped += dropped
+                logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
 
     async def _take(self, delivery: Delivery) -> None:
         self._tally.received += 1
@@ -113,4 +127,8 @@ class Intake:
             self._tally.duplicates += 1
             logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
             return
-        await self._accept(event)
+        try:
+            await self._accept(event)
+        except asyncio.CancelledError:
+            self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
+            raise

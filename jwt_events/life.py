@@ -29,6 +29,7 @@ class Life:
         self._ending = asyncio.Lock()
         self._interrupted: asyncio.Task[Any] | None = None
         self._is_handing_out = False
+        self._helper: asyncio.Task[None] | None = None
         self.reader = asyncio.create_task(intake.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
 
@@ -41,10 +42,12 @@ class Life:
             self.inbox = asyncio.Queue()
             if self.reader.done():
                 self.inbox.put_nowait(None)
-        self.host = None  # whoever iterates is told of a failure by the iterator
-        self._is_handing_out = True
+        self._is_handing_out = True  # a failure is told by the iterator
         try:
             yield self.inbox
+        except GeneratorExit:  # the loop was left early, perhaps before it was told
+            asyncio.get_running_loop().call_soon(self._interrupt_host)
+            raise
         finally:
             self._is_handing_out = False
 
@@ -52,11 +55,15 @@ class Life:
         if not reader.cancelled() and isinstance(error := reader.exception(), Exception):
             self.failure = error
             logger.error("listening failed", error=str(error))
-            if self.host is not None:
-                self._interrupted = self.host
-                self.host.cancel("the subscriber failed")
+            if not self._is_handing_out:
+                self._interrupt_host()
         if self.inbox is not None:
             self.inbox.put_nowait(None)
+
+    def _interrupt_host(self) -> None:
+        if self.failure is not None and self.host is not None:
+            self._interrupted = self.host
+            self.host.cancel("the subscriber failed")
 
     async def stop_interrupting(self, exc: BaseException | None) -> bool:
         """Take back the cancellation of the host. Return whether nothing else had cancelled it."""
@@ -71,15 +78,29 @@ class Life:
         return host.uncancel() == 0 and (exc is None or isinstance(exc, asyncio.CancelledError))
 
     async def end(self, *, discard: bool, within: float) -> None:
-        """Stop reading, finish or drop what was read, wait for handlers, cancel the rest, close. Idempotent."""
+        """Stop reading, finish or drop what was read, wait for handlers, cancel the rest, close. Idempotent.
+
+        From a handler it returns at once and leaves the ending to a task: the ending waits for the handlers.
+        """
         deadline = asyncio.get_running_loop().time() + within
         self._intake.stop(discard=discard or self.inbox is not None)
-        async with self._ending:
-            try:
-                await asyncio.wait([self.reader], timeout=within)
-            finally:
+        if self.dispatcher.is_running(asyncio.current_task()):
+            if self._helper is None:
+                self._helper = asyncio.create_task(self._end(deadline), name="jwt_events ending")
+        else:
+            await self._end(deadline)
+
+    async def _end(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._ending:
+                await asyncio.wait([self.reader], timeout=max(0.0, deadline - loop.time()))
                 self.reader.cancel()
-                try:
-                    await self.dispatcher.finish(max(0.0, deadline - asyncio.get_running_loop().time()))
-                finally:
-                    await self._resources.aclose()
+                await self.dispatcher.finish(max(0.0, deadline - loop.time()))
+        except asyncio.CancelledError:
+            self.reader.cancel()
+            await self.dispatcher.finish(0.0)
+            raise
+        finally:
+            await asyncio.wait([self.reader])
+            await self._resources.aclose()

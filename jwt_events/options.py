@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from datetime import timedelta
 
 from jwt_events.errors import InvalidOption
@@ -14,7 +14,7 @@ def seconds(option: str, value: float) -> float:
     """Accept a finite, positive number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidOption(option, f"must be a number of seconds, not {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value <= sys.float_info.max:  # neither NaN, nor an integer that no float can hold
         raise InvalidOption(option, "must be a positive, finite number of seconds")
     return float(value)
 

@@ -41,7 +41,9 @@ class Retry:
         options.count("attempts", self.attempts)
         options.seconds("initial", self.initial)
         options.seconds("maximum", self.maximum)
-        if not isinstance(self.on, tuple) or not all(isinstance(cls, type) for cls in self.on):
+        if not isinstance(self.on, tuple) or not all(
+            isinstance(cls, type) and issubclass(cls, BaseException) for cls in self.on
+        ):
             raise InvalidOption("on", "must be a tuple of exception classes")
 
     def delay(self, attempt: int, error: BaseException, *, chance: Callable[[], float] = random.random) -> float | None:

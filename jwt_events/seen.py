@@ -25,3 +25,8 @@ class SeenIds:
             self._older, self._recent = self._recent, set()
         self._recent.add(event_id)
         return True
+
+    def forget(self, event_id: str) -> None:
+        """Count this id as new when it comes again."""
+        self._recent.discard(event_id)
+        self._older.discard(event_id)

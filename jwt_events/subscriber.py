@@ -222,7 +222,8 @@ class Subscriber:
     async def stop(self) -> None:
         """Stop reading, drop what was not started, let the running handlers finish within ``drain_timeout``.
 
-        Idempotent; may be called from a handler. Cancelling it cancels the handlers at once.
+        Idempotent. From a handler it returns at once, because the end waits for that handler too. Cancelling it cancels
+        the handlers at once.
         """
         if self._life is not None:
             await self._life.end(discard=True, within=self._drain_timeout)
@@ -230,7 +231,8 @@ class Subscriber:
     async def drain(self, timeout: float | None = None) -> None:
         """Stop reading and finish everything that was read, then close the connection.
 
-        Idempotent; may be called from a handler. Cancelling it cancels the handlers at once.
+        Idempotent. From a handler it returns at once, because the end waits for that handler too. Cancelling it cancels
+        the handlers at once.
 
         Args:
             timeout: seconds after which the handlers that are left are cancelled; ``None`` means ``drain_timeout``.

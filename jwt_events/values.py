@@ -35,7 +35,7 @@ def to_instant(value: object) -> object:
     """Turn a NumericDate (RFC 7519 §2: seconds since 1970 in UTC, fractions allowed) into an aware datetime."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value  # pydantic says what is wrong with it, or takes it if it is a datetime
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number of seconds")
     if value >= _LARGEST_NUMERIC_DATE:
         raise ValueError("looks like milliseconds; a NumericDate is in seconds, so divide by 1000")

@@ -77,7 +77,7 @@ def _code(error: Exception) -> str | None:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return what redis-py wrapped: it hides TLS and socket errors in the chain, behind which the caller's own begin."""
+    """Return what redis-py wrapped; what is behind that in the chain may be the caller's own business."""
     while isinstance(error, exceptions.RedisError) and (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error

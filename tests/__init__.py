@@ -1,0 +1,1 @@
+"""The tests. Start with ``conftest.py`` for the fixtures."""

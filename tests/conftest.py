@@ -1,0 +1,183 @@
+"""Fixtures: servers to run on, and checks that a test leaves nothing behind.
+
+================  =========================================================================================
+``server``        a running server, once for each kind that there is: ``server.url``, ``server.kind``
+``url``           its URL
+``key``           a name for this test's stream or channel; what begins with it is deleted afterwards
+``client``        a ``redis.asyncio.Redis`` for it
+``own_server``    ``async with own_server(**options) as server``: an `EmbeddedServer` to freeze or kill
+================  =========================================================================================
+
+In the environment: ``JWT_EVENTS_TEST_URL`` adds a server, ``JWT_EVENTS_TEST_LOOP=uvloop`` runs all on uvloop, and
+``JWT_EVENTS_TEST_TIMEOUT_FACTOR`` multiplies all deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import redis.asyncio
+import uvloop
+from blockbuster import BlockBuster
+
+from jwt_events.embedded import EmbeddedServer
+from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared
+from tests.support.waiting import block_until, wait_until
+
+_LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run async tests on the loop that JWT_EVENTS_TEST_LOOP names."""
+    name = os.environ.get("JWT_EVENTS_TEST_LOOP", "asyncio")
+    if name not in _LOOPS:
+        raise pytest.UsageError(f"JWT_EVENTS_TEST_LOOP must be one of {', '.join(_LOOPS)}")
+    return {name: _LOOPS[name]}
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[Callable[[str], Server]]:
+    """Start each server when the first test asks for it, and stop all of them in the end."""
+    running: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def get(kind: str) -> Server:
+            if kind not in running:
+                running[kind] = stack.enter_context(shared(kind))
+            return running[kind]
+
+        yield get
+
+
+@pytest.fixture(params=KINDS)
+def server(request: pytest.FixtureRequest, _servers: Callable[[str], Server]) -> Server:
+    """A running server, shared with other tests."""
+    return _servers(request.param)
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """The URL of the server."""
+    return server.url
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for a stream or channel that no other test uses."""
+    name = "test:" + hashlib.blake2s(request.node.nodeid.encode(), digest_size=8).hexdigest()
+    shared_server = request.getfixturevalue("server") if "server" in request.fixturenames else None
+    if shared_server is not None:
+        shared_server.delete(name)  # an external server may remember a run that was interrupted
+    yield name
+    if shared_server is not None:
+        shared_server.delete(name)
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client of the server, closed after the test."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        yield client
+
+
+@pytest.fixture(params=OWN_KINDS)
+def own_server(request: pytest.FixtureRequest) -> Callable[..., EmbeddedServer]:
+    """Makes servers that belong to the test alone: ``async with`` what it returns."""
+    return partial(embedded, request.param)
+
+
+# What follows watches every test. It is set up before the test's own fixtures, and so has the last word.
+
+
+@pytest.fixture(autouse=True)
+def _no_child_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server")  # starting it makes a child that stays
+    before = _children()
+    yield
+    block_until(
+        lambda: _children() <= before,
+        within=2.0,
+        what=lambda: f"the end of the child processes {_children() - before}",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest, _no_child_left: None) -> None:
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_no_task_left")
+    if "server" in request.fixturenames:
+        request.getfixturevalue("_no_key_left")
+        request.getfixturevalue("_no_connection_left")
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    yield
+    own = asyncio.current_task()
+    await wait_until(
+        lambda: asyncio.all_tasks() <= {own},
+        within=2.0,
+        what=lambda: f"the end of the tasks {asyncio.all_tasks() - {own}}",
+    )
+
+
+@pytest.fixture
+async def _no_connection_left(server: Server) -> AsyncIterator[None]:
+    before = server.connections().keys()
+    yield
+    await wait_until(
+        lambda: server.connections().keys() <= before,
+        within=2.0,
+        what=lambda: f"the closing of {[c for name, c in server.connections().items() if name not in before]}",
+    )
+
+
+@pytest.fixture
+def _no_key_left(server: Server) -> Iterator[None]:
+    before = server.number_of_keys()
+    yield
+    assert server.number_of_keys() <= before, f"keys are left: {server.keys()}"
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_call(request: pytest.FixtureRequest, _nothing_left: None) -> Iterator[None]:
+    """Fail a test in which the library blocks the event loop."""
+    if not pytest_asyncio.is_async_test(request.node):
+        yield
+        return
+    _blockbuster.activate()
+    yield
+    _blockbuster.deactivate()
+
+
+def _watch() -> BlockBuster:
+    watch = BlockBuster("jwt_events")
+    for function in watch.functions.values():
+        # A few small files when a development server starts and stops, in a directory made for them.
+        function.can_block_in("jwt_events/embedded.py", {"__init__", "_private_directory", "_last_lines"})
+        # With each connection redis-py looks up its own version, which it tells the server.
+        function.can_block_in("redis/utils.py", {"get_lib_version"})
+    return watch
+
+
+_blockbuster = _watch()
+
+
+def _children() -> set[int]:
+    """The processes that this one started and did not reap; empty where the kernel does not tell."""
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").glob("*/children"):
+        found.update(map(int, thread.read_text().split()))
+    return found
