@@ -1,8 +1,7 @@
 """A real server for development and tests: it comes with the ``embedded`` extra and goes when the process goes.
 
 The server does not trust its parent to live long enough to stop it. Between the two stands a shell that waits for its
-standard input to end, which the kernel sees to even after ``kill -9``; then it kills the server and removes what is
-temporary.
+standard input to end, which the kernel sees to even after ``kill -9``; then it kills the server and tidies up.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from jwt_events.transport.connection import Connector
 
 # The first line says "go": a start that is cancelled before that has started nothing. The second line, or the end of
 # the input, says "stop". Signals are the parent's to obey, and its absence must not stop the cleaning up (PIPE).
-# The pipe "alive" is held open by the server alone, so that anybody can see whether it has ended. (Not by an inherited
-# descriptor: uvloop lets others inherit it too.)
+# The named pipe "alive" is open as long as the server runs; an inherited one would be open elsewhere too, with uvloop.
 _SUPERVISOR = """
 trap '' HUP INT TERM PIPE
 private=$1
@@ -50,12 +48,8 @@ rm -rf -- "$private"
 
 _DEFAULTS = {"appendonly": "no", "bind": "127.0.0.1", "protected-mode": "yes", "save": "", "unixsocketperm": "700"}
 _RESERVED = frozenset({"daemonize", "dir", "logfile", "pidfile", "port", "supervised", "unixsocket"})
-# The kernel limits the path of a socket to 104 bytes (macOS) or 108 (Linux); what is added here is about 30.
-_LONGEST_TEMPORARY_DIRECTORY = 64
-
-_POLL_INTERVAL = 0.01
-_ANSWER_WITHIN = 1.0
-_STOP_WITHIN = 1.0
+_LONGEST_TEMPORARY_DIRECTORY = 64  # a socket's path may have 104 bytes (macOS) or 108 (Linux); about 30 are added
+_PATIENCE = 1.0  # seconds for one answer of the server, and for the supervisor to stop; milliseconds are normal
 
 
 class ServerNotStarted(JWTEventsError):
@@ -106,8 +100,9 @@ class EmbeddedServer:
             raise InvalidOption("port", "must be None or a whole number from 0 to 65535")
         if not (binary is None or isinstance(binary, (str, Path))):
             raise InvalidOption("binary", f"must be None or a path, not {type(binary).__name__}")
-        if not (data_dir is None or (isinstance(data_dir, (str, Path)) and Path(data_dir).is_dir())):
-            raise InvalidOption("data_dir", "must be None or an existing directory")
+        usable = isinstance(data_dir, (str, Path)) and Path(data_dir).is_dir() and os.access(data_dir, os.W_OK)
+        if not (data_dir is None or usable):
+            raise InvalidOption("data_dir", "must be None or an existing directory that can be written to")
         self._port = port
         self._binary = binary
         self._config = _config_lines({} if config is None else config)
@@ -168,11 +163,10 @@ class EmbeddedServer:
         binary = await asyncio.to_thread(_find_binary, self._binary)
         port = _free_port() if self._port == 0 else self._port
         with _private_directory(f"{self._config}port {port or 0}\n") as private:
-            data = self._data_dir or private
-            log = data / "server.log"
+            log = (self._data_dir or private) / "server.log"
             path = str(private / "server.sock")
             url = f"unix://{quote(path)}"
-            server = (binary, str(private / "server.conf"), "--dir", str(data), "--unixsocket", path)
+            server = (binary, str(private / "server.conf"), "--dir", str(log.parent), "--unixsocket", path)
             async with _supervised(str(private), str(log), *server) as output:
                 try:
                     async with asyncio.timeout(self._start_timeout):
@@ -210,22 +204,20 @@ async def _supervised(*command: str) -> AsyncIterator[asyncio.StreamReader]:
         supervisor.stdin.close()
         ending = asyncio.ensure_future(_end(supervisor))
         try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending  # a matter of milliseconds
-            raise
+            await asyncio.wait([ending])
+        finally:
+            await ending  # even if cancelled: it is a matter of milliseconds
 
 
 async def _end(supervisor: Process) -> None:
-    try:
-        async with asyncio.timeout(_STOP_WITHIN):
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
             await supervisor.wait()
-    except TimeoutError:
-        pass
-    # Normally nobody is left. But the supervisor may have been killed, or wait for a program that is no server.
-    with suppress(ProcessLookupError):
-        os.killpg(supervisor.pid, signal.SIGKILL)
-    await supervisor.wait()
+    if supervisor.returncode != 0:
+        # It was killed, or waits for a program that is no server. Its process group holds nothing else.
+        with suppress(ProcessLookupError):
+            os.killpg(supervisor.pid, signal.SIGKILL)
+        await supervisor.wait()
 
 
 async def _introduced(output: asyncio.StreamReader) -> tuple[str, int]:
@@ -241,19 +233,17 @@ async def _until_it_answers(url: str, alive: Path) -> None:
     connector = Connector(url)
     while not _has_ended(alive):
         try:
-            connection = await connector.connect(within=_ANSWER_WITHIN)
+            connection = await connector.connect(within=_PATIENCE)
             try:
-                await connection.call("PING", within=_ANSWER_WITHIN)
+                await connection.call("PING", within=_PATIENCE)
             finally:
                 await connection.aclose()
-        except ServerRefused as refusal:
-            if refusal.code != "LOADING":
+        except TransportError as error:
+            if isinstance(error, ServerRefused) and error.code != "LOADING":
                 return  # one that first wants a password is there
-        except TransportError:
-            pass
         else:
             return
-        await asyncio.sleep(_POLL_INTERVAL)
+        await asyncio.sleep(0.01)
     raise EOFError("it ended at once")
 
 
@@ -294,13 +284,11 @@ def _private_directory(config: str) -> Iterator[Path]:
 
 
 def _has_ended(alive: Path) -> bool:
-    pipe = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        return not os.read(pipe, 1)
-    except BlockingIOError:
-        return False  # somebody could still write
-    finally:
-        os.close(pipe)
+        os.close(os.open(alive, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return True  # nobody has it open
+    return False
 
 
 def _last_lines(log: Path) -> str:
@@ -308,6 +296,5 @@ def _last_lines(log: Path) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

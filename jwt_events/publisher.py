@@ -71,6 +71,8 @@ class Publisher:
         InvalidOption: an option cannot work.
     """
 
+    _stack: AsyncExitStack | None = None  # on the class, for one whose options were refused
+
     def __init__(
         self,
         transport: Transport,
@@ -83,7 +85,6 @@ class Publisher:
         self._source = socket.gethostname() or "unknown" if source is None else options.name("source", source)
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
-        self._stack: AsyncExitStack | None = None
         self._sender: Sender | None = None
         self._closed = False
         self._opening = asyncio.Lock()

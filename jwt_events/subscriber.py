@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -241,7 +241,7 @@ class Subscriber:
         if self._life is not None:
             await self._life.end(discard=not self._wanted.is_set(), within=within)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Hand out events one by one, instead of running handlers. Subscribes first, unless that was done already.
 
         An event counts as handled when the next one is asked for. To unsubscribe at once after leaving the loop early,

@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -179,5 +179,6 @@ def _children() -> set[int]:
     """The processes that this one started and did not reap; empty where the kernel does not tell."""
     found: set[int] = set()
     for thread in Path("/proc/self/task").glob("*/children"):
-        found.update(map(int, thread.read_text().split()))
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            found.update(map(int, thread.read_text().split()))
     return found

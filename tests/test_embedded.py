@@ -61,7 +61,7 @@ def is_alive(pid: int) -> bool:
     """Whether there is such a process, and it is not just waiting to be reaped."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -203,6 +203,8 @@ class TestConfiguration:
             ({"binary": 1}, "binary"),
             ({"data_dir": "/nonexistent"}, "data_dir"),
             ({"data_dir": __file__}, "data_dir"),
+            ({"data_dir": "/tmp\0"}, "data_dir"),
+            ({"data_dir": b"/tmp"}, "data_dir"),
             ({"config": {"Save": ""}}, "config"),
             ({"config": {"save\n": ""}}, "config"),
             ({"config": {"port": "1"}}, "config"),

@@ -68,6 +68,10 @@ class Connector:
             "decode_responses": False,  # one undecodable payload would make every later read fail
             "protocol": 2,  # with 3, redis-py logs pushed payloads, and nothing here needs it
         }
+        try:
+            self._connection_class(**self._options)
+        except (exceptions.RedisError, TypeError, ValueError):  # without its message, which can quote values
+            raise InvalidOption("client_or_url", "has an option that redis-py does not accept") from None
 
     def __repr__(self) -> str:
         return f"<Connector {self.address}>"
@@ -83,7 +87,12 @@ class Connector:
         """
         connection = Connection(self._connection_class(**self._options), self)
         async with connection.failing_as("connecting", within=within, maybe_done=False):
-            await connection.raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+            try:
+                await connection.raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+            except (exceptions.RedisError, OSError):
+                raise
+            except Exception as error:  # from the client's credential provider, for example
+                raise self.failure(error, "connecting", maybe_done=False) from None
         return connection
 
     def failure(self, error: Exception, doing: str, *, maybe_done: bool) -> TransportError:

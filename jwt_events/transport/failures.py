@@ -14,7 +14,7 @@ from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 
 # redis-py takes the first word off the answers that it has a class for.
 _CODES: dict[type[Exception], str] = {
-    exceptions.AuthenticationError: "WRONGPASS",
+    exceptions.AuthenticationError: "WRONGPASS",  # or NOAUTH
     exceptions.AuthenticationWrongNumberOfArgsError: "WRONGPASS",
     exceptions.AuthorizationError: "NOAUTH",
     exceptions.BusyLoadingError: "LOADING",
@@ -60,6 +60,7 @@ def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_don
         text = text.replace(secret, "***")
     code = _code(error)
     if code is not None:
+        text = text if text.startswith(code) else f"{code} {text}"
         return ServerRefused(f"{place} refused: {text}", code=code, retryable=code in _PASSING)
     if isinstance(_root(error), ssl.SSLCertVerificationError):
         return TransportError(f"{place} failed: {text}")
@@ -68,11 +69,16 @@ def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_don
 
 def _code(error: Exception) -> str | None:
     """Return the first word of the server's answer; ``None`` if the server did not answer."""
+    if isinstance(error.__cause__, exceptions.RedisError):  # connecting to a unix socket wraps what the server answers
+        error = error.__cause__
+    if isinstance(error, exceptions.AuthenticationError) and "required" in str(error):
+        return "NOAUTH"
     for cls in type(error).__mro__:
         if cls in _CODES:
             return _CODES[cls]
     if isinstance(error, exceptions.ResponseError):
-        return str(error).partition(" ")[0]
+        word = str(error).partition(" ")[0]
+        return word if word.isupper() else "ERR"  # which redis-py takes off
     return None
 
 
@@ -90,5 +96,7 @@ def _reason(error: Exception) -> str:
     if isinstance(root, OSError) and root.errno is not None and root.strerror:
         # asyncio puts the address into strerror, and the message has that already
         return os.strerror(root.errno) if root.errno in errno.errorcode else root.strerror
+    if not isinstance(error, (exceptions.RedisError, OSError)):
+        return type(error).__qualname__  # the application's, and it may quote what it failed on
     # The server quotes the arguments of a command that it does not know, and those are payloads.
     return str(error).partition(", with args")[0] or type(error).__name__

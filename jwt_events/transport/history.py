@@ -24,7 +24,7 @@ _POSITION = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 
 def is_position(text: str) -> bool:
     """Whether ``text`` is the position of a stream entry: milliseconds, a hyphen, a sequence number."""
-    return _POSITION.fullmatch(text) is not None
+    return _POSITION.fullmatch(text) is not None and max(order(text)) < 2**64
 
 
 def order(position: str) -> tuple[int, int]:
@@ -85,4 +85,6 @@ def missed(cursor: str, read: int | None, now: History | None) -> Gap | None:
         return None
     if now.removed is None or read is None:
         return Gap(cursor, "trimmed") if now.removed is None or now.removed > 0 else None
+    if now.removed < read:
+        return Gap(cursor, "deleted")  # and made anew: what was read is not there, and was never removed from this one
     return Gap(cursor, "trimmed", now.removed - read) if now.removed > read else None

@@ -92,6 +92,10 @@ class RedisSender:
         outcomes: list[Sent | TransportError] = []
         for start in range(0, len(payloads), _PAGE):
             outcomes += await self._send_page(payloads[start : start + _PAGE], deadline)
+            failure = next((outcome for outcome in outcomes if isinstance(outcome, TransportError)), None)
+            if failure is not None:  # what follows must not overtake it
+                held_back = TransportError(str(failure), retryable=failure.retryable)
+                return outcomes + [held_back] * (len(payloads) - len(outcomes))
         return outcomes
 
     async def _send_page(self, payloads: Sequence[bytes], deadline: float) -> Sequence[Sent | TransportError]:
@@ -161,6 +165,7 @@ class RedisSender:
         except TransportError as error:
             logger.warning("upkeep failed", destination=self._connector.destination, error=str(error))
             if self._connection.hung_up:
+                error.maybe_done = False  # whatever became of the upkeep, no event was sent
                 raise
         return self._connection
 

@@ -20,7 +20,7 @@ from jwt_events import options
 from jwt_events.errors import InvalidOption, ServerRefused, TransportError
 from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Receiver, Sender, Sent
 from jwt_events.transport.connection import Argument, Connection, Connector
-from jwt_events.transport.history import OLDEST, History, is_position, missed
+from jwt_events.transport.history import OLDEST, History, is_position, missed, order
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
 from jwt_events.transport.sender import RedisSender
 
@@ -32,6 +32,10 @@ FIELD = b"event"
 
 # How much longer than asked for a blocking read may take before the connection counts as dead.
 _GRACE = 2.0
+
+# How often a reader whose connection is fine compares its cursor with the stream: one that is slow, or paused because
+# its handlers are busy, can be overtaken by trimming without ever losing the connection.
+_COMPARE_EVERY = 1.0
 
 # Trimming is due when this part of the retention has passed since the last time, but at most every second.
 _SWEEPS_PER_RETENTION = 100
@@ -76,6 +80,7 @@ class RedisStream:
         self.destination = options.name("key", key)
         self.retention = options.duration("retention", retention)
         self._start = _cursor_for(start)
+        self._start_is_position = self._start == start
         self._batch_size = options.count("batch_size", batch_size, most=100_000)
         self._block = options.seconds("block", block)
         self._connector = Connector(client_or_url, destination=key)
@@ -93,6 +98,7 @@ class RedisStream:
         receiver = _StreamReceiver(
             self._connector,
             cursor=OLDEST if from_oldest else self._start,
+            reached=self._start_is_position and not from_oldest,
             batch_size=self._batch_size,
             block=self._block,
         )
@@ -149,11 +155,16 @@ class _Append:
 
 
 class _StreamReceiver:
-    def __init__(self, connector: Connector, *, cursor: str | None, batch_size: int, block: float) -> None:
+    def __init__(
+        self, connector: Connector, *, cursor: str | None, reached: bool, batch_size: int, block: float
+    ) -> None:
         self.link = Link(connector, transport=RedisStream.name, greet=self._find_place)
         self._key = connector.destination.encode()
         self._cursor = cursor
-        self._read: int | None = None  # how many entries had been added up to the cursor, where known
+        # A position that the stream has had, and what it is compared with; behind a cursor that is a datetime to come.
+        self._reached = cursor if reached else None
+        self._read: int | None = None  # how many entries had been added up to there, where known
+        self._compared_at = 0.0
         self._gaps: list[Gap] = []
         self._batch_size = batch_size
         self._block = block
@@ -162,8 +173,11 @@ class _StreamReceiver:
         if (connection := self.link.connection) is None:
             await self.link.reconnect()
             return Page(gaps=self._take_gaps())
-        asked_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
         try:
+            if now() - self._compared_at >= _COMPARE_EVERY:
+                await self._find_place(connection)
+            asked_at = now()
             entries = await self._next_entries(connection)
         except TransportError as error:
             if not error.retryable:
@@ -184,7 +198,7 @@ class _StreamReceiver:
         if answer is None:
             return []
         entries: list[Any] = answer[0][1]
-        self._cursor = entries[-1][0].decode()
+        self._cursor = self._reached = entries[-1][0].decode()
         if self._read is not None:
             self._read += len(entries)
         return entries
@@ -193,15 +207,19 @@ class _StreamReceiver:
         """Find where to read on, and whether something in between is gone."""
         history = await self._history(connection)
         present = history or History()
-        if self._cursor is None:
-            self._cursor, self._read = present.last, present.added
-        elif self._cursor == OLDEST and self._read is None:
+        self._compared_at = asyncio.get_running_loop().time()
+        if self._cursor is None or (self._reached is None and order(present.last) < order(self._cursor)):
+            self._cursor = self._cursor or present.last
+            self._reached, self._read = present.last, present.added
+            return
+        self._reached = self._reached or self._cursor
+        if self._cursor == OLDEST and self._read is None:
             self._read = present.removed
-        elif gap := missed(self._cursor, self._read, history):
+        elif gap := missed(self._reached, self._read, history):
             self._gaps.append(gap)
             self._read = present.removed
             if gap.cause != "trimmed":
-                self._cursor = OLDEST
+                self._cursor = self._reached = OLDEST
 
     async def _history(self, connection: Connection) -> History | None:
         try:
