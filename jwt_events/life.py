@@ -51,6 +51,19 @@ class Life:
         finally:
             self._is_handing_out = False
 
+    def abandoned(self) -> list[Event]:
+        """Take out what was read ahead and will not be asked for any more."""
+        if self.inbox is None or self._is_handing_out:
+            return []
+        events: list[Event] = []
+        while not self.inbox.empty():
+            if (event := self.inbox.get_nowait()) is not None:
+                events.append(event)
+        self.inbox.put_nowait(None)
+        if events:
+            logger.warning("deliveries dropped, the subscriber was stopped", count=len(events))
+        return events
+
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         if not reader.cancelled() and isinstance(error := reader.exception(), Exception):
             self.failure = error
@@ -61,7 +74,7 @@ class Life:
             self.inbox.put_nowait(None)
 
     def _interrupt_host(self) -> None:
-        if self.failure is not None and self.host is not None:
+        if self.failure is not None and self.host is not None and self._interrupted is None:
             self._interrupted = self.host
             self.host.cancel("the subscriber failed")
 

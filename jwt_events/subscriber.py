@@ -211,6 +211,9 @@ class Subscriber:
             await life.end(discard=not self._wanted.is_set(), within=self._drain_timeout)
         finally:
             self._life = None
+            for event in life.abandoned():
+                self._seen.forget(event.id)
+                self._tally.dropped += 1
             if self._routes:
                 self._wanted.set()
             else:

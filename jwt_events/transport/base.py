@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
@@ -54,11 +54,11 @@ class Delivery:
     """One arrival of an event's bytes.
 
     Attributes:
-        payload: the bytes.
+        payload: the bytes; not part of the ``repr``, as they say who was logged out.
         position: where in the stream; ``None`` where there are no positions.
     """
 
-    payload: bytes
+    payload: bytes = field(repr=False)
     position: str | None = None
 
 

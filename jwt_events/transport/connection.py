@@ -54,7 +54,7 @@ class Connector:
     """
 
     def __init__(self, client_or_url: Redis | str, *, destination: str = "") -> None:
-        pool = _pool_of(client_or_url)
+        self._pool = pool = _pool_of(client_or_url)  # kept alive, as a Sentinel's connections refer to theirs weakly
         options = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_OURS}
         self.destination = destination
         self.address = _address(options)
@@ -91,7 +91,7 @@ class Connector:
                 await connection.raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
             except (exceptions.RedisError, OSError):
                 raise
-            except Exception as error:  # from the client's credential provider, for example
+            except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
                 raise self.failure(error, "connecting", maybe_done=False) from None
         return connection
 
@@ -145,7 +145,7 @@ class Connection:
         answers: list[Any] = []
         try:
             async with self.failing_as(_name(commands[0]), within=within, maybe_done=True):
-                await self.raw.send_packed_command(self.raw.pack_commands(commands), check_health=False)
+                await self._write(self.raw.pack_commands(commands))
                 for command in commands:
                     answers.append(await self._answer(command))  # noqa: PERF401 - those read before a failure count
         except TransportError as error:
@@ -155,7 +155,7 @@ class Connection:
     async def send(self, *command: Argument, within: float) -> None:
         """Send a command whose answer arrives among the frames that `read` returns."""
         async with self.failing_as(_name(command), within=within, maybe_done=True):
-            await self.raw.send_packed_command(self.raw.pack_command(*command), check_health=False)
+            await self._write(self.raw.pack_command(*command))
 
     async def read(self, *, within: float | None = None, patience: float | None = None) -> Any:
         """Wait for the next frame that the server sends.
@@ -195,6 +195,11 @@ class Connection:
         except BaseException:
             await self._give_up()
             raise
+
+    async def _write(self, data: list[bytes]) -> None:
+        if not self.raw.is_connected:  # redis-py would connect again, in silence
+            raise exceptions.ConnectionError("the connection is closed")
+        await self.raw.send_packed_command(data, check_health=False)
 
     async def _answer(self, command: Sequence[Argument]) -> Any:
         try:

@@ -27,6 +27,11 @@ _CODES: dict[type[Exception], str] = {
     exceptions.TryAgainError: "TRYAGAIN",
 }
 
+# Those that it leaves in the text. It takes off "ERR", too, and what then comes first can be a word like DB or EXEC.
+_LEFT_IN = frozenset(
+    {"BUSY", "BUSYGROUP", "CROSSSLOT", "MISCONF", "NOGROUP", "NOREPLICAS", "UNBLOCKED", "UNKILLABLE", "WRONGTYPE"}
+)
+
 # Answers that mean "not now": the command was not carried out, and a moment later it may be. All others last.
 _PASSING = frozenset(
     {
@@ -78,7 +83,7 @@ def _code(error: Exception) -> str | None:
             return _CODES[cls]
     if isinstance(error, exceptions.ResponseError):
         word = str(error).partition(" ")[0]
-        return word if word.isupper() else "ERR"  # which redis-py takes off
+        return word if word in _LEFT_IN else "ERR"
     return None
 
 
@@ -96,7 +101,8 @@ def _reason(error: Exception) -> str:
     if isinstance(root, OSError) and root.errno is not None and root.strerror:
         # asyncio puts the address into strerror, and the message has that already
         return os.strerror(root.errno) if root.errno in errno.errorcode else root.strerror
-    if not isinstance(error, (exceptions.RedisError, OSError)):
-        return type(error).__qualname__  # the application's, and it may quote what it failed on
+    raised = error.__cause__ or error
+    if not isinstance(raised, (exceptions.RedisError, OSError)):
+        return type(raised).__qualname__  # the application's own, and its message may quote what it failed on
     # The server quotes the arguments of a command that it does not know, and those are payloads.
     return str(error).partition(", with args")[0] or type(error).__name__

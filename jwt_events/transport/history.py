@@ -85,6 +85,6 @@ def missed(cursor: str, read: int | None, now: History | None) -> Gap | None:
         return None
     if now.removed is None or read is None:
         return Gap(cursor, "trimmed") if now.removed is None or now.removed > 0 else None
-    if now.removed < read:
-        return Gap(cursor, "deleted")  # and made anew: what was read is not there, and was never removed from this one
-    return Gap(cursor, "trimmed", now.removed - read) if now.removed > read else None
+    lost = now.removed - read
+    # Below zero, what was read is gone and yet was never removed from this stream: it is another one.
+    return Gap(cursor, "trimmed", lost) if lost > 0 else Gap(cursor, "deleted") if lost else None

@@ -1,0 +1,68 @@
+"""One event of each type with every field set, and helpers around them."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+from jwt_events import Event, KeyRotated, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LATER = datetime(2026, 3, 1, 13, 30, 15, 250_000, tzinfo=UTC)
+
+COMPACT_JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+"""A whole token, as it must never travel."""
+
+_HEADER: dict[str, Any] = {
+    "id": "01961f7e-0000-7000-8000-000000000001",
+    "occurred_at": NOON,
+    "source": "auth",
+    "metadata": {"ip": "192.0.2.1"},
+}
+
+FIELDS: dict[type[Event], dict[str, Any]] = {
+    TokenRevoked: _HEADER
+    | {
+        "token_id": "token-1",
+        "user_id": "user-1",
+        "session_id": "session-1",
+        "client_id": "client-1",
+        "issued_before": NOON,
+        "expires_at": LATER,
+        "reason": "logout",
+    },
+    TokenExpired: _HEADER
+    | {"token_id": "token-1", "user_id": "user-1", "session_id": "session-1", "expired_at": LATER},
+    KeyRotated: _HEADER
+    | {
+        "key_id": "key-2",
+        "previous_key_id": "key-1",
+        "issuer": "https://issuer.example",
+        "algorithm": "ES256",
+        "active_from": NOON,
+        "retire_at": LATER,
+        "compromised": True,
+    },
+    SessionCreated: _HEADER
+    | {"session_id": "session-1", "user_id": "user-1", "client_id": "client-1", "expires_at": LATER},
+    SessionDestroyed: _HEADER
+    | {"session_id": "session-1", "user_id": "user-1", "expires_at": LATER, "reason": "logout"},
+}
+"""Every field of every type of event, with a valid value."""
+
+EVENTS: list[Event] = [cls(**fields) for cls, fields in FIELDS.items()]
+"""One of each type, all fields set."""
+
+IDENTIFIERS = {name: value for fields in FIELDS.values() for name, value in fields.items() if name.endswith("_id")}
+"""The identifiers in them, by field."""
+
+
+def revoked(number: int = 1, **fields: Any) -> TokenRevoked:
+    """Make an event that a test can tell apart by its number."""
+    return TokenRevoked(token_id=f"token-{number}", **fields)
+
+
+def all_that_is_said(error: BaseException) -> str:
+    """Return every text in which an error may end up in a log."""
+    return "\n".join([str(error), repr(error), *map(str, error.args), *traceback.format_exception(error)])

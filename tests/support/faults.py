@@ -1,0 +1,69 @@
+"""What happens to servers in production."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from jwt_events.embedded import EmbeddedServer
+from tests.support.waiting import wait_until
+
+
+@contextmanager
+def frozen(server: EmbeddedServer) -> Iterator[None]:
+    """Stop the server's process for a while: it keeps its connections, accepts new ones, and answers nothing."""
+    pid = server.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def free_port() -> int:
+    """Find a TCP port for a server that will come back to it.
+
+    Below those that the kernel hands out by itself, or a client that waits for the server could be given its port.
+    """
+    while True:
+        port = random.SystemRandom().randrange(12_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+async def readers(client: Redis) -> list[str]:
+    """Return the ids of the connections on which something listens: to a stream, or to a channel."""
+    found = await client.client_list()
+    return [one["id"] for one in found if one["cmd"] == "xread" or int(one["sub"]) > 0]
+
+
+async def kill_reader(client: Redis) -> None:
+    """Close the one connection that listens, from the server's side."""
+    await wait_until(lambda: readers(client), what="a reader")
+    (name,) = await readers(client)
+    await client.client_kill_filter(_id=name)
+
+
+@asynccontextmanager
+async def while_reader_is_away(client: Redis) -> AsyncIterator[Pipeline]:
+    """Run what is queued on the pipeline between the reader's disconnection and its return: in one transaction."""
+    await wait_until(lambda: readers(client), what="a reader")
+    (name,) = await readers(client)
+    async with client.pipeline(transaction=True) as pipeline:
+        pipeline.client_kill_filter(_id=name)
+        yield pipeline
+        await pipeline.execute()

@@ -1,0 +1,99 @@
+"""Handlers for tests of the subscriber, and ways to watch them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from jwt_events import Event, Publisher, Transport
+from tests.support.waiting import scaled, wait_until
+
+_T = TypeVar("_T")
+
+
+async def soon(awaitable: Awaitable[_T], *, within: float = 10.0) -> _T:
+    """Await something that is expected to end by itself; fail if it does not within the deadline (before scaling)."""
+    async with asyncio.timeout(scaled(within)):
+        return await awaitable
+
+
+async def publish(transport: Transport, *events: Event) -> None:
+    """Publish events by a publisher made for the occasion."""
+    async with Publisher(transport, source="tests", timeout=scaled(10)) as publisher:
+        await publisher.publish_many(events)
+
+
+class Recorder:
+    """A handler that remembers what it was called with."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    async def __call__(self, event: Any) -> None:
+        """Handle an event."""
+        self.seen.append(event)
+
+    @property
+    def subjects(self) -> list[str | None]:
+        """What the events were about, in order."""
+        return [event.subject for event in self.seen]
+
+    async def has_seen(self, number: int, *, within: float = 10.0) -> None:
+        """Wait until it was called so many times, and no more."""
+        await wait_until(lambda: len(self.seen) >= number, within=within, what=lambda: f"{number}, got {self.seen}")
+        assert len(self.seen) == number
+
+
+class Gate(Recorder):
+    """A handler that waits until it is opened.
+
+    Attributes:
+        running: how many calls are waiting now.
+        most: how many were waiting at the same time.
+        finished: what the calls that were let through had been called with.
+        cancelled: the same of those that were cancelled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = 0
+        self.most = 0
+        self.finished: list[Any] = []
+        self.cancelled: list[Any] = []
+        self._open = asyncio.Event()
+
+    def open(self) -> None:
+        """Let all calls through, those to come as well."""
+        self._open.set()
+
+    async def __call__(self, event: Any) -> None:
+        """Handle an event."""
+        self.seen.append(event)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(event)
+            raise
+        else:
+            self.finished.append(event)
+        finally:
+            self.running -= 1
+
+
+@asynccontextmanager
+async def running(work: Awaitable[_T]) -> AsyncIterator[asyncio.Task[_T]]:
+    """Run something in a task beside the test; cancel it in the end if it is still running."""
+
+    async def run() -> _T:
+        return await work
+
+    task = asyncio.create_task(run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,34 @@
+"""Commands to a server, around the library: to prepare what it meets and to see what it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+
+async def call(client: Redis, *words: str | bytes | int) -> Any:
+    """Send a command and return its answer."""
+    return await client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+
+
+async def add(client: Redis, key: str, *positions: str) -> None:
+    """Append entries to a stream whose payload is their position."""
+    for position in positions:
+        await call(client, "XADD", key, position, "event", position)
+
+
+async def entries(client: Redis, key: str) -> list[tuple[str, dict[bytes, bytes]]]:
+    """Return all that a stream holds."""
+    return [(position.decode(), fields) for position, fields in await call(client, "XRANGE", key, "-", "+")]
+
+
+async def trim(client: Redis, key: str, length: int) -> None:
+    """Remove all but the newest entries."""
+    await call(client, "XTRIM", key, "MAXLEN", length)
+
+
+async def server_time(client: Redis) -> int:
+    """Return the server's clock, in milliseconds."""
+    seconds, microseconds = await call(client, "TIME")
+    return int(seconds) * 1000 + int(microseconds) // 1000

@@ -1,0 +1,72 @@
+"""A transport that delivers what the test says, when it says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from jwt_events import Event, Gap, Guarantees, TransportError
+from jwt_events.envelope import Envelope, encode
+from jwt_events.transport.base import Delivery, Page, Receiver, Sender
+
+
+class ScriptedTransport:
+    """Delivers pages, gaps and failures as a test asks for them. Cannot send.
+
+    Attributes:
+        opening: set it to let subscribing succeed; a test may clear it first.
+        open: how many receivers are open.
+        opened: how many were ever opened.
+        failed: how many reads failed.
+    """
+
+    name = "scripted"
+    destination = "script"
+    guarantees = Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True)
+    retention: timedelta | None = None
+
+    def __init__(self) -> None:
+        self.opening = asyncio.Event()
+        self.opening.set()
+        self.open = 0
+        self.opened = 0
+        self.failed = 0
+        self._script: asyncio.Queue[Page | Exception] = asyncio.Queue()
+
+    def deliver(self, *events: Event, gaps: tuple[Gap, ...] = (), payloads: tuple[bytes, ...] = ()) -> None:
+        """Let the next read return one page with these events, and whatever else."""
+        encoded = [encode(Envelope(event), source="script") for event in events]
+        self._script.put_nowait(Page([Delivery(payload) for payload in (*encoded, *payloads)], gaps))
+
+    def fail(self, error: Exception | None = None) -> Exception:
+        """Let the next read fail for good, and return the error."""
+        error = error or TransportError("the script says so")
+        self._script.put_nowait(error)
+        return error
+
+    @asynccontextmanager
+    async def sender(self) -> AsyncIterator[Sender]:
+        """Refuse: there is nobody to send to."""
+        raise NotImplementedError
+        yield
+
+    @asynccontextmanager
+    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
+        """Subscribe, as soon as the test allows it."""
+        self.open += 1
+        try:
+            await self.opening.wait()
+            self.opened += 1
+            yield self
+        finally:
+            self.open -= 1
+
+    async def receive(self) -> Page:
+        """Return the next page of the script, or raise its next error."""
+        item = await self._script.get()
+        if isinstance(item, Exception):
+            self.failed += 1
+            raise item
+        return item

@@ -1,0 +1,145 @@
+"""What is no event stops nobody: on every transport it is counted, and the next event is handled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from jwt_events import Event, Publisher, TokenRevoked
+from jwt_events.transport.base import Sent, Transport
+from tests.support.listening import Listener
+from tests.support.logs import everything_logged
+from tests.support.transports import MakeTransport, OnMemory, OnPubSub, OnStream
+from tests.support.waiting import scaled, wait_until
+
+SECRET = "s3cret-in-a-payload"
+GOOD = {
+    "specversion": "1.0",
+    "id": f"id-{SECRET}",
+    "source": SECRET,
+    "type": "jwt.token_revoked.v1",
+    "time": "2026-11-22T20:00:00Z",
+    "data": {"token_id": SECRET},
+}
+
+
+def altered(**members: Any) -> bytes:
+    """The good message with some members replaced, or left out if ``None``."""
+    return json.dumps({name: value for name, value in (GOOD | members).items() if value is not None}).encode()
+
+
+POISON = {
+    "empty": b"",
+    "not UTF-8": b'{"id":"\xff\xfe' + SECRET.encode(),
+    "UTF-16": altered().decode().encode("utf-16"),
+    "not JSON": altered()[:-3],
+    "an array": b"[]",
+    "an empty object": b"{}",
+    "text": json.dumps(SECRET).encode(),
+    "null": b"null",
+    "wrong specversion": altered(specversion="0.3"),
+    "10 MB of brackets": b"[" * 10_000_000,
+    "deep": b"[" * 100_000,
+    "duplicate key": altered()[:-1] + b', "id": "another"}',
+    "duplicate key inside": altered().replace(b'"token_id"', b'"token_id": "another", "token_id"'),
+    "NaN": altered(data={"token_id": SECRET, "metadata": {"x": float("nan")}}),
+    "infinite": altered(data={"token_id": SECRET, "metadata": {"x": 1}}).replace(b'"x": 1', b'"x": 1e999'),
+    "huge integer": b'{"id":' + b"9" * 10_000 + b"}",
+    "lone surrogate": altered(id="\ud800"),
+    "data not an object": altered(data=[SECRET]),
+    "missing id": altered(id=None),
+    "id not text": altered(id=7),
+    "missing type": altered(type=None),
+    "no time": altered(time=SECRET),
+    "time without a zone": altered(time="2026-11-22T20:00:00"),
+    "time before all time": altered(time="0001-01-01T00:00:00+23:59"),
+    "event without a subject": altered(data={}),
+    "a whole token": altered(data={"token_id": "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0."}),
+}
+
+
+async def send(transport: Transport, payload: bytes) -> None:
+    """Put bytes on the wire."""
+    async with transport.sender() as sender:
+        (outcome,) = await sender.send([payload], within=scaled(5))
+    assert isinstance(outcome, Sent)
+
+
+class Conformance:
+    """The tests; a class for each transport follows below."""
+
+    @pytest.mark.parametrize("payload", POISON.values(), ids=POISON.keys())
+    async def test_poison_is_counted_and_the_next_event_handled(self, make: MakeTransport, payload: bytes) -> None:
+        """Bytes that are no event are counted once, no handler sees them, and a good event follows at once."""
+        transport = make()
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            await send(transport, payload)
+            await publisher.publish(TokenRevoked(token_id="good"))
+            await listener.hears("good", within=3.0)
+            stats = listener.subscriber.stats
+        assert (stats.received, stats.decode_errors, stats.duplicates) == (2, 1, 0)
+        assert listener.subjects == ["good"]
+        assert listener.gaps == []
+
+    async def test_a_run_of_poison_is_survived(self, make: MakeTransport) -> None:
+        """Each of many poisonous deliveries is counted, and none of their content is logged, nor that of events."""
+        transport = make()
+        typed: list[Event] = []
+        listener = Listener(transport)
+        listener.subscriber.on(TokenRevoked)(typed.append)
+        with everything_logged() as lines:
+            async with listener, Publisher(transport) as publisher:
+                for payload in POISON.values():
+                    await send(transport, payload)
+                await send(transport, altered(id="an-id"))
+                await publisher.publish(TokenRevoked(token_id=SECRET + "2", reason=SECRET, metadata={SECRET: SECRET}))
+                await listener.hears(SECRET, SECRET + "2")
+                await wait_until(lambda: len(typed) == 2)
+                stats = listener.subscriber.stats
+        assert stats.decode_errors == len(POISON)
+        assert stats.received == len(POISON) + 2
+        assert any("delivery skipped" in line for line in lines)
+        assert SECRET not in "\n".join(lines)
+
+    async def test_an_unknown_type_goes_to_handlers_of_every_event(self, make: MakeTransport) -> None:
+        """A type from a newer version is no error; only handlers of every event are called with it."""
+        transport = make()
+        typed: list[Event] = []
+        listener = Listener(transport)
+        listener.subscriber.on(TokenRevoked)(typed.append)
+        async with listener, Publisher(transport) as publisher:
+            await send(transport, altered(type="jwt.session_paused.v1", data={"x": [1]}))
+            await publisher.publish(TokenRevoked(token_id="good"))
+            await listener.hears("good")
+            await wait_until(lambda: typed)
+            stats = listener.subscriber.stats
+        assert [str(event.type) for event in listener.events] == ["jwt.session_paused.v1", "token_revoked"]
+        assert [event.subject for event in typed] == ["good"]
+        assert stats.decode_errors == 0
+
+    async def test_the_same_event_twice_is_handled_once(self, make: MakeTransport) -> None:
+        """A second delivery with an id that was there already is counted as a duplicate."""
+        transport = make()
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            event = TokenRevoked(token_id="once")
+            await publisher.publish(event)
+            await publisher.publish(event)
+            await publisher.publish(TokenRevoked(token_id="last"))
+            await listener.hears("last")
+            stats = listener.subscriber.stats
+        assert listener.subjects == ["once", "last"]
+        assert stats.duplicates == 1
+
+
+class TestPubSub(OnPubSub, Conformance):
+    """Redis Pub/Sub."""
+
+
+class TestStream(OnStream, Conformance):
+    """Redis Streams."""
+
+
+class TestMemory(OnMemory, Conformance):
+    """In one process."""

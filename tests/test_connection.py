@@ -1,0 +1,199 @@
+"""How to reach the server: by a client, which is left alone, or by a URL."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.credentials import UsernamePasswordCredentialProvider
+
+from jwt_events import ConnectionFailed, Publisher, RedisPubSub, RedisStream, TokenRevoked
+from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport.connection import Connector
+from tests.support.listening import Listener
+from tests.support.raw import call
+from tests.support.sentinels import sentinel
+from tests.support.servers import Server
+from tests.support.waiting import scaled, wait_until
+
+TRANSPORTS = pytest.mark.parametrize("make", [RedisPubSub, RedisStream])
+MakeTransport = Callable[..., RedisPubSub | RedisStream]
+
+
+def state(value: object) -> object:
+    """What an option is and holds, to be compared later."""
+    held = {name: repr(part) for name, part in vars(value).items()} if hasattr(value, "__dict__") else repr(value)
+    return id(value), copy.copy(held)
+
+
+async def use(transport: RedisPubSub | RedisStream) -> None:
+    """Send an event all the way."""
+    async with Listener(transport) as listener, Publisher(transport) as publisher:
+        await publisher.publish(TokenRevoked(token_id="t", metadata={"ключ": "ü"}))
+        await listener.hears("t")
+    assert listener.subjects == ["t"]
+
+
+class TestClient:
+    """A client is a description of the way to the server."""
+
+    @TRANSPORTS
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"decode_responses": True},
+            {"decode_responses": True, "protocol": 3, "encoding": "latin-1"},
+            {"protocol": 2},
+            {"protocol": 3},
+            {"retry": Retry(ConstantBackoff(0.01), 7), "retry_on_error": [redis.ReadOnlyError]},
+            {"socket_timeout": 0.05, "socket_connect_timeout": 1.5},
+            {"client_name": "the-application", "health_check_interval": 1},
+            {"single_connection_client": True},
+            {"max_connections": 1},
+        ],
+        ids=str,
+    )
+    async def test_it_is_used_and_left_alone(
+        self, url: str, key: str, make: MakeTransport, options: dict[str, Any]
+    ) -> None:
+        """Whatever its options, it works, is not reconfigured, is not closed, and lends no connection."""
+        async with Redis.from_url(url, **options) as client:
+            await call(client, "PING")
+            await self._use_and_compare(make(client, key), client)
+            assert await call(client, "PING")
+
+    @TRANSPORTS
+    async def test_a_pool_that_blocks_is_not_blocked(self, url: str, key: str, make: MakeTransport) -> None:
+        """A client whose only connection is taken can be passed all the same."""
+        pool = BlockingConnectionPool.from_url(url, max_connections=1, timeout=0.1)
+        async with Redis.from_pool(pool) as client:
+            taken = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+            await self._use_and_compare(make(client, key), client)
+            await pool.release(taken)
+            await call(client, "PING")
+
+    async def test_its_name_is_shown_by_the_server(self, url: str, key: str) -> None:
+        """Connections introduce themselves by the client's name, and are gone afterwards."""
+        async with Redis.from_url(url, client_name="the-application") as client, Redis.from_url(url) as other:
+
+            async def named(number: int) -> bool:
+                return sum(one["name"] == "the-application" for one in await other.client_list()) == number
+
+            transport = RedisStream(client, key)
+            async with Listener(transport), Publisher(transport) as publisher:
+                await publisher.publish(TokenRevoked(token_id="t"))
+                assert await named(2)
+            await wait_until(lambda: named(0))
+
+    async def test_it_may_be_closed_first(self, url: str, key: str) -> None:
+        """What was made from a client goes on when the client is closed."""
+        async with Redis.from_url(url) as client:
+            transport = RedisStream(client, key)
+        await use(transport)
+
+    @TRANSPORTS
+    async def test_its_credentials_are_asked_for(
+        self, own_server: Callable[..., EmbeddedServer], make: MakeTransport
+    ) -> None:
+        """A client's credential provider is used for every connection."""
+        async with own_server(port=0, config={"requirepass": "pw"}) as server:
+            provider = UsernamePasswordCredentialProvider(password="pw")
+            async with Redis.from_url(server.url, credential_provider=provider) as client:
+                await use(make(client))
+
+    async def test_a_sentinels_client_finds_the_master(
+        self, own_server: Callable[..., EmbeddedServer], tmp_path: Path
+    ) -> None:
+        """A client made by a Sentinel is asked for the master, even if nobody else keeps that client."""
+        async with own_server(port=0) as server, sentinel(server, tmp_path) as watcher:
+            transports: list[RedisStream | RedisPubSub] = [
+                make(watcher.master_for("main"), "k") for make in (RedisStream, RedisPubSub)
+            ]
+            gc.collect()
+            for transport in transports:
+                assert "sentinel service 'main'" in repr(transport)
+                await use(transport)
+
+    async def _use_and_compare(self, transport: RedisPubSub | RedisStream, client: Redis) -> None:
+        pool: ConnectionPool = client.connection_pool
+        before = {name: state(value) for name, value in pool.connection_kwargs.items()}
+        connections = {*pool._available_connections, *pool._in_use_connections}
+        await use(transport)
+        assert {name: state(value) for name, value in pool.connection_kwargs.items()} == before
+        assert {*pool._available_connections, *pool._in_use_connections} == connections
+        assert all(connection.is_connected for connection in connections)
+
+
+class TestUrl:
+    """A URL says where the server is."""
+
+    @TRANSPORTS
+    async def test_tcp_and_unix_with_database_and_password(
+        self, own_server: Callable[..., EmbeddedServer], make: MakeTransport
+    ) -> None:
+        """redis:// and unix:// URLs work, with a password, a user, a database."""
+        async with own_server(port=0, config={"requirepass": "p@ss/w%rd"}) as server:
+            address = server.url.removeprefix("redis://")
+            async with Redis.from_url(f"redis://:p%40ss%2Fw%25rd@{address}") as admin:
+                path = (await admin.config_get("unixsocket"))["unixsocket"]
+                for url in (
+                    f"redis://:p%40ss%2Fw%25rd@{address}",
+                    f"redis://default:p%40ss%2Fw%25rd@{address}/3",
+                    f"redis://{address}/0?db=3&password=p%40ss/w%25rd",
+                    f"unix://:p%40ss%2Fw%25rd@{path}?db=4",
+                ):
+                    await use(make(url, "k"))
+            for database, exists in ((0, 1), (3, 1), (4, 1), (5, 0)):
+                async with Redis.from_url(f"redis://:p%40ss%2Fw%25rd@{address}/{database}") as admin:
+                    assert await call(admin, "EXISTS", "k") == (exists if make is RedisStream else 0)
+
+
+class TestConnection:
+    """One socket."""
+
+    async def test_what_is_closed_stays_closed(self, server: Server, url: str) -> None:
+        """A connection that was closed refuses every use, and does not come back by itself."""
+        connection = await Connector(url).connect(within=scaled(5))
+        await connection.call("PING", within=scaled(5))
+        await connection.aclose()
+        await connection.aclose()
+        before = server.connections().keys()
+        with pytest.raises(ConnectionFailed, match="closed"):
+            await connection.call("PING", within=scaled(5))
+        with pytest.raises(ConnectionFailed, match="closed"):
+            await connection.send("PING", within=scaled(5))
+        with pytest.raises(ConnectionFailed):
+            await connection.read(within=scaled(5))
+        assert server.connections().keys() <= before
+        assert connection.hung_up
+
+    async def test_a_cancelled_question_closes_it(self, url: str) -> None:
+        """After a cancellation nobody could tell whose the next answer is, so there is none."""
+        connection = await Connector(url).connect(within=scaled(5))
+        asking = asyncio.create_task(connection.call("BLPOP", "nothing", 0, within=scaled(30)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert connection.hung_up
+        with pytest.raises(ConnectionFailed, match="closed"):
+            await connection.call("PING", within=scaled(5))
+
+    async def test_an_answer_out_of_time_closes_it(self, url: str) -> None:
+        """When an answer does not come in time, it may have been done, and the connection is closed."""
+        connection = await Connector(url, destination="the key").connect(within=scaled(5))
+        with pytest.raises(
+            ConnectionFailed, match=r"BLPOP at unix:.* for 'the key' failed: no answer in time"
+        ) as caught:
+            await connection.call("BLPOP", "nothing", 0, within=0.05)
+        assert (caught.value.maybe_done, caught.value.retryable) == (True, True)
+        assert connection.hung_up

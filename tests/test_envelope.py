@@ -1,0 +1,229 @@
+"""What travels: the exact bytes, and that nothing is lost on the way there and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jwt_events import Event, KeyRotated, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked, UnknownEvent
+from jwt_events.envelope import Envelope, decode, encode
+from tests.support.examples import COMPACT_JWT, EVENTS, NOON
+from tests.support.strategies import json_values, known_events, unknown_events
+
+_LATER = '"2026-03-01T13:30:15.250000Z"'
+
+
+def _golden(kind: str, subject: str, *fields: str) -> bytes:
+    header = '{"specversion":"1.0","id":"01961f7e-0000-7000-8000-000000000001","source":"auth",'
+    header += f'"type":"jwt.{kind}.v1","time":"2026-03-01T12:00:00Z","subject":"{subject}","data":'
+    return (header + ",".join(['{"metadata":{"ip":"192.0.2.1"}', *fields]) + "}}").encode()
+
+
+# These bytes are in the streams of those who use the library. A change here breaks services that are not updated at
+# the same time.
+_GOLDEN = {
+    TokenRevoked: _golden(
+        "token_revoked",
+        "token-1",
+        '"token_id":"token-1"',
+        '"user_id":"user-1"',
+        '"session_id":"session-1"',
+        '"client_id":"client-1"',
+        '"issued_before":"2026-03-01T12:00:00Z"',
+        f'"expires_at":{_LATER}',
+        '"reason":"logout"',
+    ),
+    TokenExpired: _golden(
+        "token_expired",
+        "token-1",
+        '"token_id":"token-1"',
+        '"user_id":"user-1"',
+        '"session_id":"session-1"',
+        f'"expired_at":{_LATER}',
+    ),
+    KeyRotated: _golden(
+        "key_rotated",
+        "key-2",
+        '"key_id":"key-2"',
+        '"previous_key_id":"key-1"',
+        '"issuer":"https://issuer.example"',
+        '"algorithm":"ES256"',
+        '"active_from":"2026-03-01T12:00:00Z"',
+        f'"retire_at":{_LATER}',
+        '"compromised":true',
+    ),
+    SessionCreated: _golden(
+        "session_created",
+        "session-1",
+        '"session_id":"session-1"',
+        '"user_id":"user-1"',
+        '"client_id":"client-1"',
+        f'"expires_at":{_LATER}',
+    ),
+    SessionDestroyed: _golden(
+        "session_destroyed",
+        "session-1",
+        '"session_id":"session-1"',
+        '"user_id":"user-1"',
+        f'"expires_at":{_LATER}',
+        '"reason":"logout"',
+    ),
+}
+
+_examples = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+
+
+def _wire(**changes: Any) -> bytes:
+    """Return a message as another implementation might have written it."""
+    message: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": "event-1",
+        "source": "elsewhere",
+        "type": "jwt.token_revoked.v1",
+        "time": "2026-03-01T12:00:00Z",
+        "data": {"token_id": "token-1"},
+    }
+    return json.dumps(message | changes).encode()
+
+
+class TestBytes:
+    """The form on the wire."""
+
+    @_examples
+    def test_golden(self, event: Event) -> None:
+        """Every type of event has exactly this form."""
+        assert encode(Envelope(event), source="not used") == _GOLDEN[type(event)]
+
+    @_examples
+    def test_golden_back(self, event: Event) -> None:
+        """And this form is exactly that event."""
+        assert decode(_GOLDEN[type(event)]) == Envelope(event)
+
+    def test_smallest(self) -> None:
+        """What an event does not say takes no room."""
+        event = TokenRevoked(id="event-1", occurred_at=NOON, user_id="user-1")
+        assert encode(Envelope(event), source="auth") == (
+            b'{"specversion":"1.0","id":"event-1","source":"auth","type":"jwt.token_revoked.v1",'
+            b'"time":"2026-03-01T12:00:00Z","subject":"user-1","data":{"user_id":"user-1"}}'
+        )
+
+    def test_trace_context(self) -> None:
+        """Trace context travels in the attributes of the distributed tracing extension."""
+        event = SessionDestroyed(id="event-1", occurred_at=NOON, session_id="s")
+        assert encode(Envelope(event, "00-aa-bb-01", "vendor=x"), source="auth") == (
+            b'{"specversion":"1.0","id":"event-1","source":"auth","type":"jwt.session_destroyed.v1",'
+            b'"time":"2026-03-01T12:00:00Z","subject":"s","traceparent":"00-aa-bb-01","tracestate":"vendor=x",'
+            b'"data":{"session_id":"s"}}'
+        )
+
+    @given(known_events)
+    def test_cloudevents(self, event: Event) -> None:
+        """Every message is UTF-8 JSON with the attributes that CloudEvents requires, and data without any of them."""
+        message = json.loads(encode(Envelope(event), source="auth").decode())
+        assert list(message)[:5] == ["specversion", "id", "source", "type", "time"]
+        assert list(message)[-1] == "data"
+        assert message["specversion"] == "1.0"
+        assert message["subject"] == event.subject
+        assert not message["data"].keys() & {"type", "id", "source", "occurred_at"}
+        assert None not in {value for value in message["data"].values() if not isinstance(value, dict)}
+
+    @given(known_events)
+    def test_one_line(self, event: Event) -> None:
+        """A message holds no raw control character, so it can be a line of a log or of a file."""
+        assert not [byte for byte in encode(Envelope(event), source="auth") if byte < 0x20]
+
+
+class TestThereAndBack:
+    """What was encoded is decoded to the same."""
+
+    @given(known_events, st.none() | st.text("0123456789abcdef-"), st.none() | st.text("abc=,", max_size=20))
+    def test_known_events(self, event: Event, traceparent: str | None, tracestate: str | None) -> None:
+        """Any event comes back equal, with the publisher's name if it had none of its own."""
+        payload = encode(Envelope(event, traceparent, tracestate), source="auth")
+        back = decode(payload)
+        assert back == Envelope(event.model_copy(update={"source": event.source or "auth"}), traceparent, tracestate)
+        assert type(back.event) is type(event)
+        assert json.dumps(back.event.metadata) == json.dumps(event.metadata)
+
+    @given(known_events)
+    def test_again(self, event: Event) -> None:
+        """Encoding what was decoded gives the same bytes."""
+        payload = encode(Envelope(event), source="auth")
+        assert encode(decode(payload), source="not used") == payload
+
+    @given(unknown_events)
+    def test_unknown_events(self, event: UnknownEvent) -> None:
+        """An event of an unknown type comes back as it was, data and all."""
+        payload = encode(Envelope(event), source="not used")
+        back = decode(payload)
+        assert back == Envelope(event)
+        assert isinstance(back.event, UnknownEvent)
+        assert json.dumps(back.event.data) == json.dumps(event.data)
+        assert encode(back, source="not used") == payload
+
+
+class TestTolerance:
+    """What a newer version, or another implementation, may add or leave out."""
+
+    @given(st.dictionaries(st.text(min_size=1).map(lambda name: f"x{name}"), json_values))
+    def test_unknown_attributes(self, more: dict[str, Any]) -> None:
+        """Attributes that this version does not know are ignored."""
+        assert decode(_wire(**more)) == decode(_wire())
+
+    @given(st.dictionaries(st.text(min_size=1).map(lambda name: f"x{name}"), json_values))
+    def test_unknown_data(self, more: dict[str, Any]) -> None:
+        """Fields of data that this version does not know are ignored."""
+        assert decode(_wire(data={"token_id": "token-1"} | more)) == decode(_wire())
+
+    def test_data_cannot_change_the_header(self) -> None:
+        """An id or a type inside data is just another unknown field."""
+        data = {"token_id": "token-1", "id": "other", "type": "other", "source": "other", "occurred_at": 5}
+        assert decode(_wire(data=data)) == decode(_wire())
+
+    def test_null_is_absent(self) -> None:
+        """A field of data that is null is a field that was not given."""
+        assert decode(_wire(data={"token_id": "token-1", "user_id": None, "expires_at": None})) == decode(_wire())
+
+    @pytest.mark.parametrize(
+        "time",
+        ["2026-03-01T12:00:00+00:00", "2026-03-01T13:00:00+01:00", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00Z"],
+    )
+    def test_forms_of_time(self, time: str) -> None:
+        """RFC 3339 has several ways to write one instant."""
+        assert decode(_wire(time=time)).event.occurred_at == NOON
+
+    def test_numeric_dates_in_data(self) -> None:
+        """An instant in data may be a NumericDate."""
+        event = decode(_wire(data={"token_id": "token-1", "expires_at": NOON.timestamp()})).event
+        assert isinstance(event, TokenRevoked)
+        assert event.expires_at == NOON
+
+    @pytest.mark.parametrize("trace", [5, True, ["00-aa-bb-01"], {"a": 1}, None], ids=repr)
+    def test_malformed_trace_context(self, trace: object) -> None:
+        """Trace context that is no text is ignored; the event counts."""
+        assert decode(_wire(traceparent=trace, tracestate=trace)) == decode(_wire())
+
+    def test_unknown_type(self) -> None:
+        """An event of an unknown type keeps its type and data as they came, identifiers of whole tokens included."""
+        data = {"token": COMPACT_JWT, "deep": [[[[[[[[[[["down here"]]]]]]]]]]], "large": 10**40}
+        event = decode(_wire(type="jwt.token_revoked.v2", data=data)).event
+        assert isinstance(event, UnknownEvent)
+        assert (event.type, event.data) == ("jwt.token_revoked.v2", data)
+        assert (event.id, event.source, event.occurred_at) == ("event-1", "elsewhere", NOON)
+
+    def test_unknown_type_without_data(self) -> None:
+        """Data is optional where nothing is known about it."""
+        message = json.loads(_wire(type="other"))
+        del message["data"]
+        event = decode(json.dumps(message).encode()).event
+        assert isinstance(event, UnknownEvent)
+        assert event.data == {}
+
+    def test_order_and_spaces(self) -> None:
+        """The order of attributes and white space mean nothing."""
+        message = dict(reversed(json.loads(_wire()).items()))
+        assert decode(json.dumps(message, indent=4).encode()) == decode(_wire())

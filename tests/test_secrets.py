@@ -1,0 +1,131 @@
+"""Whatever happens, no log line, error or representation has a secret in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from jwt_events import (
+    Event,
+    InvalidEvent,
+    InvalidOption,
+    KeyRotated,
+    MemoryTransport,
+    Publisher,
+    RedisPubSub,
+    RedisStream,
+    Retry,
+    SessionCreated,
+    Subscriber,
+    TokenRevoked,
+    TransportError,
+    UnknownEvent,
+)
+from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport.base import Delivery, Page
+from tests.support.examples import all_that_is_said
+from tests.support.handling import Gate, publish
+from tests.support.records import watching
+from tests.support.scripted import ScriptedTransport
+from tests.support.waiting import wait_until
+
+SECRET = "-".join(["the", "secret", "itself"])  # not in one piece, so that a traceback does not quote it from here
+
+
+def _with_password(server: EmbeddedServer) -> str:
+    return server.url.replace("unix://", f"unix://:{SECRET}@")
+
+
+def _secret_events() -> list[Event]:
+    """Return events with a secret in every field that an application fills in."""
+    common: dict[str, Any] = {"source": SECRET, "metadata": {SECRET: [SECRET]}}
+    return [
+        TokenRevoked(token_id=SECRET, user_id=SECRET, session_id=SECRET, client_id=SECRET, reason=SECRET, **common),
+        SessionCreated(session_id=SECRET, user_id=SECRET, client_id=SECRET, **common),
+        KeyRotated(key_id=SECRET, previous_key_id=SECRET, issuer=SECRET, algorithm=SECRET, **common),
+        UnknownEvent(type="jwt.other.v1", source=SECRET, data={SECRET: SECRET}),
+    ]
+
+
+class TestLogs:
+    """What is logged."""
+
+    @pytest.mark.parametrize("kind", [RedisStream, RedisPubSub])
+    async def test_everything_that_can_be_logged(
+        self, own_server: Callable[..., EmbeddedServer], kind: type[RedisStream | RedisPubSub]
+    ) -> None:
+        """Events, failing handlers, poison, a lost connection and a hard end, with secrets everywhere."""
+        async with own_server(config={"requirepass": SECRET}) as server:
+            url, gate = _with_password(server), Gate()
+            transport = kind(url, "events")
+            subscriber = Subscriber(transport, retry=Retry(attempts=2, initial=0.001), drain_timeout=0.05)
+
+            @subscriber.on()
+            async def fail(subject: object) -> None:
+                raise ValueError(subject, SECRET)
+
+            subscriber.on()(gate)
+            subscriber.on_gap(fail)
+            with watching(SECRET, "eyJ") as records:
+                async with subscriber, redis.asyncio.Redis.from_url(url) as client:
+                    await publish(transport, *_secret_events(), *_secret_events()[:1] * 2)
+                    for poison in (SECRET.encode(), b'{"%s": 1}' % SECRET.encode(), b'"eyJhbGciOiJIUzI1NiJ9.e30.c2ln"'):
+                        if kind is RedisStream:
+                            await client.xadd("events", {"event": poison})
+                        else:
+                            await client.publish("events", poison)
+                    await wait_until(lambda: subscriber.stats.decode_errors == 3)
+                    await client.client_kill_filter(_type="pubsub" if kind is RedisPubSub else "normal", skipme=True)
+                    await wait_until(lambda: records.of("connection lost"))
+                    await wait_until(lambda: len(records.of("connection state changed")) >= 3)
+                    await wait_until(lambda: subscriber.stats.in_flight == gate.running == 5)
+            assert len(records.of("handler cancelled")) == 5
+            assert SECRET not in repr(transport) + repr(subscriber)
+
+    async def test_refused_access(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A password that the server refuses is neither logged nor in the error."""
+        async with own_server(config={"requirepass": "another"}) as server:
+            subscriber = Subscriber(RedisStream(_with_password(server), "events"))
+            with watching(SECRET), pytest.raises(TransportError) as caught:
+                await subscriber.__aenter__()
+            assert SECRET not in all_that_is_said(caught.value)
+
+    def test_malformed_url(self) -> None:
+        """A URL that cannot be used is not repeated."""
+        for url in (f"http://:{SECRET}@localhost", f"redis://:{SECRET}@localhost:port", f"{SECRET}"):
+            with pytest.raises(InvalidOption) as caught:
+                RedisStream(url)
+            assert SECRET not in all_that_is_said(caught.value)
+
+    async def test_refused_events(self) -> None:
+        """Events that cannot be published are described without their content, and not logged."""
+        transport = MemoryTransport()
+        with watching(SECRET):
+            async with Publisher(transport, max_event_bytes=200) as publisher:
+                for payload in ({"token_id": f"eyJ{SECRET}.{SECRET}.{SECRET}"}, {"user_id": [SECRET]}, {SECRET: 1}):
+                    with pytest.raises(InvalidEvent) as caught:
+                        await publisher.publish("token_revoked", payload)
+                    assert SECRET not in all_that_is_said(caught.value).replace(f"{SECRET}: Extra inputs", "")
+                with pytest.raises(InvalidEvent) as caught:
+                    await publisher.publish(_secret_events()[0])
+                assert SECRET not in all_that_is_said(caught.value)
+
+    def test_representations(self) -> None:
+        """What may stand in a traceback or a debugger's log shows no payload."""
+        delivery = Delivery(SECRET.encode(), "1-0")
+        for thing in (delivery, Page([delivery]), *_secret_events()):
+            assert SECRET not in repr(thing)
+
+    async def test_blocked_listener(self) -> None:
+        """An event that nobody takes is dropped without a word about its content."""
+        transport = ScriptedTransport()
+        with watching(SECRET) as records:
+            async with Subscriber(transport) as subscriber:
+                transport.deliver(*_secret_events())
+                await wait_until(lambda: subscriber.stats.received == 1)
+                await asyncio.sleep(0)
+        assert records.of("deliveries dropped, the subscriber was stopped", "WARNING") == [{"count": 4}]

@@ -1,0 +1,266 @@
+"""A stream's reader that was away resumes where it was, or says what it has lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from jwt_events import Gap, Publisher, PublishFailed, RedisStream, ServerRefused, TokenRevoked
+from jwt_events.embedded import EmbeddedServer
+from tests.support.faults import free_port, kill_reader, readers, while_reader_is_away
+from tests.support.listening import Listener
+from tests.support.raw import call, entries, trim
+from tests.support.waiting import scaled, wait_until
+
+
+def revoked(name: str) -> TokenRevoked:
+    """An event that is told from others by its subject."""
+    return TokenRevoked(token_id=name)
+
+
+async def listen(transport: RedisStream, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+    """Listen until something ends it."""
+    async with asyncio.timeout(scaled(20)), Listener(transport):
+        if meanwhile is not None:
+            await meanwhile()
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def compares_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader compares its cursor with the stream before every read, and not just once a second."""
+    monkeypatch.setattr("jwt_events.transport.stream._COMPARE_EVERY", 0.0)
+
+
+class TestNothingLost:
+    """Being away does no harm while the stream remembers."""
+
+    async def test_a_killed_connection_is_made_good(self, url: str, key: str, client: Redis) -> None:
+        """A reader whose connection was killed gets what was published meanwhile, once, in order, without a gap."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            for round_ in range(3):
+                await kill_reader(client)
+                for number in range(10):
+                    await publisher.publish(revoked(f"{round_}.{number}"))
+            await listener.hears("2.9")
+            stats = listener.subscriber.stats
+        assert listener.subjects == [f"{round_}.{number}" for round_ in range(3) for number in range(10)]
+        assert (stats.gaps, stats.duplicates) == (0, 0)
+
+    async def test_a_killed_connection_before_the_first_event_is_made_good(
+        self, url: str, key: str, client: Redis
+    ) -> None:
+        """A reader that has had nothing yet resumes where it began, wherever that was."""
+        for start in ("new", "all", "0-0", datetime.now(UTC) - timedelta(hours=1)):
+            await client.delete(key)
+            async with Listener(RedisStream(url, key, start=start)) as listener:
+                async with while_reader_is_away(client) as meanwhile:
+                    meanwhile.ping()
+                async with Publisher(RedisStream(url, key)) as publisher:
+                    await publisher.publish(revoked("t"))
+                await listener.hears("t")
+            assert listener.gaps == []
+
+    async def test_what_was_sent_meanwhile_is_read(self, url: str, key: str, client: Redis) -> None:
+        """What was appended while the reader was away is read first, without a gap, even if what it had is trimmed."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            await publisher.publish(revoked("before"))
+            await listener.hears("before")
+            ((_, fields),) = await entries(client, key)
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.xadd(key, {"event": fields[b"event"].replace(b"before", b"during")})
+                meanwhile.xtrim(key, maxlen=1, approximate=False)
+            await publisher.publish(revoked("after"))
+            await listener.hears("after")
+        # The copy has the id of the first event, so it is a duplicate.
+        assert listener.subjects == ["before", "after"]
+        assert (listener.subscriber.stats.duplicates, listener.gaps) == (1, [])
+
+    async def test_a_crash_of_a_server_that_keeps_a_log_is_made_good(
+        self, own_server: Callable[..., EmbeddedServer], tmp_path: Path
+    ) -> None:
+        """A server that was killed and came back with its append-only file: readers resume, nothing lost, no gap."""
+        port = free_port()
+        make = partial(own_server, port=port, data_dir=tmp_path, config={"appendonly": "yes"})
+        transport = RedisStream(f"redis://127.0.0.1:{port}", "k")
+        async with AsyncExitStack() as stack:
+            async with make():
+                listener = await stack.enter_async_context(Listener(transport))
+                publisher = await stack.enter_async_context(Publisher(transport, timeout=scaled(10)))
+                await publisher.publish(revoked("before"))
+                await listener.hears("before")
+            # Leaving the block is kill -9.
+            restarted = await stack.enter_async_context(make())
+            assert restarted.url == f"redis://127.0.0.1:{port}"
+            await publisher.publish(revoked("after"))
+            await listener.hears("after")
+            await listener.subscriber.drain()
+        assert listener.subjects == ["before", "after"]
+        assert listener.gaps == []
+
+
+class TestSomethingLost:
+    """What can no longer be had is a gap."""
+
+    async def _read_three(self, listener: Listener, publisher: Publisher) -> str:
+        for number in range(3):
+            receipt = await publisher.publish(revoked(f"t{number}"))
+        await listener.hears("t0", "t1", "t2")
+        return str(receipt.position)
+
+    @pytest.mark.parametrize(("added", "kept", "lost"), [(5, 2, 3), (5, 0, 5), (1, 0, 1)])
+    async def test_trimmed_past_the_cursor(
+        self, url: str, key: str, client: Redis, *, added: int, kept: int, lost: int
+    ) -> None:
+        """What was added and trimmed while the reader was away is counted; what is left is read."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            position = await self._read_three(listener, publisher)
+            async with while_reader_is_away(client) as meanwhile:
+                for number in range(added):
+                    meanwhile.xadd(key, {"event": str(number)})
+                meanwhile.xtrim(key, maxlen=kept, approximate=False)
+            await listener.hears_of_gap("trimmed")
+            await publisher.publish(revoked("after"))
+            await listener.hears("after")
+            # What was reported once is not reported again.
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.ping()
+            await publisher.publish(revoked("again"))
+            await listener.hears("again")
+            stats = listener.subscriber.stats
+        assert listener.gaps == [Gap(position, "trimmed", lost)]
+        assert stats.decode_errors == kept
+        assert stats.gaps == 1
+
+    async def test_trimmed_while_reading_pauses(self, url: str, key: str, client: Redis, compares_always: None) -> None:
+        """A reader that was overtaken by trimming, its connection intact, reports it all the same."""
+        transport = RedisStream(url, key, batch_size=1)
+        async with transport.receiver() as receiver, Publisher(transport) as publisher:
+            receipts = await publisher.publish_many([revoked(f"t{number}") for number in range(10)])
+            await receiver.receive()
+            await receiver.receive()
+            await trim(client, key, 1)
+            page = await receiver.receive()
+        assert [delivery.position for delivery in page.deliveries] == [receipts[9].position]
+        assert list(page.gaps) == [Gap(receipts[1].position, "trimmed", 7)]
+
+    async def test_deleted_while_away(self, url: str, key: str, client: Redis) -> None:
+        """A stream that is gone is a gap; a new one of that name is read from its beginning."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            position = await self._read_three(listener, publisher)
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.delete(key)
+            await listener.hears_of_gap("deleted")
+            await publisher.publish(revoked("after"))
+            await listener.hears("after")
+        assert listener.gaps == [Gap(position, "deleted")]
+
+    @pytest.mark.parametrize("added", [1, 3, 7])
+    async def test_deleted_and_made_anew_while_away(self, url: str, key: str, client: Redis, added: int) -> None:
+        """A stream that was deleted and made anew is recognized, however many entries it has."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            position = await self._read_three(listener, publisher)
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.delete(key)
+                for number in range(added):
+                    meanwhile.xadd(key, {"event": str(number)})
+            await listener.hears_of_gap("deleted")
+            await publisher.publish(revoked("after"))
+            await listener.hears("after")
+        assert listener.gaps == [Gap(position, "deleted")]
+        assert listener.subscriber.stats.decode_errors == added
+
+    async def test_deleted_while_connected(self, url: str, key: str, client: Redis, compares_always: None) -> None:
+        """A stream that is deleted under a connected reader is a gap, too."""
+        transport = RedisStream(url, key, block=0.1)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            position = await self._read_three(listener, publisher)
+            await client.delete(key)
+            await listener.hears_of_gap("deleted")
+        assert listener.gaps == [Gap(position, "deleted")]
+
+    async def test_restored_from_an_older_state(self, url: str, key: str, client: Redis) -> None:
+        """A stream that knows less than the reader has read is a gap; it is read anew, and nothing is handled twice."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            await self._read_three(listener, publisher)
+            backup = await call(client, "DUMP", key)
+            position = str((await publisher.publish(revoked("forgotten"))).position)
+            await listener.hears("forgotten")
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.restore(key, 0, backup, replace=True)
+            await listener.hears_of_gap("rewound")
+            await publisher.publish(revoked("after"))
+            await listener.hears("after")
+            stats = listener.subscriber.stats
+        assert listener.gaps == [Gap(position, "rewound")]
+        assert listener.subjects == ["t0", "t1", "t2", "forgotten", "after"]
+        assert stats.duplicates == 3
+
+    async def test_a_last_id_behind_the_cursor(self, url: str, key: str, client: Redis) -> None:
+        """A new server whose clock is behind gives out positions before the cursor: they are read, after a gap."""
+        transport = RedisStream(url, key)
+        async with Listener(transport) as listener, Publisher(transport) as publisher:
+            position = await self._read_three(listener, publisher)
+            ((_, fields), *_) = await entries(client, key)
+            other = fields[b"event"].replace(b"t0", b"t3").replace(b'"id":"', b'"id":"x')
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.delete(key)
+                meanwhile.xadd(key, {"event": other}, id="5-0")
+            await listener.hears("t3")
+        assert listener.gaps == [Gap(position, "rewound")]
+
+
+class TestFatal:
+    """What another try will not change ends the context, at once and with a reason."""
+
+    async def test_a_key_of_another_type(self, url: str, key: str, client: Redis) -> None:
+        """A key that holds no stream is refused on entering and on publishing, by its name."""
+        await client.set(key, "x")
+        transport = RedisStream(url, key)
+        with pytest.raises(ServerRefused, match="WRONGTYPE") as caught:
+            await Listener(transport).__aenter__()
+        assert caught.value.code == "WRONGTYPE"
+        assert key in str(caught.value)
+        async with Publisher(transport, timeout=scaled(5)) as publisher:
+            with pytest.raises(PublishFailed, match="WRONGTYPE") as failed:
+                await publisher.publish(revoked("t"))
+        assert key in str(failed.value)
+
+    async def test_a_key_that_becomes_one_of_another_type(self, url: str, key: str, client: Redis) -> None:
+        """A stream that is replaced by something else ends the context with the reason."""
+
+        async def replace() -> None:
+            await wait_until(lambda: readers(client))
+            await client.set(key, "x")
+
+        with pytest.raises(ServerRefused, match=key) as caught:
+            await listen(RedisStream(url, key, start="all", block=0.1), replace)
+        assert caught.value.code == "WRONGTYPE"
+
+    async def test_no_permission(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A user who may not read is refused on entering; one who loses the right later, where the block ends."""
+        async with own_server() as server, Redis.from_url(server.url) as admin:
+            await call(admin, "ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@all", "-xread")
+            transport = RedisStream(server.url.replace("unix://", "unix://reader:pw@"), "k", block=0.1)
+            with pytest.raises(ServerRefused, match=r"NOPERM.*xread"):
+                await listen(transport)
+            await call(admin, "ACL", "SETUSER", "reader", "-@all", "+xread")
+            with pytest.raises(ServerRefused, match=r"'k'.*NOPERM.*xinfo"):
+                await Listener(transport).__aenter__()
+            await call(admin, "ACL", "SETUSER", "reader", "+@all")
+            with pytest.raises(ServerRefused, match=r"NOPERM.*xread") as caught:
+                await listen(transport, lambda: call(admin, "ACL", "SETUSER", "reader", "-xread"))
+            assert (caught.value.code, caught.value.retryable) == ("NOPERM", False)

@@ -1,0 +1,173 @@
+"""Gap arithmetic: what a reader at a position can no longer get from a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from jwt_events import Gap
+from jwt_events.transport.connection import Connector
+from jwt_events.transport.history import OLDEST, History, is_position, missed, order
+from tests.support.raw import add, trim
+from tests.support.waiting import scaled
+
+numbers = st.integers(min_value=0, max_value=2**64 - 1)
+few = st.integers(min_value=0, max_value=8)
+
+
+@dataclass
+class Stream:
+    """A model of a stream: its entries are numbers, the next one is ``last + 1``."""
+
+    last: int = 0
+    added: int = 0
+    entries: list[int] = field(default_factory=list)
+
+    def add(self, count: int) -> None:
+        """Append entries."""
+        for _ in range(count):
+            self.last += 1
+            self.added += 1
+            self.entries.append(self.last)
+
+    def trim(self, count: int) -> None:
+        """Remove the oldest entries."""
+        del self.entries[:count]
+
+    def history(self) -> History:
+        """What XINFO STREAM would say."""
+        first = f"{self.entries[0]}-0" if self.entries else None
+        return History(first, f"{self.last}-0", self.added, len(self.entries))
+
+
+def streams(before: int = 0) -> st.SearchStrategy[Stream]:
+    """Streams to which entries were added and from which some were trimmed."""
+
+    def build(steps: list[tuple[int, int]]) -> Stream:
+        stream = Stream(last=before)
+        for added, trimmed in steps:
+            stream.add(added)
+            stream.trim(trimmed)
+        return stream
+
+    return st.lists(st.tuples(few, few), max_size=4).map(build)
+
+
+@given(streams(), st.data())
+def test_what_was_trimmed_unread_is_lost(stream: Stream, data: st.DataObject) -> None:
+    """A gap is reported exactly if an unread entry was trimmed, and it counts them exactly."""
+    read = data.draw(st.integers(0, stream.added))
+    removed = stream.added - len(stream.entries)
+    lost = max(0, removed - read)
+    cursor = f"{read}-0"
+    assert missed(cursor, read, stream.history()) == (Gap(cursor, "trimmed", lost) if lost else None)
+
+
+@given(streams(), st.data())
+def test_an_uncounted_loss_is_still_a_gap(stream: Stream, data: st.DataObject) -> None:
+    """Where the server, or the reader, does not know how many there were, every loss is a gap without a number."""
+    read = data.draw(st.integers(0, stream.added))
+    lost = stream.added - len(stream.entries) - read
+    counted = stream.history()
+    for gap in (missed(f"{read}-0", read, replace(counted, added=None)), missed(f"{read}-0", None, counted)):
+        assert gap in (None, Gap(f"{read}-0", "trimmed"))
+        if lost > 0:
+            assert gap is not None
+
+
+@given(streams())
+def test_a_reader_at_the_end_misses_nothing(stream: Stream) -> None:
+    """A reader that has had the last entry has no gap, whatever was trimmed behind it."""
+    assert missed(f"{stream.last}-0", stream.added, stream.history()) is None
+    assert missed(f"{stream.last}-0", None, stream.history()) is None
+
+
+@given(streams(), st.integers(1, 100))
+def test_a_stream_behind_the_reader_was_rewound(stream: Stream, ahead: int) -> None:
+    """A stream whose last position is before the cursor is another past."""
+    cursor = f"{stream.last + ahead}-0"
+    assert missed(cursor, None, stream.history()) == Gap(cursor, "rewound")
+    assert missed(cursor, stream.added + ahead, stream.history()) == Gap(cursor, "rewound")
+
+
+@given(st.data())
+def test_a_stream_made_anew_is_not_taken_for_the_old_one(data: st.DataObject) -> None:
+    """A stream that was deleted and made anew is a gap, unless as many entries are gone from it as were read."""
+    read = data.draw(st.integers(1, 8))
+    anew = data.draw(streams(before=100).filter(lambda stream: stream.added > 0))
+    removed = anew.added - len(anew.entries)
+    gap = missed(f"{read}-0", read, anew.history())
+    if removed < read:
+        assert gap == Gap(f"{read}-0", "deleted")
+    else:
+        assert gap in (None, Gap(f"{read}-0", "trimmed", removed - read))
+
+
+@given(streams().filter(lambda stream: stream.added > 0), st.integers(1, 8))
+def test_a_stream_that_has_had_fewer_than_were_read_is_another(stream: Stream, more: int) -> None:
+    """A stream that was restored from older state and grew past the cursor since is told by its count."""
+    cursor = f"{stream.last}-0"
+    assert missed(cursor, stream.added + more, stream.history()) == Gap(cursor, "deleted")
+
+
+@given(st.none() | few)
+def test_a_missing_stream_was_deleted_if_anything_was_read(read: int | None) -> None:
+    """A stream that does not exist is a gap for a reader that has had something, and none for one that has not."""
+    assert missed("7-1", read, None) == Gap("7-1", "deleted")
+    assert missed(OLDEST, read, None) is None
+
+
+@given(numbers, numbers, numbers, numbers)
+def test_positions_sort_by_both_parts(a: int, b: int, c: int, d: int) -> None:
+    """Positions sort by milliseconds, then by sequence number, as numbers and not as text."""
+    assert (order(f"{a}-{b}") < order(f"{c}-{d}")) == ((a, b) < (c, d))
+
+
+@given(st.integers(), st.integers())
+def test_a_position_is_two_numbers_of_64_bits(a: int, b: int) -> None:
+    """Both parts of a position fit into 64 bits, without a sign."""
+    assert is_position(f"{a}-{b}") == (0 <= a < 2**64 and 0 <= b < 2**64)
+
+
+@given(st.text(alphabet="0123456789-٣ \n+*x", max_size=8))
+def test_nothing_else_is_a_position(text: str) -> None:
+    """Whatever is accepted is digits, a hyphen, digits."""
+    if is_position(text):
+        left, hyphen, right = text.partition("-")
+        assert hyphen
+        assert all(part.isascii() and part.isdigit() for part in (left, right))
+
+
+async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key: str) -> None:
+    """XINFO STREAM of a real server becomes a history, before and after trimming and deleting."""
+
+    async def history() -> History:
+        connection = await Connector(url).connect(within=scaled(5))
+        try:
+            return History.parse(await connection.call("XINFO", "STREAM", key, within=scaled(5)))
+        finally:
+            await connection.aclose()
+
+    for number in range(1, 6):
+        await add(client, key, f"{number}-{number}")
+    assert await history() == History("1-1", "5-5", 5, 5)
+    await trim(client, key, 3)
+    await client.xdel(key, "4-4")
+    trimmed = await history()
+    assert (trimmed, trimmed.removed) == (History("3-3", "5-5", 5, 2), 3)
+    await trim(client, key, 0)
+    empty = await history()
+    assert (empty, empty.removed) == (History(None, "5-5", 5, 0), 5)
+
+
+@pytest.mark.parametrize("entry", [None, [b"3-0", [b"event", b"x"]]])
+def test_a_server_that_does_not_count_is_understood(entry: list[object] | None) -> None:
+    """Before Redis 7 there is no entries-added, so nobody knows how many were removed."""
+    answer = [b"length", 1 if entry else 0, b"last-generated-id", b"3-0", b"first-entry", entry]
+    history = History.parse(answer)
+    assert history == History("3-0" if entry else None, "3-0", None, 1 if entry else 0)
+    assert history.removed is None
