@@ -40,7 +40,7 @@ MakeTransport = Callable[..., RedisPubSub | RedisStream]
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up early on entering a subscription."""
-    monkeypatch.setattr("jwt_events.transport.link.OPEN_WITHIN", 0.3)
+    monkeypatch.setattr("jwt_events.transport.link.OPEN_WITHIN", scaled(0.6))
 
 
 async def entering(transport: RedisPubSub | RedisStream) -> TransportError:
@@ -50,7 +50,7 @@ async def entering(transport: RedisPubSub | RedisStream) -> TransportError:
     return caught.value
 
 
-async def publishing(transport: RedisPubSub | RedisStream, *, timeout: float = 0.3) -> PublishFailed:
+async def publishing(transport: RedisPubSub | RedisStream, *, timeout: float = 0.6) -> PublishFailed:
     """Return the error of publishing."""
     async with Publisher(transport) as publisher:
         with pytest.raises(PublishFailed) as caught:

@@ -12,6 +12,7 @@ import pytest
 from jwt_events import Event, Gap, MemoryTransport, Retry, SessionDestroyed, Subscriber, TokenRevoked
 from tests.support.examples import revoked
 from tests.support.handling import Gate, Recorder, publish
+from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
 from tests.support.waiting import wait_until
 
@@ -83,11 +84,13 @@ class TestFailures:
             raise error
 
         subscriber.on()(recorder)
-        async with subscriber:
-            await publish(transport, revoked(1), revoked(2))
-            await recorder.has_seen(2)
-            await wait_until(lambda: subscriber.stats.failed == 2)
+        with recorded() as records:
+            async with subscriber:
+                await publish(transport, revoked(1), revoked(2))
+                await recorder.has_seen(2)
+                await wait_until(lambda: subscriber.stats.failed == 2)
         assert subscriber.stats.handled == 0
+        assert len(records.of("handler failed", "ERROR")) == 2
 
     async def test_hanging(self, transport: MemoryTransport) -> None:
         """Handlers that hang leave the reader and the other handlers alone."""

@@ -111,6 +111,12 @@ class TestBytes:
             b'"time":"2026-03-01T12:00:00Z","subject":"user-1","data":{"user_id":"user-1"}}'
         )
 
+    def test_no_leak(self) -> None:
+        """A key is taken for sound unless the message says otherwise."""
+        event = KeyRotated(id="event-1", occurred_at=NOON, key_id="key-1")
+        assert encode(Envelope(event), source="auth").endswith(b'"data":{"key_id":"key-1"}}')
+        assert decode(encode(Envelope(event), source="auth")).event == event.model_copy(update={"source": "auth"})
+
     def test_trace_context(self) -> None:
         """Trace context travels in the attributes of the distributed tracing extension."""
         event = SessionDestroyed(id="event-1", occurred_at=NOON, session_id="s")

@@ -218,6 +218,7 @@ class TestEvents:
             async with aclosing(subscriber.events()) as events:
                 async for event in events:
                     got.append(event.subject)
+                    await asyncio.sleep(0)
 
         async def pull_inside() -> None:
             async with subscriber:

@@ -106,7 +106,7 @@ class TestAway:
         port = free_port()
         event = revoked()
         async with Publisher(make(f"redis://me:s3cret@127.0.0.1:{port}/3")) as publisher:
-            error = await failure(publisher, event, timeout=0.3)
+            error = await failure(publisher, event, timeout=0.6)
             assert type(error) is PublishFailed
             assert f"127.0.0.1:{port}" in str(error)
             assert "Connection refused" in str(error)
@@ -147,7 +147,7 @@ class TestAway:
     async def test_a_lost_answer_at_the_end_leaves_the_outcome_unknown(self) -> None:
         """When no attempt was answered, the event may have been published."""
         async with FakeServer(lambda _: HANG_UP) as server, Publisher(RedisPubSub(server.url)) as publisher:
-            error = await failure(publisher, revoked(), timeout=0.3)
+            error = await failure(publisher, revoked(), timeout=0.6)
         assert type(error) is PublishOutcomeUnknown
         assert server.address in str(error)
 
@@ -182,7 +182,7 @@ class TestAway:
             FakeServer(lambda _: next(answers, HANG_UP)) as server,
             Publisher(RedisPubSub(server.url)) as publisher,
         ):
-            error = await failure(publisher, *events, timeout=0.3)
+            error = await failure(publisher, *events, timeout=0.6)
         assert type(error) is PublishOutcomeUnknown
         assert "2 of 4 events" in str(error)
         assert [receipt.event_id for receipt in error.receipts] == [event.id for event in events[:2]]

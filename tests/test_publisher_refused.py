@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from jwt_events import Publisher, PublishFailed, RedisPubSub, RedisStream, TokenRevoked
+from jwt_events import Publisher, PublishFailed, PublishOutcomeUnknown, RedisPubSub, RedisStream, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from tests.support.fake_server import FakeServer
 from tests.support.raw import call
@@ -27,7 +27,7 @@ async def test_a_full_server(own_server: Callable[..., EmbeddedServer]) -> None:
         await call(admin, "CONFIG", "SET", "maxmemory", 1)
         async with Publisher(RedisStream(server.url)) as publisher:
             with pytest.raises(PublishFailed, match=r"XADD .* refused: OOM "):
-                await publisher.publish(EVENT, timeout=0.3)
+                await publisher.publish(EVENT, timeout=0.6)
             publishing = asyncio.create_task(publisher.publish(EVENT, timeout=scaled(10)))
             await call(admin, "CONFIG", "SET", "maxmemory", 0)
             assert (await publishing).position is not None
@@ -80,3 +80,16 @@ async def test_a_command_that_the_server_does_not_know() -> None:
         with pytest.raises(PublishFailed, match=r"ERR unknown command 'PUBLISH'$"):
             await publisher.publish(EVENT)
         assert len(server.received(b"PUBLISH")) == 1
+
+
+async def test_an_answer_that_makes_no_sense() -> None:
+    """It ends the publish at once, with the truth about what was sent, and leaves the publisher alive."""
+    async with FakeServer(lambda _: b":5\r\n") as server, Publisher(RedisStream(server.url)) as publisher:
+        problem = f"unexpected .*Error in the exchange with {server.address}"
+        async with asyncio.timeout(scaled(2)):
+            with pytest.raises(PublishFailed, match=problem):
+                await publisher.publish(EVENT)  # the answer to TIME; what follows is the one to XADD
+            with pytest.raises(PublishOutcomeUnknown, match=problem):
+                await publisher.publish(EVENT)
+            with pytest.raises(PublishOutcomeUnknown, match=problem):
+                await publisher.publish(EVENT)

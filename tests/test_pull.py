@@ -92,14 +92,15 @@ class TestAlone:
         assert transport.opened == 2
 
     async def test_handlers_after_it(self, transport: ScriptedTransport, subscriber: Subscriber) -> None:
-        """A subscriber that handed out events can have handlers in its next life."""
+        """A subscriber that handed out events can have handlers in its next life, and events wait for them."""
         transport.deliver(revoked(1))
         async with aclosing(subscriber.events()) as events:
             await soon(anext(events))
         recorder = Recorder()
-        subscriber.on()(recorder)
         async with subscriber:
             transport.deliver(revoked(2))
+            await wait_until(lambda: subscriber.stats.received == 2)
+            subscriber.on()(recorder)
             await recorder.has_seen(1)
 
 

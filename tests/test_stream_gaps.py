@@ -16,7 +16,7 @@ from jwt_events import Gap, Publisher, PublishFailed, RedisStream, ServerRefused
 from jwt_events.embedded import EmbeddedServer
 from tests.support.faults import free_port, kill_reader, readers, while_reader_is_away
 from tests.support.listening import Listener
-from tests.support.raw import call, entries, trim
+from tests.support.raw import add, call, entries, trim
 from tests.support.waiting import scaled, wait_until
 
 
@@ -68,6 +68,21 @@ class TestNothingLost:
                     await publisher.publish(revoked("t"))
                 await listener.hears("t")
             assert listener.gaps == []
+
+    async def test_a_datetime_to_come_is_kept(self, url: str, key: str, client: Redis) -> None:
+        """A reader that waits for a datetime still does so after its connection was killed."""
+        await add(client, key, "1000-0")
+        async with RedisStream(url, key, start=datetime.fromtimestamp(2, UTC), block=0.1).receiver() as receiver:
+            assert not (await receiver.receive()).deliveries
+            reading = asyncio.create_task(receiver.receive())
+            await kill_reader(client)
+            await add(client, key, "1500-0", "2000-0")
+            pages = [await reading]
+            async with asyncio.timeout(scaled(10)):
+                while not pages[-1].deliveries:
+                    pages.append(await receiver.receive())
+        assert [delivery.payload for delivery in pages[-1].deliveries] == [b"2000-0"]
+        assert not any(page.gaps for page in pages)
 
     async def test_what_was_sent_meanwhile_is_read(self, url: str, key: str, client: Redis) -> None:
         """What was appended while the reader was away is read first, without a gap, even if what it had is trimmed."""

@@ -24,7 +24,7 @@ from tests.support.examples import EVENTS, revoked
 from tests.support.handling import Recorder, publish, soon
 from tests.support.scripted import ScriptedTransport
 from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import scaled, wait_until
 
 
 @pytest.fixture
@@ -138,10 +138,11 @@ class TestRouting:
 
     async def test_leaving_without_a_handler(self, transport: MemoryTransport) -> None:
         """Events that nobody ever wanted do not keep the subscriber from ending."""
-        subscriber = Subscriber(transport)
-        async with subscriber:
-            await publish(transport, revoked(1), revoked(2))
-            await wait_until(lambda: subscriber.stats.received == 1)
+        subscriber = Subscriber(transport, drain_timeout=3_600)
+        async with asyncio.timeout(scaled(10)):
+            async with subscriber:
+                await publish(transport, revoked(1), revoked(2))
+                await wait_until(lambda: subscriber.stats.received == 1)
         assert subscriber.stats.dropped == 2
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from loguru import logger
 
-from jwt_events.errors import TransportError
+from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.retry import backoff
 from jwt_events.transport.connection import Connection, Connector
 
@@ -59,9 +59,9 @@ class Link:
                 while not await self.reconnect():
                     pass
         except TimeoutError:
-            if not limit.expired() or self._last_error is None:
+            if not limit.expired():
                 raise
-            raise self._last_error from None
+            raise self._last_error or ConnectionFailed(f"no answer in time from {self._connector.address}") from None
 
     async def reconnect(self) -> bool:
         """Try once to be live again, after the pause that the failures so far call for; the first try is at once.

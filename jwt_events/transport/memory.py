@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Literal
 
+from jwt_events import options
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Delivery, Guarantees, Page, Receiver, Sender, Sent
 
@@ -35,7 +36,7 @@ class MemoryTransport:
     def __init__(self, *, start: Literal["new", "all"] = "new", retention: timedelta | None = None) -> None:
         if start not in ("new", "all"):
             raise InvalidOption("start", "must be 'new' or 'all'")
-        self.retention = retention
+        self.retention = None if retention is None else options.duration("retention", retention)
         self._start = start
         self._log: list[Delivery] = []
         self._grown = asyncio.Event()  # replaced whenever something is appended

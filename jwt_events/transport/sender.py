@@ -72,6 +72,7 @@ class RedisSender:
         self._waiting: deque[_Job] = deque()
         self._something_waits = asyncio.Event()
         self._connection: Connection | None = None
+        self._trouble: TransportError | None = None  # why the last attempt to connect failed
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -113,6 +114,8 @@ class RedisSender:
             raise
 
     def _out_of_time(self, job: _Job) -> ConnectionFailed:
+        if self._trouble is not None and not job.written:  # more telling than that it is still being tried
+            return ConnectionFailed(str(self._trouble))
         return ConnectionFailed(f"no answer in time from {self._connector.address}", maybe_done=job.written)
 
     async def _work(self) -> None:
@@ -126,6 +129,11 @@ class RedisSender:
                 except TransportError as error:
                     for job in jobs:
                         job.fail(error)
+                except Exception as error:  # noqa: BLE001 - without this task, every later publish would time out
+                    await self._disconnect()
+                    problem = f"unexpected {type(error).__name__} in the exchange with {self._connector.address}"
+                    for job in jobs:
+                        job.fail(TransportError(problem, maybe_done=job.written))
 
     def _take_page(self) -> list[_Job]:
         """Take jobs for one round trip, leaving out those that nobody waits for any more."""
@@ -159,7 +167,12 @@ class RedisSender:
         """Return a live connection that is in good order."""
         if self._connection is None or self._connection.hung_up:
             await self._disconnect()
-            self._connection = await self._connector.connect(within=_ANSWER_WITHIN)
+            try:
+                self._connection = await self._connector.connect(within=_ANSWER_WITHIN)
+            except TransportError as error:
+                self._trouble = error
+                raise
+            self._trouble = None
         try:
             await self._command.upkeep(self._connection)
         except TransportError as error:

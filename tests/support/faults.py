@@ -51,18 +51,27 @@ async def readers(client: Redis) -> list[str]:
     return [one["id"] for one in found if one["cmd"] == "xread" or int(one["sub"]) > 0]
 
 
+async def the_reader(client: Redis) -> str:
+    """Wait until there is exactly one connection that listens, and return its id."""
+    found: list[str] = []
+
+    async def one() -> bool:
+        found[:] = await readers(client)
+        return len(found) == 1
+
+    await wait_until(one, what=lambda: f"one reader; there are {len(found)}")
+    return found[0]
+
+
 async def kill_reader(client: Redis) -> None:
     """Close the one connection that listens, from the server's side."""
-    await wait_until(lambda: readers(client), what="a reader")
-    (name,) = await readers(client)
-    await client.client_kill_filter(_id=name)
+    await client.client_kill_filter(_id=await the_reader(client))
 
 
 @asynccontextmanager
 async def while_reader_is_away(client: Redis) -> AsyncIterator[Pipeline]:
     """Run what is queued on the pipeline between the reader's disconnection and its return: in one transaction."""
-    await wait_until(lambda: readers(client), what="a reader")
-    (name,) = await readers(client)
+    name = await the_reader(client)
     async with client.pipeline(transaction=True) as pipeline:
         pipeline.client_kill_filter(_id=name)
         yield pipeline
