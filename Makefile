@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check clean
+.PHONY: help demo test soak lint types check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +23,17 @@ demo: $(READY) ## Start a server, four processes, and watch real events cross be
 test: $(READY) ## Run all tests on real servers
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest
+
+# The smallest run that counts is part of the tests; this one is as long as you like.
+EVENTS ?= 100000
+FAULTS ?= 100
+SEED ?= 1
+TRANSPORT ?= stream
+FSYNC ?= always
+
+soak: $(READY) ## Publish and handle under faults: EVENTS= FAULTS= SEED= TRANSPORT=stream|group FSYNC=always|everysec|no
+	@echo "==> Soaking: $(EVENTS) events, $(FAULTS) faults, seed $(SEED), $(TRANSPORT), fsync $(FSYNC); a few minutes"
+	@$(BIN)/python -m bench.soak --events $(EVENTS) --faults $(FAULTS) --seed $(SEED) --transport $(TRANSPORT) --fsync $(FSYNC)
 
 lint: $(READY) ## Check style and formatting
 	@echo "==> Checking style"

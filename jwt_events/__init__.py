@@ -10,6 +10,7 @@ It logs through loguru and stays silent until ``loguru.logger.enable("jwt_events
 
 from loguru import logger
 
+from jwt_events.deadletters import DeadLetters
 from jwt_events.errors import (
     Closed,
     ConnectionFailed,
@@ -40,6 +41,7 @@ from jwt_events.publisher import Publisher, Receipt
 from jwt_events.retry import Retry
 from jwt_events.subscriber import Subscriber, SubscriberStats
 from jwt_events.transport.base import Gap, Guarantees, Transport
+from jwt_events.transport.letters import DeadLetter
 from jwt_events.transport.memory import MemoryTransport
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream
@@ -47,6 +49,8 @@ from jwt_events.transport.stream import RedisStream
 __all__ = [
     "Closed",
     "ConnectionFailed",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "Event",
     "EventTooLarge",

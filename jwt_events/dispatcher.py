@@ -7,7 +7,8 @@ import contextvars
 import inspect
 import threading
 import traceback
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,33 @@ from loguru import logger
 from jwt_events.events import Event
 from jwt_events.handlers import Handler
 from jwt_events.retry import Retry
-from jwt_events.transport.base import Gap
+from jwt_events.transport.base import Gap, Verdict
 
 # How long handlers that were cancelled may take to clean up.
 _CLEANUP_WITHIN = 1.0
+
+
+# An event that was delivered so often and never came to an end probably ends the process that handles it. Below that,
+# each delivery gets its one try: others that were delivered with such an event are not to blame.
+_HOPELESS = 10
+
+# How many handlers may wait for one with the same key to end, before reading pauses.
+_MOST_WAITING = 1_024
+
+_Task = asyncio.Task[Verdict | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an event.
+
+    Attributes:
+        verdict: why it was given up; ``None`` if no handler failed for good.
+        finished: whether all handlers came to an end by themselves; otherwise some were cancelled.
+    """
+
+    verdict: Verdict | None = None
+    finished: bool = True
 
 
 class Dispatcher:
@@ -41,18 +65,21 @@ class Dispatcher:
         ordered_by: Callable[[Event], Hashable] | None,
     ) -> None:
         self._slots = asyncio.Semaphore(concurrency)
+        self._waiting_room = asyncio.Semaphore(_MOST_WAITING)
         self._handler_timeout = handler_timeout
         self._retry = retry
         self._ordered_by = ordered_by
-        self._tails: dict[Hashable, asyncio.Task[bool]] = {}
-        self._running: dict[asyncio.Task[bool], tuple[Handler, Event | Gap]] = {}
+        self._tails: dict[Hashable, _Task] = {}
+        self._running: dict[_Task, tuple[Handler, Event | Gap]] = {}
 
     @property
     def in_flight(self) -> int:
         """How many handlers were started and have not ended."""
         return len(self._running)
 
-    async def submit(self, event: Event, handlers: Sequence[Handler], done: Callable[[bool], None]) -> None:
+    async def submit(
+        self, event: Event, handlers: Sequence[Handler], done: Callable[[Outcome], None], *, attempt: int = 1
+    ) -> None:
         """Start the handlers of an event, each as soon as there is room for it.
 
         Returns when all are started. Cancelling it leaves those running that were started.
@@ -60,28 +87,38 @@ class Dispatcher:
         Args:
             event: what they are called with.
             handlers: whom to call.
-            done: called once, when all of them have ended, with whether all succeeded.
+            done: called once, when all of them have ended.
+            attempt: how often it was tried before, in other lives and places, and now.
         """
         key = self._key(event)
         work = _Work(len(handlers), done)
         for handler in handlers:
             try:
-                await self._slots.acquire()
+                task = await self._start_in_turn(handler, event, key, attempt)
             except asyncio.CancelledError:
                 work.give_up()
                 raise
-            previous = self._tails.get(key) if key is not None else None
-            task = self._start(handler, event, previous)
             task.add_done_callback(work.one_ended)
-            task.add_done_callback(self._free_slot)
             if key is not None:
                 self._tails[key] = task
                 task.add_done_callback(lambda task: self._forget_tail(key, task))
 
+    async def _start_in_turn(self, handler: Handler, event: Event, key: Hashable, attempt: int) -> _Task:
+        """Start a handler when there is room for it: to run, or to wait for another with the same key."""
+        if key in self._tails:
+            await self._waiting_room.acquire()
+            if (previous := self._tails.get(key)) is not None:
+                return self._start(handler, event, self._run_after(previous, handler, event, attempt))
+            self._waiting_room.release()
+        await self._slots.acquire()
+        task = self._start(handler, event, self._run(handler, event, attempt))
+        task.add_done_callback(self._free_slot)
+        return task
+
     def submit_gap(self, gap: Gap, handlers: Sequence[Handler]) -> None:
         """Call handlers with a gap, at once, however many others are running: it is an alarm."""
         for handler in handlers:
-            self._start(handler, gap, None)
+            self._start(handler, gap, self._run(handler, gap, 1))
 
     async def finish(self, within: float) -> None:
         """Wait for the handlers that are running, then cancel and name the rest.
@@ -120,17 +157,29 @@ class Dispatcher:
             return None
         return key
 
-    def _start(self, handler: Handler, subject: Event | Gap, previous: asyncio.Task[bool] | None) -> asyncio.Task[bool]:
-        task = asyncio.create_task(self._run(handler, subject, previous), name=f"jwt_events handler {handler.name}")
+    def _start(self, handler: Handler, subject: Event | Gap, work: Coroutine[Any, Any, Verdict | None]) -> _Task:
+        task = asyncio.create_task(work, name=f"jwt_events handler {handler.name}")
         self._running[task] = handler, subject
         task.add_done_callback(self._running.pop)
         return task
 
-    async def _run(self, handler: Handler, subject: Event | Gap, previous: asyncio.Task[bool] | None) -> bool:
-        """Call a handler until it succeeds or the retry policy gives up; return whether it succeeded."""
-        if previous is not None:
+    async def _run_after(self, previous: _Task, handler: Handler, event: Event, attempt: int) -> Verdict | None:
+        """Run a handler when its predecessor has ended. It takes up room to run only then."""
+        try:
             await asyncio.wait([previous])
-        attempt = 1
+            await self._slots.acquire()
+        finally:
+            self._waiting_room.release()
+        try:
+            return await self._run(handler, event, attempt)
+        finally:
+            self._slots.release()
+
+    async def _run(self, handler: Handler, subject: Event | Gap, attempt: int) -> Verdict | None:
+        """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
+        if attempt > max(_HOPELESS, self._retry.attempts):
+            logger.error("given up, it was delivered too often", handler=handler.name, **_fields(subject))
+            return Verdict("delivered too often", handler.name, attempt - 1)
         while True:
             try:
                 async with asyncio.timeout(self._handler_timeout):
@@ -143,18 +192,18 @@ class Dispatcher:
                 fields = {"handler": handler.name, "attempt": attempt, "error": _describe(error), **_fields(subject)}
                 if delay is None:
                     logger.error("handler failed", **fields)
-                    return False
+                    return Verdict(_describe(error), handler.name, attempt)
                 logger.warning("handler failed and will be called again", **fields)
                 await asyncio.sleep(delay)
                 attempt += 1
             else:
                 logger.debug("handled", handler=handler.name, attempt=attempt, **_fields(subject))
-                return True
+                return None
 
-    def _free_slot(self, _: asyncio.Task[bool]) -> None:
+    def _free_slot(self, _: _Task) -> None:
         self._slots.release()
 
-    def _forget_tail(self, key: Hashable, task: asyncio.Task[bool]) -> None:
+    def _forget_tail(self, key: Hashable, task: _Task) -> None:
         if self._tails.get(key) is task:
             del self._tails[key]
 
@@ -162,22 +211,25 @@ class Dispatcher:
 class _Work:
     """Counts the handlers of one event that have not ended."""
 
-    def __init__(self, handlers: int, done: Callable[[bool], None]) -> None:
+    def __init__(self, handlers: int, done: Callable[[Outcome], None]) -> None:
         self._left = handlers
-        self._ok = True
+        self._outcome = Outcome()
         self._done = done
 
-    def one_ended(self, task: asyncio.Task[bool]) -> None:
+    def one_ended(self, task: _Task) -> None:
         """Take note of one."""
         self._left -= 1  # stays below zero after giving up
-        self._ok &= not task.cancelled() and task.exception() is None and task.result()
+        if task.cancelled() or task.exception() is not None:
+            self._outcome = Outcome(self._outcome.verdict, finished=False)
+        elif (verdict := task.result()) is not None:
+            self._outcome = Outcome(verdict, finished=self._outcome.finished)
         if self._left == 0:
-            self._done(self._ok)
+            self._done(self._outcome)
 
     def give_up(self) -> None:
-        """Count the event as failed now: not all of its handlers will be started."""
+        """Count the event as unfinished now: not all of its handlers will be started."""
         self._left = -1
-        self._done(False)
+        self._done(Outcome(finished=False))
 
 
 async def _call(handler: Handler, subject: Event | Gap) -> None:

@@ -189,8 +189,7 @@ class _Facts(NamedTuple):
 
 @asynccontextmanager
 async def _supervised(*command: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Run the server under its supervisor; whatever happens inside, nothing is left of them afterwards."""
-    # A session of its own, or Ctrl-C would reach the server.
+    """Run the server under its supervisor, out of reach of Ctrl-C; nothing is left of them afterwards."""
     supervisor = await asyncio.create_subprocess_exec(
         "/bin/sh", "-c", _SUPERVISOR, "sh", *command, stdin=PIPE, stdout=PIPE, start_new_session=True
     )
@@ -292,7 +291,8 @@ def _has_ended(alive: Path) -> bool:
 
 
 def _last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-12:]) if log.exists() else ""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return "\n".join(re.sub(r"(?m)^(>>> '\S+).*", r"\1 …", text).splitlines()[-12:])  # an option may be a password
 
 
 def _free_port() -> int:

@@ -13,7 +13,7 @@ from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event
 from jwt_events.seen import SeenIds
-from jwt_events.transport.base import Delivery, Gap, Page, Receiver
+from jwt_events.transport.base import Delivery, Gap, Page, Receiver, Verdict
 
 
 class _Stopped(Exception):
@@ -27,6 +27,7 @@ class Tally:
     received: int = 0
     handled: int = 0
     failed: int = 0
+    dead_lettered: int = 0
     duplicates: int = 0
     decode_errors: int = 0
     dropped: int = 0
@@ -48,7 +49,7 @@ class Intake:
         self,
         receiver: Receiver,
         *,
-        accept: Callable[[Event], Awaitable[None]],
+        accept: Callable[[Event, Delivery], Awaitable[None]],
         report: Callable[[Gap], None],
         seen: SeenIds,
         tally: Tally,
@@ -122,13 +123,15 @@ class Intake:
                 position=delivery.position,
                 size=len(delivery.payload),
             )
+            self._receiver.settle(delivery, Verdict(f"DecodeError: {error.reason}"))
             return
         if not self._seen.is_new(event.id):
             self._tally.duplicates += 1
             logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
+            self._receiver.settle(delivery)
             return
         try:
-            await self._accept(event)
+            await self._accept(event, delivery)
         except asyncio.CancelledError:
             self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
             raise

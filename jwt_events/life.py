@@ -5,36 +5,119 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from loguru import logger
 
-from jwt_events.dispatcher import Dispatcher
+from jwt_events.dispatcher import Dispatcher, Outcome
 from jwt_events.errors import Closed
 from jwt_events.events import Event
-from jwt_events.intake import Intake
+from jwt_events.handlers import Handler, Routes
+from jwt_events.intake import Intake, Tally
+from jwt_events.seen import SeenIds
+from jwt_events.transport.base import Delivery, Gap, Receiver
+
+Handout = tuple[Event, Delivery]
+
+
+@dataclass(slots=True)
+class Audience:
+    """Who takes the events, and what is known of those that came. Outlives the lives of a subscriber.
+
+    Attributes:
+        routes: which handlers want which events.
+        gap_handlers: whom to tell of gaps.
+        wanted: set as soon as somebody is there to take events; until then they wait.
+        seen: which events came already.
+        tally: what was counted.
+    """
+
+    routes: Routes = field(default_factory=Routes)
+    gap_handlers: list[Handler] = field(default_factory=list)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: SeenIds = field(default_factory=SeenIds)
+    tally: Tally = field(default_factory=Tally)
 
 
 class Life:
-    """One life of a subscriber, from subscribed to unsubscribed."""
+    """One life of a subscriber, from subscribed to unsubscribed.
 
-    def __init__(self, intake: Intake, dispatcher: Dispatcher, resources: AsyncExitStack, concurrency: int) -> None:
+    Args:
+        receiver: where deliveries come from.
+        dispatcher: runs the handlers.
+        audience: who takes the events.
+        resources: what to close in the end.
+        concurrency: how many events may have been handed out and not come back.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        dispatcher: Dispatcher,
+        audience: Audience,
+        resources: AsyncExitStack,
+        *,
+        concurrency: int,
+    ) -> None:
         self.dispatcher = dispatcher
         self.failure: Exception | None = None
         self.host: asyncio.Task[Any] | None = asyncio.current_task()
-        self.inbox: asyncio.Queue[Event | None] | None = None
-        self.room = asyncio.Semaphore(concurrency)
-        self._intake = intake
+        self.inbox: asyncio.Queue[Handout | None] | None = None
+        self._room = asyncio.Semaphore(concurrency)
+        self._receiver = receiver
+        self._audience = audience
         self._resources = resources
-        self._ending = asyncio.Lock()
+        self._intake = Intake(
+            receiver, accept=self._accept, report=self._report, seen=audience.seen, tally=audience.tally
+        )
+        self._closing = asyncio.Lock()
         self._interrupted: asyncio.Task[Any] | None = None
         self._is_handing_out = False
         self._helper: asyncio.Task[None] | None = None
-        self.reader = asyncio.create_task(intake.run(), name="jwt_events reader")
+        self.reader = asyncio.create_task(self._intake.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
 
+    async def _accept(self, event: Event, delivery: Delivery) -> None:
+        await self._audience.wanted.wait()
+        if self.inbox is not None:
+            await self._room.acquire()
+            self.inbox.put_nowait((event, delivery))
+        elif handlers := self._audience.routes.to(event):
+            done = partial(self._come_back, event, delivery)
+            await self.dispatcher.submit(event, handlers, done, attempt=delivery.attempt)
+        else:
+            self._come_back(event, delivery, Outcome())
+
+    def _come_back(self, event: Event, delivery: Delivery, outcome: Outcome) -> None:
+        """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
+        tally = self._audience.tally
+        if outcome.finished and outcome.verdict is None:
+            tally.handled += 1
+            self._receiver.settle(delivery)
+            return
+        tally.failed += 1
+        self._audience.seen.forget(event.id)
+        if outcome.finished:
+            tally.dead_lettered += 1
+            self._receiver.settle(delivery, outcome.verdict)
+
+    def _report(self, gap: Gap) -> None:
+        self.dispatcher.submit_gap(gap, self._audience.gap_handlers)
+
+    def hand_back(self, handout: Handout) -> None:
+        """Take back an event that was handed out."""
+        self._room.release()
+        self._come_back(*handout, Outcome())
+
+    def drop(self, handout: Handout) -> None:
+        """Take back an event that was handed out and not finished."""
+        self._room.release()
+        self._come_back(*handout, Outcome(finished=False))
+
     @contextmanager
-    def handing_out(self) -> Iterator[asyncio.Queue[Event | None]]:
+    def handing_out(self) -> Iterator[asyncio.Queue[Handout | None]]:
         """Switch from handlers to an inbox, which ends with ``None`` when the reader does."""
         if self._is_handing_out:
             raise Closed("events() is running already")
@@ -51,18 +134,19 @@ class Life:
         finally:
             self._is_handing_out = False
 
-    def abandoned(self) -> list[Event]:
-        """Take out what was read ahead and will not be asked for any more."""
+    def drop_abandoned(self) -> None:
+        """Drop what was read ahead and will not be asked for any more."""
         if self.inbox is None or self._is_handing_out:
-            return []
-        events: list[Event] = []
+            return
+        dropped = 0
         while not self.inbox.empty():
-            if (event := self.inbox.get_nowait()) is not None:
-                events.append(event)
+            if (handout := self.inbox.get_nowait()) is not None:
+                self._audience.seen.forget(handout[0].id)
+                dropped += 1
         self.inbox.put_nowait(None)
-        if events:
-            logger.warning("deliveries dropped, the subscriber was stopped", count=len(events))
-        return events
+        if dropped:
+            self._audience.tally.dropped += dropped
+            logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         if not reader.cancelled() and isinstance(error := reader.exception(), Exception):
@@ -104,16 +188,19 @@ class Life:
             await self._end(deadline)
 
     async def _end(self, deadline: float) -> None:
+        """End within a deadline of its own, whoever else is ending this life at the same time: the earliest counts."""
         loop = asyncio.get_running_loop()
         try:
-            async with self._ending:
-                await asyncio.wait([self.reader], timeout=max(0.0, deadline - loop.time()))
-                self.reader.cancel()
-                await self.dispatcher.finish(max(0.0, deadline - loop.time()))
+            await asyncio.wait([self.reader], timeout=max(0.0, deadline - loop.time()))
+            self.reader.cancel()
+            await self.dispatcher.finish(max(0.0, deadline - loop.time()))
         except asyncio.CancelledError:
             self.reader.cancel()
             await self.dispatcher.finish(0.0)
             raise
         finally:
-            await asyncio.wait([self.reader])
-            await self._resources.aclose()
+            try:
+                await asyncio.wait([self.reader])
+            finally:  # even if the cancellation arrives only there
+                async with self._closing:
+                    await self._resources.aclose()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from jwt_events.errors import InvalidOption
 
 MAX_NAME_LENGTH = 512
+MAX_GROUP_NAME_LENGTH = 128
 
 
 def seconds(option: str, value: float) -> float:
@@ -42,10 +43,10 @@ def duration(option: str, value: timedelta) -> timedelta:
     return value
 
 
-def name(option: str, value: str) -> str:
-    """Accept a name of a channel, a key or a service: 1 to 512 printable characters."""
+def name(option: str, value: str, *, most: int = MAX_NAME_LENGTH) -> str:
+    """Accept a name of a channel, a key, a group or a service: printable characters, not too many."""
     if not isinstance(value, str):
         raise InvalidOption(option, f"must be text, not {type(value).__name__}")
-    if not value.strip() or len(value) > MAX_NAME_LENGTH or not value.isprintable():
-        raise InvalidOption(option, f"must be 1 to {MAX_NAME_LENGTH} printable characters, not all blank")
+    if not value.strip() or len(value) > most or not value.isprintable():
+        raise InvalidOption(option, f"must be 1 to {most} printable characters, not all blank")
     return value

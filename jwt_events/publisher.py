@@ -13,26 +13,27 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from loguru import logger
-from pydantic import ValidationError
 
 from jwt_events import options
 from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode
 from jwt_events.errors import (
     Closed,
     EventTooLarge,
-    InvalidEvent,
-    OutlivesRetention,
     PublishError,
     PublishFailed,
     PublishOutcomeUnknown,
     TransportError,
 )
-from jwt_events.events import EVENT_CLASSES, Event, EventType
+from jwt_events.events import Event, EventType
 from jwt_events.retry import backoff
+from jwt_events.submission import check_retention, event_from
 from jwt_events.transport.base import Sender, Sent, Transport
 
 _INITIAL_DELAY = 0.02
 _MAXIMUM_DELAY = 1.0
+
+# With less time left there is no new try: cut off in the middle, it would only turn "surely not" into "perhaps".
+_LEAST_FOR_A_TRY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class Publisher:
         Cancelling is safe. If the event had been sent by then, the ``CancelledError`` has a `PublishOutcomeUnknown` as
         its cause.
         """
-        (receipt,) = await self._publish([_event_from(event, payload)], timeout)
+        (receipt,) = await self._publish([event_from(event, payload)], timeout)
         return receipt
 
     async def publish_many(self, events: Iterable[Event], *, timeout: float | None = None) -> list[Receipt]:
@@ -167,7 +168,7 @@ class Publisher:
             The same as `publish`. A `PublishError` holds the receipts of those that were accepted and the ids of those
             that were not.
         """
-        return await self._publish([_event_from(event, None) for event in events], timeout)
+        return await self._publish([event_from(event, None) for event in events], timeout)
 
     async def _publish(self, events: Sequence[Event], timeout: float | None) -> list[Receipt]:
         allowed = self._timeout if timeout is None else options.seconds("timeout", timeout)
@@ -197,11 +198,7 @@ class Publisher:
             raise Closed("the publisher is closed")
 
     def _encode(self, event: Event) -> bytes:
-        retention = self._transport.retention
-        if retention is not None and event.needed_until is not None:
-            needed = event.needed_until - datetime.now(UTC)
-            if needed > retention:
-                raise OutlivesRetention(retention.total_seconds(), needed.total_seconds())
+        check_retention(event, self._transport.retention, datetime.now(UTC))
         payload = encode(Envelope(event), source=self._source)
         if len(payload) > self._max_event_bytes:
             raise EventTooLarge(len(payload), self._max_event_bytes)
@@ -231,7 +228,7 @@ class _Delivery:
             failures += 1
             # A connection that died while idle is the most common failure: the first new try is at once.
             pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
-            if not self._worth_another_try() or loop.time() + pause >= deadline:
+            if not self._worth_another_try() or loop.time() + pause + _LEAST_FOR_A_TRY > deadline:
                 raise self._failure()
             self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
             await asyncio.sleep(pause)
@@ -273,28 +270,3 @@ class _Delivery:
             event_ids=[self._events[index].id for index in self._pending],
             receipts=[self._receipts[index] for index in sorted(self._receipts)],
         )
-
-
-def _event_from(event: object, payload: Mapping[str, Any] | None) -> Event:
-    """Accept an event, or a type and its fields."""
-    if isinstance(event, Event):
-        if payload is not None:
-            raise InvalidEvent([("payload", "is for a type of event; this is an event already")])
-        if type(event) is Event:
-            raise InvalidEvent([("event", "make one of the subclasses of Event")])
-        return event
-    if not isinstance(event, str):
-        raise InvalidEvent([("event", f"must be an Event or an EventType, not {type(event).__name__}")])
-    if event not in EVENT_CLASSES:
-        raise InvalidEvent([("event", f"is no known type; known are {', '.join(EVENT_CLASSES)}")])
-    if not isinstance(payload, Mapping):
-        raise InvalidEvent([("payload", f"must be a mapping of the event's fields, not {type(payload).__name__}")])
-    try:
-        return EVENT_CLASSES[EventType(event)].model_validate(dict(payload))
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_place(problem["loc"]), problem["msg"]) for problem in problems]) from None
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part)[:80] for part in location) or "payload"

@@ -15,12 +15,10 @@ from jwt_events import options
 from jwt_events.dispatcher import Dispatcher
 from jwt_events.errors import Closed, InvalidOption
 from jwt_events.events import Event, EventType
-from jwt_events.handlers import EventHandler, Handler, Routes
-from jwt_events.intake import Intake, Tally
-from jwt_events.life import Life
+from jwt_events.handlers import EventHandler, Handler
+from jwt_events.life import Audience, Life
 from jwt_events.retry import Retry
-from jwt_events.seen import SeenIds
-from jwt_events.transport.base import Gap, Transport
+from jwt_events.transport.base import Transport
 
 _A = TypeVar("_A", bound=Event)
 _B = TypeVar("_B", bound=Event)
@@ -36,6 +34,7 @@ class SubscriberStats:
         received: deliveries taken in, whatever became of them.
         handled: events all of whose handlers succeeded, or that nobody wanted.
         failed: events one of whose handlers failed for good, or was cancelled.
+        dead_lettered: those of them that were given up; a durable transport keeps them as dead letters.
         duplicates: deliveries of an event that was there already; skipped.
         decode_errors: deliveries that were no events; skipped.
         dropped: deliveries that had been read when the subscriber was stopped, and were given to nobody.
@@ -46,6 +45,7 @@ class SubscriberStats:
     received: int
     handled: int
     failed: int
+    dead_lettered: int
     duplicates: int
     decode_errors: int
     dropped: int
@@ -105,11 +105,13 @@ class Subscriber:
         if ordered_by is not None and not callable(ordered_by):
             raise InvalidOption("ordered_by", "must be a function of an event")
         self._ordered_by = ordered_by
-        self._routes = Routes()
-        self._gap_handlers: list[Handler] = []
-        self._tally = Tally()
-        self._seen = SeenIds()
-        self._wanted = asyncio.Event()  # somebody is there to take events
+        lease = transport.claim_after
+        if lease is not None and handler_timeout is not None and lease < handler_timeout:
+            problem = (
+                f"exceeds the transport's claim_after of {lease:g} s: others would take over what is still handled"
+            )
+            raise InvalidOption("handler_timeout", problem)
+        self._audience = Audience()
         self._life: Life | None = None
         self._entering = False
 
@@ -120,7 +122,7 @@ class Subscriber:
     def stats(self) -> SubscriberStats:
         """What it has done so far."""
         in_flight = 0 if self._life is None else self._life.dispatcher.in_flight
-        return SubscriberStats(**asdict(self._tally), in_flight=in_flight)
+        return SubscriberStats(**asdict(self._audience.tally), in_flight=in_flight)
 
     @overload
     def on(self) -> Callable[[Callable[[Event], _R]], Callable[[Event], _R]]: ...
@@ -157,14 +159,14 @@ class Subscriber:
 
     def on_gap(self, function: _F) -> _F:
         """Register the decorated function to be called with every `Gap`: when events may have been missed."""
-        self._gap_handlers.append(Handler.of(function))
+        self._audience.gap_handlers.append(Handler.of(function))
         return function
 
     def _register(self, function: EventHandler, kinds: tuple[object, ...]) -> None:
         if self._life is not None and self._life.inbox is not None:
             raise Closed("events() is handing out the events, so there can be no handlers")
-        self._routes.add(function, kinds)
-        self._wanted.set()
+        self._audience.routes.add(function, kinds)
+        self._audience.wanted.set()
 
     async def run(self) -> None:
         """Listen and run handlers until cancelled, or until `stop` or `drain` is called.
@@ -194,8 +196,7 @@ class Subscriber:
                     retry=self._retry,
                     ordered_by=self._ordered_by,
                 )
-                intake = Intake(receiver, accept=self._accept, report=self._report, seen=self._seen, tally=self._tally)
-                self._life = Life(intake, dispatcher, stack.pop_all(), self._concurrency)
+                self._life = Life(receiver, dispatcher, self._audience, stack.pop_all(), concurrency=self._concurrency)
         finally:
             self._entering = False
         logger.info("subscribed", transport=self._transport.name, destination=self._transport.destination)
@@ -208,16 +209,12 @@ class Subscriber:
         assert life is not None  # noqa: S101 - entered before
         try:
             interrupted = await life.stop_interrupting(exc)
-            await life.end(discard=not self._wanted.is_set(), within=self._drain_timeout)
+            await life.end(discard=not self._audience.wanted.is_set(), within=self._drain_timeout)
         finally:
             self._life = None
-            for event in life.abandoned():
-                self._seen.forget(event.id)
-                self._tally.dropped += 1
-            if self._routes:
-                self._wanted.set()
-            else:
-                self._wanted.clear()
+            life.drop_abandoned()
+            if not self._audience.routes:
+                self._audience.wanted.clear()
         logger.info("unsubscribed", transport=self._transport.name, destination=self._transport.destination)
         if life.failure is not None and (exc is None or interrupted):
             raise life.failure
@@ -242,7 +239,7 @@ class Subscriber:
         """
         within = self._drain_timeout if timeout is None else options.seconds("timeout", timeout)
         if self._life is not None:
-            await self._life.end(discard=not self._wanted.is_set(), within=within)
+            await self._life.end(discard=not self._audience.wanted.is_set(), within=within)
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Hand out events one by one, instead of running handlers. Subscribes first, unless that was done already.
@@ -254,7 +251,7 @@ class Subscriber:
             TransportError: the subscription failed in a way that another try will not change.
             Closed: handlers are registered.
         """
-        if self._routes:
+        if self._audience.routes:
             raise Closed("handlers are registered, so the events go to them")
         async with AsyncExitStack() as stack:
             if self._life is None:
@@ -262,34 +259,13 @@ class Subscriber:
             assert self._life is not None  # noqa: S101 - entered, here or before
             life = self._life
             with life.handing_out() as inbox:
-                self._wanted.set()
-                while (event := await inbox.get()) is not None:
+                self._audience.wanted.set()
+                while (handout := await inbox.get()) is not None:
                     try:
-                        yield event
-                    finally:
-                        life.room.release()
-                    self._tally.handled += 1
+                        yield handout[0]
+                    except BaseException:
+                        life.drop(handout)
+                        raise
+                    life.hand_back(handout)
             if life.failure is not None:
                 raise life.failure
-
-    async def _accept(self, event: Event) -> None:
-        await self._wanted.wait()
-        life = self._life
-        assert life is not None  # noqa: S101 - its reader is calling
-        if life.inbox is not None:
-            await life.room.acquire()
-            life.inbox.put_nowait(event)
-        elif handlers := self._routes.to(event):
-            await life.dispatcher.submit(event, handlers, self._count)
-        else:
-            self._tally.handled += 1
-
-    def _count(self, ok: bool) -> None:
-        if ok:
-            self._tally.handled += 1
-        else:
-            self._tally.failed += 1
-
-    def _report(self, gap: Gap) -> None:
-        if self._life is not None:
-            self._life.dispatcher.submit_gap(gap, self._gap_handlers)

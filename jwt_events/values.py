@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, JsonValue, StringConstraints, ValidationInfo
 
 MAX_IDENTIFIER_LENGTH = 512
 MAX_TEXT_LENGTH = 1_024
@@ -31,8 +31,13 @@ def looks_like_jwt(text: str) -> bool:
     return text.count(".") >= 2 and _COMPACT_JWT.fullmatch(text) is not None
 
 
-def to_instant(value: object) -> object:
-    """Turn a NumericDate (RFC 7519 §2: seconds since 1970 in UTC, fractions allowed) into an aware datetime."""
+def to_instant(value: object, info: ValidationInfo) -> object:
+    """Turn a NumericDate (RFC 7519 §2: seconds since 1970 in UTC, fractions allowed) into an aware datetime.
+
+    Text is an instant only where there is nothing better: in JSON.
+    """
+    if isinstance(value, str) and info.mode == "json":
+        return datetime.fromisoformat(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value  # pydantic says what is wrong with it, or takes it if it is a datetime
     if isinstance(value, float) and not math.isfinite(value):

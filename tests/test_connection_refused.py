@@ -123,7 +123,7 @@ class TestArguments:
         """No repr has a password, whether it came by URL or with a client; each says where it leads."""
         async with Redis.from_url(url) as client:
             for transport in (make(url), make(client)):
-                for thing in (transport, Publisher(transport), Subscriber(transport), transport._connector):
+                for thing in (transport, Publisher(transport), Subscriber(transport), transport.connector):
                     assert SECRET not in f"{thing!r} {thing}"
                     assert "127.0.0.1:1" in repr(thing) or "unix:/nowhere.sock" in repr(thing)
 

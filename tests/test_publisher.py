@@ -128,7 +128,7 @@ class TestRefused:
         ("arguments", "problem"),
         [
             ((TokenRevoked(token_id="t"), {}), "payload: "),
-            ((Event(type="x"),), "event: make one of the subclasses"),
+            ((Event(type="x"),), "event: must be one of this library's classes"),
             (({"token_id": "t"},), "event: must be an Event or an EventType, not dict"),
             ((None,), "event: must be an Event or an EventType, not NoneType"),
             (("token_revoked",), "payload: must be a mapping"),

@@ -27,7 +27,7 @@ async def test_a_full_server(own_server: Callable[..., EmbeddedServer]) -> None:
         await call(admin, "CONFIG", "SET", "maxmemory", 1)
         async with Publisher(RedisStream(server.url)) as publisher:
             with pytest.raises(PublishFailed, match=r"XADD .* refused: OOM "):
-                await publisher.publish(EVENT, timeout=0.6)
+                await publisher.publish(EVENT, timeout=scaled(1))
             publishing = asyncio.create_task(publisher.publish(EVENT, timeout=scaled(10)))
             await call(admin, "CONFIG", "SET", "maxmemory", 0)
             assert (await publishing).position is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from jwt_events import Event, Gap, InvalidOption, OutlivesRetention, Publisher, RedisStream, TokenRevoked
+from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport.base import Receiver
 from tests.support.listening import Listener
 from tests.support.raw import add, call, entries, server_time, trim
@@ -38,6 +40,12 @@ async def receive_until(receiver: Receiver, last: str) -> tuple[list[str], list[
 
 class TestStart:
     """Where a receiver begins."""
+
+    @pytest.fixture
+    async def url(self, own_server: Callable[..., EmbeddedServer]) -> AsyncIterator[str]:
+        """A server that keeps all it confirms; of another, a position from before it began would be in doubt."""
+        async with own_server(config={"appendonly": "yes", "appendfsync": "always"}) as server:
+            yield server.url
 
     @pytest.mark.parametrize(
         "start",

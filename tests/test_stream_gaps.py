@@ -19,6 +19,8 @@ from tests.support.listening import Listener
 from tests.support.raw import add, call, entries, trim
 from tests.support.waiting import scaled, wait_until
 
+KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
+
 
 def revoked(name: str) -> TokenRevoked:
     """An event that is told from others by its subject."""
@@ -36,7 +38,7 @@ async def listen(transport: RedisStream, meanwhile: Callable[[], Awaitable[objec
 @pytest.fixture
 def compares_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader compares its cursor with the stream before every read, and not just once a second."""
-    monkeypatch.setattr("jwt_events.transport.stream._COMPARE_EVERY", 0.0)
+    monkeypatch.setattr("jwt_events.transport.cursor._AUDIT_INTERVAL", 0.0)
 
 
 class TestNothingLost:
@@ -103,9 +105,9 @@ class TestNothingLost:
     async def test_a_crash_of_a_server_that_keeps_a_log_is_made_good(
         self, own_server: Callable[..., EmbeddedServer], tmp_path: Path
     ) -> None:
-        """A server that was killed and came back with its append-only file: readers resume, nothing lost, no gap."""
+        """A server that was killed and wrote all to disk before it confirmed: readers resume, nothing lost, no gap."""
         port = free_port()
-        make = partial(own_server, port=port, data_dir=tmp_path, config={"appendonly": "yes"})
+        make = partial(own_server, port=port, data_dir=tmp_path, config=KEEPS_ALL)
         transport = RedisStream(f"redis://127.0.0.1:{port}", "k")
         async with AsyncExitStack() as stack:
             async with make():

@@ -11,12 +11,17 @@ from redis.asyncio import Redis
 
 from jwt_events import Gap
 from jwt_events.transport.connection import Connector
-from jwt_events.transport.history import OLDEST, History, is_position, missed, order
+from jwt_events.transport.history import OLDEST, History, Place, is_position, order
 from tests.support.raw import add, trim
 from tests.support.waiting import scaled
 
 numbers = st.integers(min_value=0, max_value=2**64 - 1)
 few = st.integers(min_value=0, max_value=8)
+
+
+def missed(cursor: str, read: int | None, found: History | None) -> Gap | None:
+    """What a reader at this place can no longer get."""
+    return Place.after(cursor, read).reconcile(found)
 
 
 @dataclass

@@ -40,7 +40,9 @@ class Gap:
     Attributes:
         since: the position after which events may be missing; ``None`` where there are no positions.
         cause: one of a few fixed words, fit for a metric label: ``disconnected`` (not listening at the moment),
-            ``reconnected`` (listening again), ``trimmed``, ``deleted``, ``rewound``.
+            ``reconnected`` (listening again); on a stream ``trimmed`` (entries were removed before they were read),
+            ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was read already),
+            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed).
         lost: how many, where it can be known.
     """
 
@@ -56,10 +58,27 @@ class Delivery:
     Attributes:
         payload: the bytes; not part of the ``repr``, as they say who was logged out.
         position: where in the stream; ``None`` where there are no positions.
+        attempt: how often it has been delivered, this time included, as the server counts.
     """
 
     payload: bytes = field(repr=False)
     position: str | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a delivery was given up.
+
+    Attributes:
+        error: the kind of error, and where it was raised; never its message, which may quote the payload.
+        handler: which handler failed; ``None`` if it did not get that far.
+        attempts: how often it was tried, over all deliveries.
+    """
+
+    error: str
+    handler: str | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +140,17 @@ class Receiver(Protocol):
         """
         ...
 
+    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+        """Say that a delivery is done with, so that it is not delivered again.
+
+        Returns at once; leaving the receiver's context waits until the server knows.
+
+        Args:
+            delivery: which one.
+            verdict: if it was given up, why. A durable transport then keeps its exact bytes as a dead letter.
+        """
+        ...
+
 
 class Transport(Protocol):
     """A way to move payloads from senders to receivers."""
@@ -143,6 +173,11 @@ class Transport(Protocol):
     @property
     def retention(self) -> timedelta | None:
         """How long it remembers; ``None`` if it has no memory, or does not forget."""
+        ...
+
+    @property
+    def claim_after(self) -> float | None:
+        """Seconds after which a delivery that is not settled can go to somebody else; ``None`` if it never does."""
         ...
 
     def sender(self) -> AbstractAsyncContextManager[Sender]:

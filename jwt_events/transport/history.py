@@ -33,6 +33,14 @@ def order(position: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence)
 
 
+def before(position: str) -> str:
+    """Return the last position before this one."""
+    milliseconds, sequence = order(position)
+    if sequence:
+        return f"{milliseconds}-{sequence - 1}"
+    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else OLDEST
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """What a stream holds at one moment.
@@ -67,24 +75,106 @@ class History:
         return None if self.added is None else self.added - self.length
 
 
-def missed(cursor: str, read: int | None, now: History | None) -> Gap | None:
-    """Say what a reader that has read up to ``cursor`` can no longer get.
+class Place:
+    """Where a reader is in a stream, and how many entries had ever been added up to there.
+
+    The count is what proves that nothing is missing: when the reader is at the end of the stream, it must equal the
+    number of entries ever added.
 
     Args:
-        cursor: the position of the last entry that the reader has had.
-        read: how many entries had ever been added up to there; ``None`` if unknown.
-        now: what the stream holds; ``None`` if it does not exist.
+        cursor: the position after which to read; ``None`` for the end of the stream when it is first looked at.
+        is_time: the cursor was made from a point in time, which may be still to come.
     """
-    if now is None:
-        return Gap(cursor, "deleted") if cursor != OLDEST else None
-    if order(now.last) < order(cursor):
-        return Gap(cursor, "rewound")
-    if read is not None and now.added is not None and now.added < read:
-        return Gap(cursor, "deleted")  # and made anew since
-    if now.last == cursor or (now.first is not None and order(now.first) <= order(cursor)):
+
+    def __init__(self, cursor: str | None, *, is_time: bool = False) -> None:
+        self._cursor = cursor
+        self._reached = None if is_time else cursor  # a position that the stream has had
+        self._read: int | None = None  # how many entries had been added up to there, where known
+        self._is_settled = False
+        self._existed = False
+        self._doubted: str | None = ""  # the first entry at which a gap was reported without a count
+
+    @classmethod
+    def after(cls, position: str, read: int | None) -> Place:
+        """Return the place after an entry, given how many entries had been added up to there, if that is known."""
+        place = cls(position)
+        place._read, place._is_settled = read, True
+        return place
+
+    @property
+    def cursor(self) -> str:
+        """The position after which to read."""
+        return self._cursor or OLDEST
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it was made from the position of an entry, so that what came after that is expected to be there."""
+        return self._reached not in (None, OLDEST)
+
+    def advance(self, position: str, entries: int) -> None:
+        """Move on by so many entries, the last of which is at ``position``."""
+        self._cursor = self._reached = position
+        if self._read is not None:
+            self._read += entries
+
+    def rewind(self, now: History) -> None:
+        """Begin again with the oldest entry."""
+        self._cursor = self._reached = OLDEST
+        self._read = now.removed
+
+    def doubt(self) -> None:
+        """Forget the count, because it may have been that of another server."""
+        self._read = None
+
+    def reconcile(self, found: History | None) -> Gap | None:
+        """Compare with what the stream holds now, and return what can no longer be read.
+
+        Args:
+            found: what it holds; ``None`` if it does not exist.
+        """
+        now = found or History()
+        if self._reached is None:
+            self._settle(now)
+        elif self._reached == OLDEST and not self._is_settled:
+            self._read = now.removed
+        self._is_settled = True
+        since = self._reached or OLDEST
+        existed, self._existed = self._existed, found is not None
+        if order(now.last) < order(since) or (found is None and existed):
+            self.rewind(now)
+            return Gap(since, "deleted" if found is None else "rewound")
+        if found is None:  # nothing was ever there
+            return None
+        if self._read is None or now.added is None or now.removed is None:
+            return self._reconcile_uncounted(since, now)
+        behind = _is_behind(since, now)
+        if now.added < self._read or (behind and now.last != since and now.removed < self._read):
+            self.rewind(now)  # deleted and made anew: what was read is not there, and was never removed from this one
+            return Gap(since, "deleted")
+        # At the end, everything was read. Before the end, what was removed in front of the first entry was read.
+        counted = now.added if now.last == since else now.removed if behind else self._read
+        lost, self._read = counted - self._read, counted
+        return Gap(since, "trimmed", lost) if lost > 0 else None
+
+    def _settle(self, now: History) -> None:
+        """Find the place in a stream that is looked at for the first time."""
+        if self._cursor is None or order(now.last) < order(self._cursor):
+            self._cursor = self._cursor or now.last
+            self._reached, self._read = now.last, now.added
+        else:
+            self._reached = self._cursor
+
+    def _reconcile_uncounted(self, since: str, now: History) -> Gap | None:
+        if now.last == since:
+            self._read = now.added
+        elif _is_behind(since, now):
+            self._read = now.removed
+            if now.removed != 0 and self._doubted != now.first:
+                self._doubted = now.first
+                return Gap(since, "trimmed")
         return None
-    if now.removed is None or read is None:
-        return Gap(cursor, "trimmed") if now.removed is None or now.removed > 0 else None
-    lost = now.removed - read
-    # Below zero, what was read is gone and yet was never removed from this stream: it is another one.
-    return Gap(cursor, "trimmed", lost) if lost > 0 else Gap(cursor, "deleted") if lost else None
+
+
+def _is_behind(position: str, now: History) -> bool:
+    """Whether every entry that is left comes after the position."""
+    return now.first is None or order(now.first) > order(position)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from types import TracebackType
+from typing import Self
 
 from loguru import logger
 
@@ -44,11 +46,12 @@ class Link:
         self._greet = greet
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
         self._failures = 0
+        self._live_since = 0.0
         self._last_error: TransportError | None = None
         self.connection: Connection | None = None
         self.state = LinkState.CONNECTING
 
-    async def open(self) -> None:
+    async def __aenter__(self) -> Self:
         """Connect for the first time.
 
         Raises:
@@ -62,6 +65,12 @@ class Link:
             if not limit.expired():
                 raise
             raise self._last_error or ConnectionFailed(f"no answer in time from {self._connector.address}") from None
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     async def reconnect(self) -> bool:
         """Try once to be live again, after the pause that the failures so far call for; the first try is at once.
@@ -88,13 +97,15 @@ class Link:
             self._last_error = error
             return False
         self.connection = connection
-        self._failures = 0
+        self._live_since = asyncio.get_running_loop().time()
         self._enter(LinkState.LIVE)
         return True
 
     async def lose(self, error: TransportError) -> None:
-        """Close a connection that failed."""
+        """Close a connection that failed. The next attempt is at once, unless this one did not last either."""
         connection, self.connection = self.connection, None
+        lasted = asyncio.get_running_loop().time() - self._live_since
+        self._failures = 0 if lasted > _MAXIMUM_DELAY else self._failures + 1
         self._log.warning("connection lost", error=str(error))
         self._enter(LinkState.LOST)
         if connection is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from jwt_events import options
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.base import Delivery, Guarantees, Page, Receiver, Sender, Sent
+from jwt_events.transport.base import Delivery, Guarantees, Page, Receiver, Sender, Sent, Verdict
 
 _PAGE = 500
 
@@ -27,10 +27,14 @@ class MemoryTransport:
         start: where a receiver begins: ``"new"`` with what is sent from now on, ``"all"`` with the first event.
         retention: refuse events that expire later than this from now, as a stream with this retention does. Nothing is
             ever forgotten. ``None`` refuses none.
+
+    Attributes:
+        dead_letters: what was given up, and why.
     """
 
     name = "memory"
     destination = "memory"
+    claim_after: float | None = None
     guarantees = Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True)
 
     def __init__(self, *, start: Literal["new", "all"] = "new", retention: timedelta | None = None) -> None:
@@ -38,6 +42,7 @@ class MemoryTransport:
             raise InvalidOption("start", "must be 'new' or 'all'")
         self.retention = None if retention is None else options.duration("retention", retention)
         self._start = start
+        self.dead_letters: list[tuple[Delivery, Verdict]] = []
         self._log: list[Delivery] = []
         self._grown = asyncio.Event()  # replaced whenever something is appended
 
@@ -69,7 +74,8 @@ class MemoryTransport:
         """Return what follows the first ``index`` payloads, waiting about a second for it."""
         if index >= len(self._log):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._grown.wait(), _BLOCK)
+                async with asyncio.timeout(_BLOCK):
+                    await self._grown.wait()
         return self._log[index : index + _PAGE]
 
 
@@ -91,3 +97,7 @@ class _MemoryReceiver:
         deliveries = await self._transport.read(self._index)
         self._index += len(deliveries)
         return Page(deliveries, current_as_of=asked_at if len(deliveries) < _PAGE else None)
+
+    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+        if verdict is not None:
+            self._transport.dead_letters.append((delivery, verdict))

@@ -10,15 +10,16 @@ Source: https://redis.io/docs/latest/develop/pubsub/
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jwt_events import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
-from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Receiver, Sender, Sent
-from jwt_events.transport.connection import Argument, Connection, Connector
+from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Receiver, Sender, Sent, Verdict
+from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
+from jwt_events.transport.pipeline import Command, Pipeline
 from jwt_events.transport.sender import RedisSender
 
 if TYPE_CHECKING:
@@ -48,43 +49,32 @@ class RedisPubSub:
     name = "pubsub"
     guarantees = Guarantees(durable=False, redelivers=False, ordered=False, fan_out=True)
     retention: timedelta | None = None
+    claim_after: float | None = None
 
     def __init__(self, client_or_url: Redis | str, channel: str = "jwt:events") -> None:
         self.destination = options.name("channel", channel)
-        self._connector = Connector(client_or_url, destination=channel)
+        self.connector = Connector(client_or_url, destination=channel)
 
     def __repr__(self) -> str:
-        return f"<RedisPubSub {self.destination!r} at {self._connector.address}>"
+        return f"<RedisPubSub {self.destination!r} at {self.connector.address}>"
 
-    def sender(self) -> AbstractAsyncContextManager[Sender]:
+    @asynccontextmanager
+    async def sender(self) -> AsyncIterator[Sender]:
         """Open a way to send; see `Transport.sender`."""
-        return RedisSender(self._connector, _Publish(self.destination))
+        channel = self.destination.encode()
+
+        def command(payload: bytes) -> Command:
+            return (b"PUBLISH", channel, payload)
+
+        async with Pipeline(self.connector) as pipeline:
+            yield RedisSender(pipeline, command=command, sent=lambda answer: Sent(receivers=int(answer)))
 
     @asynccontextmanager
     async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`. There is no history, so ``from_oldest`` makes no difference."""
-        receiver = _PubSubReceiver(self._connector)
-        try:
-            await receiver.link.open()
+        receiver = _PubSubReceiver(self.connector)
+        async with receiver.link:
             yield receiver
-        finally:
-            await receiver.link.aclose()
-
-
-class _Publish:
-    """How one payload becomes a PUBLISH."""
-
-    def __init__(self, channel: str) -> None:
-        self._channel = channel.encode()
-
-    def command(self, payload: bytes) -> tuple[Argument, ...]:
-        return (b"PUBLISH", self._channel, payload)
-
-    def sent(self, answer: Any) -> Sent:
-        return Sent(receivers=int(answer))
-
-    async def upkeep(self, connection: Connection) -> None:
-        """Nothing to keep up: a channel has no history."""
 
 
 class _PubSubReceiver:
@@ -113,6 +103,9 @@ class _PubSubReceiver:
         if frame[0] == b"unsubscribe":
             await self.link.lose(ConnectionFailed("the server ended the subscription"))
         return Page()
+
+    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+        """Nobody waits for it, and there is no place for dead letters."""
 
     async def _subscribe(self, connection: Connection) -> None:
         try:

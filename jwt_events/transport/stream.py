@@ -1,8 +1,9 @@
-"""Redis Streams: fan-out that remembers.
+"""Redis Streams: events that are remembered.
 
-Every receiver keeps a cursor of its own and sees every event, also those that were sent while it was away. A stream
-remembers for ``retention``. That is a security setting: a revocation must stay as long as a token it covers can live,
-or a service that starts later would let that token in.
+Without a group every receiver keeps a cursor of its own and sees every event, also those that were sent while it was
+away. With a group each event goes to one of its receivers and comes back until it is settled. A stream remembers for
+``retention``. That is a security setting: a revocation must stay as long as a token it covers can live, or a service
+that starts later would let that token in.
 
 Source: https://redis.io/docs/latest/develop/data-types/streams/
 """
@@ -10,19 +11,26 @@ Source: https://redis.io/docs/latest/develop/data-types/streams/
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jwt_events import options
-from jwt_events.errors import InvalidOption, ServerRefused, TransportError
-from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Receiver, Sender, Sent
-from jwt_events.transport.connection import Argument, Connection, Connector
-from jwt_events.transport.history import OLDEST, History, is_position, missed, order
-from jwt_events.transport.link import ATTEMPT_WITHIN, Link
+from jwt_events.errors import InvalidOption
+from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent
+from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.consumer import Group, distinct
+from jwt_events.transport.cursor import CursorReceiver
+from jwt_events.transport.group import GroupReceiver
+from jwt_events.transport.history import OLDEST, Place, is_position
+from jwt_events.transport.link import ATTEMPT_WITHIN
+from jwt_events.transport.pipeline import Command, Pipeline
 from jwt_events.transport.sender import RedisSender
+from jwt_events.transport.settler import Settler
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,83 +38,149 @@ if TYPE_CHECKING:
 FIELD = b"event"
 """The one field of a stream entry; its value is the envelope."""
 
-# How much longer than asked for a blocking read may take before the connection counts as dead.
-_GRACE = 2.0
-
-# How often a reader whose connection is fine compares its cursor with the stream: one that is slow, or paused because
-# its handlers are busy, can be overtaken by trimming without ever losing the connection.
-_COMPARE_EVERY = 1.0
-
 # Trimming is due when this part of the retention has passed since the last time, but at most every second.
 _SWEEPS_PER_RETENTION = 100
 
 
 class RedisStream:
-    """Events over a Redis stream: durable, in one order, to every receiver, at least once.
+    """Events over a Redis stream: durable, in one order, at least once.
 
-    If in doubt, use this one. Every receiver has a cursor of its own and resumes there after a lost connection. When
-    the stream no longer holds what the receiver still needs, it reports a `Gap`.
+    If in doubt, use this one, without a group: every receiver has a cursor of its own, sees every event, and resumes
+    there after a lost connection. With a group, receivers share the work: each event goes to one of them, is
+    acknowledged when all its handlers have succeeded, and goes to another if that one dies. When the stream no longer
+    holds what is still needed, that is reported as a `Gap`.
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
             ``redis://``, ``rediss://`` or ``unix://`` URL.
         key: the name of the stream.
+        group: the name of the group to share the work with; ``None`` for none.
+        consumer: who this is within the group; must differ between receivers that live at the same time, and best stays
+            the same when a receiver is started again. ``None`` means host name and process id.
         start: where a receiver begins: ``"new"`` with what is sent from now on, ``"all"`` with the oldest event that is
             remembered, a datetime with the first event from then on, a position (as in `Receipt.position`) with
-            the first event after it.
+            the first event after it. A group begins there when it is first used.
         retention: how long the stream remembers, by the server's clock. At least the longest lifetime of a token.
             Publishing an event that expires later is refused.
+        claim_after: seconds without a sign of life after which what a group's receiver was working on goes to another.
         batch_size: how many events one read may return.
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a quiet
             receiver proves that it is current.
+        dead_letter: the key of the stream that keeps what was given up; ``None`` means ``<key>:dead``.
 
     Raises:
         InvalidOption: an argument cannot work.
     """
 
     name = "stream"
-    guarantees = Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True)
 
     def __init__(
         self,
         client_or_url: Redis | str,
         key: str = "jwt:events",
         *,
+        group: str | None = None,
+        consumer: str | None = None,
         start: str | datetime = "new",
         retention: timedelta = timedelta(days=1),
+        claim_after: float = 30.0,
         batch_size: int = 500,
         block: float = 1.0,
+        dead_letter: str | None = None,
     ) -> None:
         self.destination = options.name("key", key)
         self.retention = options.duration("retention", retention)
+        self.dead_letter = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
+        self.claim_after = None if group is None else options.seconds("claim_after", claim_after)
+        self.guarantees = Guarantees(durable=True, redelivers=group is not None, ordered=True, fan_out=group is None)
+        self._group = None if group is None else options.name("group", group, most=options.MAX_GROUP_NAME_LENGTH)
+        self._consumer = _consumer_name(consumer, self._group)
+        self._is_named = consumer is not None
         self._start = _cursor_for(start)
-        self._start_is_position = self._start == start
+        self._is_time = isinstance(start, datetime)
         self._batch_size = options.count("batch_size", batch_size, most=100_000)
         self._block = options.seconds("block", block)
-        self._connector = Connector(client_or_url, destination=key)
+        self.connector = Connector(client_or_url, destination=key)
 
     def __repr__(self) -> str:
-        return f"<RedisStream {self.destination!r} at {self._connector.address}>"
+        shared = "" if self._group is None else f" group {self._group!r}"
+        return f"<RedisStream {self.destination!r}{shared} at {self.connector.address}>"
 
-    def sender(self) -> AbstractAsyncContextManager[Sender]:
+    @asynccontextmanager
+    async def sender(self) -> AsyncIterator[Sender]:
         """Open a way to send; see `Transport.sender`."""
-        return RedisSender(self._connector, _Append(self.destination, self.retention))
+        key = self.destination.encode()
+
+        def command(payload: bytes) -> Command:
+            return (b"XADD", key, b"*", FIELD, payload)
+
+        async with Pipeline(self.connector, _Trimming(key, self.retention).sweep) as pipeline:
+            yield RedisSender(pipeline, command=command, sent=_sent)
 
     @asynccontextmanager
     async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
-        """Subscribe; see `Transport.receiver`."""
-        receiver = _StreamReceiver(
-            self._connector,
-            cursor=OLDEST if from_oldest else self._start,
-            reached=self._start_is_position and not from_oldest,
-            batch_size=self._batch_size,
-            block=self._block,
-        )
-        try:
-            await receiver.link.open()
+        """Subscribe; see `Transport.receiver`. A group that exists keeps its place, whatever ``from_oldest`` says."""
+        start = OLDEST if from_oldest else self._start
+        subscribe = self._alone(start) if self._group is None else self._sharing(self._group, start)
+        async with subscribe as receiver:
             yield receiver
-        finally:
-            await receiver.link.aclose()
+
+    @asynccontextmanager
+    async def _alone(self, start: str | None) -> AsyncIterator[Receiver]:
+        async with (
+            Pipeline(self.connector) as pipeline,
+            Settler(
+                pipeline,
+                dead_key=self.dead_letter,
+                consumer=self._consumer,
+                once_for=self.retention.total_seconds(),
+            ) as settler,
+        ):
+            place = Place(start, is_time=self._is_time)
+            receiver = CursorReceiver(self.connector, settler, place, batch_size=self._batch_size, block=self._block)
+            async with receiver.link:
+                yield receiver
+
+    @asynccontextmanager
+    async def _sharing(self, name: str, start: str | None) -> AsyncIterator[Receiver]:
+        wanted = Group(self.destination, name, self._consumer)
+        async with AsyncExitStack() as stack:
+            group = stack.enter_context(distinct(self.connector.address, wanted, exactly=self._is_named))
+            pipeline = await stack.enter_async_context(Pipeline(self.connector))
+            stack.push_async_callback(pipeline.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
+            settler = await stack.enter_async_context(
+                Settler(pipeline, dead_key=self.dead_letter, consumer=group.consumer, acknowledge=group.acknowledge)
+            )
+            receiver = GroupReceiver(
+                self.connector,
+                settler,
+                group,
+                start=start,
+                claim_after=self.claim_after or 0.0,
+                batch_size=self._batch_size,
+                block=self._block,
+            )
+            await stack.enter_async_context(receiver.link)
+            await stack.enter_async_context(_background(receiver.renew(pipeline)))
+            yield receiver
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name="jwt_events lease")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _consumer_name(consumer: str | None, group: str | None) -> str:
+    if consumer is None:
+        return f"{socket.gethostname()}:{os.getpid()}"[: options.MAX_GROUP_NAME_LENGTH]
+    if group is None:
+        raise InvalidOption("consumer", "needs a group")
+    return options.name("consumer", consumer, most=options.MAX_GROUP_NAME_LENGTH)
 
 
 def _cursor_for(start: str | datetime) -> str | None:
@@ -125,115 +199,28 @@ def _cursor_for(start: str | datetime) -> str | None:
     raise InvalidOption("start", "must be 'new', 'all', an aware datetime, or a position such as '1700000000000-0'")
 
 
-class _Append:
-    """How one payload becomes an XADD, and how the stream is kept from growing."""
+def _sent(answer: Any) -> Sent:
+    return Sent(position=answer.decode())
 
-    def __init__(self, key: str, retention: timedelta) -> None:
-        self._key = key.encode()
+
+class _Trimming:
+    """Keeps a stream from growing beyond its retention."""
+
+    def __init__(self, key: bytes, retention: timedelta) -> None:
+        self._key = key
         self._retention = int(retention.total_seconds() * 1000)
         self._interval = max(1.0, retention.total_seconds() / _SWEEPS_PER_RETENTION)
-        self._next_sweep = 0.0
+        self._next = 0.0
 
-    def command(self, payload: bytes) -> tuple[Argument, ...]:
-        return (b"XADD", self._key, b"*", FIELD, payload)
-
-    def sent(self, answer: Any) -> Sent:
-        return Sent(position=answer.decode())
-
-    async def upkeep(self, connection: Connection) -> None:
-        """Forget what is older than the retention.
+    async def sweep(self, connection: Connection) -> None:
+        """Forget what is older than the retention, if it is time to.
 
         By the server's clock, so that a publisher whose own clock runs ahead cannot wipe out what others still need;
         in a command of its own, so that appending stays as cheap as it can be.
         """
-        if time.monotonic() < self._next_sweep:
+        if time.monotonic() < self._next:
             return
-        self._next_sweep = time.monotonic() + self._interval
+        self._next = time.monotonic() + self._interval
         seconds, microseconds = await connection.call("TIME", within=ATTEMPT_WITHIN)
         oldest = int(seconds) * 1000 + int(microseconds) // 1000 - self._retention
         await connection.call("XTRIM", self._key, "MINID", oldest, within=ATTEMPT_WITHIN)
-
-
-class _StreamReceiver:
-    def __init__(
-        self, connector: Connector, *, cursor: str | None, reached: bool, batch_size: int, block: float
-    ) -> None:
-        self.link = Link(connector, transport=RedisStream.name, greet=self._find_place)
-        self._key = connector.destination.encode()
-        self._cursor = cursor
-        # A position that the stream has had, and what it is compared with; behind a cursor that is a datetime to come.
-        self._reached = cursor if reached else None
-        self._read: int | None = None  # how many entries had been added up to there, where known
-        self._compared_at = 0.0
-        self._gaps: list[Gap] = []
-        self._batch_size = batch_size
-        self._block = block
-
-    async def receive(self) -> Page:
-        if (connection := self.link.connection) is None:
-            await self.link.reconnect()
-            return Page(gaps=self._take_gaps())
-        now = asyncio.get_running_loop().time
-        try:
-            if now() - self._compared_at >= _COMPARE_EVERY:
-                await self._find_place(connection)
-            asked_at = now()
-            entries = await self._next_entries(connection)
-        except TransportError as error:
-            if not error.retryable:
-                raise
-            await self.link.lose(error)
-            return Page()
-        return Page(
-            [Delivery(_payload(fields), position.decode()) for position, fields in entries],
-            self._take_gaps(),
-            asked_at if len(entries) < self._batch_size else None,
-        )
-
-    async def _next_entries(self, connection: Connection) -> list[Any]:
-        command = ("XREAD", "COUNT", self._batch_size, "BLOCK", max(1, int(self._block * 1000)))
-        answer = await connection.call(
-            *command, "STREAMS", self._key, self._cursor or OLDEST, within=self._block + _GRACE
-        )
-        if answer is None:
-            return []
-        entries: list[Any] = answer[0][1]
-        self._cursor = self._reached = entries[-1][0].decode()
-        if self._read is not None:
-            self._read += len(entries)
-        return entries
-
-    async def _find_place(self, connection: Connection) -> None:
-        """Find where to read on, and whether something in between is gone."""
-        history = await self._history(connection)
-        present = history or History()
-        self._compared_at = asyncio.get_running_loop().time()
-        if self._cursor is None or (self._reached is None and order(present.last) < order(self._cursor)):
-            self._cursor = self._cursor or present.last
-            self._reached, self._read = present.last, present.added
-            return
-        self._reached = self._reached or self._cursor
-        if self._cursor == OLDEST and self._read is None:
-            self._read = present.removed
-        elif gap := missed(self._reached, self._read, history):
-            self._gaps.append(gap)
-            self._read = present.removed
-            if gap.cause != "trimmed":
-                self._cursor = self._reached = OLDEST
-
-    async def _history(self, connection: Connection) -> History | None:
-        try:
-            return History.parse(await connection.call("XINFO", "STREAM", self._key, within=ATTEMPT_WITHIN))
-        except ServerRefused as error:
-            if "no such key" in str(error):
-                return None
-            raise
-
-    def _take_gaps(self) -> list[Gap]:
-        gaps, self._gaps = self._gaps, []
-        return gaps
-
-
-def _payload(fields: list[bytes] | None) -> bytes:
-    """Return the envelope of an entry. One that is not ours decodes to an error that is counted, like any other."""
-    return fields[1] if fields is not None and len(fields) == 2 else b""

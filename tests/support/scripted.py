@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from jwt_events import Event, Gap, Guarantees, TransportError
 from jwt_events.envelope import Envelope, encode
-from jwt_events.transport.base import Delivery, Page, Receiver, Sender
+from jwt_events.transport.base import Delivery, Page, Receiver, Sender, Verdict
 
 
 class ScriptedTransport:
@@ -20,12 +20,14 @@ class ScriptedTransport:
         open: how many receivers are open.
         opened: how many were ever opened.
         failed: how many reads failed.
+        settled: what was settled, and why if it was given up.
     """
 
     name = "scripted"
     destination = "script"
     guarantees = Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True)
     retention: timedelta | None = None
+    claim_after: float | None = None
 
     def __init__(self) -> None:
         self.opening = asyncio.Event()
@@ -33,6 +35,7 @@ class ScriptedTransport:
         self.open = 0
         self.opened = 0
         self.failed = 0
+        self.settled: list[tuple[Delivery, Verdict | None]] = []
         self._script: asyncio.Queue[Page | Exception] = asyncio.Queue()
 
     def deliver(self, *events: Event, gaps: tuple[Gap, ...] = (), payloads: tuple[bytes, ...] = ()) -> None:
@@ -70,3 +73,7 @@ class ScriptedTransport:
             self.failed += 1
             raise item
         return item
+
+    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+        """Take note."""
+        self.settled.append((delivery, verdict))

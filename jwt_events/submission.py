@@ -1,0 +1,56 @@
+"""What may be published. Pure: an event is accepted or refused before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from jwt_events.errors import InvalidEvent, OutlivesRetention
+from jwt_events.events import EVENT_CLASSES, Event, EventType, UnknownEvent
+
+_PUBLISHABLE = frozenset({*EVENT_CLASSES.values(), UnknownEvent})
+
+
+def check_retention(event: Event, retention: timedelta | None, now: datetime) -> None:
+    """Refuse an event that would be forgotten while a token it covers can still live.
+
+    Raises:
+        OutlivesRetention: it expires later than ``retention`` from ``now``.
+    """
+    if retention is None or event.needed_until is None:
+        return
+    needed = event.needed_until - now
+    if needed > retention:
+        raise OutlivesRetention(retention.total_seconds(), needed.total_seconds())
+
+
+def event_from(event: object, payload: Mapping[str, Any] | None) -> Event:
+    """Accept an event, or a type of events and its fields.
+
+    Raises:
+        InvalidEvent: it is neither, or the fields are not those of that type.
+    """
+    if isinstance(event, Event):
+        if payload is not None:
+            raise InvalidEvent([("payload", "is for a type of event; this is an event already")])
+        if type(event) not in _PUBLISHABLE:  # receivers would take it for an unknown event
+            raise InvalidEvent([("event", "must be one of this library's classes, not a class derived from them")])
+        return event
+    if not isinstance(event, str):
+        raise InvalidEvent([("event", f"must be an Event or an EventType, not {type(event).__name__}")])
+    if event not in EVENT_CLASSES:
+        raise InvalidEvent([("event", f"is no known type; known are {', '.join(EVENT_CLASSES)}")])
+    if not isinstance(payload, Mapping):
+        raise InvalidEvent([("payload", f"must be a mapping of the event's fields, not {type(payload).__name__}")])
+    try:
+        return EVENT_CLASSES[EventType(event)].model_validate(dict(payload))
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidEvent([(_place(problem["loc"]), problem["msg"]) for problem in problems]) from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part)[:80] for part in location) or "payload"

@@ -1,0 +1,137 @@
+"""Reads a stream from a cursor: every reader sees every event."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport.base import Delivery, Gap, Page, Verdict
+from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.epoch import Epoch, epoch_of
+from jwt_events.transport.history import History, Place
+from jwt_events.transport.link import ATTEMPT_WITHIN, Link
+from jwt_events.transport.pipeline import Command
+from jwt_events.transport.settler import Settler
+
+# How much longer than asked for a blocking read may take before the connection counts as dead.
+GRACE = 2.0
+
+# How often a reader makes sure that nothing was removed before it could be read, in seconds.
+_AUDIT_INTERVAL = 1.0
+
+
+class CursorReceiver:
+    """Reads on from a place, across reconnections, and proves that nothing is missing. A `Receiver`.
+
+    Args:
+        connector: makes its connections.
+        settler: keeps what was given up.
+        place: where to begin.
+        batch_size: how many entries one read may return.
+        block: how long one read waits, in seconds.
+    """
+
+    def __init__(self, connector: Connector, settler: Settler, place: Place, *, batch_size: int, block: float) -> None:
+        self.link = Link(connector, transport="stream", greet=self._greet)
+        self._key = connector.destination
+        self._settler = settler
+        self._place = place
+        self._batch_size = batch_size
+        self._block = block
+        self._epoch: Epoch | None = None
+        self._gaps: list[Gap] = []
+        self._next_audit = 0.0
+
+    async def receive(self) -> Page:
+        """Read on; see `Receiver.receive`."""
+        if (connection := self.link.connection) is None:
+            await self.link.reconnect()
+            return Page(gaps=self._take_gaps())
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            entries = await self._read(connection)
+        except TransportError as error:
+            if not error.retryable:
+                raise
+            await self.link.lose(error)
+            return Page()
+        return Page(
+            [Delivery(payload(fields), position.decode()) for position, fields in entries],
+            self._take_gaps(),
+            asked_at if len(entries) < self._batch_size else None,
+        )
+
+    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+        """Keep what was given up; see `Receiver.settle`."""
+        self._settler.settle(delivery, verdict)
+
+    async def _read(self, connection: Connection) -> list[Any]:
+        wait = ("BLOCK", max(1, int(self._block * 1000)))
+        commands: list[Command] = [
+            ("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, self._place.cursor)
+        ]
+        if asyncio.get_running_loop().time() >= self._next_audit:
+            commands.insert(0, ("XINFO", "STREAM", self._key))
+        *history, answer = await connection.pipeline(commands, within=self._block + GRACE)
+        if isinstance(answer, TransportError):
+            raise answer
+        cursor = self._place.cursor
+        if history:
+            self._reconcile(history_from(history[0]))
+        if not answer or self._place.cursor != cursor:  # rewound: what was read comes again, in its order
+            return []
+        entries: list[Any] = answer[0][1]
+        self._place.advance(entries[-1][0].decode(), len(entries))
+        return entries
+
+    async def _greet(self, connection: Connection) -> None:
+        """Find out where to read on, whether something in between is gone, and whether this is the same server."""
+        epoch = await epoch_of(connection, within=ATTEMPT_WITHIN)
+        (history,) = await connection.pipeline([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
+        found = history_from(history)
+        since, before = self._place.cursor, self._epoch
+        if epoch.may_lack(before) if before is not None else self._place.resumes:
+            holds = await self._still_holds(connection, since)  # if this fails, nothing was decided yet
+            if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
+                self._doubt(found, holds=holds)
+        self._epoch = epoch
+        self._reconcile(found)
+
+    def _doubt(self, found: History | None, *, holds: bool) -> None:
+        """Report that this server may lack what followed the cursor, and begin again if it lacks what was there."""
+        self._gaps.append(Gap(self._place.cursor, "restarted"))
+        if holds or found is None:
+            self._place.doubt()
+        else:
+            self._place.rewind(found)
+
+    async def _still_holds(self, connection: Connection, position: str) -> bool:
+        return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
+
+    def _reconcile(self, found: History | None) -> None:
+        self._next_audit = asyncio.get_running_loop().time() + _AUDIT_INTERVAL
+        if gap := self._place.reconcile(found):
+            self._gaps.append(gap)
+
+    def _take_gaps(self) -> list[Gap]:
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+
+def history_from(answer: Any) -> History | None:
+    """Read the answer of XINFO STREAM; ``None`` if there is no such stream.
+
+    Raises:
+        TransportError: the server refused or did not answer.
+    """
+    if isinstance(answer, ServerRefused) and "no such key" in str(answer):
+        return None
+    if isinstance(answer, TransportError):
+        raise answer
+    return History.parse(answer)
+
+
+def payload(fields: list[bytes] | None) -> bytes:
+    """Return the envelope in an entry. One that is not ours decodes to an error that is counted, like any other."""
+    return fields[1] if fields is not None and len(fields) == 2 else b""

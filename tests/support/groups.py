@@ -1,0 +1,49 @@
+"""A group of a stream, around the library: as the server sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tests.support.raw import call
+from tests.support.waiting import wait_until
+
+
+class RawGroup:
+    """The group ``g`` of a stream."""
+
+    def __init__(self, client: Redis, key: str) -> None:
+        self.client = client
+        self.key = key
+
+    async def give(self, consumer: str, count: int = 1_000_000) -> list[str]:
+        """Give new entries to a consumer that does nothing with them, and return their positions."""
+        await call(self.client, "XGROUP", "CREATECONSUMER", self.key, "g", consumer)
+        answer: Any = await self.client.xreadgroup("g", consumer, {self.key: ">"}, count=count)
+        return [position.decode() for _, found in answer for position, _ in found]
+
+    async def pretend(self, consumer: str, positions: list[str], *, idle: float, deliveries: int = 1) -> None:
+        """Let entries look as if a consumer had held them for so many seconds, and got them so often."""
+        names: list[Any] = list(positions)
+        milliseconds = int(idle * 1000)
+        await self.client.xclaim(
+            self.key, "g", consumer, 0, names, idle=milliseconds, retrycount=deliveries, justid=True
+        )
+
+    async def pending(self) -> dict[str, str]:
+        """Return who holds which entry."""
+        rows: list[dict[str, Any]] = await self.client.xpending_range(self.key, "g", "-", "+", 100_000)
+        return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
+
+    async def nothing_pending(self) -> None:
+        """Wait until all that was given out is acknowledged."""
+
+        async def is_so() -> bool:
+            return not await self.pending()
+
+        await wait_until(is_so, what="acknowledgements")
+
+    async def consumers(self) -> set[str]:
+        """Return the names of the consumers."""
+        return {row["name"].decode() for row in await self.client.xinfo_consumers(self.key, "g")}

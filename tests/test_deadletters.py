@@ -1,0 +1,290 @@
+"""Dead letters: what was given up is kept, with the reason, and can be listed, replayed and purged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from jwt_events import (
+    Closed,
+    DeadLetter,
+    DeadLetters,
+    Event,
+    InvalidOption,
+    MemoryTransport,
+    RedisStream,
+    Retry,
+    Subscriber,
+)
+from jwt_events.envelope import decode
+from tests.support.examples import revoked
+from tests.support.handling import Gate, publish
+from tests.support.listening import Listener
+from tests.support.raw import call, entries
+from tests.support.waiting import wait_until
+
+AT_ONCE = Retry(attempts=3, initial=0.001, maximum=0.002)
+
+
+@pytest.fixture
+def make(url: str, key: str) -> Callable[..., RedisStream]:
+    """Describes the stream, as seen by a group unless told otherwise."""
+
+    def make(consumer: str | None = None, **options: Any) -> RedisStream:
+        return RedisStream(url, key, **{"group": "g", "consumer": consumer, "start": "all"} | options)
+
+    return make
+
+
+Make = Callable[..., RedisStream]
+
+
+@pytest.fixture
+async def dead(make: Make) -> AsyncIterator[DeadLetters]:
+    """The dead letters of the stream."""
+    async with DeadLetters(make()) as dead:
+        yield dead
+
+
+class Failing:
+    """A handler that fails, until it is told not to."""
+
+    def __init__(self) -> None:
+        self.calls: list[str | None] = []
+        self.succeeded: list[str | None] = []
+        self.fails = True
+
+    async def __call__(self, event: Event) -> None:
+        """Handle an event."""
+        self.calls.append(event.subject)
+        if self.fails:
+            raise ValueError(f"a secret: {event.subject}")
+        self.succeeded.append(event.subject)
+
+
+def failing(transport: RedisStream, handler: Failing, retry: Retry = AT_ONCE) -> Subscriber:
+    """Return a subscriber whose handler fails."""
+    subscriber = Subscriber(transport, retry=retry)
+    subscriber.on()(handler)
+    return subscriber
+
+
+async def is_buried(dead: DeadLetters, number: int = 1) -> list[DeadLetter]:
+    """Wait until there are so many dead letters, and return them."""
+
+    async def is_so() -> bool:
+        return await dead.count() >= number
+
+    await wait_until(is_so, what=f"{number} dead letters")
+    found = await dead.list()
+    assert len(found) == number
+    return found
+
+
+async def acknowledged(client: Redis, key: str) -> None:
+    """Wait until the group holds nothing."""
+
+    async def is_so() -> bool:
+        return int((await client.xpending(key, "g"))["pending"]) == 0
+
+    await wait_until(is_so, what="acknowledgements")
+
+
+class TestGivingUp:
+    """When, and what is kept."""
+
+    async def test_after_the_last_attempt(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """A handler that fails is called three times; then the exact bytes and the reason are kept, and no secret."""
+        handler = Failing()
+        before = datetime.now(UTC)
+        async with failing(make("one"), handler) as subscriber:
+            await publish(make(), revoked(1))
+            (letter,) = await is_buried(dead)
+            await acknowledged(client, key)
+            stats = subscriber.stats
+        ((position, fields),) = await entries(client, key)
+        assert handler.calls == ["token-1"] * 3
+        assert letter.payload == fields[b"event"]
+        assert letter.error.startswith("ValueError at test_deadletters.py:")
+        assert "secret" not in letter.error
+        assert (letter.handler, letter.attempts) == ("Failing", 3)
+        assert (letter.consumer, letter.position) == ("one", position)
+        assert before - timedelta(seconds=1) <= letter.buried_at <= datetime.now(UTC) + timedelta(seconds=1)
+        assert (stats.failed, stats.dead_lettered, stats.handled) == (1, 1, 0)
+
+    async def test_at_once(self, make: Make, dead: DeadLetters) -> None:
+        """An error that is not worth another attempt is given up at once."""
+        handler = Failing()
+        async with failing(make(), handler, Retry(on=(OSError,))):
+            await publish(make(), revoked(1))
+            (letter,) = await is_buried(dead)
+        assert (len(handler.calls), letter.attempts) == (1, 1)
+
+    async def test_one_of_two_handlers(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """One handler's failure is kept although the other one has succeeded, and names the one that failed."""
+        handler = Failing()
+        async with Listener(make(), retry=AT_ONCE) as listener:
+            listener.subscriber.on()(handler)
+            await publish(make(), revoked(1))
+            (letter,) = await is_buried(dead)
+            await acknowledged(client, key)
+        assert letter.handler == "Failing"
+        assert listener.subjects == ["token-1"]
+
+    async def test_over_several_lives(self, make: Make, dead: DeadLetters) -> None:
+        """Deliveries in earlier lives count: after three that were cut off there is one more try, and no other."""
+        await publish(make(), revoked(1))
+        for _ in range(3):
+            gate = Gate()
+            subscriber = Subscriber(make("one"), drain_timeout=0.01, retry=AT_ONCE)
+            subscriber.on()(gate)
+            async with subscriber:
+                await wait_until(lambda gate=gate: gate.running == 1)
+        assert await dead.count() == 0
+        handler = Failing()
+        async with failing(make("one"), handler):
+            (letter,) = await is_buried(dead)
+        assert handler.calls == ["token-1"]
+        assert (letter.handler, letter.attempts) == ("Failing", 4)
+
+    async def test_delivered_too_often(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """What was delivered ten times and never came to an end is given up without another try."""
+        await publish(make(), revoked(1))
+        await client.xgroup_create(key, "g", "0")
+        await client.xreadgroup("g", "one", {key: ">"})
+        ((position, fields),) = await entries(client, key)
+        await client.xclaim(key, "g", "one", 0, [position], retrycount=10, justid=True)
+        async with Listener(make("one"), retry=AT_ONCE) as listener:
+            (letter,) = await is_buried(dead)
+            await acknowledged(client, key)
+        assert listener.events == []
+        assert (letter.error, letter.attempts, letter.payload) == ("delivered too often", 10, fields[b"event"])
+
+    async def test_another_key(self, make: Make, key: str, client: Redis) -> None:
+        """The dead letters lie where one wants them."""
+        transport = make(dead_letter=f"{key}:elsewhere")
+        async with DeadLetters(transport) as dead, failing(transport, Failing()):
+            await publish(make(), revoked(1))
+            await is_buried(dead)
+        assert await client.exists(f"{key}:dead") == 0
+
+    async def test_without_a_group(self, make: Make, dead: DeadLetters) -> None:
+        """Without a group each reader that fails leaves its own dead letter, and reads on."""
+        transport, handlers = make(group=None), (Failing(), Failing())
+        async with failing(transport, handlers[0]), failing(transport, handlers[1]):
+            await publish(transport, revoked(1), revoked(2))
+            found = await is_buried(dead, 4)
+        assert (
+            sorted(decode(letter.payload).event.subject or "" for letter in found) == ["token-1"] * 2 + ["token-2"] * 2
+        )
+
+
+class TestPoison:
+    """Bytes that are no event."""
+
+    @pytest.mark.parametrize(
+        ("payload", "reason"), [(b"\xff", "not_json"), (b"{}", "not_an_envelope"), (b"x" * 2_000_000, "too_large")]
+    )
+    async def test_in_a_group(self, make: Make, dead: DeadLetters, client: Redis, payload: bytes, reason: str) -> None:
+        """They are kept once, exactly, acknowledged, and do not hold up what follows."""
+        key = make().destination
+        await call(client, "XADD", key, "*", "event", payload)
+        async with Listener(make()) as listener:
+            await publish(make(), revoked(1))
+            await listener.hears("token-1")
+            (letter,) = await is_buried(dead)
+            await acknowledged(client, key)
+        assert (letter.payload, letter.error, letter.handler) == (payload, f"DecodeError: {reason}", None)
+        assert listener.subscriber.stats.decode_errors == 1
+
+    async def test_once_for_all_readers(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """Three readers with cursors of their own meet the same bytes, and keep them once; two entries are two."""
+        transport = make(group=None)
+        async with Listener(transport) as a, Listener(transport) as b, Listener(transport) as c:
+            for _ in range(2):
+                await call(client, "XADD", key, "*", "event", b"poison")
+            await publish(transport, revoked(1))
+            for listener in (a, b, c):
+                await listener.hears("token-1")
+                assert listener.subscriber.stats.decode_errors == 2
+        found = await is_buried(dead, 2)
+        assert len({letter.position for letter in found}) == 2
+        async with Listener(transport) as late:
+            await late.hears("token-1")
+        assert await dead.count() == 2
+
+    async def test_foreign_entries(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """An entry that somebody else wrote in another form is kept as well, and does no harm."""
+        await call(client, "XADD", key, "*", "a", "1", "b", "2")
+        async with Listener(make()) as listener:
+            await publish(make(), revoked(1))
+            await listener.hears("token-1")
+            (letter,) = await is_buried(dead)
+        assert letter.handler is None
+
+
+class TestLookingAfterThem:
+    """List, get, replay, purge."""
+
+    async def _bury(self, make: Make, dead: DeadLetters, number: int) -> list[DeadLetter]:
+        async with failing(make(), Failing()):
+            await publish(make(), *(revoked(n) for n in range(number)))
+            return await is_buried(dead, number)
+
+    async def test_list_and_get(self, make: Make, dead: DeadLetters) -> None:
+        """They are listed oldest first, page by page; each can be had by its id."""
+        found = await self._bury(make, dead, 5)
+        ids = [letter.id for letter in found]
+        assert [letter.id for letter in await dead.list(limit=2)] == ids[:2]
+        assert [letter.id for letter in await dead.list(after=ids[1], limit=2)] == ids[2:4]
+        assert await dead.list(after=ids[4]) == []
+        assert await dead.get(ids[3]) == found[3]
+        assert await dead.get("1-1") is None
+
+    async def test_replay(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """What is replayed is handled by whoever failed on it, skipped by others, and no dead letter any more."""
+        handler = Failing()
+        async with failing(make(), handler), Listener(make(group="other")) as other:
+            await publish(make(), revoked(1))
+            (letter,) = await is_buried(dead)
+            await other.hears("token-1")
+            handler.fails = False
+            (position,) = await dead.replay(letter.id)
+            await wait_until(lambda: handler.succeeded == ["token-1"])
+            await acknowledged(client, key)
+            await wait_until(lambda: other.subscriber.stats.duplicates == 1)
+        assert other.subjects == ["token-1"]
+        assert await dead.count() == 0
+        assert (await entries(client, key))[-1] == (position, {b"event": letter.payload})
+
+    async def test_replay_of_what_is_gone(self, make: Make, dead: DeadLetters) -> None:
+        """What is gone is left out."""
+        letter, *_ = await self._bury(make, dead, 2)
+        assert await dead.purge(letter.id) == 1
+        assert list(await dead.replay(letter.id)) == []
+        assert list(await dead.replay()) == []
+        assert await dead.count() == 1
+
+    async def test_purge(self, make: Make, dead: DeadLetters) -> None:
+        """What is purged is gone for good; how many there were is returned."""
+        a, b, c = await self._bury(make, dead, 3)
+        assert await dead.purge(a.id, b.id, "1-1") == 2
+        assert await dead.purge(a.id) == 0
+        assert await dead.purge() == 0
+        assert await dead.list() == [c]
+
+    async def test_refused(self, make: Make, dead: DeadLetters) -> None:
+        """What is no id, no stream, no number, or not open, is refused."""
+        for letter_id in ("", "1", "+", "1-1 ", 5):
+            with pytest.raises(InvalidOption):
+                await dead.get(letter_id)  # type: ignore[arg-type]  # the point
+        with pytest.raises(InvalidOption):
+            await dead.list(limit=1_001)
+        with pytest.raises(InvalidOption):
+            DeadLetters(MemoryTransport())  # type: ignore[arg-type]  # the point
+        with pytest.raises(Closed):
+            await DeadLetters(make()).count()

@@ -1,0 +1,130 @@
+"""Who is who in a group: names that are distinct and stay, and consumers that are gone and can be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from jwt_events import Closed, InvalidOption, RedisStream, Subscriber
+from jwt_events.transport.consumer import Group
+from tests.support.examples import revoked
+from tests.support.groups import RawGroup
+from tests.support.handling import Gate, publish
+from tests.support.listening import Listener
+from tests.support.raw import call
+from tests.support.waiting import wait_until
+
+Make = Callable[..., RedisStream]
+
+
+@pytest.fixture
+def make(url: str, key: str) -> Make:
+    """Describes the stream as seen by a group."""
+
+    def make(consumer: str | None = None, **options: Any) -> RedisStream:
+        return RedisStream(url, key, **{"group": "g", "consumer": consumer, "start": "all"} | options)
+
+    return make
+
+
+@pytest.fixture
+async def raw(client: Redis, key: str) -> RawGroup:
+    """A group that begins with the first entry."""
+    await client.xgroup_create(key, "g", "0", mkstream=True)
+    return RawGroup(client, key)
+
+
+class TestNames:
+    """What a consumer is called."""
+
+    async def test_distinct_by_themselves(self, make: Make, raw: RawGroup) -> None:
+        """Consumers without a name of their own get different ones in a process, and leave nothing when they end."""
+        async with Listener(make()), Listener(make()), Listener(make()):
+
+            async def three() -> bool:
+                await publish(make(), revoked(1))  # Redis 7.0 knows a consumer only when it has got something
+                return len(await raw.consumers()) == 3
+
+            await wait_until(three)
+            await raw.nothing_pending()
+        assert await raw.consumers() == set()
+
+    async def test_a_name_that_is_in_use(self, make: Make, raw: RawGroup) -> None:
+        """A name cannot be used twice at the same time in a process; afterwards it can be used again."""
+        async with Listener(make("one")):
+            with pytest.raises(Closed):
+                await Listener(make("one")).__aenter__()
+            async with Listener(make("one", group="other")):
+                pass
+        async with Listener(make("one")):
+            pass
+
+    @pytest.mark.parametrize("option", ["group", "consumer"])
+    @pytest.mark.parametrize("name", ["", " ", "n" * 129, "a\nb", "a\0b", 7], ids=repr)
+    def test_bad_names(self, option: str, name: object) -> None:
+        """A name is 1 to 128 printable characters."""
+        options: dict[str, Any] = {"group": "g"} | {option: name}
+        with pytest.raises(InvalidOption) as caught:
+            RedisStream("redis://localhost", **options)
+        assert caught.value.option == option
+
+    @pytest.mark.parametrize("options", [{"consumer": "one"}, {"group": "g", "claim_after": 0}])
+    def test_options_that_cannot_work(self, options: dict[str, Any]) -> None:
+        """A consumer needs a group, and a lease a length."""
+        with pytest.raises(InvalidOption):
+            RedisStream("redis://localhost", **options)
+
+    def test_a_lease_that_is_too_short(self) -> None:
+        """A handler that may take longer than the lease is refused: others would take its event."""
+        transport = RedisStream("redis://localhost", group="g", claim_after=5.0)
+        with pytest.raises(InvalidOption) as caught:
+            Subscriber(transport, handler_timeout=6.0)
+        assert caught.value.option == "handler_timeout"
+        Subscriber(transport, handler_timeout=5.0)
+
+
+class TestRemoval:
+    """Consumers that have ended."""
+
+    async def test_who_still_holds_something_stays(self, make: Make, raw: RawGroup) -> None:
+        """A consumer that ends with something in its hands is not removed, or that would be lost."""
+        subscriber = Subscriber(make("one"), drain_timeout=0.01)
+        gate = Gate()
+        subscriber.on()(gate)
+        async with subscriber:
+            await publish(make(), revoked(1))
+            await wait_until(lambda: gate.running == 1)
+        assert await raw.consumers() == {"one"}
+        assert len(await raw.pending()) == 1
+
+    async def test_in_one_step(self, make: Make, raw: RawGroup) -> None:
+        """A consumer is removed if it holds nothing and was idle for long enough, and only then."""
+        await publish(make(), revoked(1))
+        await raw.give("holds something")
+        await raw.give("holds nothing")
+
+        async def remove(consumer: str, idle: int) -> int:
+            return int(await call(raw.client, *Group(raw.key, "g", consumer).remove(consumer, idle=idle)))
+
+        assert await remove("holds something", 0) == -1
+        assert await remove("holds nothing", 3_600_000) == -1
+        assert await raw.consumers() == {"holds something", "holds nothing"}
+        assert await remove("holds nothing", 0) == 0
+        assert await raw.consumers() == {"holds something"}
+        assert await remove("unknown", 0) == -1
+
+    async def test_by_whoever_comes_next(self, make: Make, raw: RawGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A consumer that was killed with empty hands is removed later by another one; one with full hands is not."""
+        monkeypatch.setattr("jwt_events.transport.group._ABANDONED_AFTER", 1)
+        await publish(make(), revoked(1))
+        await raw.give("holds something")
+        await raw.give("holds nothing")
+        async with Listener(make("one", claim_after=60.0)):
+
+            async def is_so() -> bool:
+                return await raw.consumers() - {"one"} == {"holds something"}
+
+            await wait_until(is_so)

@@ -1,0 +1,63 @@
+"""The rights that the README names are enough."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from jwt_events import Publisher, RedisPubSub, RedisStream, Retry, TokenRevoked
+from jwt_events.embedded import EmbeddedServer
+from tests.support.listening import Listener
+from tests.support.raw import call
+from tests.support.waiting import scaled, wait_until
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PLACES = {"Pub/Sub": ["resetchannels", "&k"], "stream": ["~k", "~k:dead*"], "group": ["~k", "~k:dead*"]}
+
+
+def rights(role: str, kind: str) -> list[str]:
+    """The commands that the README grants somebody."""
+    (row,) = re.findall(rf"^\| {role}, {kind} \|(.*)\|$", README, re.MULTILINE)
+    return re.findall(r"\+[a-z|]+", row)
+
+
+async def url_of(client: Redis, server: EmbeddedServer, role: str, kind: str) -> str:
+    """Make a user with these rights and no others, and return how to connect as that user."""
+    granted = rights(role, "stream" if (role, kind) == ("publisher", "group") else kind)
+    await call(client, "ACL", "SETUSER", role, "reset", "on", ">secret", *PLACES[kind], *granted)
+    return server.url.replace("redis://", f"redis://{role}:secret@")
+
+
+@pytest.mark.parametrize("kind", PLACES)
+async def test_the_rights_in_the_readme_suffice(own_server: Callable[..., EmbeddedServer], kind: str) -> None:
+    """With them, and no others, events are published, handled, given up and, after a lost connection, handled again."""
+
+    def transport(url: str) -> RedisPubSub | RedisStream:
+        if kind == "Pub/Sub":
+            return RedisPubSub(url, "k")
+        return RedisStream(url, "k", group="g" if kind == "group" else None)
+
+    async with own_server(port=0) as server, Redis.from_url(server.url) as client:
+        publisher_url = await url_of(client, server, "publisher", kind)
+        subscriber_url = await url_of(client, server, "subscriber", kind)
+        async with (
+            Listener(transport(subscriber_url), retry=Retry(attempts=1)) as listener,
+            Publisher(transport(publisher_url), timeout=scaled(5)) as publisher,
+        ):
+
+            async def hears(name: str) -> None:
+                await publisher.publish(TokenRevoked(token_id=name))
+                await listener.hears(name)
+
+            await hears("before")
+            if kind != "Pub/Sub":
+                await call(client, "XADD", "k", "*", "event", b"no event")
+                await wait_until(lambda: client.xlen("k:dead"), what="the dead letter")
+            await client.client_kill_filter(_type="pubsub" if kind == "Pub/Sub" else "normal", skipme=True)
+            await wait_until(lambda: client.client_list(_type="pubsub") if kind == "Pub/Sub" else True)
+            await wait_until(lambda: listener.subscriber.stats.gaps > 0 or kind != "Pub/Sub", what="the gap")
+            await hears("after")
