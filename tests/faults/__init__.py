@@ -1,0 +1,1 @@
+"""What happens in production, happening to real servers: nothing may be lost in silence."""

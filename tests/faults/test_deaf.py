@@ -1,0 +1,111 @@
+"""A Pub/Sub subscriber that has gone deaf says so soon: again and again, because this must never not work.
+
+``JWT_EVENTS_TEST_REPEAT`` says how often each case is repeated; 10 times, unless it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from jwt_events import RedisPubSub
+from jwt_events.embedded import EmbeddedServer
+from tests.faults.scenes import Source
+from tests.support.faults import frozen
+from tests.support.listening import Listener
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+REPEAT = int(os.environ.get("JWT_EVENTS_TEST_REPEAT", "10"))
+
+# So many at the same time: more would test how fast this machine is.
+AT_ONCE = 10
+
+# From the fault to the report of it, in seconds.
+NOTICED_WITHIN = 3.0
+
+
+def lose_answers(proxy: Proxy) -> None:
+    """Half open: the server hears the client, the client hears nothing."""
+    proxy.to_client.lose()
+
+
+def lose_questions(proxy: Proxy) -> None:
+    """Half open the other way: the server hears nothing and has nothing to say."""
+    proxy.to_server.lose()
+
+
+def lose_all(proxy: Proxy) -> None:
+    """Cut the cable."""
+    proxy.to_client.lose()
+    proxy.to_server.lose()
+
+
+def hold_up(proxy: Proxy) -> None:
+    """Stop everything, losing nothing."""
+    proxy.to_client.hold()
+    proxy.to_server.hold()
+
+
+def delay(proxy: Proxy) -> None:
+    """Let everything come, a minute late."""
+    proxy.to_client.latency = 60.0
+
+
+FAULTS = (lose_answers, lose_questions, lose_all, hold_up, delay)
+
+
+@asynccontextmanager
+async def everybody(source: Source, *transports: RedisPubSub) -> AsyncIterator[list[Listener]]:
+    """Let a listener on each transport hear its first event, and hear again in the end."""
+    async with AsyncExitStack() as stack:
+        listeners = [await stack.enter_async_context(Listener(transport)) for transport in transports]
+        subject = await source.publish()
+        for listener in listeners:
+            await listener.hears(subject)
+        yield listeners
+        for listener in listeners:
+            await source.is_heard_by(listener)
+            assert listener.causes == ["disconnected", "reconnected"]
+
+
+async def report_being_deaf(listener: Listener) -> None:
+    """Wait for the report; it must come in time."""
+    await wait_until(lambda: listener.gaps, within=NOTICED_WITHIN, what="a gap")
+    assert listener.causes == ["disconnected"]
+
+
+class TestDeaf:
+    """Nothing is heard any more, and the connection looks well."""
+
+    async def test_half_open_connection(self, url: str, key: str) -> None:
+        """Whatever is lost, held up or late, there is a gap within three seconds, and one when events flow again."""
+
+        async def once(number: int, fault: Callable[[Proxy], None]) -> None:
+            channel = f"{key}:{number}:{fault.__name__}"
+            async with (
+                Proxy(url) as proxy,
+                Source(RedisPubSub(url, channel)) as source,
+                everybody(source, RedisPubSub(proxy.url, channel)) as (listener,),
+            ):
+                fault(proxy)
+                await source.publish()
+                await report_being_deaf(listener)
+                proxy.reset()
+                proxy.heal()
+
+        for start in range(0, REPEAT, AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for number in range(start, min(start + AT_ONCE, REPEAT)):
+                    for fault in FAULTS:
+                        group.create_task(once(number, fault), name=fault.__name__)
+
+    async def test_frozen_server(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A server that is frozen is noticed within three seconds by all its subscribers, and its return as well."""
+        async with own_server(port=0) as server, Source(RedisPubSub(server.url)) as source:
+            for _ in range(0, REPEAT, AT_ONCE):
+                async with everybody(source, *[RedisPubSub(server.url)] * AT_ONCE) as listeners:
+                    with frozen(server):
+                        await asyncio.gather(*map(report_being_deaf, listeners))
