@@ -1,0 +1,468 @@
+"""The soak: what its verdict makes of made-up histories, and short runs of the real thing.
+
+A verdict that is never against anything proves nothing, so each promise is broken here once, in a history of a few
+lines. Long runs are made by ``make soak``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.soak.bookmark import Bookmark, Bookmarked
+from bench.soak.history import Diary, Reader, Record, read, write
+from bench.soak.plan import Fault, make_plan
+from bench.soak.processes import free_port
+from bench.soak.verdict import Verdict, judge
+from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
+from jwt_events.embedded import EmbeddedServer
+from jwt_events.errors import PublishError
+from jwt_events.seen import WINDOW
+from jwt_events.transport.base import Delivery
+from jwt_events.transport.memory import MemoryTransport
+from tests.support.waiting import block_until, scaled, wait_until
+
+ROOT = Path(__file__).parent.parent
+COMMAND = (sys.executable, "-m", "bench.soak")
+
+
+class Story:
+    """A made-up history. The event with the number ``n`` was added to the stream at ``n`` ms, at position ``n-0``."""
+
+    def __init__(self, transport: str = "stream", fsync: str = "always", subscribers: tuple[str, ...] = ("a",)) -> None:
+        self._clock = count()
+        self.records: list[Record] = []
+        settings: dict[str, Any] = {"seed": 1, "events": 0, "faults": 0, "subscribers": list(subscribers)}
+        self.note("nemesis", "run", 0, transport=transport, fsync=fsync, **settings)
+
+    def note(self, who: str, what: str, run: int = 0, **facts: Any) -> None:
+        """Add a record, a second later than the one before."""
+        self.records.append({"t": float(next(self._clock)), "who": who, "run": run, "what": what, **facts})
+
+    def publish(self, *numbers: int, key: str = "k", outcome: str | None = "ok") -> None:
+        """Publish events of a key, numbered so."""
+        for number in numbers:
+            self.note("p", "invoke", id=f"{key}{number}", key=key, n=number)
+            if outcome is not None:
+                self.note("p", outcome, id=f"{key}{number}", position=f"{number}-0")
+
+    def handle(self, *numbers: int, who: str = "a", run: int = 0, key: str = "k") -> None:
+        """Handle events."""
+        for number in numbers:
+            self.note(who, "handled", run, id=f"{key}{number}")
+
+    def gap(self, since: str | None, at: int, who: str = "a", run: int = 0) -> None:
+        """Tell a subscriber of a gap."""
+        self.note(who, "gap", run, since=since, cause="restarted", lost=None, at=at)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it proves."""
+        return judge(self.records)
+
+
+class TestVerdict:
+    """Each promise, kept and broken."""
+
+    def test_all_is_well(self) -> None:
+        """Events that were acknowledged and handled, in order, are no problem."""
+        story = Story()
+        story.publish(1, 2, 3)
+        story.handle(1, 2, 3)
+        assert story.verdict.problems == []
+        assert (story.verdict.acknowledged, story.verdict.handled, story.verdict.lost) == (3, {"a": 3}, {"a": 0})
+
+    def test_lost(self) -> None:
+        """An event that was acknowledged and never handled is lost."""
+        story = Story()
+        story.publish(1, 2)
+        story.handle(1)
+        assert story.verdict.lost == {"a": 1}
+        assert len(story.verdict.problems) == 2
+
+    def test_every_subscriber_must_see_everything(self) -> None:
+        """What one subscriber handled is lost all the same for another that did not."""
+        story = Story(subscribers=("a", "b"))
+        story.publish(1)
+        story.handle(1, who="a")
+        assert story.verdict.lost == {"a": 0, "b": 1}
+        assert story.verdict.problems
+
+    def test_one_of_the_group_is_enough(self) -> None:
+        """Where subscribers share, any of them may handle an event."""
+        story = Story("group", subscribers=("a", "b"))
+        story.publish(1)
+        story.handle(1, who="b")
+        assert story.verdict.lost == {"the group": 0}
+        assert story.verdict.problems == []
+
+    def test_all_lives_count(self) -> None:
+        """What a subscriber handled before it was killed need not be handled again."""
+        story = Story()
+        story.publish(1, 2)
+        story.handle(1, run=0)
+        story.handle(2, run=1)
+        assert story.verdict.problems == []
+
+    def test_no_loss_is_allowed_where_everything_is_kept(self) -> None:
+        """A gap does not excuse a loss on a server that synchronises every write."""
+        story = Story()
+        story.publish(1)
+        story.gap("0-0", at=2)
+        assert story.verdict.uncovered == 0
+        assert story.verdict.problems
+
+    @pytest.mark.parametrize(
+        ("since", "at", "covered"),
+        [("4-0", 9, True), (None, 9, True), ("5-0", 9, False), ("6-0", 9, False), ("4-0", 4, False), ("4-0", 5, True)],
+    )
+    def test_gaps_cover_losses(self, *, since: str | None, at: int, covered: bool) -> None:
+        """A gap covers what was added after its position, and before it was told."""
+        story = Story(fsync="everysec")
+        story.publish(5)
+        story.gap(since, at)
+        assert story.verdict.lost == {"a": 1}
+        assert (story.verdict.uncovered == 0) is covered
+        assert (story.verdict.problems == []) is covered
+
+    def test_a_gap_of_somebody_else(self) -> None:
+        """Who sees everything must be told of losses itself; in a group it is enough to tell one."""
+        for transport, uncovered in (("stream", 1), ("group", 0)):
+            story = Story(transport, "no", ("a", "b"))
+            story.publish(1)
+            story.gap(None, at=9, who="a")
+            assert story.verdict.uncovered == uncovered
+
+    def test_unknown_outcomes(self) -> None:
+        """A publish without an answer may have happened or not."""
+        story = Story()
+        story.publish(1, 2, outcome="unknown")
+        story.publish(3, 4, outcome=None)  # its process was killed
+        story.handle(1, 3)
+        assert story.verdict.unknown == 4
+        assert story.verdict.problems == []
+
+    def test_phantoms(self) -> None:
+        """An event that was never published, or surely not, must not be handled."""
+        story = Story()
+        story.publish(1, outcome="fail")
+        story.handle(1, 2)
+        assert story.verdict.phantoms == 2
+        assert story.verdict.problems
+
+    def test_duplicates(self) -> None:
+        """One life handles an event once; another life may handle it again."""
+        story = Story()
+        story.publish(1)
+        story.handle(1, run=0)
+        story.handle(1, run=1)
+        assert (story.verdict.duplicates, story.verdict.again) == (0, 1)
+        assert story.verdict.problems == []
+        story.handle(1, run=1)
+        assert story.verdict.duplicates == 1
+        assert story.verdict.problems
+
+    def test_duplicates_beyond_the_window(self) -> None:
+        """An event that comes again after more others than a subscriber remembers may be handled again."""
+        for others, duplicates in ((WINDOW - 1, 1), (WINDOW, 0)):
+            story = Story()
+            numbers = range(1, others + 2)
+            story.publish(*numbers)
+            story.handle(*numbers)
+            story.handle(1)
+            assert story.verdict.duplicates == duplicates
+
+    def test_order(self) -> None:
+        """The events of a key come in their order, those of different keys as they like."""
+        story = Story()
+        story.publish(1, 2)
+        story.publish(3, 4, key="j")
+        story.handle(1)
+        story.handle(3, 4, key="j")
+        story.handle(2)
+        assert story.verdict.problems == []
+        story.publish(5, 6)
+        story.handle(6, 5)
+        assert story.verdict.out_of_order == 1
+        assert story.verdict.problems
+
+    def test_no_order_is_promised_to_a_group(self) -> None:
+        """What is delivered again in a group comes late, which is counted and no problem."""
+        story = Story("group")
+        story.publish(1, 2)
+        story.handle(2, 1)
+        assert story.verdict.out_of_order == 1
+        assert story.verdict.problems == []
+
+    def test_order_after_an_unknown_outcome(self) -> None:
+        """Nobody knows the place of an event whose publish was not answered."""
+        story = Story()
+        story.publish(1, outcome="unknown")
+        story.publish(2)
+        story.handle(2, 1)
+        assert story.verdict.problems == []
+
+    def test_order_after_a_gap(self) -> None:
+        """A reader that was told that it begins again may see what is older; what is newer keeps its order."""
+        story = Story(fsync="no")
+        story.publish(1, 2, 3, 4)
+        story.handle(2)
+        story.gap("2-0", at=2)
+        story.handle(1, 3, 4)
+        assert story.verdict.problems == []
+        story.publish(5, 6)
+        story.handle(6, 5)
+        assert story.verdict.out_of_order == 1
+
+    @pytest.mark.parametrize("what", ["overlap", "broken"])
+    def test_what_must_not_happen(self, what: str) -> None:
+        """Overlapping handlers of a key, and whatever the run itself found broken, are problems."""
+        story = Story()
+        story.publish(1)
+        story.handle(1)
+        story.note("a", what, id="k1", problem="it ended by itself")
+        assert len(story.verdict.problems) == 1
+
+    def test_giving_up(self) -> None:
+        """Nothing is given up where no handler fails and the server loses nothing."""
+        story = Story("group")
+        story.publish(1)
+        story.note("nemesis", "buried", id="k1")
+        assert story.verdict.buried == 1
+        assert story.verdict.problems
+
+    def test_a_run_that_was_too_short(self) -> None:
+        """A run without the events and faults that were asked for proves nothing."""
+        story = Story()
+        story.records[0] |= {"events": 2, "faults": 2}
+        story.publish(1)
+        story.handle(1)
+        for phase in ("begin", "end"):
+            story.note("nemesis", "fault", number=0, kind="kill server", target="server", phase=phase)
+        assert story.verdict.faults == {"kill server": 1}
+        assert len(story.verdict.problems) == 2
+
+
+class TestPlan:
+    """The faults of a run."""
+
+    @staticmethod
+    def plan(seed: int, faults: int) -> list[Fault]:
+        """Make a plan for one publisher and two subscribers."""
+        return make_plan(seed, faults, publishers=["p"], subscribers=["a", "b"], also=["destroy group"])
+
+    @given(seed=st.integers(), faults=st.integers(0, 60))
+    def test_reproducible(self, seed: int, faults: int) -> None:
+        """The same seed makes the same faults, as many as asked for, each within its limits."""
+        plan = self.plan(seed, faults)
+        assert plan == self.plan(seed, faults)
+        assert [fault.number for fault in plan] == list(range(faults))
+        assert all(0.1 <= fault.seconds <= 3.0 and 0.0 <= fault.at <= 1.0 for fault in plan)
+
+    def test_seeds_differ(self) -> None:
+        """Another seed makes other faults."""
+        assert self.plan(1, 20) != self.plan(2, 20)
+
+    @given(seed=st.integers())
+    def test_every_kind_in_a_short_run(self, seed: int) -> None:
+        """Twenty-two faults are enough to see every kind, on targets that it can happen to."""
+        plan = self.plan(seed, 22)
+        assert len(Counter(fault.kind for fault in plan)) == 11
+        targets = {"publisher": {"p"}, "subscriber": {"a", "b"}, "everybody": {"everybody"}}
+        assert all(fault.target in targets.get(fault.kind.split()[-1], {"server"}) for fault in plan)
+
+
+class TestHistory:
+    """What is on disk."""
+
+    def test_a_torn_line(self, tmp_path: Path) -> None:
+        """The last line of a process that was killed while writing it is left out; that of a living one comes later."""
+        diary = Diary(tmp_path, "a", 0)
+        diary.note("handled", id="1")
+        diary.close()
+        file = tmp_path / "a.0.jsonl"
+        whole = file.read_bytes()
+        file.write_bytes(whole + whole[:20])
+        reader = Reader(tmp_path)
+        assert [record["id"] for record in reader.news()] == ["1"]
+        assert reader.news() == []
+        file.write_bytes(whole + whole)
+        assert [record["id"] for record in reader.news()] == ["1"]
+
+    def test_in_the_order_of_time(self, tmp_path: Path) -> None:
+        """A history is written in the order of time, whoever noted what."""
+        records: list[Record] = [{"t": 2.0, "who": "b"}, {"t": 1.0, "who": "a"}]
+        write(tmp_path / "history", records)
+        assert read(tmp_path / "history") == records[::-1]
+
+
+class TestBookmark:
+    """Where a reader continues."""
+
+    async def test_only_behind_what_was_settled(self, tmp_path: Path) -> None:
+        """It stays before the oldest delivery that was not settled, and outlives the process."""
+        bookmark = Bookmark(tmp_path / "position")
+        transport = Bookmarked(MemoryTransport(), bookmark)
+        async with transport.receiver() as receiver, transport.sender() as sender:
+            await sender.send([b"x"] * 4, within=1.0)
+            deliveries: list[Delivery] = []
+            while len(deliveries) < 4:
+                deliveries += (await receiver.receive()).deliveries
+            assert bookmark.read() is None
+            receiver.settle(deliveries[1])
+            assert bookmark.read() is None
+            receiver.settle(deliveries[0])
+            assert bookmark.read() == deliveries[1].position
+            receiver.settle(deliveries[3])
+            receiver.settle(deliveries[2])
+        bookmark.close()
+        reopened = Bookmark(tmp_path / "position")
+        assert reopened.read() == deliveries[3].position
+        reopened.close()
+
+
+def soak(*arguments: str, within: float) -> tuple[int, dict[str, Any]]:
+    """Run a soak to its end; return the exit code and the verdict."""
+    result = subprocess.run(
+        [*COMMAND, "--json", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=scaled(within),
+        check=False,
+    )
+    assert result.stdout, result.stderr
+    return result.returncode, json.loads(result.stdout)
+
+
+class TestRuns:
+    """The real thing, short."""
+
+    @pytest.mark.parametrize("transport", ["stream", "group"])
+    def test_nothing_is_lost(self, transport: str, tmp_path: Path) -> None:
+        """Twenty thousand events under twenty-one faults, on a server that keeps what it confirmed: all are handled."""
+        history = tmp_path / "history"
+        arguments = ("--events", "20000", "--faults", "21", "--seed", "7", "--transport", transport)
+        code, verdict = soak(*arguments, "--history", str(history), within=150)
+        assert (code, verdict["problems"]) == (0, [])
+        assert verdict["acknowledged"] >= 20_000
+        assert sum(verdict["faults"].values()) >= 21
+        assert set(verdict["lost"].values()) == {0}
+        assert verdict == json.loads(json.dumps(judge(read(history)).to_json()))
+
+    @pytest.mark.parametrize(("transport", "fsync"), [("stream", "no"), ("group", "everysec")])
+    def test_every_loss_is_told(self, transport: str, fsync: str, tmp_path: Path) -> None:
+        """On a server that forgets when it is killed, every event that was lost is covered by a gap."""
+        arguments = ("--events", "5000", "--faults", "12", "--seed", "21", "--transport", transport, "--fsync", fsync)
+        code, verdict = soak(*arguments, "--history", str(tmp_path / "history"), within=150)
+        assert (code, verdict["problems"]) == (0, [])
+        assert sum(verdict["gaps"].values()) > 0
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Find the processes that this one started, and those that they started."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, thread.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a soak that is in the middle of its faults."""
+    arguments = ("--events", "1000000", "--faults", "1000", "--keep", str(directory), "--json")
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            log = directory / "nemesis.0.jsonl"
+            block_until(lambda: log.exists() and b'"fault"' in log.read_bytes(), within=30, what="the first fault")
+            yield process
+        finally:
+            process.kill()
+
+
+class TestEnding:
+    """Nothing outlives a run, however it ends."""
+
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+    def test_nothing_is_left(self, how: signal.Signals, tmp_path: Path) -> None:
+        """Interrupted, asked to end or killed: all processes end with it, also those that are frozen just then."""
+        with running(tmp_path / "run") as process:
+            family = set(descendants(process.pid))
+            assert len(family) >= 6, "a server, its supervisor, and five workers, one of which may be dead just then"
+            process.send_signal(how)
+            code = process.wait(timeout=scaled(30))
+            assert code == (-how if how is signal.SIGKILL else 130)
+            block_until(lambda: not any(map(is_alive, family)), within=15, what="the end of all its processes")
+
+
+class TestReconnect:
+    """Watermill's reconnect scenario: https://github.com/ThreeDotsLabs/watermill, pubsub/tests/test_pubsub.go."""
+
+    MESSAGES, PUBLISHERS, RESTARTS = 10_000, 100, 2
+
+    async def test_nothing_is_lost_across_restarts(self, tmp_path: Path) -> None:
+        """A hundred tasks publish ten thousand events while the server is killed twice: each is handled once."""
+        config = {"appendonly": "yes", "appendfsync": "always"}
+        server = EmbeddedServer(port=free_port(), data_dir=tmp_path, config=config)
+        handled: Counter[str] = Counter()
+        published: set[str] = set()
+        numbers = iter(range(self.MESSAGES))
+
+        async def publish_until_accepted(publisher: Publisher) -> None:
+            for number in numbers:
+                event = TokenRevoked(token_id=f"token-{number}")
+                while event.id not in published:
+                    with suppress(PublishError):  # publishing the same event again is safe
+                        published.add((await publisher.publish(event)).event_id)
+
+        async with server:
+            transport = RedisStream(server.url, key="reconnect")
+            subscriber = Subscriber(transport)
+
+            @subscriber.on()
+            async def count(event: Event) -> None:
+                handled[event.id] += 1
+
+            async with subscriber, Publisher(transport) as publisher, asyncio.TaskGroup() as tasks:
+                for _ in range(self.PUBLISHERS):
+                    tasks.create_task(publish_until_accepted(publisher))
+                for part in range(1, self.RESTARTS + 1):
+                    due = part * self.MESSAGES // (self.RESTARTS + 1)
+                    await wait_until(partial(_has, published, due), within=60, what=f"{due} events")
+                    os.kill(server.pid, signal.SIGKILL)
+                    await server.aclose()
+                    await server.__aenter__()
+                await wait_until(partial(_has, published, self.MESSAGES), within=60, what="the last event")
+                await wait_until(lambda: handled.keys() >= published, within=30, what="the last handler")
+            assert (subscriber.stats.gaps, subscriber.stats.failed) == (0, 0)
+        assert handled == Counter(published)
+
+
+def _has(collection: Collection[str], number: int) -> bool:
+    return len(collection) >= number
