@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from bench.soak.bookmark import Bookmark, Bookmarked
 from bench.soak.history import Diary, Reader, Record, read, write
@@ -33,7 +34,8 @@ from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import PublishError
 from jwt_events.seen import WINDOW
-from jwt_events.transport.base import Delivery
+from jwt_events.transport.base import Delivery, Gap
+from jwt_events.transport.history import order
 from jwt_events.transport.memory import MemoryTransport
 from tests.support.waiting import block_until, scaled, wait_until
 
@@ -421,6 +423,71 @@ class TestEnding:
             block_until(lambda: not any(map(is_alive, family)), within=15, what="the end of all its processes")
 
 
+class TestFound:
+    """What long runs found, each in its shortest form."""
+
+    async def test_resuming_on_a_server_that_forgot(self, tmp_path: Path) -> None:
+        """Whoever resumes at a position is told that the server was restarted since, also if it has gone on by then."""
+        server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
+        async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
+            receipt = await publisher.publish(TokenRevoked(token_id="1"))
+            await _restart(server)
+            await publisher.publish(TokenRevoked(token_id="2"))
+            gaps, handled = await _listen(RedisStream(server.url, key="k", start=str(receipt.position)), "2")
+        assert [(gap.since, gap.cause) for gap in gaps] == [(receipt.position, "restarted")]
+        assert handled == ["2"]
+
+    async def test_resuming_on_a_young_server(self, tmp_path: Path) -> None:
+        """Whoever resumes on a server that has just begun, and has what was read, is told of nothing."""
+        server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
+        async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
+            receipt = await publisher.publish(TokenRevoked(token_id="1"))
+            await publisher.publish(TokenRevoked(token_id="2"))
+            found = await _listen(RedisStream(server.url, key="k", start=str(receipt.position)), "2")
+        assert found == ([], ["2"])
+
+    async def test_a_group_that_was_destroyed(self, tmp_path: Path) -> None:
+        """What a dead consumer held comes again with the group, and the gap tells of it."""
+        server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
+        async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
+            sharing = partial(RedisStream, server.url, key="k", group="g", start="all", block=0.1)
+            async with sharing(consumer="dead").receiver() as receiver:
+                first = await publisher.publish(TokenRevoked(token_id="1"))
+                while not (await receiver.receive()).deliveries:
+                    pass
+            gaps: list[Gap] = []
+            handled: list[str | None] = []
+            subscriber = Subscriber(sharing(consumer="alive"))
+            subscriber.on(TokenRevoked)(lambda event: handled.append(event.token_id))
+            subscriber.on_gap(gaps.append)
+            async with subscriber:
+                await publisher.publish(TokenRevoked(token_id="2"))
+                await wait_until(lambda: handled == ["2"])
+                async with Redis.from_url(server.url) as client:
+                    await client.xgroup_destroy("k", "g")
+                await wait_until(lambda: set(handled) == {"1", "2"})
+        assert [gap.cause for gap in gaps] == ["deleted"]
+        assert order(str(gaps[0].since)) < order(str(first.position))
+
+
+async def _restart(server: EmbeddedServer) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+    await server.aclose()
+    await server.__aenter__()
+
+
+async def _listen(transport: RedisStream, until: str) -> tuple[list[Gap], list[str | None]]:
+    """Listen until a token is revoked; return what was told, and handled."""
+    gaps: list[Gap] = []
+    handled: list[str | None] = []
+    subscriber = Subscriber(transport)
+    subscriber.on(TokenRevoked)(lambda event: handled.append(event.token_id))
+    subscriber.on_gap(gaps.append)
+    async with subscriber:
+        await wait_until(lambda: until in handled)
+    return gaps, handled
+
+
 class TestReconnect:
     """Watermill's reconnect scenario: https://github.com/ThreeDotsLabs/watermill, pubsub/tests/test_pubsub.go."""
 
@@ -455,9 +522,7 @@ class TestReconnect:
                 for part in range(1, self.RESTARTS + 1):
                     due = part * self.MESSAGES // (self.RESTARTS + 1)
                     await wait_until(partial(_has, published, due), within=60, what=f"{due} events")
-                    os.kill(server.pid, signal.SIGKILL)
-                    await server.aclose()
-                    await server.__aenter__()
+                    await _restart(server)
                 await wait_until(partial(_has, published, self.MESSAGES), within=60, what="the last event")
                 await wait_until(lambda: handled.keys() >= published, within=30, what="the last handler")
             assert (subscriber.stats.gaps, subscriber.stats.failed) == (0, 0)
