@@ -115,8 +115,8 @@ class Connection:
     @property
     def hung_up(self) -> bool:
         """Whether it is closed, by either side, as far as this process has been told."""
-        reader = self.raw._reader  # noqa: SLF001 - redis-py has no other way to ask without reading
-        return reader is None or reader.at_eof()
+        reader, writer = self.raw._reader, self.raw._writer  # noqa: SLF001 - redis-py has no way to ask without reading
+        return reader is None or writer is None or reader.at_eof() or writer.transport.is_closing()
 
     async def call(self, *command: Argument, within: float) -> Any:
         """Send one command and return its answer.
@@ -197,8 +197,10 @@ class Connection:
             raise
 
     async def _write(self, data: list[bytes]) -> None:
-        if not self.raw.is_connected:  # redis-py would connect again, in silence
-            raise exceptions.ConnectionError("the connection is closed")
+        # On a closed one redis-py would connect again, in silence, and asyncio may fail in ways of its own.
+        if self.hung_up:
+            closed = exceptions.ConnectionError("the connection is closed")
+            raise self._connector.failure(closed, "writing", maybe_done=False)
         await self.raw.send_packed_command(data, check_health=False)
 
     async def _answer(self, command: Sequence[Argument]) -> Any:
