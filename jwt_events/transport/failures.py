@@ -49,6 +49,11 @@ _PASSING = frozenset(
 )
 
 
+# What a server says to a command, or to a form of one, that it does not know yet. The newest of those used here is
+# XAUTOCLAIM, with XTRIM ... MINID: both came with Redis 6.2.
+_TOO_OLD = ("unknown command", "unknown subcommand", "Unknown subcommand", "syntax error")
+
+
 def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:
     """Turn an error of redis-py or of the socket into one of ours.
 
@@ -65,6 +70,8 @@ def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_don
         text = text.replace(secret, "***")
     code = _code(error)
     if code is not None:
+        if text.startswith(_TOO_OLD):
+            text = f"{text}; Redis 6.2 or newer is needed, or Valkey"
         text = text if text.startswith(code) else f"{code} {text}"
         return ServerRefused(f"{place} refused: {text}", code=code, retryable=code in _PASSING)
     if isinstance(_root(error), ssl.SSLCertVerificationError):

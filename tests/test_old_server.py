@@ -1,0 +1,22 @@
+"""A server that is too old is named, with the version that is needed."""
+
+from __future__ import annotations
+
+import pytest
+from redis import exceptions
+
+from jwt_events.errors import ServerRefused
+from jwt_events.transport.failures import translate
+
+
+@pytest.mark.parametrize("answer", ["unknown command 'XAUTOCLAIM', with args beginning with: 'k'", "syntax error"])
+def test_the_version_that_is_needed_is_named(answer: str) -> None:
+    """What an old server says to a newer command becomes advice, with the command and the server, and no argument."""
+    error = translate(
+        exceptions.ResponseError(answer), "XAUTOCLAIM at 127.0.0.1:1 for 'k'", secrets=[], maybe_done=True
+    )
+    assert isinstance(error, ServerRefused)
+    assert not error.retryable
+    assert str(error).startswith("XAUTOCLAIM at 127.0.0.1:1 for 'k' refused: ERR ")
+    assert str(error).endswith("Redis 6.2 or newer is needed, or Valkey")
+    assert "args" not in str(error)
