@@ -77,7 +77,9 @@ async def test_a_command_that_the_server_does_not_know() -> None:
         return b"-ERR unknown command 'PUBLISH', with args beginning with: '" + words[2][:40] + b"'\r\n"
 
     async with FakeServer(quote) as server, Publisher(RedisPubSub(server.url)) as publisher:
-        with pytest.raises(PublishFailed, match=r"ERR unknown command 'PUBLISH'; Redis 6.2 or newer is needed, or Valkey$"):
+        with pytest.raises(
+            PublishFailed, match=r"ERR unknown command 'PUBLISH'; Redis 6.2 or newer is needed, or Valkey$"
+        ):
             await publisher.publish(EVENT)
         assert len(server.received(b"PUBLISH")) == 1
 
