@@ -68,7 +68,7 @@ class TestDropped:
             assert len(handled) < published
 
     async def test_somebody_publishes_33_megabytes(self, own_server: MakeServer) -> None:
-        """One message beyond the server's limit makes it drop every subscriber: each learns of it, and goes on."""
+        """A message beyond the server's limit drops a subscriber, which learns of it, or reaches it; it goes on."""
         async with own_server() as server, Redis.from_url(server.url) as client:
             transport = RedisPubSub(server.url)
             async with Listener(transport) as one, Listener(transport) as other, Source(transport) as source:
@@ -77,7 +77,13 @@ class TestDropped:
                 await other.hears(subject)
                 await client.publish("jwt:events", bytes(33 * 1024 * 1024))
                 for listener in (one, other):
-                    await wait_until(lambda listener=listener: "reconnected" in listener.causes, what="a gap")
+                    # A server that sends a large message without copying it may not count it, and drops nobody.
+                    await wait_until(
+                        lambda listener=listener: (
+                            "reconnected" in listener.causes or listener.subscriber.stats.decode_errors == 1
+                        ),
+                        what="a gap, or the message itself",
+                    )
                     await source.is_heard_by(listener)
 
     @pytest.mark.parametrize("kind", TRANSPORTS)
