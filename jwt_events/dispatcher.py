@@ -17,7 +17,7 @@ from loguru import logger
 from jwt_events.events import Event
 from jwt_events.handlers import Handler
 from jwt_events.retry import Retry
-from jwt_events.transport.base import Gap, Verdict
+from jwt_events.transport.base import Failure, Gap
 
 # How long handlers that were cancelled may take to clean up.
 _CLEANUP_WITHIN = 1.0
@@ -30,7 +30,7 @@ _HOPELESS = 10
 # How many handlers may wait for one with the same key to end, before reading pauses.
 _MOST_WAITING = 1_024
 
-_Task = asyncio.Task[Verdict | None]
+_Task = asyncio.Task[Failure | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Outcome:
     """What became of an event.
 
     Attributes:
-        verdict: why it was given up; ``None`` if no handler failed for good.
+        failure: why it was given up; ``None`` if no handler failed for good.
         finished: whether all handlers came to an end by themselves; otherwise some were cancelled.
     """
 
-    verdict: Verdict | None = None
+    failure: Failure | None = None
     finished: bool = True
 
 
@@ -157,13 +157,13 @@ class Dispatcher:
             return None
         return key
 
-    def _start(self, handler: Handler, subject: Event | Gap, work: Coroutine[Any, Any, Verdict | None]) -> _Task:
+    def _start(self, handler: Handler, subject: Event | Gap, work: Coroutine[Any, Any, Failure | None]) -> _Task:
         task = asyncio.create_task(work, name=f"jwt_events handler {handler.name}")
         self._running[task] = handler, subject
         task.add_done_callback(self._running.pop)
         return task
 
-    async def _run_after(self, previous: _Task, handler: Handler, event: Event, attempt: int) -> Verdict | None:
+    async def _run_after(self, previous: _Task, handler: Handler, event: Event, attempt: int) -> Failure | None:
         """Run a handler when its predecessor has ended. It takes up room to run only then."""
         try:
             await asyncio.wait([previous])
@@ -175,11 +175,11 @@ class Dispatcher:
         finally:
             self._slots.release()
 
-    async def _run(self, handler: Handler, subject: Event | Gap, attempt: int) -> Verdict | None:
+    async def _run(self, handler: Handler, subject: Event | Gap, attempt: int) -> Failure | None:
         """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
         if attempt > max(_HOPELESS, self._retry.attempts):
             logger.error("given up, it was delivered too often", handler=handler.name, **_fields(subject))
-            return Verdict("delivered too often", handler.name, attempt - 1)
+            return Failure("delivered too often", handler.name, attempt - 1)
         while True:
             try:
                 async with asyncio.timeout(self._handler_timeout):
@@ -192,7 +192,7 @@ class Dispatcher:
                 fields = {"handler": handler.name, "attempt": attempt, "error": _describe(error), **_fields(subject)}
                 if delay is None:
                     logger.error("handler failed", **fields)
-                    return Verdict(_describe(error), handler.name, attempt)
+                    return Failure(_describe(error), handler.name, attempt)
                 logger.warning("handler failed and will be called again", **fields)
                 await asyncio.sleep(delay)
                 attempt += 1
@@ -220,9 +220,9 @@ class _Work:
         """Take note of one."""
         self._left -= 1  # stays below zero after giving up
         if task.cancelled() or task.exception() is not None:
-            self._outcome = Outcome(self._outcome.verdict, finished=False)
-        elif (verdict := task.result()) is not None:
-            self._outcome = Outcome(verdict, finished=self._outcome.finished)
+            self._outcome = Outcome(self._outcome.failure, finished=False)
+        elif (failure := task.result()) is not None:
+            self._outcome = Outcome(failure, finished=self._outcome.finished)
         if self._left == 0:
             self._done(self._outcome)
 

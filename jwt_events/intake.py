@@ -13,7 +13,7 @@ from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event
 from jwt_events.seen import SeenIds
-from jwt_events.transport.base import Delivery, Gap, Page, Receiver, Verdict
+from jwt_events.transport.base import Delivery, Failure, Gap, Page, Receiver
 
 
 class _Stopped(Exception):
@@ -123,7 +123,7 @@ class Intake:
                 position=delivery.position,
                 size=len(delivery.payload),
             )
-            self._receiver.settle(delivery, Verdict(f"DecodeError: {error.reason}"))
+            self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
             return
         if not self._seen.is_new(event.id):
             self._tally.duplicates += 1

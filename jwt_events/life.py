@@ -93,7 +93,7 @@ class Life:
     def _come_back(self, event: Event, delivery: Delivery, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
         tally = self._audience.tally
-        if outcome.finished and outcome.verdict is None:
+        if outcome.finished and outcome.failure is None:
             tally.handled += 1
             self._receiver.settle(delivery)
             return
@@ -101,7 +101,7 @@ class Life:
         self._audience.seen.forget(event.id)
         if outcome.finished:
             tally.dead_lettered += 1
-            self._receiver.settle(delivery, outcome.verdict)
+            self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:
         self.dispatcher.submit_gap(gap, self._audience.gap_handlers)

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from jwt_events.transport.base import Delivery, Guarantees, Page, Receiver, Sender, Transport, Verdict
+from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Transport
 
 _WIDTH = 48
 
@@ -74,9 +74,9 @@ class Bookmarked:
         return self._transport.sender()
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
+    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
         """Open that of the transport, and watch it."""
-        async with self._transport.receiver(from_oldest=from_oldest) as receiver:
+        async with self._transport.receiver(from_oldest=from_oldest, pulse=pulse) as receiver:
             yield _BookmarkedReceiver(receiver, self._bookmark)
 
 
@@ -95,9 +95,9 @@ class _BookmarkedReceiver:
         self._unsettled.extend(page.deliveries)
         return page
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Settle a delivery, and move the bookmark if it was the oldest that had not been."""
-        self._receiver.settle(delivery, verdict)
+        self._receiver.settle(delivery, failure)
         # By identity: after a rewind the same position may be there twice. What is in the queue cannot be collected.
         self._settled.add(id(delivery))
         last: str | None = None

@@ -67,7 +67,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Failure:
     """Why a delivery was given up.
 
     Attributes:
@@ -88,8 +88,8 @@ class Page:
     Attributes:
         deliveries: in order; may be empty.
         gaps: what may be missing before these deliveries.
-        current_as_of: the event loop's time at which a read was *sent* that reached the end of the stream: at that
-            moment nothing newer existed. ``None`` if more may be waiting, or if the transport cannot know.
+        current_as_of: the time (`time.monotonic`) at which a read was *sent* that reached the end of the stream: at
+            that moment nothing newer existed. ``None`` if more may be waiting, or if the transport cannot know.
     """
 
     deliveries: Sequence[Delivery] = ()
@@ -132,7 +132,7 @@ class Receiver(Protocol):
     async def receive(self) -> Page:
         """Wait for the next page. Reconnects by itself and reports what may have been missed as gaps.
 
-        Returns after about a second even if there is nothing. Cancelling it loses nothing that was not returned,
+        Returns after the ``pulse`` even if there is nothing. Cancelling it loses nothing that was not returned,
         except on a transport that is not durable.
 
         Raises:
@@ -140,14 +140,14 @@ class Receiver(Protocol):
         """
         ...
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Say that a delivery is done with, so that it is not delivered again.
 
         Returns at once; leaving the receiver's context waits until the server knows.
 
         Args:
             delivery: which one.
-            verdict: if it was given up, why. A durable transport then keeps its exact bytes as a dead letter.
+            failure: if it was given up, why. A durable transport then keeps its exact bytes as a dead letter.
         """
         ...
 
@@ -184,10 +184,14 @@ class Transport(Protocol):
         """Open a way to send. Connects when first needed."""
         ...
 
-    def receiver(self, *, from_oldest: bool = False) -> AbstractAsyncContextManager[Receiver]:
+    def receiver(
+        self, *, from_oldest: bool = False, pulse: float | None = None
+    ) -> AbstractAsyncContextManager[Receiver]:
         """Subscribe. Entered means that the server confirmed it, so that nothing sent from then on is missed.
 
         Args:
             from_oldest: begin with the oldest event that is remembered, wherever the transport would begin by itself.
+            pulse: seconds that a read may wait at most before it returns, even if there is nothing; ``None`` for what
+                suits the transport, about a second.
         """
         ...

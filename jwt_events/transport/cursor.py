@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.base import Delivery, Gap, Page, Verdict
+from jwt_events.transport.base import Delivery, Failure, Gap, Page
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.epoch import Epoch, epoch_of
 from jwt_events.transport.history import History, Place
@@ -48,7 +49,7 @@ class CursorReceiver:
         if (connection := self.link.connection) is None:
             await self.link.reconnect()
             return Page(gaps=self._take_gaps())
-        asked_at = asyncio.get_running_loop().time()
+        asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
         try:
             entries = await self._read(connection)
         except TransportError as error:
@@ -62,9 +63,9 @@ class CursorReceiver:
             asked_at if len(entries) < self._batch_size else None,
         )
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep what was given up; see `Receiver.settle`."""
-        self._settler.settle(delivery, verdict)
+        self._settler.settle(delivery, failure)
 
     async def _read(self, connection: Connection) -> list[Any]:
         wait = ("BLOCK", max(1, int(self._block * 1000)))

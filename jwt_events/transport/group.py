@@ -14,7 +14,7 @@ from typing import Any
 from loguru import logger
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.base import Delivery, Gap, Page, Verdict
+from jwt_events.transport.base import Delivery, Failure, Gap, Page
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.consumer import Group
 from jwt_events.transport.cursor import GRACE, history_from, payload
@@ -93,9 +93,9 @@ class GroupReceiver:
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
         return Page(deliveries, self._take_gaps())
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Acknowledge, or bury and acknowledge; see `Receiver.settle`."""
-        self._settler.settle(delivery, verdict)
+        self._settler.settle(delivery, failure)
 
     async def renew(self, pipeline: Pipeline) -> None:
         """Keep the lease on what is in hand for as long as handlers need; runs until cancelled."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jwt_events.transport.base import Delivery, Verdict
+from jwt_events.transport.base import Delivery, Failure
 from jwt_events.transport.connection import Argument
 
 # The oldest are forgotten beyond this many: a handler that fails on everything must not fill the server.
@@ -42,21 +42,21 @@ class DeadLetter:
     buried_at: datetime
 
 
-def burial(dead_key: str, delivery: Delivery, verdict: Verdict, *, consumer: str, now: float) -> tuple[Argument, ...]:
+def burial(dead_key: str, delivery: Delivery, failure: Failure, *, consumer: str, now: float) -> tuple[Argument, ...]:
     """Return the command that keeps a delivery as a dead letter.
 
     Args:
         dead_key: the stream of dead letters.
         delivery: what to keep.
-        verdict: why.
+        failure: why.
         consumer: who gives it up.
         now: the time, in seconds since 1970.
     """
     fields: Mapping[str, Argument] = {
         "event": delivery.payload,
-        "error": verdict.error,
-        "handler": verdict.handler or "",
-        "attempts": verdict.attempts,
+        "error": failure.error,
+        "handler": failure.handler or "",
+        "attempts": failure.attempts,
         "consumer": consumer,
         "position": delivery.position or "",
         "time": int(now * 1000),

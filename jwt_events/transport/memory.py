@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Literal
 
 from jwt_events import options
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.base import Delivery, Guarantees, Page, Receiver, Sender, Sent, Verdict
+from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Sent
 
 _PAGE = 500
 
@@ -42,7 +43,7 @@ class MemoryTransport:
             raise InvalidOption("start", "must be 'new' or 'all'")
         self.retention = None if retention is None else options.duration("retention", retention)
         self._start = start
-        self.dead_letters: list[tuple[Delivery, Verdict]] = []
+        self.dead_letters: list[tuple[Delivery, Failure]] = []
         self._log: list[Delivery] = []
         self._grown = asyncio.Event()  # replaced whenever something is appended
 
@@ -55,9 +56,10 @@ class MemoryTransport:
         yield _MemorySender(self)
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
+    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`."""
-        yield _MemoryReceiver(self, 0 if from_oldest or self._start == "all" else len(self._log))
+        index = 0 if from_oldest or self._start == "all" else len(self._log)
+        yield _MemoryReceiver(self, index, pulse=_BLOCK if pulse is None else min(pulse, _BLOCK))
 
     def append(self, payloads: Sequence[bytes]) -> list[Sent]:
         """Remember payloads and wake whoever waits for them."""
@@ -70,11 +72,11 @@ class MemoryTransport:
         self._grown = asyncio.Event()
         return sent
 
-    async def read(self, index: int) -> Sequence[Delivery]:
-        """Return what follows the first ``index`` payloads, waiting about a second for it."""
+    async def read(self, index: int, *, within: float) -> Sequence[Delivery]:
+        """Return what follows the first ``index`` payloads, waiting so many seconds for it."""
         if index >= len(self._log):
             with suppress(TimeoutError):
-                async with asyncio.timeout(_BLOCK):
+                async with asyncio.timeout(within):
                     await self._grown.wait()
         return self._log[index : index + _PAGE]
 
@@ -88,16 +90,17 @@ class _MemorySender:
 
 
 class _MemoryReceiver:
-    def __init__(self, transport: MemoryTransport, index: int) -> None:
+    def __init__(self, transport: MemoryTransport, index: int, *, pulse: float) -> None:
         self._transport = transport
         self._index = index
+        self._pulse = pulse
 
     async def receive(self) -> Page:
-        asked_at = asyncio.get_running_loop().time()
-        deliveries = await self._transport.read(self._index)
+        asked_at = time.monotonic()
+        deliveries = await self._transport.read(self._index, within=self._pulse)
         self._index += len(deliveries)
         return Page(deliveries, current_as_of=asked_at if len(deliveries) < _PAGE else None)
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
-        if verdict is not None:
-            self._transport.dead_letters.append((delivery, verdict))
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
+        if failure is not None:
+            self._transport.dead_letters.append((delivery, failure))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jwt_events import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
-from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Receiver, Sender, Sent, Verdict
+from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
 from jwt_events.transport.pipeline import Command, Pipeline
@@ -70,8 +70,8 @@ class RedisPubSub:
             yield RedisSender(pipeline, command=command, sent=lambda answer: Sent(receivers=int(answer)))
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
-        """Subscribe; see `Transport.receiver`. There is no history, so ``from_oldest`` makes no difference."""
+    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+        """Subscribe; see `Transport.receiver`. There is no history, so ``from_oldest`` changes nothing."""
         receiver = _PubSubReceiver(self.connector)
         async with receiver.link:
             yield receiver
@@ -104,7 +104,7 @@ class _PubSubReceiver:
             await self.link.lose(ConnectionFailed("the server ended the subscription"))
         return Page()
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Nobody waits for it, and there is no place for dead letters."""
 
     async def _subscribe(self, connection: Connection) -> None:

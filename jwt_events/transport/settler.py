@@ -13,7 +13,7 @@ from loguru import logger
 
 from jwt_events.errors import TransportError
 from jwt_events.retry import backoff
-from jwt_events.transport.base import Delivery, Verdict
+from jwt_events.transport.base import Delivery, Failure
 from jwt_events.transport.letters import burial
 from jwt_events.transport.pipeline import Command, Pipeline
 
@@ -54,7 +54,7 @@ class Settler:
         self._consumer = consumer
         self._acknowledge = acknowledge
         self._once_for = once_for
-        self._letters: list[tuple[Delivery, Verdict]] = []
+        self._letters: list[tuple[Delivery, Failure]] = []
         self._finished: list[Delivery] = []
         self._something_to_do = asyncio.Event()
         self._idle = asyncio.Event()
@@ -82,10 +82,10 @@ class Settler:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None) -> None:
         """Take note; see `Receiver.settle`."""
-        if verdict is not None:
-            self._letters.append((delivery, verdict))
+        if failure is not None:
+            self._letters.append((delivery, failure))
         elif self._acknowledge is not None:
             self._finished.append(delivery)
         else:
@@ -113,22 +113,22 @@ class Settler:
 
     async def _bury(self) -> None:
         while self._letters:
-            delivery, verdict = self._letters[0]
-            if await self._is_first(delivery, verdict):
-                await self._run(burial(self._dead_key, delivery, verdict, consumer=self._consumer, now=time.time()))
+            delivery, failure = self._letters[0]
+            if await self._is_first(delivery, failure):
+                await self._run(burial(self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()))
             self._letters.pop(0)
             self._finished.append(delivery)
             logger.error(
                 "dead letter",
                 position=delivery.position,
-                handler=verdict.handler,
-                error=verdict.error,
-                attempts=verdict.attempts,
+                handler=failure.handler,
+                error=failure.error,
+                attempts=failure.attempts,
             )
 
-    async def _is_first(self, delivery: Delivery, verdict: Verdict) -> bool:
+    async def _is_first(self, delivery: Delivery, failure: Failure) -> bool:
         """Return whether no other reader kept these bytes already, and that none will."""
-        if self._once_for is None or verdict.handler is not None:
+        if self._once_for is None or failure.handler is not None:
             return True
         marker = f"{self._dead_key}:{delivery.position}"
         owner = f"{self._consumer}:{id(self):x}"

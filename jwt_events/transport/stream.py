@@ -118,15 +118,16 @@ class RedisStream:
             yield RedisSender(pipeline, command=command, sent=_sent)
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
+    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`. A group that exists keeps its place, whatever ``from_oldest`` says."""
         start = OLDEST if from_oldest else self._start
-        subscribe = self._alone(start) if self._group is None else self._sharing(self._group, start)
+        block = self._block if pulse is None else min(pulse, self._block)
+        subscribe = self._alone(start, block) if self._group is None else self._sharing(self._group, start, block)
         async with subscribe as receiver:
             yield receiver
 
     @asynccontextmanager
-    async def _alone(self, start: str | None) -> AsyncIterator[Receiver]:
+    async def _alone(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
         async with (
             Pipeline(self.connector) as pipeline,
             Settler(
@@ -137,12 +138,12 @@ class RedisStream:
             ) as settler,
         ):
             place = Place(start, is_time=self._is_time)
-            receiver = CursorReceiver(self.connector, settler, place, batch_size=self._batch_size, block=self._block)
+            receiver = CursorReceiver(self.connector, settler, place, batch_size=self._batch_size, block=block)
             async with receiver.link:
                 yield receiver
 
     @asynccontextmanager
-    async def _sharing(self, name: str, start: str | None) -> AsyncIterator[Receiver]:
+    async def _sharing(self, name: str, start: str | None, block: float) -> AsyncIterator[Receiver]:
         wanted = Group(self.destination, name, self._consumer)
         async with AsyncExitStack() as stack:
             group = stack.enter_context(distinct(self.connector.address, wanted, exactly=self._is_named))
@@ -158,7 +159,7 @@ class RedisStream:
                 start=start,
                 claim_after=self.claim_after or 0.0,
                 batch_size=self._batch_size,
-                block=self._block,
+                block=block,
             )
             await stack.enter_async_context(receiver.link)
             await stack.enter_async_context(_background(receiver.renew(pipeline)))

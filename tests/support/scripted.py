@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from jwt_events import Event, Gap, Guarantees, TransportError
 from jwt_events.envelope import Envelope, encode
-from jwt_events.transport.base import Delivery, Page, Receiver, Sender, Verdict
+from jwt_events.transport.base import Delivery, Failure, Page, Receiver, Sender
 
 
 class ScriptedTransport:
@@ -35,7 +35,7 @@ class ScriptedTransport:
         self.open = 0
         self.opened = 0
         self.failed = 0
-        self.settled: list[tuple[Delivery, Verdict | None]] = []
+        self.settled: list[tuple[Delivery, Failure | None]] = []
         self._script: asyncio.Queue[Page | Exception] = asyncio.Queue()
 
     def deliver(self, *events: Event, gaps: tuple[Gap, ...] = (), payloads: tuple[bytes, ...] = ()) -> None:
@@ -56,7 +56,7 @@ class ScriptedTransport:
         yield
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False) -> AsyncIterator[Receiver]:
+    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
         """Subscribe, as soon as the test allows it."""
         self.open += 1
         try:
@@ -74,6 +74,6 @@ class ScriptedTransport:
             raise item
         return item
 
-    def settle(self, delivery: Delivery, verdict: Verdict | None = None) -> None:
+    def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Take note."""
-        self.settled.append((delivery, verdict))
+        self.settled.append((delivery, failure))
