@@ -6,14 +6,13 @@ import asyncio
 import contextvars
 import inspect
 import threading
-import traceback
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from jwt_events.errors import describe
 from jwt_events.events import Event
 from jwt_events.handlers import Handler
 from jwt_events.retry import Retry
@@ -152,7 +151,7 @@ class Dispatcher:
             hash(key)
         except Exception as error:  # noqa: BLE001 - the application's function; losing the event would be worse
             logger.error(
-                "ordered_by failed, the event is handled out of order", error=_describe(error), **_fields(event)
+                "ordered_by failed, the event is handled out of order", error=describe(error), **_fields(event)
             )
             return None
         return key
@@ -189,10 +188,10 @@ class Dispatcher:
                 if cancelled and isinstance(error, asyncio.CancelledError):
                     raise
                 delay = None if cancelled else self._retry.delay(attempt, error)
-                fields = {"handler": handler.name, "attempt": attempt, "error": _describe(error), **_fields(subject)}
+                fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **_fields(subject)}
                 if delay is None:
                     logger.error("handler failed", **fields)
-                    return Failure(_describe(error), handler.name, attempt)
+                    return Failure(describe(error), handler.name, attempt)
                 logger.warning("handler failed and will be called again", **fields)
                 await asyncio.sleep(delay)
                 attempt += 1
@@ -275,15 +274,6 @@ def _is_being_cancelled() -> bool:
     """Whether somebody wants this task to end; a `CancelledError` that a handler raised by itself is a failure."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _describe(error: BaseException) -> str:
-    """Name an error and the line it came from, without its message, which may quote what it failed on."""
-    name = type(error).__qualname__
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
-        return name
-    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
 
 
 def _fields(subject: Event | Gap) -> dict[str, Any]:

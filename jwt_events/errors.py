@@ -23,7 +23,9 @@ to react is data on the instance.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -170,3 +172,12 @@ class PublishFailed(PublishError):
 
 class PublishOutcomeUnknown(PublishError):
     """Sent, but no answer came before the deadline: the server may or may not have accepted it."""
+
+
+def describe(error: BaseException) -> str:
+    """Name an error and the line it came from, without its message, which may quote what it failed on."""
+    name = type(error).__qualname__
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return name
+    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
