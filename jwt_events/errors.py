@@ -8,6 +8,10 @@
     │   ├── EventTooLarge                its encoded form exceeds the limit
     │   └── OutlivesRetention            it would be trimmed while a token it covers can still live
     ├── DecodeError                      bytes from the wire that are not an event
+    ├── InvalidClaims (ValueError)       what was to be checked are not the claims of a token
+    ├── NotLive                          a token that must not be let in
+    │   ├── RevokedTokenError            it is revoked
+    │   └── StaleRevocationsError        nobody knows: the list of revocations is not current
     ├── Closed (RuntimeError)            the object was closed, or is already running
     ├── TransportError                   the server, or the way to it
     │   ├── ConnectionFailed             cannot be reached, or was lost: worth trying again
@@ -23,8 +27,10 @@ to react is data on the instance.
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +114,56 @@ class DecodeError(JWTEventsError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class InvalidClaims(JWTEventsError, ValueError):
+    """What was to be checked are not the claims of a token. Do not let it in.
+
+    Attributes:
+        claim: which claim is wrong; ``claims`` if they are none at all.
+    """
+
+    def __init__(self, claim: str, problem: str) -> None:
+        super().__init__(f"{claim}: {problem}")
+        self.claim = claim
+
+
+class NotLive(JWTEventsError):
+    """A token that must not be let in."""
+
+
+class RevokedTokenError(NotLive):
+    """The token is revoked. An HTTP service answers 401.
+
+    Attributes:
+        rule: the kind of rule that says so, fit for a metric label: ``token``, ``session``, ``user_at_client``,
+            ``user``, ``client`` or ``key``.
+        issued_before: tokens issued up to this instant are revoked; ``None`` if the rule covers all.
+    """
+
+    def __init__(self, rule: str, issued_before: datetime | None = None) -> None:
+        cutoff = "" if issued_before is None else f" up to {issued_before.isoformat(timespec='milliseconds')}"
+        super().__init__(f"the token is revoked by a rule about its {rule.replace('_', ' ')}{cutoff}")
+        self.rule = rule
+        self.issued_before = issued_before
+
+
+class StaleRevocationsError(NotLive):
+    """The list of revocations is not current, so nobody knows whether the token is revoked.
+
+    An HTTP service answers 503 and not 401, which would make clients throw good tokens away. The cause, where there is
+    one, is what went wrong last.
+
+    Attributes:
+        staleness: seconds since the list was last proven current; infinite if it never was.
+        max_staleness: the limit, in seconds.
+    """
+
+    def __init__(self, staleness: float, max_staleness: float) -> None:
+        age = "never" if staleness == math.inf else f"{staleness:.1f} s ago"
+        super().__init__(f"revocations were last known to be current {age}; the limit is {max_staleness:g} s")
+        self.staleness = staleness
+        self.max_staleness = max_staleness
 
 
 class Closed(JWTEventsError, RuntimeError):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from loguru import logger
 
@@ -16,6 +15,7 @@ from jwt_events.errors import Closed
 from jwt_events.events import Event
 from jwt_events.handlers import Handler, Routes
 from jwt_events.intake import Intake, Tally
+from jwt_events.interruption import Interruption
 from jwt_events.seen import SeenIds
 from jwt_events.transport.base import Delivery, Gap, Receiver
 
@@ -63,7 +63,7 @@ class Life:
     ) -> None:
         self.dispatcher = dispatcher
         self.failure: Exception | None = None
-        self.host: asyncio.Task[Any] | None = asyncio.current_task()
+        self.interruption = Interruption()
         self.inbox: asyncio.Queue[Handout | None] | None = None
         self._room = asyncio.Semaphore(concurrency)
         self._receiver = receiver
@@ -73,7 +73,6 @@ class Life:
             receiver, accept=self._accept, report=self._report, seen=audience.seen, tally=audience.tally
         )
         self._closing = asyncio.Lock()
-        self._interrupted: asyncio.Task[Any] | None = None
         self._is_handing_out = False
         self._helper: asyncio.Task[None] | None = None
         self.reader = asyncio.create_task(self._intake.run(), name="jwt_events reader")
@@ -158,21 +157,8 @@ class Life:
             self.inbox.put_nowait(None)
 
     def _interrupt_host(self) -> None:
-        if self.failure is not None and self.host is not None and self._interrupted is None:
-            self._interrupted = self.host
-            self.host.cancel("the subscriber failed")
-
-    async def stop_interrupting(self, exc: BaseException | None) -> bool:
-        """Take back the cancellation of the host. Return whether nothing else had cancelled it."""
-        self.host = None
-        host, self._interrupted = self._interrupted, None
-        if host is None:
-            return False
-        if exc is None:
-            # It was requested but not delivered yet: let it arrive here instead of at the next await.
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-        return host.uncancel() == 0 and (exc is None or isinstance(exc, asyncio.CancelledError))
+        if self.failure is not None:
+            self.interruption.send("the subscriber failed")
 
     async def end(self, *, discard: bool, within: float) -> None:
         """Stop reading, finish or drop what was read, wait for handlers, cancel the rest, close. Idempotent.

@@ -180,7 +180,7 @@ class Subscriber:
         """
         async with self:
             assert self._life is not None  # noqa: S101 - just entered
-            self._life.host = None  # waiting for the reader itself; nothing needs to be interrupted
+            self._life.interruption.call_off()  # waiting for the reader itself; nothing needs to be interrupted
             await asyncio.wait([self._life.reader])
 
     async def __aenter__(self) -> Self:
@@ -208,7 +208,7 @@ class Subscriber:
         life = self._life
         assert life is not None  # noqa: S101 - entered before
         try:
-            interrupted = await life.stop_interrupting(exc)
+            interrupted = await life.interruption.take_back(exc)
             await life.end(discard=not self._audience.wanted.is_set(), within=self._drain_timeout)
         finally:
             self._life = None

@@ -24,8 +24,8 @@ PACKAGE = "jwt_events"
 
 # From the bottom to the top: a module may import from the rows before its own, not from its own or a later one.
 LAYERS = (
-    ("errors", "values", "transport"),
-    ("events", "options"),
+    ("errors", "interruption", "values", "transport"),
+    ("claims", "events", "options"),
     ("envelope", "metrics", "retry", "seen", "submission", "tracing"),
     ("observe",),
     ("transport.base", "transport.failures"),
@@ -39,7 +39,10 @@ LAYERS = (
     ("dispatcher",),
     ("life",),
     ("subscriber",),
-    ("keys", "revocation"),
+    ("rules",),
+    ("feed", "watches"),
+    ("revocation",),
+    ("keys",),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "embedded", "fastapi", "testing"),
     ("demo_process",),

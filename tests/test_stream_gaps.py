@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -207,6 +208,21 @@ class TestSomethingLost:
             await client.delete(key)
             await listener.hears_of_gap("deleted")
         assert listener.gaps == [Gap(position, "deleted")]
+
+    async def test_nothing_is_proven_about_a_stream_that_was_replaced(self, url: str, key: str, client: Redis) -> None:
+        """What is in a stream that took the place of another is delivered before the reader counts as current."""
+        transport = RedisStream(url, key, block=0.05)
+        await add(client, key, "9-1")
+        async with transport.receiver(from_oldest=True) as receiver:
+            while (page := await receiver.receive()).current_as_of is None:
+                pass
+            await client.delete(key)
+            await add(client, key, "5-1")
+            replaced_at, delivered = time.monotonic(), list[str]()
+            while page.current_as_of is None or page.current_as_of < replaced_at:
+                page = await receiver.receive()
+                delivered += [delivery.position or "" for delivery in page.deliveries]
+        assert delivered == ["5-1"]
 
     async def test_restored_from_an_older_state(self, url: str, key: str, client: Redis) -> None:
         """A stream that knows less than the reader has read is a gap; it is read anew, and nothing is handled twice."""

@@ -88,8 +88,9 @@ class Page:
     Attributes:
         deliveries: in order; may be empty.
         gaps: what may be missing before these deliveries.
-        current_as_of: the time (`time.monotonic`) at which a read was *sent* that reached the end of the stream: at
-            that moment nothing newer existed. ``None`` if more may be waiting, or if the transport cannot know.
+        current_as_of: a time (`time.monotonic`) at which nothing existed that was not delivered by now: the *sending*
+            of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
+            if more may be waiting, or if the transport cannot know.
     """
 
     deliveries: Sequence[Delivery] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ from jwt_events.transport.settler import Settler
 # How much longer than asked for a blocking read may take before the connection counts as dead.
 GRACE = 2.0
 
-# How often a reader makes sure that nothing was removed before it could be read, in seconds.
+# How often at least a reader makes sure that nothing was removed before it could be read, in seconds.
 _AUDIT_INTERVAL = 1.0
 
 
@@ -42,14 +41,14 @@ class CursorReceiver:
         self._block = block
         self._epoch: Epoch | None = None
         self._gaps: list[Gap] = []
-        self._next_audit = 0.0
+        self._audit_interval = min(_AUDIT_INTERVAL, block)
+        self._audited_at = 0.0
 
     async def receive(self) -> Page:
         """Read on; see `Receiver.receive`."""
         if (connection := self.link.connection) is None:
             await self.link.reconnect()
             return Page(gaps=self._take_gaps())
-        asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
         try:
             entries = await self._read(connection)
         except TransportError as error:
@@ -57,30 +56,37 @@ class CursorReceiver:
                 raise
             await self.link.lose(error)
             return Page()
+        if entries is None:
+            return Page(gaps=self._take_gaps())
         return Page(
             [Delivery(payload(fields), position.decode()) for position, fields in entries],
             self._take_gaps(),
-            asked_at if len(entries) < self._batch_size else None,
+            # The end of a stream that was replaced since the last audit would prove nothing.
+            self._audited_at if len(entries) < self._batch_size else None,
         )
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep what was given up; see `Receiver.settle`."""
         self._settler.settle(delivery, failure)
 
-    async def _read(self, connection: Connection) -> list[Any]:
+    async def _read(self, connection: Connection) -> list[Any] | None:
+        """Return the entries that come next; ``None`` if they have to be read again from further back."""
         wait = ("BLOCK", max(1, int(self._block * 1000)))
         commands: list[Command] = [
             ("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, self._place.cursor)
         ]
-        if asyncio.get_running_loop().time() >= self._next_audit:
+        asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
+        if asked_at >= self._audited_at + self._audit_interval:
             commands.insert(0, ("XINFO", "STREAM", self._key))
         *history, answer = await connection.pipeline(commands, within=self._block + GRACE)
         if isinstance(answer, TransportError):
             raise answer
         cursor = self._place.cursor
         if history:
-            self._reconcile(history_from(history[0]))
-        if not answer or self._place.cursor != cursor:  # rewound: what was read comes again, in its order
+            self._reconcile(history_from(history[0]), asked_at)
+        if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
+            return None
+        if not answer:
             return []
         entries: list[Any] = answer[0][1]
         self._place.advance(entries[-1][0].decode(), len(entries))
@@ -88,6 +94,7 @@ class CursorReceiver:
 
     async def _greet(self, connection: Connection) -> None:
         """Find out where to read on, whether something in between is gone, and whether this is the same server."""
+        asked_at = time.monotonic()
         epoch = await epoch_of(connection, within=ATTEMPT_WITHIN)
         (history,) = await connection.pipeline([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
         found = history_from(history)
@@ -97,7 +104,7 @@ class CursorReceiver:
             if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
                 self._doubt(found, holds=holds)
         self._epoch = epoch
-        self._reconcile(found)
+        self._reconcile(found, asked_at)
 
     def _doubt(self, found: History | None, *, holds: bool) -> None:
         """Report that this server may lack what followed the cursor, and begin again if it lacks what was there."""
@@ -110,8 +117,8 @@ class CursorReceiver:
     async def _still_holds(self, connection: Connection, position: str) -> bool:
         return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
 
-    def _reconcile(self, found: History | None) -> None:
-        self._next_audit = asyncio.get_running_loop().time() + _AUDIT_INTERVAL
+    def _reconcile(self, found: History | None, asked_at: float) -> None:
+        self._audited_at = asked_at
         if gap := self._place.reconcile(found):
             self._gaps.append(gap)
 

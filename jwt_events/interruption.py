@@ -1,0 +1,41 @@
+"""Cancels the task that is inside a block when what the block stands for has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+
+class Interruption:
+    """Cancels the task that made it, and takes that back where its block ends, as `asyncio.timeout` does."""
+
+    def __init__(self) -> None:
+        self._host = asyncio.current_task()
+        self._before = 0 if self._host is None else self._host.cancelling()
+        self._is_sent = False
+
+    def send(self, reason: str) -> None:
+        """Cancel the task, once, unless this was called off."""
+        if self._host is not None and not self._is_sent:
+            self._is_sent = True
+            self._host.cancel(reason)
+
+    def call_off(self) -> None:
+        """Send nothing from now on."""
+        if not self._is_sent:
+            self._host = None
+
+    async def take_back(self, exc: BaseException | None) -> bool:
+        """Take back the cancellation, at the end of the block. Return whether it was sent and nothing else cancelled.
+
+        Args:
+            exc: what ended the block.
+        """
+        host, self._host = self._host, None
+        if host is None or not self._is_sent:
+            return False
+        if exc is None:
+            # It was requested but not delivered yet: let it arrive here instead of at the next await.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return host.uncancel() <= self._before and (exc is None or isinstance(exc, asyncio.CancelledError))
