@@ -16,14 +16,18 @@ from jwt_events.errors import (
     ConnectionFailed,
     DecodeError,
     EventTooLarge,
+    InvalidClaims,
     InvalidEvent,
     InvalidOption,
     JWTEventsError,
+    NotLive,
     OutlivesRetention,
     PublishError,
     PublishFailed,
     PublishOutcomeUnknown,
+    RevokedTokenError,
     ServerRefused,
+    StaleRevocationsError,
     SubscriptionRefused,
     TransportError,
 )
@@ -39,12 +43,16 @@ from jwt_events.events import (
 )
 from jwt_events.publisher import Publisher, Receipt
 from jwt_events.retry import Retry
+from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber, SubscriberStats
 from jwt_events.transport.base import Gap, Guarantees, Transport
 from jwt_events.transport.letters import DeadLetter
 from jwt_events.transport.memory import MemoryTransport
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream
+from jwt_events.verdict import Explanation, RevocationStats, Verdict
+from jwt_events.view import ViewState
+from jwt_events.watches import Watch
 
 __all__ = [
     "Closed",
@@ -55,13 +63,16 @@ __all__ = [
     "Event",
     "EventTooLarge",
     "EventType",
+    "Explanation",
     "Gap",
     "Guarantees",
+    "InvalidClaims",
     "InvalidEvent",
     "InvalidOption",
     "JWTEventsError",
     "KeyRotated",
     "MemoryTransport",
+    "NotLive",
     "OutlivesRetention",
     "PublishError",
     "PublishFailed",
@@ -71,9 +82,13 @@ __all__ = [
     "RedisPubSub",
     "RedisStream",
     "Retry",
+    "RevocationList",
+    "RevocationStats",
+    "RevokedTokenError",
     "ServerRefused",
     "SessionCreated",
     "SessionDestroyed",
+    "StaleRevocationsError",
     "Subscriber",
     "SubscriberStats",
     "SubscriptionRefused",
@@ -82,6 +97,9 @@ __all__ = [
     "Transport",
     "TransportError",
     "UnknownEvent",
+    "Verdict",
+    "ViewState",
+    "Watch",
 ]
 __version__ = "0.1.0"
 

@@ -25,6 +25,11 @@ def optional_seconds(option: str, value: float | None) -> float | None:
     return None if value is None else seconds(option, value)
 
 
+def leeway(option: str, value: float) -> float:
+    """Accept zero or a finite, positive number of seconds."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else seconds(option, value)
+
+
 def count(option: str, value: int, *, most: int | None = None) -> int:
     """Accept a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int):

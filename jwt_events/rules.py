@@ -159,9 +159,9 @@ class Rules:
                 and hash(jti) & DIGEST not in self._tokens
                 and hash(sub) & DIGEST not in self._users
                 and hash(sid) & DIGEST not in self._sessions
-                and hash(client) & DIGEST not in self._clients
-                and hash((sub, client)) & DIGEST not in self._users_at_clients
-                and hash(kid) & DIGEST not in self._keys
+                and not (self._clients and hash(client) & DIGEST in self._clients)
+                and not (self._users_at_clients and hash((sub, client)) & DIGEST in self._users_at_clients)
+                and not (self._keys and hash(kid) & DIGEST in self._keys)
             ):
                 return False
         return self.match(subjects_of(claims)) is not None

@@ -1,0 +1,64 @@
+"""Calls what the application registered, without waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from loguru import logger
+
+from jwt_events.errors import InvalidOption, describe
+
+Callback = Callable[..., object]
+"""A plain function, which is called on the event loop and must not block, or a coroutine function."""
+
+
+class Callbacks:
+    """Calls functions at once, and coroutine functions as tasks. One that fails is logged and harms nobody."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def call(self, callback: Callback, *arguments: object) -> None:
+        """Call one."""
+        try:
+            result = callback(*arguments)
+        except Exception as error:  # noqa: BLE001 - the application's function; whoever calls it has work to do
+            _log(callback, error)
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(_finish(callback, result))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Cancel what is still running, and wait for its end; idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def callback(option: str, function: Any) -> Any:
+    """Accept what can be called.
+
+    Raises:
+        InvalidOption: it cannot.
+    """
+    if not callable(function):
+        raise InvalidOption(option, f"must be callable, not {type(function).__name__}")
+    return function
+
+
+async def _finish(callback: Callback, result: Awaitable[object]) -> None:
+    try:
+        await result
+    except Exception as error:  # noqa: BLE001 - see above
+        _log(callback, error)
+
+
+def _log(callback: Callback, error: Exception) -> None:
+    name = getattr(callback, "__qualname__", type(callback).__qualname__)
+    logger.error("callback failed", callback=name, error=describe(error))
