@@ -13,10 +13,6 @@ from typing import Literal, NamedTuple
 from jwt_events.errors import InvalidClaims
 from jwt_events.values import LARGEST_NUMERIC_DATE
 
-DIGEST = (1 << 60) - 1
-"""Which bits of a hash make a digest: as many as an integer of 32 bytes can hold."""
-
-
 RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
 """What a rule is about."""
 
@@ -36,10 +32,10 @@ class Subjects(NamedTuple):
 def digest(*identifiers: str) -> int:
     """Return what stands for an identifier, or for a pair of them, in this process.
 
-    Python's own hash: keyed with a secret of the process, 60 bits of it. Among a million rules, one token in 10¹² is
-    taken for another one, and then refused.
+    Python's own hash: 64 bits, keyed with a secret of the process. Among a million rules, one token in 10¹³ is taken
+    for another one, and then refused.
     """
-    return (hash(identifiers[0]) if len(identifiers) == 1 else hash(identifiers)) & DIGEST
+    return hash(identifiers[0]) if len(identifiers) == 1 else hash(identifiers)
 
 
 def subjects_of(claims: Mapping[str, object]) -> Subjects:

@@ -14,6 +14,7 @@ from jwt_events.claims import subjects_of
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import Event
 from jwt_events.feed import Feed
+from jwt_events.rules import TICK
 from jwt_events.transport.base import Guarantees, Transport
 from jwt_events.verdict import Explanation, RevocationStats, Verdict
 from jwt_events.view import View, ViewState
@@ -23,7 +24,6 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 _LEAST_STALENESS = 0.1
 _PULSES = 4  # proofs in the time for which one is good
-_SWEEP_INTERVAL = 600.0
 
 _ALLOW, _REVOKED, _STALE = Verdict  # faster to look up than attributes of the class
 
@@ -274,7 +274,7 @@ class RevocationList:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_SWEEP_INTERVAL)
+            await asyncio.sleep(TICK)
             await self._view.sweep()
 
 

@@ -2,9 +2,6 @@
 
 A rule says that the tokens of somebody, issued up to a cutoff, are revoked. Rules only ever grow: a cutoff is never
 lowered, and a rule is forgotten only when no token that it covers can be alive.
-
-A million rules should fit in about 100 MB. So a rule is one entry of a dictionary: from the digest of an identifier,
-which is not kept itself, to one integer that holds both the cutoff and the time at which to forget it.
 """
 
 from __future__ import annotations
@@ -15,28 +12,20 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
-from jwt_events.claims import DIGEST, RuleKind, Subjects, digest, subjects_of
+from jwt_events.claims import RuleKind, Subjects, digest, subjects_of
+from jwt_events.errors import InvalidOption
 from jwt_events.events import Event, KeyRotated, SessionDestroyed, TokenRevoked
+from jwt_events.shelf import EVERY_TOKEN, NEVER, Shelf
 from jwt_events.values import LARGEST_NUMERIC_DATE
 
-# A rule's integer has 60 bits, as an integer of 32 bytes can hold: 42 for the cutoff in milliseconds since 1970, and
-# above them 18 for when to forget it, in ticks since the rules were made.
-_CUTOFF_BITS = 42
-_CUTOFF = (1 << _CUTOFF_BITS) - 1
-_TICK = 600.0
-_NEVER = (1 << 18) - 1  # in five years; a rule that would be forgotten later never is
-
-EVERY_TOKEN = _CUTOFF
-"""The cutoff of a rule that covers all tokens, whenever they were issued: the last millisecond that can be told."""
+# When to forget a rule is counted in ticks, in seconds, since the rules were made. `NEVER` is five years away.
+TICK = 600.0
 
 # Clocks of those who issue, revoke and check tokens differ; a rule that stays a minute too long does no harm.
 _GRACE = 60.0
 
 # How many rules are looked at in one go when old ones are forgotten: well below a millisecond.
 _SLICE = 2_000
-
-# Enough for all the different ticks at which tokens of one retention expire; see `Rules._file`.
-_MOST_SHARED = 10_000
 
 
 class Rule(NamedTuple):
@@ -81,20 +70,19 @@ class Rules:
         self._retention = None if retention is None else retention.total_seconds()
         self._leeway = leeway
         self._leeway_ms = leeway * 1000
-        self._filed: dict[RuleKind, dict[int, int]] = {kind: {} for kind in get_args(RuleKind)}
-        self._shared: dict[int, int] = {}
+        self._shelves: dict[RuleKind, Shelf] = {kind: Shelf() for kind in get_args(RuleKind)}
         # The fast path asks all of them at every check.
-        self._tokens = self._filed["token"]
-        self._sessions = self._filed["session"]
-        self._users = self._filed["user"]
-        self._users_at_clients = self._filed["user_at_client"]
-        self._clients = self._filed["client"]
-        self._keys = self._filed["key"]
+        self._tokens = self._shelves["token"].rules
+        self._sessions = self._shelves["session"].rules
+        self._users = self._shelves["user"].rules
+        self._users_at_clients = self._shelves["user_at_client"].rules
+        self._clients = self._shelves["client"].rules
+        self._keys = self._shelves["key"].rules
 
     @property
     def counts(self) -> Mapping[RuleKind, int]:
         """How many rules of each kind there are."""
-        return MappingProxyType({kind: len(rules) for kind, rules in self._filed.items()})
+        return MappingProxyType({kind: len(shelf.rules) for kind, shelf in self._shelves.items()})
 
     def apply(self, event: Event, *, now: float) -> Rule | None:
         """Put the rule of an event in force. Any order, and any number of times, lead to the same rules.
@@ -104,38 +92,30 @@ class Rules:
             now: the time in seconds since 1970, on a clock that was never set back since the epoch.
 
         Returns:
-            The rule; ``None`` if events of this type make none.
+            The rule; ``None`` if such an event makes none.
+
+        Raises:
+            InvalidOption: it is no event.
         """
         make = _MAKERS.get(type(event))
-        rule = None if make is None else make(event)
-        if rule is not None:
-            self._file(rule, now)
+        if make is None:
+            if not isinstance(event, Event):
+                raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
+            return None
+        if (rule := make(event)) is not None:
+            self._shelves[rule.kind].put(rule.digest, rule.cutoff, self._tick_to_forget(rule, now))
         return rule
-
-    def _file(self, rule: Rule, now: float) -> None:
-        filed = self._filed[rule.kind]
-        forget, cutoff = self._tick_to_forget(rule, now), rule.cutoff
-        known = filed.get(rule.digest)
-        if known is not None:
-            forget, cutoff = max(forget, known >> _CUTOFF_BITS), max(cutoff, known & _CUTOFF)
-        value = forget << _CUTOFF_BITS | cutoff
-        if cutoff == EVERY_TOKEN:
-            # Rules about tokens differ in nothing but the tick: let them share the integers.
-            if len(self._shared) >= _MOST_SHARED:
-                self._shared.clear()
-            value = self._shared.setdefault(value, value)
-        filed[rule.digest] = value
 
     def _tick_to_forget(self, rule: Rule, now: float) -> int:
         if rule.kind == "key":
-            return _NEVER  # whoever has a key can make tokens that never expire
+            return NEVER  # whoever has a key can make tokens that never expire
         until = rule.expires_at
         if until is None:
             if self._retention is None:
-                return _NEVER
+                return NEVER
             latest = now if rule.cutoff == EVERY_TOKEN else max(now, rule.cutoff / 1000)
             until = latest + self._retention
-        return max(0, min(_NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / _TICK)))
+        return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
 
     def revokes(self, claims: Mapping[str, object]) -> bool:
         """Whether a rule covers the token with these claims.
@@ -145,8 +125,8 @@ class Rules:
         """
         if type(claims) is dict:
             get = claims.get
-            jti, sub, sid, client, kid = get("jti"), get("sub"), get("sid"), get("client_id"), get("kid")
-            if client is None:
+            jti, sub, sid, kid, iat = get("jti"), get("sub"), get("sid"), get("kid"), get("iat")
+            if (client := get("client_id")) is None:
                 client = get("azp")
             # Nearly all claims are of the right types and hit no rule; all others take the way that explains itself.
             if (
@@ -155,13 +135,13 @@ class Rules:
                 and (type(sid) is str or sid is None)
                 and (type(client) is str or client is None)
                 and (type(kid) is str or kid is None)
-                and (type(iat := get("iat")) is int and iat < LARGEST_NUMERIC_DATE)
-                and hash(jti) & DIGEST not in self._tokens
-                and hash(sub) & DIGEST not in self._users
-                and hash(sid) & DIGEST not in self._sessions
-                and not (self._clients and hash(client) & DIGEST in self._clients)
-                and not (self._users_at_clients and hash((sub, client)) & DIGEST in self._users_at_clients)
-                and not (self._keys and hash(kid) & DIGEST in self._keys)
+                and (type(iat) is int and iat < LARGEST_NUMERIC_DATE)
+                and jti not in self._tokens
+                and sub not in self._users
+                and sid not in self._sessions
+                and client not in self._clients
+                and kid not in self._keys
+                and not (self._users_at_clients and (sub, client) in self._users_at_clients)
             ):
                 return False
         return self.match(subjects_of(claims)) is not None
@@ -169,10 +149,10 @@ class Rules:
     def match(self, subjects: Subjects) -> Match | None:
         """Return the rule that covers a token, the one with the latest cutoff if there are several, or ``None``."""
         latest, decisive = -1, None
-        for kind, filed_under in subjects.digests:
-            value = self._filed[kind].get(filed_under)
-            if value is not None and (value & _CUTOFF) > latest:
-                latest, decisive = value & _CUTOFF, kind
+        for kind, digest_ in subjects.digests:
+            filed = self._shelves[kind].find(digest_)
+            if filed is not None and filed.cutoff > latest:
+                latest, decisive = filed.cutoff, kind
         if decisive is None:
             return None
         if latest == EVERY_TOKEN:
@@ -190,14 +170,9 @@ class Rules:
         Yields:
             How many were forgotten, after each slice.
         """
-        tick = math.floor((now - self._epoch) / _TICK)
-        for filed in self._filed.values():
-            digests = list(filed)
-            for start in range(0, len(digests), _SLICE):
-                due = [key for key in digests[start : start + _SLICE] if filed[key] >> _CUTOFF_BITS <= tick]
-                for key in due:
-                    del filed[key]
-                yield len(due)
+        tick = math.floor((now - self._epoch) / TICK)
+        for shelf in self._shelves.values():
+            yield from shelf.sweep(tick)
 
 
 def _of_token_revoked(event: TokenRevoked) -> Rule:

@@ -104,8 +104,8 @@ class View:
 
     def take(self, event: Event) -> None:
         """Put an event in force, then tell those whom it concerns."""
-        self.events += 1
         rule = self.rules.apply(event, now=self._calendar.steady())
+        self.events += 1
         if rule is not None:
             self.watches.compare(rule)
         elif isinstance(event, UnknownEvent):

@@ -24,7 +24,7 @@ PACKAGE = "jwt_events"
 
 # From the bottom to the top: a module may import from the rows before its own, not from its own or a later one.
 LAYERS = (
-    ("errors", "interruption", "values", "transport"),
+    ("errors", "interruption", "shelf", "values", "transport"),
     ("claims", "events", "options"),
     ("envelope", "metrics", "retry", "seen", "submission", "tracing"),
     ("observe",),
