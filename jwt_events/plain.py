@@ -1,7 +1,7 @@
 """The short way from a parsed message to its event: decided inside pydantic-core, without a Python call for each field.
 
-Nearly every event on a bus is plain: no identifier resembles a token, every instant is RFC 3339 in UTC, nothing is
-unknown. Each schema here accepts only what the type of the same name in ``values`` accepts, and makes the same of it.
+Nearly every event on a bus is plain: no identifier resembles a token, and every instant is RFC 3339 in UTC.
+Each schema here accepts only what the type of the same name in ``values`` accepts, and makes the same of it.
 What is not plain is not wrong by that: the class decides.
 """
 
@@ -80,7 +80,7 @@ def plain_reader(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
     }
     # A schema of type "model" would ask the class in place of these fields, as it would for a model within a model.
     validate = SchemaValidator(
-        core_schema.model_fields_schema(fields), CoreConfig(strict=True, extra_fields_behavior="forbid")
+        core_schema.model_fields_schema(fields), CoreConfig(strict=True, extra_fields_behavior="ignore")
     ).validate_python
 
     def read(message: Mapping[str, Any]) -> Event | None:
