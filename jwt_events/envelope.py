@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Never, get_args
+from typing import Any, NamedTuple, Never, get_args
 
+import jiter
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from jwt_events.errors import DecodeError
 from jwt_events.events import EVENT_CLASSES, Event, UnknownEvent
+from jwt_events.plain import plain_reader
 from jwt_events.values import Instant
 
 MAX_WIRE_BYTES = 1_048_576
@@ -27,7 +28,7 @@ MAX_WIRE_BYTES = 1_048_576
 
 _WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
 _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
-
+_PLAIN_READERS = {wire_type: plain_reader(cls) for wire_type, cls in _CLASSES.items()}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
@@ -38,8 +39,7 @@ _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """An event and the trace that it belongs to.
 
     Attributes:
@@ -61,11 +61,12 @@ def encode(envelope: Envelope, *, source: str) -> bytes:
         source: who says so, for an event that does not name its own ``source``.
     """
     event = envelope.event
+    wire_type = _WIRE_TYPES.get(type(event))
     message: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.id,
         "source": event.source or source,
-        "type": _WIRE_TYPES.get(type(event), event.type),
+        "type": wire_type or event.type,
         "time": event.occurred_at,
     }
     if (subject := event.subject) is not None:
@@ -74,14 +75,11 @@ def encode(envelope: Envelope, *, source: str) -> bytes:
         message["traceparent"] = envelope.traceparent
     if envelope.tracestate is not None:
         message["tracestate"] = envelope.tracestate
-    if isinstance(event, UnknownEvent):
+    if wire_type is None and isinstance(event, UnknownEvent):
         message["data"] = event.data
     else:
-        message["data"] = {
-            name: value
-            for name, value in event.__dict__.items()
-            if name not in _HEADER and value is not None and value is not False and value != {}
-        }
+        # None, False and {} are what an event does not say.
+        message["data"] = {name: value for name, value in event.__dict__.items() if value and name not in _HEADER}
     return to_json(message)
 
 
@@ -93,6 +91,14 @@ def decode(payload: bytes) -> Envelope:
     """
     message = _parse(payload)
     wire_type = _text(message, "type")
+    read = _PLAIN_READERS.get(wire_type)
+    event = read(message) if read is not None else None
+    if event is None:
+        event = _event(wire_type, message)
+    return Envelope(event, _optional_text(message, "traceparent"), _optional_text(message, "tracestate"))
+
+
+def _event(wire_type: str, message: Mapping[str, Any]) -> Event:
     if message.get("specversion") != "1.0":
         raise DecodeError("not_an_envelope", "specversion is not 1.0")
     data = message.get("data", {})
@@ -104,18 +110,25 @@ def decode(payload: bytes) -> Envelope:
         "occurred_at": _instant(_text(message, "time"), "time"),
     }
     cls = _CLASSES.get(wire_type)
-    return Envelope(
-        _build(UnknownEvent, header | {"type": wire_type, "data": data})
-        if cls is None
-        else _build(cls, header | _known_fields(cls, data)),
-        _optional_text(message, "traceparent"),
-        _optional_text(message, "tracestate"),
-    )
+    if cls is None:
+        return _build(UnknownEvent, header | {"type": wire_type, "data": data})
+    return _build(cls, header | _known_fields(cls, data))
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_WIRE_BYTES:
         raise DecodeError("too_large", f"{len(payload)} bytes, the limit is {MAX_WIRE_BYTES}")
+    try:
+        message = jiter.from_json(payload, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+    except ValueError:
+        message = _parse_again(payload)
+    if not isinstance(message, dict):
+        raise DecodeError("not_an_envelope", "not an object")
+    return message
+
+
+def _parse_again(payload: bytes) -> Any:
+    """Parse with the standard library, which nests deeper and tells what is wrong without repeating it."""
     try:
         message = _decoder.decode(payload.decode())
         if b"\\u" in payload:  # an escape can name half a character, which could not be passed on
@@ -130,8 +143,6 @@ def _parse(payload: bytes) -> dict[str, Any]:
         raise DecodeError("not_json", "nests too deep") from None
     except ValueError:
         raise DecodeError("not_json", "a number has too many digits") from None
-    if not isinstance(message, dict):
-        raise DecodeError("not_an_envelope", "not an object")
     return message
 
 

@@ -26,8 +26,8 @@ PACKAGE = "jwt_events"
 LAYERS = (
     ("errors", "interruption", "shelf", "values", "transport"),
     ("claims", "events", "options"),
-    ("envelope", "metrics", "retry", "seen", "submission", "tracing"),
-    ("observe",),
+    ("metrics", "plain", "retry", "seen", "submission", "tracing"),
+    ("envelope", "observe"),
     ("transport.base", "transport.failures"),
     ("transport.connection", "transport.history"),
     ("transport.epoch", "transport.letters", "transport.link", "transport.pipeline"),
@@ -55,6 +55,7 @@ LAYERS = (
 DOORS = {
     "aiohttp": {"aiohttp"},
     "fastapi": {"fastapi"},
+    "jiter": {"envelope"},
     "jwt": {"keys"},
     "loguru": {
         "",
@@ -74,8 +75,8 @@ DOORS = {
     },
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
-    "pydantic": {"envelope", "events", "submission", "values"},
-    "pydantic_core": {"envelope"},
+    "pydantic": {"envelope", "events", "plain", "submission", "values"},
+    "pydantic_core": {"envelope", "plain"},
     "redis": {"transport.connection", "transport.failures"},
     "rich": {"cli", "demo"},
     "starlette": {"fastapi"},
