@@ -43,6 +43,8 @@ LAYERS = (
     ("feed", "verdict", "watches"),
     ("view",),
     ("revocation",),
+    ("fetchplan", "jwks"),
+    ("fetcher", "keyring"),
     ("keys",),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "embedded", "fastapi", "testing"),
@@ -55,13 +57,15 @@ LAYERS = (
 DOORS = {
     "aiohttp": {"aiohttp"},
     "fastapi": {"fastapi"},
-    "jwt": {"keys"},
+    "jwt": {"jwks"},
     "loguru": {
         "",
         "callbacks",
         "dispatcher",
         "feed",
+        "fetcher",
         "intake",
+        "keys",
         "life",
         "observe",
         "publisher",
