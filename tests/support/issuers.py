@@ -65,7 +65,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._passed = 0.0
-        self._began = time.time()
+        self._began = float(int(time.time()))  # whole, so that sums are exact
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
