@@ -302,8 +302,8 @@ class KeysUnavailable(SigningKeyError):
     """
 
     def __init__(self, cause: BaseException | None, *, retry_after: float) -> None:
-        reason = "they are not there yet" if cause is None else f"the last fetch failed with {type(cause).__name__}"
-        super().__init__(f"no signing keys: {reason}")
+        problem = "was broken off" if cause is None else f"failed with {type(cause).__name__}"
+        super().__init__(f"the signing keys are not available: the last fetch {problem}")
         self.retry_after = retry_after
 
 

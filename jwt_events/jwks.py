@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from jwt_events.errors import InvalidKeySet
 from jwt_events.events import fingerprint
@@ -104,13 +104,13 @@ def read(document: object) -> KeySet:
     return KeySet(named, tuple(unnamed), tuple(skipped))
 
 
-def is_kid(value: object) -> bool:
+def is_kid(value: object) -> TypeGuard[str]:
     """Return whether this can be the name of a key: in a token it is whatever the sender made it."""
     return isinstance(value, str) and 0 < len(value) <= MAX_IDENTIFIER_LENGTH
 
 
 def _name(kid: object) -> str:
-    if not isinstance(kid, str) or not is_kid(kid):
+    if not is_kid(kid):
         raise _Unusable(f"kid is not a text of 1 to {MAX_IDENTIFIER_LENGTH} characters")
     return kid
 

@@ -240,14 +240,16 @@ class TestAnnounced:
         assert issuer.calls == 2
         assert len(keys._plan._announced) <= 256
 
-    async def test_duplicates(self, issuer: Issuer) -> None:
-        """The same rotation again, of a key that is here, changes nothing and fetches nothing."""
-        keys, event = SigningKeys(issuer.fetch, cooldown=0.001), rotated(retire=60)
+    async def test_duplicates(self, issuer: Issuer, clock: Clock) -> None:
+        """The same rotation again, of a key that is here or known to be compromised, fetches nothing."""
+        keys = SigningKeys(issuer.fetch, cooldown=1)
+        keys.apply(COMPROMISED)
         await keys.get("new")
-        for _ in range(10):
+        for event in (rotated(retire=60), COMPROMISED) * 10:
             keys.apply(event)
             await keys.get("new")
-        assert issuer.calls == 1
+            clock.advance(1)
+        assert keys.stats.fetches == 1
 
     async def test_history(self, issuer: Issuer, clock: Clock) -> None:
         """Rotations of last year, whose keys are not listed any more, cost no fetch beside the first."""
