@@ -222,6 +222,20 @@ class TestAnnounced:
         assert (await waiting).key_id == "next"
         assert issuer.calls == 2
 
+    async def test_one_at_a_time(self, issuer: Issuer) -> None:
+        """While a fetch is on its way, a caller of a known key begins no other, however due it is."""
+        keys = SigningKeys(issuer.fetch)
+        await keys.get("old")
+        issuer.open.clear()
+        waiting = asyncio.create_task(keys.get("other"))
+        await wait_until(lambda: issuer.calls == 2)
+        keys.apply(rotated("next"))
+        await keys.get("old")
+        assert keys.stats.fetches == 2
+        issuer.open.set()
+        with pytest.raises(UnknownKey):
+            await waiting
+
     async def test_usable_early(self, issuer: Issuer) -> None:
         """It is accepted as soon as it is listed, also before its active_from."""
         keys = SigningKeys(issuer.fetch)
