@@ -250,11 +250,6 @@ class SigningKeyError(JWTEventsError):
 
     `UnknownKey`, `RetiredKey` and `CompromisedKey` refuse the token (HTTP 401); `KeysUnavailable` says that nobody can
     tell for the moment (HTTP 503).
-    """
-
-
-class UnknownKey(SigningKeyError):
-    """The token's key is not among those that the issuer listed last, or the token does not name one.
 
     Attributes:
         fingerprint: stands for the ``kid``, which is whatever the sender of the token made it; ``None`` if there is
@@ -268,43 +263,20 @@ class UnknownKey(SigningKeyError):
         self.retry_after = retry_after
 
 
+class UnknownKey(SigningKeyError):
+    """The token's key is not among those that the issuer listed last, or the token does not name one."""
+
+
 class RetiredKey(SigningKeyError):
-    """The key was withdrawn: the ``retire_at`` of a `KeyRotated` has passed.
-
-    Attributes:
-        fingerprint: stands for the ``kid``.
-    """
-
-    def __init__(self, fingerprint: str) -> None:
-        super().__init__(f"key {fingerprint} is retired")
-        self.fingerprint = fingerprint
+    """The key was withdrawn: the ``retire_at`` of a `KeyRotated` has passed."""
 
 
 class CompromisedKey(SigningKeyError):
-    """The key leaked, so a signature made with it proves nothing.
-
-    Attributes:
-        fingerprint: stands for the ``kid``.
-    """
-
-    def __init__(self, fingerprint: str) -> None:
-        super().__init__(f"key {fingerprint} is compromised")
-        self.fingerprint = fingerprint
+    """The key leaked, so a signature made with it proves nothing."""
 
 
 class KeysUnavailable(SigningKeyError):
-    """The keys could not be fetched, so it cannot be said whether the token's key is good.
-
-    What made the fetch fail is the ``__cause__``; its text is up to the program's own ``fetch``.
-
-    Attributes:
-        retry_after: seconds after which asking again leads to another fetch.
-    """
-
-    def __init__(self, cause: BaseException | None, *, retry_after: float) -> None:
-        problem = "was broken off" if cause is None else f"failed with {type(cause).__name__}"
-        super().__init__(f"the signing keys are not available: the last fetch {problem}")
-        self.retry_after = retry_after
+    """The keys could not be fetched. Why is the ``__cause__``, whose text is up to the program's own ``fetch``."""
 
 
 class InvalidKeySet(SigningKeyError):

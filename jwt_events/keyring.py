@@ -86,9 +86,9 @@ class Keyring:
             RetiredKey: it was withdrawn, whether it is listed or not.
         """
         if kid in self._compromised:
-            raise CompromisedKey(fingerprint(kid))
+            raise CompromisedKey(f"key {fingerprint(kid)} is compromised", fingerprint=fingerprint(kid))
         if self._is_retired(kid, now):
-            raise RetiredKey(fingerprint(kid))
+            raise RetiredKey(f"key {fingerprint(kid)} is retired", fingerprint=fingerprint(kid))
         return self._named.get(kid)
 
     def usable(self, now: float) -> list[PyJWK]:

@@ -185,13 +185,19 @@ class SigningKeys:
     def _not_found(self, kid: str | None, flight: Flight, now: Moment) -> SigningKeyError:
         """Return what to tell a caller for whom a fetch came back without the key."""
         if kid is None or flight.failure is not None:
-            return self._unavailable(self._plan.opening(kid, now)[0])
+            return self._unavailable(kid, now)
         self._absent.add(kid, now.monotonic)
         return _unlisted(kid, self._negative_ttl)
 
-    def _unavailable(self, seconds: float) -> KeysUnavailable:
-        error = KeysUnavailable(self._plan.failure, retry_after=seconds)
-        error.__cause__ = self._plan.failure
+    def _unavailable(self, kid: str | None, now: Moment) -> KeysUnavailable:
+        cause = self._plan.failure
+        problem = "was broken off" if cause is None else f"failed with {type(cause).__name__}"
+        error = KeysUnavailable(
+            f"the signing keys are not available: the last fetch {problem}",
+            fingerprint=None if kid is None else fingerprint(kid),
+            retry_after=self._plan.opening(kid, now)[0],
+        )
+        error.__cause__ = cause
         return error
 
     def _begin_for(self, kid: str | None, now: Moment) -> Flight:
@@ -200,7 +206,7 @@ class SigningKeys:
         if not seconds:
             return self._fetcher.begin(Departure(reason, now, kid))
         if kid is None or self._plan.failure is not None or not self._plan.is_good(now):
-            raise self._unavailable(seconds)
+            raise self._unavailable(kid, now)
         problem = f"key {fingerprint(kid)} is unknown, and the keys were fetched for another unknown one just now"
         raise UnknownKey(problem, fingerprint=fingerprint(kid), retry_after=seconds)
 
@@ -267,7 +273,7 @@ class SigningKeys:
         flight = self._fetcher.flight or self._fetcher.begin(Departure(Reason.AGED, now))
         await flight.land()
         if flight.failure is not None:
-            raise self._unavailable(self._plan.opening(None, current_moment())[0])
+            raise self._unavailable(None, current_moment())
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -252,7 +252,7 @@ class TestFailures:
             assert caught.value.__cause__ is issuer.error
         assert issuer.calls == 7
         issuer.error = None
-        clock.advance(caught.value.retry_after)
+        clock.advance(caught.value.retry_after or 0)
         await keys.get("one")
         for kid in ("invented", "another"):
             await refusal(keys, kid)
@@ -264,6 +264,7 @@ class TestFailures:
         for number in range(300):
             with pytest.raises(KeysUnavailable) as caught:
                 await keys.get(f"kid-{number}")
+            assert caught.value.retry_after is not None
             assert 0 < caught.value.retry_after <= 10
             clock.advance(0.1)
         assert issuer.calls == 3
