@@ -90,7 +90,7 @@ class TestEntered:
         """A key that is listed later than it was announced is fetched by its active_from, without being asked for."""
         async with SigningKeys(issuer.fetch, cooldown=0.02) as keys:
             keys.apply(KeyRotated(key_id="two", active_from=datetime.now(UTC) + timedelta(seconds=0.2)))
-            await wait_until(lambda: issuer.calls == 3)
+            await wait_until(lambda: issuer.calls >= 3)
             issuer.list("one", "two")
             await wait_until(lambda: keys.stats.keys == 2)
 
@@ -116,8 +116,7 @@ class TestEntered:
             await wait_until(lambda: keys.stats.failures >= 3)
             issuer.error = None
             issuer.list("two")
-            await wait_until(lambda: keys.stats.age < 0.05)
-            await keys.get("two")
+            await wait_until(lambda: "two" in keys._keyring)
 
 
 class TestLeft:

@@ -11,7 +11,16 @@ import jwt
 import pytest
 from aiohttp import web
 
-from jwt_events import CompromisedKey, KeyRotated, KeysUnavailable, RedisStream, SigningKeys, Subscriber, UnknownKey
+from jwt_events import (
+    CompromisedKey,
+    KeyRotated,
+    KeysUnavailable,
+    RedisStream,
+    RevocationList,
+    SigningKeys,
+    Subscriber,
+    UnknownKey,
+)
 from tests.support.handling import publish
 from tests.support.issuers import Issuer
 from tests.support.waiting import scaled, wait_until
@@ -105,6 +114,21 @@ async def test_history(issuer: Served, fetch: Callable[[], Awaitable[Any]], url:
         with pytest.raises(CompromisedKey):
             await claims(keys, issuer.token("one"))
         await claims(keys, issuer.token("two"))
+
+
+async def test_replayed(issuer: Served, fetch: Callable[[], Awaitable[Any]], url: str, key: str) -> None:
+    """Attached to a revocation list, a service refuses what was compromised before its start from the first moment."""
+    transport = RedisStream(url, key)
+    await publish(transport, KeyRotated(key_id="one", compromised=True))
+    issuer.list("one", "two")
+    keys, revocations = SigningKeys(fetch, timeout=scaled(10)), RevocationList(transport)
+    keys.attach(revocations)
+    async with revocations:
+        with pytest.raises(CompromisedKey):
+            await claims(keys, issuer.token("one"))
+        await claims(keys, issuer.token("two"))
+        await publish(transport, KeyRotated(key_id="two", compromised=True))
+        await wait_until(lambda: keys.stats.keys == 0)
 
 
 async def test_outage(issuer: Served, fetch: Callable[[], Awaitable[Any]]) -> None:
