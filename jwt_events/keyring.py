@@ -35,8 +35,9 @@ class Keyring:
 
     It comes to the same in whatever order, and however often, rotations are heard and key sets are put in:
 
-    * A compromised key is never good again, even if it is listed, was listed before, or is listed later. These names
-      are kept for ever, as nothing says when they stop to matter; they are few, and come from the bus alone.
+    * A compromised key is never good again, even if it is listed, was listed before, or is listed later, and be it
+      under another name. These are kept for ever, as nothing says when they stop to matter; they are few, and come
+      from the bus alone.
     * When a key retires is what the newest event (by ``occurred_at``) says about it; so a roll back to the previous
       key, which is a rotation too, makes it good again. These are kept for ever as well, for the same reason.
     """
@@ -45,6 +46,7 @@ class Keyring:
         self._named: dict[str, PyJWK] = {}
         self._unnamed: tuple[PyJWK, ...] = ()
         self._compromised: set[str] = set()
+        self._leaked: list[object] = []
         self._standings: dict[str, _Standing] = {}
 
     def __len__(self) -> int:
@@ -55,8 +57,16 @@ class Keyring:
 
     def put(self, keys: KeySet) -> None:
         """Replace the keys by what was fetched."""
-        self._named = {kid: key for kid, key in keys.named.items() if kid not in self._compromised}
-        self._unnamed = keys.unnamed
+        self._named, self._unnamed = keys.named, keys.unnamed
+        self._withdraw_compromised()
+
+    def _withdraw_compromised(self) -> None:
+        """Drop what is compromised. A key that leaked is worthless under its other names as well, and under none."""
+        compromised = [key.key for kid, key in self._named.items() if kid in self._compromised]
+        self._leaked += [material for material in compromised if material not in self._leaked]
+        self._compromised |= {kid for kid, key in self._named.items() if key.key in self._leaked}
+        self._named = {kid: key for kid, key in self._named.items() if kid not in self._compromised}
+        self._unnamed = tuple(key for key in self._unnamed if key.key not in self._leaked)
 
     def hear(self, event: KeyRotated) -> bool:
         """Take in a rotation. Return whether the issuer may list something now that is not here."""
@@ -66,7 +76,7 @@ class Keyring:
         if event.compromised:
             is_news = kid not in self._compromised
             self._compromised.add(kid)
-            self._named.pop(kid, None)
+            self._withdraw_compromised()
             return is_news
         self._note(kid, _Standing(said_at, -math.inf))
         return kid not in self._named and kid not in self._compromised

@@ -138,7 +138,8 @@ class SigningKeys:
 
         Args:
             kid: the ``kid`` of the token's header, as it came: anything that cannot be a key's name is refused.
-                ``None`` if the token has none; that is accepted only while exactly one key is good.
+                ``None`` if the token has none; that is accepted only while exactly one key is good. A key that is
+                listed without a ``kid`` cannot be withdrawn by an event, as no event can name it.
 
         Raises:
             UnknownKey: the issuer did not list it, or it may not be looked for yet.

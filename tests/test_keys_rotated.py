@@ -20,7 +20,7 @@ from jwt_events import (
     UnknownKey,
     fetcher,
 )
-from tests.support.issuers import Clock, Issuer
+from tests.support.issuers import Clock, Issuer, entry
 from tests.support.records import watching
 from tests.support.waiting import wait_until
 
@@ -66,6 +66,7 @@ class TestCompromised:
             await keys.get("new")
             clock.advance(101)
         assert issuer.calls >= 5
+        assert len(keys._keyring._leaked) == 1
 
     async def test_before_the_first_fetch(self, issuer: Issuer) -> None:
         """It is never accepted, and nothing is fetched for it."""
@@ -100,6 +101,22 @@ class TestCompromised:
                 keys.apply(event)
             with pytest.raises(CompromisedKey):
                 await keys.get("old")
+
+    @pytest.mark.parametrize("heard_first", [True, False])
+    async def test_other_names(self, issuer: Issuer, clock: Clock, heard_first: bool) -> None:
+        """It is refused under its other names too, and is not what a token without kid is verified with."""
+        keys = SigningKeys(issuer.fetch, max_age=100)
+        issuer.entries += [entry("old", kid="alias"), entry("old", kid=None)]
+        if not heard_first:
+            await keys.get("alias")
+        keys.apply(COMPROMISED)
+        assert (await keys.get(None)).key_id == "new"
+        issuer.entries = [entry("old", kid="late alias"), entry("new")]
+        clock.advance(100)
+        await keys.get("new")
+        for kid in ("alias", "late alias"):
+            with pytest.raises(CompromisedKey):
+                await keys.get(kid)
 
     async def test_during_an_outage(self, issuer: Issuer) -> None:
         """It is refused as compromised even when nothing can be fetched."""
