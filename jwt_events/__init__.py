@@ -13,23 +13,29 @@ from loguru import logger
 from jwt_events.deadletters import DeadLetters
 from jwt_events.errors import (
     Closed,
+    CompromisedKey,
     ConnectionFailed,
     DecodeError,
     EventTooLarge,
     InvalidClaims,
     InvalidEvent,
+    InvalidKeySet,
     InvalidOption,
     JWTEventsError,
+    KeysUnavailable,
     NotLive,
     OutlivesRetention,
     PublishError,
     PublishFailed,
     PublishOutcomeUnknown,
+    RetiredKey,
     RevokedTokenError,
     ServerRefused,
+    SigningKeyError,
     StaleRevocationsError,
     SubscriptionRefused,
     TransportError,
+    UnknownKey,
 )
 from jwt_events.events import (
     Event,
@@ -41,6 +47,7 @@ from jwt_events.events import (
     TokenRevoked,
     UnknownEvent,
 )
+from jwt_events.keys import SigningKeys, SigningKeysStats
 from jwt_events.publisher import Publisher, Receipt
 from jwt_events.retry import Retry
 from jwt_events.revocation import RevocationList
@@ -56,6 +63,7 @@ from jwt_events.watches import Watch
 
 __all__ = [
     "Closed",
+    "CompromisedKey",
     "ConnectionFailed",
     "DeadLetter",
     "DeadLetters",
@@ -68,9 +76,11 @@ __all__ = [
     "Guarantees",
     "InvalidClaims",
     "InvalidEvent",
+    "InvalidKeySet",
     "InvalidOption",
     "JWTEventsError",
     "KeyRotated",
+    "KeysUnavailable",
     "MemoryTransport",
     "NotLive",
     "OutlivesRetention",
@@ -81,6 +91,7 @@ __all__ = [
     "Receipt",
     "RedisPubSub",
     "RedisStream",
+    "RetiredKey",
     "Retry",
     "RevocationList",
     "RevocationStats",
@@ -88,6 +99,9 @@ __all__ = [
     "ServerRefused",
     "SessionCreated",
     "SessionDestroyed",
+    "SigningKeyError",
+    "SigningKeys",
+    "SigningKeysStats",
     "StaleRevocationsError",
     "Subscriber",
     "SubscriberStats",
@@ -97,6 +111,7 @@ __all__ = [
     "Transport",
     "TransportError",
     "UnknownEvent",
+    "UnknownKey",
     "Verdict",
     "ViewState",
     "Watch",

@@ -17,9 +17,15 @@
     │   ├── ConnectionFailed             cannot be reached, or was lost: worth trying again
     │   ├── ServerRefused                the server answered "no": trying again will not help
     │   └── SubscriptionRefused          it will not let us listen
-    └── PublishError                     what became of a publish that did not succeed
-        ├── PublishFailed                surely not published
-        └── PublishOutcomeUnknown        sent, and no answer: it may have been published
+    ├── PublishError                     what became of a publish that did not succeed
+    │   ├── PublishFailed                surely not published
+    │   └── PublishOutcomeUnknown        sent, and no answer: it may have been published
+    └── SigningKeyError                  no key to verify a token with
+        ├── UnknownKey                   the issuer does not list it, as far as is known
+        ├── RetiredKey                   it was withdrawn by a rotation
+        ├── CompromisedKey               it leaked
+        ├── KeysUnavailable              the issuer's keys could not be fetched: not the token's fault
+        └── InvalidKeySet                what was fetched is no set of public keys
 
 The message names what was wrong and the limit, and never repeats a value that could be a secret. What a program needs
 to react is data on the instance.
@@ -237,3 +243,41 @@ def describe(error: BaseException) -> str:
     if not frames:
         return name
     return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
+
+
+class SigningKeyError(JWTEventsError):
+    """There is no key to verify a token with.
+
+    `UnknownKey`, `RetiredKey` and `CompromisedKey` refuse the token (HTTP 401); `KeysUnavailable` says that nobody can
+    tell for the moment (HTTP 503).
+
+    Attributes:
+        fingerprint: stands for the ``kid``, which is whatever the sender of the token made it; ``None`` if there is
+            none, or none that could be a key's.
+        retry_after: seconds after which asking again may bring another answer; ``None`` if it never will.
+    """
+
+    def __init__(self, problem: str, *, fingerprint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.fingerprint = fingerprint
+        self.retry_after = retry_after
+
+
+class UnknownKey(SigningKeyError):
+    """The token's key is not among those that the issuer listed last, or the token does not name one."""
+
+
+class RetiredKey(SigningKeyError):
+    """The key was withdrawn: the ``retire_at`` of a `KeyRotated` has passed."""
+
+
+class CompromisedKey(SigningKeyError):
+    """The key leaked, so a signature made with it proves nothing."""
+
+
+class KeysUnavailable(SigningKeyError):
+    """The keys could not be fetched. Why is the ``__cause__``, whose text is up to the program's own ``fetch``."""
+
+
+class InvalidKeySet(SigningKeyError):
+    """What was fetched is not a JWK Set (RFC 7517 §5), or has no key in it that can verify a signature."""

@@ -1,0 +1,383 @@
+"""What a rotation does to the keys, in whatever order it is heard."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jwt_events import (
+    CompromisedKey,
+    Event,
+    InvalidOption,
+    KeyRotated,
+    KeysUnavailable,
+    RetiredKey,
+    SigningKeys,
+    TokenRevoked,
+    UnknownKey,
+    fetcher,
+)
+from tests.support.issuers import Clock, Issuer, entry
+from tests.support.records import watching
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the keys."""
+    clock = Clock()
+    monkeypatch.setattr(fetcher, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    """An issuer with two keys."""
+    return Issuer("old", "new")
+
+
+def rotated(key_id: str = "new", **fields: Any) -> KeyRotated:
+    """Return a rotation; ``at`` is when it was said, ``retire`` when the old key retires, in seconds from now."""
+    now = datetime.now(UTC)
+    if "at" in fields:
+        fields["occurred_at"] = now + timedelta(seconds=fields.pop("at"))
+    if "retire" in fields:
+        fields |= {"previous_key_id": "old", "retire_at": now + timedelta(seconds=fields.pop("retire"))}
+    return KeyRotated(key_id=key_id, **fields)
+
+
+COMPROMISED = rotated("old", compromised=True)
+
+
+class TestCompromised:
+    """A key that leaked."""
+
+    async def test_evicted(self, issuer: Issuer, clock: Clock) -> None:
+        """It is refused at once, and stays refused although the issuer goes on listing it."""
+        keys = SigningKeys(issuer.fetch, max_age=100)
+        await keys.get("old")
+        keys.apply(COMPROMISED)
+        for _ in range(5):
+            with pytest.raises(CompromisedKey):
+                await keys.get("old")
+            await keys.get("new")
+            clock.advance(101)
+        assert issuer.calls >= 5
+        assert len(keys._keyring._leaked) == 1
+
+    async def test_before_the_first_fetch(self, issuer: Issuer) -> None:
+        """It is never accepted, and nothing is fetched for it."""
+        keys = SigningKeys(issuer.fetch)
+        keys.apply(COMPROMISED)
+        with pytest.raises(CompromisedKey):
+            await keys.get("old")
+        assert issuer.calls == 0
+        await keys.get("new")
+        with pytest.raises(CompromisedKey):
+            await keys.get("old")
+
+    async def test_during_a_fetch(self, issuer: Issuer) -> None:
+        """A fetch that began before does not bring it back, also for those who wait for it."""
+        keys = SigningKeys(issuer.fetch)
+        issuer.open.clear()
+        waiting = asyncio.create_task(keys.get("old"))
+        await wait_until(lambda: issuer.calls)
+        keys.apply(COMPROMISED)
+        issuer.open.set()
+        with pytest.raises(CompromisedKey):
+            await waiting
+        with pytest.raises(CompromisedKey):
+            await keys.get("old")
+
+    @pytest.mark.parametrize("seconds", [-60, 60], ids=["older", "newer"])
+    async def test_rotation_to_it(self, issuer: Issuer, seconds: float) -> None:
+        """No other rotation makes it good again, said before or after, heard before or after."""
+        for events in ([COMPROMISED, rotated("old", at=seconds)], [rotated("old", at=seconds), COMPROMISED]):
+            keys = SigningKeys(issuer.fetch)
+            for event in events:
+                keys.apply(event)
+            with pytest.raises(CompromisedKey):
+                await keys.get("old")
+
+    @pytest.mark.parametrize("heard_first", [True, False])
+    async def test_other_names(self, issuer: Issuer, clock: Clock, heard_first: bool) -> None:
+        """It is refused under its other names too, and is not what a token without kid is verified with."""
+        keys = SigningKeys(issuer.fetch, max_age=100)
+        issuer.entries += [entry("old", kid="alias"), entry("old", kid=None)]
+        if not heard_first:
+            await keys.get("alias")
+        keys.apply(COMPROMISED)
+        assert (await keys.get(None)).key_id == "new"
+        issuer.entries = [entry("old", kid="late alias"), entry("new")]
+        clock.advance(100)
+        await keys.get("new")
+        for kid in ("alias", "late alias"):
+            with pytest.raises(CompromisedKey):
+                await keys.get(kid)
+
+    async def test_during_an_outage(self, issuer: Issuer) -> None:
+        """It is refused as compromised even when nothing can be fetched."""
+        keys = SigningKeys(issuer.fetch)
+        issuer.error = OSError()
+        with pytest.raises(KeysUnavailable):
+            await keys.get("old")
+        keys.apply(COMPROMISED)
+        with pytest.raises(CompromisedKey):
+            await keys.get("old")
+
+    async def test_its_successor(self, issuer: Issuer) -> None:
+        """The next key is fetched with the next caller, whatever invented kids used up."""
+        keys = SigningKeys(issuer.fetch, cooldown=3600)
+        await keys.get("old")
+        with pytest.raises(UnknownKey):
+            await keys.get("invented")
+        issuer.list("old", "new", "newest")
+        keys.apply(COMPROMISED)
+        await keys.get("new")
+        await wait_until(lambda: keys.stats.fetches == 3 and keys._fetcher.flight is None)
+        await keys.get("newest")
+        assert issuer.calls == 3
+
+
+class TestRetired:
+    """The key that was replaced."""
+
+    async def test_retired_in_time(self, issuer: Issuer, clock: Clock) -> None:
+        """It is good until retire_at and a few seconds longer, and then is not, although it is listed."""
+        keys = SigningKeys(issuer.fetch)
+        keys.apply(rotated(retire=60))
+        await keys.get("old")
+        clock.advance(62)
+        await keys.get("old")
+        clock.advance(5)
+        with pytest.raises(RetiredKey):
+            await keys.get("old")
+        assert (await keys.get("new")).key_id == "new"
+
+    async def test_without_retire_at(self, issuer: Issuer, clock: Clock) -> None:
+        """Without retire_at it is good for as long as it is listed."""
+        keys = SigningKeys(issuer.fetch)
+        keys.apply(rotated(previous_key_id="old"))
+        clock.advance(10_000)
+        await keys.get("old")
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    async def test_put_off(self, issuer: Issuer, backwards: bool) -> None:
+        """The newest that was said about it counts, in whatever order it is heard."""
+        keys = SigningKeys(issuer.fetch)
+        for event in sorted([rotated(retire=-60, at=-3), rotated(retire=60, at=-2)], key=str, reverse=backwards):
+            keys.apply(event)
+        await keys.get("old")
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    async def test_said_at_once(self, issuer: Issuer, backwards: bool) -> None:
+        """Of two things that were said at the same time the stricter one counts."""
+        keys, now = SigningKeys(issuer.fetch), datetime.now(UTC)
+        events = [rotated(retire=seconds, occurred_at=now) for seconds in (-60, 60)]
+        for event in reversed(events) if backwards else events:
+            keys.apply(event)
+        with pytest.raises(RetiredKey):
+            await keys.get("old")
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    async def test_roll_back(self, issuer: Issuer, backwards: bool) -> None:
+        """A rotation back to it makes it good again."""
+        events = [rotated(retire=-60, at=-9), rotated("old", previous_key_id="new", at=-8)]
+        keys = SigningKeys(issuer.fetch)
+        for event in reversed(events) if backwards else events:
+            keys.apply(event)
+        await keys.get("old")
+
+    async def test_replaced_by_itself(self, issuer: Issuer) -> None:
+        """A rotation that names one key twice does not retire it."""
+        keys = SigningKeys(issuer.fetch)
+        keys.apply(rotated("old", retire=-60))
+        await keys.get("old")
+
+    async def test_without_kid(self, issuer: Issuer) -> None:
+        """A retired key is not what a token without kid is verified with."""
+        keys = SigningKeys(issuer.fetch)
+        keys.apply(rotated(retire=-60))
+        assert (await keys.get(None)).key_id == "new"
+
+
+class TestAnnounced:
+    """The key that comes."""
+
+    async def test_not_held_up(self, issuer: Issuer) -> None:
+        """It is fetched although invented kids have used up the fetch of the cooldown."""
+        keys = SigningKeys(issuer.fetch, cooldown=3600)
+        for kid in ("invented", "next"):
+            with pytest.raises(UnknownKey):
+                await keys.get(kid)
+        issuer.list("next")
+        keys.apply(rotated("next"))
+        await keys.get("next")
+        assert issuer.calls == 2
+
+    async def test_looked_for_in_vain_before(self, issuer: Issuer) -> None:
+        """It is fetched although it was not listed a moment ago."""
+        keys = SigningKeys(issuer.fetch)
+        with pytest.raises(UnknownKey):
+            await keys.get("next")
+        issuer.list("next")
+        keys.apply(rotated("next"))
+        await keys.get("next")
+
+    async def test_during_a_fetch(self, issuer: Issuer) -> None:
+        """A caller who waits for a fetch that began before gets it from the next one."""
+        keys = SigningKeys(issuer.fetch, cooldown=3600)
+        issuer.open.clear()
+        waiting = asyncio.create_task(keys.get("next"))
+        await wait_until(lambda: issuer.calls)
+        issuer.list("next")
+        keys.apply(rotated("next"))
+        issuer.open.set()
+        assert (await waiting).key_id == "next"
+        assert issuer.calls == 2
+
+    async def test_one_at_a_time(self, issuer: Issuer) -> None:
+        """While a fetch is on its way, a caller of a known key begins no other, however due it is."""
+        keys = SigningKeys(issuer.fetch)
+        await keys.get("old")
+        issuer.open.clear()
+        waiting = asyncio.create_task(keys.get("other"))
+        await wait_until(lambda: issuer.calls == 2)
+        keys.apply(rotated("next"))
+        await keys.get("old")
+        assert keys.stats.fetches == 2
+        issuer.open.set()
+        with pytest.raises(UnknownKey):
+            await waiting
+
+    async def test_usable_early(self, issuer: Issuer) -> None:
+        """It is accepted as soon as it is listed, also before its active_from."""
+        keys = SigningKeys(issuer.fetch)
+        keys.apply(rotated(active_from=datetime.now(UTC) + timedelta(days=1)))
+        await keys.get("new")
+
+    async def test_flood(self, issuer: Issuer, clock: Clock) -> None:
+        """A flood of rotations, all of them different, is no flood of fetches and fills no memory."""
+        keys = SigningKeys(issuer.fetch, cooldown=10)
+        await keys.get("old")
+        for number in range(2_000):
+            keys.apply(rotated(f"next-{number}"))
+            await keys.get("old")
+            await asyncio.sleep(0)
+        await wait_until(lambda: keys._fetcher.flight is None)
+        assert issuer.calls == 2
+        assert len(keys._plan._announced) <= 256
+
+    async def test_duplicates(self, issuer: Issuer, clock: Clock) -> None:
+        """The same rotation again, of a key that is here or known to be compromised, fetches nothing."""
+        keys = SigningKeys(issuer.fetch, cooldown=1)
+        keys.apply(COMPROMISED)
+        await keys.get("new")
+        for event in (rotated(retire=60), COMPROMISED) * 10:
+            keys.apply(event)
+            await keys.get("new")
+            clock.advance(1)
+        assert keys.stats.fetches == 1
+
+    async def test_history(self, issuer: Issuer, clock: Clock) -> None:
+        """Rotations of last year, whose keys are not listed any more, cost no fetch beside the first."""
+        keys = SigningKeys(issuer.fetch, cooldown=10)
+        for number in range(100):
+            keys.apply(rotated(f"past-{number}", at=-86_400 * 365))
+        for _ in range(20):
+            await keys.get("new")
+            await wait_until(lambda: keys._fetcher.flight is None)
+            clock.advance(10)
+        assert issuer.calls == 1
+
+    async def test_published_late(self, issuer: Issuer, clock: Clock) -> None:
+        """It is looked for again when the issuer lists it later than it said, less and less often, not for ever."""
+        keys = SigningKeys(issuer.fetch, cooldown=10, max_age=1e6)
+        await keys.get("old")
+        keys.apply(rotated("next"))
+        calls = []
+        for _ in range(200):
+            await keys.get("old")
+            await wait_until(lambda: keys._fetcher.flight is None)
+            calls.append(issuer.calls)
+            clock.advance(10)
+        assert calls[0] == 2
+        assert calls[10] <= 6
+        assert calls[-1] == calls[100] <= 9
+
+    async def test_by_its_time(self, issuer: Issuer, clock: Clock) -> None:
+        """A key of tomorrow that is not listed today is looked for again shortly before its active_from."""
+        keys = SigningKeys(issuer.fetch, cooldown=10, max_age=1e6)
+        keys.apply(rotated("next", active_from=clock.time() + 86_400))
+        for _ in range(86_400 // 600):
+            await keys.get("old")
+            await wait_until(lambda: keys._fetcher.flight is None)
+            clock.advance(600)
+        clock.advance(-5)
+        issuer.list("old", "next")
+        before = issuer.calls
+        await keys.get("old")
+        await wait_until(lambda: keys._fetcher.flight is None)
+        assert issuer.calls == before + 1
+        await keys.get("next")
+        assert issuer.calls == before + 1
+
+
+class TestEvents:
+    """Which events are taken."""
+
+    async def test_other_issuers(self, issuer: Issuer) -> None:
+        """With an issuer named, the rotations of others are ignored, and those that name none are not."""
+        keys = SigningKeys(issuer.fetch, issuer="https://issuer.example")
+        keys.apply(rotated("old", compromised=True, issuer="https://other.example"))
+        await keys.get("old")
+        keys.apply(rotated("old", compromised=True, issuer="https://issuer.example"))
+        keys.apply(rotated("new", compromised=True))
+        for kid in ("old", "new"):
+            with pytest.raises(CompromisedKey):
+                await keys.get(kid)
+
+    async def test_other_events(self, issuer: Issuer) -> None:
+        """Something else than a rotation is refused."""
+        other: Any = TokenRevoked(token_id="t")
+        with pytest.raises(InvalidOption):
+            SigningKeys(issuer.fetch).apply(other)
+
+    def test_without_a_loop(self) -> None:
+        """Applying needs no event loop."""
+
+        async def fetch() -> dict[str, Any]:
+            raise AssertionError
+
+        keys = SigningKeys(fetch)
+        for event in (rotated(retire=60), COMPROMISED, rotated("next")):
+            keys.apply(event)
+        with pytest.raises(CompromisedKey):
+            asyncio.run(keys.get("old"))
+
+    async def test_logged(self, issuer: Issuer) -> None:
+        """A rotation is logged without the names of keys."""
+        name = "-".join(["secret", "name"])
+        keys = SigningKeys(issuer.fetch)
+        with watching(name) as records:
+            keys.apply(rotated(name, previous_key_id=name + "2", compromised=True, issuer=name))
+            with pytest.raises(CompromisedKey) as caught:
+                await keys.get(name)
+        assert records.of("signing key rotated", "INFO")[0]["compromised"] is True
+        assert name not in str(caught.value)
+
+    def test_kind(self) -> None:
+        """What attach registers for is the rotation alone, with an async function, as sync ones may run in threads."""
+        registered: list[tuple[type[Event], Any]] = []
+
+        class Source:
+            def on(self, kind: type[KeyRotated], /) -> Any:
+                return lambda function: registered.append((kind, function))
+
+        SigningKeys(Issuer().fetch).attach(Source())
+        ((kind, function),) = registered
+        assert kind is KeyRotated
+        assert asyncio.iscoroutinefunction(function)
