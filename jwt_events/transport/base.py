@@ -133,8 +133,9 @@ class Receiver(Protocol):
     async def receive(self) -> Page:
         """Wait for the next page. Reconnects by itself and reports what may have been missed as gaps.
 
-        Returns after the ``pulse`` even if there is nothing. Cancelling it loses nothing that was not returned,
-        except on a transport that is not durable.
+        Returns after the ``pulse`` even if there is nothing. A durable transport does not even wait for that as long as
+        the end was not reached. Cancelling it loses nothing that was not returned, except on a transport that is not
+        durable.
 
         Raises:
             TransportError: it is of no use to go on.

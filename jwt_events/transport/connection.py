@@ -142,10 +142,26 @@ class Connection:
             commands: each a sequence of words.
             within: seconds for all of them.
         """
+        try:
+            await self.ask(commands, within=within)
+        except TransportError as error:
+            return [error] * len(commands)
+        return await self.answers(commands, within=within)
+
+    async def ask(self, commands: Sequence[Sequence[Argument]], *, within: float) -> None:
+        """Send commands; `answers` must follow before anything else is asked.
+
+        Raises:
+            TransportError: they could not be sent.
+        """
+        async with self.failing_as(_name(commands[0]), within=within, maybe_done=True):
+            await self._write(self.raw.pack_commands(commands))
+
+    async def answers(self, commands: Sequence[Sequence[Argument]], *, within: float) -> list[Any]:
+        """Return the answers to commands that were sent, as `pipeline` does."""
         answers: list[Any] = []
         try:
             async with self.failing_as(_name(commands[0]), within=within, maybe_done=True):
-                await self._write(self.raw.pack_commands(commands))
                 for command in commands:
                     answers.append(await self._answer(command))  # noqa: PERF401 - those read before a failure count
         except TransportError as error:

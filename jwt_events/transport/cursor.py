@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport.base import Delivery, Failure, Gap, Page
@@ -19,6 +19,20 @@ GRACE = 2.0
 
 # How often at least a reader makes sure that nothing was removed before it could be read, in seconds.
 _AUDIT_INTERVAL = 1.0
+
+
+class _Question(NamedTuple):
+    """A read that was sent.
+
+    Attributes:
+        commands: the read, and the audit that goes with it now and then.
+        asked_at: when, by `time.monotonic`.
+        connection: where the answer will come.
+    """
+
+    commands: list[Command]
+    asked_at: float
+    connection: Connection
 
 
 class CursorReceiver:
@@ -43,6 +57,8 @@ class CursorReceiver:
         self._gaps: list[Gap] = []
         self._audit_interval = min(_AUDIT_INTERVAL, block)
         self._audited_at = 0.0
+        self._ahead: _Question | None = None
+        self._is_at_end = False
 
     async def receive(self) -> Page:
         """Read on; see `Receiver.receive`."""
@@ -62,7 +78,7 @@ class CursorReceiver:
             [Delivery(payload(fields), position.decode()) for position, fields in entries],
             self._take_gaps(),
             # The end of a stream that was replaced since the last audit would prove nothing.
-            self._audited_at if len(entries) < self._batch_size else None,
+            self._audited_at if self._is_at_end else None,
         )
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
@@ -71,26 +87,38 @@ class CursorReceiver:
 
     async def _read(self, connection: Connection) -> list[Any] | None:
         """Return the entries that come next; ``None`` if they have to be read again from further back."""
-        wait = ("BLOCK", max(1, int(self._block * 1000)))
-        commands: list[Command] = [
-            ("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, self._place.cursor)
-        ]
+        cursor = self._place.cursor
+        question, self._ahead = self._ahead, None
+        if question is None or question.connection is not connection:
+            question = await self._ask(connection, cursor)
+        *history, answer = await connection.answers(question.commands, within=self._block + GRACE)
+        if isinstance(answer, TransportError):
+            raise answer
+        if history:
+            self._reconcile(history_from(history[0]), question.asked_at)
+        if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
+            return None
+        entries: list[Any] = answer[0][1] if answer else []
+        self._is_at_end = len(entries) < self._batch_size
+        if not entries:
+            return []
+        last = entries[-1][0].decode()
+        if not self._is_at_end:
+            # There is more: let the server look for it while these are taken. If that fails, or is cancelled, the
+            # connection is closed, and with the place unchanged these are read again.
+            self._ahead = await self._ask(connection, last)
+        self._place.advance(last, len(entries))
+        return entries
+
+    async def _ask(self, connection: Connection, cursor: str) -> _Question:
+        # Whoever does not know to be at the end wants to hear it at once.
+        wait = ("BLOCK", max(1, int(self._block * 1000))) if self._is_at_end else ()
+        commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, cursor)]
         asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
         if asked_at >= self._audited_at + self._audit_interval:
             commands.insert(0, ("XINFO", "STREAM", self._key))
-        *history, answer = await connection.pipeline(commands, within=self._block + GRACE)
-        if isinstance(answer, TransportError):
-            raise answer
-        cursor = self._place.cursor
-        if history:
-            self._reconcile(history_from(history[0]), asked_at)
-        if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
-            return None
-        if not answer:
-            return []
-        entries: list[Any] = answer[0][1]
-        self._place.advance(entries[-1][0].decode(), len(entries))
-        return entries
+        await connection.ask(commands, within=self._block + GRACE)
+        return _Question(commands, asked_at, connection)
 
     async def _greet(self, connection: Connection) -> None:
         """Find out where to read on, whether something in between is gone, and whether this is the same server."""
@@ -104,6 +132,7 @@ class CursorReceiver:
             if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
                 self._doubt(found, holds=holds)
         self._epoch = epoch
+        self._is_at_end = False
         self._reconcile(found, asked_at)
 
     def _doubt(self, found: History | None, *, holds: bool) -> None:

@@ -74,7 +74,7 @@ class MemoryTransport:
 
     async def read(self, index: int, *, within: float) -> Sequence[Delivery]:
         """Return what follows the first ``index`` payloads, waiting so many seconds for it."""
-        if index >= len(self._log):
+        if index >= len(self._log) and within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await self._grown.wait()
@@ -94,12 +94,14 @@ class _MemoryReceiver:
         self._transport = transport
         self._index = index
         self._pulse = pulse
+        self._is_at_end = False
 
     async def receive(self) -> Page:
         asked_at = time.monotonic()
-        deliveries = await self._transport.read(self._index, within=self._pulse)
+        deliveries = await self._transport.read(self._index, within=self._pulse if self._is_at_end else 0.0)
         self._index += len(deliveries)
-        return Page(deliveries, current_as_of=asked_at if len(deliveries) < _PAGE else None)
+        self._is_at_end = len(deliveries) < _PAGE
+        return Page(deliveries, current_as_of=asked_at if self._is_at_end else None)
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         if failure is not None:
