@@ -48,9 +48,10 @@ from jwt_events.events import (
     UnknownEvent,
 )
 from jwt_events.keys import SigningKeys, SigningKeysStats
-from jwt_events.publisher import Publisher, Receipt
+from jwt_events.publisher import Publisher
 from jwt_events.retry import Retry
 from jwt_events.revocation import RevocationList
+from jwt_events.shipment import Receipt
 from jwt_events.subscriber import Subscriber, SubscriberStats
 from jwt_events.transport.base import Gap, Guarantees, Transport
 from jwt_events.transport.letters import DeadLetter
