@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import threading
+from time import perf_counter
 from typing import Any
 
 from loguru import logger
@@ -39,15 +40,13 @@ class Caller:
         if work.attempt > max(_HOPELESS, self._retry.attempts):
             logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
             return Failure("delivered too often", handler.name, work.attempt - 1)
-        if work.trace is None:
-            return await self._run(handler, work)
-        with work.trace.current():
+        with work.active():
             return await self._run(handler, work)
 
     async def _run(self, handler: Handler, work: Work) -> Failure | None:
         attempt = work.attempt
         while True:
-            began = work.begin()
+            began = perf_counter()
             try:
                 async with asyncio.timeout(self._timeout):
                     await _call(handler, work.subject)

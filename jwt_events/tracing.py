@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 _SCOPE = "jwt_events"
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+
+_NO_CONTEXT = Context()
 
 # How often to look whether there is a global provider now, in seconds: asking costs more than all the rest.
 _LOOK_EVERY = 1.0
@@ -88,7 +89,9 @@ class Spans:
 
     def __init__(self, tracing: AnyTracing | None, transport: Transport) -> None:
         self.tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
-        self.destination = transport.destination
+        self.publish_name = f"publish {transport.destination}"
+        self.create_name = f"create {transport.destination}"
+        self.process_name = f"process {transport.destination}"
         place = _place(transport)
         self.publish = _operation("publish", "send", place)
         self.create = _operation("create", "create", place)
@@ -117,7 +120,7 @@ class Spans:
         return self._tracer
 
 
-class Active(AbstractContextManager[None]):
+class Active:
     """Makes a span the current one: for spans that are made meanwhile, and for log lines, which get its ids.
 
     Log lines only if it is recorded: ids of a trace that nobody keeps lead nowhere, and binding them has its price.
@@ -146,8 +149,10 @@ class Active(AbstractContextManager[None]):
             self._lines.__exit__(None, None, None)
 
 
-class Publishing(AbstractContextManager[Sequence[Envelope]]):
+class Publishing:
     """The span of one call of publish; entered, it returns the envelopes of the events."""
+
+    __slots__ = ("_active", "_creates", "_events", "_span", "_spans", "_tracer")
 
     def __init__(self, spans: Spans, tracer: trace.Tracer, events: Sequence[Event]) -> None:
         self._spans = spans
@@ -158,7 +163,7 @@ class Publishing(AbstractContextManager[Sequence[Envelope]]):
     def __enter__(self) -> Sequence[Envelope]:
         # The kind says whose context the events carry: that of this span, or those of spans made for each.
         self._span = self._tracer.start_span(
-            f"publish {self._spans.destination}",
+            self._spans.publish_name,
             kind=SpanKind.CLIENT if self._creates else SpanKind.PRODUCER,
             attributes=self._spans.publish,
         )
@@ -177,7 +182,7 @@ class Publishing(AbstractContextManager[Sequence[Envelope]]):
 
     def _create(self, event: Event) -> Envelope:
         span = self._tracer.start_span(
-            f"create {self._spans.destination}",
+            self._spans.create_name,
             trace.set_span_in_context(self._span),
             kind=SpanKind.PRODUCER,
             attributes={**self._spans.create, "messaging.message.id": event.id},
@@ -199,6 +204,8 @@ class Publishing(AbstractContextManager[Sequence[Envelope]]):
 class Processing:
     """The span of one event, from the first call of a handler to the end of the last."""
 
+    __slots__ = ("_envelope", "_span", "_spans", "_tracer")
+
     def __init__(self, spans: Spans, tracer: trace.Tracer, envelope: Envelope) -> None:
         self._spans = spans
         self._tracer = tracer
@@ -210,9 +217,9 @@ class Processing:
         envelope, child = self._envelope, self._spans.tracing.parent == "child"
         origin = parse(envelope.traceparent, envelope.tracestate) if child else None
         self._span = self._tracer.start_span(
-            f"process {self._spans.destination}",
+            self._spans.process_name,
             # Never the context around: it is that of whoever started the subscriber.
-            Context() if origin is None else trace.set_span_in_context(trace.NonRecordingSpan(origin), Context()),
+            _NO_CONTEXT if origin is None else trace.set_span_in_context(trace.NonRecordingSpan(origin), _NO_CONTEXT),
             kind=SpanKind.CONSUMER,
             attributes=self._spans.process,
         )
@@ -223,8 +230,8 @@ class Processing:
             if origin is not None:
                 self._span.add_link(origin)
 
-    def current(self) -> Active:
-        """Make it the current span for a while, for one of the handlers."""
+    def active(self) -> Active:
+        """Make it the current span for a while, for one call of a handler."""
         return Active(self._span)
 
     def record(self, error: BaseException, handler: str) -> None:

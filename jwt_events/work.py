@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,8 @@ from jwt_events.handlers import Handler
 from jwt_events.observe import Handled, Observers
 from jwt_events.tracing import Processing
 from jwt_events.transport.base import Failure, Gap
+
+_NOTHING = nullcontext()
 
 # What stands for the handler where the program takes the events itself.
 _PULLED = "events()"
@@ -31,6 +34,9 @@ class Outcome:
     finished: bool = True
 
 
+_HANDLED = Outcome()
+
+
 class Work:
     """An event, or a gap, on its way through its handlers. Tells whoever looks what happens.
 
@@ -42,6 +48,8 @@ class Work:
         observers: whom to tell.
         trace: makes the span; ``None`` if nobody collects traces.
     """
+
+    __slots__ = ("_began", "_done", "_error", "_left", "_outcome", "_trace", "attempt", "observers", "subject")
 
     def __init__(
         self,
@@ -55,11 +63,11 @@ class Work:
     ) -> None:
         self.subject = subject
         self.attempt = attempt
-        self.trace = trace
+        self._trace = trace
         self.observers = observers
         self._left = handlers
         self._done = done
-        self._outcome = Outcome()
+        self._outcome = _HANDLED
         self._error: str | None = None
         self._began: float | None = None
 
@@ -70,14 +78,17 @@ class Work:
             return {"gap_cause": self.subject.cause, "gap_since": self.subject.since}
         return {"event_id": self.subject.id, "event_type": str(self.subject.type)[:100]}
 
-    def begin(self) -> float:
-        """A call of a handler begins. Return when, as `called` wants to know it."""
-        now = perf_counter()
+    def begin(self) -> None:
+        """A handler is about to be called; only the first time counts."""
         if self._began is None:
-            self._began = now
-            if self.trace is not None:
-                self.trace.begin()
-        return now
+            self._began = perf_counter()
+            if self._trace is not None:
+                self._trace.begin()
+
+    def active(self) -> AbstractContextManager[None]:
+        """Begin, and make the span, if there is one, the current one for a while."""
+        self.begin()
+        return _NOTHING if self._trace is None else self._trace.active()
 
     def called(
         self, handler: Handler | str, outcome: Handled, began: float, error: BaseException | None = None
@@ -88,8 +99,8 @@ class Work:
             for observer in self.observers:
                 observer.called(self.subject, name, outcome, perf_counter() - began)
         if error is not None:
-            if self.trace is not None:
-                self.trace.record(error, name)
+            if self._trace is not None:
+                self._trace.record(error, name)
             if outcome is Handled.FAILED:
                 self._error = type(error).__qualname__
 
@@ -121,6 +132,6 @@ class Work:
                 error = None if outcome.failure is None else self._error or outcome.failure.error
             for observer in self.observers:
                 observer.processed(self.subject, error, perf_counter() - self._began)
-            if self.trace is not None:
-                self.trace.end(error)
+            if self._trace is not None:
+                self._trace.end(error)
         self._done(outcome)
