@@ -89,6 +89,7 @@ class _Subscribing(Observer):
     def __init__(self, instruments: Instruments, transport: str) -> None:
         self._instruments = instruments
         self._received = {cls: instruments.received.labels(kind, transport) for cls, kind in TYPES.items()}
+        self._in_flight = instruments.in_flight.count()
         self._duplicates = instruments.duplicates.labels(transport)
         self._reconnects = instruments.reconnects.labels(transport)
         self._gaps = partial(instruments.gaps.labels, transport)
@@ -113,10 +114,10 @@ class _Subscribing(Observer):
         self._reconnects.inc()
 
     def started(self) -> None:
-        self._instruments.in_flight.inc()
+        self._in_flight.change(1)
 
     def ended(self) -> None:
-        self._instruments.in_flight.dec()
+        self._in_flight.change(-1)
 
     def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
         key = type(event), handler

@@ -69,8 +69,7 @@ class Shipment:
                 self._tell(perf_counter() - began)
 
     def _tell(self, seconds: float) -> None:
-        pending = set(self._pending)
-        accepted = [event for index, event in enumerate(self._events) if index not in pending]
+        accepted = [self._events[index] for index in self._receipts]
         rest = [self._events[index] for index in self._pending]
         outcome = Published.UNKNOWN if self._maybe_published else Published.FAILED
         for observer in self._observers:
