@@ -30,7 +30,7 @@ from prometheus_client import CollectorRegistry
 from jwt_events import Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.metrics import Metrics
-from jwt_events.tracing import Spans
+from jwt_events.spans import Spans
 
 BATCH = 500
 TASKS = 64

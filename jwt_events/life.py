@@ -19,7 +19,7 @@ from jwt_events.intake import Intake, Tally
 from jwt_events.interruption import Interruption
 from jwt_events.observe import Observers
 from jwt_events.seen import SeenIds
-from jwt_events.tracing import Spans
+from jwt_events.spans import Spans
 from jwt_events.transport.base import Delivery, Gap, Receiver
 from jwt_events.work import Outcome, Work
 

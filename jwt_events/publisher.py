@@ -19,8 +19,9 @@ from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.observe import Watch, watch
 from jwt_events.shipment import Receipt, Shipment
+from jwt_events.spans import Spans
 from jwt_events.submission import check_retention, event_from
-from jwt_events.tracing import AnyTracing, Spans
+from jwt_events.tracing import AnyTracing
 from jwt_events.transport.base import Sender, Transport
 
 

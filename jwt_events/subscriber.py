@@ -20,7 +20,8 @@ from jwt_events.handlers import EventHandler, Handler
 from jwt_events.life import Audience, Life
 from jwt_events.observe import Watch, watch
 from jwt_events.retry import Retry
-from jwt_events.tracing import AnyTracing, Spans
+from jwt_events.spans import Spans
+from jwt_events.tracing import AnyTracing
 from jwt_events.transport.base import Transport
 
 _A = TypeVar("_A", bound=Event)

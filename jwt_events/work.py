@@ -12,7 +12,7 @@ from typing import Any
 from jwt_events.events import Event
 from jwt_events.handlers import Handler
 from jwt_events.observe import Handled, Observers
-from jwt_events.tracing import Processing
+from jwt_events.spans import Processing
 from jwt_events.transport.base import Failure, Gap
 
 _NOTHING = nullcontext()
