@@ -119,6 +119,7 @@ class Publishing:
         self._tracer = tracer
         self._events = events
         self._creates = len(events) > 1 and spans.tracing.create_spans
+        self._active: Active | None = None
 
     def __enter__(self) -> Sequence[Envelope]:
         # The kind says whose context the events carry: that of this span, or those of spans made for each.
@@ -128,14 +129,16 @@ class Publishing:
             attributes=self._spans.publish,
         )
         parent, state = headers(self._span.get_span_context())
-        envelopes = [Envelope(event, parent, state) for event in self._events]
-        if self._span.is_recording():
-            if len(self._events) == 1:
-                self._span.set_attribute("messaging.message.id", self._events[0].id)
-            else:
-                self._span.set_attribute("messaging.batch.message_count", len(self._events))
-            if self._creates:
-                envelopes = [self._create(event) for event in self._events]
+        if not self._span.is_recording():  # most are not where many events are published, so that must be cheap
+            return [Envelope(event, parent, state) for event in self._events]
+        if len(self._events) == 1:
+            self._span.set_attribute("messaging.message.id", self._events[0].id)
+        else:
+            self._span.set_attribute("messaging.batch.message_count", len(self._events))
+        if self._creates:
+            envelopes = [self._create(event) for event in self._events]
+        else:
+            envelopes = [Envelope(event, parent, state) for event in self._events]
         self._active = Active(self._span)
         self._active.__enter__()
         return envelopes
@@ -155,6 +158,8 @@ class Publishing:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._active is None:
+            return
         self._active.__exit__(None, None, None)
         if exc is not None:
             _fail(self._span, type(exc).__qualname__)
