@@ -31,6 +31,7 @@ from jwt_events import Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.metrics import Metrics
 from jwt_events.spans import Spans
+from jwt_events.tracing import Tracing
 
 BATCH = 500
 TASKS = 64
@@ -68,12 +69,13 @@ def _sampled(ratio: float) -> TracerProvider:
 
 def variants() -> list[Variant]:
     """Return what is compared; the first is the measure of all."""
-    provider = _sampled(0.01)
+    provider, everything = _sampled(0.01), _sampled(1.0)
     return [
         Variant("nothing", None, dict, patched=True),
         Variant("tracing, no SDK", 1.05, dict),
         Variant("metrics", 1.10, lambda: {"metrics": Metrics(CollectorRegistry())}, patched=True),
-        Variant("tracing, 1 % sampled", 1.15, lambda: {"tracer_provider": provider}),
+        Variant("tracing, 1 % by ratio", 1.15, lambda: {"tracer_provider": Tracing(everything, ratio=0.01)}),
+        Variant("tracing, 1 % by SDK", None, lambda: {"tracer_provider": provider}),
     ]
 
 

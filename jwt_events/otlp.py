@@ -31,8 +31,7 @@ def provider(service_name: str, endpoint: str, ratio: float) -> TracerProvider:
     options.name("service_name", service_name)
     if not isinstance(endpoint, str) or urlsplit(endpoint).scheme not in ("http", "https"):
         raise InvalidOption("endpoint", "must be a URL such as http://localhost:4317")
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
-        raise InvalidOption("ratio", "must be a number from 0 to 1")
+    options.part("ratio", ratio)
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         raise InvalidOption("setup", "there is a global TracerProvider already: add a span processor to that one")
     made = TracerProvider(

@@ -5,6 +5,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/ (
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -21,7 +22,7 @@ from jwt_events.errors import describe
 from jwt_events.events import Event
 from jwt_events.meters import Meters
 from jwt_events.observe import Observer
-from jwt_events.tracecontext import headers, parse
+from jwt_events.tracecontext import headers, is_sampled, parse
 from jwt_events.tracing import AnyTracing, Tracing
 from jwt_events.transport.base import Located, Transport
 
@@ -63,12 +64,20 @@ class Spans:
     def publishing(self, events: Sequence[Event]) -> Publishing | None:
         """Make the span of a call of publish; ``None`` while nobody collects traces."""
         tracer = self._tracer or self._look()
-        return None if tracer is None or not events else Publishing(self, tracer, events)
+        if tracer is None or not events or not (self._is_chosen() or trace.get_current_span().is_recording()):
+            return None
+        return Publishing(self, tracer, events)
 
     def processing(self, envelope: Envelope) -> Processing | None:
         """Make the span of an event that is to be handled; ``None`` while nobody collects traces."""
         tracer = self._tracer or self._look()
-        return None if tracer is None else Processing(self, tracer, envelope)
+        if tracer is None or not (self._is_chosen() or is_sampled(envelope.traceparent)):
+            return None
+        return Processing(self, tracer, envelope)
+
+    def _is_chosen(self) -> bool:
+        ratio = self.tracing.ratio
+        return ratio is None or random.random() < ratio  # noqa: S311 - nobody gains by guessing it
 
     def _look(self) -> trace.Tracer | None:
         if (now := time.monotonic()) < self._next_look:

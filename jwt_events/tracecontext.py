@@ -43,6 +43,12 @@ def parse(traceparent: str | None, tracestate: str | None) -> SpanContext | None
     return context if context.is_valid else None
 
 
+def is_sampled(traceparent: str | None) -> bool:
+    """Whether somebody keeps the trace of a publish."""
+    context = parse(traceparent, None)
+    return context is not None and context.trace_flags.sampled
+
+
 def _state(tracestate: str | None) -> TraceState:
     # Checked here, because OpenTelemetry logs what it does not like.
     if tracestate is None or len(tracestate) > _LONGEST:

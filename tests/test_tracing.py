@@ -405,6 +405,33 @@ class TestContext:
         _run(program)
 
 
+class TestRatio:
+    """Tracing only a part of the events."""
+
+    async def test_both_ends_or_neither(self, collector: Collector) -> None:
+        """Of what a publisher traces a part of, receivers trace that part, whatever theirs is."""
+        transport = MemoryTransport()
+        subscriber = Subscriber(transport, tracer_provider=Tracing(collector.provider, ratio=0.0))
+        subscriber.on()(Recorder())
+        tracing = Tracing(collector.provider, ratio=0.5)
+        async with subscriber, Publisher(transport, tracer_provider=tracing) as publisher:
+            for number in range(200):
+                await publisher.publish(revoked(id=str(number)))
+            await wait_until(lambda: subscriber.stats.handled == 200)
+        published, processed = collector.of("publish memory"), collector.of("process memory")
+        assert 0 < len(published) < 200
+        assert {_ids(link.context) for span in processed for link in span.links} == {_ids(span) for span in published}
+        assert len(processed) == len(published)
+
+    async def test_within_a_trace(self, collector: Collector) -> None:
+        """A publish within a recorded span is always part of that trace."""
+        tracing = Tracing(collector.provider, ratio=0.0)
+        with collector.provider.get_tracer("test").start_as_current_span("around"):
+            await _send(MemoryTransport(), tracing, "one")
+        await _send(MemoryTransport(), tracing, "two")
+        assert len(collector.of("publish memory")) == len(collector.of("process memory")) == 1
+
+
 class TestOptions:
     """What may be passed as ``tracer_provider``."""
 
@@ -415,7 +442,10 @@ class TestOptions:
         with pytest.raises(InvalidOption, match="tracer_provider"):
             part(MemoryTransport(), tracer_provider=tracing)
 
-    @pytest.mark.parametrize("options", [{"parent": "sibling"}, {"meter_provider": True}, {"tracer_provider": 1}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"ratio": 2}, {"ratio": True}, {"parent": "sibling"}, {"meter_provider": True}, {"tracer_provider": 1}],
+    )
     def test_refused_choices(self, options: Any) -> None:
         """A choice that there is not is refused by its name."""
         with pytest.raises(InvalidOption, match=next(iter(options))):
