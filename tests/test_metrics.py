@@ -343,7 +343,8 @@ class TestSeries:
             from prometheus_client import REGISTRY, generate_latest
             import jwt_events.metrics
             assert b"jwt_events" not in generate_latest()
-            jwt_events.metrics.Metrics()
+            assert jwt_events.Metrics is jwt_events.metrics.Metrics
+            jwt_events.Metrics()
             assert b"jwt_events_gaps_total" in generate_latest()
         """
         _run(program)
