@@ -353,6 +353,7 @@ class TestContext:
             ("vendor=1,t61@other=x/y", "vendor=1,t61@other=x/y"),
             (" vendor=1 ,, other=2", "vendor=1,other=2"),
             ("hush=" + "x" * 10_000, None),
+            (",".join(f"hush{i}={'x' * 250}" for i in range(32)), None),
             (",".join(f"hush{i}=1" for i in range(33)), None),
             ("hush", None),
             ("hush=1,hush=2", None),
@@ -366,6 +367,8 @@ class TestContext:
         with watching("hush"):
             wire = await self._handle(Tracing(collector.provider, parent="child"), PARENT, tracestate)
         assert wire.get("tracestate") == kept
+        (link,) = collector.of("process memory")[0].links
+        assert bool(link.context.trace_state) == (kept is not None)
         assert wire["traceparent"].startswith(f"00-{TRACE}-")
 
     async def test_unsampled(self) -> None:
