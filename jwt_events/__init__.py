@@ -8,6 +8,8 @@ revoked, a session destroyed or a key rotated, and says so when it may have miss
 It logs through loguru and stays silent until ``loguru.logger.enable("jwt_events")``.
 """
 
+from typing import TYPE_CHECKING
+
 from loguru import logger
 
 from jwt_events.deadletters import DeadLetters
@@ -48,9 +50,10 @@ from jwt_events.events import (
     UnknownEvent,
 )
 from jwt_events.keys import SigningKeys, SigningKeysStats
-from jwt_events.publisher import Publisher, Receipt
+from jwt_events.publisher import Publisher
 from jwt_events.retry import Retry
 from jwt_events.revocation import RevocationList
+from jwt_events.shipment import Receipt
 from jwt_events.subscriber import Subscriber, SubscriberStats
 from jwt_events.transport.base import Gap, Guarantees, Transport
 from jwt_events.transport.letters import DeadLetter
@@ -119,3 +122,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 logger.disable("jwt_events")
+
+if TYPE_CHECKING:
+    from jwt_events.metrics import Metrics as Metrics
+
+
+def __getattr__(name: str) -> object:
+    """Import `Metrics` when it is asked for: prometheus_client changes its default registry when it is imported."""
+    if name == "Metrics":
+        from jwt_events.metrics import Metrics  # noqa: PLC0415 - see above
+
+        return Metrics
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

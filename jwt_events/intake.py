@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from jwt_events.envelope import decode
+from jwt_events.envelope import Envelope, decode
 from jwt_events.errors import DecodeError
-from jwt_events.events import Event
+from jwt_events.observe import Observers
 from jwt_events.seen import SeenIds
 from jwt_events.transport.base import Delivery, Failure, Gap, Page, Receiver
 
@@ -39,26 +39,29 @@ class Intake:
 
     Args:
         receiver: where deliveries come from.
-        accept: called with every event; reading goes on when it returns.
+        accept: called with every event, in its envelope; reading goes on when it returns.
         report: called with every gap.
         seen: which events were there already.
         tally: where to count.
+        observers: whom to tell.
     """
 
     def __init__(
         self,
         receiver: Receiver,
         *,
-        accept: Callable[[Event, Delivery], Awaitable[None]],
+        accept: Callable[[Envelope, Delivery], Awaitable[None]],
         report: Callable[[Gap], None],
         seen: SeenIds,
         tally: Tally,
+        observers: Observers = (),
     ) -> None:
         self._receiver = receiver
         self._accept = accept
         self._report = report
         self._seen = seen
         self._tally = tally
+        self._observers = observers
         self._task: asyncio.Task[None] | None = None
         self._is_waiting = False
         self._stopped = False
@@ -96,8 +99,13 @@ class Intake:
             self._is_waiting = False
 
     async def _take_page(self, page: Page) -> None:
+        if page.reconnected:
+            for observer in self._observers:
+                observer.reconnected()
         for gap in page.gaps:
             self._tally.gaps += 1
+            for observer in self._observers:
+                observer.gap(gap.cause)
             logger.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._report(gap)
         taken = 0
@@ -113,9 +121,11 @@ class Intake:
     async def _take(self, delivery: Delivery) -> None:
         self._tally.received += 1
         try:
-            event = decode(delivery.payload).event
+            envelope = decode(delivery.payload)
         except DecodeError as error:
             self._tally.decode_errors += 1
+            for observer in self._observers:
+                observer.decode_error(error.reason)
             logger.error(
                 "delivery skipped, it is no event",
                 reason=error.reason,
@@ -125,13 +135,18 @@ class Intake:
             )
             self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
             return
+        event = envelope.event
+        for observer in self._observers:
+            observer.received(event)
         if not self._seen.is_new(event.id):
             self._tally.duplicates += 1
+            for observer in self._observers:
+                observer.duplicate(event)
             logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
             self._receiver.settle(delivery)
             return
         try:
-            await self._accept(event, delivery)
+            await self._accept(envelope, delivery)
         except asyncio.CancelledError:
             self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
             raise

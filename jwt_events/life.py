@@ -10,23 +10,35 @@ from functools import partial
 
 from loguru import logger
 
-from jwt_events.dispatcher import Dispatcher, Outcome
+from jwt_events.dispatcher import Dispatcher
+from jwt_events.envelope import Envelope
 from jwt_events.errors import Closed
 from jwt_events.events import Event
 from jwt_events.handlers import Handler, Routes
 from jwt_events.intake import Intake, Tally
 from jwt_events.interruption import Interruption
+from jwt_events.observe import Observers
 from jwt_events.seen import SeenIds
+from jwt_events.spans import Spans
 from jwt_events.transport.base import Delivery, Gap, Receiver
+from jwt_events.work import Outcome, Work
 
-Handout = tuple[Event, Delivery]
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """An event that the program takes itself, and the work that this is."""
+
+    event: Event
+    work: Work
 
 
 @dataclass(slots=True)
 class Audience:
-    """Who takes the events, and what is known of those that came. Outlives the lives of a subscriber.
+    """Who takes the events, who looks on, and what is known of those that came. Outlives the lives of a subscriber.
 
     Attributes:
+        observers: whom to tell what happens.
+        spans: makes the spans.
         routes: which handlers want which events.
         gap_handlers: whom to tell of gaps.
         wanted: set as soon as somebody is there to take events; until then they wait.
@@ -34,6 +46,8 @@ class Audience:
         tally: what was counted.
     """
 
+    observers: Observers
+    spans: Spans
     routes: Routes = field(default_factory=Routes)
     gap_handlers: list[Handler] = field(default_factory=list)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,7 +84,12 @@ class Life:
         self._audience = audience
         self._resources = resources
         self._intake = Intake(
-            receiver, accept=self._accept, report=self._report, seen=audience.seen, tally=audience.tally
+            receiver,
+            accept=self._accept,
+            report=self._report,
+            seen=audience.seen,
+            tally=audience.tally,
+            observers=audience.observers,
         )
         self._closing = asyncio.Lock()
         self._is_handing_out = False
@@ -78,16 +97,26 @@ class Life:
         self.reader = asyncio.create_task(self._intake.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
 
-    async def _accept(self, event: Event, delivery: Delivery) -> None:
+    async def _accept(self, envelope: Envelope, delivery: Delivery) -> None:
+        event = envelope.event
         await self._audience.wanted.wait()
         if self.inbox is not None:
             await self._room.acquire()
-            self.inbox.put_nowait((event, delivery))
+            self.inbox.put_nowait(Handout(event, self._work(envelope, delivery, 1)))
         elif handlers := self._audience.routes.to(event):
-            done = partial(self._come_back, event, delivery)
-            await self.dispatcher.submit(event, handlers, done, attempt=delivery.attempt)
+            await self.dispatcher.submit(event, self._work(envelope, delivery, len(handlers)), handlers)
         else:
             self._come_back(event, delivery, Outcome())
+
+    def _work(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Work:
+        return Work(
+            envelope.event,
+            handlers,
+            partial(self._come_back, envelope.event, delivery),
+            attempt=delivery.attempt,
+            observers=self._audience.observers,
+            trace=self._audience.spans.processing(envelope),
+        )
 
     def _come_back(self, event: Event, delivery: Delivery, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
@@ -100,20 +129,22 @@ class Life:
         self._audience.seen.forget(event.id)
         if outcome.finished:
             tally.dead_lettered += 1
+            for observer in self._audience.observers:
+                observer.dead_lettered(event)
             self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:
-        self.dispatcher.submit_gap(gap, self._audience.gap_handlers)
+        self.dispatcher.submit_gap(Work(gap), self._audience.gap_handlers)
 
     def hand_back(self, handout: Handout) -> None:
         """Take back an event that was handed out."""
         self._room.release()
-        self._come_back(*handout, Outcome())
+        handout.work.hand_back(finished=True)
 
     def drop(self, handout: Handout) -> None:
         """Take back an event that was handed out and not finished."""
         self._room.release()
-        self._come_back(*handout, Outcome(finished=False))
+        handout.work.hand_back(finished=False)
 
     @contextmanager
     def handing_out(self) -> Iterator[asyncio.Queue[Handout | None]]:
@@ -140,7 +171,7 @@ class Life:
         dropped = 0
         while not self.inbox.empty():
             if (handout := self.inbox.get_nowait()) is not None:
-                self._audience.seen.forget(handout[0].id)
+                self._audience.seen.forget(handout.event.id)
                 dropped += 1
         self.inbox.put_nowait(None)
         if dropped:

@@ -30,6 +30,13 @@ def leeway(option: str, value: float) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else seconds(option, value)
 
 
+def part(option: str, value: float) -> float:
+    """Accept a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InvalidOption(option, "must be a number from 0 to 1")
+    return float(value)
+
+
 def count(option: str, value: int, *, most: int | None = None) -> int:
     """Accept a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -7,7 +7,6 @@ import socket
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, overload
@@ -16,39 +15,14 @@ from loguru import logger
 
 from jwt_events import options
 from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode
-from jwt_events.errors import (
-    Closed,
-    EventTooLarge,
-    PublishError,
-    PublishFailed,
-    PublishOutcomeUnknown,
-    TransportError,
-)
+from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
-from jwt_events.retry import backoff
+from jwt_events.observe import Watch, watch
+from jwt_events.shipment import Receipt, Shipment
+from jwt_events.spans import Spans
 from jwt_events.submission import check_retention, event_from
-from jwt_events.transport.base import Sender, Sent, Transport
-
-_INITIAL_DELAY = 0.02
-_MAXIMUM_DELAY = 1.0
-
-# With less time left there is no new try: cut off in the middle, it would only turn "surely not" into "perhaps".
-_LEAST_FOR_A_TRY = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The server accepted an event.
-
-    Attributes:
-        event_id: the event's id.
-        position: where in the stream; ``None`` on a transport without positions.
-        receivers: how many connections the server handed it to; ``None`` where nobody counts. It is no acknowledgement.
-    """
-
-    event_id: str
-    position: str | None = None
-    receivers: int | None = None
+from jwt_events.tracing import AnyTracing
+from jwt_events.transport.base import Sender, Transport
 
 
 class Publisher:
@@ -67,6 +41,9 @@ class Publisher:
         source: who says so, for events that do not name their own source; ``None`` means the name of this host.
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
+        metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
+        tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
+            ``None`` means the global one, as soon as there is one.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -81,11 +58,16 @@ class Publisher:
         source: str | None = None,
         timeout: float = 5.0,
         max_event_bytes: int = 16_384,
+        metrics: Watch | None = None,
+        tracer_provider: AnyTracing | None = None,
     ) -> None:
         self._transport = transport
         self._source = socket.gethostname() or "unknown" if source is None else options.name("source", source)
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
+        self._spans = Spans(tracer_provider, transport)
+        counting = () if (watching := watch(metrics)) is None else (watching.publishing(transport.name),)
+        self._observers = (*counting, *self._spans.observers)
         self._sender: Sender | None = None
         self._closed = False
         self._opening = asyncio.Lock()
@@ -174,11 +156,18 @@ class Publisher:
         allowed = self._timeout if timeout is None else options.seconds("timeout", timeout)
         deadline = asyncio.get_running_loop().time() + allowed
         self._check_open()
-        delivery = _Delivery(events, [self._encode(event) for event in events], self._transport)
+        if (publishing := self._spans.publishing(events)) is None:
+            return await self._ship([Envelope(event) for event in events], deadline)
+        with publishing as envelopes:
+            return await self._ship(envelopes, deadline)
+
+    async def _ship(self, envelopes: Sequence[Envelope], deadline: float) -> list[Receipt]:
+        payloads = [self._encode(envelope) for envelope in envelopes]
+        shipment = Shipment([envelope.event for envelope in envelopes], payloads, self._transport, self._observers)
         self._under_way += 1
         self._idle.clear()
         try:
-            return await delivery.run(await self._open(), deadline)
+            return await shipment.run(await self._open(), deadline)
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -197,76 +186,14 @@ class Publisher:
         if self._closed:
             raise Closed("the publisher is closed")
 
-    def _encode(self, event: Event) -> bytes:
-        check_retention(event, self._transport.retention, datetime.now(UTC))
-        payload = encode(Envelope(event), source=self._source)
-        if len(payload) > self._max_event_bytes:
-            raise EventTooLarge(len(payload), self._max_event_bytes)
-        return payload
-
-
-class _Delivery:
-    """Events of one call on their way to the server, tried again until accepted, refused for good, or out of time."""
-
-    def __init__(self, events: Sequence[Event], payloads: Sequence[bytes], transport: Transport) -> None:
-        self._events = events
-        self._payloads = payloads
-        self._log = logger.bind(transport=transport.name, destination=transport.destination)
-        self._pending = list(range(len(events)))
-        self._receipts: dict[int, Receipt] = {}
-        self._last_error: TransportError | None = None
-        self._maybe_published = False
-
-    async def run(self, sender: Sender, deadline: float) -> list[Receipt]:
-        """Return the receipts in the order of the events, or raise a `PublishError`."""
-        loop = asyncio.get_running_loop()
-        failures = 0
-        while self._pending:
-            await self._attempt(sender, deadline - loop.time())
-            if not self._pending:
-                break
-            failures += 1
-            # A connection that died while idle is the most common failure: the first new try is at once.
-            pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
-            if not self._worth_another_try() or loop.time() + pause + _LEAST_FOR_A_TRY > deadline:
-                raise self._failure()
-            self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
-            await asyncio.sleep(pause)
-        return [self._receipts[index] for index in range(len(self._events))]
-
-    async def _attempt(self, sender: Sender, within: float) -> None:
+    def _encode(self, envelope: Envelope) -> bytes:
         try:
-            outcomes = await sender.send([self._payloads[index] for index in self._pending], within=within)
-        except asyncio.CancelledError as cancelled:
-            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
-                self._maybe_published = True
-                cancelled.__cause__ = self._failure()
+            check_retention(envelope.event, self._transport.retention, datetime.now(UTC))
+            payload = encode(envelope, source=self._source)
+            if len(payload) > self._max_event_bytes:
+                raise EventTooLarge(len(payload), self._max_event_bytes)
+        except InvalidEvent:
+            for observer in self._observers:
+                observer.refused(envelope.event)
             raise
-        attempted, self._pending = self._pending, []
-        for index, outcome in zip(attempted, outcomes, strict=True):
-            if isinstance(outcome, Sent):
-                self._accept(index, outcome)
-            else:
-                self._pending.append(index)
-                self._last_error = outcome
-                self._maybe_published |= outcome.maybe_done
-
-    def _accept(self, index: int, sent: Sent) -> None:
-        event = self._events[index]
-        self._receipts[index] = Receipt(event.id, sent.position, sent.receivers)
-        self._log.debug("event published", event_id=event.id, event_type=str(event.type), position=sent.position)
-
-    def _worth_another_try(self) -> bool:
-        return self._last_error is not None and self._last_error.retryable
-
-    def _failure(self) -> PublishError:
-        cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed
-        subject = (
-            "the event was" if len(self._events) == 1 else f"{len(self._pending)} of {len(self._events)} events were"
-        )
-        verdict = "perhaps published" if self._maybe_published else "not published"
-        return cls(
-            f"{subject} {verdict}: {self._last_error or 'cancelled'}",
-            event_ids=[self._events[index].id for index in self._pending],
-            receipts=[self._receipts[index] for index in sorted(self._receipts)],
-        )
+        return payload

@@ -12,12 +12,16 @@ from typing import Any, Self, TypeVar, overload
 from loguru import logger
 
 from jwt_events import options
+from jwt_events.calls import Caller
 from jwt_events.dispatcher import Dispatcher
 from jwt_events.errors import Closed, InvalidOption
 from jwt_events.events import Event, EventType
 from jwt_events.handlers import EventHandler, Handler
 from jwt_events.life import Audience, Life
+from jwt_events.observe import Watch, watch
 from jwt_events.retry import Retry
+from jwt_events.spans import Spans
+from jwt_events.tracing import AnyTracing
 from jwt_events.transport.base import Transport
 
 _A = TypeVar("_A", bound=Event)
@@ -80,6 +84,9 @@ class Subscriber:
         retry: when a handler that failed is called again.
         ordered_by: a function of the event that returns a key. Handlers of events with equal keys run in order and
             never at the same time; ``None`` as a key means that order does not matter.
+        metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing but `stats`.
+        tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
+            ``None`` means the global one, as soon as there is one.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -94,14 +101,16 @@ class Subscriber:
         handler_timeout: float | None = None,
         retry: Retry = Retry(),  # noqa: B008 - it is immutable
         ordered_by: Callable[[Event], Hashable] | None = None,
+        metrics: Watch | None = None,
+        tracer_provider: AnyTracing | None = None,
     ) -> None:
         self._transport = transport
         self._drain_timeout = options.seconds("drain_timeout", drain_timeout)
         self._concurrency = options.count("concurrency", concurrency)
-        self._handler_timeout = options.optional_seconds("handler_timeout", handler_timeout)
+        handler_timeout = options.optional_seconds("handler_timeout", handler_timeout)
         if not isinstance(retry, Retry):
             raise InvalidOption("retry", "must be a Retry")
-        self._retry = retry
+        self._caller = Caller(timeout=handler_timeout, retry=retry)
         if ordered_by is not None and not callable(ordered_by):
             raise InvalidOption("ordered_by", "must be a function of an event")
         self._ordered_by = ordered_by
@@ -111,7 +120,9 @@ class Subscriber:
                 f"exceeds the transport's claim_after of {lease:g} s: others would take over what is still handled"
             )
             raise InvalidOption("handler_timeout", problem)
-        self._audience = Audience()
+        spans = Spans(tracer_provider, transport)
+        counting = () if (watching := watch(metrics)) is None else (watching.subscribing(transport.name),)
+        self._audience = Audience((*counting, *spans.observers), spans)
         self._life: Life | None = None
         self._entering = False
 
@@ -192,9 +203,9 @@ class Subscriber:
                 receiver = await stack.enter_async_context(self._transport.receiver())
                 dispatcher = Dispatcher(
                     concurrency=self._concurrency,
-                    handler_timeout=self._handler_timeout,
-                    retry=self._retry,
+                    caller=self._caller,
                     ordered_by=self._ordered_by,
+                    observers=self._audience.observers,
                 )
                 self._life = Life(receiver, dispatcher, self._audience, stack.pop_all(), concurrency=self._concurrency)
         finally:
@@ -261,8 +272,9 @@ class Subscriber:
             with life.handing_out() as inbox:
                 self._audience.wanted.set()
                 while (handout := await inbox.get()) is not None:
+                    handout.work.begin()
                     try:
-                        yield handout[0]
+                        yield handout.event
                     except BaseException:
                         life.drop(handout)
                         raise

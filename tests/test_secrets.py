@@ -1,4 +1,4 @@
-"""Whatever happens, no log line, error or representation has a secret in it."""
+"""Whatever happens, no log line, error, representation, metric or span has a secret in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry, generate_latest
 
 from jwt_events import (
     Event,
@@ -26,9 +30,11 @@ from jwt_events import (
     UnknownEvent,
 )
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.envelope import Envelope, encode
+from jwt_events.metrics import Metrics
 from jwt_events.transport.base import Delivery, Page
 from tests.support.examples import all_that_is_said
-from tests.support.handling import Gate, publish
+from tests.support.handling import Gate
 from tests.support.records import watching
 from tests.support.scripted import ScriptedTransport
 from tests.support.waiting import wait_until
@@ -62,7 +68,11 @@ class TestLogs:
         async with own_server(config={"requirepass": SECRET}) as server:
             url, gate = _with_password(server), Gate()
             transport = kind(url, "events")
-            subscriber = Subscriber(transport, retry=Retry(attempts=2, initial=0.001), drain_timeout=0.05)
+            registry, spans = CollectorRegistry(), InMemorySpanExporter()
+            tracing = TracerProvider()
+            tracing.add_span_processor(SimpleSpanProcessor(spans))
+            watched: dict[str, Any] = {"metrics": Metrics(registry), "tracer_provider": tracing}
+            subscriber = Subscriber(transport, retry=Retry(attempts=2, initial=0.001), drain_timeout=0.05, **watched)
 
             @subscriber.on()
             async def fail(subject: object) -> None:
@@ -72,8 +82,19 @@ class TestLogs:
             subscriber.on_gap(fail)
             with watching(SECRET, "eyJ") as records:
                 async with subscriber, redis.asyncio.Redis.from_url(url) as client:
-                    await publish(transport, *_secret_events(), *_secret_events()[:1] * 2)
-                    for poison in (SECRET.encode(), b'{"%s": 1}' % SECRET.encode(), b'"eyJhbGciOiJIUzI1NiJ9.e30.c2ln"'):
+                    async with Publisher(transport, max_event_bytes=2_000, **watched) as publisher:
+                        await publisher.publish_many(_secret_events())
+                        await publisher.publish_many(_secret_events()[:1] * 2)
+                        with pytest.raises(InvalidEvent):
+                            await publisher.publish(TokenRevoked(token_id=SECRET, metadata={SECRET: SECRET * 200}))
+                        assert SECRET not in repr(publisher)
+                    hostile = Envelope(TokenRevoked(token_id=SECRET), SECRET, f"{SECRET}={SECRET},{SECRET.upper()}")
+                    for poison in (
+                        encode(hostile, source=SECRET),
+                        SECRET.encode(),
+                        b'{"%s": 1}' % SECRET.encode(),
+                        b'"eyJhbGciOiJIUzI1NiJ9.e30.c2ln"',
+                    ):
                         if kind is RedisStream:
                             await client.xadd("events", {"event": poison})
                         else:
@@ -82,9 +103,13 @@ class TestLogs:
                     await client.client_kill_filter(_type="pubsub" if kind is RedisPubSub else "normal", skipme=True)
                     await wait_until(lambda: records.of("connection lost"))
                     await wait_until(lambda: len(records.of("connection state changed")) >= 3)
-                    await wait_until(lambda: subscriber.stats.in_flight == gate.running == 5)
-            assert len(records.of("handler cancelled")) == 5
+                    await wait_until(lambda: subscriber.stats.in_flight == gate.running == 6)
+            assert len(records.of("handler cancelled")) == 6
             assert SECRET not in repr(transport) + repr(subscriber)
+            assert SECRET not in generate_latest(registry).decode()
+            finished = spans.get_finished_spans()
+            assert {span.name for span in finished} == {f"{name} events" for name in ("publish", "create", "process")}
+            assert [span.name for span in finished if SECRET in span.to_json()] == []
 
     async def test_refused_access(self, own_server: Callable[..., EmbeddedServer]) -> None:
         """A password that the server refuses is neither logged nor in the error."""

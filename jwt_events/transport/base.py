@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jwt_events.errors import TransportError
 
@@ -91,11 +91,13 @@ class Page:
         current_as_of: a time (`time.monotonic`) at which nothing existed that was not delivered by now: the *sending*
             of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
             if more may be waiting, or if the transport cannot know.
+        reconnected: whether a connection that had been lost was replaced by this read.
     """
 
     deliveries: Sequence[Delivery] = ()
     gaps: Sequence[Gap] = ()
     current_as_of: float | None = None
+    reconnected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,23 @@ class Sent:
 
     position: str | None = None
     receivers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server behind a transport, as traces name it.
+
+    Attributes:
+        system: what kind of server: ``redis``.
+        address: its host, the path of its socket, or the name of the service that it stands for.
+        port: its port; ``None`` where there is none.
+        group: whom the events are shared with; ``None`` for nobody.
+    """
+
+    system: str
+    address: str
+    port: int | None = None
+    group: str | None = None
 
 
 class Sender(Protocol):
@@ -196,4 +215,14 @@ class Transport(Protocol):
             pulse: seconds that a read may wait at most before it returns, even if there is nothing; ``None`` for what
                 suits the transport, about a second.
         """
+        ...
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A transport that uses a server. What traces say of it; a transport need not be one."""
+
+    @property
+    def server(self) -> Server:
+        """Which server."""
         ...

@@ -57,6 +57,7 @@ class Connector:
         self._pool = pool = _pool_of(client_or_url)  # kept alive, as a Sentinel's connections refer to theirs weakly
         options = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_OURS}
         self.destination = destination
+        self.host, self.port = _host(options)
         self.address = _address(options)
         self._secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
         self._connection_class = pool.connection_class
@@ -252,8 +253,16 @@ def _name(command: Sequence[Argument]) -> str:
 
 
 def _address(options: dict[str, Any]) -> str:
+    host, port = _host(options)
     if "path" in options:
-        return f"unix:{options['path']}"
+        return f"unix:{host}"
+    return f"sentinel service {host!r}" if port is None else f"{host}:{port}"
+
+
+def _host(options: dict[str, Any]) -> tuple[str, int | None]:
+    """Return the host and port of a server; the path of its socket, or its name at the Sentinel, and ``None``."""
+    if "path" in options:
+        return options["path"], None
     if "connection_pool" in options:
-        return f"sentinel service {options['connection_pool'].service_name!r}"
-    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        return options["connection_pool"].service_name, None
+    return options.get("host", "localhost"), options.get("port", 6379)

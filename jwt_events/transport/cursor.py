@@ -63,8 +63,8 @@ class CursorReceiver:
     async def receive(self) -> Page:
         """Read on; see `Receiver.receive`."""
         if (connection := self.link.connection) is None:
-            await self.link.reconnect()
-            return Page(gaps=self._take_gaps())
+            reconnected = await self.link.reconnect()
+            return Page(gaps=self._take_gaps(), reconnected=reconnected)
         try:
             entries = await self._read(connection)
         except TransportError as error:

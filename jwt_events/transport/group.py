@@ -73,8 +73,8 @@ class GroupReceiver:
     async def receive(self) -> Page:
         """Take what comes next; see `Receiver.receive`."""
         if (connection := self.link.connection) is None:
-            await self.link.reconnect()
-            return Page(gaps=self._take_gaps())
+            reconnected = await self.link.reconnect()
+            return Page(gaps=self._take_gaps(), reconnected=reconnected)
         asked_at = asyncio.get_running_loop().time()
         try:
             if self._own is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jwt_events import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
-from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent
+from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent, Server
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
 from jwt_events.transport.pipeline import Command, Pipeline
@@ -57,6 +57,11 @@ class RedisPubSub:
 
     def __repr__(self) -> str:
         return f"<RedisPubSub {self.destination!r} at {self.connector.address}>"
+
+    @property
+    def server(self) -> Server:
+        """Which server, for traces."""
+        return Server("redis", self.connector.host, self.connector.port)
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
@@ -132,7 +137,7 @@ class _PubSubReceiver:
         if not await self.link.reconnect():
             return self._away()
         self._reported_away = False
-        return Page(gaps=(Gap(None, "reconnected"),))
+        return Page(gaps=(Gap(None, "reconnected"),), reconnected=True)
 
     def _away(self) -> Page:
         """Report once, early, that nothing is being heard; how long it lasted is told by the gap on return."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwt_events import options
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent
+from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.consumer import Group, distinct
 from jwt_events.transport.cursor import CursorReceiver
@@ -105,6 +105,11 @@ class RedisStream:
     def __repr__(self) -> str:
         shared = "" if self._group is None else f" group {self._group!r}"
         return f"<RedisStream {self.destination!r}{shared} at {self.connector.address}>"
+
+    @property
+    def server(self) -> Server:
+        """Which server and group, for traces."""
+        return Server("redis", self.connector.host, self.connector.port, self._group)
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:

@@ -1,0 +1,116 @@
+"""Call it: one handler, again and again until it succeeds or is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from time import perf_counter
+from typing import Any
+
+from loguru import logger
+
+from jwt_events.errors import describe
+from jwt_events.handlers import Handler
+from jwt_events.observe import Handled
+from jwt_events.retry import Retry
+from jwt_events.transport.base import Failure
+from jwt_events.work import Work
+
+# An event that was delivered so often and never came to an end probably ends the process that handles it. Below that,
+# each delivery gets its one try: others that were delivered with such an event are not to blame.
+_HOPELESS = 10
+
+
+class Caller:
+    """Calls handlers.
+
+    Args:
+        timeout: seconds that one call may take; ``None`` for as long as it likes.
+        retry: when a handler that failed is called again.
+    """
+
+    def __init__(self, *, timeout: float | None, retry: Retry) -> None:
+        self._timeout = timeout
+        self._retry = retry
+
+    async def run(self, handler: Handler, work: Work) -> Failure | None:
+        """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
+        if work.attempt > max(_HOPELESS, self._retry.attempts):
+            logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
+            return Failure("delivered too often", handler.name, work.attempt - 1)
+        with work.active():
+            return await self._run(handler, work)
+
+    async def _run(self, handler: Handler, work: Work) -> Failure | None:
+        attempt = work.attempt
+        while True:
+            began = perf_counter()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await _call(handler, work.subject)
+            except (Exception, asyncio.CancelledError) as error:
+                cancelled = _is_being_cancelled()
+                if cancelled and isinstance(error, asyncio.CancelledError):
+                    work.called(handler, Handled.CANCELLED, began, error)
+                    raise
+                delay = None if cancelled else self._retry.delay(attempt, error)
+                fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **work.fields}
+                if delay is None:
+                    work.called(handler, Handled.FAILED, began, error)
+                    logger.error("handler failed", **fields)
+                    return Failure(describe(error), handler.name, attempt)
+                work.called(handler, Handled.RETRIED, began, error)
+                logger.warning("handler failed and will be called again", **fields)
+                await asyncio.sleep(delay)
+                attempt += 1
+            else:
+                work.called(handler, Handled.HANDLED, began)
+                logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
+                return None
+
+
+async def _call(handler: Handler, subject: object) -> None:
+    result = handler.function(subject) if handler.is_async else await _in_thread(handler, subject)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _in_thread(handler: Handler, subject: object) -> Any:
+    """Run a plain function in a thread of its own.
+
+    A daemon thread, not one of a pool: a function that never returns can then neither use up a pool that others need
+    nor keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            outcome.set_exception(error)
+        else:  # SystemExit and the like would end the event loop, StopIteration cannot pass through a future
+            outcome.set_exception(RuntimeError(f"the handler raised {type(error).__name__}"))
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = context.run(handler.function, subject)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the outcome
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=work, name=f"jwt_events handler {handler.name}", daemon=True).start()
+    return await outcome
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody wants this task to end; a `CancelledError` that a handler raised by itself is a failure."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,240 @@
+"""The instruments of `jwt_events.metrics`: every series there is, with its name, labels and meaning."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from threading import Lock
+from typing import Literal, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.samples import Sample
+
+from jwt_events.errors import InvalidOption
+from jwt_events.events import EVENT_CLASSES, Event, UnknownEvent
+
+_T = TypeVar("_T", bound=MetricWrapperBase)
+
+# From a fifth of a millisecond, what one hop takes, to a minute, when something is surely wrong. No boundary is more
+# than two and a half times the one before, which bounds the error of every quantile that is read off, be it fast or
+# slow. One list for all durations, so that their graphs can be laid over one another.
+SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
+
+UNKNOWN = "unknown"
+"""The type of every event whose type this version does not know: what is on the wire must not make new series."""
+
+TYPES: Mapping[type[Event], str] = {cls: kind.value for kind, cls in EVENT_CLASSES.items()} | {UnknownEvent: UNKNOWN}
+CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted")
+_REASONS = ("too_large", "not_json", "duplicate_key", "not_an_envelope", "invalid_event")
+
+
+class Instruments:
+    """The instruments in one registry."""
+
+    def __init__(self, make: _Maker) -> None:
+        self.published = make.counter(
+            "published_total", "Events that were to be published.", "type", "transport", "outcome"
+        )
+        self.publish_duration = make.histogram("publish_duration_seconds", "How long a call of publish took.")
+        self.received = make.counter(
+            "received_total", "Deliveries that were events, duplicates included.", "type", "transport"
+        )
+        self.duplicates = make.counter(
+            "duplicates_total", "Deliveries of events that had been there already.", "transport"
+        )
+        self.decode_errors = make.counter("decode_errors_total", "Deliveries that were no events.", "reason")
+        self.handled = make.counter("handled_total", "Calls of handlers.", "type", "handler", "outcome")
+        self.handler_duration = make.histogram(
+            "handler_duration_seconds", "How long a call of a handler took.", "type", "handler"
+        )
+        self.propagation = make.histogram(
+            "propagation_seconds", "From when an event occurred until all its handlers were done.", "type"
+        )
+        self.gaps = make.counter("gaps_total", "How often events may have been missed.", "transport", "cause")
+        self.reconnects = make.counter("reconnects_total", "Subscriptions that were lost and came back.", "transport")
+        self.dead_lettered = make.counter("dead_lettered_total", "Events that were given up.", "type")
+        self.checks = make.counter("revocation_checks_total", "Answers of revocation lists.", "verdict")
+        # What a process that is gone was doing, nobody does any more; so only live ones count in gauges.
+        self.in_flight = _InFlight(
+            make.gauge("in_flight", "Handlers that were started and have not ended.", mode="livesum")
+        )
+        # A check may go to any process, so the worst counts; each holds the same rules, so they are not added up.
+        self.rules = make.gauge("revocation_rules", "Rules that revocation lists hold.", "kind", mode="livemax")
+        self.staleness = _Staleness(
+            make.gauge(
+                "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
+            )
+        )
+        _at_zero(self.dead_lettered, TYPES.values())
+        _at_zero(self.decode_errors, _REASONS)
+
+
+class _Maker:
+    """Makes instruments in a registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._made: list[MetricWrapperBase] = []
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return self._make(name, lambda full: _Counter(full, text, labels, registry=self._registry))
+
+    def gauge(self, name: str, text: str, *labels: str, mode: Literal["livesum", "livemax"]) -> Gauge:
+        return self._make(name, lambda full: Gauge(full, text, labels, registry=self._registry, multiprocess_mode=mode))
+
+    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return self._make(name, lambda full: _Histogram(full, text, labels, registry=self._registry, buckets=SECONDS))
+
+    def _make(self, name: str, make: Callable[[str], _T]) -> _T:
+        full = f"jwt_events_{name}"
+        try:
+            instrument = make(full)
+        except ValueError:  # the registry's way to say that the name is taken
+            for made in self._made:
+                self._registry.unregister(made)
+            problem = f"has a metric {full} already, which is not of this library, or of another copy of it"
+            raise InvalidOption("registry", problem) from None
+        self._made.append(instrument)
+        return instrument
+
+
+# What happens thousands of times a second must not cost microseconds each time, so these two leave out what
+# prometheus_client does for others: checking arguments, and looking through all buckets each time.
+
+
+class _Counter(Counter):
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        self._value.inc(amount)
+
+
+class _Histogram(Histogram):
+    """Keeps what it observes and sorts many at once, when it is scraped at the latest."""
+
+    _MOST = 512
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._pending: deque[float] = deque()
+        self._most = 1 if _has_other_processes() else self._MOST  # others scrape what is written down
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        self._pending.append(amount)
+        if len(self._pending) >= self._most:
+            self._sort()
+
+    def _sort(self) -> None:
+        found, total = [0] * len(self._upper_bounds), 0.0
+        for _ in range(len(self._pending)):
+            try:
+                amount = self._pending.popleft()
+            except IndexError:  # another thread was faster
+                break
+            found[bisect_left(self._upper_bounds, amount)] += 1
+            total += amount
+        self._sum.inc(total)
+        for bucket, number in zip(self._buckets, found, strict=True):
+            if number:
+                bucket.inc(number)
+
+    def _child_samples(self) -> Iterable[Sample]:
+        self._sort()
+        return super()._child_samples()
+
+
+def _at_zero(counter: Counter, values: Iterable[str]) -> None:
+    """Begin to count with 0: a series that appears with a 1 has not increased, as far as Prometheus can see."""
+    for value in values:
+        counter.labels(value)
+
+
+class _InFlight:
+    """Adds up what the subscribers of this process are working on when it is scraped; writes it down for others."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._counts: WeakSet[InFlight] = WeakSet()
+        gauge.set_function(lambda: sum(count.number for count in tuple(self._counts)))
+
+    def count(self) -> InFlight:
+        """Make the count of one subscriber."""
+        count = _WrittenInFlight(self._gauge) if _has_other_processes() else InFlight()
+        self._counts.add(count)
+        return count
+
+
+class InFlight:
+    """How many handlers of one subscriber are running."""
+
+    number = 0
+
+    def change(self, by: int) -> None:
+        """Count some more or fewer."""
+        self.number += by
+
+
+class _WrittenInFlight(InFlight):
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+
+    def change(self, by: int) -> None:
+        self._gauge.inc(by)
+
+
+def _has_other_processes() -> bool:
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+class _Staleness:
+    """Tells the staleness of the stalest view of each destination.
+
+    It is asked for when it is scraped, because a number that somebody has to bring up to date would look fresh for ever
+    in a program that hangs. Other processes cannot ask, so for them it is written down as well.
+    """
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._views: dict[str, list[Callable[[], float]]] = {}
+        self._lock = Lock()
+
+    def add(self, destination: str, staleness: Callable[[], float]) -> None:
+        with self._lock:
+            self._views.setdefault(destination, []).append(staleness)
+            self._gauge.labels(destination).set_function(partial(self._worst, destination))
+
+    def write(self, destination: str) -> None:
+        self._gauge.labels(destination).set(self._worst(destination))
+
+    def remove(self, destination: str, staleness: Callable[[], float]) -> None:
+        with self._lock:
+            views = self._views[destination]
+            views.remove(staleness)
+            if views:
+                return
+            if _has_other_processes():  # series cannot be removed then
+                self._gauge.labels(destination).set(0.0)
+            else:
+                self._gauge.remove(destination)
+
+    def _worst(self, destination: str) -> float:
+        return max([staleness() for staleness in tuple(self._views[destination])], default=0.0)
+
+
+_known: WeakKeyDictionary[CollectorRegistry, Instruments] = WeakKeyDictionary()
+_lock = Lock()
+
+
+def instruments_of(registry: CollectorRegistry) -> Instruments:
+    """Return the instruments in a registry, made when they are first asked for.
+
+    Raises:
+        InvalidOption: one of their names is taken.
+    """
+    with _lock:
+        if registry not in _known:
+            _known[registry] = Instruments(_Maker(registry))
+        return _known[registry]

@@ -1,0 +1,137 @@
+"""One event that is to be handled, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from jwt_events.events import Event
+from jwt_events.handlers import Handler
+from jwt_events.observe import Handled, Observers
+from jwt_events.spans import Processing
+from jwt_events.transport.base import Failure, Gap
+
+_NOTHING = nullcontext()
+
+# What stands for the handler where the program takes the events itself.
+_PULLED = "events()"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an event.
+
+    Attributes:
+        failure: why it was given up; ``None`` if no handler failed for good.
+        finished: whether all handlers came to an end by themselves; otherwise some were cancelled.
+    """
+
+    failure: Failure | None = None
+    finished: bool = True
+
+
+_HANDLED = Outcome()
+
+
+class Work:
+    """An event, or a gap, on its way through its handlers. Tells whoever looks what happens.
+
+    Args:
+        subject: what the handlers are called with.
+        handlers: how many there are.
+        done: called once, when all of them have ended.
+        attempt: how often it was tried before, in other lives and places, and now.
+        observers: whom to tell.
+        trace: makes the span; ``None`` if nobody collects traces.
+    """
+
+    __slots__ = ("_began", "_done", "_error", "_left", "_outcome", "_trace", "attempt", "observers", "subject")
+
+    def __init__(
+        self,
+        subject: Event | Gap,
+        handlers: int = 1,
+        done: Callable[[Outcome], None] = lambda _: None,
+        *,
+        attempt: int = 1,
+        observers: Observers = (),
+        trace: Processing | None = None,
+    ) -> None:
+        self.subject = subject
+        self.attempt = attempt
+        self._trace = trace
+        self.observers = observers
+        self._left = handlers
+        self._done = done
+        self._outcome = _HANDLED
+        self._error: str | None = None
+        self._began: float | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a log line says about it."""
+        if isinstance(self.subject, Gap):
+            return {"gap_cause": self.subject.cause, "gap_since": self.subject.since}
+        return {"event_id": self.subject.id, "event_type": str(self.subject.type)[:100]}
+
+    def begin(self) -> None:
+        """A handler is about to be called; only the first time counts."""
+        if self._began is None:
+            self._began = perf_counter()
+            if self._trace is not None:
+                self._trace.begin()
+
+    def active(self) -> AbstractContextManager[None]:
+        """Begin, and make the span, if there is one, the current one for a while."""
+        self.begin()
+        return _NOTHING if self._trace is None else self._trace.active()
+
+    def called(
+        self, handler: Handler | str, outcome: Handled, began: float, error: BaseException | None = None
+    ) -> None:
+        """A call of a handler has ended."""
+        name = handler if isinstance(handler, str) else handler.name
+        if not isinstance(self.subject, Gap):
+            for observer in self.observers:
+                observer.called(self.subject, name, outcome, perf_counter() - began)
+        if error is not None:
+            if self._trace is not None:
+                self._trace.record(error, name)
+            if outcome is Handled.FAILED:
+                self._error = type(error).__qualname__
+
+    def one_ended(self, task: asyncio.Task[Failure | None]) -> None:
+        """Take note that one of the handlers has ended, with all its tries."""
+        self._left -= 1  # stays below zero after giving up
+        if task.cancelled() or task.exception() is not None:
+            self._outcome = Outcome(self._outcome.failure, finished=False)
+        elif (failure := task.result()) is not None:
+            self._outcome = Outcome(failure, finished=self._outcome.finished)
+        if self._left == 0:
+            self._end(self._outcome)
+
+    def give_up(self) -> None:
+        """Count the event as unfinished now: not all of its handlers will be started."""
+        self._left = -1
+        self._end(Outcome(finished=False))
+
+    def hand_back(self, *, finished: bool) -> None:
+        """The program has taken the event itself and is done with it."""
+        self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self._began or perf_counter())
+        self._end(Outcome(finished=finished))
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._began is not None and not isinstance(self.subject, Gap):
+            if not outcome.finished:
+                error: str | None = asyncio.CancelledError.__qualname__
+            else:
+                error = None if outcome.failure is None else self._error or outcome.failure.error
+            for observer in self.observers:
+                observer.processed(self.subject, error, perf_counter() - self._began)
+            if self._trace is not None:
+                self._trace.end(error)
+        self._done(outcome)
