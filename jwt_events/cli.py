@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jwt_events.demo.board import Board
 
 # Seconds to stay where there is something to see.
-_DWELL = 0.4
+_DWELL = 0.3
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
