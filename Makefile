@@ -16,8 +16,8 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(READY) ## Start a server, four processes, and watch real events cross between them
-	@echo "==> Running the demo: one publisher, three subscriber processes, a real Valkey server"
+demo: $(READY) ## Start a server and four processes, watch events cross between them and tokens stop working
+	@echo "==> Running the demo: one issuer, three services, a real Valkey server; ten seconds"
 	@$(BIN)/jwt-events demo
 
 test: $(READY) ## Run all tests on real servers

@@ -1,10 +1,9 @@
-"""The demo: the command as a stranger runs it, and the pure parts that it is made of."""
+"""The demo as a stranger runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import pty
 import select
@@ -14,22 +13,16 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from fcntl import ioctl
 from pathlib import Path
 from typing import IO
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jwt_events import EventType, TokenRevoked
-from jwt_events.demo import Board, Row
-from jwt_events.demo_process import Latencies, Order, Pace, Report, Tally, make_event, remark_on
+from jwt_events import EventType
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.envelope import Envelope, decode, encode
 from tests.support.waiting import block_until, scaled
 
 COMMAND = (sys.executable, "-m", "jwt_events.cli")
@@ -38,9 +31,13 @@ PASSWORD = "correct-horse-battery"
 # More than any test waits for.
 ENDLESS = ("--events", "10000000")
 
+# Without the second act, and with hardly anything but the second act.
+FIRST_ACT = ("--revocations", "0")
+SECOND_ACT = ("--events", "10", "--revocations", "1")
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+
+def run(*arguments: str, temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, with this directory for what is temporary."""
     return subprocess.run(
         [*COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
@@ -48,18 +45,31 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=scaled(60),
         check=False,
+        env=environment(temporary),
     )
 
 
+def environment(temporary: Path | None) -> dict[str, str]:
+    """The environment, with this directory for what is temporary."""
+    return {**os.environ, **({} if temporary is None else {"TMPDIR": str(temporary)})}
+
+
 @contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a demo that is in the middle of publishing."""
+def running(
+    *arguments: str, until: str = "published", temporary: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a demo that has printed these words; by default it is in the middle of publishing."""
     with subprocess.Popen(
-        [*COMMAND, "demo", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [*COMMAND, "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env=environment(temporary),
     ) as process:
         try:
             assert process.stdout is not None
-            read_until(process.stdout, "published")
+            read_until(process.stdout, until)
             yield process
         finally:
             process.kill()
@@ -125,59 +135,78 @@ class TestCommand:
     """What a stranger runs."""
 
     @pytest.mark.parametrize("transport", ["stream", "pubsub"])
-    def test_json(self, transport: str) -> None:
-        """``--json`` prints exactly one object, in which every subscriber handled every event."""
-        done = run("demo", "--json", "--events", "400", "--transport", transport)
+    def test_json(self, transport: str, tmp_path: Path) -> None:
+        """``--json`` prints exactly one object: every event was handled, every revoked token refused, none let in."""
+        arguments = ("--events", "400", "--revocations", "2", "--transport", transport)
+        done = run("demo", "--json", *arguments, temporary=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         result = json.loads(done.stdout)
         assert result["published"] == 400
         assert result["handled"] == {"api": 400, "billing": 400, "websocket": 400}
         assert result["lost"] == 0
         assert 0 < result["p50_ms"] <= result["p99_ms"] < scaled(10_000)
+        after = result["refused_after_ms"]
+        assert 0 < after["p50"] <= after["p99"] <= after["max"] < scaled(10_000)
+        assert (result["revoked"], result["not_refused"], result["stale_allows"]) == (6, 0, 0)
+        assert result["stale_for_ms"] > 0
+        assert result["fresh_again_after_ms"] > 0
         assert result["server"].startswith("Valkey ")
         assert result["transport"] == transport
+        assert list(tmp_path.iterdir()) == []
 
     def test_as_fast_as_possible(self) -> None:
         """``--rate 0`` and many subscribers lose nothing either."""
-        done = run("demo", "--json", "--events", "3000", "--rate", "0", "--subscribers", "9")
+        done = run("demo", "--json", "--events", "1000", "--rate", "0", "--subscribers", "9", *FIRST_ACT)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
-        assert list(result["handled"].values()) == [3_000] * 9
+        assert list(result["handled"].values()) == [1_000] * 9
         assert len(result["handled"]) == 9
 
     def test_one_event(self) -> None:
-        """A demo of a single event is a demo."""
-        done = run("demo", "--json", "--events", "1")
+        """A demo of a single event is a demo; what it does not show is null."""
+        done = run("demo", "--json", "--events", "1", *FIRST_ACT)
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["published"] == 1
+        result = json.loads(done.stdout)
+        assert result["published"] == 1
+        assert result["refused_after_ms"] is result["stale_allows"] is result["stale_for_ms"] is None
 
     def test_plain_output(self) -> None:
         """Where the output is no terminal there are plain lines, no control characters, and the table at the end."""
-        done = run("demo", "--events", "300")
+        done = run("demo", "--events", "300", "--revocations", "2")
         assert (done.returncode, done.stderr) == (0, "")
         assert "\x1b" not in done.stdout
         lines = done.stdout.splitlines()
         assert lines[:3] == ["Looking for the server ...", "Starting the processes ...", "Publishing ..."]
         assert any(line.split()[:3] == ["billing", "300", "0"] for line in lines)
         assert "Every service handled every event." in done.stdout
+        killed = lines.index("Killing the server ...")
+        assert lines[killed + 1 : killed + 4] == [
+            f"  {name:<12}✗✗  ✗✗  ✗✗  …" for name in ("api", "billing", "websocket")
+        ]
+        back = lines.index("Bringing the server back ...")
+        assert lines[back + 2] == "  billing     ✗✗  ✗✗  ✗✗  ✓"
+        assert "  services started anew: nothing forgotten" in lines
+        assert "Every service refused every revoked token" in done.stdout
         assert max(map(len, lines)) <= 80
 
     def test_terminal(self) -> None:
         """In a terminal of 80 columns it draws a picture, and gives the terminal back as it was."""
-        code, written = run_in_terminal("--events", "300", columns=80)
+        code, written = run_in_terminal("--events", "300", "--revocations", "1", columns=80)
         assert code == 0
         assert "Publishing" in written
         assert any(kind in written for kind in EventType)
+        assert "503 cannot know" in written
         assert "Every service handled every event." in written
         assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor is hidden"
 
-    @pytest.mark.parametrize("transport", ["stream", "pubsub"])
-    def test_on_a_server_of_the_users(self, url: str, transport: str) -> None:
-        """``--url`` runs on a server that is there, and leaves no key and no connection behind."""
-        done = run("demo", "--json", "--events", "200", "--url", url, "--transport", transport)
+    def test_on_a_server_of_the_users(self, url: str) -> None:
+        """``--url`` runs on a server that is there, leaves it running, and no key and no connection behind."""
+        done = run("demo", "--json", "--events", "200", "--revocations", "1", "--url", url)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         assert list(result["handled"].values()) == [200] * 3
+        assert (result["revoked"], result["not_refused"], result["stale_allows"]) == (3, 0, 0)
+        assert result["stale_for_ms"] is None, "somebody else's server was killed"
         assert result["server"].split()[0] in {"Valkey", "Redis"}
 
     @pytest.mark.parametrize("arguments", [("--help",), ("demo", "--help")])
@@ -201,6 +230,7 @@ class TestTrouble:
             ("--events", "0"),
             ("--rate", "-1"),
             ("--subscribers", "2"),
+            ("--revocations", "17"),
             ("--transport", "pigeon"),
             ("--events", "many"),
             ("--url", ""),
@@ -240,8 +270,8 @@ class TestTrouble:
 
     def test_lost_events(self) -> None:
         """If a subscriber dies, what it did not handle is lost: the table says so, and the exit code is 1."""
-        with running("--events", "1500", "--rate", "500") as demo:
-            os.kill(pid_of(family(demo.pid), "subscriber", "billing"), signal.SIGKILL)
+        with running("--events", "600", "--rate", "300", *FIRST_ACT) as demo:
+            os.kill(pid_of(family(demo.pid), "service", "billing"), signal.SIGKILL)
             output, errors = demo.communicate(timeout=scaled(30))
             assert (demo.returncode, errors) == (1, "")
             assert "were lost" in output
@@ -263,23 +293,49 @@ class TestTrouble:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jwt_events[cli,embedded]'" in line
+        assert "pip install 'jwt_events[cli,embedded,keys]'" in line
+
+    def test_without_keys(self) -> None:
+        """Without what signs tokens, it starts nothing and says in one line what to install."""
+        code = "import sys; sys.modules['jwt'] = None; from jwt_events.cli import app; app()"
+        command = [sys.executable, "-c", code, "demo", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert "pip install 'jwt_events[keys]'" in line
+
+    def test_service_dies(self) -> None:
+        """If a service dies in the second act, one line says so, and the exit code is 2."""
+        with running(*SECOND_ACT, until="Revoking tokens") as demo:
+            os.kill(pid_of(family(demo.pid), "service", "billing"), signal.SIGKILL)
+            _, errors = demo.communicate(timeout=scaled(30))
+            assert demo.returncode == 2
+            (line,) = errors.splitlines()
+            assert "billing" in line
 
 
 class TestStopping:
     """Nothing is left running, however it ends."""
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_signal(self, number: signal.Signals) -> None:
-        """A signal in the middle ends everything in order, and the exit code tells which it was."""
-        with running(*ENDLESS) as demo:
+    @pytest.mark.parametrize(
+        ("number", "arguments", "moment"),
+        [
+            (signal.SIGHUP, ENDLESS, "published"),
+            (signal.SIGTERM, SECOND_ACT, "Revoking users"),
+            (signal.SIGINT, SECOND_ACT, "Bringing the server back"),
+        ],
+    )
+    def test_signal(self, number: signal.Signals, arguments: Sequence[str], moment: str, tmp_path: Path) -> None:
+        """A signal ends everything in order at any moment, and the exit code tells which signal it was."""
+        with running(*arguments, until=moment, temporary=tmp_path) as demo:
             processes = family(demo.pid)
-            assert len(processes) >= 6, processes  # a publisher, three subscribers, the server and its keeper
+            assert len(processes) >= 5, processes  # an issuer, three services, and the keeper of the server
             demo.send_signal(number)
             demo.send_signal(number)  # impatience changes nothing
             _, errors = demo.communicate(timeout=scaled(20))
             assert (demo.returncode, errors) == (128 + number, "")
             assert all_gone(processes)()
+            assert list(tmp_path.iterdir()) == []
 
     def test_signal_on_a_server_of_the_users(self, url: str) -> None:
         """Interrupted, it leaves no stream on the user's server; no process that it started shows the URL."""
@@ -292,128 +348,10 @@ class TestStopping:
             assert demo.returncode == 130
             assert all_gone(processes)()
 
-    def test_kill(self) -> None:
-        """If the demo is killed, its processes and its server end by themselves."""
-        with running(*ENDLESS) as demo:
+    def test_kill(self, tmp_path: Path) -> None:
+        """If the demo is killed, its processes and both its servers end by themselves, and no file is left."""
+        with running(*SECOND_ACT, until="Starting the services anew", temporary=tmp_path) as demo:
             processes = family(demo.pid)
             demo.kill()
             block_until(all_gone(processes), within=5)
-
-
-class TestMix:
-    """The events that are published."""
-
-    def test_all_types_come_first(self) -> None:
-        """The first five events are of five types."""
-        assert {make_event(number).type for number in range(5)} == set(EventType)
-
-    @pytest.mark.parametrize("step", [1, 10, 100, 1_000])
-    def test_samples_show_all_types(self, step: int) -> None:
-        """Whoever looks at some of the events only still sees all types."""
-        assert {make_event(number * step).type for number in range(19)} == set(EventType)
-
-    def test_events_are_real(self) -> None:
-        """Each can travel, has an id of its own, and needs to be remembered for an hour at most."""
-        events = [make_event(number) for number in range(200)]
-        assert len({event.id for event in events}) == 200
-        for event in events:
-            assert decode(encode(Envelope(event), source="demo")).event.id == event.id
-            assert (event.needed_until or event.occurred_at) <= event.occurred_at + timedelta(hours=1)
-
-    def test_remarks_show_no_identifier(self) -> None:
-        """What is shown of an event does not identify anybody."""
-        events = [make_event(number) for number in range(19)]
-        assert any(remark_on(event) for event in events)
-        assert not any(event.subject and event.subject in remark_on(event) for event in events)
-
-
-class TestNumbers:
-    """What the processes count."""
-
-    @given(st.lists(st.integers(0, 999), min_size=1), st.integers(1, 100))
-    def test_percentile(self, values: list[int], percent: int) -> None:
-        """A percentile is the value at the nearest rank."""
-        latencies = Latencies()
-        for value in values:
-            latencies.note(value)
-        assert latencies.percentile(percent) == sorted(values)[math.ceil(len(values) * percent / 100) - 1]
-
-    def test_percentile_of_nothing(self) -> None:
-        """Of nothing there is no percentile."""
-        assert Latencies().percentile(50) is None
-
-    def test_latencies_stay_small(self) -> None:
-        """Latencies are kept with three digits, and a clock that was set back counts as none."""
-        latencies = Latencies()
-        assert latencies.note(1.23456) == latencies.note(1.2349) == 1.23
-        assert latencies.note(-5.0) == 0.0
-        assert latencies == {1.23: 2, 0.0: 1}
-
-    def test_tally(self) -> None:
-        """An event counts once, however often it comes."""
-        tally = Tally()
-        now = datetime.now(UTC)
-        event = TokenRevoked(token_id="t", occurred_at=now - timedelta(milliseconds=2))
-        for _ in range(3):
-            tally.add(event, now)
-        assert tally.report() == Report(count=1, latency_ms=2.0)
-        assert tally.final_report() == Report(count=1, latency_ms=2.0, final=True, latencies=((2.0, 1),))
-
-    @pytest.mark.parametrize(("rate", "due"), [(10, [0.0, 0.1, 0.2]), (0, [0.0, 0.0, 0.0])])
-    def test_pace(self, rate: int, due: list[float]) -> None:
-        """Events are due at equal distances, or all at once, and then there are none."""
-        pace = Pace(Order("", "stream", "", 3, rate))
-        planned = list(iter(pace.next_due, None))
-        assert [number for number, _ in planned] == [0, 1, 2]
-        assert [when for _, when in planned] == pytest.approx(due)
-
-    def test_pace_reports_each_event_once(self) -> None:
-        """The most recent event is in one report, without its identifiers."""
-        pace = Pace(Order("", "stream", "", 3, 0))
-        pace.add(TokenRevoked(token_id="secret", reason="device lost"))
-        report = pace.report()
-        assert report.count == 1
-        assert report.recent is not None
-        assert (report.recent[0], report.recent[2]) == ("token_revoked", "device lost")
-        assert "secret" not in report.recent
-        assert pace.report() == Report(count=1)
-
-    def test_order_hides_the_url(self) -> None:
-        """The URL, which may hold a password, does not show."""
-        assert PASSWORD not in repr(Order(f"redis://:{PASSWORD}@host", "stream", "key", 1, 1))
-
-
-class TestBoard:
-    """What there is to see."""
-
-    def test_rate(self) -> None:
-        """A rate is that of the last second."""
-        row = Row("api")
-        assert row.rate == 0
-        for now, number in [(100.0, 0), (100.5, 400), (101.0, 800), (101.5, 1_000)]:
-            row.add(Report(count=number), now)
-        assert row.rate == 600
-
-    def test_lost(self) -> None:
-        """Lost is what was published and not handled, by all services together."""
-        board = Board(10, Row("publisher"), [Row("api"), Row("billing"), Row("websocket")])
-        for row, number in zip(board.rows, (10, 10, 7, 9), strict=True):
-            board.take(row, Report(count=number), 0.0)
-        assert [board.lost_by(row) for row in board.services] == [0, 3, 1]
-        assert board.lost == 4
-
-    def test_feed_can_be_read(self) -> None:
-        """The feed takes only as many events as a person can read, and keeps the last few."""
-        board = Board(10, Row("publisher"), [])
-        for tick in range(32):
-            board.take(board.publisher, Report(count=tick, recent=("token_revoked", f"#{tick}", "")), 1 + tick / 8)
-        assert [entry[2] for entry in board.feed] == ["#15", "#18", "#21", "#24", "#27", "#30"]
-
-    def test_ended(self) -> None:
-        """A process that ended without its last word has died; one that said it has finished."""
-        row = Row("api", gone=True)
-        assert row.finished
-        assert row.died
-        row.add(Report(final=True), 0.0)
-        assert row.finished
-        assert not row.died
+            block_until(lambda: list(tmp_path.iterdir()) == [], within=5, what="an empty directory")

