@@ -13,12 +13,12 @@ subscriber = Subscriber(RedisStream(URL), drain_timeout=5.0)
 
 @subscriber.on(TokenRevoked, SessionDestroyed)
 async def forget(event: TokenRevoked | SessionDestroyed) -> None:
-    print("no longer good:", event.subject, flush=True)
+    print(f"no longer good: {event.subject}", flush=True)
 
 
 @subscriber.on()  # every event; a plain function is run in a thread
 def audit(event: Event) -> None:
-    print("audit:", event.type, "from", event.source, flush=True)
+    print(f"audit: {event.type} from {event.source}", flush=True)
 
 
 @subscriber.on_gap
