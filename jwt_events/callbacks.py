@@ -25,7 +25,7 @@ class Callbacks:
         """Call one."""
         try:
             result = callback(*arguments)
-        except Exception as error:  # noqa: BLE001 - the application's function; whoever calls it has work to do
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the application's; the caller has work to do
             _log(callback, error)
             return
         if inspect.isawaitable(result):
@@ -59,6 +59,6 @@ async def _finish(callback: Callback, result: Awaitable[object]) -> None:
         _log(callback, error)
 
 
-def _log(callback: Callback, error: Exception) -> None:
+def _log(callback: Callback, error: BaseException) -> None:
     name = getattr(callback, "__qualname__", type(callback).__qualname__)
     logger.error("callback failed", callback=name, error=describe(error))

@@ -66,9 +66,11 @@ def subjects_of(claims: Mapping[str, object]) -> Subjects:
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:
     value = claims.get(name)
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        return None
+    if not isinstance(value, str):
         raise InvalidClaims(name, f"must be text, not {_kind(value)}")
-    return value
+    return str.__str__(value)  # a subclass may have a hash of its own
 
 
 def _milliseconds(value: object) -> float | None:
@@ -76,7 +78,7 @@ def _milliseconds(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidClaims("iat", f"must be a number of seconds since 1970, not {_kind(value)}")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise InvalidClaims("iat", "must be a finite number of seconds since 1970")
     if value >= LARGEST_NUMERIC_DATE:
         raise InvalidClaims("iat", "looks like milliseconds; a NumericDate is in seconds")

@@ -8,7 +8,7 @@ from typing import Protocol
 from loguru import logger
 
 from jwt_events.envelope import decode
-from jwt_events.errors import ConnectionFailed, DecodeError, TransportError, describe
+from jwt_events.errors import Closed, ConnectionFailed, DecodeError, TransportError, describe
 from jwt_events.events import Event
 from jwt_events.retry import backoff
 from jwt_events.transport.base import Delivery, Gap, Page, Transport
@@ -63,18 +63,29 @@ class Feed:
     async def run(self) -> None:
         """Follow until cancelled. Ends by itself only if the first history could not be read."""
         failures = 0
-        while True:
-            try:
-                await self._follow()
-            except Exception as error:  # noqa: BLE001 - whatever it is, going deaf would be worse
-                failures = 1 if self.failure is None else failures + 1
-                self.failure = error
-                if not self.caught_up.done():
-                    self.caught_up.set_exception(error)
-                    return
-                problem = str(error) if isinstance(error, TransportError) else describe(error)
-                self._log.error("following failed and will begin anew", error=problem, attempt=failures)
-            await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAXIMUM_PAUSE))
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except Exception as error:  # noqa: BLE001 - whatever it is, going deaf would be worse
+                    if _is_cancelled():
+                        return  # it failed on its way out
+                    failures = 1 if self.failure is None else failures + 1
+                    self.failure = error
+                    if not self.caught_up.done():
+                        self._give_up(error)
+                        return
+                    problem = str(error) if isinstance(error, TransportError) else describe(error)
+                    self._log.error("following failed and will begin anew", error=problem, attempt=failures)
+                await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAXIMUM_PAUSE))
+        finally:
+            self._give_up(Closed("closed before the history was read"))
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell whoever waits for the end of the history, if anybody still does, that it will not be reached."""
+        if not self.caught_up.done():
+            self.caught_up.set_exception(error)
+            self.caught_up.exception()  # counts as noticed
 
     async def _follow(self) -> None:
         now = asyncio.get_running_loop().time
@@ -117,3 +128,8 @@ class Feed:
         self._follower.prove(current_as_of)
         if not self.caught_up.done():
             self.caught_up.set_result(None)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

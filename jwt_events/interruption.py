@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 
 class Interruption:
@@ -30,12 +29,21 @@ class Interruption:
 
         Args:
             exc: what ended the block.
+
+        Raises:
+            asyncio.CancelledError: somebody else cancelled the task too, and that was to arrive after the block.
         """
         host, self._host = self._host, None
         if host is None or not self._is_sent:
             return False
-        if exc is None:
-            # It was requested but not delivered yet: let it arrive here instead of at the next await.
-            with suppress(asyncio.CancelledError):
+        arrived: asyncio.CancelledError | None = None
+        if exc is None or isinstance(exc, Exception):
+            # It may have been requested but not delivered yet: let it arrive here instead of at the next await.
+            try:
                 await asyncio.sleep(0)
-        return host.uncancel() <= self._before and (exc is None or isinstance(exc, asyncio.CancelledError))
+            except asyncio.CancelledError as cancelled:
+                arrived = cancelled
+        is_alone = host.uncancel() <= self._before
+        if arrived is not None and not is_alone:
+            raise arrived  # one delivery for two requests
+        return is_alone and (exc is None or isinstance(exc, asyncio.CancelledError))

@@ -14,7 +14,7 @@ from jwt_events.claims import subjects_of
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import Event
 from jwt_events.feed import Feed
-from jwt_events.rules import TICK
+from jwt_events.rules import TICK, Match
 from jwt_events.transport.base import Guarantees, Transport
 from jwt_events.verdict import Explanation, RevocationStats, Verdict
 from jwt_events.view import View, ViewState
@@ -165,8 +165,8 @@ class RevocationList:
             InvalidClaims: these are no claims. An HTTP service answers 401.
         """
         verdict = self.check(claims)
-        if verdict is _REVOKED and (rule := self._rules.match(subjects_of(claims))):
-            raise RevokedTokenError(*rule)
+        if verdict is _REVOKED:  # the rule may have been forgotten since, if this is another thread
+            raise RevokedTokenError(*(self._rules.match(subjects_of(claims)) or Match("token", None)))
         if verdict is _STALE:
             raise StaleRevocationsError(self.staleness, self._max_staleness) from self.failure
 
@@ -240,7 +240,7 @@ class RevocationList:
         return function
 
     async def __aenter__(self) -> Self:
-        if self._tasks:
+        if self._feed is not None:
             raise Closed("the revocation list is open already")
         self._feed = feed = Feed(self._transport, self._view, pulse=self._max_staleness / _PULSES)
         self._tasks = [

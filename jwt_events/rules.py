@@ -113,7 +113,7 @@ class Rules:
         if until is None:
             if self._retention is None:
                 return NEVER
-            latest = now if rule.cutoff == EVERY_TOKEN else max(now, rule.cutoff / 1000)
+            latest = now if rule.kind == "token" else max(now, rule.cutoff / 1000)
             until = latest + self._retention
         return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
 
@@ -210,5 +210,8 @@ def _timestamp(instant: datetime | None) -> float | None:
 
 
 def _cutoff(instant: datetime) -> int:
-    """Return milliseconds since 1970, rounded up: what was issued within that millisecond counts as before."""
-    return max(0, min(EVERY_TOKEN - 1, math.ceil(instant.timestamp() * 1000)))
+    """Return milliseconds since 1970, rounded up: what was issued within that millisecond counts as before.
+
+    An instant that is too far away to be told covers every token.
+    """
+    return max(0, min(EVERY_TOKEN, math.ceil(instant.timestamp() * 1000)))

@@ -219,8 +219,10 @@ class Subscriber:
         life = self._life
         assert life is not None  # noqa: S101 - entered before
         try:
-            interrupted = await life.interruption.take_back(exc)
-            await life.end(discard=not self._audience.wanted.is_set(), within=self._drain_timeout)
+            try:
+                interrupted = await life.interruption.take_back(exc)
+            finally:
+                await life.end(discard=not self._audience.wanted.is_set(), within=self._drain_timeout)
         finally:
             self._life = None
             life.drop_abandoned()
