@@ -1,0 +1,446 @@
+"""Which tokens are revoked: every kind of rule, what claims may look like, and when a rule is forgotten."""
+
+from __future__ import annotations
+
+import random
+from collections import ChainMap, UserDict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jwt_events import (
+    Event,
+    InvalidClaims,
+    KeyRotated,
+    SessionCreated,
+    SessionDestroyed,
+    TokenExpired,
+    TokenRevoked,
+    UnknownEvent,
+)
+from jwt_events.claims import subjects_of
+from jwt_events.rules import Match, Rules
+from tests.support.strategies import known_events, unknown_events
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+T = int(NOW.timestamp())
+DAY = timedelta(days=1)
+TICK = 600
+GRACE = 60
+
+
+class OddText(str):
+    """Text that hashes as nothing else does."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        """Return a number of its own."""
+        return 5
+
+
+class Name(StrEnum):
+    """Text that is a member of an enumeration."""
+
+    ALICE = "alice"
+
+
+class Claims(dict[str, object]):
+    """A dictionary of a class of its own."""
+
+
+def rules_of(*events: Event, retention: timedelta | None = DAY, leeway: float = 0.0) -> Rules:
+    """Make rules from events that are taken now."""
+    rules = Rules(epoch=T, retention=retention, leeway=leeway)
+    for event in events:
+        rules.apply(event, now=T)
+    return rules
+
+
+def revoke(**fields: Any) -> TokenRevoked:
+    """Make an event that happened now."""
+    return TokenRevoked(**({"occurred_at": NOW} | fields))
+
+
+def sweep(rules: Rules, now: float) -> int:
+    """Forget what is due, and return how much that was."""
+    return sum(rules.sweep(now=now))
+
+
+class TestKinds:
+    """Each kind of rule covers what it names, and nothing else."""
+
+    @pytest.mark.parametrize(
+        ("event", "covered"),
+        [
+            (revoke(token_id="a"), {"jti": "a"}),
+            (revoke(session_id="a"), {"sid": "a"}),
+            (revoke(user_id="a"), {"sub": "a"}),
+            (revoke(user_id="a", client_id="c"), {"sub": "a", "client_id": "c"}),
+            (revoke(user_id="a", client_id="c"), {"sub": "a", "azp": "c"}),
+            (revoke(client_id="a"), {"client_id": "a"}),
+            (revoke(client_id="a"), {"azp": "a"}),
+            (SessionDestroyed(session_id="a", user_id="u", occurred_at=NOW), {"sid": "a"}),
+            (KeyRotated(key_id="a", compromised=True), {"kid": "a"}),
+        ],
+    )
+    def test_what_is_covered(self, event: Event, covered: dict[str, str]) -> None:
+        """A token with exactly these identifiers is covered; one that lacks any of them, or has others, is not."""
+        rules = rules_of(event)
+        others = {"jti": "x", "sub": "x", "sid": "x", "kid": "x", "iat": T}
+        assert rules.revokes({**covered, "iat": T})
+        assert rules.revokes({**others, **covered})
+        assert not rules.revokes({**others, "client_id": "x"})
+        for claim in covered:
+            assert not rules.revokes({**others, **covered, claim: "b"})
+            assert not rules.revokes({name: value for name, value in covered.items() if name != claim} | {"iat": T})
+
+    def test_no_kind_is_taken_for_another(self) -> None:
+        """The same identifier of another kind is another identifier."""
+        rules = rules_of(revoke(token_id="a"))
+        assert not rules.revokes({"sub": "a", "sid": "a", "client_id": "a", "kid": "a", "iat": T})
+        assert not rules_of(revoke(user_id="a", client_id="b")).revokes({"sub": "b", "client_id": "a", "iat": T})
+
+    @pytest.mark.parametrize(
+        ("event", "kind"),
+        [
+            (revoke(token_id="t", session_id="s", user_id="u", client_id="c"), "token"),
+            (revoke(session_id="s", user_id="u", client_id="c"), "session"),
+            (revoke(user_id="u", client_id="c"), "user_at_client"),
+            (revoke(user_id="u"), "user"),
+            (revoke(client_id="c"), "client"),
+            (SessionDestroyed(session_id="s", user_id="u"), "session"),
+        ],
+    )
+    def test_the_narrowest_identifier_decides(self, event: Event, kind: str) -> None:
+        """An event makes one rule, about the narrowest of what it names."""
+        rules = rules_of(event)
+        assert {name for name, number in rules.counts.items() if number} == {kind}
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            TokenExpired(token_id="a"),
+            KeyRotated(key_id="a"),
+            SessionCreated(session_id="a", user_id="a"),
+            UnknownEvent(type="jwt.other.v1"),
+        ],
+    )
+    def test_what_makes_no_rule(self, event: Event) -> None:
+        """Events that revoke nothing make no rule."""
+        rules = rules_of()
+        assert rules.apply(event, now=T) is None
+        assert sum(rules.counts.values()) == 0
+
+    @given(known_events | unknown_events)
+    def test_no_event_is_too_odd(self, event: Event) -> None:
+        """Whatever an event holds, it is taken, and forgetting survives it."""
+        rules = rules_of(event)
+        sweep(rules, T + 10**9)
+
+    def test_client_id_comes_before_azp(self) -> None:
+        """A token that names its client twice belongs to the one in ``client_id``, even if that is empty."""
+        rules = rules_of(revoke(client_id="c"))
+        assert not rules.revokes({"client_id": "b", "azp": "c", "iat": T})
+        assert not rules.revokes({"client_id": "", "azp": "c", "iat": T})
+        assert rules.revokes({"client_id": None, "azp": "c", "iat": T})
+
+
+class TestCutoff:
+    """A rule that is wider than a token covers what was issued up to a point in time."""
+
+    WIDE = pytest.mark.parametrize(
+        ("subject", "claims"),
+        [
+            ({"session_id": "a"}, {"sid": "a"}),
+            ({"user_id": "a"}, {"sub": "a"}),
+            ({"user_id": "a", "client_id": "b"}, {"sub": "a", "azp": "b"}),
+            ({"client_id": "a"}, {"azp": "a"}),
+        ],
+    )
+
+    @WIDE
+    def test_milliseconds_count(self, subject: dict[str, str], claims: dict[str, str]) -> None:
+        """A token that was issued at the cutoff is covered, one of a millisecond later is not."""
+        rules = rules_of(revoke(**subject, issued_before=NOW + timedelta(milliseconds=250)))
+        for iat in (T - 1, T, T + 0.249, T + 0.25):
+            assert rules.revokes({**claims, "iat": iat})
+        for iat in (T + 0.251, T + 1):
+            assert not rules.revokes({**claims, "iat": iat})
+
+    @WIDE
+    def test_equal_seconds(self, subject: dict[str, str], claims: dict[str, str]) -> None:
+        """A token whose ``iat`` is the second of the cutoff is covered."""
+        rules = rules_of(revoke(**subject))
+        assert rules.revokes({**claims, "iat": T})
+        assert not rules.revokes({**claims, "iat": T + 1})
+
+    @WIDE
+    def test_without_iat(self, subject: dict[str, str], claims: dict[str, str]) -> None:
+        """A token that does not say when it was issued is covered by every cutoff."""
+        rules = rules_of(revoke(**subject, issued_before=0))
+        assert rules.revokes(claims)
+        assert rules.revokes({**claims, "iat": None})
+        assert not rules.revokes({**claims, "iat": 1})
+
+    def test_leeway(self) -> None:
+        """A token issued up to the leeway after the cutoff is covered, by a clock that is ahead."""
+        rules = rules_of(revoke(user_id="a"), leeway=2.5)
+        assert rules.revokes({"sub": "a", "iat": T + 2.5})
+        assert not rules.revokes({"sub": "a", "iat": T + 2.501})
+
+    def test_the_latest_of_all_decides(self) -> None:
+        """Of all rules that are about a token, the one with the latest cutoff counts, whatever its kind."""
+        rules = rules_of(
+            revoke(session_id="s", issued_before=T + 10),
+            revoke(user_id="u", issued_before=T + 30),
+            revoke(client_id="c", issued_before=T + 20),
+        )
+        claims = {"sid": "s", "sub": "u", "azp": "c"}
+        assert rules.match(subjects_of({**claims, "iat": T + 25})) == Match("user", NOW + timedelta(seconds=30))
+        assert rules.match(subjects_of({**claims, "iat": T + 31})) is None
+        assert rules.revokes({"sid": "s", "azp": "c", "iat": T + 15})
+
+    def test_a_token_rule_covers_all(self) -> None:
+        """A token that was revoked by its id is revoked whenever it says that it was issued."""
+        rules = rules_of(revoke(token_id="t", issued_before=T), revoke(user_id="u"))
+        assert rules.match(subjects_of({"jti": "t", "sub": "u", "iat": T + 10**6})) == Match("token", None)
+
+    def test_a_cutoff_is_never_lowered(self) -> None:
+        """An event with an earlier cutoff changes nothing."""
+        rules = rules_of(revoke(user_id="u", issued_before=T + 60), revoke(user_id="u", issued_before=T - 60))
+        assert rules.revokes({"sub": "u", "iat": T + 60})
+
+    @pytest.mark.parametrize("year", [2108, 2110, 5100])
+    def test_far_away(self, year: int) -> None:
+        """A cutoff in a far future covers what is issued until then, and for all time."""
+        rules = rules_of(revoke(user_id="u", issued_before=datetime(year, 1, 1, tzinfo=UTC)))
+        sweep(rules, T + 200 * 24 * 3600)
+        assert rules.revokes({"sub": "u", "iat": int(datetime(year - 1, 12, 31, tzinfo=UTC).timestamp())})
+
+
+class TestClaims:
+    """Claims come from outside: whatever they look like, the answer is right or there is an `InvalidClaims`."""
+
+    @pytest.mark.parametrize("claims", [None, "eyJ.eyJ.sig", b"", 1, [("jti", "a")], object()])
+    def test_no_claims(self, claims: Any) -> None:
+        """What is no mapping is refused, without being quoted."""
+        with pytest.raises(InvalidClaims, match="must be a mapping") as refused:
+            rules_of().revokes(claims)
+        assert refused.value.claim == "claims"
+        assert "eyJ" not in str(refused.value)
+
+    @pytest.mark.parametrize("claim", ["jti", "sub", "sid", "client_id", "azp", "kid"])
+    @pytest.mark.parametrize("value", [7, 7.0, True, b"a", ["a"], {"a": 1}])
+    def test_an_identifier_that_is_no_text(self, claim: str, value: object) -> None:
+        """An identifier of another type is refused by its name; the value is not repeated."""
+        with pytest.raises(InvalidClaims, match=f"^{claim}: must be text, not {type(value).__name__}$") as refused:
+            rules_of().revokes({claim: value, "iat": T})
+        assert refused.value.claim == claim
+
+    @pytest.mark.parametrize(
+        "iat",
+        [
+            pytest.param("1772366400", id="text"),
+            pytest.param(True, id="bool"),
+            pytest.param(Decimal(T), id="decimal"),
+            pytest.param(NOW, id="datetime"),
+            pytest.param(float("nan"), id="nan"),
+            pytest.param(float("inf"), id="infinity"),
+            pytest.param(float("-inf"), id="minus infinity"),
+            pytest.param(T * 1000, id="milliseconds"),
+            pytest.param(10**400, id="huge"),
+        ],
+    )
+    def test_an_iat_that_is_no_date(self, iat: object) -> None:
+        """An ``iat`` that is no number of seconds is refused, with the hint for milliseconds."""
+        with pytest.raises(InvalidClaims, match=r"^iat: ") as refused:
+            rules_of().revokes({"jti": "a", "iat": iat})
+        assert refused.value.claim == "iat"
+        assert ("milliseconds" in str(refused.value)) is (iat in (T * 1000, 10**400))
+
+    @pytest.mark.parametrize("iat", [0, -1, -(10**400), 0.5, 99_999_999_999])
+    def test_an_iat_of_another_age(self, iat: float) -> None:
+        """Any number of seconds is taken as it is."""
+        rules = rules_of(revoke(user_id="u"))
+        assert rules.revokes({"sub": "u", "iat": iat}) is (iat <= T)
+
+    def test_nothing_is_there(self) -> None:
+        """Claims that name nobody match no rule."""
+        rules = rules_of(revoke(token_id="a"), revoke(user_id="a"))
+        assert not rules.revokes({})
+        assert not rules.revokes({"jti": "", "sub": "", "iat": T})
+
+    @pytest.mark.parametrize("value", [OddText("alice"), Name.ALICE])
+    def test_text_of_another_class(self, value: str) -> None:
+        """Text is what it says, whatever its class makes of it."""
+        assert rules_of(revoke(user_id="alice")).revokes({"sub": value, "iat": T})
+        assert rules_of(revoke(user_id=value)).revokes({"sub": "alice", "iat": T})
+
+    @pytest.mark.parametrize("kind", [Claims, UserDict, MappingProxyType, ChainMap])
+    def test_any_mapping(self, kind: Callable[[dict[str, object]], Mapping[str, object]]) -> None:
+        """Claims may be any mapping."""
+        rules = rules_of(revoke(user_id="u"))
+        assert rules.revokes(kind({"sub": "u", "iat": T}))
+        assert not rules.revokes(kind({"sub": "u", "iat": T + 1}))
+
+    _odd_text = st.sampled_from([None, "", "a", "b", "c", OddText("a"), Name.ALICE, 0, 1, 1.5, True, b"a", ()])
+    _odd_numbers = (
+        st.sampled_from([None, T, T + 1, T - 1, T + 0.5, True, False, "1", 10**400, -(10**400), Decimal(1), T * 1000])
+        | st.floats()
+        | st.integers()
+    )
+    _odd_claims: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(("jti", "sub", "sid", "client_id", "azp", "kid"), _odd_text),
+            "iat": _odd_numbers,
+            "exp": st.none(),
+        },
+    )
+    _kinds: st.SearchStrategy[Callable[[dict[str, object]], Mapping[str, object]]] = st.sampled_from(
+        [dict, Claims, UserDict, MappingProxyType, ChainMap]
+    )
+    _some_rules = st.lists(
+        st.sampled_from(
+            [
+                revoke(token_id="a"),
+                revoke(session_id="a"),
+                revoke(user_id="a"),
+                revoke(user_id="alice"),
+                revoke(user_id="b", client_id="a"),
+                revoke(client_id="c"),
+                KeyRotated(key_id="a", compromised=True),
+            ]
+        ),
+        max_size=4,
+    )
+
+    @settings(max_examples=500)
+    @given(_odd_claims, _kinds, _some_rules)
+    def test_the_short_way_and_the_long_way_agree(
+        self,
+        content: dict[str, object],
+        kind: Callable[[dict[str, object]], Mapping[str, object]],
+        events: list[Event],
+    ) -> None:
+        """The quick answer is the one that can be explained, and what is refused by one is refused by the other."""
+        rules, claims = rules_of(*events), kind(content)
+
+        def outcome(answer: Callable[[], bool]) -> bool | str:
+            try:
+                return answer()
+            except InvalidClaims as error:
+                return error.claim
+
+        assert outcome(lambda: rules.revokes(claims)) == outcome(lambda: rules.match(subjects_of(claims)) is not None)
+
+
+class TestForgetting:
+    """A rule goes when no token that it covers can be alive; too late does no harm, too early would."""
+
+    @staticmethod
+    def _is_kept_until(rules: Rules, instant: float) -> None:
+        """The only rule is there until a while after that instant, and gone two ticks later."""
+        assert sweep(rules, instant + GRACE - 0.001) == 0
+        assert sum(rules.counts.values()) == 1
+        assert sweep(rules, instant + GRACE + TICK) == 1
+        assert sum(rules.counts.values()) == 0
+
+    @given(st.floats(0, 10**7), st.floats(0, 100))
+    def test_at_its_expiry(self, after: float, leeway: float) -> None:
+        """A rule that says when it expires is kept until then, and a minute more."""
+        event = revoke(user_id="u", expires_at=NOW + timedelta(seconds=after))
+        self._is_kept_until(rules_of(event, leeway=leeway), T + after + leeway)
+
+    @given(st.integers(1, 10**7), st.integers(0, 10**5))
+    def test_after_the_retention(self, retention: int, after: int) -> None:
+        """A rule that does not is kept for the retention, from when it came or from its cutoff if that is later."""
+        rules = rules_of(retention=timedelta(seconds=retention))
+        rules.apply(revoke(user_id="u"), now=T + after)
+        self._is_kept_until(rules, T + after + retention)
+        rules.apply(revoke(user_id="u", issued_before=T + after), now=T)
+        self._is_kept_until(rules, T + after + retention)
+
+    def test_a_token_rule_after_the_retention(self) -> None:
+        """A rule about a token, which has no cutoff, is kept for the retention from when it came."""
+        self._is_kept_until(rules_of(revoke(token_id="t")), T + DAY.total_seconds())
+
+    def test_long_expired(self) -> None:
+        """A rule that had expired when it came goes with the next sweep."""
+        rules = rules_of(revoke(token_id="t", expires_at=1), revoke(token_id="old", expires_at=T - 10_000))
+        assert rules.revokes({"jti": "t"})
+        assert sweep(rules, T) == 2
+
+    @pytest.mark.parametrize("years", [6, 1000])
+    def test_in_many_years(self, years: int) -> None:
+        """A rule that would be kept for longer than five years is kept for ever."""
+        rules = rules_of(revoke(token_id="t", expires_at=NOW + timedelta(days=365 * years)))
+        assert sweep(rules, T + 4.9 * 365 * 24 * 3600) == 0
+        assert rules.revokes({"jti": "t"})
+
+    def test_without_retention(self) -> None:
+        """Where the transport never forgets, neither does the list, unless the event says when."""
+        rules = rules_of(revoke(token_id="t"), revoke(token_id="s", expires_at=T), retention=None)
+        assert sweep(rules, T + 10**8) == 1
+        assert rules.revokes({"jti": "t"})
+
+    def test_a_key_is_never_forgotten(self) -> None:
+        """Who has a key can make tokens that never expire."""
+        rules = rules_of(KeyRotated(key_id="k", compromised=True, retire_at=NOW))
+        sweep(rules, T + 10**8)
+        assert rules.revokes({"kid": "k"})
+
+    def test_the_later_of_two(self) -> None:
+        """Of two rules about the same subject, the later expiry counts, in either order."""
+        early, late = (revoke(user_id="u", expires_at=T + seconds) for seconds in (1_000, 100_000))
+        for events in ((early, late), (late, early)):
+            self._is_kept_until(rules_of(*events), T + 100_000)
+
+    def test_in_slices(self) -> None:
+        """Thousands of rules are forgotten a slice at a time; what comes in between is kept."""
+        rules = rules_of(*(revoke(token_id=f"t{number}", expires_at=T) for number in range(5_000)))
+        slices = rules.sweep(now=T + 2 * TICK)
+        assert 0 < next(slices) < 5_000
+        rules.apply(revoke(token_id="t4999"), now=T)
+        rules.apply(revoke(token_id="new"), now=T)
+        list(slices)
+        assert rules.counts["token"] == 2
+        assert rules.revokes({"jti": "t4999"})
+
+
+class TestOrder:
+    """Events come in any order, and more than once."""
+
+    _events = st.lists(
+        st.builds(
+            revoke,
+            session_id=st.sampled_from([None, "a", "b"]),
+            user_id=st.sampled_from(["a", "b"]),
+            client_id=st.sampled_from([None, "a"]),
+            issued_before=st.none() | st.integers(T - 1000, T + 1000),
+            expires_at=st.none() | st.integers(T, T + 10**6),
+        )
+        | st.builds(SessionDestroyed, session_id=st.sampled_from(["a", "b"])),
+        max_size=12,
+    )
+
+    @given(_events, st.randoms(use_true_random=False))
+    def test_makes_no_difference(self, events: list[Event], chance: random.Random) -> None:
+        """Duplicates and another order lead to the same rules."""
+        again = [*events, *(event for event in events if chance.random() < 0.5)]
+        chance.shuffle(again)
+        assert rules_of(*again)._filed == rules_of(*events)._filed
+
+
+def test_many_rules_are_small() -> None:
+    """A rule is an entry of a dictionary: rules about tokens that expire together share even its value."""
+    rules = rules_of(*(revoke(token_id=f"t{number}", expires_at=T + 3600) for number in range(2_000)))
+    assert len({id(value) for value in rules._filed["token"].values()}) == 1

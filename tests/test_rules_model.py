@@ -1,0 +1,232 @@
+"""Rules and calendar against a model that forgets nothing: whatever the clocks do, no living token is let in again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from jwt_events import Event, KeyRotated, SessionDestroyed, TokenRevoked
+from jwt_events.rules import Rules
+from jwt_events.view import Calendar
+
+BEGIN = 1_772_366_400_000  # milliseconds since 1970, as all that the model calculates with
+HOUR = 3_600_000
+LIFE = 2 * HOUR
+"""How long tokens live at most; it is the retention."""
+
+# Few names and few durations, so that what happens concerns something.
+_names = st.sampled_from(["a", "a", "b"])
+_ids = st.sampled_from(["a", "b", "c"])
+_durations = st.sampled_from([1, 2_500, HOUR // 6, HOUR, LIFE])
+_expiries = st.none() | st.sampled_from([0, HOUR // 2, LIFE])
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that somebody has.
+
+    Attributes:
+        claims: what it says.
+        issued_at: when it was issued, in milliseconds, whether it says so or not.
+        expires_at: when it expires.
+    """
+
+    claims: dict[str, object]
+    issued_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """What an event revokes, as the documentation says it.
+
+    Attributes:
+        event: the event.
+        claims: the claims of a token that it is about, by name.
+        sent_at: when it was sent, in milliseconds.
+        cutoff: tokens issued up to then are revoked; ``None`` for all that there are.
+        good_until: it may be forgotten then; ``None`` if the event does not say.
+    """
+
+    event: Event
+    claims: dict[str, str]
+    sent_at: int
+    cutoff: int | None = None
+    good_until: int | None = None
+
+    def covers(self, token: Token, *, leeway: int) -> bool:
+        """Whether the token is revoked by it."""
+        if any(token.claims.get(name) != value for name, value in self.claims.items()):
+            return False
+        return self.cutoff is None or "iat" not in token.claims or token.issued_at <= self.cutoff + leeway
+
+    def must_be_known_for(self, token: Token) -> bool:
+        """Whether it may not be forgotten as long as the token lives: not one whose id was revoked before its time."""
+        exists = "jti" not in self.claims or token.issued_at <= self.sent_at
+        return exists and (self.good_until is None or token.expires_at <= self.good_until)
+
+
+def instant(milliseconds: int) -> datetime:
+    """Turn milliseconds since 1970 into a datetime, without a rounding error."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+
+
+@dataclass
+class Clocks:
+    """The clocks of a machine.
+
+    Attributes:
+        true: the real time in milliseconds since 1970.
+        skew: how much the wall clock is ahead, in milliseconds.
+    """
+
+    true: int = BEGIN
+    skew: int = 0
+
+    def wall(self) -> float:
+        """What `time.time` says."""
+        return (self.true + self.skew) / 1000
+
+    def monotonic(self) -> float:
+        """What `time.monotonic` says."""
+        return (self.true - BEGIN) / 1000 + 12_345.678
+
+
+@dataclass
+class Model:
+    """All events and all tokens, and nothing clever."""
+
+    leeway: int
+    sent: list[Revocation] = field(default_factory=list)
+    taken: list[Revocation] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+
+
+class RulesAndModel(RuleBasedStateMachine):
+    """Issues, revokes, delivers late and twice, steps clocks and sweeps; after each step, asks for every token."""
+
+    @initialize(leeway=st.sampled_from([0, 1, 2_500]))
+    def begin(self, leeway: int) -> None:
+        """Start with no rule."""
+        self.clocks = Clocks()
+        self.calendar = Calendar(self.clocks.wall, self.clocks.monotonic)
+        self.known = Rules(epoch=self.calendar.steady(), retention=timedelta(milliseconds=LIFE), leeway=leeway / 1000)
+        self.model = Model(leeway)
+        self.sweep: Iterator[int] = iter(())
+
+    @rule(
+        names=st.fixed_dictionaries(
+            {"jti": _ids, "sub": _names, "sid": _names}, optional={"azp": _names, "kid": _names}
+        ),
+        ago=st.sampled_from([0, 0, 1, 1_000, HOUR]),
+        life=st.sampled_from([HOUR, LIFE]) | st.integers(1, LIFE),
+        says_when=st.booleans(),
+    )
+    def issue(self, names: dict[str, object], ago: int, life: int, says_when: bool) -> None:
+        """Issue a token, or find one that was issued a while ago."""
+        self._issue(names, self.clocks.true - ago, life)
+        if not says_when:
+            del names["iat"]
+
+    @rule(
+        about=st.sampled_from([("jti",), ("sid",), ("sub",), ("azp",), ("sub", "azp")]),
+        names=st.tuples(_names, _names),
+        until=st.none() | st.sampled_from([-HOUR, -1, 1_000, HOUR]),
+        expires_in=_expiries,
+    )
+    def revoke(self, about: tuple[str, ...], names: tuple[str, str], until: int | None, expires_in: int | None) -> None:
+        """Revoke a token, or the tokens of a session, a user, a client, or a user at a client."""
+        claims = dict(zip(about, names, strict=False))
+        cutoff = self.clocks.true + (until or 0)
+        event = TokenRevoked(
+            token_id=claims.get("jti"),
+            session_id=claims.get("sid"),
+            user_id=claims.get("sub"),
+            client_id=claims.get("azp"),
+            occurred_at=instant(self.clocks.true),
+            issued_before=None if until is None else instant(cutoff),
+            expires_at=self._later(expires_in),
+        )
+        self._send(claims, event, None if "jti" in claims else cutoff, expires_in)
+
+    @rule(name=_names, expires_in=_expiries)
+    def end_session(self, name: str, expires_in: int | None) -> None:
+        """Destroy a session."""
+        event = SessionDestroyed(
+            session_id=name, occurred_at=instant(self.clocks.true), expires_at=self._later(expires_in)
+        )
+        self._send({"sid": name}, event, self.clocks.true, expires_in)
+
+    @rule(name=_names)
+    def lose_key(self, name: str) -> None:
+        """Declare a key compromised."""
+        self._send({"kid": name}, KeyRotated(key_id=name, compromised=True), None, None)
+
+    @rule(chance=st.randoms(use_true_random=False))
+    def deliver(self, chance: random.Random) -> None:
+        """Deliver everything that was sent, once more or for the first time, in any order."""
+        for revocation in chance.sample(self.model.sent, len(self.model.sent)):
+            self.known.apply(revocation.event, now=self.calendar.steady())
+        self.model.taken = list(self.model.sent)
+
+    @rule(milliseconds=_durations | st.integers(0, LIFE))
+    def wait(self, milliseconds: int) -> None:
+        """Let time pass, and forget what is due."""
+        self.clocks.true += milliseconds
+        self.begin_to_sweep()
+        self.finish_to_sweep()
+
+    @rule(skew=st.sampled_from([-HOUR, 0, HOUR]))
+    def set_the_clock(self, skew: int) -> None:
+        """Step the wall clock of this machine, just before what is due is forgotten."""
+        self.clocks.skew = skew
+        self.begin_to_sweep()
+        self.finish_to_sweep()
+
+    @rule()
+    def begin_to_sweep(self) -> None:
+        """Begin to forget, and leave it at one slice."""
+        self.sweep = self.known.sweep(now=self.calendar.earliest())
+        next(self.sweep, None)
+
+    @rule()
+    def finish_to_sweep(self) -> None:
+        """Forget the rest, by what the clocks said in the beginning."""
+        for _ in self.sweep:
+            pass
+
+    @invariant()
+    def says_what_the_model_says(self) -> None:
+        """Every living token that an event revokes is revoked, and none that no event has ever revoked."""
+        if not hasattr(self, "model"):
+            return
+        for token in self.model.tokens:
+            covering = [one for one in self.model.taken if one.covers(token, leeway=self.model.leeway)]
+            must = token.expires_at > self.clocks.true and any(one.must_be_known_for(token) for one in covering)
+            answer = self.known.revokes(token.claims)
+            assert answer or not must, f"{token} was let in"
+            assert covering or not answer, f"{token} was refused"
+
+    def _later(self, milliseconds: int | None) -> datetime | None:
+        return None if milliseconds is None else instant(self.clocks.true + milliseconds)
+
+    def _send(self, claims: dict[str, str], event: Event, cutoff: int | None, expires_in: int | None) -> None:
+        good_until = None if expires_in is None else self.clocks.true + expires_in
+        self.model.sent.append(Revocation(event, claims, self.clocks.true, cutoff, good_until))
+        latest = self.clocks.true if cutoff is None else cutoff + self.model.leeway
+        for issued_at in (latest, latest + 1):
+            self._issue(dict(claims), issued_at, LIFE if good_until is None else min(LIFE, good_until - issued_at))
+
+    def _issue(self, claims: dict[str, object], issued_at: int, life: int) -> None:
+        claims["iat"] = issued_at / 1000 if issued_at % 1000 else issued_at // 1000
+        self.model.tokens.append(Token(claims, issued_at, issued_at + life))
+
+
+TestRulesAndModel = RulesAndModel.TestCase
+TestRulesAndModel.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
