@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from jwt_events import Publisher, PublishFailed, RedisStream, ServerRefused, SubscriptionRefused, TokenRevoked
-from jwt_events.embedded import EmbeddedServer
+from tests.faults.restarting import ALL, MOST, NONE, MakeServer, Restartable
 from tests.faults.scenes import STREAMS, TRANSPORTS, Source, ending, for_ever, some_gap, transport_of
-from tests.support.faults import free_port, frozen
+from tests.support.faults import frozen
 from tests.support.handling import soon
 from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.waiting import scaled, wait_until
-
-MakeServer = Callable[..., EmbeddedServer]
-
-# How much of what it confirmed a server still has after kill -9.
-ALL = {"appendonly": "yes", "appendfsync": "always"}
-MOST = {"appendonly": "yes", "appendfsync": "everysec"}
-NONE: dict[str, str] = {}
-
-
-class Restartable:
-    """A server that can be killed and started again at the same address, with what it kept on disk."""
-
-    def __init__(self, make: MakeServer, data_dir: Path) -> None:
-        self._make = make
-        self.data_dir = data_dir
-        self._port = free_port()
-        self._life = AsyncExitStack()
-        self.url = f"redis://127.0.0.1:{self._port}"
-
-    async def start(self, config: dict[str, str], **options: Any) -> EmbeddedServer:
-        """Start it."""
-        server = self._make(port=self._port, data_dir=self.data_dir, config=config, **options)
-        return await self._life.enter_async_context(server)
-
-    async def kill(self) -> None:
-        """Kill it, as by ``kill -9``."""
-        await self._life.aclose()
-
-
-@pytest.fixture
-async def restartable(own_server: MakeServer, tmp_path: Path) -> AsyncIterator[Restartable]:
-    """A server that is not running yet."""
-    server = Restartable(own_server, tmp_path)
-    yield server
-    await server.kill()
 
 
 @asynccontextmanager

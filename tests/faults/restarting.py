@@ -1,0 +1,47 @@
+"""A server that is killed and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from jwt_events.embedded import EmbeddedServer
+from tests.support.faults import free_port
+
+MakeServer = Callable[..., EmbeddedServer]
+
+# How much of what it confirmed a server still has after kill -9.
+ALL = {"appendonly": "yes", "appendfsync": "always"}
+MOST = {"appendonly": "yes", "appendfsync": "everysec"}
+NONE: dict[str, str] = {}
+
+
+class Restartable:
+    """A server that can be killed and started again at the same address, with what it kept on disk.
+
+    Attributes:
+        data_dir: where it keeps it.
+        url: its address.
+        running: the server in its present life.
+    """
+
+    running: EmbeddedServer
+
+    def __init__(self, make: MakeServer, data_dir: Path) -> None:
+        self._make = make
+        self.data_dir = data_dir
+        self._port = free_port()
+        self._life = AsyncExitStack()
+        self.url = f"redis://127.0.0.1:{self._port}"
+
+    async def start(self, config: dict[str, str], **options: Any) -> EmbeddedServer:
+        """Start it."""
+        server = self._make(port=self._port, data_dir=self.data_dir, config=config, **options)
+        self.running = await self._life.enter_async_context(server)
+        return self.running
+
+    async def kill(self) -> None:
+        """Kill it, as by ``kill -9``."""
+        await self._life.aclose()
