@@ -1,0 +1,466 @@
+"""Tokens in use for longer than a request: whoever holds one is told the moment it is revoked."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from jwt_events import (
+    Closed,
+    InvalidClaims,
+    InvalidOption,
+    MemoryTransport,
+    RevocationList,
+    RevokedTokenError,
+    SessionDestroyed,
+    TokenRevoked,
+    Watch,
+)
+from jwt_events.watches import Watches
+from tests.support.handling import publish, running, soon
+from tests.support.records import recorded
+from tests.support.waiting import scaled, wait_until
+
+CLAIMS = {"jti": "t", "sub": "alice", "sid": "s", "azp": "app", "iat": 1}
+
+
+@pytest.fixture
+async def revocations() -> AsyncIterator[RevocationList]:
+    """An open list that knows nothing yet."""
+    async with RevocationList(MemoryTransport()) as revocations:
+        yield revocations
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Watch]:
+    """The watches whose token was compared with the rules, one entry for each time."""
+    asked: list[Watch] = []
+    ask = Watches._ask
+
+    def note(watches: Watches, watch: Watch) -> None:
+        asked.append(watch)
+        ask(watches, watch)
+
+    monkeypatch.setattr(Watches, "_ask", note)
+    return asked
+
+
+def revoke(revocations: RevocationList, **fields: Any) -> None:
+    """Put a revocation in force here."""
+    revocations.apply(TokenRevoked(**fields))
+
+
+def watched(revocations: RevocationList) -> int:
+    """How many tokens the list keeps an eye on."""
+    return len(revocations._view.watches)
+
+
+class TestTelling:
+    """Whoever watches is told, once."""
+
+    async def test_over_the_bus(self) -> None:
+        """A token that is revoked elsewhere sets the event, and the watch says by which rule."""
+        transport = MemoryTransport()
+        async with RevocationList(transport) as revocations, revocations.watch(CLAIMS) as watch:
+            assert not watch.revoked.is_set()
+            assert watch.rule is None
+            assert repr(watch) == "<Watch live>"
+            await publish(transport, SessionDestroyed(session_id="s"))
+            await soon(watch.revoked.wait())
+            assert watch.rule is not None
+            assert watch.rule.kind == "session"
+            assert repr(watch) == "<Watch revoked>"
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"token_id": "t"},
+            {"session_id": "s"},
+            {"user_id": "alice"},
+            {"client_id": "app"},
+            {"user_id": "alice", "client_id": "app"},
+        ],
+    )
+    async def test_whatever_the_rule_is_about(self, revocations: RevocationList, fields: dict[str, str]) -> None:
+        """Every kind of rule reaches the watch."""
+        async with revocations.watch(CLAIMS) as watch:
+            revoke(revocations, **fields)
+            assert watch.revoked.is_set()
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"token_id": "other"},
+            {"token_id": "refresh-1", "session_id": "s", "user_id": "alice"},
+            {"user_id": "bob"},
+            {"user_id": "alice", "client_id": "other"},
+            {"user_id": "alice", "issued_before": 0},
+        ],
+    )
+    async def test_others_are_no_concern(self, revocations: RevocationList, fields: dict[str, Any]) -> None:
+        """Neither another token of the session, as a rotated refresh token, nor a cutoff before this one was issued."""
+        async with revocations.watch(CLAIMS, cancel=True) as watch:
+            revoke(revocations, **fields)
+            await asyncio.sleep(0)
+            assert not watch.revoked.is_set()
+
+    async def test_plain_callback(self, revocations: RevocationList) -> None:
+        """A plain function is called at once, and only once, however many rules follow."""
+        calls: list[str] = []
+        async with revocations.watch(CLAIMS, lambda: calls.append("called")):
+            revoke(revocations, token_id="t")
+            assert calls == ["called"]
+            revoke(revocations, token_id="t")
+            revoke(revocations, user_id="alice")
+        assert calls == ["called"]
+
+    async def test_coroutine_callback(self, revocations: RevocationList) -> None:
+        """A coroutine function runs beside, also when the watch has ended by then."""
+        told, go = asyncio.Event(), asyncio.Event()
+
+        async def tell() -> None:
+            await go.wait()
+            told.set()
+
+        async with revocations.watch(CLAIMS, tell):
+            revoke(revocations, token_id="t")
+        go.set()
+        await soon(told.wait())
+
+    async def test_a_callback_that_fails(self, revocations: RevocationList) -> None:
+        """It is logged without its message, and the next watch is told all the same."""
+
+        def fail() -> None:
+            raise ValueError("t of alice")
+
+        def give_up() -> None:
+            raise asyncio.CancelledError
+
+        with recorded() as records:
+            async with (
+                revocations.watch(CLAIMS, fail),
+                revocations.watch(CLAIMS, give_up),
+                revocations.watch(CLAIMS) as last,
+            ):
+                revoke(revocations, user_id="alice")
+                assert last.revoked.is_set()
+        failed = records.of("callback failed", "ERROR")
+        assert {record["error"].partition(" ")[0] for record in failed} == {"ValueError", "CancelledError"}
+        assert "alice" not in str(failed)
+
+    async def test_revoked_already(self, revocations: RevocationList) -> None:
+        """A token that is revoked when it is to be watched is told of at once."""
+        calls: list[str] = []
+        revoke(revocations, user_id="alice")
+        async with revocations.watch(CLAIMS, lambda: calls.append("called")) as watch:
+            assert watch.revoked.is_set()
+        assert calls == ["called"]
+
+    async def test_thousands_of_one_user(self, revocations: RevocationList, asked: list[Watch]) -> None:
+        """All tokens of a user are told of one rule; events about others do not even look at them."""
+        watches = [revocations.watch({**CLAIMS, "jti": f"t{number}", "sid": f"s{number}"}) for number in range(3_000)]
+        for watch in watches:
+            await watch.__aenter__()
+        asked.clear()
+        for number in range(1_000):
+            revoke(revocations, token_id=f"other-{number}", user_id="alice")
+        assert asked == []
+        revoke(revocations, session_id="s7")
+        assert asked == [watches[7]]
+        revoke(revocations, user_id="alice")
+        assert all(watch.revoked.is_set() for watch in watches)
+        for watch in watches:
+            await watch.__aexit__(None, None, None)
+        assert watched(revocations) == 0
+
+
+class TestCancelling:
+    """``cancel=True`` ends what is inside the block."""
+
+    async def test_ends_the_block(self, revocations: RevocationList) -> None:
+        """What waits inside is cancelled, and the block ends with an error that says why."""
+        async with running(_serve(revocations)) as serving:
+            await wait_until(lambda: watched(revocations) == 1)
+            revoke(revocations, session_id="s")
+            with pytest.raises(RevokedTokenError, match="session") as ended:
+                await soon(serving)
+        assert ended.value.rule == "session"
+        assert serving.cancelling() == 0
+        assert watched(revocations) == 0
+
+    async def test_revoked_already(self, revocations: RevocationList) -> None:
+        """A token that is revoked already is refused at the door: the block is never entered."""
+        revoke(revocations, token_id="t")
+        with pytest.raises(RevokedTokenError):
+            async with revocations.watch(CLAIMS, cancel=True):
+                pytest.fail("it was entered")
+        assert watched(revocations) == 0
+
+    async def test_before_the_block_awaits(self, revocations: RevocationList) -> None:
+        """A block that revokes its own token and does not wait for anything ends so, too, and nothing strikes later."""
+        with pytest.raises(RevokedTokenError):
+            async with revocations.watch(CLAIMS, cancel=True):
+                revoke(revocations, token_id="t")
+        await asyncio.sleep(0)
+
+    async def test_a_block_that_fails(self, revocations: RevocationList) -> None:
+        """The block's own error goes out, and the cancellation that it came before does not strike later."""
+
+        async def serve() -> None:
+            async with revocations.watch(CLAIMS, cancel=True):
+                revoke(revocations, token_id="t")
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            await serve()
+        await asyncio.sleep(0)
+
+    async def test_a_block_that_is_stubborn(self, revocations: RevocationList) -> None:
+        """A block that swallows the cancellation and ends is told all the same."""
+
+        async def serve() -> None:
+            async with revocations.watch(CLAIMS, cancel=True):
+                revoke(revocations, token_id="t")
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+        with pytest.raises(RevokedTokenError):
+            await soon(serve())
+
+    async def test_a_block_that_tidies_up(self, revocations: RevocationList) -> None:
+        """What a block awaits in its ``finally`` is not disturbed by a second rule."""
+        tidied = False
+
+        async def serve() -> None:
+            nonlocal tidied
+            async with revocations.watch(CLAIMS, cancel=True):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    revoke(revocations, user_id="alice")
+                    await asyncio.sleep(0)
+                    tidied = True
+
+        async with running(serve()) as serving:
+            await wait_until(lambda: watched(revocations) == 1)
+            revoke(revocations, token_id="t")
+            with pytest.raises(RevokedTokenError):
+                await soon(serving)
+        assert tidied
+
+    @pytest.mark.parametrize("first", ["revoked", "cancelled"])
+    @pytest.mark.parametrize("turns", [0, 1, 2])
+    async def test_cancelled_by_others_too(self, revocations: RevocationList, first: str, turns: int) -> None:
+        """A cancellation from elsewhere at about the same time is not swallowed."""
+        serving = asyncio.create_task(_serve(revocations))
+        await wait_until(lambda: watched(revocations) == 1)
+        actions: list[Callable[[], object]] = [lambda: revoke(revocations, token_id="t"), serving.cancel]
+        for action in actions if first == "revoked" else reversed(actions):
+            action()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        await asyncio.wait([serving])
+        if first == "revoked" and turns:
+            assert isinstance(serving.exception(), RevokedTokenError)  # it had ended
+        else:
+            assert serving.cancelled()
+
+    async def test_cancelled_by_others_before_either_arrives(self, revocations: RevocationList) -> None:
+        """The same, for a block that ends before it has heard of either."""
+
+        async def serve() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            async with revocations.watch(CLAIMS, cancel=True):
+                revoke(revocations, token_id="t")
+                task.cancel()
+
+        serving = asyncio.create_task(serve())
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+
+    async def test_cancelled_without_a_revocation(self, revocations: RevocationList) -> None:
+        """A block that is cancelled by others alone is cancelled."""
+        async with running(_serve(revocations)) as serving:
+            await wait_until(lambda: watched(revocations) == 1)
+            serving.cancel()
+            await asyncio.wait([serving])
+        assert serving.cancelled()
+        assert watched(revocations) == 0
+
+
+class TestNesting:
+    """``cancel=True`` beside what else cancels."""
+
+    async def test_inside_a_timeout(self, revocations: RevocationList) -> None:
+        """The timeout does not take the revocation for its own end, nor the watch the timeout's."""
+        async with running(_within(30, lambda: _serve(revocations))) as serving:
+            await wait_until(lambda: watched(revocations) == 1)
+            revoke(revocations, token_id="t")
+            with pytest.raises(RevokedTokenError):
+                await soon(serving)
+        with pytest.raises(TimeoutError):
+            await _within(0.01, lambda: _serve(revocations, jti="other"))
+
+    async def test_around_a_timeout(self, revocations: RevocationList) -> None:
+        """A timeout inside the block ends with its own error, and the block by the revocation."""
+
+        async def serve() -> None:
+            async with revocations.watch(CLAIMS, cancel=True):
+                with pytest.raises(TimeoutError):
+                    await _within(0.01, asyncio.Event().wait)
+                async with asyncio.timeout(scaled(30)):
+                    revoke(revocations, token_id="t")
+                    await asyncio.Event().wait()
+
+        with pytest.raises(RevokedTokenError):
+            await soon(serve())
+
+    async def test_in_a_task_group(self, revocations: RevocationList) -> None:
+        """In a task of a group, it fails the group, which cancels the others."""
+
+        async def for_ever() -> None:
+            await asyncio.Event().wait()
+
+        async def serve_all() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(for_ever())
+                group.create_task(_serve(revocations))
+
+        async with running(serve_all()) as serving:
+            await wait_until(lambda: watched(revocations) == 1)
+            revoke(revocations, token_id="t")
+            with pytest.raises(ExceptionGroup) as ended:
+                await soon(serving)
+        assert ended.group_contains(RevokedTokenError)
+
+    async def test_around_a_task_group(self, revocations: RevocationList) -> None:
+        """Around a group, it cancels all its tasks, and is not wrapped."""
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("ended")
+
+        async def serve_all() -> None:
+            async with revocations.watch(CLAIMS, cancel=True), asyncio.TaskGroup() as group:
+                group.create_task(work())
+                group.create_task(work())
+
+        async with running(serve_all()) as serving:
+            await wait_until(lambda: watched(revocations) == 1)
+            await asyncio.sleep(0)
+            revoke(revocations, token_id="t")
+            with pytest.raises(RevokedTokenError):
+                await soon(serving)
+        assert ended == ["ended", "ended"]
+
+    async def test_one_in_another(self, revocations: RevocationList) -> None:
+        """Of two watches of one task, the one whose token is revoked ends its own block."""
+
+        async def serve_inner() -> None:
+            async with revocations.watch({"jti": "inner"}, cancel=True):
+                revoke(revocations, token_id="inner")
+                await asyncio.Event().wait()
+
+        async def serve() -> str:
+            async with revocations.watch({"jti": "outer"}, cancel=True):
+                with pytest.raises(RevokedTokenError):
+                    await serve_inner()
+                await asyncio.sleep(0)
+                return "went on"
+
+        assert await soon(serve()) == "went on"
+
+    async def test_both_at_once(self, revocations: RevocationList) -> None:
+        """If one rule revokes both, the outer block ends with the error."""
+
+        async def serve() -> None:
+            async with revocations.watch({"jti": "1", "sub": "alice"}, cancel=True):
+                async with revocations.watch({"jti": "2", "sub": "alice"}, cancel=True):
+                    revoke(revocations, user_id="alice")
+                    await asyncio.Event().wait()
+                pytest.fail("the outer block went on")
+
+        with pytest.raises(RevokedTokenError):
+            await soon(serve())
+
+
+class TestLeaving:
+    """A watch that has ended is over."""
+
+    async def test_nothing_is_kept(self, revocations: RevocationList) -> None:
+        """The list keeps nothing of a watch that was left."""
+        async with revocations.watch(CLAIMS) as watch, revocations.watch(CLAIMS):
+            assert watched(revocations) == 2
+        trace = weakref.ref(watch)
+        del watch
+        gc.collect()
+        assert trace() is None
+        assert revocations._view.watches._filed == {}
+
+    async def test_nobody_is_told(self, revocations: RevocationList) -> None:
+        """After leaving, nobody is told of anything."""
+        calls: list[str] = []
+        async with revocations.watch(CLAIMS, lambda: calls.append("called")) as watch:
+            pass
+        revoke(revocations, token_id="t")
+        assert calls == []
+        assert not watch.revoked.is_set()
+
+    async def test_while_it_is_revoked(self, revocations: RevocationList) -> None:
+        """A callback that makes other watches leave while all of them are being told disturbs nobody."""
+        tasks: list[asyncio.Task[None]] = []
+        calls: list[int] = []
+
+        def call(number: int) -> None:
+            calls.append(number)
+            for task in tasks:
+                task.cancel()
+
+        async def serve(number: int) -> None:
+            async with revocations.watch(CLAIMS, lambda: call(number)):
+                await asyncio.Event().wait()
+
+        tasks += [asyncio.create_task(serve(number)) for number in range(10)]
+        await wait_until(lambda: watched(revocations) == 10)
+        revoke(revocations, user_id="alice")
+        await asyncio.wait(tasks)
+        assert sorted(calls) == list(range(10))
+        assert watched(revocations) == 0
+
+    async def test_bad_arguments(self, revocations: RevocationList) -> None:
+        """Claims that are none, and a callback that is none, are refused before anything is watched."""
+        with pytest.raises(InvalidClaims):
+            revocations.watch({"jti": 1})
+        not_callable: Any = "no function"
+        with pytest.raises(InvalidOption, match="on_revoked"):
+            revocations.watch(CLAIMS, not_callable)
+
+    async def test_closed(self) -> None:
+        """A list that is not open cannot watch: nothing would ever be heard."""
+        revocations = RevocationList(MemoryTransport())
+        with pytest.raises(Closed):
+            revocations.watch(CLAIMS)
+        async with revocations:
+            pass
+        with pytest.raises(Closed):
+            revocations.watch(CLAIMS)
+
+
+async def _serve(revocations: RevocationList, **claims: object) -> None:
+    async with revocations.watch({**CLAIMS, **claims}, cancel=True):
+        await asyncio.Event().wait()
+
+
+async def _within(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(scaled(seconds)):
+        await work()
