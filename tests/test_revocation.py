@@ -1,0 +1,524 @@
+"""The list of revocations: what it knows when it is entered, how it follows, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from jwt_events import (
+    Closed,
+    ConnectionFailed,
+    Event,
+    EventType,
+    Gap,
+    InvalidClaims,
+    InvalidOption,
+    KeyRotated,
+    MemoryTransport,
+    RedisPubSub,
+    RedisStream,
+    RevocationList,
+    RevokedTokenError,
+    ServerRefused,
+    SessionDestroyed,
+    StaleRevocationsError,
+    TokenRevoked,
+    TransportError,
+    UnknownEvent,
+    Verdict,
+    ViewState,
+)
+from jwt_events.embedded import EmbeddedServer
+from jwt_events.envelope import Envelope, encode
+from jwt_events.transport.base import Receiver
+from tests.faults.cancelling import cancelled_everywhere
+from tests.support.examples import revoked
+from tests.support.faults import free_port
+from tests.support.handling import Gate, Recorder, publish, running, soon
+from tests.support.raw import call
+from tests.support.records import recorded
+from tests.support.scripted import ScriptedTransport
+from tests.support.transports import MakeTransport, OnMemory, OnStream
+from tests.support.waiting import scaled, wait_until
+
+READ_ONLY = ("+xread", "+xrange", "+xinfo|stream", "+info")
+
+
+def token(number: int = 1) -> dict[str, object]:
+    """The claims of a token that `revoked` revokes."""
+    return {"jti": f"token-{number}", "sub": "alice", "iat": 1}
+
+
+async def knows(revocations: RevocationList, number: int) -> None:
+    """Wait until the list knows that a token is revoked."""
+    await wait_until(lambda: revocations.check(token(number)) is Verdict.REVOKED, what=lambda: repr(revocations))
+
+
+class Durable:
+    """What holds on every transport that remembers."""
+
+    @pytest.mark.parametrize("start", ["new", "all"])
+    async def test_entered_means_caught_up(self, make: MakeTransport, start: Any) -> None:
+        """The whole history is known, wherever the transport would begin, whatever stands in between."""
+        transport = make(start=start)
+        unknown = encode(Envelope(UnknownEvent(type="jwt.other.v1")), source="tests")
+        for first in range(0, 1_200, 400):
+            async with transport.sender() as sender:
+                await sender.send([b"no event", unknown], within=scaled(5))
+            await publish(transport, *(revoked(number) for number in range(first, first + 400)))
+        async with RevocationList(transport) as revocations:
+            assert revocations.is_fresh
+            assert revocations.state is ViewState.FRESH
+            assert {revocations.check(token(number)) for number in range(1_200)} == {Verdict.REVOKED}
+            assert revocations.check(token(1_200)) is Verdict.ALLOW
+            stats = revocations.stats
+            assert (stats.events, stats.decode_errors, stats.rules["token"], stats.gaps) == (1_203, 3, 1_200, 0)
+
+    async def test_an_empty_history(self, make: MakeTransport) -> None:
+        """Where nothing was ever published, everything is let in."""
+        async with RevocationList(make()) as revocations:
+            assert revocations.check(token()) is Verdict.ALLOW
+            assert 0 <= revocations.staleness < scaled(5)
+
+    async def test_follows(self, make: MakeTransport) -> None:
+        """What is published while it is open is known, by every list."""
+        transport = make()
+        async with RevocationList(transport) as one, RevocationList(transport) as other:
+            for number in range(3):
+                assert one.check(token(number)) is Verdict.ALLOW
+                await publish(transport, revoked(number))
+                await knows(one, number)
+                await knows(other, number)
+
+    async def test_left_and_entered_again(self, make: MakeTransport) -> None:
+        """What was known stays revoked, all else is stale; entered again, it knows what came in between."""
+        transport = make()
+        revocations = RevocationList(transport)
+        for number in range(3):
+            assert revocations.state is ViewState.CLOSED
+            assert revocations.check(token(number)) is Verdict.STALE
+            await publish(transport, revoked(number))
+            async with revocations:
+                assert revocations.check(token(number)) is Verdict.REVOKED
+                assert revocations.check(token(number + 1)) is Verdict.ALLOW
+            assert revocations.check(token(number)) is Verdict.REVOKED
+            assert revocations.staleness == math.inf
+            assert not revocations.is_fresh
+
+    async def test_entered_twice(self, make: MakeTransport) -> None:
+        """It can be open only once at a time, and the second attempt does not harm the first."""
+        async with RevocationList(make()) as revocations:
+            with pytest.raises(Closed):
+                await revocations.__aenter__()
+            assert revocations.check(token()) is Verdict.ALLOW
+        await revocations.aclose()
+
+    async def test_stays_fresh(self, make: MakeTransport) -> None:
+        """Without any event, it proves again and again that it is current."""
+        async with RevocationList(make(), max_staleness=scaled(0.5)) as revocations:
+            proven = set()
+
+            def proves() -> bool:
+                proven.add(revocations._view.proven)
+                return len(proven) > 6
+
+            await wait_until(proves)
+            assert revocations.stats.events == 0
+
+    async def test_what_handlers_see(self, make: MakeTransport) -> None:
+        """Handlers see the events that they asked for, in order, those of the history first, with the rule in force."""
+        transport = make()
+        revocations, all_of_them, sessions = RevocationList(transport), Recorder(), []
+        revocations.on()(all_of_them)
+
+        @revocations.on(SessionDestroyed, EventType.KEY_ROTATED)
+        def note(event: Event) -> None:
+            sessions.append((event.subject, revocations.check({"sid": event.subject})))
+
+        await publish(transport, revoked(1), SessionDestroyed(session_id="s"))
+        async with revocations:
+            await publish(transport, KeyRotated(key_id="k"), revoked(2))
+            await all_of_them.has_seen(4)
+        assert all_of_them.subjects == ["token-1", "s", "k", "token-2"]
+        assert sessions == [("s", Verdict.REVOKED), ("k", Verdict.ALLOW)]
+
+
+class TestOnStream(OnStream, Durable):
+    """The same on `RedisStream`."""
+
+
+class TestOnMemory(OnMemory, Durable):
+    """The same on `MemoryTransport`."""
+
+
+class TestAnswers:
+    """What it says, and how it explains itself."""
+
+    @pytest.fixture
+    async def revocations(self) -> AsyncIterator[RevocationList]:
+        """An open list that knows a few revocations."""
+        async with RevocationList(MemoryTransport()) as revocations:
+            revocations.apply(TokenRevoked(token_id="t"))
+            revocations.apply(TokenRevoked(user_id="bob", issued_before=datetime.fromtimestamp(1_000, UTC)))
+            revocations.apply(KeyRotated(key_id="k", compromised=True))
+            yield revocations
+
+    async def test_check(self, revocations: RevocationList) -> None:
+        """Only `Verdict.ALLOW` is true."""
+        assert revocations.check({"jti": "good", "iat": 1})
+        assert not revocations.check({"jti": "t", "iat": 1})
+        assert not revocations.check({"jti": "good", "kid": "k", "iat": 1})
+        assert not Verdict.STALE
+
+    async def test_ensure_live(self, revocations: RevocationList) -> None:
+        """What is not let in is an error that says why, and nothing about whom."""
+        revocations.ensure_live({"jti": "good", "iat": 1})
+        with pytest.raises(RevokedTokenError) as refused:
+            revocations.ensure_live({"sub": "bob", "iat": 1_000})
+        assert refused.value.rule == "user"
+        assert refused.value.issued_before == datetime.fromtimestamp(1_000, UTC)
+        assert "bob" not in str(refused.value)
+        with pytest.raises(RevokedTokenError, match=r"by a rule about its token$"):
+            revocations.ensure_live({"jti": "t"})
+
+    async def test_ensure_live_when_closed(self, revocations: RevocationList) -> None:
+        """Without a proof, a token that is not known to be revoked is refused for that; one that is, for that."""
+        await revocations.aclose()
+        with pytest.raises(StaleRevocationsError, match="never; the limit is 5 s") as refused:
+            revocations.ensure_live({"jti": "good"})
+        assert (refused.value.staleness, refused.value.max_staleness) == (math.inf, 5.0)
+        with pytest.raises(RevokedTokenError):
+            revocations.ensure_live({"jti": "t"})
+
+    async def test_ensure_live_while_it_is_forgotten(
+        self, revocations: RevocationList, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rule that goes between the answer and its explanation, in another thread, lets nobody in."""
+        monkeypatch.setattr(revocations, "check", lambda _: Verdict.REVOKED)
+        with pytest.raises(RevokedTokenError):
+            revocations.ensure_live({"jti": "good"})
+
+    async def test_explain(self, revocations: RevocationList) -> None:
+        """The explanation names the verdict, the rule and the age, and is not counted."""
+        verdict, rule, staleness = revocations.explain({"sub": "bob", "iat": 1})
+        assert verdict is Verdict.REVOKED
+        assert rule == ("user", datetime.fromtimestamp(1_000, UTC))
+        assert 0 <= staleness < scaled(5)
+        assert revocations.explain({"sub": "bob", "iat": 1_001})[:2] == (Verdict.ALLOW, None)
+        await revocations.aclose()
+        assert revocations.explain({"sub": "carol"}) == (Verdict.STALE, None, math.inf)
+        stats = revocations.stats
+        assert (stats.allowed, stats.revoked, stats.stale) == (0, 0, 0)
+
+    async def test_stats(self, revocations: RevocationList) -> None:
+        """Every answer is counted once."""
+        for _ in range(3):
+            revocations.check({"jti": "good"})
+        for _ in range(2):
+            revocations.check({"jti": "t"})
+        await revocations.aclose()
+        revocations.check({"jti": "good"})
+        stats = revocations.stats
+        assert (stats.allowed, stats.revoked, stats.stale, stats.stale_allows) == (3, 2, 1, 0)
+        assert {kind: number for kind, number in stats.rules.items() if number} == {"token": 1, "user": 1, "key": 1}
+
+    async def test_bad_claims(self, revocations: RevocationList) -> None:
+        """Claims that are none are an error in every question, not an answer."""
+        bad: Any
+        for bad in (None, {"jti": 1}, {"iat": "now"}):
+            for question in (revocations.check, revocations.ensure_live, revocations.explain):
+                with pytest.raises(InvalidClaims):
+                    question(bad)
+
+    async def test_availability_before_security(self) -> None:
+        """``on_stale="allow"`` lets in what is not known to be revoked, and counts that."""
+        revocations = RevocationList(MemoryTransport(), on_stale="allow")
+        revocations.apply(TokenRevoked(token_id="t"))
+        assert revocations.check({"jti": "good"}) is Verdict.ALLOW
+        assert revocations.check({"jti": "t"}) is Verdict.REVOKED
+        assert revocations.explain({"jti": "good"}).verdict is Verdict.ALLOW
+        async with revocations:
+            assert revocations.check({"jti": "good"}) is Verdict.ALLOW
+        assert (revocations.stats.allowed, revocations.stats.stale_allows) == (2, 1)
+        assert not revocations.is_fresh
+
+    async def test_repr(self, revocations: RevocationList) -> None:
+        """It shows what it is worth, and nobody's identifiers."""
+        assert repr(revocations).startswith("<RevocationList fresh, 3 rules, 0.")
+        assert "bob" not in repr(revocations)
+        await revocations.aclose()
+        assert repr(revocations).startswith("<RevocationList closed, 3 rules, inf s old")
+
+
+class TestOptions:
+    """What cannot work is refused when it is given."""
+
+    @pytest.mark.parametrize(
+        ("options", "option"),
+        [
+            ({"max_staleness": 0.09}, "max_staleness"),
+            ({"max_staleness": 0}, "max_staleness"),
+            ({"max_staleness": -1}, "max_staleness"),
+            ({"max_staleness": math.nan}, "max_staleness"),
+            ({"max_staleness": math.inf}, "max_staleness"),
+            ({"max_staleness": "5"}, "max_staleness"),
+            ({"max_staleness": True}, "max_staleness"),
+            ({"leeway": -1}, "leeway"),
+            ({"leeway": math.nan}, "leeway"),
+            ({"leeway": None}, "leeway"),
+            ({"on_stale": "ignore"}, "on_stale"),
+            ({"on_stale": True}, "on_stale"),
+        ],
+    )
+    def test_options(self, options: dict[str, Any], option: str) -> None:
+        """The error names the option."""
+        with pytest.raises(InvalidOption) as refused:
+            RevocationList(ScriptedTransport(), **options)
+        assert refused.value.option == option
+
+    @pytest.mark.parametrize(
+        ("transport", "problem"),
+        [
+            (RedisPubSub("redis://localhost"), "remembers nothing"),
+            (RedisStream("redis://localhost", group="g"), "group"),
+            ("redis://:secret@localhost", "not str"),
+            (None, "not NoneType"),
+        ],
+    )
+    def test_transport(self, transport: Any, problem: str) -> None:
+        """A transport that forgets or shares, or none at all, is refused with a hint."""
+        with pytest.raises(InvalidOption, match=problem) as refused:
+            RevocationList(transport)
+        assert refused.value.option == "transport"
+        assert "secret" not in str(refused.value)
+
+    def test_callbacks(self) -> None:
+        """What cannot be called, and what is no event, is refused."""
+        revocations = RevocationList(ScriptedTransport())
+        nothing: Any = None
+        for register in (revocations.on_gap, revocations.on_state, revocations.on(), revocations.apply):
+            with pytest.raises(InvalidOption):
+                register(nothing)
+        with pytest.raises(InvalidOption):
+            revocations.on("no such type")(print)
+
+
+class TestEntering:
+    """Entering fails with the reason, and leaves nothing behind."""
+
+    async def test_nobody_there(self) -> None:
+        """Where no server is, that is said."""
+        revocations = RevocationList(RedisStream(f"redis://127.0.0.1:{free_port()}"))
+        with pytest.raises(ConnectionFailed):
+            await revocations.__aenter__()
+        assert revocations.state is ViewState.CLOSED
+        assert revocations.check(token()) is Verdict.STALE
+
+    async def test_wrong_type(self, url: str, key: str, client: Redis) -> None:
+        """A key that is no stream is refused by the server; when it is one, entering works."""
+        await client.set(key, "no stream")
+        revocations = RevocationList(RedisStream(url, key))
+        with pytest.raises(ServerRefused) as refused:
+            await revocations.__aenter__()
+        assert refused.value.code == "WRONGTYPE"
+        await client.delete(key)
+        async with revocations:
+            assert revocations.check(token()) is Verdict.ALLOW
+
+    @pytest.mark.parametrize("missing", ["+xread", "+xinfo|stream"])
+    async def test_rights(self, own_server: Callable[..., EmbeddedServer], missing: str) -> None:
+        """Rights to read are enough, and without one of them entering fails by what the server says."""
+        async with own_server(port=0) as server, Redis.from_url(server.url) as client:
+            await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *READ_ONLY)
+            reader_url = server.url.replace("redis://", "redis://reader:secret@")
+            await publish(RedisStream(server.url, "k"), revoked(1))
+            async with RevocationList(RedisStream(reader_url, "k")) as revocations:
+                await knows(revocations, 1)
+                await client.client_kill_filter(user="reader")
+                await publish(RedisStream(server.url, "k"), revoked(2))
+                await knows(revocations, 2)
+            await call(client, "ACL", "SETUSER", "reader", missing.replace("+", "-"))
+            with pytest.raises(ServerRefused) as refused:
+                await revocations.__aenter__()
+            assert refused.value.code == "NOPERM"
+            assert "secret" not in str(refused.value)
+
+    async def test_refused_for_good(self) -> None:
+        """The error is the transport's own; nothing stays open, and one may try again."""
+        transport = ScriptedTransport()
+        revocations = RevocationList(transport)
+        for _ in range(2):
+            error = transport.fail()
+            with pytest.raises(TransportError) as refused:
+                await revocations.__aenter__()
+            assert refused.value is error
+            assert transport.open == 0
+            assert revocations.failure is None
+
+    async def test_cancelled_anywhere(self, url: str, key: str) -> None:
+        """Cancelled at whatever point, it is closed, and can be entered."""
+        transport = RedisStream(url, key)
+        revocations = RevocationList(transport)
+
+        async def enter() -> None:
+            async with revocations:
+                pass
+
+        async for _ in cancelled_everywhere(enter):
+            assert revocations.state is ViewState.CLOSED
+            assert revocations._tasks == []
+        await publish(transport, revoked(1))
+        async with revocations:
+            assert revocations.check(token(1)) is Verdict.REVOKED
+
+    async def test_closed_while_entering(self) -> None:
+        """Whoever is entering is told when somebody else closes it."""
+        transport = ScriptedTransport()
+        transport.opening.clear()
+        revocations = RevocationList(transport)
+        async with running(revocations.__aenter__()) as entering:
+            await wait_until(lambda: transport.open == 1)
+            assert revocations.state is ViewState.CATCHING_UP
+            await soon(revocations.aclose())
+            with pytest.raises(Closed):
+                await soon(entering)
+        assert transport.open == 0
+
+
+class BreaksOnExit(MemoryTransport):
+    """A transport whose receiver fails while it is closed."""
+
+    @asynccontextmanager
+    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+        """Subscribe."""
+        async with super().receiver(from_oldest=from_oldest, pulse=pulse) as receiver:
+            try:
+                yield receiver
+            finally:
+                raise TransportError("cannot even be closed")
+
+
+class TestLeaving:
+    """Leaving ends everything."""
+
+    async def test_a_receiver_that_cannot_be_closed(self) -> None:
+        """A receiver that fails on its way out does not keep the list open."""
+        async with RevocationList(BreaksOnExit()) as revocations:
+            pass
+        await asyncio.sleep(0)
+        assert revocations.check(token()) is Verdict.STALE
+
+    async def test_callbacks_that_run(self) -> None:
+        """What a callback still does in the end is cancelled, and awaited."""
+        transport, gate = MemoryTransport(), Gate()
+        revocations = RevocationList(transport)
+        revocations.on(TokenRevoked)(gate)
+        async with revocations:
+            await publish(transport, revoked(1))
+            await gate.has_seen(1)
+        assert gate.running == 0
+        assert len(gate.cancelled) == 1
+
+    async def test_by_a_callback(self) -> None:
+        """A callback may close the list."""
+        transport = MemoryTransport()
+        revocations = RevocationList(transport)
+
+        @revocations.on(TokenRevoked)
+        async def close(_: Event) -> None:
+            await revocations.aclose()
+
+        async with revocations:
+            await publish(transport, revoked(1))
+            await wait_until(lambda: revocations.state is ViewState.CLOSED)
+
+
+class TestCallbacks:
+    """Whom it tells, and what of those who fail."""
+
+    async def test_states(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """Each state is told when it is entered, to functions and coroutine functions."""
+        async with own_server(port=0) as server, Redis.from_url(server.url) as client:
+            await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *READ_ONLY)
+            url = server.url.replace("redis://", "redis://reader:secret@")
+            revocations = RevocationList(RedisStream(url, "k"), max_staleness=scaled(0.5))
+            states: list[ViewState] = []
+            heard = Recorder()
+            revocations.on_state(states.append)
+            revocations.on_state(heard)
+            async with revocations:
+                await call(client, "ACL", "SETUSER", "reader", "-xread")
+                await wait_until(lambda: ViewState.STALE in states)
+                assert revocations.state is ViewState.STALE
+                assert revocations.failure is not None
+                with pytest.raises(StaleRevocationsError) as refused:
+                    revocations.ensure_live(token())
+                assert refused.value.__cause__ is revocations.failure
+                await call(client, "ACL", "SETUSER", "reader", "+xread")
+                await wait_until(lambda: revocations.is_fresh)
+                assert revocations.failure is None
+                await heard.has_seen(4)
+        assert states == heard.seen == [ViewState.CATCHING_UP, ViewState.FRESH, ViewState.STALE, ViewState.FRESH]
+
+    async def test_gaps(self, url: str, key: str, client: Redis) -> None:
+        """A gap is told and counted, and what is published afterwards is known."""
+        transport = RedisStream(url, key)
+        gaps: list[Gap] = []
+        await publish(transport, revoked(1))
+        revocations = RevocationList(transport, max_staleness=scaled(1))
+        revocations.on_gap(gaps.append)
+        async with revocations:
+            await client.delete(key)
+            await wait_until(lambda: gaps)
+            assert gaps[0].cause == "deleted"
+            await publish(transport, revoked(2))
+            await knows(revocations, 2)
+            assert revocations.check(token(1)) is Verdict.REVOKED
+            assert revocations.stats.gaps == 1
+
+    async def test_those_that_fail(self) -> None:
+        """A callback that raises, even a cancellation, is logged and neither ends nor delays anything."""
+        transport = MemoryTransport()
+        revocations, recorder = RevocationList(transport), Recorder()
+
+        @revocations.on()
+        def fail(_: Event) -> None:
+            raise ValueError("token-1")
+
+        @revocations.on()
+        async def fail_later(_: Event) -> None:
+            raise KeyError("token-1")
+
+        @revocations.on()
+        def give_up(_: Event) -> None:
+            raise asyncio.CancelledError
+
+        revocations.on_state(fail)
+        revocations.on()(recorder)
+        with recorded() as records:
+            async with revocations:
+                for number in range(3):
+                    await publish(transport, revoked(number))
+                    await knows(revocations, number)
+                await recorder.has_seen(3)
+        failed = records.of("callback failed", "ERROR")
+        assert len(failed) == 3 * 3 + 2
+        assert "token-1" not in str(failed)
+
+    async def test_unknown_events(self) -> None:
+        """Events of a type that this version does not know reach handlers of every event, and a line in the log."""
+        transport = MemoryTransport()
+        recorder = Recorder()
+        with recorded() as records:
+            async with RevocationList(transport) as revocations:
+                revocations.on()(recorder)
+                await publish(transport, UnknownEvent(type="jwt.other.v1"))
+                await recorder.has_seen(1)
+        assert records.of("event of an unknown type passed over", "WARNING")
