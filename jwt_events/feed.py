@@ -15,6 +15,7 @@ from jwt_events.transport.base import Delivery, Gap, Page, Transport
 
 # How long the history may stand still before entering gives up, in seconds: longer than a server takes to come back.
 _STALLED = 10.0
+_STALLED_WHY = "the server is a replica, or does not answer"
 
 # After a refusal a feed begins anew, soon at first: rights and passwords are put right while services run.
 _INITIAL_PAUSE = 0.5
@@ -99,7 +100,7 @@ class Feed:
                 if page.deliveries:
                     moved_at = now()
                 elif not self.caught_up.done() and now() - moved_at > _STALLED:
-                    raise ConnectionFailed(f"the history of {self._transport.destination!r} stands still")
+                    raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALLED_WHY}")
 
     def _take(self, page: Page) -> None:
         for gap in page.gaps:

@@ -34,6 +34,7 @@ from jwt_events import (
     UnknownEvent,
     Verdict,
     ViewState,
+    feed,
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
@@ -349,6 +350,14 @@ class TestEntering:
                 await revocations.__aenter__()
             assert refused.value.code == "NOPERM"
             assert "secret" not in str(refused.value)
+
+    async def test_replica(self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A replica, which may be cut off from its primary, cannot be entered, and the error says so."""
+        monkeypatch.setattr(feed, "_STALLED", 0.3)
+        async with own_server() as server, Redis.from_url(server.url) as client:
+            await call(client, "REPLICAOF", "127.0.0.1", free_port())
+            with pytest.raises(ConnectionFailed, match="replica"):
+                await RevocationList(RedisStream(server.url, "k"), max_staleness=0.5).__aenter__()
 
     async def test_refused_for_good(self) -> None:
         """The error is the transport's own; nothing stays open, and one may try again."""

@@ -90,7 +90,7 @@ class Page:
         gaps: what may be missing before these deliveries.
         current_as_of: a time (`time.monotonic`) at which nothing existed that was not delivered by now: the *sending*
             of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
-            if more may be waiting, or if the transport cannot know.
+            if more may be waiting, or if the transport cannot know: a replica may be cut off from its primary.
         reconnected: whether a connection that had been lost was replaced by this read.
     """
 

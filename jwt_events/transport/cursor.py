@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport.base import Delivery, Failure, Gap, Page
 from jwt_events.transport.connection import Connection, Connector
-from jwt_events.transport.epoch import Epoch, epoch_of
+from jwt_events.transport.epoch import Epoch, epoch_of, is_replica
 from jwt_events.transport.history import History, Place
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
 from jwt_events.transport.pipeline import Command
@@ -59,6 +59,7 @@ class CursorReceiver:
         self._audited_at = 0.0
         self._ahead: _Question | None = None
         self._is_at_end = False
+        self._is_replica = False
 
     async def receive(self) -> Page:
         """Read on; see `Receiver.receive`."""
@@ -77,8 +78,9 @@ class CursorReceiver:
         return Page(
             [Delivery(payload(fields), position.decode()) for position, fields in entries],
             self._take_gaps(),
-            # The end of a stream that was replaced since the last audit would prove nothing.
-            self._audited_at if self._is_at_end else None,
+            # The end of a stream that was replaced since the last audit would prove nothing, nor that of a replica,
+            # which may be cut off from where events are added.
+            self._audited_at if self._is_at_end and not self._is_replica else None,
         )
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
@@ -91,11 +93,13 @@ class CursorReceiver:
         question, self._ahead = self._ahead, None
         if question is None or question.connection is not connection:
             question = await self._ask(connection, cursor)
-        *history, answer = await connection.answers(question.commands, within=self._block + GRACE)
+        *audit, answer = await connection.answers(question.commands, within=self._block + GRACE)
         if isinstance(answer, TransportError):
             raise answer
-        if history:
-            self._reconcile(history_from(history[0]), question.asked_at)
+        if audit:
+            history, replication = audit
+            self._is_replica = is_replica(replication)
+            self._reconcile(history_from(history), question.asked_at)
         if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
             return None
         entries: list[Any] = answer[0][1] if answer else []
@@ -116,7 +120,7 @@ class CursorReceiver:
         commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, cursor)]
         asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
         if asked_at >= self._audited_at + self._audit_interval:
-            commands.insert(0, ("XINFO", "STREAM", self._key))
+            commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
         await connection.ask(commands, within=self._block + GRACE)
         return _Question(commands, asked_at, connection)
 
@@ -131,7 +135,7 @@ class CursorReceiver:
             holds = await self._still_holds(connection, since)  # if this fails, nothing was decided yet
             if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
                 self._doubt(found, holds=holds)
-        self._epoch = epoch
+        self._epoch, self._is_replica = epoch, epoch.is_replica
         self._is_at_end = False
         self._reconcile(found, asked_at)
 

@@ -30,6 +30,8 @@ class Epoch:
             server was never promoted from a replica. ``False`` if it does not say.
         keeps_nothing: whether it writes nothing to disk and never got anything from another server, so that whatever is
             there was added in this epoch. ``False`` if it does not say.
+        is_replica: whether it follows another server, of which it may have heard nothing for a long time. ``False`` if
+            it does not say.
         began: when it had certainly begun, in milliseconds of its own clock, which positions are made of; 0 if it does
             not say.
     """
@@ -37,6 +39,7 @@ class Epoch:
     run_id: str = ""
     keeps_all: bool = False
     keeps_nothing: bool = False
+    is_replica: bool = False
     began: int = 0
 
     def may_lack(self, before: Epoch) -> bool:
@@ -66,7 +69,11 @@ class Epoch:
         keeps_all = options.get("appendonly") == "yes" and options.get("appendfsync") == "always"
         keeps_nothing = options.get("appendonly") == "no" and options.get("save") == ""
         return cls(
-            fields.get("run_id", ""), is_original and keeps_all, is_original and keeps_nothing, _beginning(fields)
+            run_id=fields.get("run_id", ""),
+            keeps_all=is_original and keeps_all,
+            keeps_nothing=is_original and keeps_nothing,
+            is_replica=fields.get("role") == "slave",
+            began=_beginning(fields),
         )
 
 
@@ -89,6 +96,15 @@ async def epoch_of(connection: Connection, *, within: float) -> Epoch:
     return Epoch.parse(
         _text(server) + _text(replication), [part.decode() for answer in policy for part in _list(answer)]
     )
+
+
+def is_replica(replication: Any) -> bool:
+    """Read the answer of INFO replication; see `Epoch.is_replica`.
+
+    Raises:
+        TransportError: no answer.
+    """
+    return "role:slave" in _text(replication)
 
 
 def _beginning(fields: Mapping[str, str]) -> int:

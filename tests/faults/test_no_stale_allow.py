@@ -17,7 +17,7 @@ from jwt_events import Gap, TokenRevoked, Verdict
 from jwt_events.envelope import Envelope, encode
 from tests.faults.auditing import MAX_STALENESS, Auditor, audited
 from tests.faults.restarting import ALL, MakeServer, Restartable
-from tests.support.faults import frozen
+from tests.support.faults import free_port, frozen
 from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.waiting import wait_until
@@ -96,6 +96,14 @@ class TestServer:
                     await wait_until(lambda until=until: time.monotonic() > until)
                 before = auditor.answers[Verdict.ALLOW]
                 await wait_until(lambda before=before: auditor.answers[Verdict.ALLOW] > before)
+
+    async def test_demoted(self, own_server: MakeServer) -> None:
+        """A server that became a replica and is cut off from its primary proves nothing, until it is one again."""
+        async with own_server(port=0) as server, Redis.from_url(server.url) as client, audited(server.url) as auditor:
+            await call(client, "REPLICAOF", "127.0.0.1", free_port())
+            await auditor.sees_it_stale()
+            await call(client, "REPLICAOF", "NO", "ONE")
+            await auditor.sees_it_fresh()
 
     async def test_rights_taken_and_given_back(self, own_server: MakeServer) -> None:
         """A list that may not read any more says why; when it may again, it begins anew and knows everything."""
