@@ -43,7 +43,7 @@ from tests.faults.cancelling import cancelled_everywhere
 from tests.support.examples import revoked
 from tests.support.faults import free_port
 from tests.support.handling import Gate, Recorder, publish, running, soon
-from tests.support.raw import call
+from tests.support.raw import call, trim
 from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
 from tests.support.transports import MakeTransport, OnMemory, OnStream
@@ -153,6 +153,19 @@ class Durable:
 
 class TestOnStream(OnStream, Durable):
     """The same on `RedisStream`."""
+
+    @pytest.mark.parametrize(
+        "start", ["new", "all", "1-1", datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)]
+    )
+    async def test_a_history_that_was_trimmed(self, url: str, key: str, client: Redis, start: Any) -> None:
+        """What was trimmed before it was entered is no gap, wherever the transport would begin."""
+        transport = RedisStream(url, key, start=start)
+        await publish(transport, *(revoked(number) for number in range(5)))
+        await trim(client, key, 2)
+        async with RevocationList(transport) as revocations:
+            await publish(transport, revoked(5))
+            await knows(revocations, 5)
+            assert (revocations.stats.events, revocations.stats.gaps) == (3, 0)
 
 
 class TestOnMemory(OnMemory, Durable):

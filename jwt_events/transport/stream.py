@@ -142,7 +142,7 @@ class RedisStream:
                 once_for=self.retention.total_seconds(),
             ) as settler,
         ):
-            place = Place(start, is_time=self._is_time)
+            place = Place(start, is_time=self._is_time and start != OLDEST)
             receiver = CursorReceiver(self.connector, settler, place, batch_size=self._batch_size, block=block)
             async with receiver.link:
                 yield receiver
