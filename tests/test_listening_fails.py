@@ -39,6 +39,23 @@ async def _serve(subscriber: Subscriber) -> None:
 class TestAsyncWith:
     """In the background of a program."""
 
+    async def test_cancelled_by_others_too(self, transport: ScriptedTransport, subscriber: Subscriber) -> None:
+        """A cancellation from elsewhere that arrives where the block ends is not swallowed, and all is closed."""
+
+        async def serve() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            async with subscriber:
+                transport.fail()
+                with suppress(asyncio.CancelledError):
+                    await soon(asyncio.Event().wait())
+                task.cancel()
+
+        serving = asyncio.create_task(serve())
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+        assert transport.open == 0
+
     async def test_interrupts_the_body(self, transport: ScriptedTransport, subscriber: Subscriber) -> None:
         """The body is cancelled where it waits, and the error is raised where the block ends."""
         reached: list[str] = []
