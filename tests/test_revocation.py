@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -132,6 +134,20 @@ class Durable:
 
             await wait_until(proves)
             assert revocations.stats.events == 0
+
+    @pytest.mark.parametrize("max_staleness", [0.1, 0.5])
+    async def test_a_short_staleness(self, make: MakeTransport, max_staleness: float) -> None:
+        """Even the shortest staleness is kept, while nothing happens: proofs come well before they are too old."""
+        async with RevocationList(make(), max_staleness=max_staleness) as revocations:
+            ages = []
+            until = time.monotonic() + 1
+
+            def looks() -> bool:
+                ages.append(revocations.staleness)
+                return time.monotonic() > until
+
+            await wait_until(looks)
+            assert statistics.median(ages) < max_staleness * 0.7
 
     async def test_what_handlers_see(self, make: MakeTransport) -> None:
         """Handlers see the events that they asked for, in order, those of the history first, with the rule in force."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from jwt_events.transport.settler import Settler
 
 # How much longer than asked for a blocking read may take before the connection counts as dead.
 GRACE = 2.0
+
+# A server that is idle looks only so often, in seconds, whether a blocking read has waited long enough (its ``hz``).
+_SERVER_TICK = 0.1
 
 # How often at least a reader makes sure that nothing was removed before it could be read, in seconds.
 _AUDIT_INTERVAL = 1.0
@@ -43,7 +47,7 @@ class CursorReceiver:
         settler: keeps what was given up.
         place: where to begin.
         batch_size: how many entries one read may return.
-        block: how long one read waits, in seconds.
+        block: how long one read waits at most, in seconds.
     """
 
     def __init__(self, connector: Connector, settler: Settler, place: Place, *, batch_size: int, block: float) -> None:
@@ -53,9 +57,11 @@ class CursorReceiver:
         self._place = place
         self._batch_size = batch_size
         self._block = block
+        # A read that may not wait for a tick of the server does not block there: the wait comes before it, here.
+        self._blocks_for = block - _SERVER_TICK if block > _SERVER_TICK else None
         self._epoch: Epoch | None = None
         self._gaps: list[Gap] = []
-        self._audit_interval = min(_AUDIT_INTERVAL, block)
+        self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
         self._ahead: _Question | None = None
         self._is_at_end = False
@@ -115,8 +121,12 @@ class CursorReceiver:
         return entries
 
     async def _ask(self, connection: Connection, cursor: str) -> _Question:
-        # Whoever does not know to be at the end wants to hear it at once.
-        wait = ("BLOCK", max(1, int(self._block * 1000))) if self._is_at_end else ()
+        wait: Command = ()
+        if self._is_at_end:  # whoever does not know to be there wants to hear it at once
+            if self._blocks_for is None:
+                await asyncio.sleep(self._block)
+            else:
+                wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
         commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, cursor)]
         asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
         if asked_at >= self._audited_at + self._audit_interval:
