@@ -25,8 +25,9 @@ from jwt_events import (
     TokenRevoked,
     UnknownEvent,
 )
-from jwt_events.claims import subjects_of
+from jwt_events.claims import digest, subjects_of
 from jwt_events.rules import Match, Rules
+from jwt_events.shelf import Filed, Shelf
 from tests.support.strategies import known_events, unknown_events
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -437,10 +438,35 @@ class TestOrder:
         """Duplicates and another order lead to the same rules."""
         again = [*events, *(event for event in events if chance.random() < 0.5)]
         chance.shuffle(again)
-        assert rules_of(*again)._filed == rules_of(*events)._filed
+        assert _filed(rules_of(*again)) == _filed(rules_of(*events))
 
 
-def test_many_rules_are_small() -> None:
-    """A rule is an entry of a dictionary: rules about tokens that expire together share even its value."""
-    rules = rules_of(*(revoke(token_id=f"t{number}", expires_at=T + 3600) for number in range(2_000)))
-    assert len({id(value) for value in rules._filed["token"].values()}) == 1
+def _filed(rules: Rules) -> dict[str, set[int]]:
+    return {
+        kind: {int(rule) for rule in shelf.rules if isinstance(rule, Filed)} for kind, shelf in rules._shelves.items()
+    }
+
+
+def test_widening_leaves_no_gap() -> None:
+    """While a rule is replaced by a wider one, a check in another thread finds one of them."""
+
+    class Watched(set[object]):
+        """A set that is looked into between two changes, as another thread may."""
+
+        def discard(self, item: object) -> None:
+            """Remove, and look."""
+            super().discard(item)
+            assert "alice" in self
+
+    shelf = Shelf()
+    shelf.put(digest("alice"), 1, 5)
+    shelf.rules = Watched(shelf.rules)
+    for cutoff, tick in ((2, 5), (2, 6), (1, 7), (3, 1)):
+        shelf.put(digest("alice"), cutoff, tick)
+        assert len(shelf.rules) == 1
+    filed = shelf.find(digest("alice"))
+    assert filed is not None
+    assert (filed.cutoff, filed.tick) == (3, 7)
+    assert sum(shelf.sweep(6)) == 0
+    assert sum(shelf.sweep(7)) == 1
+    assert "alice" not in shelf.rules
