@@ -138,7 +138,8 @@ class TokenRevoked(Event):
         """Revoke the token that these decoded claims belong to.
 
         Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``; all others are ignored. Without a
-        ``jti`` the next wider identifier is revoked, as described on the class.
+        ``jti`` the next wider identifier is revoked, as described on the class, for as long as the transport remembers:
+        others of its tokens may live longer than this one.
 
         Raises:
             pydantic.ValidationError: a claim has the wrong type, or none of the identifiers is there.
@@ -146,12 +147,13 @@ class TokenRevoked(Event):
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
+        client_id = claims.get("client_id")
         return cls(
             token_id=claims.get("jti"),
             user_id=claims.get("sub"),
             session_id=claims.get("sid"),
-            client_id=claims.get("client_id", claims.get("azp")),
-            expires_at=claims.get("exp"),
+            client_id=claims.get("azp") if client_id is None else client_id,
+            expires_at=None if claims.get("jti") is None else claims.get("exp"),
             reason=reason,
         )
 

@@ -8,10 +8,10 @@ from typing import Protocol
 from loguru import logger
 
 from jwt_events.envelope import decode
-from jwt_events.errors import Closed, ConnectionFailed, DecodeError, TransportError, describe
+from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError, describe
 from jwt_events.events import Event
 from jwt_events.retry import backoff
-from jwt_events.transport.base import Delivery, Gap, Page, Transport
+from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Transport
 
 # How long the history may stand still before entering gives up, in seconds: longer than a server takes to come back.
 _STALLED = 10.0
@@ -33,6 +33,9 @@ class Follower(Protocol):
 
     def report(self, gap: Gap) -> None:
         """Events may have been missed."""
+
+    def reconnected(self) -> None:
+        """A connection that had been lost was replaced."""
 
     def prove(self, current_as_of: float) -> None:
         """All events that existed at that time (`time.monotonic`) have been taken."""
@@ -103,6 +106,8 @@ class Feed:
                     raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALLED_WHY}")
 
     def _take(self, page: Page) -> None:
+        if page.reconnected:
+            self._follower.reconnected()
         for gap in page.gaps:
             self._log.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._follower.report(gap)
@@ -134,3 +139,23 @@ class Feed:
 def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def followable(transport: Transport) -> Transport:
+    """Accept a transport that remembers, and of which every receiver sees every event.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    guarantees = getattr(transport, "guarantees", None)
+    if not isinstance(guarantees, Guarantees):
+        raise InvalidOption("transport", f"must be a transport, RedisStream(…), not {type(transport).__name__}")
+    if not guarantees.durable:
+        problem = (
+            f"{transport.name} remembers nothing: an instance that starts, or was away for a moment, would let revoked"
+            " tokens in; use RedisStream"
+        )
+        raise InvalidOption("transport", problem)
+    if not guarantees.fan_out:
+        raise InvalidOption("transport", "shares events within a group, but each instance must know all; leave it out")
+    return transport

@@ -13,9 +13,11 @@ from jwt_events.callbacks import Callback, callback
 from jwt_events.claims import subjects_of
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import Event
-from jwt_events.feed import Feed
-from jwt_events.rules import TICK, Match
-from jwt_events.transport.base import Guarantees, Transport
+from jwt_events.feed import Feed, followable
+from jwt_events.observe import Watch as Watcher
+from jwt_events.observe import watch
+from jwt_events.rules import Match
+from jwt_events.transport.base import Transport
 from jwt_events.verdict import Explanation, RevocationStats, Verdict
 from jwt_events.view import View, ViewState
 from jwt_events.watches import Watch
@@ -56,6 +58,7 @@ class RevocationList:
             availability before security. It is counted in `RevocationStats.stale_allows`.
         leeway: seconds by which clocks of issuers may be ahead of clocks of those who revoke: a token issued up to so
             much after the cutoff of a rule is covered.
+        metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -70,9 +73,9 @@ class RevocationList:
         max_staleness: float = 5.0,
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
+        metrics: Watcher | None = None,
     ) -> None:
-        _check_transport(transport)
-        self._transport = transport
+        self._transport = followable(transport)
         self._max_staleness = options.seconds("max_staleness", max_staleness)
         if self._max_staleness < _LEAST_STALENESS:
             raise InvalidOption("max_staleness", f"must be at least {_LEAST_STALENESS} s: a proof takes a round trip")
@@ -85,6 +88,7 @@ class RevocationList:
             max_staleness=self._max_staleness,
         )
         self._rules = self._view.rules
+        self._metrics = watch(metrics)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._allowed = self._revoked = self._stale = self._stale_allows = 0
@@ -120,16 +124,9 @@ class RevocationList:
     @property
     def stats(self) -> RevocationStats:
         """What it knows and has answered."""
-        return RevocationStats(
-            rules=self._rules.counts,
-            events=self._view.events,
-            gaps=self._view.gaps,
-            decode_errors=self._view.decode_errors,
-            allowed=self._allowed,
-            revoked=self._revoked,
-            stale=self._stale,
-            stale_allows=self._stale_allows,
-        )
+        view = self._view
+        answers = self._allowed, self._revoked, self._stale, self._stale_allows
+        return RevocationStats(self._rules.counts, view.events, view.gaps, view.decode_errors, *answers)
 
     def check(self, claims: Mapping[str, object]) -> Verdict:
         """Say whether to let a token in. Takes about a microsecond, does no I/O, and may be called from any thread.
@@ -245,8 +242,11 @@ class RevocationList:
         self._feed = feed = Feed(self._transport, self._view, pulse=self._max_staleness / _PULSES)
         self._tasks = [
             asyncio.create_task(feed.run(), name="jwt_events feed"),
-            asyncio.create_task(self._sweep(), name="jwt_events sweep"),
+            asyncio.create_task(self._view.tend(self._verdicts), name="jwt_events tending"),
         ]
+        if self._metrics is not None:
+            name, destination = self._transport.name, self._transport.destination
+            self._view.observers = (self._metrics.view(name, destination, staleness=lambda: self._view.staleness),)
         self._view.enter(ViewState.CATCHING_UP)
         try:
             await asyncio.shield(feed.caught_up)
@@ -270,23 +270,8 @@ class RevocationList:
                 await asyncio.wait(tasks)
         finally:
             self._feed = None
+            self._view.count(self._verdicts())
             await self._view.aclose()
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            await self._view.sweep()
-
-
-def _check_transport(transport: Transport) -> None:
-    guarantees = getattr(transport, "guarantees", None)
-    if not isinstance(guarantees, Guarantees):
-        raise InvalidOption("transport", f"must be a transport, RedisStream(…), not {type(transport).__name__}")
-    if not guarantees.durable:
-        problem = (
-            f"{transport.name} remembers nothing: an instance that starts, or was away for a moment, would let revoked"
-            " tokens in; use RedisStream"
-        )
-        raise InvalidOption("transport", problem)
-    if not guarantees.fan_out:
-        raise InvalidOption("transport", "shares events within a group, but each instance must know all; leave it out")
+    def _verdicts(self) -> Mapping[str, int]:
+        return {_ALLOW: self._allowed, _REVOKED: self._revoked, _STALE: self._stale}

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 
 from loguru import logger
 
+from jwt_events import observe
 from jwt_events.callbacks import Callback, Callbacks
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event, UnknownEvent
 from jwt_events.handlers import Routes
-from jwt_events.rules import Rules
+from jwt_events.rules import TICK, Rules
 from jwt_events.transport.base import Gap
 from jwt_events.watches import Watches
+
+_COUNTS_PER_SWEEP = 600  # metrics are brought up to date once a second
 
 
 class ViewState(StrEnum):
@@ -73,6 +77,7 @@ class View:
         routes: whom to tell of events, on the event loop.
         on_gap: whom to tell of gaps.
         on_state: whom to tell of states.
+        observers: who counts.
         events: how many were taken.
         gaps: how often something may have been missed.
         decode_errors: how many deliveries were no events.
@@ -90,6 +95,9 @@ class View:
         self.routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
+        self.observers: tuple[observe.View, ...] = ()
+        self._is_live = False  # what comes now has just happened
+        self._reported: Counter[str] = Counter()
         self.events = self.gaps = self.decode_errors = 0
 
     @property
@@ -110,6 +118,10 @@ class View:
             self.watches.compare(rule)
         elif isinstance(event, UnknownEvent):
             logger.warning("event of an unknown type passed over", event_id=event.id, event_type=event.type[:100])
+        for observer in self.observers:
+            observer.received(event)
+            if self._is_live:
+                observer.applied(event)
         if self.routes:
             for handler in self.routes.to(event):
                 self._callbacks.call(handler.function, event)
@@ -117,16 +129,27 @@ class View:
     def take_poison(self, error: DecodeError) -> None:
         """Count bytes that were no event."""
         self.decode_errors += 1
+        for observer in self.observers:
+            observer.decode_error(error.reason)
 
     def report(self, gap: Gap) -> None:
         """Tell that something may have been missed."""
         self.gaps += 1
+        self._is_live = False  # history may be read again
+        for observer in self.observers:
+            observer.gap(gap.cause)
         for callback in self.on_gap:
             self._callbacks.call(callback, gap)
+
+    def reconnected(self) -> None:
+        """Count a connection that was replaced."""
+        for observer in self.observers:
+            observer.reconnected()
 
     def prove(self, current_as_of: float) -> None:
         """Note that nothing is missing of what existed at that time."""
         self.proven = max(self.proven, current_as_of)
+        self._is_live = True
         if self.is_fresh and self._told is not ViewState.FRESH:
             self.enter(ViewState.FRESH)
             self._await_staleness()
@@ -147,6 +170,35 @@ class View:
         else:
             self._alarm = asyncio.get_running_loop().call_later(left + 0.001, self._await_staleness)
 
+    def count(self, checks: Mapping[str, int]) -> None:
+        """Tell the observers how it is doing. Checks are too many and too quick to be told one by one.
+
+        Args:
+            checks: how often each verdict has been given so far.
+        """
+        if not self.observers:
+            return
+        new = {verdict: number - self._reported[verdict] for verdict, number in checks.items()}
+        self._reported.update(new)
+        for observer in self.observers:
+            for verdict, number in new.items():
+                observer.checked(verdict, number)
+            for kind, number in self.rules.counts.items():
+                observer.rules(kind, number)
+            observer.refresh()
+
+    async def tend(self, checks: Callable[[], Mapping[str, int]]) -> None:
+        """Do what is to be done from time to time, until cancelled.
+
+        Args:
+            checks: returns how often each verdict has been given so far.
+        """
+        while True:
+            for _ in range(_COUNTS_PER_SWEEP):
+                await asyncio.sleep(TICK / _COUNTS_PER_SWEEP)
+                self.count(checks())
+            await self.sweep()
+
     async def sweep(self) -> None:
         """Forget the rules whose time has come, and let others work in between."""
         forgotten = 0
@@ -158,7 +210,11 @@ class View:
     async def aclose(self) -> None:
         """Know nothing of what is current any more, and end the callbacks; idempotent."""
         self.proven = -math.inf
+        self._is_live = False
         self._told = ViewState.CLOSED
+        observers, self.observers = self.observers, ()
+        for observer in observers:
+            observer.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -199,9 +199,14 @@ class TestFromClaims:
         assert (event.client_id, event.reason) == ("client", "logout")
         assert event.expires_at == datetime.fromtimestamp(1_800_000_000, UTC)
 
-    def test_azp_stands_in_for_client_id(self) -> None:
+    @pytest.mark.parametrize("claims", [{"azp": "client"}, {"azp": "client", "client_id": None}])
+    def test_azp_stands_in_for_client_id(self, claims: dict[str, Any]) -> None:
         """OpenID Connect calls the client azp."""
-        assert TokenRevoked.from_claims({"azp": "client"}).client_id == "client"
+        assert TokenRevoked.from_claims(claims).client_id == "client"
+
+    def test_what_is_wider_than_a_token_outlives_it(self) -> None:
+        """Without a jti the end of this token says nothing about the others that are revoked with it."""
+        assert TokenRevoked.from_claims({"sub": "user", "exp": 1_800_000_000}).expires_at is None
 
     @pytest.mark.parametrize("claim", ["jti", "sub", "sid", "client_id", "azp"])
     def test_one_identifier_is_enough(self, claim: str) -> None:
