@@ -46,7 +46,7 @@ LAYERS = (
     ("revocation",),
     ("fetchplan", "jwks"),
     ("fetcher", "keyring"),
-    ("keys",),
+    ("guard", "keys"),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "embedded", "fastapi", "testing"),
     ("demo",),
@@ -73,6 +73,7 @@ DOORS = {
         "dispatcher",
         "feed",
         "fetcher",
+        "guard",
         "intake",
         "keys",
         "life",
