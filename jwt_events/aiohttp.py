@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
@@ -172,7 +172,7 @@ class BearerGuard(Guard[T]):
 
         return decorate
 
-    def until_revoked(self, request: web.Request, items: AsyncIterable[Item]) -> AsyncIterator[Item]:
+    def until_revoked(self, request: web.Request, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
         """Pass items on until they end or the token is revoked: for server-sent events, and whatever goes on and on.
 
         ::

@@ -16,7 +16,7 @@
 
 # Annotations are not postponed here: FastAPI could not resolve those of an object that is called as a dependency.
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
@@ -92,7 +92,7 @@ class BearerGuard(Guard[T], SecurityBase):
         admissions[self] = admission
         return admission
 
-    def until_revoked(self, connection: HTTPConnection, items: AsyncIterable[Item]) -> AsyncIterator[Item]:
+    def until_revoked(self, connection: HTTPConnection, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
         """Pass items on until they end or the token is revoked: for server-sent events, and whatever goes on and on.
 
         ::

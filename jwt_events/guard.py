@@ -13,9 +13,9 @@ import inspect
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from loguru import logger
 
@@ -80,7 +80,7 @@ class Refused(JWTEventsError):
         close_code: how to close a WebSocket instead: 4401, 4400, or 1013 ("try again later").
     """
 
-    def __init__(self, code: RefusalCode, *, realm: str | None = None, retry_after: float = 1.0) -> None:
+    def __init__(self, code: RefusalCode, *, realm: str | None = None, retry_after: float | None = None) -> None:
         answer = _ANSWERS[code]
         super().__init__(answer.text)
         self.code = code
@@ -88,7 +88,7 @@ class Refused(JWTEventsError):
         self.close_code = answer.close_code
         self.body: dict[str, Any] = {"detail": {"error": code, "error_description": answer.text}}
         if answer.status == 503:
-            seconds = math.ceil(min(max(1.0, retry_after), _LONGEST_RETRY_AFTER))
+            seconds = math.ceil(min(max(1.0, retry_after or 1.0), _LONGEST_RETRY_AFTER))
             self.headers = {"Retry-After": str(seconds)}
         else:
             self.headers = {"WWW-Authenticate": _challenge(realm, answer)}
@@ -146,6 +146,28 @@ class Guard(Generic[T]):
     Raises:
         InvalidOption: an option cannot work.
     """
+
+    @overload
+    def __init__(
+        self,
+        revocations: RevocationList,
+        decode: Callable[[str], Awaitable[T]],
+        *,
+        claims_of: Callable[[T], Mapping[str, object]] = ...,
+        realm: str | None = None,
+        max_token_bytes: int = 16_384,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        revocations: RevocationList,
+        decode: Callable[[str], T],
+        *,
+        claims_of: Callable[[T], Mapping[str, object]] = ...,
+        realm: str | None = None,
+        max_token_bytes: int = 16_384,
+    ) -> None: ...
 
     def __init__(
         self,
@@ -243,7 +265,7 @@ def _with_kid(claims: Mapping[str, object], token: str) -> Mapping[str, object]:
 
 async def until_revoked(
     revocations: RevocationList, claims: Mapping[str, object], items: AsyncIterable[Item]
-) -> AsyncIterator[Item]:
+) -> AsyncGenerator[Item, None]:
     """Pass items on until they end or the token is revoked, whichever comes first: for a response that goes on and on.
 
     What makes the items is then cancelled where it waits. It always runs in the task that asks for the items.

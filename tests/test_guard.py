@@ -20,11 +20,13 @@ from jwt_events import (
     InvalidClaims,
     InvalidOption,
     KeyRotated,
+    KeysUnavailable,
     MemoryTransport,
     RevocationList,
     RevokedTokenError,
     TokenRevoked,
     Unavailable,
+    UnknownKey,
 )
 from jwt_events.guard import Admission, Guard, Refused, readiness_of, until_revoked
 from tests.support.examples import all_that_is_said
@@ -69,6 +71,8 @@ class TestVerification:
             (InvalidClaims("sub", "is wrong"), "invalid_token"),
             (RevokedTokenError("user"), "revoked_token"),
             (Refused("missing_token"), "missing_token"),
+            (UnknownKey(MARK), "invalid_token"),
+            (KeysUnavailable(MARK), "unavailable"),
             (Unavailable(MARK), "unavailable"),
             (ConnectionFailed(MARK), "unavailable"),
             (Closed(MARK), "unavailable"),
@@ -210,9 +214,9 @@ class TestAnswers:
             assert all(text.isascii() and text.isprintable() for text in refused.headers.values())
 
     @pytest.mark.parametrize(
-        ("seconds", "header"), [(0.0, "1"), (1.2, "2"), (math.inf, "3600"), (math.nan, "1"), (-5.0, "1")]
+        ("seconds", "header"), [(None, "1"), (0.0, "1"), (1.2, "2"), (math.inf, "3600"), (math.nan, "1"), (-5.0, "1")]
     )
-    def test_retry_after(self, seconds: float, header: str) -> None:
+    def test_retry_after(self, seconds: float | None, header: str) -> None:
         """Whatever was computed, clients are asked to come back in a second at the earliest, and in an hour at last."""
         assert Refused("unavailable", retry_after=seconds).headers == {"Retry-After": header}
 

@@ -178,9 +178,9 @@ async def uvicorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def aiohttp_server(app: web.Application) -> AsyncIterator[str]:
+async def aiohttp_server(app: web.Application, **options: Any) -> AsyncIterator[str]:
     """Run an aiohttp application; return its address."""
-    runner = web.AppRunner(app, shutdown_timeout=scaled(5))
+    runner = web.AppRunner(app, shutdown_timeout=scaled(5), **options)
     await runner.setup()
     try:
         listener = socket.create_server(("127.0.0.1", 0))  # closed by the runner
