@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 
 from jwt_events.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, T, readiness_of, until_revoked
 from jwt_events.publisher import Publisher
+from jwt_events.refusal import Refused
 from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber
 

@@ -22,7 +22,8 @@ from typing import Any, Generic, TypeVar
 
 from jwt_events.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Refused, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, readiness_of, until_revoked
+from jwt_events.refusal import Refused
 from jwt_events.revocation import RevocationList
 
 try:
