@@ -61,7 +61,10 @@ _KINDS = (RevocationList, Publisher, Subscriber)
 
 # Who let a request in; before aiohttp 3.14 a request takes only text for keys.
 _ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
+
+# What handlers are marked with: that everybody may use them, or the guard that they have built in.
 _PUBLIC = "_jwt_events_is_public"
+_GUARD = "_jwt_events_guard"
 
 
 def public(handler: AnyHandler) -> AnyHandler:
@@ -89,7 +92,7 @@ class BearerGuard(Guard[T]):
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not _is_marked(request) and not (is_public is not None and is_public(request)):
+            if not self._is_exempt(request) and not (is_public is not None and is_public(request)):
                 try:
                     await self.admission(request)
                 except Refused as refused:
@@ -161,15 +164,17 @@ class BearerGuard(Guard[T]):
                 except Refused as refused:
                     return _response(refused)
                 websocket = web.WebSocketResponse(**options)
+                await websocket.prepare(request)
                 try:
                     async with self.revocations.watch(admission.claims, cancel=True):
-                        await websocket.prepare(request)
                         await serve(request, websocket)
                 except RevokedTokenError:
-                    return await _close(websocket)
+                    refusal = Refused("revoked_token")
+                    await websocket.close(code=refusal.close_code, message=refusal.code.encode())
                 return websocket
 
-            return public(handler)  # it looks by itself
+            setattr(handler, _GUARD, self)  # the middleware leaves it to this
+            return handler
 
         return decorate
 
@@ -189,24 +194,15 @@ class BearerGuard(Guard[T]):
         """
         return until_revoked(self.revocations, self._admitted(request).claims, items)
 
+    def _is_exempt(self, request: web.Request) -> bool:
+        own = getattr(request.match_info.handler, "__dict__", {})  # a view does not inherit it
+        return own.get(_PUBLIC) is True or own.get(_GUARD) is self
+
     def _admitted(self, request: web.Request) -> Admission[T]:
         admission: Admission[T] | None = request.get(_ADMISSIONS, {}).get(self)
         if admission is None:
             raise InvalidOption("request", "was not let in by this guard: it is public, or the middleware is missing")
         return admission
-
-
-def _is_marked(request: web.Request) -> bool:
-    own = getattr(request.match_info.handler, "__dict__", {})  # a view does not inherit it
-    return own.get(_PUBLIC) is True
-
-
-async def _close(websocket: web.WebSocketResponse) -> web.StreamResponse:
-    refused = Refused("revoked_token")
-    if not websocket.prepared:
-        return _response(refused)
-    await websocket.close(code=refused.close_code, message=refused.code.encode())
-    return websocket
 
 
 def _response(refused: Refused) -> web.Response:
