@@ -216,8 +216,9 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
 
         app.cleanup_ctx.append(lifespan(revocations, publisher))
 
-    If one cannot be opened, those before it are closed and the application does not start. Handlers find them in the
-    application: ``request.app[PUBLISHER]``, typed.
+    If one cannot be opened, those before it are closed and the application does not start. A `Subscriber` that fails
+    later ends `web.run_app` with its error. Handlers find resources in the application, typed:
+    ``request.app[PUBLISHER]``.
 
     Args:
         resources: `RevocationList`, `Publisher`, `Subscriber`, or any other asynchronous context manager.

@@ -59,7 +59,8 @@ class BearerGuard(Guard[T], SecurityBase):
     Others are refused by an `HTTPException`: with the status and headers of `Refused`, whose ``body`` is what FastAPI
     makes of it. A WebSocket is refused so before it is accepted, with the same status, headers and body; if the ASGI
     server lacks the extension for that (``websocket.http.response``; uvicorn and hypercorn have it), by a close, which
-    the client sees as 403.
+    the client sees as 403. Some versions of uvicorn log "ASGI callable returned without completing handshake" then,
+    although the client got its answer.
     """
 
     model = HTTPBearer(bearerFormat="JWT")

@@ -13,9 +13,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,10 +162,37 @@ def _aiohttp_app(
     return app
 
 
+# uvicorn (0.54, websockets-sansio) says so of every WebSocket that was properly refused with an HTTP answer.
+_UNJUST = "ASGI callable returned without completing handshake."
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        if record.getMessage() != _UNJUST:
+            self.texts.append(self.format(record))
+
+
+@contextmanager
+def _without_errors() -> Iterator[None]:
+    """Fail if something goes wrong that only the log of the server tells."""
+    errors = _Errors()
+    logging.getLogger().addHandler(errors)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(errors)
+    assert errors.texts == []
+
+
 @asynccontextmanager
 async def uvicorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
     """Run an ASGI application; return its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with _without_errors(), socket.create_server(("127.0.0.1", 0)) as listener:
         # Its graceful end is short: a client that is still there is a test's mistake, and is then told so.
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5, **options)
         server = uvicorn.Server(config)
@@ -181,13 +209,14 @@ async def uvicorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
 async def aiohttp_server(app: web.Application, **options: Any) -> AsyncIterator[str]:
     """Run an aiohttp application; return its address."""
     runner = web.AppRunner(app, shutdown_timeout=scaled(5), **options)
-    await runner.setup()
-    try:
-        listener = socket.create_server(("127.0.0.1", 0))  # closed by the runner
-        await web.SockSite(runner, listener).start()
-        yield _address(listener)
-    finally:
-        await runner.cleanup()
+    with _without_errors():
+        await runner.setup()
+        try:
+            listener = socket.create_server(("127.0.0.1", 0))  # closed by the runner
+            await web.SockSite(runner, listener).start()
+            yield _address(listener)
+        finally:
+            await runner.cleanup()
 
 
 def _address(listener: socket.socket) -> str:
