@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from jwt_events.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, Item, T, readiness_of, until_revoked
 from jwt_events.publisher import Publisher
 from jwt_events.refusal import Refused
 from jwt_events.revocation import RevocationList
@@ -45,7 +45,6 @@ __all__ = [
     "readiness_handler",
 ]
 
-Item = TypeVar("Item")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
 
@@ -188,6 +187,9 @@ class BearerGuard(Guard[T]):
             async for tick in guard.until_revoked(request, ticks()):
                 await response.write(tick)
             return response
+
+        aiohttp does not tell a handler that its client is gone before it writes, unless it is run with
+        ``handler_cancellation=True``: let the items say something now and then.
 
         Raises:
             InvalidOption: this guard did not let the request in.

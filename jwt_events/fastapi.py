@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from jwt_events.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, Item, T, readiness_of, until_revoked
 from jwt_events.refusal import Refused
 from jwt_events.revocation import RevocationList
 
@@ -39,8 +39,6 @@ except ModuleNotFoundError as error:
 
 __all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_router"]
 
-T = TypeVar("T")
-Item = TypeVar("Item")
 App = TypeVar("App")
 
 
