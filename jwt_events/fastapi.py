@@ -16,6 +16,7 @@
 
 # Annotations are not postponed here: FastAPI could not resolve those of an object that is called as a dependency.
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
@@ -40,6 +41,8 @@ except ModuleNotFoundError as error:
 __all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_router"]
 
 App = TypeVar("App")
+
+_PATIENCE = 5.0  # seconds for a client that does not read to take the close; then the server hangs up
 
 
 class BearerGuard(Guard[T], SecurityBase):
@@ -174,8 +177,9 @@ class WebSocketGuard(Generic[T]):
         if websocket.application_state is WebSocketState.CONNECTING:
             raise _exception(websocket, refused)
         if WebSocketState.DISCONNECTED not in (websocket.application_state, websocket.client_state):
-            with suppress(WebSocketDisconnect):
-                await websocket.close(refused.close_code, refused.code)
+            with suppress(WebSocketDisconnect, TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await websocket.close(refused.close_code, refused.code)
 
 
 def lifespan(

@@ -61,7 +61,8 @@ async def client_of(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 def feed(service: Service, token: str, path: str = "/feed") -> connect:
     """Open a WebSocket."""
-    return connect(f"ws://{service.address}{path}", additional_headers=bearer(token), open_timeout=scaled(30))
+    address = f"ws://{service.address}{path}"
+    return connect(address, additional_headers=bearer(token), compression=None, open_timeout=scaled(30))
 
 
 async def closed(websocket: ClientConnection) -> int | None:
@@ -278,6 +279,26 @@ class TestWebSockets:
             await service.all_ended()
             for websocket in websockets:
                 await websocket.wait_closed()
+
+    async def test_client_does_not_read(self, serve: Serve, stream: RedisStream) -> None:
+        """A client that takes nothing any more, not even the close, cannot keep what served it."""
+        token = token_of()
+        async with serve() as service:
+            websocket = await feed(service, token, "/flood")
+            websocket.transport.pause_reading()
+            said: list[int] = []
+
+            def is_full() -> bool:
+                said.append(service.begun)
+                return said[-50:].count(service.begun) == 50
+
+            await wait_until(is_full, what="the moment when nothing more fits between the two")
+            await publish(stream, TokenRevoked.from_claims(decode(token)))
+            flood = service.flood
+            assert flood is not None
+            await wait_until(flood.done, within=30, what="the end of what served a client that does not read")
+            websocket.transport.abort()
+            await websocket.wait_closed()
 
     async def test_refused_before_it_is_accepted(self, serve: Serve) -> None:
         """Who has no good token gets the same HTTP answer as with any other request."""

@@ -7,6 +7,7 @@
 ``/events``    a response that says ``hello`` and then waits for ever
 ``/feed``      a WebSocket that answers with the user and what was said
 ``/browser``   the same, which also takes the token from the query
+``/flood``     a WebSocket that says more and more
 =============  ====================================================================================
 """
 
@@ -41,12 +42,15 @@ class Service:
         address: its host and port.
         begun: how many long-lived requests it has begun to serve.
         ended: how many of these have ended.
+        never: is not set.
+        flood: what serves the flood.
     """
 
     address: str = ""
     begun: int = 0
     ended: int = 0
     never: asyncio.Event = field(default_factory=asyncio.Event)
+    flood: asyncio.Task[Any] | None = None
 
     @property
     def url(self) -> str:
@@ -121,6 +125,14 @@ def _fastapi_app(
     async def browser(websocket: WebSocket, claims: Mapping[str, Any] = Depends(from_query)) -> None:
         await serve(websocket, claims)
 
+    @app.websocket("/flood", dependencies=[Depends(jwt_events.fastapi.WebSocketGuard(guard))])
+    async def flood(websocket: WebSocket) -> None:
+        await websocket.accept()
+        service.flood = asyncio.current_task()
+        while True:
+            await websocket.send_bytes(bytes(100_000))
+            service.begun += 1
+
     return app
 
 
@@ -151,7 +163,14 @@ def _aiohttp_app(
         finally:
             service.ended += 1
 
+    async def flood(request: web.Request, websocket: web.WebSocketResponse) -> None:
+        service.flood = asyncio.current_task()
+        while True:
+            await websocket.send_bytes(bytes(100_000))
+            service.begun += 1
+
     app = web.Application(middlewares=[guard.middleware()])
+    app.router.add_get("/flood", guard.websocket()(flood))
     app.cleanup_ctx.append(jwt_events.aiohttp.lifespan(revocations))
     app.router.add_get("/me", me)
     app.router.add_get("/public", public)
