@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -60,6 +61,8 @@ _KINDS = (RevocationList, Publisher, Subscriber)
 
 # Who let a request in; before aiohttp 3.14 a request takes only text for keys.
 _ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
+
+_PATIENCE = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
 
 # What handlers are marked with: that everybody may use them, or the guard that they have built in.
 _PUBLIC = "_jwt_events_is_public"
@@ -168,8 +171,7 @@ class BearerGuard(Guard[T]):
                     async with self.revocations.watch(admission.claims, cancel=True):
                         await serve(request, websocket)
                 except RevokedTokenError:
-                    refusal = Refused("revoked_token")
-                    await websocket.close(code=refusal.close_code, message=refusal.code.encode())
+                    await _close(request, websocket)
                 return websocket
 
             setattr(handler, _GUARD, self)  # the middleware leaves it to this
@@ -205,6 +207,16 @@ class BearerGuard(Guard[T]):
         if admission is None:
             raise InvalidOption("request", "was not let in by this guard: it is public, or the middleware is missing")
         return admission
+
+
+async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:
+    refused = Refused("revoked_token")
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await websocket.close(code=refused.close_code, message=refused.code.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
 
 
 def _response(refused: Refused) -> web.Response:
