@@ -37,6 +37,7 @@ from jwt_events.errors import (
     StaleRevocationsError,
     SubscriptionRefused,
     TransportError,
+    Unavailable,
     UnknownKey,
 )
 from jwt_events.events import (
@@ -113,6 +114,7 @@ __all__ = [
     "TokenRevoked",
     "Transport",
     "TransportError",
+    "Unavailable",
     "UnknownEvent",
     "UnknownKey",
     "Verdict",

@@ -9,9 +9,10 @@
     │   └── OutlivesRetention            it would be trimmed while a token it covers can still live
     ├── DecodeError                      bytes from the wire that are not an event
     ├── InvalidClaims (ValueError)       what was to be checked are not the claims of a token
+    ├── Unavailable                      nobody can tell at the moment, through no fault of who asks
     ├── NotLive                          a token that must not be let in
     │   ├── RevokedTokenError            it is revoked
-    │   └── StaleRevocationsError        nobody knows: the list of revocations is not current
+    │   └── StaleRevocationsError        nobody knows: the list is not current; is Unavailable too
     ├── Closed (RuntimeError)            the object was closed, or is already running
     ├── TransportError                   the server, or the way to it
     │   ├── ConnectionFailed             cannot be reached, or was lost: worth trying again
@@ -24,7 +25,7 @@
         ├── UnknownKey                   the issuer does not list it, as far as is known
         ├── RetiredKey                   it was withdrawn by a rotation
         ├── CompromisedKey               it leaked
-        ├── KeysUnavailable              the issuer's keys could not be fetched: not the token's fault
+        ├── KeysUnavailable              the issuer's keys could not be fetched: is Unavailable too
         └── InvalidKeySet                what was fetched is no set of public keys
 
 The message names what was wrong and the limit, and never repeats a value that could be a secret. What a program needs
@@ -134,6 +135,20 @@ class InvalidClaims(JWTEventsError, ValueError):
         self.claim = claim
 
 
+class Unavailable(JWTEventsError):
+    """Nobody can tell at the moment, through no fault of who asks: an HTTP service answers 503, not 401.
+
+    Raise it, or a subclass, from what you plug in to verify tokens, when something that it needs cannot be reached.
+
+    Attributes:
+        retry_after: seconds after which it is worth asking again; ``None`` if nobody knows.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class NotLive(JWTEventsError):
     """A token that must not be let in."""
 
@@ -154,7 +169,7 @@ class RevokedTokenError(NotLive):
         self.issued_before = issued_before
 
 
-class StaleRevocationsError(NotLive):
+class StaleRevocationsError(NotLive, Unavailable):
     """The list of revocations is not current, so nobody knows whether the token is revoked.
 
     An HTTP service answers 503 and not 401, which would make clients throw good tokens away. The cause, where there is
@@ -167,7 +182,8 @@ class StaleRevocationsError(NotLive):
 
     def __init__(self, staleness: float, max_staleness: float) -> None:
         age = "never" if staleness == math.inf else f"{staleness:.1f} s ago"
-        super().__init__(f"revocations were last known to be current {age}; the limit is {max_staleness:g} s")
+        message = f"revocations were last known to be current {age}; the limit is {max_staleness:g} s"
+        super().__init__(message, retry_after=max_staleness)
         self.staleness = staleness
         self.max_staleness = max_staleness
 
@@ -275,7 +291,7 @@ class CompromisedKey(SigningKeyError):
     """The key leaked, so a signature made with it proves nothing."""
 
 
-class KeysUnavailable(SigningKeyError):
+class KeysUnavailable(SigningKeyError, Unavailable):
     """The keys could not be fetched. Why is the ``__cause__``, whose text is up to the program's own ``fetch``."""
 
 

@@ -25,7 +25,7 @@ PACKAGE = "jwt_events"
 # From the bottom to the top: a module may import from the rows before its own, not from its own or a later one.
 LAYERS = (
     ("errors", "interruption", "shelf", "values", "transport"),
-    ("claims", "events", "options"),
+    ("claims", "events", "options", "refusal"),
     ("instruments", "observe", "otlp", "plain", "retry", "seen", "submission", "tracecontext"),
     ("envelope", "meters", "metrics", "tracing", "transport.base", "transport.failures"),
     ("spans", "transport.connection", "transport.history"),
@@ -46,7 +46,7 @@ LAYERS = (
     ("revocation",),
     ("fetchplan", "jwks"),
     ("fetcher", "keyring"),
-    ("keys",),
+    ("guard", "keys"),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "embedded", "fastapi", "testing"),
     ("demo",),
@@ -73,6 +73,7 @@ DOORS = {
         "dispatcher",
         "feed",
         "fetcher",
+        "guard",
         "intake",
         "keys",
         "life",

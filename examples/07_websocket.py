@@ -1,0 +1,59 @@
+"""Learn to end what goes on and on: a WebSocket closes with 4401 the moment its token is revoked."""
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+import jwt
+import uvicorn
+from fastapi import Depends, FastAPI, WebSocket
+
+from jwt_events import Publisher, RedisStream, RevocationList, SessionDestroyed
+from jwt_events.fastapi import BearerGuard, WebSocketGuard, lifespan
+
+URL = os.environ.get("JWT_EVENTS_URL", "redis://localhost:6379")
+SECRET = os.environ.get("JWT_SECRET", "a secret of 32 bytes at the least")
+
+stream = RedisStream(URL, retention=timedelta(hours=1))
+revocations, publisher = RevocationList(stream), Publisher(stream, source="example")
+
+
+def decode(token: str) -> dict[str, Any]:
+    return jwt.decode(token, SECRET, algorithms=["HS256"], options={"require": ["exp", "iat", "sid", "sub"]})
+
+
+def subprotocol(websocket: WebSocket) -> str | None:
+    """Find the token where browsers can put it: ``new WebSocket(url, ["bearer", token])``."""
+    match websocket.scope["subprotocols"]:
+        case ["bearer", token]:
+            return str(token)
+    return None
+
+
+live = WebSocketGuard(BearerGuard(revocations, decode), token=subprotocol)
+
+app = FastAPI(lifespan=lifespan(revocations, publisher))
+
+
+@app.post("/login/{user}/{device}")
+async def login(user: str, device: str) -> str:  # here you would ask for a password
+    now = time.time()
+    return jwt.encode({"sub": user, "sid": f"{user}'s {device}", "iat": now, "exp": now + 3600}, SECRET)
+
+
+@app.post("/lost/{user}/{device}")
+async def lost(user: str, device: str) -> None:  # and here, too
+    await publisher.publish(SessionDestroyed(session_id=f"{user}'s {device}", reason="the device is lost"))
+
+
+@app.websocket("/echo")
+async def echo(websocket: WebSocket, claims: Annotated[Mapping[str, Any], Depends(live)]) -> None:
+    await websocket.accept("bearer" if "bearer" in websocket.scope["subprotocols"] else None)
+    async for text in websocket.iter_text():  # cancelled here on revocation; `finally` is yours
+        await websocket.send_text(f"{claims['sub']} said {text}")
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ.get("PORT", "8000")))

@@ -1,0 +1,274 @@
+"""The guard for aiohttp servers: a middleware, WebSockets that close on revocation, resources, readiness.
+
+::
+
+    revocations = RevocationList(RedisStream(url, retention=timedelta(hours=12)))
+    guard = BearerGuard(revocations, decode)  # decode: the token -> its claims, or an error
+
+    async def me(request: web.Request) -> web.Response:
+        return web.json_response(guard.claims(request)["sub"])
+
+    app = web.Application(middlewares=[guard.middleware()])
+    app.cleanup_ctx.append(lifespan(revocations))
+    app.router.add_get("/me", me)
+    app.router.add_get("/ready", readiness_handler(revocations))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, TypeVar
+
+from jwt_events.callbacks import callback
+from jwt_events.errors import InvalidOption, RevokedTokenError
+from jwt_events.guard import Admission, Guard, Item, T, readiness_of, until_revoked
+from jwt_events.publisher import Publisher
+from jwt_events.refusal import Refused
+from jwt_events.revocation import RevocationList
+from jwt_events.subscriber import Subscriber
+
+try:
+    from aiohttp import web
+except ModuleNotFoundError as error:
+    raise ImportError("jwt_events.aiohttp needs aiohttp: pip install 'jwt_events[aiohttp]'") from error
+
+__all__ = [
+    "PUBLISHER",
+    "REVOCATIONS",
+    "SUBSCRIBER",
+    "BearerGuard",
+    "Refused",
+    "lifespan",
+    "public",
+    "readiness_handler",
+]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
+
+REVOCATIONS = web.AppKey("REVOCATIONS", RevocationList)
+"""Where an application keeps the first `RevocationList` of its `lifespan`."""
+PUBLISHER = web.AppKey("PUBLISHER", Publisher)
+"""Where it keeps the first `Publisher`."""
+SUBSCRIBER = web.AppKey("SUBSCRIBER", Subscriber)
+"""Where it keeps the first `Subscriber`."""
+
+_KEYS: tuple[web.AppKey[Any], ...] = (REVOCATIONS, PUBLISHER, SUBSCRIBER)
+_KINDS = (RevocationList, Publisher, Subscriber)
+
+# Who let a request in; before aiohttp 3.14 a request takes only text for keys.
+_ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
+
+_PATIENCE = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
+
+# What handlers are marked with: that everybody may use them, or the guard that they have built in.
+_PUBLIC = "_jwt_events_is_public"
+_GUARD = "_jwt_events_guard"
+
+
+def public(handler: AnyHandler) -> AnyHandler:
+    """Mark a handler, a function or a `web.View`, as open to everybody: guards let its requests pass unseen."""
+    setattr(handler, _PUBLIC, True)
+    return handler
+
+
+class BearerGuard(Guard[T]):
+    """Lets requests in whose bearer token is valid and not revoked.
+
+    Its options are those of `jwt_events.guard.Guard`. Others are refused with the status, headers and body of
+    `Refused`.
+    """
+
+    def middleware(self, *, is_public: Callable[[web.Request], bool] | None = None) -> Any:
+        """Make a middleware that guards all requests, those for pages that do not exist included.
+
+        Args:
+            is_public: says which requests need no token, for example ``lambda request: request.path == "/health"``.
+                Handlers with the `public` decorator need none either.
+        """
+        if is_public is not None:
+            callback("is_public", is_public)
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self._is_exempt(request) and not (is_public is not None and is_public(request)):
+                try:
+                    await self.admission(request)
+                except Refused as refused:
+                    return _response(refused)
+            return await handler(request)
+
+        return guarded
+
+    async def admission(self, request: web.Request, *, token: str | None = None) -> Admission[T]:
+        """Let a request in, once: asked again, return the same.
+
+        Args:
+            request: the request.
+            token: one that came in another way; ``None`` looks into the ``Authorization`` header.
+
+        Raises:
+            Refused: it is not let in.
+        """
+        admissions: dict[Any, Admission[T]] = request.setdefault(_ADMISSIONS, {})
+        if (known := admissions.get(self)) is not None:
+            return known
+        if token is None:
+            admission = await self.admit(request.headers.getall("Authorization", ()))
+        else:
+            admission = await self.admit_token(token)
+        admissions[self] = admission
+        return admission
+
+    def claims(self, request: web.Request) -> T:
+        """Return what ``decode`` returned for the token of this request.
+
+        Raises:
+            InvalidOption: this guard did not let the request in.
+        """
+        return self._admitted(request).value
+
+    def websocket(
+        self, *, token: Callable[[web.Request], str | None] | None = None, **options: Any
+    ) -> Callable[[Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]], Handler]:
+        """Make a handler of a function that serves a WebSocket, which is closed with 4401 when its token is revoked.
+
+        ::
+
+            @guard.websocket(heartbeat=20.0)
+            async def feed(request: web.Request, websocket: web.WebSocketResponse) -> None:
+                async for message in websocket:
+                    await websocket.send_str(f"{guard.claims(request)['sub']} said {message.data}")
+
+        The function is called when the WebSocket is prepared. On revocation it is cancelled where it waits, so it can
+        clean up in ``finally``; then the WebSocket is closed. It stays open when the list of revocations goes stale,
+        and when the token expires. Who is not let in is refused before, with an HTTP status; no middleware is needed.
+
+        Args:
+            token: where else to find the token, as browsers cannot set headers for a WebSocket: takes the request and
+                returns the token, or ``None``. It is asked only if there is no ``Authorization`` header. A query
+                parameter, ``lambda request: request.query.get("token")``, ends up in the access logs of servers and
+                proxies; a subprotocol does not.
+            options: those of `web.WebSocketResponse`.
+        """
+        if token is not None:
+            callback("token", token)
+
+        def decorate(serve: Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]) -> Handler:
+            @functools.wraps(serve)
+            async def handler(request: web.Request) -> web.StreamResponse:
+                elsewhere = None if token is None or "Authorization" in request.headers else token(request)
+                try:
+                    admission = await self.admission(request, token=elsewhere)
+                except Refused as refused:
+                    return _response(refused)
+                websocket = web.WebSocketResponse(**options)
+                await websocket.prepare(request)
+                try:
+                    async with self.revocations.watch(admission.claims, cancel=True):
+                        await serve(request, websocket)
+                except RevokedTokenError:
+                    await _close(request, websocket)
+                return websocket
+
+            setattr(handler, _GUARD, self)  # the middleware leaves it to this
+            return handler
+
+        return decorate
+
+    def until_revoked(self, request: web.Request, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
+        """Pass items on until they end or the token is revoked: for server-sent events, and whatever goes on and on.
+
+        ::
+
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            async for tick in guard.until_revoked(request, ticks()):
+                await response.write(tick)
+            return response
+
+        aiohttp does not tell a handler that its client is gone before it writes, unless it is run with
+        ``handler_cancellation=True``: let the items say something now and then.
+
+        Raises:
+            InvalidOption: this guard did not let the request in.
+        """
+        return until_revoked(self.revocations, self._admitted(request).claims, items)
+
+    def _is_exempt(self, request: web.Request) -> bool:
+        own = getattr(request.match_info.handler, "__dict__", {})  # a view does not inherit it
+        return own.get(_PUBLIC) is True or own.get(_GUARD) is self
+
+    def _admitted(self, request: web.Request) -> Admission[T]:
+        admission: Admission[T] | None = request.get(_ADMISSIONS, {}).get(self)
+        if admission is None:
+            raise InvalidOption("request", "was not let in by this guard: it is public, or the middleware is missing")
+        return admission
+
+
+async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:
+    refused = Refused("revoked_token")
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await websocket.close(code=refused.close_code, message=refused.code.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+def _response(refused: Refused) -> web.Response:
+    return web.json_response(refused.body, status=refused.status, headers=refused.headers)
+
+
+def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Open resources when the application starts, in this order, and close them in reverse when it ends.
+
+    ::
+
+        app.cleanup_ctx.append(lifespan(revocations, publisher))
+
+    If one cannot be opened, those before it are closed and the application does not start. A `Subscriber` that fails
+    later ends `web.run_app` with its error. Handlers find resources in the application, typed:
+    ``request.app[PUBLISHER]``.
+
+    Args:
+        resources: `RevocationList`, `Publisher`, `Subscriber`, or any other asynchronous context manager.
+
+    Raises:
+        InvalidOption: a resource is no asynchronous context manager.
+    """
+    for resource in resources:
+        if not isinstance(resource, AbstractAsyncContextManager):
+            raise InvalidOption("resources", f"must be asynchronous context managers, not {type(resource).__name__}")
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for resource in resources:
+                await stack.enter_async_context(resource)
+                for key, kind in zip(_KEYS, _KINDS, strict=True):
+                    if isinstance(resource, kind) and key not in app:
+                        app[key] = resource
+            yield
+
+    return run
+
+
+def readiness_handler(*lists: RevocationList) -> Handler:
+    """Make a handler: 200 if every list of revocations is fresh, else 503; the body says which is not.
+
+    It needs no token and tells no secrets.
+
+    Raises:
+        InvalidOption: there is no list, or something else.
+    """
+    readiness_of(*lists)
+
+    @public
+    async def ready(request: web.Request) -> web.Response:
+        status, body = readiness_of(*lists)
+        return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
+
+    return ready

@@ -1,0 +1,71 @@
+"""What to tell a client that is not let in. Pure.
+
+Sources: RFC 6750 §3 (challenges, which status for what), RFC 9110 §10.2.3 (``Retry-After``), RFC 6455 §7.4.2 and the
+IANA registry of WebSocket close codes (1013, and 4000 to 4999 for applications).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from jwt_events.errors import JWTEventsError
+
+RefusalCode = Literal[
+    "missing_token", "invalid_request", "invalid_token", "revoked_token", "stale_revocations", "unavailable"
+]
+"""Why a request is refused, for programs."""
+
+_LONGEST_RETRY_AFTER = 3600.0
+
+
+class _Answer(NamedTuple):
+    status: int
+    challenge: str | None  # the error of RFC 6750 §3.1 that the challenge names
+    close_code: int
+    text: str
+
+
+_ANSWERS: dict[RefusalCode, _Answer] = {
+    "missing_token": _Answer(401, None, 4401, "a bearer token is required"),
+    "invalid_request": _Answer(400, "invalid_request", 4400, "one well-formed bearer token is required"),
+    "invalid_token": _Answer(401, "invalid_token", 4401, "the token is invalid or has expired"),
+    "revoked_token": _Answer(401, "invalid_token", 4401, "the token was revoked"),
+    "stale_revocations": _Answer(503, None, 1013, "whether the token was revoked is not known at the moment"),
+    "unavailable": _Answer(503, None, 1013, "whether the token is valid is not known at the moment"),
+}
+
+
+class Refused(JWTEventsError):
+    """A request that is not let in, and what to tell the client. Nothing of the token is in it.
+
+    Attributes:
+        code: why: ``missing_token``, ``invalid_request``, ``invalid_token``, ``revoked_token``, ``stale_revocations``
+            or ``unavailable``.
+        status: the HTTP status. 401: get another token. 400: the request is malformed. 503: the same token may be good
+            in a moment; a 401 would make clients throw good tokens away.
+        headers: the HTTP headers: ``WWW-Authenticate`` with 400 and 401, ``Retry-After`` with 503.
+        body: what to send as JSON.
+        close_code: how to close a WebSocket instead: 4401, 4400, or 1013 ("try again later").
+    """
+
+    def __init__(self, code: RefusalCode, *, realm: str | None = None, retry_after: float | None = None) -> None:
+        answer = _ANSWERS[code]
+        super().__init__(answer.text)
+        self.code = code
+        self.status = answer.status
+        self.close_code = answer.close_code
+        self.body: dict[str, Any] = {"detail": {"error": code, "error_description": answer.text}}
+        if answer.status == 503:
+            seconds = math.ceil(min(max(1.0, retry_after or 1.0), _LONGEST_RETRY_AFTER))
+            self.headers = {"Retry-After": str(seconds)}
+        else:
+            self.headers = {"WWW-Authenticate": _challenge(realm, answer)}
+
+
+def _challenge(realm: str | None, answer: _Answer) -> str:
+    parameters = {"realm": realm}
+    if answer.challenge is not None:
+        parameters |= {"error": answer.challenge, "error_description": answer.text}
+    listed = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value is not None)
+    return f"Bearer {listed}".rstrip()

@@ -1,0 +1,255 @@
+"""What only aiohttp has: a middleware, keys of the application, handlers made of functions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from jwt_events import InvalidOption, MemoryTransport, Publisher, RevocationList, TokenRevoked
+from jwt_events.aiohttp import PUBLISHER, REVOCATIONS, SUBSCRIBER, BearerGuard, lifespan, public, readiness_handler
+from tests.support.handling import publish, soon
+from tests.support.services import aiohttp_server
+from tests.support.tokens import bearer, decode, token_of
+from tests.support.waiting import scaled, wait_until
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    """What the service listens to."""
+    return MemoryTransport()
+
+
+@pytest.fixture
+def revocations(transport: MemoryTransport) -> RevocationList:
+    """What the service knows."""
+    return RevocationList(transport, max_staleness=scaled(5))
+
+
+@pytest.fixture
+def guard(revocations: RevocationList) -> BearerGuard[dict[str, Any]]:
+    """Who lets requests in."""
+    return BearerGuard(revocations, decode)
+
+
+@pytest.fixture
+def app(revocations: RevocationList, guard: BearerGuard[Any]) -> web.Application:
+    """An application in which all is guarded that is not public."""
+    app = web.Application(middlewares=[guard.middleware(is_public=lambda request: request.path.startswith("/docs/"))])
+    app.cleanup_ctx.append(lifespan(revocations))
+    return app
+
+
+@asynccontextmanager
+async def client_of(app: web.Application, **options: Any) -> AsyncIterator[aiohttp.ClientSession]:
+    """Run an application on a real server, and talk to it."""
+    async with aiohttp_server(app, **options) as address, aiohttp.ClientSession(f"http://{address}") as client:
+        yield client
+
+
+async def status(client: aiohttp.ClientSession, path: str, headers: Mapping[str, str] | None = None) -> int:
+    """Ask for a page and return the status of the answer."""
+    async with client.get(path, headers=headers) as response:
+        return response.status
+
+
+async def hello(request: web.Request) -> web.Response:
+    """Answer."""
+    return web.Response(text="hello")
+
+
+@public
+class Open(web.View):
+    """A view for everybody."""
+
+    async def get(self) -> web.Response:
+        """Answer."""
+        return web.Response()
+
+
+class Narrower(Open):
+    """A view that was made of it."""
+
+
+class TestMiddleware:
+    """Which requests need a token."""
+
+    async def test_exempt(self, app: web.Application) -> None:
+        """Marked handlers and paths that the application names are open; all else is not, not even what is missing."""
+        inner = web.Application()
+        inner.router.add_get("/closed", hello)
+        inner.router.add_view("/open", Open)
+        app.add_subapp("/inner", inner)
+        app.router.add_get("/docs/page", hello)
+        app.router.add_get("/closed", hello)
+        app.router.add_view("/open", Open)
+        app.router.add_view("/narrower", Narrower)
+        async with client_of(app) as client:
+            for path in ("/open", "/inner/open", "/docs/page"):
+                assert await status(client, path) == 200, path
+            for path in ("/closed", "/inner/closed", "/narrower", "/missing"):
+                assert await status(client, path) == 401, path
+            headers = bearer(token_of())
+            assert await status(client, "/inner/closed", headers) == 200
+            assert await status(client, "/missing", headers) == 404
+            assert await status(client, "/docs/missing") == 404
+
+    async def test_claims_of_a_public_request(self, app: web.Application, guard: BearerGuard[Any]) -> None:
+        """Who asks for claims where nobody looked for them is told so."""
+        raised: list[Exception] = []
+
+        @public
+        async def handler(request: web.Request) -> web.Response:
+            try:
+                guard.claims(request)
+            except InvalidOption as error:
+                raised.append(error)
+            return web.Response()
+
+        app.router.add_get("/", handler)
+        async with client_of(app) as client:
+            assert await status(client, "/", bearer(token_of())) == 200
+        assert len(raised) == 1
+
+    async def test_two_guards(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
+        """Each guard has its own opinion of a request."""
+        names = BearerGuard(revocations, lambda token: decode(token)["sub"], claims_of=lambda name: {"sub": name})
+
+        async def handler(request: web.Request) -> web.Response:
+            return web.json_response([guard.claims(request)["sub"], names.claims(request)])
+
+        @guard.websocket(token=lambda request: request.query.get("token"))
+        async def feed(request: web.Request, websocket: web.WebSocketResponse) -> None: ...
+
+        app = web.Application(middlewares=[guard.middleware(), names.middleware()])
+        app.cleanup_ctx.append(lifespan(revocations))
+        app.router.add_get("/", handler)
+        app.router.add_get("/feed", feed)
+        async with client_of(app) as client:
+            async with client.get("/", headers=bearer(token_of())) as response:
+                assert await response.json() == ["alice", "alice"]
+            assert await status(client, f"/feed?token={token_of()}") == 401
+
+    def test_options(self, guard: BearerGuard[Any]) -> None:
+        """What cannot be called is refused at once."""
+        with pytest.raises(InvalidOption):
+            guard.middleware(is_public="/docs")  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(InvalidOption):
+            guard.websocket(token="token")  # type: ignore[arg-type]  # the same
+
+
+class TestLifespan:
+    """Opening and closing."""
+
+    async def test_keys(self, transport: MemoryTransport, revocations: RevocationList) -> None:
+        """Handlers find what was opened in the application; a second one of a kind is opened, too."""
+        publisher, second = Publisher(transport), RevocationList(transport)
+        app = web.Application()
+        app.cleanup_ctx.append(lifespan(revocations, publisher, second))
+        async with client_of(app):
+            assert (app[REVOCATIONS], app[PUBLISHER], SUBSCRIBER in app) == (revocations, publisher, False)
+            assert revocations.is_fresh
+            assert second.is_fresh
+        assert not revocations.is_fresh
+
+    async def test_failure(self, revocations: RevocationList) -> None:
+        """If one cannot be opened, those before it are closed and the application does not start."""
+
+        @asynccontextmanager
+        async def broken() -> AsyncIterator[None]:
+            assert revocations.is_fresh
+            raise LookupError
+            yield
+
+        app = web.Application()
+        app.cleanup_ctx.append(lifespan(revocations, broken()))
+        with pytest.raises(LookupError):
+            async with client_of(app):
+                pass
+        assert revocations.state == "closed"
+
+    def test_no_resource(self) -> None:
+        """What cannot be opened is refused at once, by its type."""
+        with pytest.raises(InvalidOption, match="not str"):
+            lifespan("redis://:password@localhost")  # type: ignore[arg-type]  # that is the point
+
+    async def test_readiness_while_closed(self, app: web.Application) -> None:
+        """A list that nobody opened is not ready; to learn that needs no token."""
+        app.router.add_get("/ready", readiness_handler(RevocationList(MemoryTransport())))
+        async with client_of(app) as client, client.get("/ready") as response:
+            assert response.status == 503
+            assert (await response.json())["revocations"] == [{"state": "closed", "staleness": None}]
+
+
+class TestWebSockets:
+    """Handlers made of functions."""
+
+    async def test_without_middleware(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
+        """A WebSocket is guarded by itself, and takes the options of aiohttp's response."""
+
+        @guard.websocket(protocols=["chat"])
+        async def chat(request: web.Request, websocket: web.WebSocketResponse) -> None:
+            await websocket.send_str(guard.claims(request)["sub"])
+
+        app = web.Application()
+        app.cleanup_ctx.append(lifespan(revocations))
+        app.router.add_get("/chat", chat)
+        async with client_of(app) as client:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                await client.ws_connect("/chat")
+            assert caught.value.status == 401
+            async with client.ws_connect("/chat", headers=bearer(token_of()), protocols=["chat"]) as websocket:
+                assert (await soon(websocket.receive_str()), websocket.protocol) == ("alice", "chat")
+                assert (await soon(websocket.receive())).type is aiohttp.WSMsgType.CLOSE
+                assert websocket.close_code == 1000
+
+    async def test_during_the_handshake(
+        self, app: web.Application, guard: BearerGuard[Any], transport: MemoryTransport, revocations: RevocationList
+    ) -> None:
+        """A WebSocket whose token is revoked while the handshake is being answered is closed, and never served."""
+        token = token_of()
+        served: list[web.Request] = []
+
+        @guard.websocket()
+        async def feed(request: web.Request, websocket: web.WebSocketResponse) -> None:
+            served.append(request)
+
+        async def revoke(request: web.Request, response: web.StreamResponse) -> None:
+            await publish(transport, TokenRevoked.from_claims(decode(token)))
+            await wait_until(lambda: not revocations.check(decode(token)), what="the revocation")
+
+        app.router.add_get("/feed", feed)
+        app.on_response_prepare.append(revoke)
+        async with client_of(app) as client, client.ws_connect("/feed", headers=bearer(token)) as websocket:
+            assert (await soon(websocket.receive())).type is aiohttp.WSMsgType.CLOSE
+            assert (websocket.close_code, served) == (4401, [])
+
+
+async def test_client_of_events_leaves(app: web.Application, guard: BearerGuard[Any]) -> None:
+    """Where handlers are cancelled when their client leaves, what makes the events ends."""
+    ended = asyncio.Event()
+
+    async def items() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: hello\n\n"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        async for item in guard.until_revoked(request, items()):
+            await response.write(item)
+        return response
+
+    app.router.add_get("/events", events)
+    async with client_of(app, handler_cancellation=True) as client:
+        async with client.get("/events", headers=bearer(token_of())) as response:
+            assert await soon(response.content.readany()) == b"data: hello\n\n"
+        await wait_until(ended.is_set, what="the end of what makes the events")

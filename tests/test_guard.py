@@ -1,0 +1,320 @@
+"""From the Authorization header to claims that are verified and live, or to a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jwt_events import (
+    Closed,
+    ConnectionFailed,
+    InvalidClaims,
+    InvalidOption,
+    KeyRotated,
+    KeysUnavailable,
+    MemoryTransport,
+    RevocationList,
+    RevokedTokenError,
+    TokenRevoked,
+    Unavailable,
+    UnknownKey,
+)
+from jwt_events.guard import Admission, Guard, readiness_of, until_revoked
+from jwt_events.refusal import Refused
+from tests.support.examples import all_that_is_said
+from tests.support.handling import publish, soon
+from tests.support.records import recorded, watching
+from tests.support.tokens import KID, decode, token_of
+from tests.support.waiting import wait_until
+
+MARK = "-".join(["marked", "as", "secret"])
+CLAIMS = {"sub": "alice", "jti": "token-1", "iat": 1}
+
+
+def fresh_list() -> RevocationList:
+    """Return a list that is not open and says so of nothing."""
+    return RevocationList(MemoryTransport(), on_stale="allow")
+
+
+def guard_that_raises(error: Exception) -> Guard[Mapping[str, Any]]:
+    """Return a guard whose verification fails."""
+
+    def fail(token: str) -> Mapping[str, Any]:
+        raise error
+
+    return Guard(fresh_list(), fail)
+
+
+async def refused_by(guard: Guard[Any], token: str = "a.b.c") -> Refused:
+    """Return why a token is not let in."""
+    with pytest.raises(Refused) as caught:
+        await guard.admit([f"Bearer {token}"])
+    return caught.value
+
+
+class TestVerification:
+    """What becomes of what the application's function does."""
+
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (ValueError(MARK), "invalid_token"),
+            (KeyError(MARK), "invalid_token"),
+            (InvalidClaims("sub", "is wrong"), "invalid_token"),
+            (RevokedTokenError("user"), "revoked_token"),
+            (Refused("missing_token"), "missing_token"),
+            (UnknownKey(MARK), "invalid_token"),
+            (KeysUnavailable(MARK), "unavailable"),
+            (Unavailable(MARK), "unavailable"),
+            (ConnectionFailed(MARK), "unavailable"),
+            (Closed(MARK), "unavailable"),
+            (ConnectionRefusedError(MARK), "unavailable"),
+            (TimeoutError(MARK), "unavailable"),
+            (TypeError(MARK), "invalid_token"),
+        ],
+    )
+    async def test_errors(self, error: Exception, code: str) -> None:
+        """Whatever it raises, the token is refused, without a word of what was raised."""
+        with watching(MARK):
+            refused = await refused_by(guard_that_raises(error))
+        assert refused.code == code
+        assert MARK not in all_that_is_said(refused) + str(refused.body) + str(refused.headers)
+
+    @pytest.mark.parametrize("error", [TypeError(MARK), AttributeError(MARK), RecursionError(MARK), NameError(MARK)])
+    async def test_mistakes_are_logged(self, error: Exception) -> None:
+        """What looks like a mistake in the program is logged as an error, by its kind and place."""
+        with watching(MARK) as records:
+            await refused_by(guard_that_raises(error))
+        (fields,) = records.of("token refused, verifying it failed", "ERROR")
+        assert fields["error"].startswith(f"{type(error).__name__} at {__file__.rpartition('/')[2]}:")
+
+    async def test_bad_tokens_are_not(self) -> None:
+        """What is wrong with a token alone is no error of the service."""
+        with recorded() as records:
+            await refused_by(Guard(fresh_list(), decode))
+        assert [record["level"].name for record in records] == ["DEBUG"]
+
+    @pytest.mark.parametrize(("returned", "claim"), [(None, "claims"), ({"sub": 7}, "sub"), ({"iat": "now"}, "iat")])
+    async def test_unusable_claims(self, returned: Any, claim: str) -> None:
+        """Claims that cannot be checked are refused, and the log names the claim."""
+        with recorded() as records:
+            refused = await refused_by(Guard(fresh_list(), lambda token: returned))
+        assert refused.code == "invalid_token"
+        assert records.of("valid token refused, its claims cannot be checked", "ERROR") == [{"claim": claim}]
+
+    async def test_cancelled(self) -> None:
+        """Whoever is cancelled while a token is being verified is cancelled."""
+
+        async def never(token: str) -> Mapping[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        task = asyncio.create_task(Guard(fresh_list(), never).admit_token("a.b.c"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_closed_list(self) -> None:
+        """A list that is not open knows nothing: clients are to come back when a proof could have come."""
+        refused = await refused_by(Guard(RevocationList(MemoryTransport(), max_staleness=2.5), decode), token_of())
+        assert (refused.code, refused.status, refused.headers) == ("stale_revocations", 503, {"Retry-After": "3"})
+
+    async def test_too_long(self) -> None:
+        """A token that is too long is not even looked at."""
+        guard = Guard(fresh_list(), lambda token: {"sub": token}, max_token_bytes=10)
+        assert (await guard.admit(["Bearer " + "x" * 10])).claims == {"sub": "x" * 10}
+        assert (await refused_by(guard, "x" * 11)).code == "invalid_request"
+
+
+def encoded(header: bytes) -> str:
+    """Encode the header of a token."""
+    return urlsafe_b64encode(header).decode().rstrip("=")
+
+
+@dataclass
+class User:
+    """What an application may decode its tokens to."""
+
+    name: str
+
+
+class TestClaims:
+    """What is checked."""
+
+    async def test_own_type(self) -> None:
+        """What was decoded is returned as it is, and checked by the claims that are found in it."""
+        transport = MemoryTransport()
+        async with RevocationList(transport) as revocations:
+            guard = Guard(revocations, User, claims_of=lambda user: {"sub": user.name})
+            admission = await guard.admit_token("alice")
+            assert (admission.value, admission.claims) == (User("alice"), {"sub": "alice"})
+            await publish(transport, TokenRevoked(user_id="alice"))
+            await wait_until(lambda: not revocations.check(admission.claims))
+            assert (await refused_by(guard, "alice")).code == "revoked_token"
+            assert (await guard.admit_token("bob")).value == User("bob")
+
+    async def test_key(self) -> None:
+        """The key that a token names is checked, and is not added to what the application gets."""
+        revocations = fresh_list()
+        guard = Guard(revocations, decode)
+        token = token_of()
+        admission = await guard.admit_token(token)
+        assert admission.claims == {**decode(token), "kid": KID}
+        assert admission.value == decode(token)
+        revocations.apply(KeyRotated(key_id=KID, compromised=True))
+        assert (await refused_by(guard, token)).code == "revoked_token"
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            "opaque",
+            "",
+            *(
+                urlsafe_b64encode(text).decode().rstrip("=")
+                for text in (b"[]", b"{}", b'{"kid": null}', b"\xff", b"[" * 9000)
+            ),
+        ],
+    )
+    async def test_no_key(self, first: str) -> None:
+        """A token without the name of a key, or one that is no JWT, is checked by its claims alone."""
+        guard = Guard(fresh_list(), lambda token: CLAIMS)
+        assert (await guard.admit_token(f"{first}.b.c")).claims == CLAIMS
+
+    async def test_strange_key(self) -> None:
+        """A token whose key has no proper name is refused."""
+        token = encoded(b'{"kid": 7}') + ".b.c"
+        assert (await refused_by(Guard(fresh_list(), lambda token: CLAIMS), token)).code == "invalid_token"
+
+
+class TestAnswers:
+    """What clients are told."""
+
+    @given(st.lists(st.text() | st.text().map("Bearer ".__add__), max_size=3), st.booleans())
+    def test_whatever_comes(self, authorization: list[str], has_realm: bool) -> None:
+        """Whatever a client sends, it is let in, or told what fits into a header."""
+        guard = Guard(fresh_list(), lambda token: CLAIMS, realm="a realm" if has_realm else None)
+        refused = None
+        try:
+            asyncio.run(guard.admit(authorization))
+        except Refused as error:
+            refused = error
+        if refused is None:
+            assert len(authorization) == 1
+        else:
+            assert refused.status in (400, 401)
+            assert all(text.isascii() and text.isprintable() for text in refused.headers.values())
+
+    @pytest.mark.parametrize(
+        ("seconds", "header"), [(None, "1"), (0.0, "1"), (1.2, "2"), (math.inf, "3600"), (math.nan, "1"), (-5.0, "1")]
+    )
+    def test_retry_after(self, seconds: float | None, header: str) -> None:
+        """Whatever was computed, clients are asked to come back in a second at the earliest, and in an hour at last."""
+        assert Refused("unavailable", retry_after=seconds).headers == {"Retry-After": header}
+
+    def test_representations(self) -> None:
+        """What may stand in a traceback has no claims in it."""
+        admission = Admission(MARK, {"sub": MARK})
+        assert MARK not in repr(admission) + repr(Guard(fresh_list(), decode))
+
+    @pytest.mark.parametrize(
+        ("option", "options"),
+        [
+            ("revocations", {"revocations": None}),
+            ("decode", {"decode": "decode"}),
+            ("claims_of", {"claims_of": None}),
+            ("realm", {"realm": 'a "quoted" realm'}),
+            ("realm", {"realm": "é"}),
+            ("max_token_bytes", {"max_token_bytes": 0}),
+        ],
+    )
+    def test_options(self, option: str, options: dict[str, Any]) -> None:
+        """An option that cannot work is refused by name."""
+        with pytest.raises(InvalidOption) as caught:
+            Guard(**{"revocations": fresh_list(), "decode": decode, **options})
+        assert caught.value.option == option
+
+
+class TestUntilRevoked:
+    """Items that are passed on until the token is revoked."""
+
+    async def test_revoked_while_waiting(self) -> None:
+        """What waits for its next item is cancelled, and nothing more comes."""
+        transport = MemoryTransport()
+        ended = asyncio.Event()
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                async with asyncio.timeout(None):  # belongs to the task that entered it
+                    yield 1
+                    yield 2
+                    await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with RevocationList(transport) as revocations:
+            seen = []
+            async for item in until_revoked(revocations, CLAIMS, items()):
+                seen.append(item)
+                if item == 2:
+                    await publish(transport, TokenRevoked(token_id="token-1"))
+            assert (seen, ended.is_set()) == ([1, 2], True)
+            assert [item async for item in until_revoked(revocations, CLAIMS, items())] == []
+
+    async def test_items_end(self) -> None:
+        """Items that end by themselves, or by an error, end as they would."""
+
+        async def items(*, fail: bool) -> AsyncIterator[int]:
+            yield 1
+            if fail:
+                raise LookupError
+
+        async with RevocationList(MemoryTransport()) as revocations:
+            assert [item async for item in until_revoked(revocations, CLAIMS, items(fail=False))] == [1]
+            with pytest.raises(LookupError):
+                [item async for item in until_revoked(revocations, CLAIMS, items(fail=True))]
+
+    async def test_left_early(self) -> None:
+        """Who stops asking closes what makes the items."""
+        ended = asyncio.Event()
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                ended.set()
+
+        async with RevocationList(MemoryTransport()) as revocations:
+            async with aclosing(until_revoked(revocations, CLAIMS, items())) as passed_on:
+                assert await soon(anext(passed_on)) == 1
+            assert ended.is_set()
+
+
+class TestReadiness:
+    """What a probe is told."""
+
+    async def test_states(self) -> None:
+        """One list that is not fresh is enough not to be ready; an infinite age is no number."""
+        closed = RevocationList(MemoryTransport())
+        async with RevocationList(MemoryTransport()) as fresh:
+            status, body = readiness_of(fresh)
+            assert (status, body["ready"], body["revocations"][0]["state"]) == (200, True, "fresh")
+            assert 0 <= body["revocations"][0]["staleness"] < 60
+            status, body = readiness_of(fresh, closed)
+            assert (status, body["ready"]) == (503, False)
+            assert body["revocations"][1] == {"state": "closed", "staleness": None}
+
+    def test_no_list(self) -> None:
+        """Readiness of nothing is a mistake, not good news."""
+        with pytest.raises(InvalidOption):
+            readiness_of()
