@@ -61,7 +61,7 @@ class TestClient:
             {"single_connection_client": True},
             {"max_connections": 1},
         ],
-        ids=str,
+        ids=lambda options: " ".join(options) or "none",
     )
     async def test_it_is_used_and_left_alone(
         self, url: str, key: str, make: MakeTransport, options: dict[str, Any]
