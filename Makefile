@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types check clean
+.PHONY: help demo test soak bench lint types check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,10 @@ FSYNC ?= always
 soak: $(READY) ## Publish and handle under faults: EVENTS= FAULTS= SEED= TRANSPORT=stream|group FSYNC=always|everysec|no
 	@echo "==> Soaking: $(EVENTS) events, $(FAULTS) faults, seed $(SEED), $(TRANSPORT), fsync $(FSYNC); a few minutes"
 	@$(BIN)/python -m bench.soak --events $(EVENTS) --faults $(FAULTS) --seed $(SEED) --transport $(TRANSPORT) --fsync $(FSYNC)
+
+bench: $(READY) ## Measure what asking, keeping and following a revocation list costs, and what watching costs; five minutes
+	@$(BIN)/python -m bench.view
+	@$(BIN)/python -m bench.observe
 
 lint: $(READY) ## Check style and formatting
 	@echo "==> Checking style"
