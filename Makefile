@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint types check clean
+.PHONY: help demo test prometheus test-observability dashboard soak bench lint types check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml
 	@echo "==> Setting up $(VENV) with $$($(PYTHON) --version) (once, about a minute)"
@@ -26,6 +26,32 @@ WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,3)
 test: $(READY) ## Run all tests on real servers: WORKERS=
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+# Debian's package, taken apart beside the environment: nothing is installed, and nobody has to be root.
+PROMETHEUS := $(VENV)/prometheus
+GET_PROMETHEUS = apt-get download -qq -o Acquire::Retries=3 -o APT::Sandbox::User="$$(id -un)" prometheus
+WITH_PROMETHEUS = PATH="$(abspath $(PROMETHEUS))/usr/bin:$$PATH"
+
+$(PROMETHEUS): | $(READY)
+	@rm -rf $@.new && mkdir $@.new
+	@if ! { command -v prometheus && command -v promtool; } >/dev/null; then \
+	    echo "==> Getting Prometheus into $@ (20 MB, once)"; cd $@.new; \
+	    { $(GET_PROMETHEUS) || { apt-get update -qq && $(GET_PROMETHEUS); } } && dpkg-deb -x prometheus_*.deb . || { \
+	        echo "That failed. Put prometheus and promtool on the PATH, from https://prometheus.io/download/ for example."; \
+	        exit 1; }; \
+	    rm prometheus_*.deb; \
+	fi
+	@mv $@.new $@
+
+prometheus: $(PROMETHEUS)
+
+test-observability: $(PROMETHEUS) ## Run the tests that need a real Prometheus, which is fetched if there is none
+	@echo "==> Running the tests with a real Prometheus"
+	@$(WITH_PROMETHEUS) $(BIN)/python -m pytest -m prometheus
+
+dashboard: $(PROMETHEUS) ## Draw examples/observability/dashboard.svg from a run with faults; two minutes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@$(WITH_PROMETHEUS) $(BIN)/python -m bench.dashboard
 
 # The smallest run that counts is part of the tests; this one is as long as you like.
 EVENTS ?= 100000
