@@ -22,9 +22,9 @@ from jwt_events import (
     TokenRevoked,
     Transport,
 )
+from jwt_events.testing import Listener
 from jwt_events.transport.base import Page, Receiver
 from jwt_events.transport.history import order
-from tests.support.listening import Listener
 from tests.support.transports import MakeTransport, OnMemory, OnPubSub, OnStream
 from tests.support.waiting import scaled, wait_until
 

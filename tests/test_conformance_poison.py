@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from jwt_events import Event, Publisher, TokenRevoked
+from jwt_events.testing import Listener
 from jwt_events.transport.base import Sent, Transport
-from tests.support.listening import Listener
 from tests.support.logs import everything_logged
 from tests.support.transports import MakeTransport, OnMemory, OnPubSub, OnStream
 from tests.support.waiting import scaled, wait_until

@@ -1,4 +1,4 @@
-"""A subscriber that keeps what it hears."""
+"""A subscriber that keeps what it hears, for tests that look at it afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jwt_events import Event, Gap, Subscriber, Transport
-from tests.support.waiting import wait_until
+from jwt_events.testing.waiting import eventually
 
 
 class Listener:
@@ -46,7 +46,7 @@ class Listener:
 
     async def hears(self, *subjects: str, within: float = 10.0) -> None:
         """Wait for events about these subjects, in whatever order."""
-        await wait_until(
+        await eventually(
             lambda: set(subjects) <= set(self.subjects),
             within=within,
             what=lambda: f"events about {set(subjects) - set(self.subjects)}; there were {self.subjects}",
@@ -54,7 +54,7 @@ class Listener:
 
     async def hears_of_gap(self, *causes: str, within: float = 10.0) -> None:
         """Wait for gaps with these causes, and no others, in this order."""
-        await wait_until(
+        await eventually(
             lambda: self.causes == list(causes), within=within, what=lambda: f"{causes}; there were {self.gaps}"
         )
 
