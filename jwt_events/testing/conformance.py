@@ -78,10 +78,16 @@ def need_memory(transport: Transport) -> None:
         pytest.skip("only for transports that are durable")
 
 
-async def wait_for_more(transport: Transport, receiver: Receiver) -> None:
-    """Let a receiver see that there is nothing to read: the next read waits."""
+async def read_in_vain(transport: Transport, receiver: Receiver) -> asyncio.Task[Page]:
+    """Begin to read, and return the read once it waits for something to come."""
     if transport.guarantees.durable:
-        await receiver.receive()
+        await receiver.receive()  # sees that there is nothing, so that the next read waits
+    while True:
+        reading = asyncio.create_task(receiver.receive())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if not reading.done():
+            return reading
 
 
 async def read(receiver: Receiver, number: int) -> list[tuple[str | None, bytes]]:
@@ -241,10 +247,7 @@ class TransportConformance(PoisonConformance):
         """What arrives in the middle of a long read does not make the page any more current than its beginning."""
         transport = make_transport()
         async with transport.receiver() as receiver, transport.sender() as sender:
-            await wait_for_more(transport, receiver)
-            reading = asyncio.create_task(receiver.receive())
-            for _ in range(5):
-                await asyncio.sleep(0)
+            reading = await read_in_vain(transport, receiver)
             sent_at = time.monotonic()
             await sender.send([b"x"], within=scaled(5))
             page = await reading
@@ -269,9 +272,7 @@ class TransportConformance(PoisonConformance):
         """A receiver whose read was cancelled delivers what is sent afterwards, or says that it may have missed it."""
         transport = make_transport()
         async with transport.receiver() as receiver, transport.sender() as sender:
-            await wait_for_more(transport, receiver)
-            reading = asyncio.create_task(receiver.receive())
-            await asyncio.sleep(0)
+            reading = await read_in_vain(transport, receiver)
             reading.cancel()
             await asyncio.wait([reading])
             assert reading.cancelled()

@@ -15,7 +15,7 @@ from jwt_events.testing.line import Line, Repeated
 from jwt_events.transport.base import Delivery, Failure, Page, Receiver, Sender, Sent, Transport
 
 # Reads are short, so that all is as before soon after a fault has ended. In seconds.
-_PULSE = 0.05
+_PULSE = 0.1
 
 
 class FaultyTransport:
