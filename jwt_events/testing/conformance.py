@@ -10,9 +10,8 @@
 
             return make
 
-The tests are asynchronous; pytest-asyncio runs them with ``asyncio_mode = "auto"``, or if the class is marked. A test
-that needs more than a transport guarantees is skipped for it. With the fixtures of `jwt_events.testing.plugin`, a
-failure shows the values.
+The tests are asynchronous: set pytest-asyncio's mode to "auto", or mark the class. A test that needs more than a
+transport guarantees is skipped for it. With the plugin `jwt_events.testing.plugin`, a failure shows the values.
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ class Faults:
         state = "disconnected" if self._is_away else "held" if self._is_held else "connected"
         return f"<Faults {state}, {len(self._lines)} receivers>"
 
+    @property
+    def kept_back(self) -> int:
+        """How many deliveries wait on their way, over all receivers: late ones, and those to be reordered."""
+        return sum(line.kept_back for line in self._lines)
+
     def drop(self) -> None:
         """Drop the connection; it is back at once.
 

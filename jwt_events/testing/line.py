@@ -54,6 +54,11 @@ class Line:
         self._proves_nothing = False
         self._bell: asyncio.Future[None] | None = None
 
+    @property
+    def kept_back(self) -> int:
+        """How many deliveries wait."""
+        return len(self._kept)
+
     def bell(self) -> asyncio.Future[None]:
         """Return what is done as soon as something happens to this line."""
         if self._bell is None or self._bell.done():
