@@ -38,8 +38,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
-    monotonic = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
+    monotonic: Callable[[], float] = staticmethod(time.monotonic)
+    wall: Callable[[], float] = staticmethod(time.time)
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
         """Call a function on the event loop; see `Clock.call_later`."""

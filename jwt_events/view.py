@@ -93,16 +93,18 @@ class View:
         self._max_staleness = max_staleness
         self._told = ViewState.CLOSED
         self._alarm: Timer | None = None
-        self.rules = Rules(epoch=self._calendar.steady(), retention=retention, leeway=leeway)
-        self.watches = Watches(self.rules, self._callbacks)
-        self.proven = -math.inf
-        self.routes = Routes()
+        self.rules: Rules = Rules(epoch=self._calendar.steady(), retention=retention, leeway=leeway)
+        self.watches: Watches = Watches(self.rules, self._callbacks)
+        self.proven: float = -math.inf
+        self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.observers: tuple[observe.View, ...] = ()
         self._is_live = False  # what comes now has just happened
         self._reported: Counter[str] = Counter()
-        self.events = self.gaps = self.decode_errors = 0
+        self.events: int = 0
+        self.gaps: int = 0
+        self.decode_errors: int = 0
 
     @property
     def staleness(self) -> float:

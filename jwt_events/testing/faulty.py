@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from jwt_events.errors import TransportError
 from jwt_events.testing.faults import Faults
 from jwt_events.testing.line import Line, Repeated
-from jwt_events.transport.base import Delivery, Failure, Page, Receiver, Sender, Sent, Transport
+from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Sent, Transport
 
 # Reads are short, so that all is as before soon after a fault has ended. In seconds.
 _PULSE = 0.1
@@ -38,12 +39,14 @@ class FaultyTransport:
     """
 
     def __init__(self, inner: Transport, *, is_live: bool = False) -> None:
-        self.faults = Faults()
-        self.name = inner.name
-        self.destination = inner.destination
-        self.guarantees = replace(inner.guarantees, durable=False, redelivers=False) if is_live else inner.guarantees
-        self.retention = None if is_live else inner.retention
-        self.claim_after = inner.claim_after
+        self.faults: Faults = Faults()
+        self.name: str = inner.name
+        self.destination: str = inner.destination
+        self.guarantees: Guarantees = (
+            replace(inner.guarantees, durable=False, redelivers=False) if is_live else inner.guarantees
+        )
+        self.retention: timedelta | None = None if is_live else inner.retention
+        self.claim_after: float | None = inner.claim_after
         self._inner = inner
 
     def __repr__(self) -> str:

@@ -44,7 +44,9 @@ class Line:
 
     def __init__(self, *, is_live: bool) -> None:
         self.refusal: TransportError | None = None
-        self.is_away = self.is_held = self.must_reopen = False
+        self.is_away: bool = False
+        self.is_held: bool = False
+        self.must_reopen: bool = False
         self._is_live = is_live
         self._orders: deque[_Order] = deque()
         self._kept: list[Delivery] = []

@@ -21,7 +21,7 @@ class Listener:
     def __init__(self, transport: Transport, **options: Any) -> None:
         self.events: list[Event] = []
         self.gaps: list[Gap] = []
-        self.subscriber = Subscriber(transport, **options)
+        self.subscriber: Subscriber = Subscriber(transport, **options)
         self.subscriber.on()(self._hear)
         self.subscriber.on_gap(self._hear_of_gap)
 
