@@ -38,8 +38,10 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
-    monotonic: Callable[[], float] = staticmethod(time.monotonic)
-    wall: Callable[[], float] = staticmethod(time.time)
+    def __init__(self) -> None:
+        # Not wrapped: a check of a token asks for the time.
+        self.monotonic: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
         """Call a function on the event loop; see `Clock.call_later`."""
