@@ -12,6 +12,10 @@ from jwt_events.testing.waiting import eventually
 class Listener:
     """Subscribes, and keeps events and gaps in the order of their arrival; an asynchronous context manager.
 
+    Args:
+        transport: where to listen.
+        options: those of `Subscriber`.
+
     Attributes:
         events: what its handler of every event was called with.
         gaps: what its handler of gaps was called with.
