@@ -143,8 +143,8 @@ class TestDeliveries:
             await publish(transport, 1, 2)
             await eventually(lambda: transport.faults.kept_back == 2)
             transport.faults.heal()
-            await publish(transport, 3)
-            await heard(listener, 1, 2, 3)
+            await publish(transport, 3, 4)
+            await heard(listener, 1, 2, 3, 4)
 
     @pytest.mark.parametrize("order", ["lose", "duplicate", "reorder", "delay", "refuse", "leave_unknown"])
     @pytest.mark.parametrize("number", [0, -1, 1.5])
@@ -277,6 +277,17 @@ class TestViews:
             await eventually(lambda: revocations.is_fresh)
             assert revocations.check(CLAIMS) is Verdict.REVOKED
 
+    async def test_what_was_asked_before_proves_nothing(self, transport: FaultyTransport) -> None:
+        """The answer to a read that began before the reads were held is late, so it is no proof; the next one is."""
+        async with transport.receiver() as receiver:
+            await receiver.receive()
+            reading = asyncio.create_task(receiver.receive())
+            await asyncio.sleep(0)
+            transport.faults.hold()
+            transport.faults.heal()
+            assert (await reading).current_as_of is None
+            assert (await receiver.receive()).current_as_of is not None
+
     async def test_what_is_kept_back_is_not_vouched_for(self, transport: FaultyTransport) -> None:
         """A list that does not get an event, be it late or out of order, is not told that it is current."""
         clock = ManualClock()
@@ -296,7 +307,8 @@ class TestViews:
         transport.faults.hold()
         revocations = RevocationList(transport)
         entering = asyncio.create_task(revocations.__aenter__())
-        await asyncio.sleep(0)
+        await asyncio.wait([entering], timeout=0.2)
+        assert not entering.done()
         transport.faults.heal()
         async with asyncio.timeout(scaled(10)):
             await entering
