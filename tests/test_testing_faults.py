@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ from jwt_events import (
     Publisher,
     PublishFailed,
     PublishOutcomeUnknown,
+    RedisPubSub,
+    RedisStream,
     RevocationList,
     SubscriptionRefused,
+    Transport,
     Verdict,
 )
 from jwt_events.testing import FaultyTransport, Listener, ManualClock, eventually
@@ -193,6 +197,20 @@ class TestConnections:
             await publish(transport, 1)
             await heard(listener, 1)
         assert listener.causes == causes
+
+    @pytest.mark.parametrize(("inner", "causes"), [(RedisStream, []), (RedisPubSub, ["disconnected", "reconnected"])])
+    async def test_on_a_real_server(
+        self, url: str, key: str, inner: Callable[..., Transport], causes: list[str]
+    ) -> None:
+        """What is behind it may use a server; it is the test that cuts the connection, and has it back."""
+        transport = FaultyTransport(inner(url, key))
+        async with Listener(transport) as listener:
+            transport.faults.disconnect()
+            await listener.hears_of_gap(*causes[:1])
+            transport.faults.heal()
+            await listener.hears_of_gap(*causes)
+            await publish(transport, 1)
+            await heard(listener, 1)
 
     async def test_a_gap_out_of_nowhere(self, transport: FaultyTransport) -> None:
         """Any gap can be reported."""
