@@ -76,6 +76,7 @@ lint: $(READY) ## Check style and formatting
 types: $(READY) ## Check types, strictly
 	@echo "==> Checking types"
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 check: lint types test ## Everything that must pass before a change lands
 

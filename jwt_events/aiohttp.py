@@ -32,8 +32,8 @@ from jwt_events.subscriber import Subscriber
 
 try:
     from aiohttp import web
-except ModuleNotFoundError as error:
-    raise ImportError("jwt_events.aiohttp needs aiohttp: pip install 'jwt_events[aiohttp]'") from error
+except ModuleNotFoundError as _error:
+    raise ImportError("jwt_events.aiohttp needs aiohttp: pip install 'jwt_events[aiohttp]'") from _error
 
 __all__ = [
     "PUBLISHER",

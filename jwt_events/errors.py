@@ -70,7 +70,7 @@ class InvalidEvent(JWTEventsError, ValueError):
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{field}: {problem}" for field, problem in problems))
-        self.problems = tuple(problems)
+        self.problems: tuple[tuple[str, str], ...] = tuple(problems)
 
 
 class EventTooLarge(InvalidEvent):
@@ -240,8 +240,8 @@ class PublishError(JWTEventsError):
 
     def __init__(self, message: str, *, event_ids: Sequence[str], receipts: Sequence[Receipt] = ()) -> None:
         super().__init__(message)
-        self.event_ids = tuple(event_ids)
-        self.receipts = tuple(receipts)
+        self.event_ids: tuple[str, ...] = tuple(event_ids)
+        self.receipts: tuple[Receipt, ...] = tuple(receipts)
 
 
 class PublishFailed(PublishError):

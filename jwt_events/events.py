@@ -56,7 +56,7 @@ class Event(BaseModel):
         metadata: whatever else the application wants to carry: JSON, nested at most 8 levels.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         strict=True,
         extra="forbid",

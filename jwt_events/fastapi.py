@@ -35,8 +35,8 @@ try:
     from starlette.requests import HTTPConnection
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
-except ModuleNotFoundError as error:
-    raise ImportError("jwt_events.fastapi needs FastAPI: pip install 'jwt_events[fastapi]'") from error
+except ModuleNotFoundError as _error:
+    raise ImportError("jwt_events.fastapi needs FastAPI: pip install 'jwt_events[fastapi]'") from _error
 
 __all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_router"]
 
@@ -64,7 +64,7 @@ class BearerGuard(Guard[T], SecurityBase):
     although the client got its answer.
     """
 
-    model = HTTPBearer(bearerFormat="JWT")
+    model: HTTPBearer = HTTPBearer(bearerFormat="JWT")
     scheme_name = "Bearer"
 
     async def __call__(self, connection: HTTPConnection) -> T:

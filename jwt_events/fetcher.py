@@ -76,8 +76,8 @@ class Fetcher:
         self._pacer: asyncio.Task[None] | None = None
         self._news: asyncio.Event | None = None
         self.flight: Flight | None = None
-        self.fetches = 0
-        self.failures = 0
+        self.fetches: int = 0
+        self.failures: int = 0
 
     def begin(self, departure: Departure) -> Flight:
         """Begin a fetch; there must not be one on its way."""

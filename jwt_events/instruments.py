@@ -37,35 +37,39 @@ class Instruments:
     """The instruments in one registry."""
 
     def __init__(self, make: _Maker) -> None:
-        self.published = make.counter(
+        self.published: Counter = make.counter(
             "published_total", "Events that were to be published.", "type", "transport", "outcome"
         )
-        self.publish_duration = make.histogram("publish_duration_seconds", "How long a call of publish took.")
-        self.received = make.counter(
+        self.publish_duration: Histogram = make.histogram(
+            "publish_duration_seconds", "How long a call of publish took."
+        )
+        self.received: Counter = make.counter(
             "received_total", "Deliveries that were events, duplicates included.", "type", "transport"
         )
-        self.duplicates = make.counter(
+        self.duplicates: Counter = make.counter(
             "duplicates_total", "Deliveries of events that had been there already.", "transport"
         )
-        self.decode_errors = make.counter("decode_errors_total", "Deliveries that were no events.", "reason")
-        self.handled = make.counter("handled_total", "Calls of handlers.", "type", "handler", "outcome")
-        self.handler_duration = make.histogram(
+        self.decode_errors: Counter = make.counter("decode_errors_total", "Deliveries that were no events.", "reason")
+        self.handled: Counter = make.counter("handled_total", "Calls of handlers.", "type", "handler", "outcome")
+        self.handler_duration: Histogram = make.histogram(
             "handler_duration_seconds", "How long a call of a handler took.", "type", "handler"
         )
-        self.propagation = make.histogram(
+        self.propagation: Histogram = make.histogram(
             "propagation_seconds", "From when an event occurred until all its handlers were done.", "type"
         )
-        self.gaps = make.counter("gaps_total", "How often events may have been missed.", "transport", "cause")
-        self.reconnects = make.counter("reconnects_total", "Subscriptions that were lost and came back.", "transport")
-        self.dead_lettered = make.counter("dead_lettered_total", "Events that were given up.", "type")
-        self.checks = make.counter("revocation_checks_total", "Answers of revocation lists.", "verdict")
+        self.gaps: Counter = make.counter("gaps_total", "How often events may have been missed.", "transport", "cause")
+        self.reconnects: Counter = make.counter(
+            "reconnects_total", "Subscriptions that were lost and came back.", "transport"
+        )
+        self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were given up.", "type")
+        self.checks: Counter = make.counter("revocation_checks_total", "Answers of revocation lists.", "verdict")
         # What a process that is gone was doing, nobody does any more; so only live ones count in gauges.
-        self.in_flight = _InFlight(
+        self.in_flight: _InFlight = _InFlight(
             make.gauge("in_flight", "Handlers that were started and have not ended.", mode="livesum")
         )
         # A check may go to any process, so the worst counts; each holds the same rules, so they are not added up.
-        self.rules = make.gauge("revocation_rules", "Rules that revocation lists hold.", "kind", mode="livemax")
-        self.staleness = _Staleness(
+        self.rules: Gauge = make.gauge("revocation_rules", "Rules that revocation lists hold.", "kind", mode="livemax")
+        self.staleness: _Staleness = _Staleness(
             make.gauge(
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
@@ -170,7 +174,7 @@ class _InFlight:
 class InFlight:
     """How many handlers of one subscriber are running."""
 
-    number = 0
+    number: int = 0
 
     def change(self, by: int) -> None:
         """Count some more or fewer."""

@@ -77,7 +77,7 @@ class Life:
     ) -> None:
         self.dispatcher = dispatcher
         self.failure: Exception | None = None
-        self.interruption = Interruption()
+        self.interruption: Interruption = Interruption()
         self.inbox: asyncio.Queue[Handout | None] | None = None
         self._room = asyncio.Semaphore(concurrency)
         self._receiver = receiver
@@ -94,7 +94,7 @@ class Life:
         self._closing = asyncio.Lock()
         self._is_handing_out = False
         self._helper: asyncio.Task[None] | None = None
-        self.reader = asyncio.create_task(self._intake.run(), name="jwt_events reader")
+        self.reader: asyncio.Task[None] = asyncio.create_task(self._intake.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
 
     async def _accept(self, envelope: Envelope, delivery: Delivery) -> None:

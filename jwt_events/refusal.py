@@ -53,12 +53,12 @@ class Refused(JWTEventsError):
         answer = _ANSWERS[code]
         super().__init__(answer.text)
         self.code = code
-        self.status = answer.status
-        self.close_code = answer.close_code
+        self.status: int = answer.status
+        self.close_code: int = answer.close_code
         self.body: dict[str, Any] = {"detail": {"error": code, "error_description": answer.text}}
         if answer.status == 503:
             seconds = math.ceil(min(max(1.0, retry_after or 1.0), _LONGEST_RETRY_AFTER))
-            self.headers = {"Retry-After": str(seconds)}
+            self.headers: dict[str, str] = {"Retry-After": str(seconds)}
         else:
             self.headers = {"WWW-Authenticate": _challenge(realm, answer)}
 

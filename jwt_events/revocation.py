@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 from jwt_events import options
 from jwt_events.callbacks import Callback, callback
 from jwt_events.claims import subjects_of
+from jwt_events.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import Event
 from jwt_events.feed import Feed, followable
@@ -59,6 +59,7 @@ class RevocationList:
         leeway: seconds by which clocks of issuers may be ahead of clocks of those who revoke: a token issued up to so
             much after the cutoff of a rule is covered.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
+        clock: decides what is stale and what is forgotten: a `jwt_events.testing.ManualClock`, for tests.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -74,6 +75,7 @@ class RevocationList:
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
         metrics: Watcher | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._transport = followable(transport)
         self._max_staleness = options.seconds("max_staleness", max_staleness)
@@ -86,7 +88,9 @@ class RevocationList:
             retention=transport.retention,
             leeway=options.leeway("leeway", leeway),
             max_staleness=self._max_staleness,
+            clock=valid(clock),
         )
+        self._now = clock.monotonic
         self._rules = self._view.rules
         self._metrics = watch(metrics)
         self._feed: Feed | None = None
@@ -143,7 +147,7 @@ class RevocationList:
         if self._rules.revokes(claims):
             self._revoked += 1
             return _REVOKED
-        if time.monotonic() - self._view.proven <= self._max_staleness:
+        if self._now() - self._view.proven <= self._max_staleness:
             self._allowed += 1
             return _ALLOW
         if self._allows_stale:

@@ -49,15 +49,15 @@ class Spans:
     """
 
     def __init__(self, tracing: AnyTracing | None, transport: Transport) -> None:
-        self.tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
-        self.publish_name = f"publish {transport.destination}"
-        self.create_name = f"create {transport.destination}"
-        self.process_name = f"process {transport.destination}"
+        self.tracing: Tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
+        self.publish_name: str = f"publish {transport.destination}"
+        self.create_name: str = f"create {transport.destination}"
+        self.process_name: str = f"process {transport.destination}"
         place = _place(transport)
-        self.publish = _operation("publish", "send", place)
-        self.create = _operation("create", "create", place)
-        self.process = _operation("process", "process", place | _group(transport))
-        self.observers = _observers(self.tracing.meter_provider, self.publish, self.process)
+        self.publish: Attributes = _operation("publish", "send", place)
+        self.create: Attributes = _operation("create", "create", place)
+        self.process: Attributes = _operation("process", "process", place | _group(transport))
+        self.observers: tuple[Observer, ...] = _observers(self.tracing.meter_provider, self.publish, self.process)
         self._tracer: trace.Tracer | None = None
         self._next_look = 0.0
 

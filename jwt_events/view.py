@@ -14,6 +14,7 @@ from loguru import logger
 
 from jwt_events import observe
 from jwt_events.callbacks import Callback, Callbacks
+from jwt_events.clock import Clock, Timer, sleep
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event, UnknownEvent
 from jwt_events.handlers import Routes
@@ -69,11 +70,13 @@ class View:
         retention: for how long to keep a rule that does not say when it expires.
         leeway: see `Rules`.
         max_staleness: seconds after which a proof is too old.
+        clock: decides what is too old.
 
     Attributes:
         rules: what is in force.
         watches: who is to be told when a token is revoked.
-        proven: the time (`time.monotonic`) for which it is proven that nothing is missing; minus infinity for none.
+        proven: the time (monotonic, by the clock) for which it is proven that nothing is missing; minus infinity for
+            none.
         routes: whom to tell of events, on the event loop.
         on_gap: whom to tell of gaps.
         on_state: whom to tell of states.
@@ -83,27 +86,30 @@ class View:
         decode_errors: how many deliveries were no events.
     """
 
-    def __init__(self, *, retention: timedelta | None, leeway: float, max_staleness: float) -> None:
-        self._calendar = Calendar()
+    def __init__(self, *, retention: timedelta | None, leeway: float, max_staleness: float, clock: Clock) -> None:
+        self._clock = clock
+        self._calendar = Calendar(clock.wall, clock.monotonic)
         self._callbacks = Callbacks()
         self._max_staleness = max_staleness
         self._told = ViewState.CLOSED
-        self._alarm: asyncio.TimerHandle | None = None
-        self.rules = Rules(epoch=self._calendar.steady(), retention=retention, leeway=leeway)
-        self.watches = Watches(self.rules, self._callbacks)
-        self.proven = -math.inf
-        self.routes = Routes()
+        self._alarm: Timer | None = None
+        self.rules: Rules = Rules(epoch=self._calendar.steady(), retention=retention, leeway=leeway)
+        self.watches: Watches = Watches(self.rules, self._callbacks)
+        self.proven: float = -math.inf
+        self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.observers: tuple[observe.View, ...] = ()
         self._is_live = False  # what comes now has just happened
         self._reported: Counter[str] = Counter()
-        self.events = self.gaps = self.decode_errors = 0
+        self.events: int = 0
+        self.gaps: int = 0
+        self.decode_errors: int = 0
 
     @property
     def staleness(self) -> float:
         """Seconds since the last proof; infinite without one."""
-        return time.monotonic() - self.proven
+        return self._clock.monotonic() - self.proven
 
     @property
     def is_fresh(self) -> bool:
@@ -147,8 +153,9 @@ class View:
             observer.reconnected()
 
     def prove(self, current_as_of: float) -> None:
-        """Note that nothing is missing of what existed at that time."""
-        self.proven = max(self.proven, current_as_of)
+        """Note that nothing is missing of what existed at that time (`time.monotonic`)."""
+        ahead = self._clock.monotonic() - time.monotonic()  # in this order: if in doubt, the proof is older
+        self.proven = max(self.proven, current_as_of + ahead)
         self._is_live = True
         if self.is_fresh and self._told is not ViewState.FRESH:
             self.enter(ViewState.FRESH)
@@ -168,7 +175,7 @@ class View:
             self._alarm = None
             self.enter(ViewState.STALE)
         else:
-            self._alarm = asyncio.get_running_loop().call_later(left + 0.001, self._await_staleness)
+            self._alarm = self._clock.call_later(left + 0.001, self._await_staleness)
 
     def count(self, checks: Mapping[str, int]) -> None:
         """Tell the observers how it is doing. Checks are too many and too quick to be told one by one.
@@ -193,11 +200,13 @@ class View:
         Args:
             checks: returns how often each verdict has been given so far.
         """
+        swept_at = self._clock.monotonic()
         while True:
-            for _ in range(_COUNTS_PER_SWEEP):
-                await asyncio.sleep(TICK / _COUNTS_PER_SWEEP)
-                self.count(checks())
-            await self.sweep()
+            await sleep(self._clock, TICK / _COUNTS_PER_SWEEP)
+            self.count(checks())
+            if (now := self._clock.monotonic()) >= swept_at + TICK:
+                swept_at = now
+                await self.sweep()
 
     async def sweep(self) -> None:
         """Forget the rules whose time has come, and let others work in between."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from jwt_events.callbacks import Callback, Callbacks
-from jwt_events.claims import RuleKind, subjects_of
+from jwt_events.claims import RuleKind, Subjects, subjects_of
 from jwt_events.errors import RevokedTokenError
 from jwt_events.interruption import Interruption
 from jwt_events.rules import Match, Rule, Rules
@@ -25,9 +25,9 @@ class Watch:
     def __init__(
         self, watches: Watches, claims: Mapping[str, object], *, on_revoked: Callback | None, cancel: bool
     ) -> None:
-        self.revoked = asyncio.Event()
+        self.revoked: asyncio.Event = asyncio.Event()
         self.rule: Match | None = None
-        self.subjects = subjects_of(claims)
+        self.subjects: Subjects = subjects_of(claims)
         self._watches = watches
         self._on_revoked = on_revoked
         self._cancels = cancel

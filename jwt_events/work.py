@@ -61,10 +61,10 @@ class Work:
         observers: Observers = (),
         trace: Processing | None = None,
     ) -> None:
-        self.subject = subject
-        self.attempt = attempt
+        self.subject: Event | Gap = subject
+        self.attempt: int = attempt
         self._trace = trace
-        self.observers = observers
+        self.observers: Observers = observers
         self._left = handlers
         self._done = done
         self._outcome = _HANDLED

@@ -32,6 +32,8 @@ from jwt_events.embedded import EmbeddedServer
 from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared
 from tests.support.waiting import block_until, wait_until
 
+pytest_plugins = ["jwt_events.testing.plugin"]
+
 _LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,

@@ -1,295 +1,38 @@
-"""What every transport does. A test that needs more than a transport guarantees is skipped for it, by the guarantee."""
+"""Every transport passes the suite that the library offers for somebody's own."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import time
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-import pytest
-
-from jwt_events import (
-    Event,
-    KeyRotated,
-    Publisher,
-    SessionCreated,
-    SessionDestroyed,
-    Subscriber,
-    TokenExpired,
-    TokenRevoked,
-    Transport,
-)
-from jwt_events.transport.base import Page, Receiver
-from jwt_events.transport.history import order
-from tests.support.listening import Listener
-from tests.support.transports import MakeTransport, OnMemory, OnPubSub, OnStream
-from tests.support.waiting import scaled, wait_until
-
-NOW = datetime.now(UTC)
-COMMON: dict[str, Any] = {
-    "source": "auth-1.example",
-    "metadata": {"zażółć": ["gęślą", 1, -2.5, None, True, {"nested": {"emoji": "🔑"}}], 'quote"\\\n\u2028': ""},
-}
-EVENTS = (
-    TokenRevoked(
-        token_id="jti:ü/1",
-        user_id="用户",
-        session_id="s 1",
-        client_id="app",
-        issued_before=NOW - timedelta(days=400, microseconds=1),
-        expires_at=NOW + timedelta(hours=1),
-        reason="стащили ноутбук\n“really”",
-        **COMMON,
-    ),
-    TokenExpired(token_id="jti-2", user_id="u", session_id="s", expired_at=NOW, **COMMON),
-    KeyRotated(
-        key_id="2026-11",
-        previous_key_id="2026-10",
-        issuer="https://issuer.example/",
-        algorithm="ES256",
-        active_from=NOW,
-        retire_at=NOW + timedelta(days=3),
-        compromised=True,
-        **COMMON,
-    ),
-    SessionCreated(session_id="s", user_id="u", client_id="app", expires_at=NOW + timedelta(hours=2), **COMMON),
-    SessionDestroyed(session_id="s", user_id="u", expires_at=NOW, reason="logout", **COMMON),
-)
+from jwt_events import Event, Publisher, TokenRevoked
+from jwt_events.testing import Listener
+from jwt_events.testing.conformance import TransportConformance
+from jwt_events.testing.poison import POISON, SECRET, MakeTransport, altered, send
+from tests.support.logs import everything_logged
+from tests.support.transports import OnFaulty, OnMemory, OnPubSub, OnStream
+from tests.support.waiting import wait_until
 
 
-def revoked(number: int) -> TokenRevoked:
-    """An event that is told from others by its number."""
-    return TokenRevoked(token_id=f"t{number}")
+class Conformance(TransportConformance):
+    """The suite, and what is special about the library's own transports."""
 
-
-def need_memory(transport: Transport) -> None:
-    """Go on only if the transport remembers."""
-    if not transport.guarantees.durable:
-        pytest.skip("only for transports that are durable")
-
-
-async def wait_for_more(transport: Transport, receiver: Receiver) -> None:
-    """Let a receiver see that there is nothing to read: the next read waits."""
-    if transport.guarantees.durable:
-        await receiver.receive()
-
-
-async def read(receiver: Receiver, number: int) -> list[tuple[str | None, bytes]]:
-    """Receive as many deliveries as that."""
-    found: list[tuple[str | None, bytes]] = []
-    async with asyncio.timeout(scaled(10)):
-        while len(found) < number:
-            found += [(delivery.position, delivery.payload) for delivery in (await receiver.receive()).deliveries]
-    return found
-
-
-class Conformance:
-    """The tests; a class for each transport follows below."""
-
-    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
-    async def test_an_event_arrives_as_it_was_published(self, make: MakeTransport, event: Event) -> None:
-        """Every field of every type of event survives the journey."""
-        transport = make()
-        async with Listener(transport) as listener, Publisher(transport) as publisher:
-            await publisher.publish(event)
-            await wait_until(lambda: listener.events)
-        assert listener.events == [event]
-        assert type(listener.events[0]) is type(event)
-
-    async def test_destinations_are_apart(self, make: MakeTransport) -> None:
-        """What is sent to one channel or key is not heard on another."""
-        here, there = make(), make(":there")
-        async with Listener(here) as listener, Publisher(here) as to_here, Publisher(there) as to_there:
-            await to_there.publish(revoked(1))
-            await to_here.publish(revoked(2))
-            await listener.hears("t2")
-        assert listener.subjects == ["t2"]
-
-    async def test_every_subscriber_sees_every_event(self, make: MakeTransport) -> None:
-        """Three subscribers each see all of ten events, once."""
-        transport = make()
-        if not transport.guarantees.fan_out:
-            pytest.skip("only for transports that fan out")
-        async with AsyncExitStack() as stack:
-            listeners = [await stack.enter_async_context(Listener(transport)) for _ in range(3)]
-            publisher = await stack.enter_async_context(Publisher(transport))
-            for number in range(10):
-                await publisher.publish(revoked(number))
-            for listener in listeners:
-                await listener.hears(*(f"t{number}" for number in range(10)))
-        for listener in listeners:
-            assert len(listener.events) == 10
-
-    async def test_one_publishers_events_arrive_in_order(self, make: MakeTransport) -> None:
-        """Events that were published one after another are handed out in that order."""
-        transport = make()
-        found = []
-        async with Subscriber(transport) as subscriber, Publisher(transport) as publisher:
-            for number in range(100):
-                await publisher.publish(revoked(number))
-            async for event in subscriber.events():
-                found.append(event.subject)
-                if len(found) == 100:
-                    break
-        assert found == [f"t{number}" for number in range(100)]
-
-    async def test_receivers_agree_on_one_order(self, make: MakeTransport) -> None:
-        """Where the order is guaranteed, two receivers see concurrent publishers' events in the same one."""
-        transport = make()
-        if not transport.guarantees.ordered:
-            pytest.skip("only for transports that are ordered")
-        async with (
-            transport.receiver() as one,
-            transport.receiver() as other,
-            Publisher(transport) as first,
-            Publisher(transport) as second,
-        ):
-            await asyncio.gather(*((first, second)[number % 2].publish(revoked(number)) for number in range(100)))
-            assert await read(one, 100) == await read(other, 100)
-
-    async def test_entered_means_subscribed(self, make: MakeTransport) -> None:
-        """Whatever is published after a subscription was entered arrives, every time."""
-        transport = make()
-        async with Publisher(transport) as publisher:
-            for number in range(50):
-                async with Listener(transport) as listener:
-                    await publisher.publish(revoked(number))
-                    await listener.hears(f"t{number}")
-
-    async def test_many_events_in_one_call_arrive_in_order(self, make: MakeTransport) -> None:
-        """publish_many of 3,000 events returns their receipts in order, and they arrive in order."""
-        transport = make()
-        events = [revoked(number) for number in range(3_000)]
-        async with transport.receiver() as receiver, Publisher(transport) as publisher:
-            receipts = await publisher.publish_many(events)
-            deliveries = await read(receiver, len(events))
-        assert [receipt.event_id for receipt in receipts] == [event.id for event in events]
-        for event, (_, payload) in zip(events, deliveries, strict=True):
-            assert event.id.encode() in payload
-
-    async def test_the_past_is_replayed_on_request(self, make: MakeTransport) -> None:
-        """With start="all" a subscriber gets what was published while nobody listened, and then what follows."""
-        transport = make(start="all")
-        need_memory(transport)
-        async with Publisher(transport) as publisher:
-            await publisher.publish(revoked(1))
-            await publisher.publish(revoked(2))
-            async with Listener(transport) as listener:
-                await listener.hears("t1", "t2")
-                await publisher.publish(revoked(3))
-                await listener.hears("t3")
-        assert listener.subjects == ["t1", "t2", "t3"]
-        assert listener.gaps == []
-
-    async def test_a_receiver_can_ask_for_the_oldest(self, make: MakeTransport) -> None:
-        """from_oldest begins with the oldest event, although the transport would begin with new ones."""
-        transport = make(start="new")
-        need_memory(transport)
-        async with transport.sender() as sender:
-            await sender.send([b"1", b"2"], within=scaled(5))
-        async with transport.receiver(from_oldest=True) as receiver:
-            assert [payload for _, payload in await read(receiver, 2)] == [b"1", b"2"]
-
-    async def test_new_means_new(self, make: MakeTransport) -> None:
-        """With start="new" nothing is replayed."""
-        transport = make(start="new")
-        async with Publisher(transport) as publisher:
-            await publisher.publish(revoked(1))
-            async with Listener(transport) as listener:
-                await publisher.publish(revoked(2))
-                await listener.hears("t2")
-        assert listener.subjects == ["t2"]
-
-    async def test_positions_increase(self, make: MakeTransport) -> None:
-        """A receipt names the position at which the event is delivered, and positions increase."""
-        transport = make()
-        need_memory(transport)
-        async with transport.receiver() as receiver, Publisher(transport) as publisher:
-            receipts = await publisher.publish_many([revoked(number) for number in range(20)])
-            deliveries = await read(receiver, 20)
-        positions = [position for position, _ in deliveries]
-        assert [receipt.position for receipt in receipts] == positions
-        keys = [order(position) for position in positions if position is not None]
-        assert len(keys) == 20
-        assert all(earlier < later for earlier, later in itertools.pairwise(keys))
-
-    async def test_a_page_says_whether_the_end_was_reached(self, make: MakeTransport) -> None:
-        """A page that leaves something for the next one is not current; the one that reaches the end is."""
-        transport = make()
-        need_memory(transport)
-        entered_at = time.monotonic()
-        async with transport.receiver() as receiver, transport.sender() as sender:
-            await sender.send([b"x"] * 600, within=scaled(5))
-            full = await receiver.receive()
-            rest = await receiver.receive()
-        assert (len(full.deliveries), len(rest.deliveries)) == (500, 100)
-        assert full.current_as_of is None
-        assert rest.current_as_of is not None
-        assert entered_at <= rest.current_as_of <= time.monotonic()
-
-    async def test_a_page_is_current_as_of_its_question(self, make: MakeTransport) -> None:
-        """What arrives in the middle of a long read does not make the page any more current than its beginning."""
-        transport = make()
-        async with transport.receiver() as receiver, transport.sender() as sender:
-            await wait_for_more(transport, receiver)
-            reading = asyncio.create_task(receiver.receive())
-            await asyncio.sleep(0)
-            sent_at = time.monotonic()
-            await sender.send([b"x"], within=scaled(5))
-            page = await reading
-        assert [delivery.payload for delivery in page.deliveries] == [b"x"]
-        if transport.guarantees.durable:
-            assert page.current_as_of is not None
-            assert page.current_as_of <= sent_at
-        else:
-            assert page.current_as_of is None
-
-    async def test_a_quiet_read_returns_an_empty_page(self, make: MakeTransport) -> None:
-        """When nothing is sent, a read still returns after about a second: empty, and without a gap."""
-        transport = make()
-        started = asyncio.get_running_loop().time()
-        async with transport.receiver() as receiver:
-            page = await receiver.receive()
-        assert asyncio.get_running_loop().time() - started < scaled(2.5)
-        assert (list(page.deliveries), list(page.gaps)) == ([], [])
-        assert (page.current_as_of is not None) == transport.guarantees.durable
-
-    async def test_a_read_can_be_cancelled(self, make: MakeTransport) -> None:
-        """A receiver whose read was cancelled delivers what is sent afterwards, or says that it may have missed it."""
-        transport = make()
-        async with transport.receiver() as receiver, transport.sender() as sender:
-            await wait_for_more(transport, receiver)
-            reading = asyncio.create_task(receiver.receive())
-            await asyncio.sleep(0)
-            reading.cancel()
-            await asyncio.wait([reading])
-            assert reading.cancelled()
-            await sender.send([b"x"], within=scaled(5))
-            pages: list[Page] = []
-            async with asyncio.timeout(scaled(10)):
-                while not any(page.deliveries or page.gaps for page in pages):
-                    pages.append(await receiver.receive())
-        assert any(page.deliveries for page in pages) or not transport.guarantees.durable
-
-    async def test_closing_twice_is_closing_once(self, make: MakeTransport) -> None:
-        """aclose, stop and drain can be called again, also after the context was left."""
-        transport = make()
+    async def test_a_run_of_poison_is_survived(self, make_transport: MakeTransport) -> None:
+        """Each of many poisonous deliveries is counted, and none of their content is logged, nor that of events."""
+        transport = make_transport()
+        typed: list[Event] = []
         listener = Listener(transport)
-        async with listener, Publisher(transport) as publisher:
-            await publisher.publish(revoked(1))
-            await listener.hears("t1")
-            await publisher.aclose()
-            await publisher.aclose()
-            await listener.subscriber.drain()
-            await listener.subscriber.drain()
-            await listener.subscriber.stop()
-        await publisher.aclose()
-        await listener.subscriber.stop()
-        await listener.subscriber.drain()
-        assert listener.subjects == ["t1"]
+        listener.subscriber.on(TokenRevoked)(typed.append)
+        with everything_logged() as lines:
+            async with listener, Publisher(transport) as publisher:
+                for payload in POISON.values():
+                    await send(transport, payload)
+                await send(transport, altered(id="an-id"))
+                await publisher.publish(TokenRevoked(token_id=SECRET + "2", reason=SECRET, metadata={SECRET: SECRET}))
+                await listener.hears(SECRET, SECRET + "2")
+                await wait_until(lambda: len(typed) == 2)
+                stats = listener.subscriber.stats
+        assert stats.decode_errors == len(POISON)
+        assert stats.received == len(POISON) + 2
+        assert any("delivery skipped" in line for line in lines)
+        assert SECRET not in "\n".join(lines)
 
 
 class TestPubSub(OnPubSub, Conformance):
@@ -302,3 +45,7 @@ class TestStream(OnStream, Conformance):
 
 class TestMemory(OnMemory, Conformance):
     """In one process."""
+
+
+class TestFaulty(OnFaulty, Conformance):
+    """In one process, on a transport where nothing goes wrong unless told to."""

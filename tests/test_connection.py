@@ -18,8 +18,8 @@ from redis.credentials import UsernamePasswordCredentialProvider
 
 from jwt_events import ConnectionFailed, Publisher, RedisPubSub, RedisStream, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from jwt_events.transport.connection import Connector
-from tests.support.listening import Listener
 from tests.support.raw import call
 from tests.support.sentinels import sentinel
 from tests.support.servers import Server

@@ -21,9 +21,9 @@ from jwt_events import (
     Subscriber,
 )
 from jwt_events.envelope import decode
+from jwt_events.testing import Listener
 from tests.support.examples import revoked
 from tests.support.handling import Gate, publish
-from tests.support.listening import Listener
 from tests.support.raw import call, entries
 from tests.support.waiting import wait_until
 

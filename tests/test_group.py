@@ -11,10 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from jwt_events import Event, RedisStream, ServerRefused, Subscriber
+from jwt_events.testing import Listener
 from tests.support.examples import revoked
 from tests.support.groups import RawGroup
 from tests.support.handling import Gate, Recorder, publish
-from tests.support.listening import Listener
 from tests.support.raw import call, entries
 from tests.support.waiting import scaled, wait_until
 

@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 
 from jwt_events import Closed, InvalidOption, RedisStream, Subscriber
+from jwt_events.testing import Listener
 from jwt_events.transport.consumer import Group
 from tests.support.examples import revoked
 from tests.support.groups import RawGroup
 from tests.support.handling import Gate, publish
-from tests.support.listening import Listener
 from tests.support.raw import call
 from tests.support.waiting import wait_until
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jwt_events import InvalidOption, MemoryTransport, OutlivesRetention, Publisher, TokenRevoked
-from tests.support.listening import Listener
+from jwt_events.testing import Listener
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from jwt_events import (
     UnknownEvent,
 )
 from jwt_events.envelope import Envelope, decode, encode
-from tests.support.listening import Listener
+from jwt_events.testing import Listener
 from tests.support.waiting import scaled
 
 EVENT = TokenRevoked(token_id="t", source="s")

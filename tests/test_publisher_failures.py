@@ -20,9 +20,9 @@ from jwt_events import (
     TokenRevoked,
 )
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.support.fake_server import HANG_UP, FakeServer
 from tests.support.faults import free_port, frozen
-from tests.support.listening import Listener
 from tests.support.waiting import scaled
 
 RECEIVED_BY_ONE = b":1\r\n"

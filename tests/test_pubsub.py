@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from jwt_events import ConnectionFailed, Gap, Publisher, RedisPubSub, Subscriber, SubscriptionRefused, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.support.fake_server import HANG_UP, SILENCE, FakeServer, array, text
 from tests.support.faults import free_port, frozen, kill_reader
-from tests.support.listening import Listener
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 

@@ -40,6 +40,7 @@ from jwt_events import (
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
+from jwt_events.testing.conformance import MakeTransport
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
 from tests.support.examples import revoked
@@ -48,7 +49,7 @@ from tests.support.handling import Gate, Recorder, publish, running, soon
 from tests.support.raw import call, trim
 from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
-from tests.support.transports import MakeTransport, OnMemory, OnStream
+from tests.support.transports import OnMemory, OnStream
 from tests.support.waiting import scaled, wait_until
 
 READ_ONLY = ("+xread", "+xrange", "+xinfo|stream", "+info")
@@ -68,9 +69,9 @@ class Durable:
     """What holds on every transport that remembers."""
 
     @pytest.mark.parametrize("start", ["new", "all"])
-    async def test_entered_means_caught_up(self, make: MakeTransport, start: Any) -> None:
+    async def test_entered_means_caught_up(self, make_transport: MakeTransport, start: Any) -> None:
         """The whole history is known, wherever the transport would begin, whatever stands in between."""
-        transport = make(start=start)
+        transport = make_transport(start=start)
         unknown = encode(Envelope(UnknownEvent(type="jwt.other.v1")), source="tests")
         for first in range(0, 1_200, 400):
             async with transport.sender() as sender:
@@ -84,15 +85,15 @@ class Durable:
             stats = revocations.stats
             assert (stats.events, stats.decode_errors, stats.rules["token"], stats.gaps) == (1_203, 3, 1_200, 0)
 
-    async def test_an_empty_history(self, make: MakeTransport) -> None:
+    async def test_an_empty_history(self, make_transport: MakeTransport) -> None:
         """Where nothing was ever published, everything is let in."""
-        async with RevocationList(make()) as revocations:
+        async with RevocationList(make_transport()) as revocations:
             assert revocations.check(token()) is Verdict.ALLOW
             assert 0 <= revocations.staleness < scaled(5)
 
-    async def test_follows(self, make: MakeTransport) -> None:
+    async def test_follows(self, make_transport: MakeTransport) -> None:
         """What is published while it is open is known, by every list."""
-        transport = make()
+        transport = make_transport()
         async with RevocationList(transport) as one, RevocationList(transport) as other:
             for number in range(3):
                 assert one.check(token(number)) is Verdict.ALLOW
@@ -100,9 +101,9 @@ class Durable:
                 await knows(one, number)
                 await knows(other, number)
 
-    async def test_left_and_entered_again(self, make: MakeTransport) -> None:
+    async def test_left_and_entered_again(self, make_transport: MakeTransport) -> None:
         """What was known stays revoked, all else is stale; entered again, it knows what came in between."""
-        transport = make()
+        transport = make_transport()
         revocations = RevocationList(transport)
         for number in range(3):
             assert revocations.state is ViewState.CLOSED
@@ -115,17 +116,17 @@ class Durable:
             assert revocations.staleness == math.inf
             assert not revocations.is_fresh
 
-    async def test_entered_twice(self, make: MakeTransport) -> None:
+    async def test_entered_twice(self, make_transport: MakeTransport) -> None:
         """It can be open only once at a time, and the second attempt does not harm the first."""
-        async with RevocationList(make()) as revocations:
+        async with RevocationList(make_transport()) as revocations:
             with pytest.raises(Closed):
                 await revocations.__aenter__()
             assert revocations.check(token()) is Verdict.ALLOW
         await revocations.aclose()
 
-    async def test_stays_fresh(self, make: MakeTransport) -> None:
+    async def test_stays_fresh(self, make_transport: MakeTransport) -> None:
         """Without any event, it proves again and again that it is current."""
-        async with RevocationList(make(), max_staleness=scaled(0.5)) as revocations:
+        async with RevocationList(make_transport(), max_staleness=scaled(0.5)) as revocations:
             proven = set()
 
             def proves() -> bool:
@@ -136,9 +137,9 @@ class Durable:
             assert revocations.stats.events == 0
 
     @pytest.mark.parametrize("max_staleness", [0.1, 0.5])
-    async def test_a_short_staleness(self, make: MakeTransport, max_staleness: float) -> None:
+    async def test_a_short_staleness(self, make_transport: MakeTransport, max_staleness: float) -> None:
         """Even the shortest staleness is kept, while nothing happens: proofs come well before they are too old."""
-        async with RevocationList(make(), max_staleness=max_staleness) as revocations:
+        async with RevocationList(make_transport(), max_staleness=max_staleness) as revocations:
             ages = []
             until = time.monotonic() + 1
 
@@ -149,9 +150,9 @@ class Durable:
             await wait_until(looks)
             assert statistics.median(ages) < max_staleness * 0.7
 
-    async def test_what_handlers_see(self, make: MakeTransport) -> None:
+    async def test_what_handlers_see(self, make_transport: MakeTransport) -> None:
         """Handlers see the events that they asked for, in order, those of the history first, with the rule in force."""
-        transport = make()
+        transport = make_transport()
         revocations, all_of_them, sessions = RevocationList(transport), Recorder(), []
         revocations.on()(all_of_them)
 

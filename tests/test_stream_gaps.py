@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from jwt_events import Gap, Publisher, PublishFailed, RedisStream, ServerRefused, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.support.faults import free_port, kill_reader, readers, while_reader_is_away
-from tests.support.listening import Listener
 from tests.support.raw import add, call, entries, trim
 from tests.support.waiting import scaled, wait_until
 

@@ -45,7 +45,8 @@ class MortalServer:
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._server)
-        self.url, self.name = self._server.url, self._server.version
+        self.url: str = self._server.url
+        self.name: str = self._server.version
         return self
 
     async def __aexit__(

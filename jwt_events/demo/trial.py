@@ -24,8 +24,8 @@ class Answered:
 
     def __init__(self) -> None:
         self.latest: int | None = None
-        self.at = -inf
-        self.wavered = 0
+        self.at: float = -inf
+        self.wavered: int = 0
         self._times: dict[int, list[float]] = {ALLOWED: [], REVOKED: [], STALE: []}
 
     def add(self, status: int, at: float) -> None:
@@ -60,7 +60,7 @@ class Trial:
     """
 
     def __init__(self, services: Iterable[str], *, each: int, max_staleness: float) -> None:
-        self.services = tuple(services)
+        self.services: tuple[str, ...] = tuple(services)
         self.each = each
         self.killed_at: float | None = None
         self.back_at: float | None = None

@@ -57,8 +57,10 @@ class Connector:
         self._pool = pool = _pool_of(client_or_url)  # kept alive, as a Sentinel's connections refer to theirs weakly
         options = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_OURS}
         self.destination = destination
+        self.host: str
+        self.port: int | None
         self.host, self.port = _host(options)
-        self.address = _address(options)
+        self.address: str = _address(options)
         self._secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
         self._connection_class = pool.connection_class
         self._options = options | {

@@ -51,7 +51,7 @@ class CursorReceiver:
     """
 
     def __init__(self, connector: Connector, settler: Settler, place: Place, *, batch_size: int, block: float) -> None:
-        self.link = Link(connector, transport="stream", greet=self._greet)
+        self.link: Link = Link(connector, transport="stream", greet=self._greet)
         self._key = connector.destination
         self._settler = settler
         self._place = place

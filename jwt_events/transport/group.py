@@ -52,7 +52,7 @@ class GroupReceiver:
         batch_size: int,
         block: float,
     ) -> None:
-        self.link = Link(connector, transport="stream", greet=self._greet)
+        self.link: Link = Link(connector, transport="stream", greet=self._greet)
         self._settler = settler
         self._settler.on_settled = self._let_go
         self._group = group

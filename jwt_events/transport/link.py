@@ -49,7 +49,7 @@ class Link:
         self._live_since = 0.0
         self._last_error: TransportError | None = None
         self.connection: Connection | None = None
-        self.state = LinkState.CONNECTING
+        self.state: LinkState = LinkState.CONNECTING
 
     async def __aenter__(self) -> Self:
         """Connect for the first time.

@@ -36,12 +36,12 @@ class MemoryTransport:
     name = "memory"
     destination = "memory"
     claim_after: float | None = None
-    guarantees = Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True)
+    guarantees: Guarantees = Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True)
 
     def __init__(self, *, start: Literal["new", "all"] = "new", retention: timedelta | None = None) -> None:
         if start not in ("new", "all"):
             raise InvalidOption("start", "must be 'new' or 'all'")
-        self.retention = None if retention is None else options.duration("retention", retention)
+        self.retention: timedelta | None = None if retention is None else options.duration("retention", retention)
         self._start = start
         self.dead_letters: list[tuple[Delivery, Failure]] = []
         self._log: list[Delivery] = []

@@ -49,7 +49,7 @@ class Pipeline:
     """
 
     def __init__(self, connector: Connector, upkeep: Callable[[Connection], Awaitable[None]] | None = None) -> None:
-        self.address = connector.address
+        self.address: str = connector.address
         self._connector = connector
         self._upkeep = upkeep
         self._waiting: deque[_Job] = deque()

@@ -47,13 +47,13 @@ class RedisPubSub:
     """
 
     name = "pubsub"
-    guarantees = Guarantees(durable=False, redelivers=False, ordered=False, fan_out=True)
+    guarantees: Guarantees = Guarantees(durable=False, redelivers=False, ordered=False, fan_out=True)
     retention: timedelta | None = None
     claim_after: float | None = None
 
     def __init__(self, client_or_url: Redis | str, channel: str = "jwt:events") -> None:
-        self.destination = options.name("channel", channel)
-        self.connector = Connector(client_or_url, destination=channel)
+        self.destination: str = options.name("channel", channel)
+        self.connector: Connector = Connector(client_or_url, destination=channel)
 
     def __repr__(self) -> str:
         return f"<RedisPubSub {self.destination!r} at {self.connector.address}>"

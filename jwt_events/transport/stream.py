@@ -88,11 +88,13 @@ class RedisStream:
         block: float = 1.0,
         dead_letter: str | None = None,
     ) -> None:
-        self.destination = options.name("key", key)
-        self.retention = options.duration("retention", retention)
-        self.dead_letter = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
-        self.claim_after = None if group is None else options.seconds("claim_after", claim_after)
-        self.guarantees = Guarantees(durable=True, redelivers=group is not None, ordered=True, fan_out=group is None)
+        self.destination: str = options.name("key", key)
+        self.retention: timedelta = options.duration("retention", retention)
+        self.dead_letter: str = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
+        self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
+        self.guarantees: Guarantees = Guarantees(
+            durable=True, redelivers=group is not None, ordered=True, fan_out=group is None
+        )
         self._group = None if group is None else options.name("group", group, most=options.MAX_GROUP_NAME_LENGTH)
         self._consumer = _consumer_name(consumer, self._group)
         self._is_named = consumer is not None
@@ -100,7 +102,7 @@ class RedisStream:
         self._is_time = isinstance(start, datetime)
         self._batch_size = options.count("batch_size", batch_size, most=100_000)
         self._block = options.seconds("block", block)
-        self.connector = Connector(client_or_url, destination=key)
+        self.connector: Connector = Connector(client_or_url, destination=key)
 
     def __repr__(self) -> str:
         shared = "" if self._group is None else f" group {self._group!r}"

@@ -11,8 +11,8 @@ from typing import Any, Self
 import pytest
 
 from jwt_events import Publisher, PublishError, RedisPubSub, RedisStream, TokenRevoked, Transport
+from jwt_events.testing import Listener
 from tests.support.handling import running
-from tests.support.listening import Listener
 from tests.support.waiting import scaled, wait_until
 
 TRANSPORTS = ("pubsub", "stream", "group")

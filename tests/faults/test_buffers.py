@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from jwt_events import Event, Gap, Publisher, RedisPubSub, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.faults.scenes import TRANSPORTS, Source, transport_of
-from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until

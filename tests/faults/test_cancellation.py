@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from jwt_events import Event, Publisher, PublishOutcomeUnknown, Subscriber, TokenRevoked
 from jwt_events.envelope import decode
+from jwt_events.testing import Listener
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
 from tests.faults.scenes import STREAMS, TRANSPORTS, Source, transport_of
 from tests.support.handling import Recorder, soon
-from tests.support.listening import Listener
 from tests.support.raw import call, entries
 from tests.support.waiting import scaled, wait_until
 

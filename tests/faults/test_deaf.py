@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from jwt_events import RedisPubSub
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.faults.scenes import Source
 from tests.support.faults import frozen
-from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 

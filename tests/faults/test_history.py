@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.faults.scenes import STREAMS, Source, some_gap, transport_of
-from tests.support.listening import Listener
 from tests.support.raw import entries
 from tests.support.waiting import wait_until
 

@@ -9,8 +9,8 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from jwt_events import TransportError
+from jwt_events.testing import Listener
 from tests.faults.scenes import STREAMS, TRANSPORTS, Source, transport_of
-from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.waiting import scaled, wait_until
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from jwt_events.testing import Listener
 from tests.faults.scenes import CLAIM_AFTER, Source, transport_of
-from tests.support.listening import Listener
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 

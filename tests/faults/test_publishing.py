@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from jwt_events import Publisher, PublishError, PublishOutcomeUnknown, TokenRevoked
+from jwt_events.testing import Listener
 from tests.faults.scenes import STREAMS, TRANSPORTS, Source, transport_of
 from tests.faults.test_network import BREAKS, Fault
 from tests.support.handling import soon
-from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.waiting import scaled
 

@@ -21,9 +21,9 @@ from jwt_events import (
     TokenRevoked,
 )
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.testing import Listener
 from tests.faults.scenes import STREAMS, TRANSPORTS, Source, ending, for_ever, transport_of
 from tests.support.handling import soon
-from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until

@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from jwt_events import Publisher, PublishFailed, RedisStream, ServerRefused, SubscriptionRefused, TokenRevoked
+from jwt_events.testing import Listener
 from tests.faults.restarting import ALL, MOST, NONE, MakeServer, Restartable
 from tests.faults.scenes import STREAMS, TRANSPORTS, Source, ending, for_ever, some_gap, transport_of
 from tests.support.faults import frozen
 from tests.support.handling import soon
-from tests.support.listening import Listener
 from tests.support.proxy import Proxy
 from tests.support.waiting import scaled, wait_until
 

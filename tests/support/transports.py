@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import pytest
 
 from jwt_events import MemoryTransport, RedisPubSub, RedisStream, Transport
+from jwt_events.testing import FaultyTransport
+from jwt_events.testing.conformance import MakeTransport
 
 Start = Literal["new", "all"]
-
-
-class MakeTransport(Protocol):
-    """Makes a transport whose destination is the test's own."""
-
-    def __call__(self, name: str = "", *, start: Start = "new") -> Transport:
-        """Describe the transport.
-
-        Args:
-            name: appended to the test's own name: another one is another channel or key.
-            start: where a receiver begins, on a transport that remembers.
-        """
-        ...
 
 
 class OnPubSub:
     """Run the tests of a class on `RedisPubSub`."""
 
     @pytest.fixture
-    def make(self, url: str, key: str) -> MakeTransport:
+    def make_transport(self, url: str, key: str) -> MakeTransport:
         """Makes the transport."""
 
         def make(name: str = "", *, start: Start = "new") -> Transport:
@@ -41,7 +30,7 @@ class OnStream:
     """Run the tests of a class on `RedisStream`."""
 
     @pytest.fixture
-    def make(self, url: str, key: str) -> MakeTransport:
+    def make_transport(self, url: str, key: str) -> MakeTransport:
         """Makes the transport."""
 
         def make(name: str = "", *, start: Start = "new") -> Transport:
@@ -54,10 +43,23 @@ class OnMemory:
     """Run the tests of a class on `MemoryTransport`."""
 
     @pytest.fixture
-    def make(self) -> MakeTransport:
+    def make_transport(self) -> MakeTransport:
         """Makes the transport."""
 
         def make(name: str = "", *, start: Start = "new") -> Transport:
             return MemoryTransport(start=start)
+
+        return make
+
+
+class OnFaulty:
+    """Run the tests of a class on a `FaultyTransport` with no fault, with a memory and without."""
+
+    @pytest.fixture(params=[False, True], ids=["durable", "live"])
+    def make_transport(self, request: pytest.FixtureRequest) -> MakeTransport:
+        """Makes the transport."""
+
+        def make(name: str = "", *, start: Start = "new") -> Transport:
+            return FaultyTransport(MemoryTransport(start=start), is_live=request.param)
 
         return make

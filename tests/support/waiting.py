@@ -1,22 +1,15 @@
-"""Waiting for something to become true: the one place in the tests that sleeps."""
+"""Waiting for something to become true: the one place in the tests that sleeps, beside `jwt_events.testing`."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import os
 import time
 from collections.abc import Awaitable, Callable
 
-FACTOR = float(os.environ.get("JWT_EVENTS_TEST_TIMEOUT_FACTOR", "1"))
-"""Every deadline in the tests is multiplied by this; raise it for a slow machine."""
+from jwt_events.testing.waiting import FACTOR, eventually, failure, scaled
+
+__all__ = ["FACTOR", "block_until", "scaled", "wait_until"]
 
 _INTERVAL = 0.005
-
-
-def scaled(seconds: float) -> float:
-    """Return a deadline as it applies on this machine, in seconds."""
-    return seconds * FACTOR
 
 
 async def wait_until(
@@ -25,23 +18,8 @@ async def wait_until(
     within: float = 10.0,
     what: str | Callable[[], str] = "",
 ) -> None:
-    """Return as soon as the predicate is true.
-
-    Args:
-        predicate: asked again and again; sync or async.
-        within: seconds, before scaling, after which the test fails.
-        what: what is awaited, for the failure; a function is asked when it comes to that.
-    """
-    deadline = time.monotonic() + scaled(within)
-    while True:
-        answer = predicate()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
-            return
-        if time.monotonic() > deadline:
-            raise AssertionError(_failure(predicate, within, what))
-        await asyncio.sleep(_INTERVAL)
+    """Return as soon as the predicate is true; see `eventually`, which says what the predicate returned."""
+    await eventually(predicate, within=within, what=what)
 
 
 def block_until(predicate: Callable[[], object], *, within: float = 10.0, what: str | Callable[[], str] = "") -> None:
@@ -49,10 +27,5 @@ def block_until(predicate: Callable[[], object], *, within: float = 10.0, what: 
     deadline = time.monotonic() + scaled(within)
     while not predicate():
         if time.monotonic() > deadline:
-            raise AssertionError(_failure(predicate, within, what))
+            raise AssertionError(failure(predicate, within, what))
         time.sleep(_INTERVAL)
-
-
-def _failure(predicate: Callable[[], object], within: float, what: str | Callable[[], str]) -> str:
-    awaited = (what() if callable(what) else what) or getattr(predicate, "__qualname__", repr(predicate))
-    return f"not within {scaled(within):g} s: {awaited}"

@@ -1,4 +1,4 @@
-"""A subscriber that keeps what it hears."""
+"""A subscriber that keeps what it hears, for tests that look at it afterwards."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from jwt_events import Event, Gap, Subscriber, Transport
-from tests.support.waiting import wait_until
+from jwt_events.testing.waiting import eventually
 
 
 class Listener:
     """Subscribes, and keeps events and gaps in the order of their arrival; an asynchronous context manager.
+
+    Args:
+        transport: where to listen.
+        options: those of `Subscriber`.
 
     Attributes:
         events: what its handler of every event was called with.
@@ -21,7 +25,7 @@ class Listener:
     def __init__(self, transport: Transport, **options: Any) -> None:
         self.events: list[Event] = []
         self.gaps: list[Gap] = []
-        self.subscriber = Subscriber(transport, **options)
+        self.subscriber: Subscriber = Subscriber(transport, **options)
         self.subscriber.on()(self._hear)
         self.subscriber.on_gap(self._hear_of_gap)
 
@@ -46,7 +50,7 @@ class Listener:
 
     async def hears(self, *subjects: str, within: float = 10.0) -> None:
         """Wait for events about these subjects, in whatever order."""
-        await wait_until(
+        await eventually(
             lambda: set(subjects) <= set(self.subjects),
             within=within,
             what=lambda: f"events about {set(subjects) - set(self.subjects)}; there were {self.subjects}",
@@ -54,7 +58,7 @@ class Listener:
 
     async def hears_of_gap(self, *causes: str, within: float = 10.0) -> None:
         """Wait for gaps with these causes, and no others, in this order."""
-        await wait_until(
+        await eventually(
             lambda: self.causes == list(causes), within=within, what=lambda: f"{causes}; there were {self.gaps}"
         )
 

@@ -1,0 +1,60 @@
+"""Pytest fixtures, for those who ask for them in a test module or in the topmost ``conftest.py``.
+
+::
+
+    pytest_plugins = ["jwt_events.testing.plugin"]
+
+==========================  ====================================================================================
+``jwt_events_transport``    a `FaultyTransport` over a `MemoryTransport`; share it between the parts under test
+``jwt_events_faults``       its `Faults`
+``jwt_events_publisher``    a `RecordingPublisher` that publishes to it
+``jwt_events_clock``        a `ManualClock`
+``jwt_events_revocations``  a `RevocationList` on both; enter it: ``async with jwt_events_revocations:``
+==========================  ====================================================================================
+
+No fixture is asynchronous, so they go with every plugin for asynchronous tests.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from jwt_events.revocation import RevocationList
+from jwt_events.testing.faults import Faults
+from jwt_events.testing.faulty import FaultyTransport
+from jwt_events.testing.manual import ManualClock
+from jwt_events.testing.recording import RecordingPublisher
+from jwt_events.transport.memory import MemoryTransport
+
+# So that a failure shows the values. These modules must not have been imported before.
+pytest.register_assert_rewrite("jwt_events.testing.conformance", "jwt_events.testing.poison")
+
+
+@pytest.fixture
+def jwt_events_transport() -> FaultyTransport:
+    """A transport without a server, on which things go wrong when told to."""
+    return FaultyTransport(MemoryTransport())
+
+
+@pytest.fixture
+def jwt_events_faults(jwt_events_transport: FaultyTransport) -> Faults:
+    """Makes things go wrong on the transport."""
+    return jwt_events_transport.faults
+
+
+@pytest.fixture
+def jwt_events_publisher(jwt_events_transport: FaultyTransport) -> RecordingPublisher:
+    """A publisher on the transport that keeps what was published."""
+    return RecordingPublisher(jwt_events_transport)
+
+
+@pytest.fixture
+def jwt_events_clock() -> ManualClock:
+    """A clock that stands still until it is advanced."""
+    return ManualClock()
+
+
+@pytest.fixture
+def jwt_events_revocations(jwt_events_transport: FaultyTransport, jwt_events_clock: ManualClock) -> RevocationList:
+    """A list of revocations on the transport and the clock, to be entered by the test."""
+    return RevocationList(jwt_events_transport, clock=jwt_events_clock)

@@ -1,0 +1,63 @@
+"""What a type checker knows of publishing, and of what helps to test it. Nothing here is run; see `make types`."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from jwt_events import (
+    Event,
+    EventType,
+    KeyRotated,
+    MemoryTransport,
+    Publisher,
+    PublishError,
+    PublishFailed,
+    Receipt,
+    RedisPubSub,
+    RedisStream,
+    RevocationList,
+    TokenRevoked,
+    Transport,
+)
+from jwt_events.clock import SYSTEM, Clock
+from jwt_events.testing import Faults, FaultyTransport, ManualClock, RecordingPublisher, eventually
+
+
+async def both_shapes(publisher: Publisher) -> None:
+    """An event, or a type and its fields; nothing else."""
+    assert_type(await publisher.publish(TokenRevoked(token_id="t")), Receipt)
+    assert_type(await publisher.publish(EventType.KEY_ROTATED, {"key_id": "k"}), Receipt)
+    assert_type(await publisher.publish_many([TokenRevoked(token_id="t"), KeyRotated(key_id="k")]), list[Receipt])
+    assert_type(TokenRevoked.from_claims({"jti": "t"}), TokenRevoked)
+    async with publisher as entered:
+        assert_type(entered, Publisher)
+    await publisher.publish(EventType.KEY_ROTATED)  # type: ignore[call-overload]  # the mistake that is to be found
+    await publisher.publish(TokenRevoked(token_id="t"), {})  # type: ignore[call-overload]  # another one
+
+
+def transports(url: str) -> list[Transport]:
+    """Every transport is one, and every clock is a clock."""
+    clocks: list[Clock] = [SYSTEM, ManualClock()]
+    assert_type(RevocationList(MemoryTransport(), clock=clocks[0]), RevocationList)
+    return [RedisPubSub(url), RedisStream(url), MemoryTransport(), FaultyTransport(MemoryTransport())]
+
+
+async def recording(transport: FaultyTransport) -> None:
+    """A recording publisher is a publisher, and what it finds has the class that was asked for."""
+    publisher = RecordingPublisher(transport)
+    await both_shapes(publisher)
+    assert_type(publisher.published, list[Event])
+    assert_type(publisher.assert_published(KeyRotated, key_id="k"), KeyRotated)
+    assert_type(transport.faults, Faults)
+    publisher.fail_next(PublishFailed)
+    publisher.fail_next(PublishError)  # type: ignore[arg-type]  # neither surely not, nor perhaps
+
+
+async def waiting() -> None:
+    """What was waited for has the type that the predicate returns."""
+
+    async def ask() -> str:
+        return "answer"
+
+    assert_type(await eventually(ask), str)
+    assert_type(await eventually(lambda: 7), int)
