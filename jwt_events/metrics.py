@@ -47,15 +47,15 @@ class Metrics:
         self._instruments = instruments_of(REGISTRY if registry is None else registry)
 
     def publishing(self, transport: str) -> Observer:
-        """Make an observer for a publisher; see `Watch.publishing`."""
+        """Make an observer for a publisher; see `Instrumentation.publishing`."""
         return _Publishing(self._instruments, transport)
 
     def subscribing(self, transport: str) -> Observer:
-        """Make an observer for a subscriber; see `Watch.subscribing`."""
+        """Make an observer for a subscriber; see `Instrumentation.subscribing`."""
         return _Subscribing(self._instruments, transport)
 
     def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> View:
-        """Make an observer for a view; see `Watch.view`."""
+        """Make an observer for a view; see `Instrumentation.view`."""
         return _Viewing(self._instruments, transport, destination, staleness)
 
 

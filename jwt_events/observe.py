@@ -116,7 +116,7 @@ class View(Observer):
 
 
 @runtime_checkable
-class Watch(Protocol):
+class Instrumentation(Protocol):
     """Makes observers: a `jwt_events.metrics.Metrics`."""
 
     def publishing(self, transport: str) -> Observer:
@@ -139,7 +139,7 @@ class Watch(Protocol):
         ...
 
 
-def watch(metrics: object) -> Watch | None:
+def instrumentation(metrics: object) -> Instrumentation | None:
     """Accept what a part was given as ``metrics``.
 
     Raises:
@@ -147,6 +147,6 @@ def watch(metrics: object) -> Watch | None:
     """
     if metrics is None:
         return None
-    if isinstance(metrics, type) or not isinstance(metrics, Watch):
+    if isinstance(metrics, type) or not isinstance(metrics, Instrumentation):
         raise InvalidOption("metrics", "must be a jwt_events.metrics.Metrics")
     return metrics

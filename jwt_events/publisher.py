@@ -17,7 +17,7 @@ from jwt_events import options
 from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode
 from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
-from jwt_events.observe import Watch, watch
+from jwt_events.observe import Instrumentation, instrumentation
 from jwt_events.shipment import Receipt, Shipment
 from jwt_events.spans import Spans
 from jwt_events.submission import check_retention, event_from
@@ -58,7 +58,7 @@ class Publisher:
         source: str | None = None,
         timeout: float = 5.0,
         max_event_bytes: int = 16_384,
-        metrics: Watch | None = None,
+        metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
         self._transport = transport
@@ -66,7 +66,7 @@ class Publisher:
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
         self._spans = Spans(tracer_provider, transport)
-        counting = () if (watching := watch(metrics)) is None else (watching.publishing(transport.name),)
+        counting = () if (found := instrumentation(metrics)) is None else (found.publishing(transport.name),)
         self._observers = (*counting, *self._spans.observers)
         self._sender: Sender | None = None
         self._closed = False

@@ -14,8 +14,7 @@ from jwt_events.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import Event
 from jwt_events.feed import Feed, followable
-from jwt_events.observe import Watch as Watcher
-from jwt_events.observe import watch
+from jwt_events.observe import Instrumentation, instrumentation
 from jwt_events.rules import Match
 from jwt_events.transport.base import Transport
 from jwt_events.verdict import Explanation, RevocationStats, Verdict
@@ -74,7 +73,7 @@ class RevocationList:
         max_staleness: float = 5.0,
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
-        metrics: Watcher | None = None,
+        metrics: Instrumentation | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._transport = followable(transport)
@@ -92,7 +91,7 @@ class RevocationList:
         )
         self._now = clock.monotonic
         self._rules = self._view.rules
-        self._metrics = watch(metrics)
+        self._metrics = instrumentation(metrics)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._allowed = self._revoked = self._stale = self._stale_allows = 0

@@ -24,9 +24,6 @@ TICK = 600.0
 # Clocks of those who issue, revoke and check tokens differ; a rule that stays a minute too long does no harm.
 _GRACE = 60.0
 
-# How many rules are looked at in one go when old ones are forgotten: well below a millisecond.
-_SLICE = 2_000
-
 
 class Rule(NamedTuple):
     """A rule that an event makes.

@@ -18,7 +18,7 @@ from jwt_events.errors import Closed, InvalidOption
 from jwt_events.events import Event, EventType
 from jwt_events.handlers import EventHandler, Handler
 from jwt_events.life import Audience, Life
-from jwt_events.observe import Watch, watch
+from jwt_events.observe import Instrumentation, instrumentation
 from jwt_events.retry import Retry
 from jwt_events.spans import Spans
 from jwt_events.tracing import AnyTracing
@@ -101,7 +101,7 @@ class Subscriber:
         handler_timeout: float | None = None,
         retry: Retry = Retry(),  # noqa: B008 - it is immutable
         ordered_by: Callable[[Event], Hashable] | None = None,
-        metrics: Watch | None = None,
+        metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
         self._transport = transport
@@ -121,7 +121,7 @@ class Subscriber:
             )
             raise InvalidOption("handler_timeout", problem)
         spans = Spans(tracer_provider, transport)
-        counting = () if (watching := watch(metrics)) is None else (watching.subscribing(transport.name),)
+        counting = () if (found := instrumentation(metrics)) is None else (found.subscribing(transport.name),)
         self._audience = Audience((*counting, *spans.observers), spans)
         self._life: Life | None = None
         self._entering = False
