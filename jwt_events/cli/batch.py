@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from jwt_events.cli.lines import event_on
 from jwt_events.cli.running import say
-from jwt_events.cli.wording import complaint
+from jwt_events.cli.wording import complaint, problems
 from jwt_events.envelope import MAX_WIRE_BYTES
 from jwt_events.errors import InvalidEvent, InvalidOption, JWTEventsError, PublishError
 from jwt_events.events import Event
@@ -118,7 +118,8 @@ class Batch:
         self.next_line = lines[-1].number + 1
 
     def _failed(self, error: JWTEventsError) -> BatchFailed:
-        return BatchFailed(f"{self._name}, line {self.next_line}: {complaint(error).rstrip('.')}. {self._resume()}")
+        problem = problems(error) if isinstance(error, InvalidEvent) else complaint(error).rstrip(".")
+        return BatchFailed(f"{self._name}, line {self.next_line}: {problem}. {self._resume()}")
 
     def _resume(self) -> str:
         return f"{self.published} events were published; go on with --from-line {self.next_line}"

@@ -20,6 +20,8 @@ DEFAULT_URL = "redis://localhost:6379"
 DEFAULT_NAME = "jwt:events"
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# Below is a year, or a number of seconds from now; above are milliseconds. In seconds, it is in 1973.
+_SMALLEST_NUMERIC_DATE = 1e8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
 
@@ -138,6 +140,6 @@ def moment(text: str) -> str | datetime:
 
 def _number(text: str) -> float:
     value = float(text)
-    if not 0 <= value < LARGEST_NUMERIC_DATE:  # beyond that, it is in milliseconds
+    if not _SMALLEST_NUMERIC_DATE <= value < LARGEST_NUMERIC_DATE:
         raise ValueError
     return value

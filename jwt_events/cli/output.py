@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 import typer
 
 from jwt_events.cli.wording import instant, printable, without_tokens
+
+_UNREAD = 128 + signal.SIGPIPE
 
 
 def line(text: str) -> None:
@@ -46,13 +50,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     Console().print(drawn)
 
 
+def ensure_read() -> None:
+    """End if nobody reads the output any more: who waits for events would otherwise not notice before the next one.
+
+    Raises:
+        typer.Exit: nobody does.
+    """
+    with suppress(OSError):  # it is no file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise typer.Exit(_UNREAD)
+
+
 def _print(text: str) -> None:
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
-        raise typer.Exit(128 + signal.SIGPIPE) from None
+        raise typer.Exit(_UNREAD) from None
 
 
 def _cell(value: object) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.running import carry_out, say
+from jwt_events.cli.running import carry_out, fail, say
 from jwt_events.errors import ConnectionFailed, JWTEventsError
 from jwt_events.transport.connection import Connector
 
@@ -44,10 +44,14 @@ def serve(
 
 
 async def _serve(port: int, data_dir: Path | None) -> None:
-    from jwt_events.embedded import EmbeddedServer  # noqa: PLC0415 - "--help" should not wait for it
+    from jwt_events.embedded import EmbeddedServer, ServerNotStarted  # noqa: PLC0415 - "--help" should not wait for it
 
     config = {} if data_dir is None else _KEEP
-    async with EmbeddedServer(port=port, data_dir=data_dir, config=config) as server:
+    async with AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(EmbeddedServer(port=port, data_dir=data_dir, config=config))
+        except ServerNotStarted as error:
+            fail(f"the server did not start: {_reason(error.log)}. Choose another port by --port.")
         output.line(server.url)
         say(f"{server.version} is ready; Ctrl-C ends it. Elsewhere: export JWT_EVENTS_URL={server.url}")
         async with aclosing(await Connector(server.url).connect(within=_WITHIN)) as connection:
@@ -55,3 +59,9 @@ async def _serve(port: int, data_dir: Path | None) -> None:
                 await connection.read()  # it has nothing to say, and hangs up when it ends
             except ConnectionFailed:
                 raise ServerEnded("the server ended; was it killed?") from None
+
+
+def _reason(log: str) -> str:
+    """Return the warnings among the last words of a server."""
+    warnings = [line.partition(" # ")[2] for line in log.splitlines()[-2:]]
+    return "; ".join(warning.rstrip(".") for warning in warnings if warning) or "it left no word"

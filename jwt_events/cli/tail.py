@@ -15,7 +15,7 @@ from jwt_events.cli.running import carry_out, say
 from jwt_events.cli.wording import fields, instant
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, InvalidOption
-from jwt_events.events import Event, EventType, UnknownEvent
+from jwt_events.events import Event, EventType
 from jwt_events.transport.base import Delivery, Gap
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream
@@ -91,6 +91,7 @@ async def _follow(
     async with source.receiver() as receiver:
         while True:
             page = await receiver.receive()
+            output.ensure_read()
             for gap in page.gaps:
                 say(_told(gap))
             for delivery in page.deliveries:
@@ -120,10 +121,9 @@ def _show(delivery: Delivery, wanted: Filter, *, as_json: bool) -> bool:
 def one_line(event: Event) -> str:
     """Write an event as one line: when, what, about whom, by whom."""
     content = {name: value for name, value in event if name not in _SAID_FIRST}
-    if isinstance(event, UnknownEvent):
-        content = {"data": json.dumps(event.data), **{name: content[name] for name in content if name != "data"}}
-    if event.metadata:
-        content["metadata"] = json.dumps(event.metadata)
+    for name in ("data", "metadata"):
+        if content.pop(name, None):
+            content[name] = json.dumps(getattr(event, name))
     return f"{instant(event.occurred_at)} {event.type} {fields(**content, source=event.source, id=event.id)}"
 
 

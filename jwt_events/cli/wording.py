@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from jwt_events.errors import (
@@ -30,6 +31,7 @@ _ADVICE = {
     "WRONGPASS": "Are the user and password in the URL right?",
     "WRONGTYPE": "Something else than a stream is kept under that name; choose another by --key.",
 }
+_WHOLE = frozenset({"line", "payload"})
 _REACH = "Is a server running there? Say where by --url or JWT_EVENTS_URL; 'jwt-events serve' starts one."
 
 
@@ -43,10 +45,16 @@ def complaint(error: Exception) -> str:
 def message(error: Exception) -> str:
     """Say what went wrong, in the words of the command line: ``--expires-at``, not ``expires_at``."""
     if isinstance(error, InvalidEvent):
-        return "; ".join(f"{option(field)}: {problem}" for field, problem in error.problems)
+        return problems(error, option)
     if isinstance(error, InvalidOption):
         return f"{option(error.option)}: {str(error).partition(': ')[2]}"
     return str(error)
+
+
+def problems(error: InvalidEvent, named: Callable[[str], str] = str) -> str:
+    """Say what is wrong with an event, field by field; about the event as a whole comes without a name."""
+    told = [(field, problem.removeprefix("Value error, ")) for field, problem in error.problems]
+    return "; ".join(problem if field in _WHOLE else f"{named(field)}: {problem}" for field, problem in told)
 
 
 def advice(error: Exception) -> str:
@@ -66,7 +74,7 @@ def advice(error: Exception) -> str:
 
 def option(name: str) -> str:
     """Name a parameter or field as it is named on the command line."""
-    return {"client_or_url": "--url", "letter_id": "ID", "event": "event"}.get(name, "--" + name.replace("_", "-"))
+    return {"client_or_url": "--url", "letter_id": "ID", "event": "the event"}.get(name, "--" + name.replace("_", "-"))
 
 
 def hidden(text: str) -> str:
