@@ -17,7 +17,7 @@ import redis
 
 from jwt_events import EventType
 from jwt_events.transport import link
-from tests.support.commands import pipe, run, run_apart, running
+from tests.support.commands import pipe, run, run_apart, run_in_terminal, running
 from tests.support.examples import COMPACT_JWT
 from tests.support.fake_server import FakeServer
 from tests.support.faults import free_port
@@ -77,7 +77,8 @@ class TestHelp:
             "import sys; from jwt_events.cli import app\n"
             "try: app(['tail', '--help'])\n"
             "except SystemExit: pass\n"
-            "print([name for name in sys.modules if name.startswith(('rich.table', 'jwt_events.demo', 'jwt_events.emb'))])"
+            "unneeded = ('rich.', 'jwt_events.demo.', 'jwt_events.embedded')\n"
+            "print([name for name in sys.modules if name.startswith(unneeded)])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
@@ -213,6 +214,24 @@ def _fake(answer: bytes) -> Iterator[str]:
         serving.result(scaled(10))
 
 
+class TestTerminal:
+    """What somebody sees who looks."""
+
+    def test_progress_and_tables(self, url: str, key: str, tmp_path: Path) -> None:
+        """A file that is being published has a bar, and a table has lines; elsewhere neither is drawn."""
+        path = tmp_path / "events.jsonl"
+        path.write_text('{"type": "token_expired", "token_id": "t"}\n' * 3)
+        code, written = run_in_terminal("publish", "file", str(path), "--key", key, url=url)
+        assert code == 0
+        assert "━" in written
+        assert "published=3 next_line=4" in written
+        code, written = run_in_terminal("doctor", "--key", key, url=url)
+        assert "──" in written
+        assert "holds 3" in written
+        assert "\t" not in written
+        assert "──" not in run("doctor", "--key", key, url=url).output
+
+
 class TestSignals:
     """Whatever is told to stop does so at once, in silence."""
 
@@ -235,9 +254,7 @@ class TestSignals:
             publish.send_signal(signal.SIGINT)
             assert publish.wait(scaled(10)) == 130
             # The second may not have been confirmed yet.
-            assert re.search(
-                r"([12]) events were published; go on with --from-line [23]\n", pipe(publish.stderr).read()
-            )
+            assert re.search(r"published: [12]; go on with --from-line [23]\n", pipe(publish.stderr).read())
 
     def test_nobody_reads(self, url: str, key: str) -> None:
         """A tail whose output is closed ends by itself, in silence."""

@@ -147,10 +147,10 @@ class TestDoctor:
     def test_stream_and_groups(self, patient: Server) -> None:
         """It tells how old the oldest event is, and which consumers died holding events."""
         assert run("publish", "token-revoked", "--token-id", "t", "--key", "k", url=patient.url).code == 0
-        patient.inspector.xgroup_create("k", "mailer", "0")
-        patient.inspector.xreadgroup("mailer", "one", {"k": ">"})
-        position = patient.inspector.xrange("k")[0][0]
-        patient.inspector.xclaim("k", "mailer", "one", 0, [position], idle=3_600_000)
+        inspector: Any = patient.inspector
+        inspector.xgroup_create("k", "mailer", "0")
+        ((_, ((position, _),)),) = inspector.xreadgroup("mailer", "one", {"k": ">"})
+        inspector.xclaim("k", "mailer", "one", 0, [position], idle=3_600_000)
         _, found = examined(patient, "--key", "k")
         assert "holds 1 events" in found["stream"]["text"]
         assert "'mailer': lag 0, 1 pending" in found["groups"]["text"]

@@ -122,7 +122,7 @@ class Batch:
         return BatchFailed(f"{self._name}, line {self.next_line}: {problem}. {self._resume()}")
 
     def _resume(self) -> str:
-        return f"{self.published} events were published; go on with --from-line {self.next_line}"
+        return f"published: {self.published}; go on with --from-line {self.next_line}"
 
 
 async def _in_thread(function: Callable[[], list[_Line]]) -> list[_Line]:

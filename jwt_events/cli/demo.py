@@ -25,7 +25,10 @@ def demo(
     ] = 12,
     url: Annotated[
         str | None,
-        typer.Option(help="A Redis or Valkey server to use instead of starting one.", show_default=False),
+        typer.Option(
+            help="A Redis or Valkey server to use instead of starting one; JWT_EVENTS_URL does not count here.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

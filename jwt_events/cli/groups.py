@@ -79,7 +79,7 @@ def groups(
     if not found:
         say(f"nobody shares the stream {name!r} by a group")
         return
-    columns = ("group", "lag", "pending", "last_delivered", "consumers", "idle")
+    columns = ("name", "lag", "pending", "last_delivered", "consumers", "idle")
     output.table(columns, [_row(group, idle_after) for group in found])
 
 

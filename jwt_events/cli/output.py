@@ -59,13 +59,14 @@ def ensure_read() -> None:
     with suppress(OSError):  # it is no file
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
-        if any(event & select.POLLERR for _, event in poll.poll(0)):
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
             raise typer.Exit(_UNREAD)
 
 
 def _print(text: str) -> None:
     try:
-        sys.stdout.write(f"{text}\n")
+        # An output that knows fewer letters than the events gets them written out.
+        sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends

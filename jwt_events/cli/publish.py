@@ -99,10 +99,11 @@ def file(
         carry_out(batch.publish())
     finally:
         batch.close()
+    done = {"published": batch.published, "next_line": batch.next_line}
     if as_json:
-        output.record({"published": batch.published, "next_line": batch.next_line})
+        output.record(done)
     else:
-        output.line(f"published {batch.published} events; the next line is {batch.next_line}")
+        output.line(named(**done))
 
 
 async def _publish(publisher: Publisher, kind: EventType, payload: dict[str, Any]) -> Receipt:

@@ -52,13 +52,13 @@ async def _serve(port: int, data_dir: Path | None) -> None:
             server = await stack.enter_async_context(EmbeddedServer(port=port, data_dir=data_dir, config=config))
         except ServerNotStarted as error:
             fail(f"the server did not start: {_reason(error.log)}. Choose another port by --port.")
+        connection = await stack.enter_async_context(aclosing(await Connector(server.url).connect(within=_WITHIN)))
         output.line(server.url)
         say(f"{server.version} is ready; Ctrl-C ends it. Elsewhere: export JWT_EVENTS_URL={server.url}")
-        async with aclosing(await Connector(server.url).connect(within=_WITHIN)) as connection:
-            try:
-                await connection.read()  # it has nothing to say, and hangs up when it ends
-            except ConnectionFailed:
-                raise ServerEnded("the server ended; was it killed?") from None
+        try:
+            await connection.read()  # it has nothing to say, and hangs up when it ends
+        except ConnectionFailed:
+            raise ServerEnded("the server ended; was it killed?") from None
 
 
 def _reason(log: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +97,23 @@ def running(*arguments: str, url: str | None = None) -> Iterator[subprocess.Pope
             yield process
         finally:
             process.kill()
+
+
+def run_in_terminal(*arguments: str, url: str) -> tuple[int, str]:
+    """Run a command in a terminal; return its exit code and what was written."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(url) | {"TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        written = b""
+        while select.select([ours], [], [], scaled(30))[0]:
+            try:
+                written += os.read(ours, 65_536)
+            except OSError:  # how the end of a terminal looks on Linux
+                break
+        os.close(ours)
+        return process.wait(scaled(10)), written.decode()
 
 
 def environment(url: str | None) -> dict[str, str]:
