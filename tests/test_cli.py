@@ -114,6 +114,8 @@ class TestUsage:
             (("tail", "--transport", "pubsub", "--start", "all"), "remembers nothing"),
             (("tail", "--transport", "pubsub", "--until-current"), "--until-current"),
             (("tail", "--url", "http://localhost"), "--url"),
+            (("tail", "--url", ""), "--url"),
+            (("--url", "", "tail"), "--url"),
             (("check", "--max-staleness", "0"), "--max-staleness"),
             (("dead", "list", "--after", "x"), "ID"),
             (("dead", "replay"), "--all"),

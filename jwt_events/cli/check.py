@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import DEFAULT_NAME, Json, Key, Retention, Url, duration
+from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Retention, Url, duration
 from jwt_events.cli.running import NO, STALE, carry_out, fail, say
 from jwt_events.cli.wording import fields
 from jwt_events.errors import InvalidClaims
@@ -30,7 +30,7 @@ def check(
     max_staleness: Annotated[float, typer.Option(help="Seconds for which a proof of being current is good.")] = 5.0,
     leeway: Annotated[float, typer.Option(help="Seconds by which the clocks of issuers may be ahead.")] = 0.0,
     retention: Retention = "1d",
-    url: Url = "",
+    url: Url = NOT_SAID,
     key: Key = None,
     as_json: Json = False,
 ) -> None:

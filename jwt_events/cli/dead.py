@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import DEFAULT_NAME, Json, Key, Url
+from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
 from jwt_events.cli.options import DeadLetter as DeadLetterKey
 from jwt_events.cli.running import EXIT_CODES, NO, carry_out, fail, say
 from jwt_events.cli.wording import fields
@@ -34,7 +34,7 @@ def list_letters(
     *,
     after: Annotated[str | None, typer.Option(show_default=False, metavar="ID", help="Begin after this one.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="How many at most.")] = 100,
-    url: Url = "",
+    url: Url = NOT_SAID,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
@@ -59,7 +59,7 @@ def list_letters(
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="Which one.")],
     *,
-    url: Url = "",
+    url: Url = NOT_SAID,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
@@ -88,7 +88,7 @@ def replay(
     ids: Ids = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All that are there now.")] = False,
-    url: Url = "",
+    url: Url = NOT_SAID,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
@@ -114,7 +114,7 @@ def purge(
     *,
     every: Annotated[bool, typer.Option("--all", help="All that are there now; needs --yes.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="I mean it.")] = False,
-    url: Url = "",
+    url: Url = NOT_SAID,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jwt_events.cli.options import Json, Transport, TransportName
+from jwt_events.cli.options import Json, Transport, TransportName, url_before
 from jwt_events.cli.running import NO, carry_out
 
 # Seconds to stay where there is something to see.
@@ -25,10 +25,7 @@ def demo(
     ] = 12,
     url: Annotated[
         str | None,
-        typer.Option(
-            help="A Redis or Valkey server to use instead of starting one; JWT_EVENTS_URL does not count here.",
-            show_default=False,
-        ),
+        typer.Option(show_default=False, help="A server to use instead of starting one. JWT_EVENTS_URL has no say."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -43,18 +40,17 @@ def demo(
 
     console = Console(highlight=False)
     with picture.drawing(console, transport, quiet=as_json) as draw:
-        board = carry_out(
-            acts.perform(
-                events=events,
-                rate=rate,
-                subscribers=subscribers,
-                transport=transport.value,
-                revocations=revocations,
-                url=url or context.find_root().params.get("url"),
-                draw=draw,
-                dwell=0.0 if as_json else _DWELL,
-            )
+        work = acts.perform(
+            events=events,
+            rate=rate,
+            subscribers=subscribers,
+            transport=transport.value,
+            revocations=revocations,
+            url=url if url is not None else url_before(context),
+            draw=draw,
+            dwell=0.0 if as_json else _DWELL,
         )
+        board = carry_out(work)
     if as_json:
         typer.echo(summary.to_json(board, transport))
     else:

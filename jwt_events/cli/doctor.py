@@ -11,6 +11,7 @@ from jwt_events.cli import output
 from jwt_events.cli.examination import examine
 from jwt_events.cli.findings import Finding, Level, findings
 from jwt_events.cli.options import (
+    NOT_SAID,
     Channel,
     Json,
     Key,
@@ -26,7 +27,7 @@ from jwt_events.cli.running import NO, carry_out
 
 def doctor(
     *,
-    url: Url = "",
+    url: Url = NOT_SAID,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,

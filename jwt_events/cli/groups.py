@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import DEFAULT_NAME, Json, Key, Url
+from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
 from jwt_events.cli.running import carry_out, say
 from jwt_events.errors import ServerRefused
 from jwt_events.transport.connection import Connection, Connector
@@ -59,7 +59,7 @@ class Group:
 def groups(
     *,
     idle_after: Annotated[float, typer.Option(min=0, help="Seconds without a sign of life that count as idle.")] = 60.0,
-    url: Url = "",
+    url: Url = NOT_SAID,
     key: Key = None,
     as_json: Json = False,
 ) -> None:

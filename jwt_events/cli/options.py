@@ -18,6 +18,8 @@ from jwt_events.values import LARGEST_NUMERIC_DATE
 
 DEFAULT_URL = "redis://localhost:6379"
 DEFAULT_NAME = "jwt:events"
+NOT_SAID = "\0"
+"""The value of an option that was not given: one that no command line can hold."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # Below is a year, or a number of seconds from now; above are milliseconds. In seconds, it is in 1973.
@@ -32,13 +34,18 @@ class TransportName(StrEnum):
     PUBSUB = "pubsub"
 
 
-def url_among(given: str | None, before: str | None) -> str:
-    """Return the URL to use: that of the command, else that before the command, else that of the environment."""
-    return given or before or os.environ.get("JWT_EVENTS_URL") or DEFAULT_URL
+def url_before(context: typer.Context) -> str | None:
+    """Return the URL that was given before the name of the command; ``None`` if there was none."""
+    url: str | None = context.find_root().params.get("url")
+    return url
 
 
 def _url(context: typer.Context, value: str) -> str:
-    return url_among(value, context.find_root().params.get("url"))
+    """Return the URL to use. One that was given is never passed over, also if it is empty."""
+    if value != NOT_SAID:
+        return value
+    before = url_before(context)
+    return before if before is not None else os.environ.get("JWT_EVENTS_URL") or DEFAULT_URL
 
 
 Url = Annotated[

@@ -10,6 +10,7 @@ import typer
 from jwt_events.cli import fields, output
 from jwt_events.cli.batch import Batch
 from jwt_events.cli.options import (
+    NOT_SAID,
     Channel,
     Json,
     Key,
@@ -34,7 +35,7 @@ Timeout = Annotated[
 
 def _where(
     *,
-    url: Url = "",
+    url: Url = NOT_SAID,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
@@ -79,7 +80,7 @@ def file(
         str | None, typer.Option(show_default=False, help="Who says so, for events that do not name their own source.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="How many to publish at a time.")] = 500,
-    url: Url = "",
+    url: Url = NOT_SAID,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import Channel, Json, Key, Transport, TransportName, Url, transport_from
+from jwt_events.cli.options import NOT_SAID, Channel, Json, Key, Transport, TransportName, Url, transport_from
 from jwt_events.cli.running import carry_out, say
 from jwt_events.cli.wording import fields, instant
 from jwt_events.envelope import decode
@@ -64,7 +64,7 @@ def tail(
     until_current: Annotated[
         bool, typer.Option("--until-current", help="End when everything that a stream holds was read.")
     ] = False,
-    url: Url = "",
+    url: Url = NOT_SAID,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
