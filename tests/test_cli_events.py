@@ -123,6 +123,20 @@ class TestPublish:
         assert "line 2: expires_at: expires" in failed.complaint
         assert [record["subject"] for record in on_the_stream(url, key).records] == ["1"]
 
+    def test_long_line(self, url: str, key: str, tmp_path: Path) -> None:
+        """A line that is too long for an event is refused, and is one line, however long."""
+        path = tmp_path / "events.jsonl"
+        path.write_text("x" * 3_000_000 + '\n{"type": "token_expired", "token_id": "t"}')
+        words = ("publish", "file", str(path), "--key", key)
+        assert "line 1: is longer than" in run(*words, url=url).complaint
+        assert run(*words, "--from-line", "2", url=url).lines == ["published=1 next_line=3"]
+
+    def test_empty_file(self, url: str, key: str, tmp_path: Path) -> None:
+        """A file without events is published as it is."""
+        path = tmp_path / "events.jsonl"
+        path.touch()
+        assert run("publish", "file", str(path), "--key", key, url=url).lines == ["published=0 next_line=1"]
+
     def test_standard_input(self, url: str, key: str) -> None:
         """A dash stands for standard input."""
         done = run_apart(
@@ -149,6 +163,7 @@ class TestPublish:
             b'{"type": 1}',
             b'{"type": "token_lost"}',
             b'{"type": "token_expired", "type": "x"}',
+            b'{"type": "token_expired", "token_id": "t", "user_id": false}',
             b'{"specversion": "1.0"}',
             b'{"type": "token_revoked", "user_id": "u", "expires_at": "soon"}',
             b"[" * 100_000,

@@ -18,6 +18,8 @@ from jwt_events.errors import InvalidEvent, InvalidOption, JWTEventsError, Publi
 from jwt_events.events import Event
 from jwt_events.publisher import Publisher
 
+_LONGEST = MAX_WIRE_BYTES + 2  # with the end of the line, which may be two bytes
+
 
 class BatchFailed(JWTEventsError):
     """A file was not published to its end; the message says with which line to go on."""
@@ -90,7 +92,7 @@ class Batch:
     def _next(self) -> list[_Line]:
         """Read the next batch; it ends early at the end of the file, or before a line that is no event."""
         lines: list[_Line] = []
-        while len(lines) < self._size and self._trouble is None and (line := self._file.readline(MAX_WIRE_BYTES + 2)):
+        while len(lines) < self._size and self._trouble is None and (line := self._line()):
             self._read += 1
             if self._read < self._first or not line.strip():
                 continue
@@ -99,6 +101,13 @@ class Batch:
             except InvalidEvent as error:
                 self._trouble = self._read, error
         return lines
+
+    def _line(self) -> bytes:
+        """Read a line; of one that is longer than any event only the beginning is kept."""
+        line = rest = self._file.readline(_LONGEST)
+        while len(rest) == _LONGEST and not rest.endswith(b"\n"):
+            rest = self._file.readline(_LONGEST)
+        return line
 
     async def _publish(self, lines: Sequence[_Line]) -> None:
         self.next_line = lines[0].number

@@ -49,7 +49,7 @@ def payload(cls: type[Event], options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidOption: an instant is none, or the metadata is no JSON.
     """
-    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
         if isinstance(value, str) and _is_instant(cls, name):
             given[name] = instant(name, value)

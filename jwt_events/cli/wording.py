@@ -111,7 +111,11 @@ def age(seconds: float) -> str:
 
 def fields(**values: object) -> str:
     """Write what is known as ``name=value``, quoted where a shell would need it."""
-    return " ".join(f"{name}={_value(value)}" for name, value in values.items() if value not in (None, {}, False))
+    return " ".join(f"{name}={_value(value)}" for name, value in values.items() if not _is_empty(value))
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is False or value == {}
 
 
 def _value(value: object) -> str:
