@@ -141,6 +141,13 @@ class TestUsage:
         assert told.code == 2
         assert COMPACT_JWT not in told.complaint
 
+    @pytest.mark.parametrize("words", [(), ("groups",), ("publish",)])
+    def test_url_as_an_argument(self, words: tuple[str, ...]) -> None:
+        """A URL in the wrong place is refused without its password."""
+        told = run(*words, f"redis://user:{PASSWORD}@localhost")
+        assert told.code == 2
+        assert PASSWORD not in told.complaint
+
     @pytest.mark.parametrize("field", ["--token-id", "--user-id", "--reason", "--source"])
     def test_token_as_a_field(self, field: str) -> None:
         """A whole token is not published, and not repeated."""

@@ -127,6 +127,8 @@ class TestDoctor:
         )
         assert found["persistence"]["level"] == "warning"
         assert {record["level"] for topic, record in found.items() if topic.startswith("rights")} == {"ok"}
+        _, found = examined(server, "--transport", "pubsub", "--channel", key)
+        assert {record["level"] for topic, record in found.items() if topic.startswith("rights")} == {"ok"}
         plain = run("doctor", "--key", key, url=server.url)
         assert plain.lines[-1].endswith("1 warning")
 
