@@ -1,0 +1,67 @@
+"""The command line: ``jwt-events``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+try:
+    import typer
+except ImportError as error:
+    sys.exit(f"jwt-events needs {error.name}; get it with: pip install 'jwt_events[cli,embedded,keys]'")
+
+from jwt_events import __version__
+from jwt_events.cli.check import check
+from jwt_events.cli.dead import app as dead
+from jwt_events.cli.demo import demo
+from jwt_events.cli.doctor import doctor
+from jwt_events.cli.groups import groups
+from jwt_events.cli.options import DEFAULT_URL
+from jwt_events.cli.publish import app as publish
+from jwt_events.cli.running import EXIT_CODES, OneLineGroup
+from jwt_events.cli.serve import serve
+from jwt_events.cli.tail import tail
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    cls=OneLineGroup,
+    epilog=EXIT_CODES,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help reads well in a pipe, and is there a tenth of a second earlier
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jwt_events {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            show_default=False,
+            metavar="URL",
+            help=f"The server: redis://, rediss:// or unix://. Else JWT_EVENTS_URL, else {DEFAULT_URL}.",
+        ),
+    ] = None,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """JWT lifecycle events between services, over Redis: publish, watch, ask, look after."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for command in (demo, tail, check, groups, serve, doctor):
+    app.command(epilog=EXIT_CODES)(command)
+app.add_typer(publish, name="publish")
+app.add_typer(dead, name="dead")

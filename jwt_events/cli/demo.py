@@ -1,0 +1,58 @@
+"""``jwt-events demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jwt_events.cli.options import Json, Transport, TransportName, url_before
+from jwt_events.cli.running import NO, carry_out
+
+# Seconds to stay where there is something to see.
+_DWELL = 0.3
+
+
+def demo(
+    context: typer.Context,
+    *,
+    events: Annotated[int, typer.Option(min=1, help="How many events to publish.")] = 2_000,
+    rate: Annotated[int, typer.Option(min=0, help="How many per second; 0 is as fast as possible.")] = 1_000,
+    subscribers: Annotated[int, typer.Option(min=3, max=64, help="How many processes handle them.")] = 3,
+    transport: Transport = TransportName.STREAM,
+    revocations: Annotated[
+        int, typer.Option(min=0, max=16, help="How many tokens, then users, then keys to revoke; 0 for none.")
+    ] = 12,
+    url: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="A server to use instead of starting one. JWT_EVENTS_URL has no say."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start a server and some processes, watch events cross between them, and see tokens stop working.
+
+    Ends with 0 if every process handled every event and refused every revoked token, 1 if not, 2 if the demo could not
+    be carried out.
+    """
+    from rich.console import Console  # noqa: PLC0415 - "--help" should not wait for it
+
+    from jwt_events.demo import acts, picture, summary  # noqa: PLC0415 - the same
+
+    console = Console(highlight=False)
+    with picture.drawing(console, transport, quiet=as_json) as draw:
+        work = acts.perform(
+            events=events,
+            rate=rate,
+            subscribers=subscribers,
+            transport=transport.value,
+            revocations=revocations,
+            url=url if url is not None else url_before(context),
+            draw=draw,
+            dwell=0.0 if as_json else _DWELL,
+        )
+        board = carry_out(work)
+    if as_json:
+        typer.echo(summary.to_json(board, transport))
+    else:
+        console.print(summary.picture_of(board, transport))
+    raise typer.Exit(NO if summary.failed(board) else 0)

@@ -1,0 +1,57 @@
+"""``jwt-events doctor``: is this server fit to carry revocations?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import typer
+
+from jwt_events.cli import output
+from jwt_events.cli.examination import examine
+from jwt_events.cli.findings import Finding, Level, findings
+from jwt_events.cli.options import (
+    NOT_SAID,
+    Channel,
+    Json,
+    Key,
+    Retention,
+    Transport,
+    TransportName,
+    Url,
+    duration,
+    transport_from,
+)
+from jwt_events.cli.running import NO, carry_out
+
+
+def doctor(
+    *,
+    url: Url = NOT_SAID,
+    transport: Transport = TransportName.STREAM,
+    key: Key = None,
+    channel: Channel = None,
+    retention: Retention = "1d",
+    as_json: Json = False,
+) -> None:
+    """Look at a server, and at the rights of the user in the URL, and give advice. Nothing is changed.
+
+    What this user may not see is said, and does not count. Ends with 0 if all is well, 1 if there are warnings or
+    problems, 2 if the server cannot be reached.
+    """
+    target = transport_from(transport, url, key=key, channel=channel, retention=retention)
+    kept = duration("retention", retention)
+    found = findings(carry_out(examine(url, target, retention=kept)), durable=target.guarantees.durable)
+    if as_json:
+        for finding in found:
+            output.record(finding)
+    else:
+        _show(found)
+    raise typer.Exit(NO if any(finding.level in {Level.WARNING, Level.PROBLEM} for finding in found) else 0)
+
+
+def _show(found: Sequence[Finding]) -> None:
+    columns = ("level", "topic", "text", "advice")
+    output.table(columns, [(one.level, one.topic, one.text, one.advice or None) for one in found])
+    counts = Counter(finding.level for finding in found)
+    output.line(", ".join(f"{counts[level]} {level}" for level in Level if counts[level]))

@@ -1,0 +1,152 @@
+"""The options that commands share, and what their values mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from jwt_events.errors import InvalidOption
+from jwt_events.transport.history import is_position
+from jwt_events.transport.pubsub import RedisPubSub
+from jwt_events.transport.stream import RedisStream
+from jwt_events.values import LARGEST_NUMERIC_DATE
+
+DEFAULT_URL = "redis://localhost:6379"
+DEFAULT_NAME = "jwt:events"
+NOT_SAID = "\0"
+"""The value of an option that was not given: one that no command line can hold."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# Below is a year, or a number of seconds from now; above are milliseconds. In seconds, it is in 1973.
+_SMALLEST_NUMERIC_DATE = 1e8
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
+
+
+class TransportName(StrEnum):
+    """What can carry events."""
+
+    STREAM = "stream"
+    PUBSUB = "pubsub"
+
+
+def url_before(context: typer.Context) -> str | None:
+    """Return the URL that was given before the name of the command; ``None`` if there was none."""
+    url: str | None = context.find_root().params.get("url")
+    return url
+
+
+def _url(context: typer.Context, value: str) -> str:
+    """Return the URL to use. One that was given is never passed over, also if it is empty."""
+    if value != NOT_SAID:
+        return value
+    before = url_before(context)
+    return before if before is not None else os.environ.get("JWT_EVENTS_URL") or DEFAULT_URL
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        callback=_url,
+        show_default=False,
+        metavar="URL",
+        help=f"The server: redis://, rediss:// or unix://. Else JWT_EVENTS_URL, else {DEFAULT_URL}. Everybody on this"
+        " machine can read a command line: a password belongs into JWT_EVENTS_URL.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object on each line.")]
+Transport = Annotated[TransportName, typer.Option("--transport", help="What carries the events.")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", show_default=False, metavar="NAME", help=f"The stream; {DEFAULT_NAME} if not given."),
+]
+Channel = Annotated[
+    str | None,
+    typer.Option(
+        "--channel", show_default=False, metavar="NAME", help=f"The channel of pubsub; {DEFAULT_NAME} if not given."
+    ),
+]
+Retention = Annotated[
+    str,
+    typer.Option(
+        "--retention",
+        metavar="TIME",
+        help="How long the stream remembers, at least the longest life of a token: 12h, 1d, or seconds.",
+    ),
+]
+DeadLetter = Annotated[
+    str | None,
+    typer.Option("--dead-letter", show_default=False, metavar="NAME", help="The stream of dead letters; <key>:dead."),
+]
+
+
+def transport_from(
+    kind: TransportName, url: str, *, key: str | None, channel: str | None, retention: str = "1d", start: str = "new"
+) -> RedisStream | RedisPubSub:
+    """Describe what carries the events.
+
+    Raises:
+        InvalidOption: the options do not fit together, or one cannot work.
+    """
+    if kind is TransportName.STREAM:
+        if channel is not None:
+            raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
+        return RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention), start=moment(start))
+    if key is not None:
+        raise InvalidOption("key", "is for --transport stream; name a channel by --channel")
+    if start != "new":
+        raise InvalidOption("start", "must be 'new': pubsub remembers nothing; use --transport stream")
+    return RedisPubSub(url, channel or DEFAULT_NAME)
+
+
+def duration(option: str, text: str) -> timedelta:
+    """Read a duration: seconds, or a number with s, m, h or d.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidOption(option, "must be a duration such as 90s, 30m, 12h or 1d, or a number of seconds")
+    try:
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    except OverflowError:
+        raise InvalidOption(option, "must be less than a billion days") from None
+
+
+def instant(option: str, text: str) -> datetime:
+    """Read an instant: ISO 8601 with an offset from UTC, or a NumericDate.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    try:
+        value = datetime.fromisoformat(text) if re.search(r"[-:]", text) else datetime.fromtimestamp(_number(text), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidOption(
+            option, "must be an instant such as 2026-03-01T12:00:00Z, or a NumericDate (seconds since 1970)"
+        ) from None
+    if value.tzinfo is None:
+        raise InvalidOption(option, "needs an offset from UTC, as in 2026-03-01T12:00:00Z or …+01:00")
+    return value
+
+
+def moment(text: str) -> str | datetime:
+    """Read where to begin: ``new``, ``all``, a position, or an instant.
+
+    Raises:
+        InvalidOption: it is none of these.
+    """
+    return text if text in {"new", "all"} or is_position(text) else instant("start", text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not _SMALLEST_NUMERIC_DATE <= value < LARGEST_NUMERIC_DATE:
+        raise ValueError
+    return value

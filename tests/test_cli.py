@@ -1,0 +1,308 @@
+"""The command line as a whole: help, errors, signals, secrets, and servers that do not do what is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from jwt_events import EventType
+from jwt_events.transport import link
+from tests.support.commands import pipe, run, run_apart, run_in_terminal, running
+from tests.support.examples import COMPACT_JWT
+from tests.support.fake_server import FakeServer
+from tests.support.faults import free_port
+from tests.support.servers import OWN_KINDS, shared
+from tests.support.waiting import block_until, scaled
+
+PASSWORD = "correct-horse-battery"
+CLAIMS = '{"jti": "token-1"}'
+
+# Everything that asks a server, with what it needs to get so far.
+ASKING = [
+    ("publish", "token-revoked", "--token-id", "token-1", "--timeout", "0.3"),
+    ("tail", "--count", "1"),
+    ("check",),
+    ("groups",),
+    ("doctor",),
+    ("dead", "list"),
+    ("dead", "show", "1-1"),
+    ("dead", "replay", "--all"),
+    ("dead", "purge", "--all", "--yes"),
+]
+COMMANDS = [
+    (),
+    ("demo",),
+    ("tail",),
+    ("check",),
+    ("groups",),
+    ("serve",),
+    ("doctor",),
+    ("publish",),
+    ("publish", "file"),
+    *(("publish", kind.replace("_", "-")) for kind in EventType),
+    ("dead",),
+    *(("dead", name) for name in ("list", "show", "replay", "purge")),
+]
+
+
+class TestHelp:
+    """What an operator reads first."""
+
+    @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+    def test_help(self, words: tuple[str, ...]) -> None:
+        """Every command explains itself and its exit codes."""
+        told = run(*words, "--help")
+        assert (told.code, told.errors) == (0, "")
+        assert "Exit codes: 0 done" in told.output
+        assert "None" not in told.output
+        assert "`" not in told.output
+
+    def test_no_command(self) -> None:
+        """Without a command, the help is shown."""
+        assert run().output == run("--help").output
+
+    def test_help_loads_nothing_that_it_does_not_need(self) -> None:
+        """Neither rich, nor the demo, nor the embedded server is imported to show a help."""
+        code = (
+            "import sys; from jwt_events.cli import app\n"
+            "try: app(['tail', '--help'])\n"
+            "except SystemExit: pass\n"
+            "unneeded = ('rich.', 'jwt_events.demo.', 'jwt_events.embedded')\n"
+            "print([name for name in sys.modules if name.startswith(unneeded)])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"
+
+    def test_completion(self) -> None:
+        """A shell is told how to complete."""
+        told = run_apart("--show-completion", "bash")
+        assert "COMPLETE" in told.output or "shell" in (told.output + told.errors).lower()
+
+
+class TestUsage:
+    """What was not understood is one line with advice, and the exit code is 2."""
+
+    @pytest.mark.parametrize(
+        ("words", "named"),
+        [
+            (("nonsense",), "nonsense"),
+            (("tail", "--nonsense"), "--nonsense"),
+            (("publish",), "command"),
+            (("dead", "show"), "ID"),
+            (("publish", "session-created", "--session-id", "s"), "--user-id"),
+            (("publish", "token-revoked"), "give at least one of token_id"),
+            (("publish", "token-revoked", "--token-id", "t", "--expires-at", "2027"), "--expires-at"),
+            (("publish", "token-revoked", "--token-id", "t", "--expires-at", "2026-03-01"), "offset"),
+            (("publish", "token-revoked", "--token-id", "t", "--metadata", "{"), "--metadata"),
+            (("publish", "token-revoked", "--token-id", "t", "--retention", "soon"), "--retention"),
+            (("publish", "token-revoked", "--token-id", "t", "--channel", "c"), "--key"),
+            (("publish", "token-revoked", "--token-id", "t", "--transport", "pubsub", "--key", "k"), "--channel"),
+            (("publish", "file", "/nowhere/events.jsonl"), "No such file"),
+            (("publish", "file", "x", "--from-line", "0"), "--from-line"),
+            (("tail", "--start", "yesterday"), "--start"),
+            (("tail", "--type", "token_lost"), "--type"),
+            (("tail", "--transport", "pubsub", "--start", "all"), "remembers nothing"),
+            (("tail", "--transport", "pubsub", "--until-current"), "--until-current"),
+            (("tail", "--url", "http://localhost"), "--url"),
+            (("tail", "--url", ""), "--url"),
+            (("--url", "", "tail"), "--url"),
+            (("check", "--max-staleness", "0"), "--max-staleness"),
+            (("dead", "list", "--after", "x"), "ID"),
+            (("dead", "replay"), "--all"),
+            (("dead", "replay", "1-1", "--all"), "--all"),
+            (("dead", "purge", "--all"), "--yes"),
+            (("doctor", "--key", " "), "--key"),
+            (("serve", "--port", "70000"), "--port"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    )
+    def test_bad_input(self, words: tuple[str, ...], named: str) -> None:
+        """The line names what is wrong."""
+        told = run(*words, given=CLAIMS)
+        assert told.code == 2
+        assert named in told.complaint
+
+    @pytest.mark.parametrize(
+        "words", [("check", COMPACT_JWT), (COMPACT_JWT,), ("publish", "token-revoked", COMPACT_JWT)]
+    )
+    def test_token_as_an_argument(self, words: tuple[str, ...]) -> None:
+        """A token in the wrong place is refused and not repeated."""
+        told = run(*words)
+        assert told.code == 2
+        assert COMPACT_JWT not in told.complaint
+
+    @pytest.mark.parametrize("words", [(), ("groups",), ("publish",)])
+    def test_url_as_an_argument(self, words: tuple[str, ...]) -> None:
+        """A URL in the wrong place is refused without its password."""
+        told = run(*words, f"redis://user:{PASSWORD}@localhost")
+        assert told.code == 2
+        assert PASSWORD not in told.complaint
+
+    @pytest.mark.parametrize("field", ["--token-id", "--user-id", "--reason", "--source"])
+    def test_token_as_a_field(self, field: str) -> None:
+        """A whole token is not published, and not repeated."""
+        told = run("publish", "token-revoked", "--client-id", "c", field, COMPACT_JWT)
+        assert told.code == 2
+        assert field in told.complaint
+        assert COMPACT_JWT not in told.complaint
+
+    @pytest.mark.parametrize("url", ["http://u:{}@localhost", "redis://u:{}@localhost:port", "redis://u:{}@[::1"])
+    def test_malformed_url(self, url: str) -> None:
+        """A URL that cannot work is refused, and its password not shown."""
+        for words in ASKING:
+            told = run(*words, url=url.format(PASSWORD), given=CLAIMS)
+            assert told.code == 2
+            assert "--url" in told.complaint
+            assert PASSWORD not in told.complaint
+
+
+class TestServers:
+    """Servers that are not there, refuse, or are not ready."""
+
+    @pytest.mark.parametrize("words", [words for words in ASKING if words[0] not in {"tail", "check"}], ids=" ".join)
+    def test_nobody_there(self, words: tuple[str, ...]) -> None:
+        """Without a server, one line says where it was sought and what to do."""
+        port = free_port()
+        told = run("--url", f"redis://user:{PASSWORD}@localhost:{port}", *words, url="redis://elsewhere", given=CLAIMS)
+        assert told.code == 2
+        assert f"localhost:{port}" in told.complaint
+        assert "JWT_EVENTS_URL" in told.complaint
+        assert PASSWORD not in told.complaint
+
+    def test_loading(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a server is loading, every command says so."""
+        monkeypatch.setattr(link, "OPEN_WITHIN", 0.3)
+        with _fake(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
+            for words in ASKING:
+                told = run(*words, url=url, given=CLAIMS)
+                assert told.code == 2
+                assert "LOADING" in told.complaint
+                assert "try again in a moment" in told.complaint
+
+    @pytest.mark.parametrize("kind", OWN_KINDS)
+    def test_without_rights(self, kind: str) -> None:
+        """A user without rights, or with the wrong password, is told so in one line without the password."""
+        with shared(kind) as server:
+            server.inspector.execute_command("ACL", "SETUSER", "guest", "on", f">{PASSWORD}")  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+            for words in ASKING:
+                told = run(*words, url=server.url.replace("://", f"://stranger:{PASSWORD}@"), given=CLAIMS)
+                assert (told.code, "WRONGPASS" in told.complaint) == (2, True)
+                assert PASSWORD not in told.complaint
+                if words != ("doctor",):  # which tells what it could not see
+                    told = run(*words, url=server.url.replace("://", f"://guest:{PASSWORD}@"), given=CLAIMS)
+                    assert (told.code, "NOPERM" in told.complaint) == (2, True)
+                    assert PASSWORD not in told.complaint
+
+
+@contextmanager
+def _fake(answer: bytes) -> Iterator[str]:
+    """Run a server that always gives this answer, in a thread; yield its URL."""
+    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        async with FakeServer(lambda _: answer) as server:
+            over = asyncio.Event()
+            ready.set_result((server.url, asyncio.get_running_loop(), over))
+            await over.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(asyncio.run, serve())
+        url, loop, over = ready.result(scaled(10))
+        yield url
+        loop.call_soon_threadsafe(over.set)
+        serving.result(scaled(10))
+
+
+class TestTerminal:
+    """What somebody sees who looks."""
+
+    def test_progress_and_tables(self, url: str, key: str, tmp_path: Path) -> None:
+        """A file that is being published has a bar, and a table has lines; elsewhere neither is drawn."""
+        path = tmp_path / "events.jsonl"
+        path.write_text('{"type": "token_expired", "token_id": "t"}\n' * 3)
+        code, written = run_in_terminal("publish", "file", str(path), "--key", key, url=url)
+        assert code == 0
+        assert "━" in written
+        assert "published=3 next_line=4" in written
+        code, written = run_in_terminal("doctor", "--key", key, url=url)
+        assert "──" in written
+        assert "holds 3" in written
+        assert "\t" not in written
+        assert "──" not in run("doctor", "--key", key, url=url).output
+
+
+class TestSignals:
+    """Whatever is told to stop does so at once, in silence."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_tail(self, url: str, key: str, number: signal.Signals) -> None:
+        """A tail that has shown something ends with the number of the signal."""
+        with running("tail", "--start", "all", "--key", key, url=url) as tail:
+            assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=url).code == 0
+            assert "token_id=t" in pipe(tail.stdout).readline()
+            tail.send_signal(number)
+            assert tail.wait(scaled(10)) == 128 + number
+            assert (pipe(tail.stdout).read(), pipe(tail.stderr).read()) == ("", "")
+
+    def test_publishing(self, url: str, key: str) -> None:
+        """Publishing from a pipe that has nothing more to say ends, and says with which line to go on."""
+        with running("publish", "file", "-", "--batch-size", "1", "--key", key, url=url) as publish:
+            pipe(publish.stdin).write('{"type": "token_expired", "token_id": "t"}\n' * 2)
+            pipe(publish.stdin).flush()
+            assert run("tail", "--start", "all", "--count", "2", "--key", key, url=url).code == 0
+            publish.send_signal(signal.SIGINT)
+            assert publish.wait(scaled(10)) == 130
+            # The second may not have been confirmed yet.
+            assert re.search(r"published: [12]; go on with --from-line [23]\n", pipe(publish.stderr).read())
+
+    def test_nobody_reads(self, url: str, key: str) -> None:
+        """A tail whose output is closed ends by itself, in silence."""
+        with running("tail", "--key", key, url=url) as tail:
+            pipe(tail.stdout).close()
+            block_until(lambda: tail.poll() is not None, within=10, what="the end of the tail")
+            assert (tail.returncode, pipe(tail.stderr).read()) == (128 + signal.SIGPIPE, "")
+
+
+class TestServe:
+    """A server for development."""
+
+    def test_serve(self, tmp_path: Path) -> None:
+        """It prints its URL, keeps what it was given, and is gone with the signal."""
+        data = tmp_path / "data"
+        for number, expected in ((signal.SIGINT, ["allow"]), (signal.SIGTERM, ["revoked"])):
+            with running("serve", "--port", "0", "--data-dir", str(data)) as serve:
+                url = pipe(serve.stdout).readline().strip()
+                assert [
+                    record["verdict"] for record in run("check", "--json", url=url, given=CLAIMS).records
+                ] == expected
+                assert run("publish", "token-revoked", "--token-id", "token-1", url=url).code == 0
+                serve.send_signal(number)
+                assert serve.wait(scaled(10)) == 128 + number
+        assert run("groups", url=url).code == 2
+
+    def test_port_in_use(self) -> None:
+        """A port that is taken is one line."""
+        with running("serve", "--port", "0") as serve:
+            port = pipe(serve.stdout).readline().strip().rpartition(":")[2]
+            told = run("serve", "--port", port)
+            assert told.code == 2
+            assert "in use" in told.complaint
+            assert "--port" in told.complaint
+
+    def test_killed(self) -> None:
+        """If the server is killed, the command says so and ends."""
+        with running("serve", "--port", "0") as serve:
+            with redis.Redis.from_url(pipe(serve.stdout).readline().strip()) as client:
+                client.shutdown(nosave=True)
+            assert serve.wait(scaled(10)) == 2
+            assert "the server ended" in pipe(serve.stderr).read()

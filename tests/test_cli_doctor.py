@@ -1,0 +1,194 @@
+"""The doctor: what it sees on real servers, what it makes of it, and what it says it could not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jwt_events.cli.findings import Facts, Finding, Level, findings
+from jwt_events.cli.groups import Consumer, Group
+from jwt_events.transport.history import History
+from tests.support.commands import Outcome, run
+from tests.support.servers import OWN_KINDS, Server, shared
+
+HEALTHY: dict[str, Any] = {
+    "scheme": "rediss",
+    "is_local": False,
+    "retention": timedelta(days=1),
+    "info": {"redis_version": "7.2.4", "valkey_version": "9.1.2", "role": "master", "connected_slaves": "1"},
+    "settings": {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory": "0",
+        "maxmemory-policy": "noeviction",
+        "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+    },
+    "skew": 0.01,
+    "clock": 1_000_000.0,
+    "history": History("999000000-0", "999000000-0", 1, 1),
+    "groups": [],
+    "lacking": {"publisher": [], "subscriber": []},
+}
+
+
+def judged(**changes: Any) -> dict[str, Finding]:
+    """What is made of a healthy server with these changes, but for what is fine."""
+    facts = HEALTHY | {name: value for name, value in changes.items() if name not in {"info", "settings"}}
+    facts |= {name: HEALTHY[name] | changes.get(name, {}) for name in ("info", "settings")}
+    found = findings(Facts(**facts), durable=True)
+    return {finding.topic: finding for finding in found if finding.level is not Level.OK}
+
+
+def group(*consumers: Consumer, lag: int | None = 0) -> Group:
+    """A group with these members."""
+    return Group("mailer", lag, sum(consumer.pending for consumer in consumers), "1-1", consumers)
+
+
+class TestFindings:
+    """What is made of what was seen."""
+
+    def test_healthy(self) -> None:
+        """A server on which nothing is wrong has no finding that is not fine."""
+        assert judged() == {}
+
+    @pytest.mark.parametrize(
+        ("changes", "topic", "level"),
+        [
+            ({"info": {"redis_version": "6.0.16", "valkey_version": ""}}, "version", Level.PROBLEM),
+            ({"info": {"role": "slave"}}, "replicas", Level.PROBLEM),
+            ({"info": {"connected_slaves": "0"}}, "replicas", Level.NOTE),
+            ({"settings": {"appendfsync": "everysec"}}, "persistence", Level.NOTE),
+            ({"settings": {"appendonly": "no"}}, "persistence", Level.WARNING),
+            ({"settings": {"appendonly": "no", "save": "3600 1"}}, "persistence", Level.WARNING),
+            ({"info": {"aof_last_write_status": "err"}}, "persistence", Level.PROBLEM),
+            ({"settings": {"maxmemory-policy": "allkeys-lru"}}, "eviction", Level.WARNING),
+            ({"settings": {"maxmemory-policy": "allkeys-lru", "maxmemory": "1000"}}, "eviction", Level.PROBLEM),
+            ({"settings": {"client-output-buffer-limit": "normal 1000 0 0 pubsub 0 0 0"}}, "buffers", Level.WARNING),
+            ({"settings": {"client-output-buffer-limit": "normal 0 0 0 pubsub 0 1000 9"}}, "buffers", Level.WARNING),
+            ({"skew": -1.5}, "clock", Level.WARNING),
+            ({"skew": None}, "clock", Level.UNKNOWN),
+            ({"lacking": {"publisher": [], "subscriber": ["XREAD"]}}, "rights: subscriber", Level.NOTE),
+            ({"lacking": {"publisher": ["XTRIM"]}}, "rights: publisher", Level.WARNING),
+            ({"lacking": {"publisher": None}}, "rights: publisher", Level.UNKNOWN),
+            ({"scheme": "redis"}, "tls", Level.WARNING),
+            ({"history": None}, "stream", Level.UNKNOWN),
+            ({"history": History("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
+            ({"groups": None}, "groups", Level.UNKNOWN),
+            ({"groups": [group(Consumer("a", 1, 61.0))]}, "groups", Level.WARNING),
+            ({"groups": [group(lag=7)]}, "groups", Level.WARNING),
+        ],
+    )
+    def test_finding(self, changes: dict[str, Any], topic: str, level: Level) -> None:
+        """Each thing that is not as it should be is one finding, with advice."""
+        found = judged(**changes)
+        assert {name: finding.level for name, finding in found.items()} == {topic: level}
+        assert found[topic].advice
+
+    def test_group_at_work(self) -> None:
+        """Neither a living consumer nor an idle one that holds nothing is dead."""
+        members = (Consumer("a", 5, 0.5), Consumer("b", 0, 9_999.0))
+        assert judged(groups=[group(*members, lag=3), group(*members, lag=None)]) == {}
+
+    def test_unseen(self) -> None:
+        """What a user may not see at all is unknown, not wrong."""
+        found = findings(Facts("rediss", is_local=False, retention=timedelta(days=1)), durable=True)
+        assert {finding.level for finding in found} == {Level.OK, Level.UNKNOWN}
+        assert all(finding.advice for finding in found if finding.level is Level.UNKNOWN)
+
+
+def examined(server: Server, *words: str, user: str | None = None) -> tuple[Outcome, dict[str, dict[str, str]]]:
+    """Examine a server, perhaps as some user; return the outcome and the findings by topic."""
+    url = server.url if user is None else server.url.replace("://", f"://{user}:secret@")
+    told = run("doctor", "--json", *words, url=url)
+    assert "secret" not in told.output + told.errors
+    return told, {record["topic"]: record for record in told.records}
+
+
+@pytest.fixture(params=OWN_KINDS)
+def patient(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the test's own, in which it may create users and change settings."""
+    with shared(request.param) as server:
+        yield server
+
+
+class TestDoctor:
+    """What it sees on a real server."""
+
+    def test_server_of_the_tests(self, server: Server, key: str) -> None:
+        """It tells of every topic, and warns that nothing is kept."""
+        told, found = examined(server, "--key", key)
+        assert (told.code, told.errors) == (1, "")
+        assert {"version", "replicas", "persistence", "eviction", "buffers", "clock", "tls", "stream", "groups"} <= set(
+            found
+        )
+        assert found["persistence"]["level"] == "warning"
+        assert {record["level"] for topic, record in found.items() if topic.startswith("rights")} == {"ok"}
+        _, found = examined(server, "--transport", "pubsub", "--channel", key)
+        assert {record["level"] for topic, record in found.items() if topic.startswith("rights")} == {"ok"}
+        plain = run("doctor", "--key", key, url=server.url)
+        assert plain.lines[-1].endswith("1 warning")
+
+    def test_settings(self, patient: Server) -> None:
+        """A server that is set up well has no warning; one that evicts streams has a problem; a replica, too."""
+        patient.inspector.config_set("appendonly", "yes")
+        patient.inspector.config_set("appendfsync", "always")
+        assert examined(patient)[0].code == 0
+        assert examined(patient, "--transport", "pubsub")[0].code == 0
+        patient.inspector.config_set("maxmemory-policy", "allkeys-lru")
+        patient.inspector.config_set("maxmemory", "100mb")
+        told, found = examined(patient)
+        assert (told.code, found["eviction"]["level"]) == (1, "problem")
+        patient.inspector.replicaof("127.0.0.1", "1")
+        told, found = examined(patient)
+        assert (told.code, found["replicas"]["level"]) == (1, "problem")
+
+    def test_stream_and_groups(self, patient: Server) -> None:
+        """It tells how old the oldest event is, and which consumers died holding events."""
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", "k", url=patient.url).code == 0
+        inspector: Any = patient.inspector
+        inspector.xgroup_create("k", "mailer", "0")
+        ((_, ((position, _),)),) = inspector.xreadgroup("mailer", "one", {"k": ">"})
+        inspector.xclaim("k", "mailer", "one", 0, [position], idle=3_600_000)
+        _, found = examined(patient, "--key", "k")
+        assert "holds 1 events" in found["stream"]["text"]
+        assert "'mailer': lag 0, 1 pending" in found["groups"]["text"]
+
+    @pytest.mark.parametrize(
+        ("granted", "lacking"),
+        [
+            ("+@all", {}),
+            ("+xadd +xtrim +time", {"revocation list": "XREAD", "subscriber": "XREAD"}),
+            ("+xread +xrange +xinfo|stream +info", {"publisher": "XADD", "subscriber": "SET"}),
+            ("+ping", {"publisher": "XADD, XTRIM, TIME"}),
+            ("+@all -acl", {}),
+            ("+@all -acl -xtrim", {"publisher": "lacks XTRIM"}),
+        ],
+    )
+    def test_rights(self, patient: Server, granted: str, lacking: dict[str, str]) -> None:
+        """It tells what a user lacks for each role, with and without the right to ask the server about rights."""
+        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k*", "&*", *granted.split())
+        patient.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        told, found = examined(patient, "--key", "k", user="u")
+        assert told.errors == ""
+        rights = {topic.removeprefix("rights: "): one for topic, one in found.items() if topic.startswith("rights")}
+        assert len(rights) == 4
+        for role, finding in rights.items():
+            if role in lacking:
+                assert lacking[role] in finding["text"]
+            elif not lacking:
+                assert finding["level"] == "ok"
+        assert patient.keys() == set()
+
+    def test_rights_on_a_key(self, patient: Server) -> None:
+        """The right to a command is none to every key."""
+        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "+@all", "-acl")
+        patient.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        _, found = examined(patient, "--key", "k", user="u")
+        assert found["rights: publisher"]["level"] == "ok"
+        assert "XADD, SET, GET" in found["rights: subscriber"]["text"]
+        _, found = examined(patient, "--transport", "pubsub", user="u")
+        assert found["rights: publisher"]["level"] == "unknown"

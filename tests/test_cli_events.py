@@ -1,0 +1,392 @@
+"""The commands that publish, show, judge and look after events."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jwt_events import EventType, RevocationList, Verdict
+from jwt_events.cli.check import claims_from
+from jwt_events.cli.lines import event_on
+from jwt_events.cli.options import duration, instant
+from jwt_events.errors import InvalidClaims, InvalidEvent, InvalidOption
+from jwt_events.verdict import Explanation
+from tests.support.commands import Outcome, pipe, run, run_apart, running
+from tests.support.examples import COMPACT_JWT
+from tests.support.servers import Server
+from tests.support.waiting import block_until, scaled
+
+SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+
+# Of each type, options that make it, and the fields that it must then have.
+EVENTS = {
+    "token-revoked": (
+        ("--token-id", "t", "--user-id", "u", "--expires-at", str(int(SOON.timestamp())), "--reason", "lost  laptop"),
+        {
+            "token_id": "t",
+            "user_id": "u",
+            "expires_at": SOON.isoformat().replace("+00:00", "Z"),
+            "reason": "lost  laptop",
+        },
+    ),
+    "token-expired": (
+        ("--token-id", "t", "--expired-at", "2026-03-01T13:00:00+01:00"),
+        {"token_id": "t", "expired_at": "2026-03-01T12:00:00Z"},
+    ),
+    "key-rotated": (("--key-id", "k", "--compromised"), {"key_id": "k", "compromised": True}),
+    "session-created": (
+        ("--session-id", "s", "--user-id", "u", "--metadata", '{"ip": "192.0.2.1"}'),
+        {"session_id": "s", "user_id": "u", "metadata": {"ip": "192.0.2.1"}},
+    ),
+    "session-destroyed": (("--session-id", "s"), {"session_id": "s"}),
+}
+
+
+def on_the_stream(url: str, key: str, *options: str) -> Outcome:
+    """Return what a stream holds, as JSON."""
+    return run("tail", "--start", "all", "--until-current", "--json", "--key", key, *options, url=url)
+
+
+class TestPublish:
+    """One event, or a file of them."""
+
+    @pytest.mark.parametrize("name", EVENTS)
+    def test_every_type(self, url: str, key: str, name: str) -> None:
+        """Every type has a subcommand with the fields of its model as options."""
+        options, data = EVENTS[name]
+        done = run("publish", name, *options, "--key", key, "--json", "--id", "an-id", "--source", "cli", url=url)
+        assert (done.code, done.errors) == (0, "")
+        (receipt,) = done.records
+        (shown,) = on_the_stream(url, key).records
+        assert shown["data"] == data
+        assert (shown["id"], shown["source"], shown["position"]) == ("an-id", "cli", receipt["position"])
+        assert shown["type"] == f"jwt.{name.replace('-', '_')}.v1"
+
+    def test_every_type_is_there(self) -> None:
+        """No type is forgotten."""
+        assert {name.replace("-", "_") for name in EVENTS} == set(EventType)
+
+    def test_retention(self, url: str, key: str) -> None:
+        """An event that outlives the retention is refused, with the option that decides."""
+        words = ("publish", "token-revoked", "--token-id", "t", "--expires-at", SOON.isoformat(), "--key", key)
+        refused = run(*words, "--retention", "30m", url=url)
+        assert refused.code == 2
+        assert "--expires-at" in refused.complaint
+        assert "--retention" in refused.complaint
+        assert run(*words, "--retention", "2h", url=url).code == 0
+
+    def test_file(self, url: str, key: str, tmp_path: Path) -> None:
+        """What tail prints as JSON is published again as it was; other lines may hold a type and its fields."""
+        for name, (options, _) in EVENTS.items():
+            assert run("publish", name, *options, "--key", key, url=url).code == 0
+        before = on_the_stream(url, key)
+        path = tmp_path / "events.jsonl"
+        path.write_text(f'{before.output}\n{{"type": "token_expired", "token_id": "x", "expired_at": 1767225600}}\n')
+        done = run("publish", "file", str(path), "--batch-size", "2", "--key", f"{key}:again", "--json", url=url)
+        assert (done.code, done.errors, done.records) == (0, "", [{"published": 6, "next_line": 8}])
+        *same, other = on_the_stream(url, f"{key}:again").records
+        assert [_without_position(one) for one in same] == [_without_position(one) for one in before.records]
+        assert other["data"] == {"token_id": "x", "expired_at": "2026-01-01T00:00:00Z"}
+
+    @pytest.mark.parametrize("batch_size", ["1", "2", "500"])
+    def test_resuming(self, url: str, key: str, tmp_path: Path, batch_size: str) -> None:
+        """When a line is no event, those before it are published, and the line to go on with is named."""
+        path = tmp_path / "events.jsonl"
+        lines = [f'{{"type": "token_expired", "token_id": "{number}"}}' for number in range(1, 5)]
+        path.write_text("\n".join([*lines[:2], '{"type": "token_expired", "token": "secret"}', lines[3]]))
+        words = ("publish", "file", str(path), "--batch-size", batch_size, "--key", key)
+        failed = run(*words, url=url)
+        assert failed.code == 2
+        assert "line 3: token_id: Field required" in failed.complaint
+        assert "published: 2; go on with --from-line 3" in failed.complaint
+        assert "secret" not in failed.complaint
+        path.write_text("\n".join(lines))
+        assert run(*words, "--from-line", "3", url=url).code == 0
+        assert [record["subject"] for record in on_the_stream(url, key).records] == ["1", "2", "3", "4"]
+
+    def test_a_line_that_is_refused_later(self, url: str, key: str, tmp_path: Path) -> None:
+        """A line whose event the publisher refuses is found within its batch, and those before it are published."""
+        path = tmp_path / "events.jsonl"
+        late = (SOON + timedelta(days=3)).timestamp()
+        lines = [
+            '{"type": "token_revoked", "token_id": "1"}',
+            f'{{"type":"token_revoked","token_id":"2","expires_at":{late}}}',
+        ]
+        path.write_text("\n".join(lines))
+        failed = run("publish", "file", str(path), "--key", key, url=url)
+        assert failed.code == 2
+        assert "line 2: expires_at: expires" in failed.complaint
+        assert [record["subject"] for record in on_the_stream(url, key).records] == ["1"]
+
+    def test_long_line(self, url: str, key: str, tmp_path: Path) -> None:
+        """A line that is too long for an event is refused, and is one line, however long."""
+        path = tmp_path / "events.jsonl"
+        path.write_text("x" * 3_000_000 + '\n{"type": "token_expired", "token_id": "t"}')
+        words = ("publish", "file", str(path), "--key", key)
+        assert "line 1: is longer than" in run(*words, url=url).complaint
+        assert run(*words, "--from-line", "2", url=url).lines == ["published=1 next_line=3"]
+
+    def test_empty_file(self, url: str, key: str, tmp_path: Path) -> None:
+        """A file without events is published as it is."""
+        path = tmp_path / "events.jsonl"
+        path.touch()
+        assert run("publish", "file", str(path), "--key", key, url=url).lines == ["published=0 next_line=1"]
+
+    def test_standard_input(self, url: str, key: str) -> None:
+        """A dash stands for standard input."""
+        done = run_apart(
+            "publish", "file", "-", "--key", key, url=url, given='{"type": "token_expired", "token_id": "t"}'
+        )
+        assert (done.code, done.lines) == (0, ["published=1 next_line=2"])
+
+    def test_server_refuses(self, server: Server, key: str, tmp_path: Path) -> None:
+        """When the server refuses a batch, the line to go on with is the first that it did not confirm."""
+        server.inspector.set(key, "no stream")
+        path = tmp_path / "events.jsonl"
+        path.write_text('\n{"type": "token_expired", "token_id": "t"}\n')
+        failed = run("publish", "file", str(path), "--key", key, url=server.url)
+        assert failed.code == 2
+        assert "WRONGTYPE" in failed.complaint
+        assert "published: 0; go on with --from-line 2" in failed.complaint
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"{",
+            b"[]",
+            b"\xff",
+            b'{"type": 1}',
+            b'{"type": "token_lost"}',
+            b'{"type": "token_expired", "type": "x"}',
+            b'{"type": "token_expired", "token_id": "t", "user_id": false}',
+            b'{"specversion": "1.0"}',
+            b'{"type": "token_revoked", "user_id": "u", "expires_at": "soon"}',
+            b"[" * 100_000,
+        ],
+    )
+    def test_bad_lines(self, line: bytes) -> None:
+        """Whatever a line holds, it is an event or refused."""
+        with pytest.raises(InvalidEvent):
+            event_on(line)
+
+    def test_values(self) -> None:
+        """Durations and instants are read in the usual forms, and nothing else."""
+        assert duration("retention", "1.5h") == timedelta(minutes=90)
+        assert instant("start", "1767225600") == datetime(2026, 1, 1, tzinfo=UTC)
+        for text in ("", "1w", "-1h", "1e400d", "9" * 400):
+            with pytest.raises(InvalidOption):
+                duration("retention", text)
+        for text in ("", "12", "1767225600000", "nan", "2026-01-01T00:00:00", "9999-12-31T23:59:60Z"):
+            with pytest.raises(InvalidOption):
+                instant("start", text)
+
+
+def _without_position(record: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in record.items() if name != "position"}
+
+
+class TestTail:
+    """What travels."""
+
+    @pytest.fixture
+    def places(self, url: str, key: str) -> list[str]:
+        """Three events; their positions."""
+        published = [
+            run("publish", name, *options, "--key", key, "--json", url=url)
+            for name, options in [
+                ("session-created", ("--session-id", "s", "--user-id", "u")),
+                ("token-revoked", ("--user-id", "u", "--client-id", "c")),
+                ("token-expired", ("--token-id", "t", "--session-id", "s")),
+            ]
+        ]
+        return [done.records[0]["position"] for done in published]
+
+    def test_filters(self, url: str, key: str, places: list[str]) -> None:
+        """Only what passes all filters is shown."""
+
+        def shown(*options: str) -> list[int]:
+            return [places.index(record["position"]) for record in on_the_stream(url, key, *options).records]
+
+        assert shown() == [0, 1, 2]
+        assert shown("--type", "token_revoked", "--type", "token_expired") == [1, 2]
+        assert shown("--user-id", "u") == [0, 1]
+        assert shown("--user-id", "u", "--session-id", "s") == [0]
+        assert shown("--client-id", "c") == [1]
+        assert shown("--token-id", "t") == [2]
+        assert shown("--token-id", "nobody") == []
+        assert shown("--count", "2") == [0, 1]
+
+    def test_starts(self, url: str, key: str, places: list[str]) -> None:
+        """It begins with what is new, after a position, or with an instant."""
+
+        def since(start: str) -> int:
+            return len(run("tail", "--start", start, "--until-current", "--key", key, url=url).lines)
+
+        began = int(places[0].partition("-")[0]) / 1000
+        assert (since("new"), since(places[0]), since(str(began)), since("all")) == (0, 2, 3, 3)
+        assert since(datetime.fromtimestamp(began, UTC).isoformat()) == 3
+
+    def test_plain(self, url: str, key: str, places: list[str]) -> None:
+        """An event is one line that names its fields."""
+        line = run("tail", "--start", "all", "--until-current", "--key", key, url=url).lines[1]
+        assert " token_revoked user_id=u client_id=c source=" in line
+
+    def test_what_is_no_event(self, server: Server, key: str) -> None:
+        """What is no event is told on standard error; neither tokens nor what steers a terminal is shown."""
+        unknown = {"specversion": "1.0", "id": "1", "source": "s", "type": "jwt.x.v1", "time": SOON.isoformat()}
+        unknown["data"] = {"a": COMPACT_JWT, "b": "\x1b[2J\u202e"}  # type: ignore[assignment]  # JSON
+        server.inspector.xadd(key, {"event": "no event"})
+        server.inspector.xadd(key, {"event": json.dumps(unknown)})
+        for options in ((), ("--json",)):
+            told = run("tail", "--start", "all", "--until-current", "--key", key, *options, url=server.url)
+            assert "no event at " in told.errors
+            assert "(a token)" in told.output
+            assert COMPACT_JWT not in told.output
+            assert "\x1b" not in told.output
+            assert "\u202e" not in told.output
+
+    def test_pubsub(self, server: Server, key: str) -> None:
+        """On a channel it shows what is published while it listens."""
+        with running("tail", "--transport", "pubsub", "--channel", key, "--count", "1", url=server.url) as tail:
+            block_until(lambda: server.inspector.pubsub_numsub(key)[0][1] == 1, what="the subscription")
+            words = ("publish", "token-revoked", "--token-id", "t", "--transport", "pubsub", "--channel", key)
+            (receipt,) = run(*words, "--json", url=server.url).records
+            assert receipt["receivers"] == 1
+            assert tail.wait(scaled(10)) == 0
+            assert "token_id=t" in pipe(tail.stdout).read()
+
+
+class TestCheck:
+    """Would a service let this token in?"""
+
+    @pytest.fixture(autouse=True)
+    def _revoked(self, url: str, key: str) -> None:
+        for options in (
+            ("token-revoked", "--token-id", "gone"),
+            ("key-rotated", "--key-id", "leaked", "--compromised"),
+        ):
+            assert run("publish", *options, "--key", key, url=url).code == 0
+
+    @pytest.mark.parametrize(
+        ("jti", "code", "expected"), [("good", 0, ("allow", None)), ("gone", 1, ("revoked", "token"))]
+    )
+    def test_claims(self, url: str, key: str, *, jti: str, code: int, expected: tuple[str, str | None]) -> None:
+        """The verdict is printed with the rule that decided, and is the exit code."""
+        told = run("check", "--key", key, "--json", url=url, given=json.dumps({"jti": jti}))
+        assert (told.code, told.errors) == (code, "")
+        (record,) = told.records
+        assert (record["verdict"], record["rule"]) == expected
+        assert 0 <= record["staleness"] < scaled(5)
+
+    @pytest.mark.parametrize("prefix", ["", "Bearer "])
+    def test_token(self, url: str, key: str, prefix: str) -> None:
+        """A token is decoded without verification, which is said; it is not shown; its ``kid`` counts."""
+        token = ".".join(_encoded(part) for part in ({"alg": "none", "kid": "leaked"}, {"jti": "good", "sub": "alice"}))
+        told = run("check", "--key", key, url=url, given=f"{prefix}{token}.c2ln\n")
+        assert told.code == 1
+        assert "verdict=revoked rule=key" in told.output
+        assert "not verified" in told.errors
+        assert token not in told.output + told.errors
+        assert "alice" not in told.output + told.errors
+
+    def test_stale(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where nobody knows, the exit code is neither yes nor no."""
+        monkeypatch.setattr(RevocationList, "explain", lambda *_: Explanation(Verdict.STALE, None, 7.5))
+        told = run("check", "--key", key, url=url, given="{}")
+        assert (told.code, told.lines) == (3, ["verdict=stale staleness=7.5"])
+
+    @pytest.mark.parametrize(
+        "given", ["", "x", "{", "[]", "a.b", "a.b.c", "é.é.é", "a.b.c.d.e", "{" * 70_000, '{"jti": 1}']
+    )
+    def test_bad_input(self, url: str, key: str, given: str) -> None:
+        """What is neither claims nor a token is refused and not repeated."""
+        told = run("check", "--key", key, url=url, given=given)
+        assert told.code == 2
+        assert told.complaint
+
+    def test_encrypted(self) -> None:
+        """Nothing can be known of an encrypted token."""
+        with pytest.raises(InvalidClaims, match="encrypted"):
+            claims_from(b"a.b.c.d.e")
+
+
+def _encoded(part: dict[str, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+
+
+class TestDead:
+    """What was given up."""
+
+    @pytest.fixture
+    def letters(self, server: Server, key: str) -> list[str]:
+        """Three dead letters, one of which is no event; their ids."""
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
+        inspector: Any = server.inspector
+        ((_, fields),) = inspector.xrange(key)
+        inspector.delete(key)
+        reason = {"error": "ValueError", "handler": "h", "attempts": 3, "consumer": "c", "position": "1-1", "time": 1}
+        payloads = [fields[b"event"], fields[b"event"], b"no event"]
+        return [inspector.xadd(f"{key}:dead", {"event": payload, **reason}).decode() for payload in payloads]
+
+    def test_list(self, url: str, key: str, letters: list[str]) -> None:
+        """They are listed, oldest first, in pages, as JSON or as columns."""
+        told = run("dead", "list", "--key", key, "--json", url=url)
+        assert [record["id"] for record in told.records] == letters
+        assert [record["type"] for record in told.records] == ["token_revoked", "token_revoked", None]
+        told = run("dead", "list", "--key", key, "--limit", "1", url=url)
+        assert f"--after {letters[0]}" in told.errors
+        head, row = told.lines
+        assert dict(zip(head.split("\t"), row.split("\t"), strict=True))["handler"] == "h"
+        assert run("dead", "list", "--key", key, "--after", letters[2], url=url) == Outcome(0, "", "")
+
+    def test_show(self, url: str, key: str, letters: list[str]) -> None:
+        """One is shown with its payload; one that is not there is a no."""
+        (record,) = run("dead", "show", letters[0], "--key", key, "--json", url=url).records
+        assert json.loads(record["payload"])["subject"] == "t"
+        assert "payload\tno event" in run("dead", "show", letters[2], "--key", key, url=url).lines
+        missing = run("dead", "show", "1-1", "--key", key, url=url)
+        assert (missing.code, "1-1" in missing.complaint) == (1, True)
+
+    def test_replay(self, url: str, key: str, letters: list[str]) -> None:
+        """One, some or all are appended to the stream and removed; one that is not there is a no."""
+        done = run("dead", "replay", letters[0], "1-1", "--key", key, "--json", url=url)
+        assert (done.code, "1-1" in done.errors) == (1, True)
+        assert [record["replayed"] for record in done.records] == [letters[0]]
+        assert len(run("dead", "replay", "--all", "--key", key, url=url).lines) == 2
+        assert len(on_the_stream(url, key).records) == 2
+        assert run("dead", "list", "--key", key, url=url).output == ""
+
+    def test_purge(self, url: str, key: str, letters: list[str]) -> None:
+        """One is removed, and all with --yes."""
+        assert run("dead", "purge", letters[0], "--key", key, url=url).lines == [f"purged={letters[0]}"]
+        assert run("dead", "purge", letters[0], "--key", key, url=url).code == 1
+        assert run("dead", "purge", "--all", "--yes", "--key", key, url=url).code == 0
+        assert run("dead", "list", "--key", key, url=url).output == ""
+
+
+class TestGroups:
+    """Who is behind."""
+
+    def test_groups(self, server: Server, key: str) -> None:
+        """Lag, what is pending, and who is idle are shown."""
+        assert run("groups", "--key", key, url=server.url).complaint.endswith("it comes with the first event")
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
+        assert "nobody shares" in run("groups", "--key", key, url=server.url).complaint
+        server.inspector.xgroup_create(key, "mailer", "0")
+        server.inspector.xreadgroup("mailer", "one", {key: ">"})
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
+        (record,) = run("groups", "--key", key, "--json", "--idle-after", "0", url=server.url).records
+        assert (record["name"], record["lag"], record["pending"], record["idle"]) == ("mailer", 1, 1, ["one"])
+        head, row = run("groups", "--key", key, url=server.url).lines
+        shown = dict(zip(head.split("\t"), row.split("\t"), strict=True))
+        assert (shown["name"], shown["lag"], shown["pending"], shown["idle"]) == ("mailer", "1", "1", "-")
+
+    def test_wrong_type(self, server: Server, key: str) -> None:
+        """A key that holds something else is one line."""
+        server.inspector.set(key, "no stream")
+        assert "WRONGTYPE" in run("groups", "--key", key, url=server.url).complaint
