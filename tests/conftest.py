@@ -169,6 +169,8 @@ def _watch() -> BlockBuster:
     for function in watch.functions.values():
         # A few small files when a development server starts and stops, in a directory made for them.
         function.can_block_in("jwt_events/embedded.py", {"__init__", "_private_directory", "_last_lines"})
+        # What it calls belongs to the test.
+        function.can_block_in("jwt_events/testing/waiting.py", {"eventually"})
         # With each connection redis-py looks up its own version, which it tells the server.
         function.can_block_in("redis/utils.py", {"get_lib_version"})
     return watch
