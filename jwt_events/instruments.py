@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import count
 from threading import Lock
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -112,8 +113,29 @@ class _Maker:
 
 
 class _Counter(Counter):
+    """Counts by ones without a lock, and adds them up when it is scraped."""
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._ones = count()  # taking the next number is one step, whichever thread takes it
+        self._looks = 0
+        self._added = 0
+        self._adding = Lock()
+        self._adds_later = not _has_other_processes()  # others scrape what is written down
+
     def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
-        self._value.inc(amount)
+        if amount == 1 and self._adds_later:
+            next(self._ones)
+        else:
+            self._value.inc(amount)
+
+    def _child_samples(self) -> Iterable[Sample]:
+        with self._adding:
+            ones = next(self._ones) - self._looks  # looking takes a number, too
+            self._looks += 1
+            self._value.inc(ones - self._added)
+            self._added = ones
+        return super()._child_samples()
 
 
 class _Histogram(Histogram):
@@ -124,6 +146,7 @@ class _Histogram(Histogram):
     def _metric_init(self) -> None:
         super()._metric_init()
         self._pending: deque[float] = deque()
+        self._taking = Lock()
         self._most = 1 if _has_other_processes() else self._MOST  # others scrape what is written down
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
@@ -133,17 +156,17 @@ class _Histogram(Histogram):
 
     def _sort(self) -> None:
         found, total = [0] * len(self._upper_bounds), 0.0
-        for _ in range(len(self._pending)):
-            try:
-                amount = self._pending.popleft()
-            except IndexError:  # another thread was faster
-                break
+        for amount in self._take():
             found[bisect_left(self._upper_bounds, amount)] += 1
             total += amount
         self._sum.inc(total)
         for bucket, number in zip(self._buckets, found, strict=True):
             if number:
                 bucket.inc(number)
+
+    def _take(self) -> list[float]:
+        with self._taking:  # others may add meanwhile, but nobody else takes
+            return [self._pending.popleft() for _ in range(len(self._pending))]
 
     def _child_samples(self) -> Iterable[Sample]:
         self._sort()
@@ -166,9 +189,9 @@ class _InFlight:
 
     def count(self) -> InFlight:
         """Make the count of one subscriber."""
-        count = _WrittenInFlight(self._gauge) if _has_other_processes() else InFlight()
-        self._counts.add(count)
-        return count
+        made = _WrittenInFlight(self._gauge) if _has_other_processes() else InFlight()
+        self._counts.add(made)
+        return made
 
 
 class InFlight:
