@@ -66,10 +66,15 @@ class Revocation:
             return False
         return self.cutoff is None or "iat" not in token.claims or token.issued_at <= self.cutoff + leeway
 
-    def must_be_known_for(self, token: Token) -> bool:
-        """Whether it may not be forgotten as long as the token lives: not one whose id was revoked before its time."""
-        exists = "jti" not in self.claims or token.issued_at <= self.sent_at
-        return exists and (self.good_until is None or token.expires_at <= self.good_until)
+    def must_be_known_for(self, token: Token, *, leeway: int) -> bool:
+        """Whether it may not be forgotten as long as the token lives: not one that was issued after what it revokes.
+
+        Such a token is covered all the same if its id was revoked before its time, or if it does not say when that was.
+        """
+        if "kid" in self.claims:
+            return True
+        latest = self.sent_at if self.cutoff is None else self.cutoff + leeway
+        return token.issued_at <= latest and (self.good_until is None or token.expires_at <= self.good_until)
 
 
 def instant(milliseconds: int) -> datetime:
@@ -206,9 +211,12 @@ class RulesAndModel(RuleBasedStateMachine):
         """Every living token that an event revokes is revoked, and none that no event has ever revoked."""
         if not hasattr(self, "model"):
             return
+        leeway = self.model.leeway
         for token in self.model.tokens:
-            covering = [one for one in self.model.taken if one.covers(token, leeway=self.model.leeway)]
-            must = token.expires_at > self.clocks.true and any(one.must_be_known_for(token) for one in covering)
+            covering = [one for one in self.model.taken if one.covers(token, leeway=leeway)]
+            must = token.expires_at > self.clocks.true and any(
+                one.must_be_known_for(token, leeway=leeway) for one in covering
+            )
             answer = self.known.revokes(token.claims)
             assert answer or not must, f"{token} was let in"
             assert covering or not answer, f"{token} was refused"
