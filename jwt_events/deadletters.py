@@ -11,8 +11,9 @@ from jwt_events import options
 from jwt_events.errors import Closed, InvalidOption, TransportError
 from jwt_events.transport.history import OLDEST, is_position
 from jwt_events.transport.letters import DeadLetter, letters
-from jwt_events.transport.pipeline import Command, Pipeline
+from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.stream import FIELD, RedisStream
+from jwt_events.transport.wire import Command
 
 _MOST_AT_ONCE = 1_000
 

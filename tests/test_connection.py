@@ -171,9 +171,9 @@ class TestConnection:
         with pytest.raises(ConnectionFailed, match="closed"):
             await connection.call("PING", within=scaled(5))
         with pytest.raises(ConnectionFailed, match="closed"):
-            await connection.send("PING", within=scaled(5))
+            connection.send("PING")
         with pytest.raises(ConnectionFailed):
-            await connection.read(within=scaled(5))
+            await connection.frames(within=scaled(5))
         assert server.connections().keys() <= before
         assert connection.hung_up
 

@@ -44,20 +44,15 @@ async def test_after_sending_the_cancellation_says_so() -> None:
 async def test_before_sending_nothing_is_sent() -> None:
     """An event whose caller gave up before its turn came is never sent."""
     async with FakeServer(lambda _: SILENCE) as server, Publisher(RedisPubSub(server.url)) as publisher:
-        first = asyncio.create_task(publisher.publish(revoked(1)))
-        await until_received(server, 1)
-        second = asyncio.create_task(publisher.publish(revoked(2)))
-        third = asyncio.create_task(publisher.publish(revoked(3)))
-        await asyncio.sleep(0)
+        first, second, third = [asyncio.create_task(publisher.publish(revoked(number))) for number in (1, 2, 3)]
+        await asyncio.sleep(0)  # all of them wait for the connection
         second.cancel()
         await asyncio.wait([second])
         with pytest.raises(asyncio.CancelledError) as caught:
             second.result()
-        server.say(RECEIVED_BY_ONE)
-        await first
         await until_received(server, 2)
-        server.say(RECEIVED_BY_ONE)
-        await third
+        server.say(RECEIVED_BY_ONE * 2)
+        await asyncio.gather(first, third)
         payloads = b"".join(words[2] for words in server.received(b"PUBLISH"))
     assert caught.value.__cause__ is None
     assert b'"t1"' in payloads

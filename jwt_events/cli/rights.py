@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport.connection import Connection
-from jwt_events.transport.pipeline import Command
+from jwt_events.transport.wire import Command
 
 _WITHIN = 5.0
 _NOBODY = "jwt-events:doctor"

@@ -8,8 +8,7 @@ socket: it never retries, never reconnects, waits no longer than it is told, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
@@ -18,10 +17,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.transport.failures import translate
-
-Argument = bytes | str | int
+from jwt_events.errors import InvalidOption, ServerRefused, TransportError
+from jwt_events.transport.failures import refusal, translate
+from jwt_events.transport.wire import Argument, Command, Question, Refusal, Wire
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -88,38 +86,46 @@ class Connector:
         Raises:
             TransportError: it could not be opened; the message says where to, and holds no password.
         """
-        connection = Connection(self._connection_class(**self._options), self)
-        async with connection.failing_as("connecting", within=within, maybe_done=False):
-            try:
-                await connection.raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            except (exceptions.RedisError, OSError):
-                raise
-            except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
-                raise self.failure(error, "connecting", maybe_done=False) from None
-        return connection
+        raw = self._connection_class(**self._options)
+        try:
+            async with asyncio.timeout(within):
+                await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+            return Connection(Wire(raw), self)
+        except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
+            await _give_up(raw)
+            raise self.failure(error, "connecting", maybe_done=False) from None
+        except BaseException:
+            await _give_up(raw)
+            raise
 
     def failure(self, error: Exception, doing: str, *, maybe_done: bool) -> TransportError:
         """Say in our words what went wrong, without a password."""
-        place = f"{doing} at {self.address}" + (f" for {self.destination!r}" if self.destination else "")
-        return translate(error, place, secrets=self._secrets, maybe_done=maybe_done)
+        return translate(error, self._place(doing), secrets=self._secrets, maybe_done=maybe_done)
+
+    def refusal(self, answer: str, doing: str) -> ServerRefused:
+        """Say in our words what the server said, without a password."""
+        return refusal(answer, self._place(doing), secrets=self._secrets)
+
+    def _place(self, doing: str) -> str:
+        return f"{doing} at {self.address}" + (f" for {self.destination!r}" if self.destination else "")
 
 
 class Connection:
     """One socket to the server. Made by `Connector.connect`.
 
-    One task may read at a time; another may send meanwhile. After a failure or a cancellation in the middle of
-    anything the socket is closed, because nobody could tell any more which answer belongs to which question.
+    Any task may ask, whatever others wait for; answers come in the order of the questions. Whoever waits for an answer
+    here and is cancelled, or waits too long, closes the socket: a server that does not answer one will not answer the
+    next. `ask` and `read_answers` are for those who wait in their own way.
     """
 
-    def __init__(self, raw: AbstractConnection, connector: Connector) -> None:
-        self.raw = raw
+    def __init__(self, wire: Wire, connector: Connector) -> None:
+        self.wire = wire
         self._connector = connector
 
     @property
     def hung_up(self) -> bool:
         """Whether it is closed, by either side, as far as this process has been told."""
-        reader, writer = self.raw._reader, self.raw._writer  # noqa: SLF001 - redis-py has no way to ask without reading
-        return reader is None or writer is None or reader.at_eof() or writer.transport.is_closing()
+        return self.wire.is_lost
 
     async def call(self, *command: Argument, within: float) -> Any:
         """Send one command and return its answer.
@@ -136,7 +142,7 @@ class Connection:
             raise answer
         return answer
 
-    async def pipeline(self, commands: Sequence[Sequence[Argument]], *, within: float) -> list[Any]:
+    async def pipeline(self, commands: Sequence[Command], *, within: float) -> list[Any]:
         """Send commands in one go and return their answers, an error in the place of each that was refused.
 
         If the connection fails in between, the places of all unanswered commands hold that error.
@@ -146,91 +152,116 @@ class Connection:
             within: seconds for all of them.
         """
         try:
-            await self.ask(commands, within=within)
+            question = self.ask(commands)
         except TransportError as error:
             return [error] * len(commands)
-        return await self.answers(commands, within=within)
+        return await self.answers(question, within=within)
 
-    async def ask(self, commands: Sequence[Sequence[Argument]], *, within: float) -> None:
-        """Send commands; `answers` must follow before anything else is asked.
+    def ask(self, commands: Sequence[Command]) -> Question:
+        """Send commands, and do not wait for their answers.
 
         Raises:
             TransportError: they could not be sent.
         """
-        async with self.failing_as(_name(commands[0]), within=within, maybe_done=True):
-            await self._write(self.raw.pack_commands(commands))
+        self._check_open()
+        question = Question(commands)
+        self.wire.ask(question)
+        return question
 
-    async def answers(self, commands: Sequence[Sequence[Argument]], *, within: float) -> list[Any]:
+    async def answers(self, question: Question, *, within: float) -> list[Any]:
         """Return the answers to commands that were sent, as `pipeline` does."""
-        answers: list[Any] = []
-        try:
-            async with self.failing_as(_name(commands[0]), within=within, maybe_done=True):
-                for command in commands:
-                    answers.append(await self._answer(command))  # noqa: PERF401 - those read before a failure count
-        except TransportError as error:
-            answers.extend([error] * (len(commands) - len(answers)))
+        if not question.settled.done():
+            try:
+                async with asyncio.timeout(within):
+                    await question.settled
+            except TimeoutError as error:
+                self.wire.fail(error)
+            except BaseException:
+                self.wire.abort()
+                raise
+        return self.read_answers(question)
+
+    def read_answers(self, question: Question) -> list[Any]:
+        """Return the answers that are there, an error in the place of each that is none."""
+        missing = len(question.commands) - len(question.answers)
+        if missing:
+            error = self._failure(self.wire.failure or TimeoutError(), _name(question.commands[0]))
+            return [*self._read(question), *[error] * missing]
+        return self._read(question)
+
+    def _read(self, question: Question) -> list[Any]:
+        answers = question.answers
+        for index, answer in enumerate(answers):
+            if type(answer) is Refusal:
+                answers[index] = self._refusal(answer, _name(question.commands[index]))
         return answers
 
-    async def send(self, *command: Argument, within: float) -> None:
-        """Send a command whose answer arrives among the frames that `read` returns."""
-        async with self.failing_as(_name(command), within=within, maybe_done=True):
-            await self._write(self.raw.pack_command(*command))
+    def send(self, *command: Argument) -> None:
+        """Send a command whose answer arrives among the frames.
 
-    async def read(self, *, within: float | None = None, patience: float | None = None) -> Any:
-        """Wait for the next frame that the server sends.
+        Raises:
+            TransportError: it could not be sent.
+        """
+        self._check_open()
+        self.wire.send([command])
+
+    async def frames(
+        self, *, within: float | None = None, patience: float | None = None, most: int = 1_000
+    ) -> list[Any]:
+        """Wait for frames that the server sends, and return what is there; nothing if patience ended first.
 
         Args:
             within: seconds after which the connection has failed; ``None`` for as long as it takes.
-            patience: seconds after which to return ``None`` and keep the connection.
+            patience: seconds after which to return, and keep the connection.
+            most: how many to return.
+
+        Raises:
+            TransportError: the connection failed, or the server sent an error.
         """
-        async with self.failing_as("reading", within=within, maybe_done=True):
-            return await self.raw.read_response(disable_decoding=True, timeout=patience)
+        if not self.wire.frames:
+            try:
+                async with asyncio.timeout(patience if within is None else within):
+                    await self.wire.news()
+            except TimeoutError as error:
+                if within is None:
+                    return []
+                self.wire.fail(error)
+        frames = self.wire.take_frames(most)
+        if not frames:
+            raise self._failure(self.wire.failure or exceptions.ConnectionError("the connection is closed"), "reading")
+        if type(frames[0]) is Refusal:
+            raise self._refusal(frames[0], "reading")
+        return frames
 
     def abort(self) -> None:
-        """Tear the socket down at once; whoever reads from it fails."""
-        writer = self.raw._writer  # noqa: SLF001 - redis-py can only close in good order, which may wait for the server
-        if writer is not None:
-            writer.transport.abort()
+        """Tear the socket down at once; whoever waits for an answer gets none."""
+        self.wire.abort()
 
     async def aclose(self) -> None:
         """Close the socket; idempotent."""
-        try:
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self.raw.disconnect()
-        except (exceptions.RedisError, OSError):  # TimeoutError is an OSError
-            pass
-        finally:
-            self.abort()
+        await self.wire.aclose(within=_CLOSE_WITHIN)
 
-    @asynccontextmanager
-    async def failing_as(self, doing: str, *, within: float | None, maybe_done: bool) -> AsyncIterator[None]:
-        """Turn every failure into ours, and leave no half-used socket behind."""
-        try:
-            async with asyncio.timeout(within):
-                yield
-        except (exceptions.RedisError, OSError) as error:
-            await self._give_up()
-            raise self._connector.failure(error, doing, maybe_done=maybe_done) from None
-        except BaseException:
-            await self._give_up()
-            raise
-
-    async def _write(self, data: list[bytes]) -> None:
-        # On a closed one redis-py would connect again, in silence, and asyncio may fail in ways of its own.
+    def _check_open(self) -> None:
         if self.hung_up:
             closed = exceptions.ConnectionError("the connection is closed")
             raise self._connector.failure(closed, "writing", maybe_done=False)
-        await self.raw.send_packed_command(data, check_health=False)
 
-    async def _answer(self, command: Sequence[Argument]) -> Any:
-        try:
-            return await self.raw.read_response(disable_decoding=True)
-        except exceptions.ResponseError as error:
-            return self._connector.failure(error, _name(command), maybe_done=False)
+    def _failure(self, error: Exception, doing: str) -> TransportError:
+        return self._connector.failure(error, doing, maybe_done=True)
 
-    async def _give_up(self) -> None:
-        self.abort()
-        await self.raw.disconnect(nowait=True)
+    def _refusal(self, refusal: Refusal, doing: str) -> TransportError:
+        error = self._connector.refusal(str(refusal), doing)
+        if error.code == "READONLY":  # it was a primary once; whoever connects again may find the one that is now
+            self.abort()
+        return error
+
+
+async def _give_up(raw: AbstractConnection) -> None:
+    """Leave no half-open socket behind."""
+    writer = raw._writer  # noqa: SLF001 - redis-py can only close in good order, which may wait for the server
+    if writer is not None:
+        writer.transport.abort()
+    await raw.disconnect(nowait=True)
 
 
 def _pool_of(client_or_url: Redis | str) -> ConnectionPool:

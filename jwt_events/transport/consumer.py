@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from jwt_events.errors import Closed
-from jwt_events.transport.pipeline import Command
+from jwt_events.transport.wire import Command
 
 # Removing a consumer that holds something would lose that, so looking and removing must be one step.
 _REMOVE_IF_EMPTY = """

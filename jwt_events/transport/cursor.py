@@ -12,8 +12,8 @@ from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.epoch import Epoch, epoch_of, is_replica
 from jwt_events.transport.history import History, Place
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
-from jwt_events.transport.pipeline import Command
 from jwt_events.transport.settler import Settler
+from jwt_events.transport.wire import Command, Question
 
 # How much longer than asked for a blocking read may take before the connection counts as dead.
 GRACE = 2.0
@@ -25,16 +25,16 @@ _SERVER_TICK = 0.1
 _AUDIT_INTERVAL = 1.0
 
 
-class _Question(NamedTuple):
+class _Read(NamedTuple):
     """A read that was sent.
 
     Attributes:
-        commands: the read, and the audit that goes with it now and then.
+        question: the read, after the audit that goes with it now and then.
         asked_at: when, by `time.monotonic`.
         connection: where the answer will come.
     """
 
-    commands: list[Command]
+    question: Question
     asked_at: float
     connection: Connection
 
@@ -63,7 +63,7 @@ class CursorReceiver:
         self._gaps: list[Gap] = []
         self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
-        self._ahead: _Question | None = None
+        self._ahead: _Read | None = None
         self._is_at_end = False
         self._is_replica = False
 
@@ -96,16 +96,16 @@ class CursorReceiver:
     async def _read(self, connection: Connection) -> list[Any] | None:
         """Return the entries that come next; ``None`` if they have to be read again from further back."""
         cursor = self._place.cursor
-        question, self._ahead = self._ahead, None
-        if question is None or question.connection is not connection:
-            question = await self._ask(connection, cursor)
-        *audit, answer = await connection.answers(question.commands, within=self._block + GRACE)
+        read, self._ahead = self._ahead, None
+        if read is None or read.connection is not connection:
+            read = await self._ask(connection, cursor)
+        *audit, answer = await connection.answers(read.question, within=self._block + GRACE)
         if isinstance(answer, TransportError):
             raise answer
         if audit:
             history, replication = audit
             self._is_replica = is_replica(replication)
-            self._reconcile(history_from(history), question.asked_at)
+            self._reconcile(history_from(history), read.asked_at)
         if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
             return None
         entries: list[Any] = answer[0][1] if answer else []
@@ -120,7 +120,7 @@ class CursorReceiver:
         self._place.advance(last, len(entries))
         return entries
 
-    async def _ask(self, connection: Connection, cursor: str) -> _Question:
+    async def _ask(self, connection: Connection, cursor: str) -> _Read:
         wait: Command = ()
         if self._is_at_end:  # whoever does not know to be there wants to hear it at once
             if self._blocks_for is None:
@@ -131,8 +131,7 @@ class CursorReceiver:
         asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
         if asked_at >= self._audited_at + self._audit_interval:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
-        await connection.ask(commands, within=self._block + GRACE)
-        return _Question(commands, asked_at, connection)
+        return _Read(connection.ask(commands), asked_at, connection)
 
     async def _greet(self, connection: Connection) -> None:
         """Find out where to read on, whether something in between is gone, and whether this is the same server."""

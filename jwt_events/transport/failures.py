@@ -49,6 +49,8 @@ _PASSING = frozenset(
 )
 
 
+_QUOTED = ", with args"
+
 # What a server says to a command, or to a form of one, that it does not know yet. The newest of those used here is
 # XAUTOCLAIM, with XTRIM ... MINID: both came with Redis 6.2.
 _TOO_OLD = ("unknown command", "unknown subcommand", "Unknown subcommand", "syntax error")
@@ -65,18 +67,32 @@ def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_don
     """
     if isinstance(error, TransportError):
         return error
-    text = _reason(error)
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    code = _code(error)
-    if code is not None:
-        if text.startswith(_TOO_OLD):
-            text = f"{text}; Redis 6.2 or newer is needed, or Valkey"
-        text = text if text.startswith(code) else f"{code} {text}"
-        return ServerRefused(f"{place} refused: {text}", code=code, retryable=code in _PASSING)
+    text = _without(secrets, _reason(error))
+    if (code := _code(error)) is not None:
+        return _refused(code, text, place)
     if isinstance(_root(error), ssl.SSLCertVerificationError):
         return TransportError(f"{place} failed: {text}")
     return ConnectionFailed(f"{place} failed: {text}", maybe_done=maybe_done)
+
+
+def refusal(answer: str, place: str, *, secrets: Sequence[str]) -> ServerRefused:
+    """Turn the server's own words, as they stand on the wire, into an error of ours."""
+    code, _, text = answer.partition(" ")
+    # The server quotes the arguments of a command that it does not know, and those are payloads.
+    return _refused(code, _without(secrets, text).partition(_QUOTED)[0], place)
+
+
+def _refused(code: str, text: str, place: str) -> ServerRefused:
+    if text.startswith(_TOO_OLD):
+        text = f"{text}; Redis 6.2 or newer is needed, or Valkey"
+    text = text if text.startswith(code) else f"{code} {text}"
+    return ServerRefused(f"{place} refused: {text}", code=code, retryable=code in _PASSING)
+
+
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _code(error: Exception) -> str | None:
@@ -111,5 +127,4 @@ def _reason(error: Exception) -> str:
     raised = error.__cause__ or error
     if not isinstance(raised, (exceptions.RedisError, OSError)):
         return type(raised).__qualname__  # the application's own, and its message may quote what it failed on
-    # The server quotes the arguments of a command that it does not know, and those are payloads.
-    return str(error).partition(", with args")[0] or type(error).__name__
+    return str(error).partition(_QUOTED)[0] or type(error).__name__

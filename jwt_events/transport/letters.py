@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jwt_events.transport.base import Delivery, Failure
-from jwt_events.transport.connection import Argument
+from jwt_events.transport.wire import Argument
 
 # The oldest are forgotten beyond this many: a handler that fails on everything must not fill the server.
 _MOST = 100_000

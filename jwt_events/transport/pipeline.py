@@ -1,62 +1,76 @@
-"""Commands of many tasks over one connection, those that wait at the same time in one go."""
+"""Commands of many tasks over one connection, without waiting for one another's answers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from loguru import logger
 
 from jwt_events.errors import ConnectionFailed, TransportError
-from jwt_events.transport.connection import Argument, Connection, Connector
+from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.wire import Command, Question
 
-# The longest wait for a connection, or for the answers to one page, before the connection is given up.
+# The longest wait for a connection, or for an answer, before the connection is given up.
 _ANSWER_WITHIN = 5.0
 
 PAGE = 1_000
-"""How many commands go out before their answers are awaited: enough to hide the way there and back, few enough that a
-deadline which ends in between leaves little in doubt."""
-
-Command = tuple[Argument, ...]
+"""How many answers may be outstanding: enough to hide the way there and back, few enough that a deadline which ends
+in between leaves little in doubt."""
 
 
-class _Job:
-    """Commands of one call of `run`, on their way."""
+class Upkeep(Protocol):
+    """What has to be done on the server now and then."""
+
+    def is_due(self) -> bool:
+        """Whether it is time. Asked before every command, so it must be quick."""
+        ...
+
+    async def do(self, connection: Connection) -> None:
+        """Do it."""
+        ...
+
+
+class _Job(Question):
+    """Commands of one caller, on their way.
+
+    Attributes:
+        connection: where they were sent; ``None`` if they were not.
+        trouble: why they were not and will not be.
+    """
+
+    __slots__ = ("connection", "trouble")
 
     def __init__(self, commands: Sequence[Command]) -> None:
-        self.commands = commands
-        self.written = False
-        self.answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-
-    def settle(self, answers: list[Any]) -> None:
-        if not self.answers.done():
-            self.answers.set_result(answers)
+        super().__init__(commands)
+        self.connection: Connection | None = None
+        self.trouble: TransportError | None = None
 
 
 class Pipeline:
     """Runs commands on a connection of its own. Safe to call from many tasks; an async context manager.
 
-    A task takes whatever waits, so that concurrent calls share round trips, and a caller that is cancelled or runs out
-    of time does not break the connection for the others. A caller that is alone does not wait for that task.
+    Who calls sends at once, without a task in between, and those who call in the same turn of the loop share a packet.
+    A task does what has to come first now and then: connect, keep up, wait for room. A caller that is cancelled or runs
+    out of time does not break the connection for the others.
 
     Args:
         connector: makes its connection, when it is first needed.
-        upkeep: called before each page with the connection, to do what is due on the server. If it fails, the page goes
-            out all the same.
+        upkeep: done before whatever is sent when it is due. If it fails, that goes out all the same.
     """
 
-    def __init__(self, connector: Connector, upkeep: Callable[[Connection], Awaitable[None]] | None = None) -> None:
+    def __init__(self, connector: Connector, upkeep: Upkeep | None = None) -> None:
         self.address: str = connector.address
         self._connector = connector
         self._upkeep = upkeep
         self._waiting: deque[_Job] = deque()
         self._something_waits = asyncio.Event()
-        self._busy = False
         self._connection: Connection | None = None
         self._trouble: TransportError | None = None  # why the last attempt to connect failed
+        self._watch: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,6 +85,8 @@ class Pipeline:
                 self._task.cancel()
                 await asyncio.wait([self._task])
         finally:
+            if self._watch is not None:
+                self._watch.cancel()
             await self._disconnect()
 
     async def run(self, commands: Sequence[Command], *, within: float) -> list[Any]:
@@ -83,7 +99,11 @@ class Pipeline:
             commands: what to run, in this order.
             within: seconds after which to give up.
         """
+        if not commands:
+            return []
         deadline = asyncio.get_running_loop().time() + within
+        if len(commands) <= PAGE:
+            return await self._run_page(commands, deadline)
         answers: list[Any] = []
         for start in range(0, len(commands), PAGE):
             answers += await self._run_page(commands[start : start + PAGE], deadline)
@@ -94,100 +114,96 @@ class Pipeline:
         return answers
 
     async def _run_page(self, commands: Sequence[Command], deadline: float) -> list[Any]:
-        if self._is_idle():
-            return await self._run_alone(commands, deadline)
         job = _Job(commands)
-        self._waiting.append(job)
-        self._something_waits.set()
+        connection = self._connection
+        if connection is not None and not self._waiting and self._may_send(connection, job):
+            self._send(connection, job)
+        else:
+            self._waiting.append(job)
+            self._something_waits.set()
+        timer = asyncio.get_running_loop().call_at(deadline, job.settle)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await job.answers
-        except TimeoutError:
-            return [self._out_of_time(maybe_done=job.written)] * len(commands)
+            await job.settled
         except asyncio.CancelledError as cancelled:
-            if job.written:
-                cancelled.__cause__ = self._out_of_time(maybe_done=True)
-            raise
-
-    def _is_idle(self) -> bool:
-        return not self._busy and not self._waiting and self._connection is not None and not self._connection.hung_up
-
-    async def _run_alone(self, commands: Sequence[Command], deadline: float) -> list[Any]:
-        """Run commands when nobody else wants to: the caller does so itself, which saves two turns of the loop.
-
-        Its cancellation closes the connection, and harms nobody, because what others want waits for the next one.
-        """
-        self._busy = True
-        sent = False
-        try:
-            async with asyncio.timeout_at(deadline):
-                connection = await self._connected()
-            sent = True
-            within = min(_ANSWER_WITHIN, deadline - asyncio.get_running_loop().time())
-            return await connection.pipeline(commands, within=within)
-        except TimeoutError:
-            return [self._out_of_time(maybe_done=False)] * len(commands)
-        except TransportError as error:
-            return [error] * len(commands)
-        except asyncio.CancelledError as cancelled:
-            if sent:
-                cancelled.__cause__ = self._out_of_time(maybe_done=True)
+            if job.connection is not None:
+                job.connection.wire.forsake_if_unwanted()
+                cancelled.__cause__ = ConnectionFailed("cancelled before the answer came", maybe_done=True)
             raise
         finally:
-            self._busy = False
-            if self._waiting:
-                self._something_waits.set()
+            timer.cancel()
+        if job.connection is None:
+            return [job.trouble or self._not_sent()] * len(commands)
+        if len(job.answers) < len(commands):
+            job.connection.wire.forsake_if_unwanted()
+        return job.connection.read_answers(job)
 
-    def _out_of_time(self, *, maybe_done: bool) -> ConnectionFailed:
-        if self._trouble is not None and not maybe_done:  # more telling than that it is still being tried
+    def _may_send(self, connection: Connection, job: _Job) -> bool:
+        """Whether this may be sent now: all is well, there is room, and nothing has to be done first."""
+        wire = connection.wire
+        return (
+            wire.awaited + len(job.commands) <= PAGE
+            and not wire.is_lost
+            and not wire.is_overdue
+            and not (self._upkeep is not None and self._upkeep.is_due())
+        )
+
+    def _send(self, connection: Connection, job: _Job) -> None:
+        connection.wire.ask(job)
+        job.connection = connection
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(_ANSWER_WITHIN, self._look)
+
+    def _look(self) -> None:
+        """Give the connection up if the server has not answered for too long; otherwise look again later."""
+        self._watch = None
+        if self._connection is None or (oldest := self._connection.wire.oldest) is None or oldest.asked_at is None:
+            return
+        loop = asyncio.get_running_loop()
+        give_up_at = oldest.asked_at + _ANSWER_WITHIN
+        if loop.time() >= give_up_at:
+            self._connection.wire.fail(TimeoutError())
+        else:
+            self._watch = loop.call_at(give_up_at, self._look)
+
+    def _not_sent(self) -> TransportError:
+        """Say why there was no time to send something."""
+        if self._trouble is not None:
             return ConnectionFailed(str(self._trouble))
-        return ConnectionFailed(f"no answer in time from {self._connector.address}", maybe_done=maybe_done)
+        return ConnectionFailed(f"no answer in time from {self.address}")
 
     async def _work(self) -> None:
-        """Send what waits, for as long as this pipeline is open."""
+        """Do what has to come before sending, for as long as this pipeline is open."""
         while True:
             await self._something_waits.wait()
             self._something_waits.clear()
-            while not self._busy and (jobs := self._take_page()):
-                self._busy = True
+            while self._waiting:
                 try:
-                    await self._transmit(jobs)
+                    await self._send_waiting(await self._connected())
                 except TransportError as error:
-                    for job in jobs:
-                        job.settle([error] * len(job.commands))
+                    self._fail_waiting(error)
                 except Exception as error:  # noqa: BLE001 - without this task, every later command would time out
                     await self._disconnect()
-                    for job in jobs:
-                        failure = unexpected(error, self.address, maybe_done=job.written)
-                        job.settle([failure] * len(job.commands))
-                finally:
-                    self._busy = False
+                    self._fail_waiting(unexpected(error, self.address, maybe_done=False))
 
-    def _take_page(self) -> list[_Job]:
-        """Take jobs for one round trip, leaving out those that nobody waits for any more."""
-        jobs: list[_Job] = []
-        size = 0
-        while self._waiting and (not jobs or size + len(self._waiting[0].commands) <= PAGE):
+    async def _send_waiting(self, connection: Connection) -> None:
+        """Send what waits, as there is room for it, leaving out what nobody waits for any more."""
+        while self._waiting:
+            job = self._waiting[0]
+            if job.settled.done():
+                self._waiting.popleft()
+            elif self._may_send(connection, job):
+                self._waiting.popleft()
+                self._send(connection, job)
+            elif connection.wire.awaited and not connection.hung_up:
+                await connection.wire.news()
+            else:
+                return
+
+    def _fail_waiting(self, error: TransportError) -> None:
+        while self._waiting:
             job = self._waiting.popleft()
-            if not job.answers.done():
-                jobs.append(job)
-                size += len(job.commands)
-        return jobs
-
-    async def _transmit(self, jobs: list[_Job]) -> None:
-        connection = await self._connected()
-        jobs = [job for job in jobs if not job.answers.done()]  # connecting took its time
-        commands = [command for job in jobs for command in job.commands]
-        if not commands:
-            return
-        for job in jobs:
-            job.written = True
-        answers = await connection.pipeline(commands, within=_ANSWER_WITHIN)
-        start = 0
-        for job in jobs:
-            end = start + len(job.commands)
-            job.settle(answers[start:end])
-            start = end
+            job.trouble = error
+            job.settle()
 
     async def _connected(self) -> Connection:
         """Return a live connection that is in good order."""
@@ -199,13 +215,13 @@ class Pipeline:
                 self._trouble = error
                 raise
             self._trouble = None
-        if self._upkeep is not None:
+        if self._upkeep is not None and self._upkeep.is_due():
             await self._keep_up(self._upkeep, self._connection)
         return self._connection
 
-    async def _keep_up(self, upkeep: Callable[[Connection], Awaitable[None]], connection: Connection) -> None:
+    async def _keep_up(self, upkeep: Upkeep, connection: Connection) -> None:
         try:
-            await upkeep(connection)
+            await upkeep.do(connection)
         except TransportError as error:
             logger.warning("upkeep failed", destination=self._connector.destination, error=str(error))
             if connection.hung_up:

@@ -19,8 +19,9 @@ from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefus
 from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent, Server
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
-from jwt_events.transport.pipeline import Command, Pipeline
+from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.sender import RedisSender
+from jwt_events.transport.wire import Command
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -94,8 +95,8 @@ class _PubSubReceiver:
         if connection is None:
             return await self._come_back()
         try:
-            frame = await connection.read(patience=_SILENCE)
-            if frame is None:
+            frames = await connection.frames(patience=_SILENCE)
+            if not frames:
                 return await self._question(connection)
         except TransportError as error:
             if not error.retryable:
@@ -103,19 +104,17 @@ class _PubSubReceiver:
             await self.link.lose(error)
             return Page()
         self._silences = 0
-        if frame[0] == b"message":
-            return Page((Delivery(frame[2]),))
-        if frame[0] == b"unsubscribe":
+        if any(frame[0] == b"unsubscribe" for frame in frames):
             await self.link.lose(ConnectionFailed("the server ended the subscription"))
-        return Page()
+        return Page([Delivery(frame[2]) for frame in frames if frame[0] == b"message"])
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Nobody waits for it, and there is no place for dead letters."""
 
     async def _subscribe(self, connection: Connection) -> None:
         try:
-            await connection.send("SUBSCRIBE", self._channel, within=ATTEMPT_WITHIN)
-            frame = await connection.read(within=ATTEMPT_WITHIN)
+            connection.send("SUBSCRIBE", self._channel)
+            (frame,) = await connection.frames(within=ATTEMPT_WITHIN, most=1)
         except ServerRefused as error:
             if error.retryable:
                 raise
@@ -128,7 +127,7 @@ class _PubSubReceiver:
         """Ask a silent connection for a sign of life; drop it when it gave none to the questions before."""
         self._silences += 1
         if self._silences < _SILENCES:
-            await connection.send("PING", within=ATTEMPT_WITHIN)
+            connection.send("PING")
             return Page()
         await self.link.lose(ConnectionFailed("the server does not answer"))
         return self._away()

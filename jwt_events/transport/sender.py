@@ -7,7 +7,8 @@ from typing import Any
 
 from jwt_events.errors import TransportError
 from jwt_events.transport.base import Sent
-from jwt_events.transport.pipeline import Command, Pipeline, unexpected
+from jwt_events.transport.pipeline import Pipeline, unexpected
+from jwt_events.transport.wire import Command
 
 
 class RedisSender:

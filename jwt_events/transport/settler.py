@@ -15,7 +15,8 @@ from jwt_events.errors import TransportError
 from jwt_events.retry import backoff
 from jwt_events.transport.base import Delivery, Failure
 from jwt_events.transport.letters import burial
-from jwt_events.transport.pipeline import Command, Pipeline
+from jwt_events.transport.pipeline import Pipeline
+from jwt_events.transport.wire import Command
 
 # How long one try may take, and all tries that are left when the receiver closes.
 _TRY_WITHIN = 5.0

@@ -28,9 +28,10 @@ from jwt_events.transport.cursor import CursorReceiver
 from jwt_events.transport.group import GroupReceiver
 from jwt_events.transport.history import OLDEST, Place, is_position
 from jwt_events.transport.link import ATTEMPT_WITHIN
-from jwt_events.transport.pipeline import Command, Pipeline
+from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.sender import RedisSender
 from jwt_events.transport.settler import Settler
+from jwt_events.transport.wire import Command
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -121,7 +122,7 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        async with Pipeline(self.connector, _Trimming(key, self.retention).sweep) as pipeline:
+        async with Pipeline(self.connector, _Trimming(key, self.retention)) as pipeline:
             yield RedisSender(pipeline, command=command, sent=_sent)
 
     @asynccontextmanager
@@ -220,14 +221,16 @@ class _Trimming:
         self._interval = max(1.0, retention.total_seconds() / _SWEEPS_PER_RETENTION)
         self._next = 0.0
 
-    async def sweep(self, connection: Connection) -> None:
-        """Forget what is older than the retention, if it is time to.
+    def is_due(self) -> bool:
+        """Whether so much time has passed; see `Upkeep`."""
+        return time.monotonic() >= self._next
+
+    async def do(self, connection: Connection) -> None:
+        """Forget what is older than the retention.
 
         By the server's clock, so that a publisher whose own clock runs ahead cannot wipe out what others still need;
         in a command of its own, so that appending stays as cheap as it can be.
         """
-        if time.monotonic() < self._next:
-            return
         self._next = time.monotonic() + self._interval
         seconds, microseconds = await connection.call("TIME", within=ATTEMPT_WITHIN)
         oldest = int(seconds) * 1000 + int(microseconds) // 1000 - self._retention

@@ -1,0 +1,217 @@
+"""The two ends of a socket: commands out, answers in, in order. RESP itself is hiredis's business.
+
+redis-py opens the socket, authenticates, speaks TLS and knows Sentinels. Then a `Wire` takes the socket over: here a
+question may follow the one before without waiting for its answer, answers are taken as they arrive and not one task
+switch each, and nothing is tried again or connected again behind anybody's back.
+
+Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import InvalidResponse
+
+Argument = bytes | str | int
+Command = tuple[Argument, ...]
+
+_NOTHING: Final = object()
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
+
+# More than this in unread frames, in bytes, and the server has to wait: it knows what to do with a reader that is slow.
+_MOST_UNREAD = 262_144
+
+
+class Refusal(Exception):
+    """The server's answer to a command is an error; holds its text."""
+
+
+class Question:
+    """Commands, and the answers to them so far.
+
+    Attributes:
+        commands: what is asked, at least one.
+        asked_at: when it was sent, by the clock of the loop; ``None`` before that.
+        answers: in order; a `Refusal` in the place of each command that was refused.
+        settled: done when all answers are there, or when no more will come: then some are missing. Whoever is no
+            longer interested may settle or cancel it.
+    """
+
+    __slots__ = ("answers", "asked_at", "commands", "settled")
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.commands = commands
+        self.asked_at: float | None = None
+        self.answers: list[Any] = []
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self) -> None:
+        """Tell who waits that it is over; idempotent."""
+        if not self.settled.done():
+            self.settled.set_result(None)
+
+
+class Wire(asyncio.Protocol):
+    """One socket that redis-py has connected.
+
+    Args:
+        raw: the connection; nobody else may use it from now on.
+
+    Attributes:
+        frames: what arrived without a question, in order.
+        failure: why it was lost; ``None`` if it was not, or was closed from here.
+        awaited: how many answers are outstanding.
+    """
+
+    def __init__(self, raw: AbstractConnection) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=_NOTHING)
+        self._open: deque[Question] = deque()
+        self._unsent: list[bytes] = []
+        self._unread = 0
+        self._news: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self.frames: deque[Any] = deque()
+        self.failure: Exception | None = None
+        self.awaited = 0
+        self._writer = _handed_over(raw)  # kept, as it closes the socket when it is collected
+        self._transport = cast("asyncio.Transport", self._writer.transport)  # of a stream, it can read, too
+        self._transport.set_protocol(self)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is closed, by either side, as far as this process has been told."""
+        return self._closed.done() or self._transport.is_closing()
+
+    @property
+    def oldest(self) -> Question | None:
+        """The question that waits longest for an answer."""
+        return self._open[0] if self._open else None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the answer that should come next came too late for whoever asked: it may never come."""
+        return bool(self._open) and self._open[0].settled.done()
+
+    def forsake_if_unwanted(self) -> None:
+        """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
+        if all(question.settled.done() for question in self._open):
+            self.fail(TimeoutError())
+
+    def ask(self, question: Question) -> None:
+        """Send a question. Those that others ask in the same turn of the loop go along."""
+        self.send(question.commands)
+        question.asked_at = self._loop.time()
+        self._open.append(question)
+        self.awaited += len(question.commands)
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send commands whose answers are frames."""
+        data = b"".join(map(_pack, commands))
+        if not self._open and not self._unsent:
+            self._transport.write(data)  # whoever is alone does not wait for a turn
+            return
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if not self.is_lost:
+            self._transport.writelines(unsent)
+
+    async def news(self) -> None:
+        """Wait until something arrives, an answer or a frame, or until the socket is lost. For one task."""
+        if self._closed.done():
+            return
+        self._news = self._loop.create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
+
+    def take_frames(self, most: int) -> list[Any]:
+        """Return so many of the frames that arrived, and forget them. A `Refusal` comes alone."""
+        taken: list[Any] = []
+        while self.frames and len(taken) < most and not (taken and type(self.frames[0]) is Refusal):
+            taken.append(self.frames.popleft())
+        if not self.frames:
+            self._unread = 0
+            if not self.is_lost:
+                self._transport.resume_reading()
+        return taken
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the server says."""
+        self._reader.feed(data)
+        try:
+            if (answer := self._reader.gets()) is _NOTHING:
+                return
+            while answer is not _NOTHING:
+                self._take(answer)
+                answer = self._reader.gets()
+        except hiredis.HiredisError:  # its message quotes what it could not read
+            self.fail(InvalidResponse("the answer is no RESP"))
+            return
+        if self.frames:
+            self._unread += len(data)
+            if self._unread > _MOST_UNREAD:
+                self._transport.pause_reading()
+        self._tell()
+
+    def _take(self, answer: Any) -> None:
+        if not self._open:
+            self.frames.append(answer)
+            return
+        question = self._open[0]
+        question.answers.append(answer)
+        self.awaited -= 1
+        if len(question.answers) == len(question.commands):
+            self._open.popleft()
+            question.settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody who waits that nothing more will come."""
+        self.failure = self.failure or exc or ConnectionLost("Connection closed by server.")
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self.awaited = 0
+        while self._open:
+            self._open.popleft().settle()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def fail(self, failure: Exception) -> None:
+        """Tear the socket down at once, for a reason."""
+        self.failure = self.failure or failure
+        self.abort()
+
+    def abort(self) -> None:
+        """Tear the socket down at once."""
+        self._transport.abort()
+
+    async def aclose(self, *, within: float) -> None:
+        """Close the socket in good order, or tear it down after so many seconds; idempotent."""
+        try:
+            self._transport.close()
+            await asyncio.wait([self._closed], timeout=within)
+        finally:
+            self.abort()
+
+
+def _handed_over(raw: AbstractConnection) -> asyncio.StreamWriter:
+    """Take the socket from a connection of redis-py, which has no way to hand it over."""
+    writer = raw._writer  # noqa: SLF001 - see above
+    assert writer is not None  # noqa: S101 - just connected
+    raw._reader = raw._writer = None  # noqa: SLF001 - what it does not have it can neither use nor close
+    return writer
