@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 import inspect
 import threading
+from collections.abc import Awaitable, Coroutine
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from loguru import logger
 
+from jwt_events.debugging import is_debugging
 from jwt_events.errors import describe
 from jwt_events.handlers import Handler
 from jwt_events.observe import Handled
@@ -21,6 +23,8 @@ from jwt_events.work import Work
 # An event that was delivered so often and never came to an end probably ends the process that handles it. Below that,
 # each delivery gets its one try: others that were delivered with such an event are not to blame.
 _HOPELESS = 10
+
+_HANDLED = Handled.HANDLED
 
 
 class Caller:
@@ -35,11 +39,16 @@ class Caller:
         self._timeout = timeout
         self._retry = retry
 
-    async def run(self, handler: Handler, work: Work) -> Failure | None:
+    def run(self, handler: Handler, work: Work) -> Coroutine[Any, Any, Failure | None]:
         """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
         if work.attempt > max(_HOPELESS, self._retry.attempts):
-            logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
-            return Failure("delivered too often", handler.name, work.attempt - 1)
+            return _give_up(handler, work)
+        if work.trace is not None:
+            return self._run_in_span(handler, work)
+        work.begin()
+        return self._run(handler, work)
+
+    async def _run_in_span(self, handler: Handler, work: Work) -> Failure | None:
         with work.active():
             return await self._run(handler, work)
 
@@ -48,8 +57,11 @@ class Caller:
         while True:
             began = perf_counter()
             try:
-                async with asyncio.timeout(self._timeout):
+                if self._timeout is None:
                     await _call(handler, work.subject)
+                else:
+                    async with asyncio.timeout(self._timeout):
+                        await _call(handler, work.subject)
             except (Exception, asyncio.CancelledError) as error:
                 cancelled = _is_being_cancelled()
                 if cancelled and isinstance(error, asyncio.CancelledError):
@@ -66,13 +78,24 @@ class Caller:
                 await asyncio.sleep(delay)
                 attempt += 1
             else:
-                work.called(handler, Handled.HANDLED, began)
-                logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
+                work.called(handler, _HANDLED, began)
+                if is_debugging(__name__):
+                    logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
                 return None
 
 
-async def _call(handler: Handler, subject: object) -> None:
-    result = handler.function(subject) if handler.is_async else await _in_thread(handler, subject)
+async def _give_up(handler: Handler, work: Work) -> Failure:
+    with work.active():
+        logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
+    return Failure("delivered too often", handler.name, work.attempt - 1)
+
+
+def _call(handler: Handler, subject: object) -> Awaitable[object]:
+    return cast("Awaitable[object]", handler.function(subject)) if handler.is_async else _call_plain(handler, subject)
+
+
+async def _call_plain(handler: Handler, subject: object) -> None:
+    result = await _in_thread(handler, subject)
     if inspect.isawaitable(result):
         await result
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import Any
+import contextvars
+import types
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
+from typing import Any, NamedTuple, cast
 
 from loguru import logger
 
@@ -12,6 +15,7 @@ from jwt_events.calls import Caller
 from jwt_events.errors import describe
 from jwt_events.events import Event
 from jwt_events.handlers import Handler
+from jwt_events.lanes import Lanes
 from jwt_events.observe import Observers
 from jwt_events.transport.base import Failure
 from jwt_events.work import Work
@@ -19,20 +23,37 @@ from jwt_events.work import Work
 # How long handlers that were cancelled may take to clean up.
 _CLEANUP_WITHIN = 1.0
 
-# How many handlers may wait for one with the same key to end, before reading pauses.
-_MOST_WAITING = 1_024
+# How many handlers that do not wait may run before others in the program get their turn.
+_MOST_IN_A_ROW = 64
 
-_Task = asyncio.Task[Failure | None]
+
+class Call(NamedTuple):
+    """A handler that is to be called, or is being called, with an event.
+
+    Attributes:
+        handler: which one.
+        work: the event, on its way.
+        key: what others it may not run beside; ``None`` for none.
+        takes_room: whether it counts for the concurrency.
+    """
+
+    handler: Handler
+    work: Work
+    key: Hashable = None
+    takes_room: bool = True
 
 
 class Dispatcher:
-    """Runs handlers as tasks under one semaphore. A handler that fails, hangs or blocks a thread harms no other.
+    """Runs handlers as tasks, no more at once than allowed. One that fails, hangs or blocks a thread harms no other.
+
+    A handler that does not wait for anything has no need of a task of its own: a runner calls one after another until
+    one of them does wait. From there on that handler has the task for itself, and the next runner takes over.
 
     Args:
         concurrency: how many handlers may run at once.
         caller: calls the handlers.
         ordered_by: returns a key; handlers of events with equal keys run one after another, in order.
-        observers: whom to tell of handlers that start and end.
+        observers: whom to tell how many handlers there are.
     """
 
     def __init__(
@@ -43,77 +64,89 @@ class Dispatcher:
         ordered_by: Callable[[Event], Hashable] | None,
         observers: Observers = (),
     ) -> None:
-        self._slots = asyncio.Semaphore(concurrency)
-        self._waiting_room = asyncio.Semaphore(_MOST_WAITING)
+        self.in_flight: int = 0
+        """How many handlers were started, or will be when it is their turn, and have not ended."""
+        self._room = concurrency
         self._caller = caller
         self._ordered_by = ordered_by
         self._observers = observers
-        self._tails: dict[Hashable, _Task] = {}
-        self._running: dict[_Task, tuple[Handler, Work]] = {}
+        self._context = contextvars.copy_context()
+        self._lanes: Lanes[Call] = Lanes()
+        self._ready: deque[Call] = deque()  # there is room for these, so the next runner will call them
+        self._runner: asyncio.Task[None] | None = None
+        self._running: dict[asyncio.Task[Any], Call] = {}
+        self._change: asyncio.Future[None] | None = None
 
-    @property
-    def in_flight(self) -> int:
-        """How many handlers were started and have not ended."""
-        return len(self._running)
-
-    async def submit(self, event: Event, work: Work, handlers: Sequence[Handler]) -> None:
+    def submit(self, event: Event, work: Work, handlers: Sequence[Handler]) -> Awaitable[None] | None:
         """Start the handlers of an event, each as soon as there is room for it.
-
-        Returns when all are started. Cancelling it leaves those running that were started.
 
         Args:
             event: what decides the order.
             work: the event, on its way through these handlers.
             handlers: whom to call.
-        """
-        key = self._key(event, work)
-        for handler in handlers:
-            try:
-                task = await self._start_in_turn(handler, work, key)
-            except asyncio.CancelledError:
-                work.give_up()
-                raise
-            task.add_done_callback(work.one_ended)
-            if key is not None:
-                self._tails[key] = task
-                task.add_done_callback(lambda task: self._forget_tail(key, task))
 
-    async def _start_in_turn(self, handler: Handler, work: Work, key: Hashable) -> _Task:
-        """Start a handler when there is room for it: to run, or to wait for another with the same key."""
-        if key in self._tails:
-            await self._waiting_room.acquire()
-            if (previous := self._tails.get(key)) is not None:
-                return self._start(handler, work, self._run_after(previous, handler, work))
-            self._waiting_room.release()
-        await self._slots.acquire()
-        task = self._start(handler, work, self._caller.run(handler, work))
-        task.add_done_callback(self._free_slot)
-        return task
+        Returns:
+            What to wait for if there is not room for all of them now; cancelling it leaves those running that were
+            started. ``None`` if all were started.
+        """
+        if self._ordered_by is not None or len(handlers) > self._room:
+            return self._submit_in_turn([Call(handler, work, self._key(event, work)) for handler in handlers])
+        for handler in handlers:
+            self._admit(Call(handler, work))
+        return None
+
+    async def _submit_in_turn(self, calls: Sequence[Call]) -> None:
+        try:
+            for call in calls:
+                while not (self._lanes.have_room if self._lanes.is_taken(call.key) else self._room > 0):
+                    await self._changed()
+                if self._lanes.is_taken(call.key):
+                    self._lanes.line_up(call.key, call)
+                    self.in_flight += 1
+                else:
+                    self._lanes.take(call.key)
+                    self._admit(call)
+        except asyncio.CancelledError:
+            calls[0].work.give_up()
+            raise
 
     def submit_gap(self, gap: Work, handlers: Sequence[Handler]) -> None:
         """Call handlers with a gap, at once, however many others are running: it is an alarm."""
         for handler in handlers:
-            self._start(handler, gap, self._caller.run(handler, gap))
+            self.in_flight += 1
+            self._create_task(self._run_alone(Call(handler, gap, takes_room=False)))
 
     async def finish(self, within: float) -> None:
-        """Wait for the handlers that are running, then cancel and name the rest.
+        """Wait for the handlers that are left, then cancel and name the rest.
 
         Takes at most one second longer than ``within``. Cancelling it cancels the handlers at once.
         """
         try:
-            if self._running:
-                await asyncio.wait(self._running, timeout=within)
+            async with asyncio.timeout(within):
+                while self.in_flight:
+                    await self._changed()
+        except TimeoutError:
+            pass
         finally:
-            rest = set(self._running)
-            for task in rest:
-                handler, work = self._running[task]
-                logger.warning("handler cancelled", handler=handler.name, **work.fields)
-                task.cancel("the subscriber is shutting down")
-            if rest:
-                _, stubborn = await asyncio.wait(rest, timeout=_CLEANUP_WITHIN)
-                for task in stubborn:
-                    handler, work = self._running[task]
-                    logger.error("handler does not end", handler=handler.name, **work.fields)
+            for call in (*self._ready, *self._lanes.clear()):
+                logger.warning("handler cancelled", handler=call.handler.name, **call.work.fields)
+                self.in_flight -= 1
+                call.work.one_ended(None, finished=False)
+            self._ready.clear()
+            await self._cancel(dict(self._running))
+
+    async def _cancel(self, rest: dict[asyncio.Task[Any], Call]) -> None:
+        for task, call in rest.items():
+            logger.warning("handler cancelled", handler=call.handler.name, **call.work.fields)
+            task.cancel("the subscriber is shutting down")
+        tasks = {*rest}
+        if self._runner is not None:  # it has not begun, and there is nothing left for it
+            self._runner.cancel()
+            tasks.add(self._runner)
+        if tasks:
+            _, stubborn = await asyncio.wait(tasks, timeout=_CLEANUP_WITHIN)
+            for task in stubborn & rest.keys():
+                logger.error("handler does not end", handler=rest[task].handler.name, **rest[task].work.fields)
 
     def is_running(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether this task is a handler that was started here and has not ended."""
@@ -130,34 +163,96 @@ class Dispatcher:
             return None
         return key
 
-    def _start(self, handler: Handler, work: Work, run: Coroutine[Any, Any, Failure | None]) -> _Task:
-        task = asyncio.create_task(run, name=f"jwt_events handler {handler.name}")
-        self._running[task] = handler, work
-        task.add_done_callback(self._ended)
-        for observer in self._observers:
-            observer.started()
-        return task
+    def _admit(self, call: Call) -> None:
+        self._room -= 1
+        self.in_flight += 1
+        self._ready.append(call)
+        if self._runner is None:
+            self._runner = self._create_task(self._run())
 
-    def _ended(self, task: _Task) -> None:
-        del self._running[task]
-        for observer in self._observers:
-            observer.ended()
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # Of a context of its own: what one handler sets there is not for another to see.
+        return asyncio.create_task(work, name="jwt_events handlers", context=self._context.copy())
 
-    async def _run_after(self, previous: _Task, handler: Handler, work: Work) -> Failure | None:
-        """Run a handler when its predecessor has ended. It takes up room to run only then."""
+    async def _run(self) -> None:
+        """Call one handler after another for as long as they do not wait."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is one
+        context = contextvars.copy_context()
         try:
-            await asyncio.wait([previous])
-            await self._slots.acquire()
+            for _ in range(_MOST_IN_A_ROW):
+                if not self._ready or not await self._call(task, self._ready.popleft()):
+                    break
+                if task.cancelling() or contextvars.copy_context() != context:  # it left something behind
+                    break
         finally:
-            self._waiting_room.release()
+            self._hand_over(task)
+
+    async def _run_alone(self, call: Call) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is one
+        await self._call(task, call)
+
+    async def _call(self, task: asyncio.Task[Any], call: Call) -> bool:
+        """Call a handler, and return whether it ended without waiting."""
+        self._running[task] = call
+        failure, finished = None, False
+        run = self._caller.run(call.handler, call.work)
         try:
-            return await self._caller.run(handler, work)
+            try:
+                waits_for = run.send(None)
+            except StopIteration as stop:
+                failure, finished = stop.value, True
+                return True
+            task.set_name(f"jwt_events handler {call.handler.name}")
+            self._hand_over(task)
+            failure = await _rest_of(run, waits_for)
+            finished = True
+            return False
         finally:
-            self._slots.release()
+            del self._running[task]
+            self._ended(call, failure, finished=finished)
+            if self._runner is not task:
+                self._tell()
 
-    def _free_slot(self, _: _Task) -> None:
-        self._slots.release()
+    def _hand_over(self, task: asyncio.Task[Any]) -> None:
+        """Let somebody else call what is ready; idempotent."""
+        if self._runner is task:
+            self._runner = self._create_task(self._run()) if self._ready else None
+            self._tell()
 
-    def _forget_tail(self, key: Hashable, task: _Task) -> None:
-        if self._tails.get(key) is task:
-            del self._tails[key]
+    def _tell(self) -> None:
+        for observer in self._observers:
+            observer.in_flight(self.in_flight)
+
+    def _ended(self, call: Call, failure: Failure | None, *, finished: bool) -> None:
+        self.in_flight -= 1
+        if call.takes_room:
+            self._room += 1
+        if (follower := self._lanes.leave(call.key)) is not None:
+            self.in_flight -= 1  # it counts again when it is admitted
+            self._admit(follower)
+        call.work.one_ended(failure, finished=finished)
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+
+    async def _changed(self) -> None:
+        """Wait until a handler has ended."""
+        if self._change is None or self._change.done():
+            self._change = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._change])
+
+
+@types.coroutine
+def _rest_of(run: Coroutine[Any, Any, Failure | None], waits_for: Any) -> Generator[Any, Any, Failure | None]:
+    """Go on with a coroutine that has been started and waits for something."""
+    while True:
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
+            try:
+                waits_for = run.throw(error)
+            except StopIteration as stop:
+                return cast("Failure | None", stop.value)
+        else:
+            return cast("Failure | None", (yield from run))

@@ -60,26 +60,27 @@ def encode(envelope: Envelope, *, source: str) -> bytes:
         envelope: what to send.
         source: who says so, for an event that does not name its own ``source``.
     """
-    event = envelope.event
+    event, traceparent, tracestate = envelope
     wire_type = _WIRE_TYPES.get(type(event))
+    fields = event.__dict__
     message: dict[str, Any] = {
         "specversion": "1.0",
-        "id": event.id,
-        "source": event.source or source,
-        "type": wire_type or event.type,
-        "time": event.occurred_at,
+        "id": fields["id"],
+        "source": fields["source"] or source,
+        "type": wire_type or fields["type"],
+        "time": fields["occurred_at"],
     }
     if (subject := event.subject) is not None:
         message["subject"] = subject
-    if envelope.traceparent is not None:
-        message["traceparent"] = envelope.traceparent
-    if envelope.tracestate is not None:
-        message["tracestate"] = envelope.tracestate
+    if traceparent is not None:
+        message["traceparent"] = traceparent
+    if tracestate is not None:
+        message["tracestate"] = tracestate
     if wire_type is None and isinstance(event, UnknownEvent):
         message["data"] = event.data
     else:
         # None, False and {} are what an event does not say.
-        message["data"] = {name: value for name, value in event.__dict__.items() if value and name not in _HEADER}
+        message["data"] = {name: value for name, value in fields.items() if value and name not in _HEADER}
     return to_json(message)
 
 

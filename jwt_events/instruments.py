@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -155,14 +155,15 @@ class _Histogram(Histogram):
             self._sort()
 
     def _sort(self) -> None:
-        found, total = [0] * len(self._upper_bounds), 0.0
-        for amount in self._take():
-            found[bisect_left(self._upper_bounds, amount)] += 1
-            total += amount
-        self._sum.inc(total)
-        for bucket, number in zip(self._buckets, found, strict=True):
-            if number:
-                bucket.inc(number)
+        values = self._take()
+        self._sum.inc(sum(values))
+        values.sort()
+        below = 0
+        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
+            up_to = bisect_right(values, bound, below)
+            if up_to > below:
+                bucket.inc(up_to - below)
+            below = up_to
 
     def _take(self) -> list[float]:
         with self._taking:  # others may add meanwhile, but nobody else takes
@@ -199,17 +200,18 @@ class InFlight:
 
     number: int = 0
 
-    def change(self, by: int) -> None:
-        """Count some more or fewer."""
-        self.number += by
+    def set(self, number: int) -> None:
+        """Say how many there are now."""
+        self.number = number
 
 
 class _WrittenInFlight(InFlight):
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
 
-    def change(self, by: int) -> None:
-        self._gauge.inc(by)
+    def set(self, number: int) -> None:
+        self._gauge.inc(number - self.number)
+        self.number = number
 
 
 def _has_other_processes() -> bool:

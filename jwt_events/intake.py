@@ -11,6 +11,7 @@ from loguru import logger
 
 from jwt_events.envelope import Envelope, decode
 from jwt_events.errors import DecodeError
+from jwt_events.events import Event
 from jwt_events.observe import Observers
 from jwt_events.seen import SeenIds
 from jwt_events.transport.base import Delivery, Failure, Gap, Page, Receiver
@@ -39,7 +40,7 @@ class Intake:
 
     Args:
         receiver: where deliveries come from.
-        accept: called with every event, in its envelope; reading goes on when it returns.
+        accept: called with every event, in its envelope; reading goes on when what it returns, if anything, is done.
         report: called with every gap.
         seen: which events were there already.
         tally: where to count.
@@ -50,7 +51,7 @@ class Intake:
         self,
         receiver: Receiver,
         *,
-        accept: Callable[[Envelope, Delivery], Awaitable[None]],
+        accept: Callable[[Envelope, Delivery], Awaitable[None] | None],
         report: Callable[[Gap], None],
         seen: SeenIds,
         tally: Tally,
@@ -109,19 +110,42 @@ class Intake:
             logger.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._report(gap)
         taken = 0
+        news: list[Event] = []
         try:
             for delivery in page.deliveries:
-                await self._take(delivery)
+                envelope = self._open(delivery)
+                if envelope is not None:
+                    news.append(envelope.event)
+                    if self._is_new(envelope.event, delivery):
+                        waiting = self._accept(envelope, delivery)
+                        if waiting is not None:
+                            self._tell(news)
+                            await self._wait(waiting, envelope.event)
                 taken += 1
         finally:
+            self._tell(news)
             if dropped := len(page.deliveries) - taken:
                 self._tally.dropped += dropped
                 logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
 
-    async def _take(self, delivery: Delivery) -> None:
+    def _tell(self, events: list[Event]) -> None:
+        """Say what was received, many at once, and forget it."""
+        if events:
+            for observer in self._observers:
+                observer.received(events)
+            events.clear()
+
+    async def _wait(self, waiting: Awaitable[None], event: Event) -> None:
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
+            raise
+
+    def _open(self, delivery: Delivery) -> Envelope | None:
         self._tally.received += 1
         try:
-            envelope = decode(delivery.payload)
+            return decode(delivery.payload)
         except DecodeError as error:
             self._tally.decode_errors += 1
             for observer in self._observers:
@@ -134,19 +158,14 @@ class Intake:
                 size=len(delivery.payload),
             )
             self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
-            return
-        event = envelope.event
+            return None
+
+    def _is_new(self, event: Event, delivery: Delivery) -> bool:
+        if self._seen.is_new(event.id):
+            return True
+        self._tally.duplicates += 1
         for observer in self._observers:
-            observer.received(event)
-        if not self._seen.is_new(event.id):
-            self._tally.duplicates += 1
-            for observer in self._observers:
-                observer.duplicate(event)
-            logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
-            self._receiver.settle(delivery)
-            return
-        try:
-            await self._accept(envelope, delivery)
-        except asyncio.CancelledError:
-            self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
-            raise
+            observer.duplicate(event)
+        logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
+        self._receiver.settle(delivery)
+        return False

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from loguru import logger
 
@@ -97,34 +96,45 @@ class Life:
         self.reader: asyncio.Task[None] = asyncio.create_task(self._intake.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
 
-    async def _accept(self, envelope: Envelope, delivery: Delivery) -> None:
-        event = envelope.event
+    def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
+        """Pass an event on; returns what to wait for, if there is no room or nobody there."""
+        if self.inbox is not None or not self._audience.wanted.is_set():
+            return self._accept_later(envelope, delivery)
+        handlers = self._audience.routes.to(envelope.event)
+        work = self._work(envelope, delivery, len(handlers))
+        if not handlers:
+            self._come_back(work, Outcome())
+            return None
+        return self.dispatcher.submit(envelope.event, work, handlers)
+
+    async def _accept_later(self, envelope: Envelope, delivery: Delivery) -> None:
         await self._audience.wanted.wait()
         if self.inbox is not None:
             await self._room.acquire()
-            self.inbox.put_nowait(Handout(event, self._work(envelope, delivery, 1)))
-        elif handlers := self._audience.routes.to(event):
-            await self.dispatcher.submit(event, self._work(envelope, delivery, len(handlers)), handlers)
-        else:
-            self._come_back(event, delivery, Outcome())
+            self.inbox.put_nowait(Handout(envelope.event, self._work(envelope, delivery, 1)))
+        elif (waiting := self._accept(envelope, delivery)) is not None:
+            await waiting
 
     def _work(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Work:
+        audience = self._audience
         return Work(
             envelope.event,
             handlers,
-            partial(self._come_back, envelope.event, delivery),
-            attempt=delivery.attempt,
-            observers=self._audience.observers,
-            trace=self._audience.spans.processing(envelope),
+            self._come_back,
+            delivery=delivery,
+            observers=audience.observers,
+            trace=audience.spans.processing(envelope),
         )
 
-    def _come_back(self, event: Event, delivery: Delivery, outcome: Outcome) -> None:
+    def _come_back(self, work: Work, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
-        tally = self._audience.tally
+        event, delivery, tally = work.subject, work.delivery, self._audience.tally
+        assert delivery is not None  # noqa: S101 - every event came with one
         if outcome.finished and outcome.failure is None:
             tally.handled += 1
             self._receiver.settle(delivery)
             return
+        assert isinstance(event, Event)  # noqa: S101 - gaps do not come back here
         tally.failed += 1
         self._audience.seen.forget(event.id)
         if outcome.finished:

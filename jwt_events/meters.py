@@ -62,9 +62,9 @@ class Meters(Observer):
             self._sent.add(len(rest), failed)
         self._operation.record(seconds, failed)
 
-    def received(self, event: Event) -> None:
+    def received(self, events: Sequence[Event]) -> None:
         """Count; see `Observer.received`."""
-        self._consumed.add(1, self._process)
+        self._consumed.add(len(events), self._process)
 
     def processed(self, event: Event, error: str | None, seconds: float) -> None:
         """Count; see `Observer.processed`."""

@@ -9,7 +9,8 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
@@ -59,6 +60,16 @@ class Metrics:
         return _Viewing(self._instruments, transport, destination, staleness)
 
 
+_HANDLED = Handled.HANDLED  # finding it in its class costs more than counting it
+
+
+def _types_of(events: Sequence[Event]) -> Iterable[tuple[type[Event], int]]:
+    """Return how many there are of each class."""
+    if len(events) == 1:
+        return ((type(events[0]), 1),)
+    return Tally(map(type, events)).items()
+
+
 # The series are looked up once, as that costs more than counting.
 
 
@@ -71,13 +82,14 @@ class _Publishing(Observer):
             cls: {outcome: instruments.published.labels(kind, transport, outcome.value) for outcome in Published}
             for cls, kind in TYPES.items()
         }
+        self._accepted = {cls: counters[Published.PUBLISHED] for cls, counters in self._published.items()}
 
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
         self._duration.observe(seconds)
-        for event in accepted:
-            self._published[type(event)][Published.PUBLISHED].inc()
-        for event in rest:
-            self._published[type(event)][outcome].inc()
+        for cls, number in _types_of(accepted):
+            self._accepted[cls].inc(number)
+        for cls, number in _types_of(rest):
+            self._published[cls][outcome].inc(number)
 
     def refused(self, event: Event) -> None:
         self._published[type(event)][Published.REFUSED].inc()
@@ -98,8 +110,9 @@ class _Subscribing(Observer):
         self._calls: dict[tuple[type[Event], str], _Calls] = {}
         self._propagation: dict[type[Event], Histogram] = {}
 
-    def received(self, event: Event) -> None:
-        self._received[type(event)].inc()
+    def received(self, events: Sequence[Event]) -> None:
+        for cls, number in _types_of(events):
+            self._received[cls].inc(number)
 
     def duplicate(self, event: Event) -> None:
         self._duplicates.inc()
@@ -113,17 +126,14 @@ class _Subscribing(Observer):
     def reconnected(self) -> None:
         self._reconnects.inc()
 
-    def started(self) -> None:
-        self._in_flight.change(1)
-
-    def ended(self) -> None:
-        self._in_flight.change(-1)
+    def in_flight(self, number: int) -> None:
+        self._in_flight.set(number)
 
     def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
         key = type(event), handler
         if (calls := self._calls.get(key)) is None:
             calls = self._calls[key] = _Calls(self._instruments, TYPES[type(event)], handler)
-        calls.by_outcome[outcome].inc()
+        (calls.handled if outcome is _HANDLED else calls.by_outcome[outcome]).inc()
         calls.duration.observe(seconds)
 
     def processed(self, event: Event, error: str | None, seconds: float) -> None:
@@ -147,6 +157,7 @@ class _Calls:
     def __init__(self, instruments: Instruments, kind: str, handler: str) -> None:
         self.duration = instruments.handler_duration.labels(kind, handler)
         self.by_outcome = {outcome: instruments.handled.labels(kind, handler, outcome.value) for outcome in Handled}
+        self.handled = self.by_outcome[_HANDLED]
 
 
 class _Viewing(_Subscribing, View):

@@ -56,11 +56,11 @@ class Observer:
     def refused(self, event: Event) -> None:
         """An event was not fit to be published."""
 
-    def received(self, event: Event) -> None:
-        """An event was delivered, for the first time or once more."""
+    def received(self, events: Sequence[Event]) -> None:
+        """Events were delivered, each for the first time or once more. Told for many at once."""
 
     def duplicate(self, event: Event) -> None:
-        """The event just received had been there already."""
+        """An event that was received had been there already."""
 
     def decode_error(self, reason: str) -> None:
         """A delivery was no event; the reason is that of `DecodeError`."""
@@ -71,11 +71,8 @@ class Observer:
     def reconnected(self) -> None:
         """A subscription that was lost is there again."""
 
-    def started(self) -> None:
-        """A handler has been started."""
-
-    def ended(self) -> None:
-        """A handler that had been started has ended, with all its tries."""
+    def in_flight(self, number: int) -> None:
+        """So many handlers were started and have not ended. Told when one begins to wait, and when one has ended."""
 
     def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
         """One call of a handler has ended."""

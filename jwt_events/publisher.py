@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -73,7 +74,7 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._under_way = 0
         self._idle = asyncio.Event()
-        self._idle.set()
+        self._log = logger.bind(transport=transport.name, destination=transport.destination)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._sender is not None else "new"
@@ -98,11 +99,12 @@ class Publisher:
         Takes at most the ``timeout`` of those under way.
         """
         self._closed = True
-        await self._idle.wait()
+        if self._under_way:
+            await self._idle.wait()
         stack, self._stack, self._sender = self._stack, None, None
         if stack is not None:
             await stack.aclose()
-            logger.info("publisher closed", transport=self._transport.name, destination=self._transport.destination)
+            self._log.info("publisher closed")
 
     @overload
     async def publish(self, event: Event, payload: None = None, *, timeout: float | None = None) -> Receipt: ...
@@ -154,7 +156,7 @@ class Publisher:
 
     async def _publish(self, events: Sequence[Event], timeout: float | None) -> list[Receipt]:
         allowed = self._timeout if timeout is None else options.seconds("timeout", timeout)
-        deadline = asyncio.get_running_loop().time() + allowed
+        deadline = time.monotonic() + allowed
         self._check_open()
         if (publishing := self._spans.publishing(events)) is None:
             return await self._ship([Envelope(event) for event in events], deadline)
@@ -162,15 +164,15 @@ class Publisher:
             return await self._ship(envelopes, deadline)
 
     async def _ship(self, envelopes: Sequence[Envelope], deadline: float) -> list[Receipt]:
-        payloads = [self._encode(envelope) for envelope in envelopes]
-        shipment = Shipment([envelope.event for envelope in envelopes], payloads, self._transport, self._observers)
+        payloads = self._encode(envelopes)
+        events = [envelope.event for envelope in envelopes]
         self._under_way += 1
-        self._idle.clear()
         try:
-            return await shipment.run(await self._open(), deadline)
+            sender = self._sender or await self._open()
+            return await Shipment(events, payloads, observers=self._observers, log=self._log).run(sender, deadline)
         finally:
             self._under_way -= 1
-            if not self._under_way:
+            if self._closed and not self._under_way:
                 self._idle.set()
 
     async def _open(self) -> Sender:
@@ -186,14 +188,18 @@ class Publisher:
         if self._closed:
             raise Closed("the publisher is closed")
 
-    def _encode(self, envelope: Envelope) -> bytes:
-        try:
-            check_retention(envelope.event, self._transport.retention, datetime.now(UTC))
-            payload = encode(envelope, source=self._source)
-            if len(payload) > self._max_event_bytes:
-                raise EventTooLarge(len(payload), self._max_event_bytes)
-        except InvalidEvent:
-            for observer in self._observers:
-                observer.refused(envelope.event)
-            raise
-        return payload
+    def _encode(self, envelopes: Sequence[Envelope]) -> list[bytes]:
+        now = datetime.now(UTC)
+        payloads = []
+        for envelope in envelopes:
+            try:
+                check_retention(envelope.event, self._transport.retention, now)
+                payload = encode(envelope, source=self._source)
+                if len(payload) > self._max_event_bytes:
+                    raise EventTooLarge(len(payload), self._max_event_bytes)
+            except InvalidEvent:
+                for observer in self._observers:
+                    observer.refused(envelope.event)
+                raise
+            payloads.append(payload)
+        return payloads

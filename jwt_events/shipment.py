@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING
 
-from loguru import logger
-
+from jwt_events.debugging import is_debugging
 from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
 from jwt_events.events import Event
 from jwt_events.observe import Observers, Published
 from jwt_events.retry import backoff
-from jwt_events.transport.base import Sender, Sent, Transport
+from jwt_events.transport.base import Sender, Sent
+
+if TYPE_CHECKING:
+    from loguru import Logger
 
 _INITIAL_DELAY = 0.02
 _MAXIMUM_DELAY = 1.0
@@ -43,75 +46,105 @@ class Shipment:
     Args:
         events: what travels.
         payloads: the same, encoded.
-        transport: where, for the log.
         observers: whom to tell what became of them.
+        log: knows the transport.
     """
 
+    __slots__ = (
+        "_events",
+        "_last_error",
+        "_log",
+        "_maybe_published",
+        "_observers",
+        "_payloads",
+        "_pending",
+        "_receipts",
+    )
+
     def __init__(
-        self, events: Sequence[Event], payloads: Sequence[bytes], transport: Transport, observers: Observers
+        self, events: Sequence[Event], payloads: Sequence[bytes], *, observers: Observers, log: Logger
     ) -> None:
         self._events = events
         self._payloads = payloads
         self._observers = observers
-        self._log = logger.bind(transport=transport.name, destination=transport.destination)
-        self._pending = list(range(len(events)))
-        self._receipts: dict[int, Receipt] = {}
+        self._log = log
+        self._pending: Sequence[int] = range(len(events))
+        self._receipts: list[Receipt | None] = [None] * len(events)
         self._last_error: TransportError | None = None
         self._maybe_published = False
 
     async def run(self, sender: Sender, deadline: float) -> list[Receipt]:
-        """Return the receipts in the order of the events, or raise a `PublishError`."""
+        """Return the receipts in the order of the events, or raise a `PublishError`.
+
+        Args:
+            sender: where to send them.
+            deadline: when to give up, by `time.monotonic`.
+        """
+        if not self._observers:
+            return await self._run(sender, deadline)
         began = perf_counter()
         try:
             return await self._run(sender, deadline)
         finally:
-            if self._observers and self._events:
+            if self._events:
                 self._tell(perf_counter() - began)
 
     def _tell(self, seconds: float) -> None:
-        accepted = [self._events[index] for index in self._receipts]
         rest = [self._events[index] for index in self._pending]
+        accepted = self._events
+        if rest:
+            accepted = [event for event, receipt in zip(self._events, self._receipts, strict=True) if receipt]
         outcome = Published.UNKNOWN if self._maybe_published else Published.FAILED
         for observer in self._observers:
             observer.published(accepted, rest, outcome, seconds)
 
     async def _run(self, sender: Sender, deadline: float) -> list[Receipt]:
-        loop = asyncio.get_running_loop()
         failures = 0
         while self._pending:
-            await self._attempt(sender, deadline - loop.time())
+            await self._attempt(sender, deadline - monotonic())
             if not self._pending:
                 break
             failures += 1
             # A connection that died while idle is the most common failure: the first new try is at once.
             pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
-            if not self._worth_another_try() or loop.time() + pause + _LEAST_FOR_A_TRY > deadline:
+            if not self._worth_another_try() or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
                 raise self._failure()
             self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
             await asyncio.sleep(pause)
-        return [self._receipts[index] for index in range(len(self._events))]
+        return self._accepted()
 
     async def _attempt(self, sender: Sender, within: float) -> None:
+        attempted = self._pending
+        payloads = self._payloads if len(attempted) == len(self._payloads) else [self._payloads[i] for i in attempted]
         try:
-            outcomes = await sender.send([self._payloads[index] for index in self._pending], within=within)
+            outcomes = await sender.send(payloads, within=within)
         except asyncio.CancelledError as cancelled:
             if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
                 self._maybe_published = True
                 cancelled.__cause__ = self._failure()
             raise
-        attempted, self._pending = self._pending, []
+        pending = []
         for index, outcome in zip(attempted, outcomes, strict=True):
             if isinstance(outcome, Sent):
-                self._accept(index, outcome)
+                self._receipts[index] = Receipt(self._events[index].id, outcome.position, outcome.receivers)
             else:
-                self._pending.append(index)
+                pending.append(index)
                 self._last_error = outcome
                 self._maybe_published |= outcome.maybe_done
+        self._pending = pending
+        if is_debugging(__name__):
+            self._note(attempted)
 
-    def _accept(self, index: int, sent: Sent) -> None:
-        event = self._events[index]
-        self._receipts[index] = Receipt(event.id, sent.position, sent.receivers)
-        self._log.debug("event published", event_id=event.id, event_type=str(event.type), position=sent.position)
+    def _note(self, attempted: Sequence[int]) -> None:
+        for index in attempted:
+            if (receipt := self._receipts[index]) is not None:
+                kind = str(self._events[index].type)
+                self._log.debug(
+                    "event published", event_id=receipt.event_id, event_type=kind, position=receipt.position
+                )
+
+    def _accepted(self) -> list[Receipt]:
+        return [receipt for receipt in self._receipts if receipt is not None]
 
     def _worth_another_try(self) -> bool:
         return self._last_error is not None and self._last_error.retryable
@@ -125,5 +158,5 @@ class Shipment:
         return cls(
             f"{subject} {verdict}: {self._last_error or 'cancelled'}",
             event_ids=[self._events[index].id for index in self._pending],
-            receipts=[self._receipts[index] for index in sorted(self._receipts)],
+            receipts=self._accepted(),
         )

@@ -20,9 +20,9 @@ def check_retention(event: Event, retention: timedelta | None, now: datetime) ->
     Raises:
         OutlivesRetention: it expires later than ``retention`` from ``now``.
     """
-    if retention is None or event.needed_until is None:
+    if retention is None or (until := event.needed_until) is None:
         return
-    needed = event.needed_until - now
+    needed = until - now
     if needed > retention:
         raise OutlivesRetention(retention.total_seconds(), needed.total_seconds())
 

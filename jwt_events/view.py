@@ -125,7 +125,7 @@ class View:
         elif isinstance(event, UnknownEvent):
             logger.warning("event of an unknown type passed over", event_id=event.id, event_type=event.type[:100])
         for observer in self.observers:
-            observer.received(event)
+            observer.received((event,))
             if self._is_live:
                 observer.applied(event)
         if self.routes:

@@ -13,7 +13,7 @@ from jwt_events.events import Event
 from jwt_events.handlers import Handler
 from jwt_events.observe import Handled, Observers
 from jwt_events.spans import Processing
-from jwt_events.transport.base import Failure, Gap
+from jwt_events.transport.base import Delivery, Failure, Gap
 
 _NOTHING = nullcontext()
 
@@ -43,27 +43,32 @@ class Work:
     Args:
         subject: what the handlers are called with.
         handlers: how many there are.
-        done: called once, when all of them have ended.
-        attempt: how often it was tried before, in other lives and places, and now.
+        done: called once, with this and what became of it, when all of them have ended.
+        delivery: how it came, if it is an event.
         observers: whom to tell.
         trace: makes the span; ``None`` if nobody collects traces.
     """
 
-    __slots__ = ("_began", "_done", "_error", "_left", "_outcome", "_trace", "attempt", "observers", "subject")
+    __slots__ = (
+        *("_began", "_done", "_error", "_left", "_outcome"),
+        *("attempt", "delivery", "observers", "subject", "trace"),
+    )
 
     def __init__(
         self,
         subject: Event | Gap,
         handlers: int = 1,
-        done: Callable[[Outcome], None] = lambda _: None,
+        done: Callable[[Work, Outcome], None] = lambda *_: None,
         *,
-        attempt: int = 1,
+        delivery: Delivery | None = None,
         observers: Observers = (),
         trace: Processing | None = None,
     ) -> None:
         self.subject: Event | Gap = subject
-        self.attempt: int = attempt
-        self._trace = trace
+        self.delivery: Delivery | None = delivery
+        self.attempt: int = 1 if delivery is None else delivery.attempt
+        """How often it was tried before, in other lives and places, and now."""
+        self.trace: Processing | None = trace
         self.observers: Observers = observers
         self._left = handlers
         self._done = done
@@ -82,34 +87,40 @@ class Work:
         """A handler is about to be called; only the first time counts."""
         if self._began is None:
             self._began = perf_counter()
-            if self._trace is not None:
-                self._trace.begin()
+            if self.trace is not None:
+                self.trace.begin()
 
     def active(self) -> AbstractContextManager[None]:
         """Begin, and make the span, if there is one, the current one for a while."""
         self.begin()
-        return _NOTHING if self._trace is None else self._trace.active()
+        return _NOTHING if self.trace is None else self.trace.active()
 
     def called(
         self, handler: Handler | str, outcome: Handled, began: float, error: BaseException | None = None
     ) -> None:
         """A call of a handler has ended."""
         name = handler if isinstance(handler, str) else handler.name
-        if not isinstance(self.subject, Gap):
+        if self.observers and not isinstance(self.subject, Gap):
+            seconds = perf_counter() - began
             for observer in self.observers:
-                observer.called(self.subject, name, outcome, perf_counter() - began)
+                observer.called(self.subject, name, outcome, seconds)
         if error is not None:
-            if self._trace is not None:
-                self._trace.record(error, name)
+            if self.trace is not None:
+                self.trace.record(error, name)
             if outcome is Handled.FAILED:
                 self._error = type(error).__qualname__
 
-    def one_ended(self, task: asyncio.Task[Failure | None]) -> None:
-        """Take note that one of the handlers has ended, with all its tries."""
+    def one_ended(self, failure: Failure | None, *, finished: bool) -> None:
+        """Take note that one of the handlers has ended, with all its tries.
+
+        Args:
+            failure: why it was given up, if it was.
+            finished: whether it came to an end by itself.
+        """
         self._left -= 1  # stays below zero after giving up
-        if task.cancelled() or task.exception() is not None:
+        if not finished:
             self._outcome = Outcome(self._outcome.failure, finished=False)
-        elif (failure := task.result()) is not None:
+        elif failure is not None:
             self._outcome = Outcome(failure, finished=self._outcome.finished)
         if self._left == 0:
             self._end(self._outcome)
@@ -125,13 +136,18 @@ class Work:
         self._end(Outcome(finished=finished))
 
     def _end(self, outcome: Outcome) -> None:
-        if self._began is not None and not isinstance(self.subject, Gap):
-            if not outcome.finished:
-                error: str | None = asyncio.CancelledError.__qualname__
-            else:
-                error = None if outcome.failure is None else self._error or outcome.failure.error
-            for observer in self.observers:
-                observer.processed(self.subject, error, perf_counter() - self._began)
-            if self._trace is not None:
-                self._trace.end(error)
-        self._done(outcome)
+        if self._began is not None and (self.observers or self.trace is not None):
+            self._tell(outcome, perf_counter() - self._began)
+        self._done(self, outcome)
+
+    def _tell(self, outcome: Outcome, seconds: float) -> None:
+        if isinstance(self.subject, Gap):
+            return
+        if not outcome.finished:
+            error: str | None = asyncio.CancelledError.__qualname__
+        else:
+            error = None if outcome.failure is None else self._error or outcome.failure.error
+        for observer in self.observers:
+            observer.processed(self.subject, error, seconds)
+        if self.trace is not None:
+            self.trace.end(error)

@@ -24,11 +24,11 @@ PACKAGE = "jwt_events"
 
 # From the bottom to the top: a module may import from the rows before its own, not from its own or a later one.
 LAYERS = (
-    ("errors", "interruption", "shelf", "values", "transport"),
+    ("debugging", "errors", "interruption", "lanes", "shelf", "values", "transport"),
     ("claims", "clock", "events", "options", "refusal"),
     ("instruments", "observe", "otlp", "plain", "retry", "seen", "submission", "tracecontext"),
-    ("envelope", "meters", "metrics", "tracing", "transport.base", "transport.failures"),
-    ("spans", "transport.connection", "transport.history"),
+    ("envelope", "meters", "metrics", "tracing", "transport.base", "transport.failures", "transport.wire"),
+    ("spans", "transport.connection", "transport.history", "transport.patience"),
     ("transport.epoch", "transport.letters", "transport.link", "transport.pipeline"),
     ("transport.consumer", "transport.sender", "transport.settler"),
     ("transport.cursor",),
@@ -78,12 +78,14 @@ DOORS = {
     "aiohttp": {"aiohttp"},
     "cryptography": {"demo.tokens"},
     "fastapi": {"fastapi"},
+    "hiredis": {"transport.wire"},
     "jiter": {"envelope"},
     "jwt": {"demo.tokens", "jwks"},
     "loguru": {
         "",
         "callbacks",
         "calls",
+        "debugging",
         "dispatcher",
         "feed",
         "fetcher",
@@ -92,7 +94,6 @@ DOORS = {
         "keys",
         "life",
         "publisher",
-        "shipment",
         "spans",
         "subscriber",
         "transport.group",

@@ -11,9 +11,10 @@ from jwt_events.errors import TransportError
 from jwt_events.transport.base import Delivery, Gap, Page
 
 
-@dataclass(frozen=True, slots=True)
 class Repeated(Delivery):
     """A delivery that the transport did not make: a copy of one that it made."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jwt_events.errors import TransportError
 
@@ -51,19 +51,21 @@ class Gap:
     lost: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One arrival of an event's bytes.
 
     Attributes:
-        payload: the bytes; not part of the ``repr``, as they say who was logged out.
+        payload: the bytes; not in the ``repr``, as they say who was logged out.
         position: where in the stream; ``None`` where there are no positions.
         attempt: how often it has been delivered, this time included, as the server counts.
     """
 
-    payload: bytes = field(repr=False)
+    payload: bytes
     position: str | None = None
     attempt: int = 1
+
+    def __repr__(self) -> str:
+        return f"Delivery(position={self.position!r}, attempt={self.attempt})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,7 @@ class Page:
     reconnected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """The server accepted one payload.
 
     Attributes:

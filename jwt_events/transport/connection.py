@@ -90,7 +90,7 @@ class Connector:
         try:
             async with asyncio.timeout(within):
                 await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            return Connection(Wire(raw), self)
+            return Connection(Wire(_handed_over(raw)), self)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await _give_up(raw)
             raise self.failure(error, "connecting", maybe_done=False) from None
@@ -102,9 +102,23 @@ class Connector:
         """Say in our words what went wrong, without a password."""
         return translate(error, self._place(doing), secrets=self._secrets, maybe_done=maybe_done)
 
-    def refusal(self, answer: str, doing: str) -> ServerRefused:
+    def refusal(self, answer: Refusal, doing: str) -> ServerRefused:
         """Say in our words what the server said, without a password."""
-        return refusal(answer, self._place(doing), secrets=self._secrets)
+        return refusal(str(answer), self._place(doing), secrets=self._secrets)
+
+    def read(self, question: Question) -> list[Any]:
+        """Return the answers that are there, an error in the place of each that is none."""
+        answers = question.answers
+        for index, answer in enumerate(answers):
+            if type(answer) is Refusal:
+                answers[index] = error = self.refusal(answer, _name(question.commands[index]))
+                # It was a primary once: whoever connects again may find the one that is now.
+                if error.code == "READONLY" and question.wire is not None:
+                    question.wire.abort()
+        if missing := len(question.commands) - len(answers):
+            failure = (question.wire and question.wire.failure) or TimeoutError()
+            answers += [self.failure(failure, _name(question.commands[0]), maybe_done=True)] * missing
+        return answers
 
     def _place(self, doing: str) -> str:
         return f"{doing} at {self.address}" + (f" for {self.destination!r}" if self.destination else "")
@@ -115,7 +129,7 @@ class Connection:
 
     Any task may ask, whatever others wait for; answers come in the order of the questions. Whoever waits for an answer
     here and is cancelled, or waits too long, closes the socket: a server that does not answer one will not answer the
-    next. `ask` and `read_answers` are for those who wait in their own way.
+    next.
     """
 
     def __init__(self, wire: Wire, connector: Connector) -> None:
@@ -164,7 +178,7 @@ class Connection:
             TransportError: they could not be sent.
         """
         self._check_open()
-        question = Question(commands)
+        question = Question(commands, asyncio.get_running_loop())
         self.wire.ask(question)
         return question
 
@@ -179,22 +193,7 @@ class Connection:
             except BaseException:
                 self.wire.abort()
                 raise
-        return self.read_answers(question)
-
-    def read_answers(self, question: Question) -> list[Any]:
-        """Return the answers that are there, an error in the place of each that is none."""
-        missing = len(question.commands) - len(question.answers)
-        if missing:
-            error = self._failure(self.wire.failure or TimeoutError(), _name(question.commands[0]))
-            return [*self._read(question), *[error] * missing]
-        return self._read(question)
-
-    def _read(self, question: Question) -> list[Any]:
-        answers = question.answers
-        for index, answer in enumerate(answers):
-            if type(answer) is Refusal:
-                answers[index] = self._refusal(answer, _name(question.commands[index]))
-        return answers
+        return self._connector.read(question)
 
     def send(self, *command: Argument) -> None:
         """Send a command whose answer arrives among the frames.
@@ -228,9 +227,10 @@ class Connection:
                 self.wire.fail(error)
         frames = self.wire.take_frames(most)
         if not frames:
-            raise self._failure(self.wire.failure or exceptions.ConnectionError("the connection is closed"), "reading")
+            failure = self.wire.failure or exceptions.ConnectionError("the connection is closed")
+            raise self._connector.failure(failure, "reading", maybe_done=True)
         if type(frames[0]) is Refusal:
-            raise self._refusal(frames[0], "reading")
+            raise self._connector.refusal(frames[0], "reading")
         return frames
 
     def abort(self) -> None:
@@ -246,14 +246,13 @@ class Connection:
             closed = exceptions.ConnectionError("the connection is closed")
             raise self._connector.failure(closed, "writing", maybe_done=False)
 
-    def _failure(self, error: Exception, doing: str) -> TransportError:
-        return self._connector.failure(error, doing, maybe_done=True)
 
-    def _refusal(self, refusal: Refusal, doing: str) -> TransportError:
-        error = self._connector.refusal(str(refusal), doing)
-        if error.code == "READONLY":  # it was a primary once; whoever connects again may find the one that is now
-            self.abort()
-        return error
+def _handed_over(raw: AbstractConnection) -> asyncio.StreamWriter:
+    """Take the socket from a connection of redis-py, which has no way to hand it over."""
+    writer = raw._writer  # noqa: SLF001 - see above
+    assert writer is not None  # noqa: S101 - just connected
+    raw._reader = raw._writer = None  # noqa: SLF001 - what it does not have it can neither use nor close
+    return writer
 
 
 async def _give_up(raw: AbstractConnection) -> None:

@@ -12,6 +12,7 @@ from loguru import logger
 
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.patience import Patience
 from jwt_events.transport.wire import Command, Question
 
 # The longest wait for a connection, or for an answer, before the connection is given up.
@@ -34,22 +35,6 @@ class Upkeep(Protocol):
         ...
 
 
-class _Job(Question):
-    """Commands of one caller, on their way.
-
-    Attributes:
-        connection: where they were sent; ``None`` if they were not.
-        trouble: why they were not and will not be.
-    """
-
-    __slots__ = ("connection", "trouble")
-
-    def __init__(self, commands: Sequence[Command]) -> None:
-        super().__init__(commands)
-        self.connection: Connection | None = None
-        self.trouble: TransportError | None = None
-
-
 class Pipeline:
     """Runs commands on a connection of its own. Safe to call from many tasks; an async context manager.
 
@@ -66,14 +51,18 @@ class Pipeline:
         self.address: str = connector.address
         self._connector = connector
         self._upkeep = upkeep
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Question] = deque()
         self._something_waits = asyncio.Event()
         self._connection: Connection | None = None
         self._trouble: TransportError | None = None  # why the last attempt to connect failed
         self._watch: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._patience: Patience
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()  # asking for it once more would cost more than the rest of sending
+        self._patience = Patience(self._loop)
         self._task = asyncio.create_task(self._work(), name=f"jwt_events pipeline {self._connector.destination}")
         return self
 
@@ -85,6 +74,7 @@ class Pipeline:
                 self._task.cancel()
                 await asyncio.wait([self._task])
         finally:
+            self._patience.close()
             if self._watch is not None:
                 self._watch.cancel()
             await self._disconnect()
@@ -101,75 +91,69 @@ class Pipeline:
         """
         if not commands:
             return []
-        deadline = asyncio.get_running_loop().time() + within
-        if len(commands) <= PAGE:
-            return await self._run_page(commands, deadline)
+        loop = self._loop
+        deadline = loop.time() + within
+        if len(commands) > PAGE:
+            return await self._run_pages(commands, deadline)
+        question = Question(commands, loop)
+        if not self._waiting and (connection := self._connection) is not None and self._may_send(connection, question):
+            self._send(connection, question)
+        else:
+            self._waiting.append(question)
+            self._something_waits.set()
+        self._patience.wait(question, deadline)
+        try:
+            await question.settled
+        except asyncio.CancelledError as cancelled:
+            if question.wire is not None:
+                question.wire.forsake_if_unwanted()
+                cancelled.__cause__ = ConnectionFailed("cancelled before the answer came", maybe_done=True)
+            raise
+        if question.wire is None:
+            return [question.trouble or self._out_of_time()] * len(commands)
+        if len(question.answers) < len(commands):
+            question.wire.forsake_if_unwanted()
+        return self._connector.read(question)
+
+    async def _run_pages(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         answers: list[Any] = []
         for start in range(0, len(commands), PAGE):
-            answers += await self._run_page(commands[start : start + PAGE], deadline)
+            page = commands[start : start + PAGE]
+            answers += await self.run(page, within=deadline - self._loop.time())
             failure = next((answer for answer in answers if isinstance(answer, TransportError)), None)
             if failure is not None:  # what follows must not overtake it
                 held_back = TransportError(str(failure), retryable=failure.retryable)
                 return answers + [held_back] * (len(commands) - len(answers))
         return answers
 
-    async def _run_page(self, commands: Sequence[Command], deadline: float) -> list[Any]:
-        job = _Job(commands)
-        connection = self._connection
-        if connection is not None and not self._waiting and self._may_send(connection, job):
-            self._send(connection, job)
-        else:
-            self._waiting.append(job)
-            self._something_waits.set()
-        timer = asyncio.get_running_loop().call_at(deadline, job.settle)
-        try:
-            await job.settled
-        except asyncio.CancelledError as cancelled:
-            if job.connection is not None:
-                job.connection.wire.forsake_if_unwanted()
-                cancelled.__cause__ = ConnectionFailed("cancelled before the answer came", maybe_done=True)
-            raise
-        finally:
-            timer.cancel()
-        if job.connection is None:
-            return [job.trouble or self._not_sent()] * len(commands)
-        if len(job.answers) < len(commands):
-            job.connection.wire.forsake_if_unwanted()
-        return job.connection.read_answers(job)
-
-    def _may_send(self, connection: Connection, job: _Job) -> bool:
+    def _may_send(self, connection: Connection, question: Question) -> bool:
         """Whether this may be sent now: all is well, there is room, and nothing has to be done first."""
         wire = connection.wire
         return (
-            wire.awaited + len(job.commands) <= PAGE
-            and not wire.is_lost
-            and not wire.is_overdue
-            and not (self._upkeep is not None and self._upkeep.is_due())
+            wire.awaited + len(question.commands) <= PAGE
+            and wire.is_in_order
+            and (self._upkeep is None or not self._upkeep.is_due())
         )
 
-    def _send(self, connection: Connection, job: _Job) -> None:
-        connection.wire.ask(job)
-        job.connection = connection
+    def _send(self, connection: Connection, question: Question) -> None:
+        connection.wire.ask(question)
         if self._watch is None:
-            self._watch = asyncio.get_running_loop().call_later(_ANSWER_WITHIN, self._look)
+            self._watch = self._loop.call_later(_ANSWER_WITHIN, self._look)
 
     def _look(self) -> None:
         """Give the connection up if the server has not answered for too long; otherwise look again later."""
         self._watch = None
-        if self._connection is None or (oldest := self._connection.wire.oldest) is None or oldest.asked_at is None:
+        if self._connection is None or (oldest := self._connection.wire.oldest) is None:
             return
-        loop = asyncio.get_running_loop()
         give_up_at = oldest.asked_at + _ANSWER_WITHIN
-        if loop.time() >= give_up_at:
+        if self._loop.time() >= give_up_at:
             self._connection.wire.fail(TimeoutError())
         else:
-            self._watch = loop.call_at(give_up_at, self._look)
+            self._watch = self._loop.call_at(give_up_at, self._look)
 
-    def _not_sent(self) -> TransportError:
-        """Say why there was no time to send something."""
-        if self._trouble is not None:
-            return ConnectionFailed(str(self._trouble))
-        return ConnectionFailed(f"no answer in time from {self.address}")
+    def _out_of_time(self) -> TransportError:
+        """Say why something was not sent in time."""
+        return ConnectionFailed(str(self._trouble) if self._trouble else f"no answer in time from {self.address}")
 
     async def _work(self) -> None:
         """Do what has to come before sending, for as long as this pipeline is open."""
@@ -188,12 +172,12 @@ class Pipeline:
     async def _send_waiting(self, connection: Connection) -> None:
         """Send what waits, as there is room for it, leaving out what nobody waits for any more."""
         while self._waiting:
-            job = self._waiting[0]
-            if job.settled.done():
+            question = self._waiting[0]
+            if question.settled.done():
                 self._waiting.popleft()
-            elif self._may_send(connection, job):
+            elif self._may_send(connection, question):
                 self._waiting.popleft()
-                self._send(connection, job)
+                self._send(connection, question)
             elif connection.wire.awaited and not connection.hung_up:
                 await connection.wire.news()
             else:
@@ -201,9 +185,9 @@ class Pipeline:
 
     def _fail_waiting(self, error: TransportError) -> None:
         while self._waiting:
-            job = self._waiting.popleft()
-            job.trouble = error
-            job.settle()
+            question = self._waiting.popleft()
+            question.trouble = error
+            question.settle()
 
     async def _connected(self) -> Connection:
         """Return a live connection that is in good order."""

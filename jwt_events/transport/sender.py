@@ -31,9 +31,9 @@ class RedisSender:
         return [self._read(answer) for answer in answers]
 
     def _read(self, answer: Any) -> Sent | TransportError:
-        if isinstance(answer, TransportError):
-            return answer
         try:
             return self._sent(answer)
         except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
+            if isinstance(answer, TransportError):
+                return answer
             return unexpected(error, self._pipeline.address, maybe_done=True)

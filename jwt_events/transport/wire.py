@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import InvalidResponse
+
+from jwt_events.errors import TransportError
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
@@ -38,19 +37,23 @@ class Question:
 
     Attributes:
         commands: what is asked, at least one.
-        asked_at: when it was sent, by the clock of the loop; ``None`` before that.
+        wire: where it was sent; ``None`` if it was not.
+        asked_at: when it was sent, by the clock of the loop.
+        trouble: why it was not sent and will not be.
         answers: in order; a `Refusal` in the place of each command that was refused.
         settled: done when all answers are there, or when no more will come: then some are missing. Whoever is no
             longer interested may settle or cancel it.
     """
 
-    __slots__ = ("answers", "asked_at", "commands", "settled")
+    __slots__ = ("answers", "asked_at", "commands", "settled", "trouble", "wire")
 
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
         self.commands = commands
-        self.asked_at: float | None = None
+        self.wire: Wire | None = None
+        self.asked_at = 0.0
+        self.trouble: TransportError | None = None
         self.answers: list[Any] = []
-        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.settled: asyncio.Future[None] = loop.create_future()
 
     def settle(self) -> None:
         """Tell who waits that it is over; idempotent."""
@@ -59,10 +62,10 @@ class Question:
 
 
 class Wire(asyncio.Protocol):
-    """One socket that redis-py has connected.
+    """One socket that is connected.
 
     Args:
-        raw: the connection; nobody else may use it from now on.
+        writer: the socket's; nobody else may use it from now on.
 
     Attributes:
         frames: what arrived without a question, in order.
@@ -70,7 +73,7 @@ class Wire(asyncio.Protocol):
         awaited: how many answers are outstanding.
     """
 
-    def __init__(self, raw: AbstractConnection) -> None:
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=_NOTHING)
         self._open: deque[Question] = deque()
@@ -81,14 +84,14 @@ class Wire(asyncio.Protocol):
         self.frames: deque[Any] = deque()
         self.failure: Exception | None = None
         self.awaited = 0
-        self._writer = _handed_over(raw)  # kept, as it closes the socket when it is collected
-        self._transport = cast("asyncio.Transport", self._writer.transport)  # of a stream, it can read, too
+        self._writer = writer  # kept, as it closes the socket when it is collected
+        self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
         self._transport.set_protocol(self)
 
     @property
     def is_lost(self) -> bool:
         """Whether it is closed, by either side, as far as this process has been told."""
-        return self._closed.done() or self._transport.is_closing()
+        return self._transport.is_closing()
 
     @property
     def oldest(self) -> Question | None:
@@ -96,9 +99,9 @@ class Wire(asyncio.Protocol):
         return self._open[0] if self._open else None
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether the answer that should come next came too late for whoever asked: it may never come."""
-        return bool(self._open) and self._open[0].settled.done()
+    def is_in_order(self) -> bool:
+        """Whether to ask here: not if it is lost, nor if the next answer is too late for whoever waited for it."""
+        return not (self._transport.is_closing() or (self._open and self._open[0].settled.done()))
 
     def forsake_if_unwanted(self) -> None:
         """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
@@ -108,13 +111,14 @@ class Wire(asyncio.Protocol):
     def ask(self, question: Question) -> None:
         """Send a question. Those that others ask in the same turn of the loop go along."""
         self.send(question.commands)
+        question.wire = self
         question.asked_at = self._loop.time()
         self._open.append(question)
         self.awaited += len(question.commands)
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands whose answers are frames."""
-        data = b"".join(map(_pack, commands))
+        data = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
         if not self._open and not self._unsent:
             self._transport.write(data)  # whoever is alone does not wait for a turn
             return
@@ -158,7 +162,7 @@ class Wire(asyncio.Protocol):
                 self._take(answer)
                 answer = self._reader.gets()
         except hiredis.HiredisError:  # its message quotes what it could not read
-            self.fail(InvalidResponse("the answer is no RESP"))
+            self.fail(ConnectionAbortedError("the answer makes no sense"))
             return
         if self.frames:
             self._unread += len(data)
@@ -179,7 +183,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits that nothing more will come."""
-        self.failure = self.failure or exc or ConnectionLost("Connection closed by server.")
+        self.failure = self.failure or exc or ConnectionResetError("the server hung up")
         if not self._closed.done():
             self._closed.set_result(None)
         self.awaited = 0
@@ -207,11 +211,3 @@ class Wire(asyncio.Protocol):
             await asyncio.wait([self._closed], timeout=within)
         finally:
             self.abort()
-
-
-def _handed_over(raw: AbstractConnection) -> asyncio.StreamWriter:
-    """Take the socket from a connection of redis-py, which has no way to hand it over."""
-    writer = raw._writer  # noqa: SLF001 - see above
-    assert writer is not None  # noqa: S101 - just connected
-    raw._reader = raw._writer = None  # noqa: SLF001 - what it does not have it can neither use nor close
-    return writer
