@@ -91,12 +91,14 @@ def decode(payload: bytes) -> Envelope:
         DecodeError: they are not an event. It names the reason and the place, and holds no value from the payload.
     """
     message = _parse(payload)
-    wire_type = _text(message, "type")
-    read = _PLAIN_READERS.get(wire_type)
+    wire_type = message.get("type")
+    read = _PLAIN_READERS.get(wire_type) if isinstance(wire_type, str) else None
     event = read(message) if read is not None else None
     if event is None:
-        event = _event(wire_type, message)
-    return Envelope(event, _optional_text(message, "traceparent"), _optional_text(message, "tracestate"))
+        event = _event(_text(message, "type"), message)
+    if "traceparent" in message or "tracestate" in message:
+        return Envelope(event, _optional_text(message, "traceparent"), _optional_text(message, "tracestate"))
+    return Envelope(event)
 
 
 def _event(wire_type: str, message: Mapping[str, Any]) -> Event:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import count
 from threading import Lock
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.samples import Sample
 
+from jwt_events.counting import Counter, Histogram, has_other_processes
 from jwt_events.errors import InvalidOption
 from jwt_events.events import EVENT_CLASSES, Event, UnknownEvent
 
@@ -87,13 +83,13 @@ class _Maker:
         self._made: list[MetricWrapperBase] = []
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
-        return self._make(name, lambda full: _Counter(full, text, labels, registry=self._registry))
+        return self._make(name, lambda full: Counter(full, text, labels, registry=self._registry))
 
     def gauge(self, name: str, text: str, *labels: str, mode: Literal["livesum", "livemax"]) -> Gauge:
         return self._make(name, lambda full: Gauge(full, text, labels, registry=self._registry, multiprocess_mode=mode))
 
     def histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return self._make(name, lambda full: _Histogram(full, text, labels, registry=self._registry, buckets=SECONDS))
+        return self._make(name, lambda full: Histogram(full, text, labels, registry=self._registry, buckets=SECONDS))
 
     def _make(self, name: str, make: Callable[[str], _T]) -> _T:
         full = f"jwt_events_{name}"
@@ -106,72 +102,6 @@ class _Maker:
             raise InvalidOption("registry", problem) from None
         self._made.append(instrument)
         return instrument
-
-
-# What happens thousands of times a second must not cost microseconds each time, so these two leave out what
-# prometheus_client does for others: checking arguments, and looking through all buckets each time.
-
-
-class _Counter(Counter):
-    """Counts by ones without a lock, and adds them up when it is scraped."""
-
-    def _metric_init(self) -> None:
-        super()._metric_init()
-        self._ones = count()  # taking the next number is one step, whichever thread takes it
-        self._looks = 0
-        self._added = 0
-        self._adding = Lock()
-        self._adds_later = not _has_other_processes()  # others scrape what is written down
-
-    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
-        if amount == 1 and self._adds_later:
-            next(self._ones)
-        else:
-            self._value.inc(amount)
-
-    def _child_samples(self) -> Iterable[Sample]:
-        with self._adding:
-            ones = next(self._ones) - self._looks  # looking takes a number, too
-            self._looks += 1
-            self._value.inc(ones - self._added)
-            self._added = ones
-        return super()._child_samples()
-
-
-class _Histogram(Histogram):
-    """Keeps what it observes and sorts many at once, when it is scraped at the latest."""
-
-    _MOST = 512
-
-    def _metric_init(self) -> None:
-        super()._metric_init()
-        self._pending: deque[float] = deque()
-        self._taking = Lock()
-        self._most = 1 if _has_other_processes() else self._MOST  # others scrape what is written down
-
-    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        self._pending.append(amount)
-        if len(self._pending) >= self._most:
-            self._sort()
-
-    def _sort(self) -> None:
-        values = self._take()
-        self._sum.inc(sum(values))
-        values.sort()
-        below = 0
-        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
-            up_to = bisect_right(values, bound, below)
-            if up_to > below:
-                bucket.inc(up_to - below)
-            below = up_to
-
-    def _take(self) -> list[float]:
-        with self._taking:  # others may add meanwhile, but nobody else takes
-            return [self._pending.popleft() for _ in range(len(self._pending))]
-
-    def _child_samples(self) -> Iterable[Sample]:
-        self._sort()
-        return super()._child_samples()
 
 
 def _at_zero(counter: Counter, values: Iterable[str]) -> None:
@@ -190,7 +120,7 @@ class _InFlight:
 
     def count(self) -> InFlight:
         """Make the count of one subscriber."""
-        made = _WrittenInFlight(self._gauge) if _has_other_processes() else InFlight()
+        made = _WrittenInFlight(self._gauge) if has_other_processes() else InFlight()
         self._counts.add(made)
         return made
 
@@ -212,10 +142,6 @@ class _WrittenInFlight(InFlight):
     def set(self, number: int) -> None:
         self._gauge.inc(number - self.number)
         self.number = number
-
-
-def _has_other_processes() -> bool:
-    return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 
 class _Staleness:
@@ -244,7 +170,7 @@ class _Staleness:
             views.remove(staleness)
             if views:
                 return
-            if _has_other_processes():  # series cannot be removed then
+            if has_other_processes():  # series cannot be removed then
                 self._gauge.labels(destination).set(0.0)
             else:
                 self._gauge.remove(destination)

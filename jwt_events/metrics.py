@@ -13,8 +13,9 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 
+from jwt_events.counting import Histogram
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
 from jwt_events.instruments import CAUSES, TYPES, Instruments, instruments_of
@@ -87,9 +88,9 @@ class _Publishing(Observer):
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
         self._duration.observe(seconds)
         for cls, number in _types_of(accepted):
-            self._accepted[cls].inc(number)
+            self._accepted[cls].many(number)
         for cls, number in _types_of(rest):
-            self._published[cls][outcome].inc(number)
+            self._published[cls][outcome].many(number)
 
     def refused(self, event: Event) -> None:
         self._published[type(event)][Published.REFUSED].inc()
@@ -112,7 +113,11 @@ class _Subscribing(Observer):
 
     def received(self, events: Sequence[Event]) -> None:
         for cls, number in _types_of(events):
-            self._received[cls].inc(number)
+            self._received[cls].many(number)
+        for propagation in self._propagation.values():
+            propagation.tidy_up()
+        for calls in self._calls.values():
+            calls.duration.tidy_up()
 
     def duplicate(self, event: Event) -> None:
         self._duplicates.inc()
@@ -133,8 +138,11 @@ class _Subscribing(Observer):
         key = type(event), handler
         if (calls := self._calls.get(key)) is None:
             calls = self._calls[key] = _Calls(self._instruments, TYPES[type(event)], handler)
-        (calls.handled if outcome is _HANDLED else calls.by_outcome[outcome]).inc()
-        calls.duration.observe(seconds)
+        if outcome is _HANDLED:
+            calls.one_handled()
+        else:
+            calls.by_outcome[outcome].one()
+        calls.add_duration(seconds)
 
     def processed(self, event: Event, error: str | None, seconds: float) -> None:
         if error is None:
@@ -144,8 +152,8 @@ class _Subscribing(Observer):
         cls = type(event)
         if (propagation := self._propagation.get(cls)) is None:
             propagation = self._propagation[cls] = self._instruments.propagation.labels(TYPES[cls])
-        # Where the clock of the publisher's machine is ahead, an event seems to arrive before it occurs.
-        propagation.observe(max(0.0, time.time() - event.occurred_at.timestamp()))
+        # Negative where the clock of the publisher's machine is ahead: then it seems to arrive before it occurs.
+        propagation.add(time.time() - event.occurred_at.timestamp())
 
     def dead_lettered(self, event: Event) -> None:
         self._instruments.dead_lettered.labels(TYPES[type(event)]).inc()
@@ -157,7 +165,8 @@ class _Calls:
     def __init__(self, instruments: Instruments, kind: str, handler: str) -> None:
         self.duration = instruments.handler_duration.labels(kind, handler)
         self.by_outcome = {outcome: instruments.handled.labels(kind, handler, outcome.value) for outcome in Handled}
-        self.handled = self.by_outcome[_HANDLED]
+        self.one_handled = self.by_outcome[_HANDLED].one
+        self.add_duration = self.duration.add
 
 
 class _Viewing(_Subscribing, View):

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -20,7 +20,7 @@ from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.observe import Instrumentation, instrumentation
 from jwt_events.shipment import Receipt, Shipment
-from jwt_events.spans import Spans
+from jwt_events.spans import Publishing, Spans
 from jwt_events.submission import check_retention, event_from
 from jwt_events.tracing import AnyTracing
 from jwt_events.transport.base import Sender, Transport
@@ -154,12 +154,15 @@ class Publisher:
         """
         return await self._publish([event_from(event, None) for event in events], timeout)
 
-    async def _publish(self, events: Sequence[Event], timeout: float | None) -> list[Receipt]:
+    def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
         allowed = self._timeout if timeout is None else options.seconds("timeout", timeout)
         deadline = time.monotonic() + allowed
         self._check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return await self._ship([Envelope(event) for event in events], deadline)
+            return self._ship([Envelope(event) for event in events], deadline)
+        return self._ship_in_span(publishing, deadline)
+
+    async def _ship_in_span(self, publishing: Publishing, deadline: float) -> list[Receipt]:
         with publishing as envelopes:
             return await self._ship(envelopes, deadline)
 
@@ -189,11 +192,11 @@ class Publisher:
             raise Closed("the publisher is closed")
 
     def _encode(self, envelopes: Sequence[Envelope]) -> list[bytes]:
-        now = datetime.now(UTC)
         payloads = []
         for envelope in envelopes:
             try:
-                check_retention(envelope.event, self._transport.retention, now)
+                if envelope.event.needed_until is not None:
+                    check_retention(envelope.event, self._transport.retention, datetime.now(UTC))
                 payload = encode(envelope, source=self._source)
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jwt_events.debugging import is_debugging
 from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
@@ -73,15 +73,16 @@ class Shipment:
         self._last_error: TransportError | None = None
         self._maybe_published = False
 
-    async def run(self, sender: Sender, deadline: float) -> list[Receipt]:
+    def run(self, sender: Sender, deadline: float) -> Coroutine[Any, Any, list[Receipt]]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
 
         Args:
             sender: where to send them.
             deadline: when to give up, by `time.monotonic`.
         """
-        if not self._observers:
-            return await self._run(sender, deadline)
+        return self._run_watched(sender, deadline) if self._observers else self._run(sender, deadline)
+
+    async def _run_watched(self, sender: Sender, deadline: float) -> list[Receipt]:
         began = perf_counter()
         try:
             return await self._run(sender, deadline)
@@ -101,7 +102,14 @@ class Shipment:
     async def _run(self, sender: Sender, deadline: float) -> list[Receipt]:
         failures = 0
         while self._pending:
-            await self._attempt(sender, deadline - monotonic())
+            try:
+                outcomes = await sender.send(self._payloads_left(), within=deadline - monotonic())
+            except asyncio.CancelledError as cancelled:
+                if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
+                    self._maybe_published = True
+                    cancelled.__cause__ = self._failure()
+                raise
+            self._take(outcomes)
             if not self._pending:
                 break
             failures += 1
@@ -113,17 +121,13 @@ class Shipment:
             await asyncio.sleep(pause)
         return self._accepted()
 
-    async def _attempt(self, sender: Sender, within: float) -> None:
-        attempted = self._pending
-        payloads = self._payloads if len(attempted) == len(self._payloads) else [self._payloads[i] for i in attempted]
-        try:
-            outcomes = await sender.send(payloads, within=within)
-        except asyncio.CancelledError as cancelled:
-            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
-                self._maybe_published = True
-                cancelled.__cause__ = self._failure()
-            raise
-        pending = []
+    def _payloads_left(self) -> Sequence[bytes]:
+        if len(self._pending) == len(self._payloads):
+            return self._payloads
+        return [self._payloads[index] for index in self._pending]
+
+    def _take(self, outcomes: Sequence[Sent | TransportError]) -> None:
+        attempted, pending = self._pending, []
         for index, outcome in zip(attempted, outcomes, strict=True):
             if isinstance(outcome, Sent):
                 self._receipts[index] = Receipt(self._events[index].id, outcome.position, outcome.receivers)

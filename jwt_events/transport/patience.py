@@ -30,6 +30,9 @@ class Patience:
             question.settled.add_done_callback(lambda _: timer.cancel())
             return
         waiting.append((deadline, question))
+        if self._timer is not None and deadline < self._timer.when():  # it was for one that is settled
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._look)
 
