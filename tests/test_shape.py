@@ -24,7 +24,7 @@ PACKAGE = "jwt_events"
 
 # From the bottom to the top: a module may import from the rows before its own, not from its own or a later one.
 LAYERS = (
-    ("errors", "interruption", "shelf", "values", "transport"),
+    ("errors", "eventtypes", "interruption", "shelf", "values", "transport"),
     ("claims", "clock", "events", "options", "refusal"),
     ("instruments", "observe", "otlp", "plain", "retry", "seen", "submission", "tracecontext"),
     ("envelope", "meters", "metrics", "tracing", "transport.base", "transport.failures"),
@@ -66,7 +66,7 @@ LAYERS = (
     ("cli.options", "cli.wording"),
     ("cli.fields", "cli.output", "cli.running"),
     ("cli.groups", "cli.lines", "cli.rights"),
-    ("cli.batch", "cli.findings"),
+    ("cli.batch", "cli.eventcommands", "cli.findings"),
     ("cli.examination",),
     ("cli.check", "cli.dead", "cli.demo", "cli.doctor", "cli.publish", "cli.serve", "cli.tail"),
     ("cli",),
@@ -115,6 +115,7 @@ DOORS = {
         "cli.dead",
         "cli.demo",
         "cli.doctor",
+        "cli.eventcommands",
         "cli.fields",
         "cli.groups",
         "cli.options",
