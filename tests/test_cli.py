@@ -48,7 +48,6 @@ COMMANDS = [
     ("serve",),
     ("doctor",),
     ("publish",),
-    ("publish", "file"),
     *(("publish", kind.replace("_", "-")) for kind in EventType),
     ("dead",),
     *(("dead", name) for name in ("list", "show", "replay", "purge")),
@@ -97,7 +96,7 @@ class TestUsage:
         [
             (("nonsense",), "nonsense"),
             (("tail", "--nonsense"), "--nonsense"),
-            (("publish",), "command"),
+            (("publish",), "--file"),
             (("dead", "show"), "ID"),
             (("publish", "session-created", "--session-id", "s"), "--user-id"),
             (("publish", "token-revoked"), "give at least one of token_id"),
@@ -107,8 +106,8 @@ class TestUsage:
             (("publish", "token-revoked", "--token-id", "t", "--retention", "soon"), "--retention"),
             (("publish", "token-revoked", "--token-id", "t", "--channel", "c"), "--key"),
             (("publish", "token-revoked", "--token-id", "t", "--transport", "pubsub", "--key", "k"), "--channel"),
-            (("publish", "file", "/nowhere/events.jsonl"), "No such file"),
-            (("publish", "file", "x", "--from-line", "0"), "--from-line"),
+            (("publish", "--file", "/nowhere/events.jsonl"), "No such file"),
+            (("publish", "--file", "x", "--from-line", "0"), "--from-line"),
             (("tail", "--start", "yesterday"), "--start"),
             (("tail", "--type", "token_lost"), "--type"),
             (("tail", "--transport", "pubsub", "--start", "all"), "remembers nothing"),
@@ -230,7 +229,7 @@ class TestTerminal:
         """A file that is being published has a bar, and a table has lines; elsewhere neither is drawn."""
         path = tmp_path / "events.jsonl"
         path.write_text('{"type": "token_expired", "token_id": "t"}\n' * 3)
-        code, written = run_in_terminal("publish", "file", str(path), "--key", key, url=url)
+        code, written = run_in_terminal("publish", "--file", str(path), "--key", key, url=url)
         assert code == 0
         assert "━" in written
         assert "published=3 next_line=4" in written
@@ -256,7 +255,7 @@ class TestSignals:
 
     def test_publishing(self, url: str, key: str) -> None:
         """Publishing from a pipe that has nothing more to say ends, and says with which line to go on."""
-        with running("publish", "file", "-", "--batch-size", "1", "--key", key, url=url) as publish:
+        with running("publish", "--file", "-", "--batch-size", "1", "--key", key, url=url) as publish:
             pipe(publish.stdin).write('{"type": "token_expired", "token_id": "t"}\n' * 2)
             pipe(publish.stdin).flush()
             assert run("tail", "--start", "all", "--count", "2", "--key", key, url=url).code == 0

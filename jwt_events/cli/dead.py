@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,13 +12,13 @@ from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
 from jwt_events.cli.options import DeadLetter as DeadLetterKey
 from jwt_events.cli.running import EXIT_CODES, NO, carry_out, fail, say
 from jwt_events.cli.wording import fields
-from jwt_events.deadletters import DeadLetters
-from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError
-from jwt_events.transport.letters import DeadLetter
-from jwt_events.transport.stream import RedisStream
 
-app = typer.Typer(
+if TYPE_CHECKING:
+    from jwt_events.deadletters import DeadLetters
+    from jwt_events.transport.letters import DeadLetter
+
+app: typer.Typer = typer.Typer(
     help="List, show, replay and purge dead letters: events that were given up.",
     epilog=EXIT_CODES,
     rich_markup_mode=None,
@@ -137,6 +137,9 @@ def purge(
 
 
 def _with(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
+    from jwt_events.deadletters import DeadLetters
+    from jwt_events.transport.stream import RedisStream
+
     async def run() -> None:
         async with DeadLetters(RedisStream(url, key or DEFAULT_NAME, dead_letter=dead_letter)) as dead:
             await work(dead)
@@ -158,6 +161,8 @@ async def _all(dead: DeadLetters) -> list[str]:
 
 
 def _summary(letter: DeadLetter) -> dict[str, Any]:
+    from jwt_events.envelope import decode
+
     try:
         event = decode(letter.payload).event
     except DecodeError:

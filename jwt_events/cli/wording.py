@@ -74,9 +74,7 @@ def advice(error: Exception) -> str:
 
 def option(name: str) -> str:
     """Name a parameter or field as it is named on the command line."""
-    return {"client_or_url": "--url", "file": "FILE", "letter_id": "ID", "event": "the event"}.get(
-        name, "--" + name.replace("_", "-")
-    )
+    return {"client_or_url": "--url", "letter_id": "ID", "event": "the event"}.get(name, "--" + name.replace("_", "-"))
 
 
 def hidden(text: str) -> str:
