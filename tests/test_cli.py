@@ -47,6 +47,7 @@ COMMANDS = [
     ("groups",),
     ("serve",),
     ("doctor",),
+    ("bench",),
     ("publish",),
     *(("publish", kind.replace("_", "-")) for kind in EventType),
     ("dead",),

@@ -11,6 +11,7 @@ except ImportError as _error:
     sys.exit(f"jwt-events needs {_error.name}; get it with: pip install 'jwt_events[cli,embedded,keys]'")
 
 from jwt_events import __version__
+from jwt_events.cli.bench import bench
 from jwt_events.cli.check import check
 from jwt_events.cli.dead import app as dead
 from jwt_events.cli.demo import demo
@@ -61,7 +62,7 @@ def main(
         typer.echo(context.get_help())
 
 
-for _command in (demo, tail, check, groups, serve, doctor):
+for _command in (demo, tail, check, groups, serve, doctor, bench):
     app.command(epilog=EXIT_CODES)(_command)
 app.add_typer(publish, name="publish")
 app.add_typer(dead, name="dead")
