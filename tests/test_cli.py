@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 
 from jwt_events import EventType
-from jwt_events.transport import link
 from tests.support.commands import pipe, run, run_apart, run_in_terminal, running
 from tests.support.examples import COMPACT_JWT
-from tests.support.fake_server import FakeServer
-from tests.support.faults import free_port
-from tests.support.servers import OWN_KINDS, shared
 from tests.support.waiting import block_until, scaled
 
 PASSWORD = "correct-horse-battery"
 CLAIMS = '{"jti": "token-1"}'
 
-# Everything that asks a server, with what it needs to get so far.
-ASKING = [
-    ("publish", "token-revoked", "--token-id", "token-1", "--timeout", "0.3"),
-    ("tail", "--count", "1"),
-    ("check",),
-    ("groups",),
-    ("doctor",),
-    ("dead", "list"),
-    ("dead", "show", "1-1"),
-    ("dead", "replay", "--all"),
-    ("dead", "purge", "--all", "--yes"),
-]
 COMMANDS = [
     (),
     ("demo",),
@@ -155,72 +135,6 @@ class TestUsage:
         assert told.code == 2
         assert field in told.complaint
         assert COMPACT_JWT not in told.complaint
-
-    @pytest.mark.parametrize("url", ["http://u:{}@localhost", "redis://u:{}@localhost:port", "redis://u:{}@[::1"])
-    def test_malformed_url(self, url: str) -> None:
-        """A URL that cannot work is refused, and its password not shown."""
-        for words in ASKING:
-            told = run(*words, url=url.format(PASSWORD), given=CLAIMS)
-            assert told.code == 2
-            assert "--url" in told.complaint
-            assert PASSWORD not in told.complaint
-
-
-class TestServers:
-    """Servers that are not there, refuse, or are not ready."""
-
-    @pytest.mark.parametrize("words", [words for words in ASKING if words[0] not in {"tail", "check"}], ids=" ".join)
-    def test_nobody_there(self, words: tuple[str, ...]) -> None:
-        """Without a server, one line says where it was sought and what to do."""
-        port = free_port()
-        told = run("--url", f"redis://user:{PASSWORD}@localhost:{port}", *words, url="redis://elsewhere", given=CLAIMS)
-        assert told.code == 2
-        assert f"localhost:{port}" in told.complaint
-        assert "JWT_EVENTS_URL" in told.complaint
-        assert PASSWORD not in told.complaint
-
-    def test_loading(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """While a server is loading, every command says so."""
-        monkeypatch.setattr(link, "OPEN_WITHIN", 0.3)
-        with _fake(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
-            for words in ASKING:
-                told = run(*words, url=url, given=CLAIMS)
-                assert told.code == 2
-                assert "LOADING" in told.complaint
-                assert "try again in a moment" in told.complaint
-
-    @pytest.mark.parametrize("kind", OWN_KINDS)
-    def test_without_rights(self, kind: str) -> None:
-        """A user without rights, or with the wrong password, is told so in one line without the password."""
-        with shared(kind) as server:
-            server.inspector.execute_command("ACL", "SETUSER", "guest", "on", f">{PASSWORD}")  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            for words in ASKING:
-                told = run(*words, url=server.url.replace("://", f"://stranger:{PASSWORD}@"), given=CLAIMS)
-                assert (told.code, "WRONGPASS" in told.complaint) == (2, True)
-                assert PASSWORD not in told.complaint
-                if words != ("doctor",):  # which tells what it could not see
-                    told = run(*words, url=server.url.replace("://", f"://guest:{PASSWORD}@"), given=CLAIMS)
-                    assert (told.code, "NOPERM" in told.complaint) == (2, True)
-                    assert PASSWORD not in told.complaint
-
-
-@contextmanager
-def _fake(answer: bytes) -> Iterator[str]:
-    """Run a server that always gives this answer, in a thread; yield its URL."""
-    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        async with FakeServer(lambda _: answer) as server:
-            over = asyncio.Event()
-            ready.set_result((server.url, asyncio.get_running_loop(), over))
-            await over.wait()
-
-    with ThreadPoolExecutor(1) as pool:
-        serving = pool.submit(asyncio.run, serve())
-        url, loop, over = ready.result(scaled(10))
-        yield url
-        loop.call_soon_threadsafe(over.set)
-        serving.result(scaled(10))
 
 
 class TestTerminal:

@@ -127,8 +127,9 @@ class Batch:
         self.next_line = lines[-1].number + 1
 
     def _failed(self, error: JWTEventsError) -> BatchFailed:
-        problem = problems(error) if isinstance(error, InvalidEvent) else complaint(error).rstrip(".")
-        return BatchFailed(f"{self._name}, line {self.next_line}: {problem}. {self._resume()}")
+        problem = problems(error) if isinstance(error, InvalidEvent) else complaint(error)
+        end = "" if problem.endswith((".", "?")) else "."
+        return BatchFailed(f"{self._name}, line {self.next_line}: {problem}{end} {self._resume()}")
 
     def _resume(self) -> str:
         return f"published: {self.published}; go on with --from-line {self.next_line}"
