@@ -26,7 +26,7 @@ FILE = "events.jsonl"
 EVENT = '{"type": "token_expired", "token_id": "t"}\n'
 CLAIMS = '{"jti": "token-1"}'
 
-SOON = ("--timeout", "0.3")
+SOON = ("--timeout", str(scaled(1)))
 PUBSUB = ("--transport", "pubsub")
 
 
