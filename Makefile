@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test prometheus test-observability dashboard soak bench lint types check clean
+.PHONY: help demo test prometheus test-observability test-wheel dashboard soak bench lint types check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -48,6 +48,10 @@ prometheus: $(PROMETHEUS)
 test-observability: $(PROMETHEUS) ## Run the tests that need a real Prometheus, which is fetched if there is none
 	@echo "==> Running the tests with a real Prometheus"
 	@$(WITH_PROMETHEUS) $(BIN)/python -m pytest -m prometheus
+
+test-wheel: $(READY) ## Build the wheel, install it into fresh environments, and try it with extras missing
+	@echo "==> Testing the wheel"
+	@$(BIN)/python -m pytest -m wheel tests/test_wheel.py
 
 dashboard: $(PROMETHEUS) ## Draw examples/observability/dashboard.svg from a run with faults; two minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
