@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -52,16 +53,25 @@ class TestHelp:
         assert run().output == run("--help").output
 
     def test_help_loads_nothing_that_it_does_not_need(self) -> None:
-        """Neither rich, nor the demo, nor the embedded server is imported to show a help."""
+        """No help takes a client of Redis, rich, the demo, the embedded server, or what is watched with."""
         code = (
             "import sys; from jwt_events.cli import app\n"
-            "try: app(['tail', '--help'])\n"
-            "except SystemExit: pass\n"
-            "unneeded = ('rich.', 'jwt_events.demo.', 'jwt_events.embedded')\n"
-            "print([name for name in sys.modules if name.startswith(unneeded)])"
+            f"for words in {COMMANDS!r}:\n"
+            "    try: app([*words, '--help'])\n"
+            "    except SystemExit: pass\n"
+            "unneeded = ('redis.', 'rich.', 'opentelemetry.', 'prometheus_client.', 'jwt_events.demo.')\n"
+            "print([name for name in sys.modules if (name + '.').startswith(unneeded)])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
+
+    @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+    def test_help_is_quick(self, words: tuple[str, ...]) -> None:
+        """A help takes a fraction of a second. Counted is work, as a machine may be busy with something else."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run_apart(*words, "--help").code == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < scaled(0.7)
 
     def test_completion(self) -> None:
         """A shell is told how to complete."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,8 +23,10 @@ from jwt_events.cli.options import (
 from jwt_events.cli.running import EXIT_CODES, carry_out
 from jwt_events.cli.wording import fields as named
 from jwt_events.events import EVENT_CLASSES, Event, EventType
-from jwt_events.publisher import Publisher
-from jwt_events.shipment import Receipt
+
+if TYPE_CHECKING:
+    from jwt_events.publisher import Publisher
+    from jwt_events.shipment import Receipt
 
 
 def _where(
@@ -53,6 +55,8 @@ def commands() -> typer.Typer:
 
 def _command(kind: EventType, cls: type[Event]) -> Any:
     def publish(**given: Any) -> None:
+        from jwt_events.publisher import Publisher
+
         where = {name: given.pop(name) for name in _WHERE}
         as_json, timeout = where.pop("as_json"), where.pop("timeout")
         payload = fields.payload(cls, given)
