@@ -90,7 +90,7 @@ class TestUsage:
             (("publish",), "--file"),
             (("dead", "show"), "ID"),
             (("publish", "session-created", "--session-id", "s"), "--user-id"),
-            (("publish", "token-revoked"), "give at least one of token_id"),
+            (("publish", "token-revoked"), "give at least one of --token-id, --session-id"),
             (("publish", "token-revoked", "--token-id", "t", "--expires-at", "2027"), "--expires-at"),
             (("publish", "token-revoked", "--token-id", "t", "--expires-at", "2026-03-01"), "offset"),
             (("publish", "token-revoked", "--token-id", "t", "--metadata", "{"), "--metadata"),

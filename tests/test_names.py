@@ -162,7 +162,7 @@ class TestCommandLine:
             (("dead", "list"), DeadLetters.list),
             (("serve",), EmbeddedServer),
         ],
-        ids=str,
+        ids=lambda value: " ".join(value) if isinstance(value, tuple) else value.__qualname__,
     )
     def test_defaults(self, path: tuple[str, ...], source: Callable[..., object]) -> None:
         """What is not said means the same on the command line and in a program."""

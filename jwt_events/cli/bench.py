@@ -62,5 +62,13 @@ def _progress() -> Iterator[Callable[[str], None]]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("") as status:
-        yield status.update
+    status = Console(stderr=True).status("")
+
+    def show(what: str) -> None:
+        status.update(what)
+        status.start()  # not before there is something to show
+
+    try:
+        yield show
+    finally:
+        status.stop()

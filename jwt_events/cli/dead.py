@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from jwt_events.transport.letters import DeadLetter
 
 app: typer.Typer = typer.Typer(
-    help="List, show, replay and purge dead letters: events that were given up.",
+    help="Look after dead letters: events that were given up.",
     epilog=EXIT_CODES,
     rich_markup_mode=None,
 )
 
 _PAGE = 1_000
+_NONE = "there are no dead letters"
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Which ones.", show_default=False)]
 
@@ -42,15 +43,16 @@ def list_letters(
     """List dead letters, oldest first."""
 
     async def work(dead: DeadLetters) -> None:
-        letters = await dead.list(after=after, limit=limit)
-        if as_json:
-            for letter in letters:
-                output.record(_summary(letter))
-        elif letters:
-            rows = [_summary(letter) for letter in letters]
+        rows = [_summary(letter) for letter in await dead.list(after=after, limit=limit)]
+        if not rows:
+            say(_NONE if after is None else f"{_NONE} after {after}")
+        elif as_json:
+            for row in rows:
+                output.record(row)
+        else:
             output.table(list(rows[0]), [list(row.values()) for row in rows])
-        if letters and await dead.list(after=letters[-1].id, limit=1):
-            say(f"there are more; go on with --after {letters[-1].id}")
+        if rows and await dead.list(after=rows[-1]["id"], limit=1):
+            say(f"there are more; go on with --after {rows[-1]['id']}")
 
     _with(work, url, key, dead_letter)
 
@@ -157,6 +159,8 @@ async def _all(dead: DeadLetters) -> list[str]:
     found: list[str] = []
     while page := await dead.list(after=found[-1] if found else None, limit=_PAGE):
         found.extend(letter.id for letter in page)
+    if not found:
+        say(_NONE)
     return found
 
 

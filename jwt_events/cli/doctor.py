@@ -36,10 +36,11 @@ def doctor(
     retention: Retention = "1d",
     as_json: Json = False,
 ) -> None:
-    """Look at a server, and at the rights of the user in the URL, and give advice. Nothing is changed.
+    """Look at a server, and give advice.
 
-    What this user may not see is said, and does not count. Ends with 0 if all is well, 1 if there are warnings or
-    problems, 2 if the server cannot be reached.
+    It looks at the rights of the user in the URL, too, and changes nothing. What this user may not see is said, and
+    does not count. Ends with 0 if all is well, 1 if there are warnings or problems, 2 if the server cannot be
+    reached.
     """
     from jwt_events.cli.examination import examine
     from jwt_events.cli.findings import Level, findings

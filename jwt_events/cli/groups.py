@@ -65,7 +65,7 @@ def groups(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Show the groups of a stream: lag, pending events and idle consumers.
+    """Show lag, pending events and idle consumers of groups.
 
     A living consumer asks the server every second. What an idle one holds goes to another after claim_after.
     """

@@ -44,7 +44,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, box=SIMPLE_HEAD)
+    drawn = Table(box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        # Nothing is left out: an id that is not whole is of no use. The first column is what one copies.
+        drawn.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in cells:
         drawn.add_row(*map(Text, row))
     Console().print(drawn)
