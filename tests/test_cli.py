@@ -36,6 +36,9 @@ COMMANDS = [
 ]
 
 
+ONE = ("publish", "token-revoked")
+
+
 class TestHelp:
     """What an operator reads first."""
 
@@ -65,7 +68,9 @@ class TestHelp:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
 
-    @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+    @pytest.mark.parametrize(
+        "words", [(), *((word,) for word in ("bench", "check", "demo", "publish", "tail")), ONE], ids=" ".join
+    )
     def test_help_is_quick(self, words: tuple[str, ...]) -> None:
         """A help takes a fraction of a second. Counted is work, as a machine may be busy with something else."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -98,6 +103,9 @@ class TestUsage:
             (("publish", "token-revoked", "--token-id", "t", "--channel", "c"), "--key"),
             (("publish", "token-revoked", "--token-id", "t", "--transport", "pubsub", "--key", "k"), "--channel"),
             (("publish", "--file", "/nowhere/events.jsonl"), "No such file"),
+            (("publish", "--file", "x", "token-revoked", "--token-id", "t"), "--file"),
+            (("publish", "--key", "k", "token-revoked", "--token-id", "t"), "say it after token-revoked"),
+            (("publish", "events.jsonl"), "events.jsonl"),
             (("publish", "--file", "x", "--from-line", "0"), "--from-line"),
             (("tail", "--start", "yesterday"), "--start"),
             (("tail", "--type", "token_lost"), "--type"),

@@ -16,7 +16,7 @@ from jwt_events.cli.lines import event_on
 from jwt_events.cli.options import duration, instant
 from jwt_events.errors import InvalidClaims, InvalidEvent, InvalidOption
 from jwt_events.verdict import Explanation
-from tests.support.commands import Outcome, pipe, run, run_apart, running
+from tests.support.commands import Outcome, pipe, run, run_apart, run_in_terminal, running
 from tests.support.examples import COMPACT_JWT
 from tests.support.servers import Server
 from tests.support.waiting import block_until, scaled
@@ -343,6 +343,14 @@ class TestDead:
         head, row = told.lines
         assert dict(zip(head.split("\t"), row.split("\t"), strict=True))["handler"] == "h"
         assert "no dead letters after" in run("dead", "list", "--key", key, "--after", letters[2], url=url).complaint
+
+    def test_in_a_terminal(self, url: str, key: str, letters: list[str]) -> None:
+        """An id is shown whole, however narrow the terminal, and so is a payload."""
+        code, written = run_in_terminal("dead", "list", "--key", key, url=url)
+        assert code == 0
+        assert [letter in written for letter in letters] == [True] * 3
+        _, written = run_in_terminal("dead", "show", letters[0], "--key", key, url=url)
+        assert "…" not in written
 
     def test_show(self, url: str, key: str, letters: list[str]) -> None:
         """One is shown with its payload; one that is not there is a no."""

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from jwt_events.cli import app
 from jwt_events.transport import link
-from tests.support.commands import Outcome, run, run_apart
+from tests.support.commands import Outcome, run
 from tests.support.fake_server import FakeServer
 from tests.support.faults import free_port
 from tests.support.servers import OWN_KINDS, Server, shared
@@ -63,7 +63,7 @@ TABLE = [
     Asking(("groups",), 0, "there is no stream 'jwt:events' yet; it comes with the first event"),
     Asking(("doctor",), 1, "it holds nothing", told="rights: publisher\tthis user lacks XADD, XTRIM, TIME"),
     Asking(("doctor", *PUBSUB), 0, "7 ok, 1 note", told="rights: publisher\tthis user may not ask"),
-    Asking(("bench", "--seconds", "1"), 0, "publish one by one"),
+    Asking(("bench", "--seconds", "0.3"), 0, "publish one by one"),
     Asking(("demo", "--json", "--events", "3", "--revocations", "0"), 0, '"lost": 0'),
     Asking(("dead", "list"), 0, "there are no dead letters"),
     Asking(("dead", "show", "1-1"), 1, "no such dead letter: 1-1"),
@@ -79,11 +79,18 @@ def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "OPEN_WITHIN", 0.3)
 
 
-@pytest.fixture(params=OWN_KINDS)
-def own(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """An empty server of the test's own, in which it may create users."""
+@pytest.fixture(scope="module", params=OWN_KINDS)
+def _own(request: pytest.FixtureRequest) -> Iterator[Server]:
     with shared(request.param) as server:
+        server.inspector.execute_command("ACL", "SETUSER", "guest", "on", f">{PASSWORD}")  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         yield server
+
+
+@pytest.fixture
+def own(_own: Server) -> Server:
+    """An empty server that only these tests use, with a user who has no rights."""
+    _own.inspector.flushall()
+    return _own
 
 
 @contextmanager
@@ -111,7 +118,7 @@ def ask(asking: Asking, url: str, path: Path) -> Outcome:
     file.write_text(EVENT)
     words = [str(file) if word == FILE else word for word in asking.words]
     if words[0] == "demo":  # which does not listen to JWT_EVENTS_URL
-        return run_apart(*words, "--url", url)
+        words += ["--url", url]
     told = run(*words, url=url, given=CLAIMS)
     assert PASSWORD not in told.output + told.errors
     return told
@@ -182,7 +189,6 @@ def test_wrong_password(own: Server, asking: Asking, tmp_path: Path) -> None:
 @EVERY
 def test_without_rights(own: Server, asking: Asking, tmp_path: Path) -> None:
     """A user without rights is told which one is missing; the doctor tells what it could not see."""
-    own.inspector.execute_command("ACL", "SETUSER", "guest", "on", f">{PASSWORD}")  # type: ignore[no-untyped-call]  # redis-py does not annotate it
     told = ask(asking, own.url.replace("://", f"://guest:{PASSWORD}@"), tmp_path)
     if asking.words[0] == "doctor":
         assert told.errors == ""

@@ -113,7 +113,7 @@ class Bench:
             Whole(self._url, self._name) as whole,
             Bare(self._url, self._name) as bare,
         ):
-            say(f"keeping {self._connector.address} busy for about {seconds:.0f} s, with events in {self._name!r}")
+            say(f"keeping {self._connector.address} busy for about {seconds:g} s, with events in {self._name!r}")
             for trial in TRIALS:
                 show(trial.what)
                 rounds = Rounds(trial, connection, self._name)
