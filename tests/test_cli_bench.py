@@ -70,7 +70,7 @@ class TestNothingStays:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_stopped(self, server: Server, number: signal.Signals) -> None:
         """Told to stop, it deletes its stream, in silence."""
-        with running("bench", "--seconds", "600", url=server.url) as bench:
+        with running("bench", "--seconds", "300", url=server.url) as bench:
             block_until(lambda: streams(server), within=30, what="its stream")
             bench.send_signal(number)
             assert bench.wait(scaled(20)) == 128 + number
@@ -80,7 +80,7 @@ class TestNothingStays:
 
     def test_killed(self, own: Server) -> None:
         """Killed, it leaves a stream that expires."""
-        with running("bench", "--seconds", "600", url=own.url) as bench:
+        with running("bench", "--seconds", "300", url=own.url) as bench:
             block_until(lambda: streams(own), within=30, what="its stream")
             assert "busy" in pipe(bench.stderr).readline()
             bench.kill()
@@ -91,7 +91,7 @@ class TestNothingStays:
 
     def test_server_ends(self, own: Server) -> None:
         """When the server ends in the middle, it says so, and that it could not delete its stream."""
-        with running("bench", "--seconds", "600", url=own.url) as bench:
+        with running("bench", "--seconds", "300", url=own.url) as bench:
             assert "busy" in pipe(bench.stderr).readline()
             own.inspector.shutdown(nosave=True)
             assert bench.wait(scaled(30)) == 2

@@ -30,7 +30,7 @@ from jwt_events import (
     errors,
 )
 from jwt_events.cli import app
-from jwt_events.cli.options import DEFAULT_NAME, duration
+from jwt_events.cli.options import DEFAULT_NAME, TransportName, duration
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
 from jwt_events.work import Work
@@ -177,6 +177,10 @@ class TestCommandLine:
         """A stream or channel that is not named is the same everywhere."""
         url = "redis://localhost"
         assert {RedisStream(url).destination, RedisPubSub(url).destination} == {DEFAULT_NAME}
+
+    def test_transports(self) -> None:
+        """What carries events is called on the command line as in logs and metrics."""
+        assert list(TransportName) == [RedisStream.name, RedisPubSub.name]
 
     @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
     def test_documents(self, path: Path) -> None:

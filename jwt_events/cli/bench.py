@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def bench(
     *,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to measure, about.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=300, help="How long to measure, about.")] = 10.0,
     url: Url = NOT_SAID,
     as_json: Json = False,
 ) -> None:

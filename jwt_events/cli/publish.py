@@ -114,4 +114,5 @@ def _refuse_options_before(context: typer.Context, command: str) -> None:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            fail(f"{parameter.opts[0]}: is for --file here; say it after {command}.")
+            advice = "give it, or" if name == "file" else "say it after"
+            fail(f"{parameter.opts[0]}: is for a file here; {advice} {command}.")
