@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typer.main import get_command
 
 from jwt_events.cli import app
 from jwt_events.transport import link
-from tests.support.commands import Outcome, run
+from tests.support.commands import Outcome, pipe, run, running
 from tests.support.fake_server import FakeServer
 from tests.support.faults import free_port
 from tests.support.servers import OWN_KINDS, Server, shared
@@ -197,3 +199,23 @@ def test_without_rights(own: Server, asking: Asking, tmp_path: Path) -> None:
         assert told.code == 2
         assert asking.told in told.complaint
     assert own.keys() == set()
+
+
+@pytest.mark.parametrize(
+    "asking", {(asking.words[0], FILE in asking.words): asking for asking in TABLE}.values(), ids=str
+)
+def test_stopped(asking: Asking, tmp_path: Path) -> None:
+    """Told to stop while a server says nothing, a command ends at once; with a file, it says where to go on."""
+    (tmp_path / FILE).write_text(EVENT)
+    words = [str(tmp_path / FILE) if word == FILE else word for word in asking.words]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(scaled(20))
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        with running(*words, "--url", url) as command:
+            pipe(command.stdin).write(CLAIMS)
+            pipe(command.stdin).close()
+            with silent.accept()[0]:
+                command.send_signal(signal.SIGTERM)
+                assert command.wait(scaled(10)) == 128 + signal.SIGTERM
+            told = "jwt-events: stopped: published: 0; go on with --from-line 1\n" if FILE in asking.words else ""
+            assert (pipe(command.stdout).read(), pipe(command.stderr).read()) == ("", told)
