@@ -5,65 +5,72 @@ revoked, a session destroyed or a key rotated, and says so when it may have miss
 
     from jwt_events import Publisher, RedisStream, Subscriber, TokenRevoked
 
+Each name is imported when it is asked for, so that nobody waits for redis-py or pydantic, or has prometheus_client
+change its default registry, who does not use them.
+
 It logs through loguru and stays silent until ``loguru.logger.enable("jwt_events")``.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from jwt_events.deadletters import DeadLetters
-from jwt_events.errors import (
-    Closed,
-    CompromisedKey,
-    ConnectionFailed,
-    DecodeError,
-    EventTooLarge,
-    InvalidClaims,
-    InvalidEvent,
-    InvalidKeySet,
-    InvalidOption,
-    JWTEventsError,
-    KeysUnavailable,
-    NotLive,
-    OutlivesRetention,
-    PublishError,
-    PublishFailed,
-    PublishOutcomeUnknown,
-    RetiredKey,
-    RevokedTokenError,
-    ServerRefused,
-    SigningKeyError,
-    StaleRevocationsError,
-    SubscriptionRefused,
-    TransportError,
-    Unavailable,
-    UnknownKey,
-)
-from jwt_events.events import (
-    Event,
-    EventType,
-    KeyRotated,
-    SessionCreated,
-    SessionDestroyed,
-    TokenExpired,
-    TokenRevoked,
-    UnknownEvent,
-)
-from jwt_events.keys import SigningKeys, SigningKeysStats
-from jwt_events.publisher import Publisher
-from jwt_events.retry import Retry
-from jwt_events.revocation import RevocationList
-from jwt_events.shipment import Receipt
-from jwt_events.subscriber import Subscriber, SubscriberStats
-from jwt_events.transport.base import Gap, Guarantees, Transport
-from jwt_events.transport.letters import DeadLetter
-from jwt_events.transport.memory import MemoryTransport
-from jwt_events.transport.pubsub import RedisPubSub
-from jwt_events.transport.stream import RedisStream
-from jwt_events.verdict import Explanation, RevocationStats, Verdict
-from jwt_events.view import ViewState
-from jwt_events.watches import Watch
+# What follows is for type checkers; _NAMES says the same at run time, and a test holds them together.
+if TYPE_CHECKING:
+    from jwt_events.deadletters import DeadLetters
+    from jwt_events.errors import (
+        Closed,
+        CompromisedKey,
+        ConnectionFailed,
+        DecodeError,
+        EventTooLarge,
+        InvalidClaims,
+        InvalidEvent,
+        InvalidKeySet,
+        InvalidOption,
+        JWTEventsError,
+        KeysUnavailable,
+        NotLive,
+        OutlivesRetention,
+        PublishError,
+        PublishFailed,
+        PublishOutcomeUnknown,
+        RetiredKey,
+        RevokedTokenError,
+        ServerRefused,
+        SigningKeyError,
+        StaleRevocationsError,
+        SubscriptionRefused,
+        TransportError,
+        Unavailable,
+        UnknownKey,
+    )
+    from jwt_events.events import (
+        Event,
+        KeyRotated,
+        SessionCreated,
+        SessionDestroyed,
+        TokenExpired,
+        TokenRevoked,
+        UnknownEvent,
+    )
+    from jwt_events.eventtypes import EventType
+    from jwt_events.keys import SigningKeys, SigningKeysStats
+    from jwt_events.metrics import Metrics
+    from jwt_events.publisher import Publisher
+    from jwt_events.retry import Retry
+    from jwt_events.revocation import RevocationList
+    from jwt_events.shipment import Receipt
+    from jwt_events.subscriber import Subscriber, SubscriberStats
+    from jwt_events.transport.base import Gap, Guarantees, Transport
+    from jwt_events.transport.letters import DeadLetter
+    from jwt_events.transport.memory import MemoryTransport
+    from jwt_events.transport.pubsub import RedisPubSub
+    from jwt_events.transport.stream import RedisStream
+    from jwt_events.verdict import Explanation, RevocationStats, Verdict
+    from jwt_events.view import ViewState
+    from jwt_events.watches import Watch
 
 __all__ = [
     "Closed",
@@ -86,6 +93,7 @@ __all__ = [
     "KeyRotated",
     "KeysUnavailable",
     "MemoryTransport",
+    "Metrics",
     "NotLive",
     "OutlivesRetention",
     "PublishError",
@@ -125,14 +133,49 @@ __version__ = "0.1.0"
 
 logger.disable("jwt_events")
 
-if TYPE_CHECKING:
-    from jwt_events.metrics import Metrics as Metrics
+_NAMES = {
+    "deadletters": "DeadLetters",
+    "errors": (
+        "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
+        "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
+        "PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused SigningKeyError "
+        "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey"
+    ),
+    "events": "Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
+    "eventtypes": "EventType",
+    "keys": "SigningKeys SigningKeysStats",
+    "metrics": "Metrics",
+    "publisher": "Publisher",
+    "retry": "Retry",
+    "revocation": "RevocationList",
+    "shipment": "Receipt",
+    "subscriber": "Subscriber SubscriberStats",
+    "transport.base": "Gap Guarantees Transport",
+    "transport.letters": "DeadLetter",
+    "transport.memory": "MemoryTransport",
+    "transport.pubsub": "RedisPubSub",
+    "transport.stream": "RedisStream",
+    "verdict": "Explanation RevocationStats Verdict",
+    "view": "ViewState",
+    "watches": "Watch",
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> object:
-    """Import `Metrics` when it is asked for: prometheus_client changes its default registry when it is imported."""
-    if name == "Metrics":
-        from jwt_events.metrics import Metrics  # noqa: PLC0415 - see above
+if not TYPE_CHECKING:  # which would take every name for one that is there
 
-        return Metrics
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Import what is asked for; a module of one of the names, too."""
+        if name in _HOMES:
+            value: object = getattr(import_module(f"jwt_events.{_HOMES[name]}"), name)
+        elif name in _NAMES or name == "transport":
+            value = import_module(f"jwt_events.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value  # from now on it is found without this function
+        return value
+
+
+def __dir__() -> list[str]:
+    """List what is here, and what can be asked for."""
+    return sorted(globals() | _HOMES)

@@ -10,23 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, ClassVar, Literal, Self
 
 import uuid_utils
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from jwt_events.eventtypes import EventType as EventType  # noqa: PLC0414 - it belongs here, too
 from jwt_events.values import Identifier, Instant, Metadata, Text, TokenId
-
-
-class EventType(StrEnum):
-    """The types of events that this version knows."""
-
-    TOKEN_REVOKED = "token_revoked"
-    TOKEN_EXPIRED = "token_expired"
-    KEY_ROTATED = "key_rotated"
-    SESSION_CREATED = "session_created"
-    SESSION_DESTROYED = "session_destroyed"
 
 
 def fingerprint(value: str) -> str:

@@ -16,7 +16,7 @@ from jwt_events.cli.lines import event_on
 from jwt_events.cli.options import duration, instant
 from jwt_events.errors import InvalidClaims, InvalidEvent, InvalidOption
 from jwt_events.verdict import Explanation
-from tests.support.commands import Outcome, pipe, run, run_apart, running
+from tests.support.commands import Outcome, pipe, run, run_apart, run_in_terminal, running
 from tests.support.examples import COMPACT_JWT
 from tests.support.servers import Server
 from tests.support.waiting import block_until, scaled
@@ -87,7 +87,7 @@ class TestPublish:
         before = on_the_stream(url, key)
         path = tmp_path / "events.jsonl"
         path.write_text(f'{before.output}\n{{"type": "token_expired", "token_id": "x", "expired_at": 1767225600}}\n')
-        done = run("publish", "file", str(path), "--batch-size", "2", "--key", f"{key}:again", "--json", url=url)
+        done = run("publish", "--file", str(path), "--batch-size", "2", "--key", f"{key}:again", "--json", url=url)
         assert (done.code, done.errors, done.records) == (0, "", [{"published": 6, "next_line": 8}])
         *same, other = on_the_stream(url, f"{key}:again").records
         assert [_without_position(one) for one in same] == [_without_position(one) for one in before.records]
@@ -99,7 +99,7 @@ class TestPublish:
         path = tmp_path / "events.jsonl"
         lines = [f'{{"type": "token_expired", "token_id": "{number}"}}' for number in range(1, 5)]
         path.write_text("\n".join([*lines[:2], '{"type": "token_expired", "token": "secret"}', lines[3]]))
-        words = ("publish", "file", str(path), "--batch-size", batch_size, "--key", key)
+        words = ("publish", "--file", str(path), "--batch-size", batch_size, "--key", key)
         failed = run(*words, url=url)
         assert failed.code == 2
         assert "line 3: token_id: Field required" in failed.complaint
@@ -118,7 +118,7 @@ class TestPublish:
             f'{{"type":"token_revoked","token_id":"2","expires_at":{late}}}',
         ]
         path.write_text("\n".join(lines))
-        failed = run("publish", "file", str(path), "--key", key, url=url)
+        failed = run("publish", "--file", str(path), "--key", key, url=url)
         assert failed.code == 2
         assert "line 2: expires_at: expires" in failed.complaint
         assert [record["subject"] for record in on_the_stream(url, key).records] == ["1"]
@@ -127,7 +127,7 @@ class TestPublish:
         """A line that is too long for an event is refused, and is one line, however long."""
         path = tmp_path / "events.jsonl"
         path.write_text("x" * 3_000_000 + '\n{"type": "token_expired", "token_id": "t"}')
-        words = ("publish", "file", str(path), "--key", key)
+        words = ("publish", "--file", str(path), "--key", key)
         assert "line 1: is longer than" in run(*words, url=url).complaint
         assert run(*words, "--from-line", "2", url=url).lines == ["published=1 next_line=3"]
 
@@ -135,12 +135,12 @@ class TestPublish:
         """A file without events is published as it is."""
         path = tmp_path / "events.jsonl"
         path.touch()
-        assert run("publish", "file", str(path), "--key", key, url=url).lines == ["published=0 next_line=1"]
+        assert run("publish", "--file", str(path), "--key", key, url=url).lines == ["published=0 next_line=1"]
 
     def test_standard_input(self, url: str, key: str) -> None:
         """A dash stands for standard input."""
         done = run_apart(
-            "publish", "file", "-", "--key", key, url=url, given='{"type": "token_expired", "token_id": "t"}'
+            "publish", "--file", "-", "--key", key, url=url, given='{"type": "token_expired", "token_id": "t"}'
         )
         assert (done.code, done.lines) == (0, ["published=1 next_line=2"])
 
@@ -149,7 +149,7 @@ class TestPublish:
         server.inspector.set(key, "no stream")
         path = tmp_path / "events.jsonl"
         path.write_text('\n{"type": "token_expired", "token_id": "t"}\n')
-        failed = run("publish", "file", str(path), "--key", key, url=server.url)
+        failed = run("publish", "--file", str(path), "--key", key, url=server.url)
         assert failed.code == 2
         assert "WRONGTYPE" in failed.complaint
         assert "published: 0; go on with --from-line 2" in failed.complaint
@@ -342,7 +342,15 @@ class TestDead:
         assert f"--after {letters[0]}" in told.errors
         head, row = told.lines
         assert dict(zip(head.split("\t"), row.split("\t"), strict=True))["handler"] == "h"
-        assert run("dead", "list", "--key", key, "--after", letters[2], url=url) == Outcome(0, "", "")
+        assert "no dead letters after" in run("dead", "list", "--key", key, "--after", letters[2], url=url).complaint
+
+    def test_in_a_terminal(self, url: str, key: str, letters: list[str]) -> None:
+        """An id is shown whole, however narrow the terminal, and so is a payload."""
+        code, written = run_in_terminal("dead", "list", "--key", key, url=url)
+        assert code == 0
+        assert [letter in written for letter in letters] == [True] * 3
+        _, written = run_in_terminal("dead", "show", letters[0], "--key", key, url=url)
+        assert "…" not in written
 
     def test_show(self, url: str, key: str, letters: list[str]) -> None:
         """One is shown with its payload; one that is not there is a no."""
@@ -359,7 +367,9 @@ class TestDead:
         assert [record["replayed"] for record in done.records] == [letters[0]]
         assert len(run("dead", "replay", "--all", "--key", key, url=url).lines) == 2
         assert len(on_the_stream(url, key).records) == 2
-        assert run("dead", "list", "--key", key, url=url).output == ""
+        for words in (("list",), ("replay", "--all"), ("purge", "--all", "--yes")):
+            told = run("dead", *words, "--key", key, url=url)
+            assert (told.code, told.complaint) == (0, "jwt-events: there are no dead letters")
 
     def test_purge(self, url: str, key: str, letters: list[str]) -> None:
         """One is removed, and all with --yes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
+import jwt_events
 from jwt_events import (
     Event,
     EventType,
@@ -33,6 +34,7 @@ async def both_shapes(publisher: Publisher) -> None:
         assert_type(entered, Publisher)
     await publisher.publish(EventType.KEY_ROTATED)  # type: ignore[call-overload]  # the mistake that is to be found
     await publisher.publish(TokenRevoked(token_id="t"), {})  # type: ignore[call-overload]  # another one
+    _ = jwt_events.Publischer  # type: ignore[attr-defined]  # names are imported when asked for, and no others are there
 
 
 def transports(url: str) -> list[Transport]:

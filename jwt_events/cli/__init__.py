@@ -7,10 +7,11 @@ from typing import Annotated
 
 try:
     import typer
-except ImportError as error:
-    sys.exit(f"jwt-events needs {error.name}; get it with: pip install 'jwt_events[cli,embedded,keys]'")
+except ImportError as _error:
+    sys.exit(f"jwt-events needs {_error.name}; get it with: pip install 'jwt_events[cli,embedded,keys]'")
 
 from jwt_events import __version__
+from jwt_events.cli.bench import bench
 from jwt_events.cli.check import check
 from jwt_events.cli.dead import app as dead
 from jwt_events.cli.demo import demo
@@ -24,7 +25,7 @@ from jwt_events.cli.tail import tail
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=OneLineGroup,
     epilog=EXIT_CODES,
     invoke_without_command=True,
@@ -61,7 +62,7 @@ def main(
         typer.echo(context.get_help())
 
 
-for command in (demo, tail, check, groups, serve, doctor):
-    app.command(epilog=EXIT_CODES)(command)
+for _command in (demo, tail, check, groups, serve, doctor, bench):
+    app.command(epilog=EXIT_CODES)(_command)
 app.add_typer(publish, name="publish")
 app.add_typer(dead, name="dead")

@@ -54,8 +54,8 @@ class Batch:
         self._size = size
         self._read = 0
         self._trouble: tuple[int, InvalidEvent] | None = None
-        self.published = 0
-        self.next_line = from_line
+        self.published: int = 0
+        self.next_line: int = from_line
         try:
             # Not sys.stdin, whose lock a thread that is reading would hold when the interpreter ends.
             self._file: BinaryIO = open(0, "rb", closefd=False) if path == "-" else Path(path).open("rb")  # noqa: SIM115 - closed by `close`
@@ -127,8 +127,9 @@ class Batch:
         self.next_line = lines[-1].number + 1
 
     def _failed(self, error: JWTEventsError) -> BatchFailed:
-        problem = problems(error) if isinstance(error, InvalidEvent) else complaint(error).rstrip(".")
-        return BatchFailed(f"{self._name}, line {self.next_line}: {problem}. {self._resume()}")
+        problem = problems(error) if isinstance(error, InvalidEvent) else complaint(error)
+        end = "" if problem.endswith((".", "?")) else "."
+        return BatchFailed(f"{self._name}, line {self.next_line}: {problem}{end} {self._resume()}")
 
     def _resume(self) -> str:
         return f"published: {self.published}; go on with --from-line {self.next_line}"
@@ -166,8 +167,8 @@ def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415 - "--help" should not wait for it
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - the same
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     size = Path(file.name).stat().st_size if isinstance(file.name, str) else None
     columns = (TextColumn("{task.fields[published]:,} events"), BarColumn(), TimeRemainingColumn())

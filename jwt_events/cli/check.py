@@ -7,7 +7,7 @@ import binascii
 import json
 import sys
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +16,14 @@ from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Retention,
 from jwt_events.cli.running import NO, STALE, carry_out, fail, say
 from jwt_events.cli.wording import fields
 from jwt_events.errors import InvalidClaims
-from jwt_events.revocation import RevocationList
-from jwt_events.transport.stream import RedisStream
-from jwt_events.verdict import Explanation, Verdict
+
+if TYPE_CHECKING:
+    from jwt_events.revocation import RevocationList
+    from jwt_events.verdict import Explanation
 
 _LARGEST_INPUT = 65_536
 
-_CODES = {Verdict.ALLOW: 0, Verdict.REVOKED: NO, Verdict.STALE: STALE}
+_CODES = {"allow": 0, "revoked": NO, "stale": STALE}
 
 
 def check(
@@ -40,6 +41,9 @@ def check(
     is never taken from an argument, which everybody on this machine could read, and never shown. Ends with 0 if a
     service would let it in, 1 if it is revoked, 3 if nobody knows.
     """
+    from jwt_events.revocation import RevocationList
+    from jwt_events.transport.stream import RedisStream
+
     claims = _claims_from_input()
     stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention))
     revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway)

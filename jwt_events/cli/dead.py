@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,19 +12,20 @@ from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
 from jwt_events.cli.options import DeadLetter as DeadLetterKey
 from jwt_events.cli.running import EXIT_CODES, NO, carry_out, fail, say
 from jwt_events.cli.wording import fields
-from jwt_events.deadletters import DeadLetters
-from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError
-from jwt_events.transport.letters import DeadLetter
-from jwt_events.transport.stream import RedisStream
 
-app = typer.Typer(
-    help="List, show, replay and purge dead letters: events that were given up.",
+if TYPE_CHECKING:
+    from jwt_events.deadletters import DeadLetters
+    from jwt_events.transport.letters import DeadLetter
+
+app: typer.Typer = typer.Typer(
+    help="Look after dead letters: events that were given up.",
     epilog=EXIT_CODES,
     rich_markup_mode=None,
 )
 
 _PAGE = 1_000
+_NONE = "there are no dead letters"
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Which ones.", show_default=False)]
 
@@ -42,15 +43,16 @@ def list_letters(
     """List dead letters, oldest first."""
 
     async def work(dead: DeadLetters) -> None:
-        letters = await dead.list(after=after, limit=limit)
-        if as_json:
-            for letter in letters:
-                output.record(_summary(letter))
-        elif letters:
-            rows = [_summary(letter) for letter in letters]
+        rows = [_summary(letter) for letter in await dead.list(after=after, limit=limit)]
+        if not rows:
+            say(_NONE if after is None else f"{_NONE} after {after}")
+        elif as_json:
+            for row in rows:
+                output.record(row)
+        else:
             output.table(list(rows[0]), [list(row.values()) for row in rows])
-        if letters and await dead.list(after=letters[-1].id, limit=1):
-            say(f"there are more; go on with --after {letters[-1].id}")
+        if rows and await dead.list(after=rows[-1]["id"], limit=1):
+            say(f"there are more; go on with --after {rows[-1]['id']}")
 
     _with(work, url, key, dead_letter)
 
@@ -137,6 +139,9 @@ def purge(
 
 
 def _with(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
+    from jwt_events.deadletters import DeadLetters
+    from jwt_events.transport.stream import RedisStream
+
     async def run() -> None:
         async with DeadLetters(RedisStream(url, key or DEFAULT_NAME, dead_letter=dead_letter)) as dead:
             await work(dead)
@@ -154,10 +159,14 @@ async def _all(dead: DeadLetters) -> list[str]:
     found: list[str] = []
     while page := await dead.list(after=found[-1] if found else None, limit=_PAGE):
         found.extend(letter.id for letter in page)
+    if not found:
+        say(_NONE)
     return found
 
 
 def _summary(letter: DeadLetter) -> dict[str, Any]:
+    from jwt_events.envelope import decode
+
     try:
         event = decode(letter.payload).event
     except DecodeError:

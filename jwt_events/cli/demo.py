@@ -29,14 +29,14 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start a server and some processes, watch events cross between them, and see tokens stop working.
+    """Watch events cross between processes, and tokens stop working.
 
-    Ends with 0 if every process handled every event and refused every revoked token, 1 if not, 2 if the demo could not
-    be carried out.
+    It starts a server and the processes, and leaves nothing behind. Ends with 0 if every process handled every event
+    and refused every revoked token, 1 if not, 2 if the demo could not be carried out.
     """
-    from rich.console import Console  # noqa: PLC0415 - "--help" should not wait for it
+    from rich.console import Console
 
-    from jwt_events.demo import acts, picture, summary  # noqa: PLC0415 - the same
+    from jwt_events.demo import acts, picture, summary
 
     console = Console(highlight=False)
     with picture.drawing(console, transport, quiet=as_json) as draw:

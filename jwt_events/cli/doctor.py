@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.examination import examine
-from jwt_events.cli.findings import Finding, Level, findings
 from jwt_events.cli.options import (
     NOT_SAID,
     Channel,
@@ -24,6 +23,9 @@ from jwt_events.cli.options import (
 )
 from jwt_events.cli.running import NO, carry_out
 
+if TYPE_CHECKING:
+    from jwt_events.cli.findings import Finding
+
 
 def doctor(
     *,
@@ -34,11 +36,15 @@ def doctor(
     retention: Retention = "1d",
     as_json: Json = False,
 ) -> None:
-    """Look at a server, and at the rights of the user in the URL, and give advice. Nothing is changed.
+    """Look at a server, and give advice.
 
-    What this user may not see is said, and does not count. Ends with 0 if all is well, 1 if there are warnings or
-    problems, 2 if the server cannot be reached.
+    It looks at the rights of the user in the URL, too, and changes nothing. What this user may not see is said, and
+    does not count. Ends with 0 if all is well, 1 if there are warnings or problems, 2 if the server cannot be
+    reached.
     """
+    from jwt_events.cli.examination import examine
+    from jwt_events.cli.findings import Level, findings
+
     target = transport_from(transport, url, key=key, channel=channel, retention=retention)
     kept = duration("retention", retention)
     found = findings(carry_out(examine(url, target, retention=kept)), durable=target.guarantees.durable)
@@ -51,6 +57,8 @@ def doctor(
 
 
 def _show(found: Sequence[Finding]) -> None:
+    from jwt_events.cli.findings import Level
+
     columns = ("level", "topic", "text", "advice")
     output.table(columns, [(one.level, one.topic, one.text, one.advice or None) for one in found])
     counts = Counter(finding.level for finding in found)

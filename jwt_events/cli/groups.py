@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,9 @@ from jwt_events.cli import output
 from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
 from jwt_events.cli.running import carry_out, say
 from jwt_events.errors import ServerRefused
-from jwt_events.transport.connection import Connection, Connector
+
+if TYPE_CHECKING:
+    from jwt_events.transport.connection import Connection
 
 _WITHIN = 5.0
 
@@ -63,7 +65,7 @@ def groups(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Show the groups of a stream: lag, pending events and idle consumers.
+    """Show lag, pending events and idle consumers of groups.
 
     A living consumer asks the server every second. What an idle one holds goes to another after claim_after.
     """
@@ -92,6 +94,8 @@ def _row(group: Group, idle_after: float) -> Sequence[object]:
 
 
 async def _look(url: str, key: str) -> list[Group] | None:
+    from jwt_events.transport.connection import Connector
+
     async with aclosing(await Connector(url, destination=key).connect(within=_WITHIN)) as connection:
         return await groups_of(connection, key)
 

@@ -6,15 +6,15 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.history import is_position
-from jwt_events.transport.pubsub import RedisPubSub
-from jwt_events.transport.stream import RedisStream
-from jwt_events.values import LARGEST_NUMERIC_DATE
+
+if TYPE_CHECKING:
+    from jwt_events.transport.pubsub import RedisPubSub
+    from jwt_events.transport.stream import RedisStream
 
 DEFAULT_URL = "redis://localhost:6379"
 DEFAULT_NAME = "jwt:events"
@@ -79,6 +79,9 @@ Retention = Annotated[
         help="How long the stream remembers, at least the longest life of a token: 12h, 1d, or seconds.",
     ),
 ]
+Timeout = Annotated[
+    float, typer.Option("--timeout", help="Seconds that publishing may take, tries and pauses included.")
+]
 DeadLetter = Annotated[
     str | None,
     typer.Option("--dead-letter", show_default=False, metavar="NAME", help="The stream of dead letters; <key>:dead."),
@@ -93,6 +96,9 @@ def transport_from(
     Raises:
         InvalidOption: the options do not fit together, or one cannot work.
     """
+    from jwt_events.transport.pubsub import RedisPubSub
+    from jwt_events.transport.stream import RedisStream
+
     if kind is TransportName.STREAM:
         if channel is not None:
             raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
@@ -142,10 +148,14 @@ def moment(text: str) -> str | datetime:
     Raises:
         InvalidOption: it is none of these.
     """
+    from jwt_events.transport.history import is_position
+
     return text if text in {"new", "all"} or is_position(text) else instant("start", text)
 
 
 def _number(text: str) -> float:
+    from jwt_events.values import LARGEST_NUMERIC_DATE
+
     value = float(text)
     if not _SMALLEST_NUMERIC_DATE <= value < LARGEST_NUMERIC_DATE:
         raise ValueError

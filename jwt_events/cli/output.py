@@ -39,12 +39,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         for row in (columns, *cells):
             _print("\t".join(row))
         return
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - "--help" should not wait for it
-    from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.table import Table  # noqa: PLC0415 - the same
-    from rich.text import Text  # noqa: PLC0415 - the same
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(*columns, box=SIMPLE_HEAD)
+    drawn = Table(box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        # Nothing is left out: an id that is not whole is of no use. The first column is what one copies.
+        drawn.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in cells:
         drawn.add_row(*map(Text, row))
     Console().print(drawn)

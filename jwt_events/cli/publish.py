@@ -1,81 +1,69 @@
-"""``jwt-events publish``: one event, from options that are made from its model, or a file of them."""
+"""``jwt-events publish``: a file of events, or one event by a command of its type."""
 
 from __future__ import annotations
 
-import inspect
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from jwt_events.cli import fields, output
-from jwt_events.cli.batch import Batch
+from jwt_events.cli import output
 from jwt_events.cli.options import (
     NOT_SAID,
     Channel,
     Json,
     Key,
     Retention,
+    Timeout,
     Transport,
     TransportName,
     Url,
     transport_from,
 )
-from jwt_events.cli.running import EXIT_CODES, carry_out
-from jwt_events.cli.wording import fields as named
-from jwt_events.events import EVENT_CLASSES, Event, EventType
-from jwt_events.publisher import Publisher
-from jwt_events.shipment import Receipt
+from jwt_events.cli.running import EXIT_CODES, carry_out, fail
+from jwt_events.cli.wording import fields
 
-app = typer.Typer(help="Publish one event, or a file of them.", epilog=EXIT_CODES, rich_markup_mode=None)
-
-Timeout = Annotated[
-    float, typer.Option("--timeout", help="Seconds that publishing may take, tries and pauses included.")
-]
+if TYPE_CHECKING:
+    from jwt_events.cli.batch import Batch
 
 
-def _where(
+class _EventCommands(TyperGroup):
+    """Has its commands made when one is asked for: that takes the models of the events."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands."""
+        self._make()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of this name; ``None`` if there is none."""
+        self._make()
+        return super().get_command(ctx, cmd_name)
+
+    def _make(self) -> None:
+        if not self.commands:
+            from jwt_events.cli.eventcommands import commands
+
+            self.commands.update(get_group(commands()).commands)
+
+
+app: typer.Typer = typer.Typer(
+    cls=_EventCommands, invoke_without_command=True, epilog=EXIT_CODES, rich_markup_mode=None
+)
+
+
+@app.callback()
+def publish(
+    context: typer.Context,
     *,
-    url: Url = NOT_SAID,
-    transport: Transport = TransportName.STREAM,
-    key: Key = None,
-    channel: Channel = None,
-    retention: Retention = "1d",
-    timeout: Timeout = 5.0,
-    as_json: Json = False,
-) -> None:
-    """Hold the options that say where to publish."""
-
-
-_WHERE = inspect.signature(_where, eval_str=True).parameters
-
-
-def _command(kind: EventType, cls: type[Event]) -> None:
-    def publish(**given: Any) -> None:
-        where = {name: given.pop(name) for name in _WHERE}
-        as_json, timeout = where.pop("as_json"), where.pop("timeout")
-        payload = fields.payload(cls, given)
-        publisher = Publisher(transport_from(where.pop("transport"), **where), timeout=timeout)
-        receipt = carry_out(_publish(publisher, kind, payload))
-        if as_json:
-            output.record(receipt)
-        else:
-            output.line(f"published {named(event_id=receipt.event_id, position=receipt.position)}")
-
-    parameters = [*fields.parameters(cls), *_WHERE.values()]
-    publish.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
-    publish.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(kind.replace("_", "-"), help=fields.summary(cls), epilog=EXIT_CODES)(publish)
-
-
-for _kind, _cls in EVENT_CLASSES.items():
-    _command(_kind, _cls)
-
-
-@app.command(epilog=EXIT_CODES)
-def file(
-    path: Annotated[str, typer.Argument(metavar="FILE", help="A JSON object on each line; - for standard input.")],
-    *,
-    from_line: Annotated[int, typer.Option(min=1, help="Pass over the lines before this one.")] = 1,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", show_default=False, metavar="FILE", help="A JSON object on each line; - for standard input."
+        ),
+    ] = None,
+    from_line: Annotated[int, typer.Option(min=1, help="Pass over the lines of the file before this one.")] = 1,
     source: Annotated[
         str | None, typer.Option(show_default=False, help="Who says so, for events that do not name their own source.")
     ] = None,
@@ -88,14 +76,27 @@ def file(
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:
-    """Publish the events of a file, in order.
+    """Publish one event, or a file of them.
 
-    A line holds an envelope, as tail --json prints it, or the type of an event and its fields side by side:
-    {"type": "token_revoked", "token_id": "…", "expires_at": 1767225600}. When it fails, it says with which line to go
-    on. Give events an id of their own, and those that are published twice are handled once.
+    One event is published by the command of its type, the events of a file by --file, in order. A line of the file
+    holds an envelope, as tail --json prints it, or the type of an event and its fields side by side: {"type":
+    "token_revoked", "token_id": "…", "expires_at": 1767225600}. When it fails, it says with which line to go on.
+    Give events an id of their own, and those that are published twice are handled once.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options_before(context, context.invoked_subcommand)
+        return
+    if file is None:
+        fail("name the type of the event, such as token-revoked, or a file by --file. See 'jwt-events publish --help'.")
+    from jwt_events.cli.batch import Batch
+    from jwt_events.publisher import Publisher
+
     target = transport_from(transport, url, key=key, channel=channel, retention=retention)
-    batch = Batch(Publisher(target, source=source, timeout=timeout), path, from_line=from_line, size=batch_size)
+    batch = Batch(Publisher(target, source=source, timeout=timeout), file, from_line=from_line, size=batch_size)
+    _carry_out(batch, as_json=as_json)
+
+
+def _carry_out(batch: Batch, *, as_json: bool) -> None:
     try:
         carry_out(batch.publish())
     finally:
@@ -104,9 +105,14 @@ def file(
     if as_json:
         output.record(done)
     else:
-        output.line(named(**done))
+        output.line(fields(**done))
 
 
-async def _publish(publisher: Publisher, kind: EventType, payload: dict[str, Any]) -> Receipt:
-    async with publisher:
-        return await publisher.publish(kind, payload)
+def _refuse_options_before(context: typer.Context, command: str) -> None:
+    """Refuse what was said before the name of a command, which would have no effect there."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            advice = "give it, or" if name == "file" else "say it after"
+            fail(f"{parameter.opts[0]}: is for a file here; {advice} {command}.")

@@ -44,7 +44,7 @@ class OneLineGroup(TyperGroup):
             code = super().main(*args, **extra | {"standalone_mode": False})
         except _UsageError as error:
             path = "jwt-events" if error.ctx is None else error.ctx.command_path
-            say(f"{error.format_message().rstrip('.')}. See '{path} --help'.")
+            say(f"{error.format_message().replace('Value error, ', '').rstrip('.')}. See '{path} --help'.")
             code = FAILED
         except (typer.Abort, KeyboardInterrupt):
             code = 128 + signal.SIGINT

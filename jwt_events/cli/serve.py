@@ -11,7 +11,6 @@ import typer
 from jwt_events.cli import output
 from jwt_events.cli.running import carry_out, fail, say
 from jwt_events.errors import ConnectionFailed, JWTEventsError
-from jwt_events.transport.connection import Connector
 
 _WITHIN = 5.0
 
@@ -44,7 +43,8 @@ def serve(
 
 
 async def _serve(port: int, data_dir: Path | None) -> None:
-    from jwt_events.embedded import EmbeddedServer, ServerNotStarted  # noqa: PLC0415 - "--help" should not wait for it
+    from jwt_events.embedded import EmbeddedServer, ServerNotStarted
+    from jwt_events.transport.connection import Connector
 
     config = {} if data_dir is None else _KEEP
     async with AsyncExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,12 +13,14 @@ from jwt_events.cli import output
 from jwt_events.cli.options import NOT_SAID, Channel, Json, Key, Transport, TransportName, Url, transport_from
 from jwt_events.cli.running import carry_out, say
 from jwt_events.cli.wording import fields, instant
-from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, InvalidOption
-from jwt_events.events import Event, EventType
-from jwt_events.transport.base import Delivery, Gap
-from jwt_events.transport.pubsub import RedisPubSub
-from jwt_events.transport.stream import RedisStream
+from jwt_events.eventtypes import EventType
+
+if TYPE_CHECKING:
+    from jwt_events.events import Event
+    from jwt_events.transport.base import Delivery, Gap
+    from jwt_events.transport.pubsub import RedisPubSub
+    from jwt_events.transport.stream import RedisStream
 
 _SAID_FIRST = frozenset({"type", "id", "occurred_at", "source"})
 
@@ -74,7 +76,7 @@ def tail(
 
     This is for whoever operates the bus: identifiers of users, tokens, sessions and clients are shown as they are.
     Whole tokens never are. Gaps, and what is no event, are told on standard error. With --json each line is the
-    envelope, with its position; publish file takes such lines.
+    envelope, with its position; publish --file takes such lines.
     """
     source = transport_from(transport, url, key=key, channel=channel, start=start)
     if until_current and not source.guarantees.durable:
@@ -104,6 +106,8 @@ async def _follow(
 
 def _show(delivery: Delivery, wanted: Filter, *, as_json: bool) -> bool:
     """Show an event if it is wanted, and return whether it was."""
+    from jwt_events.envelope import decode
+
     try:
         event = decode(delivery.payload).event
     except DecodeError as error:

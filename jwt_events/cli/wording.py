@@ -19,6 +19,7 @@ from jwt_events.errors import (
 
 _TOKEN = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
 _CREDENTIALS = re.compile(r"://[^\s'\"]*@")
+_NAME = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")  # of a field, in what is said about others
 _CODE = re.compile(r"refused: ([A-Z]+)\b")
 
 _ADVICE = {
@@ -45,7 +46,7 @@ def complaint(error: Exception) -> str:
 def message(error: Exception) -> str:
     """Say what went wrong, in the words of the command line: ``--expires-at``, not ``expires_at``."""
     if isinstance(error, InvalidEvent):
-        return problems(error, option)
+        return _NAME.sub(lambda name: option(name[0]), problems(error, option))
     if isinstance(error, InvalidOption):
         return f"{option(error.option)}: {str(error).partition(': ')[2]}"
     return str(error)
@@ -74,9 +75,7 @@ def advice(error: Exception) -> str:
 
 def option(name: str) -> str:
     """Name a parameter or field as it is named on the command line."""
-    return {"client_or_url": "--url", "file": "FILE", "letter_id": "ID", "event": "the event"}.get(
-        name, "--" + name.replace("_", "-")
-    )
+    return {"client_or_url": "--url", "letter_id": "ID", "event": "the event"}.get(name, "--" + name.replace("_", "-"))
 
 
 def hidden(text: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from jwt_events.demo.failure import DemoFailed
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.errors import ConnectionFailed, InvalidOption, ServerRefused, TransportError
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport.connection import Connector
 
 # Seconds for the server to answer.
@@ -98,19 +98,19 @@ async def name_of(url: str) -> str:
     """Ask a server for its name and version.
 
     Raises:
-        DemoFailed: it cannot be used; says why, and what to do.
+        InvalidOption: the URL cannot work.
+        DemoFailed: nobody answers there.
+        ServerRefused: the server does not let us in, or not now.
     """
     try:
         async with aclosing(await Connector(url).connect(within=_ANSWERING)) as connection:
             answer = await connection.call("INFO", "server", within=_ANSWERING)
-    except InvalidOption as error:
-        raise DemoFailed(f"--url: {str(error).partition(': ')[2]}") from None
     except ConnectionFailed as error:
         raise DemoFailed(f"{error}. Is a server running there? Without --url, the demo starts its own.") from None
     except ServerRefused as error:
         if error.code == "NOPERM":  # logged in, but not allowed to ask
             return "unnamed server"
-        raise DemoFailed(f"{error}. Are the user and password in the URL right?") from None
+        raise
     info = dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
     return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '')}"
 

@@ -1,0 +1,221 @@
+"""Every command that asks a server, on servers that are empty, not there, loading, or do not let anybody in."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from jwt_events.cli import app
+from jwt_events.transport import link
+from tests.support.commands import Outcome, pipe, run, running
+from tests.support.fake_server import FakeServer
+from tests.support.faults import free_port
+from tests.support.servers import OWN_KINDS, Server, shared
+from tests.support.waiting import scaled
+
+PASSWORD = "correct-horse-battery"
+FILE = "events.jsonl"
+EVENT = '{"type": "token_expired", "token_id": "t"}\n'
+CLAIMS = '{"jti": "token-1"}'
+
+SOON = ("--timeout", str(scaled(1)))
+PUBSUB = ("--transport", "pubsub")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A command that asks a server.
+
+    Attributes:
+        words: its arguments, as far as it needs them; for one that would wait for ever, those with which it does not.
+        empty: its exit code on an empty server.
+        says: what it says there.
+        told: what a user without rights is told.
+    """
+
+    words: tuple[str, ...]
+    empty: int
+    says: str
+    told: str = "NOPERM"
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+TABLE = [
+    Asking(("publish", "token-revoked", "--token-id", "t", *SOON), 0, "published event_id="),
+    Asking(("publish", "token-expired", "--token-id", "t", *SOON), 0, "published event_id="),
+    Asking(("publish", "key-rotated", "--key-id", "k", *SOON), 0, "published event_id="),
+    Asking(("publish", "session-created", "--session-id", "s", "--user-id", "u", *SOON), 0, "published event_id="),
+    Asking(("publish", "session-destroyed", "--session-id", "s", *SOON), 0, "published event_id="),
+    Asking(("publish", "session-destroyed", "--session-id", "s", *SOON, *PUBSUB), 0, "published event_id="),
+    Asking(("publish", "--file", FILE, *SOON), 0, "published=1 next_line=2"),
+    Asking(("tail", "--until-current"), 0, ""),
+    Asking(("check",), 0, "verdict=allow"),
+    Asking(("groups",), 0, "there is no stream 'jwt:events' yet; it comes with the first event"),
+    Asking(("doctor",), 1, "it holds nothing", told="rights: publisher\tthis user lacks XADD, XTRIM, TIME"),
+    Asking(("doctor", *PUBSUB), 0, "7 ok, 1 note", told="rights: publisher\tthis user may not ask"),
+    Asking(("bench", "--seconds", "0.3"), 0, "publish one by one"),
+    Asking(("demo", "--json", "--events", "3", "--revocations", "0"), 0, '"lost": 0'),
+    Asking(("dead", "list"), 0, "there are no dead letters"),
+    Asking(("dead", "show", "1-1"), 1, "no such dead letter: 1-1"),
+    Asking(("dead", "replay", "--all"), 0, "there are no dead letters"),
+    Asking(("dead", "purge", "--all", "--yes"), 0, "there are no dead letters"),
+]
+EVERY = pytest.mark.parametrize("asking", TABLE, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a server to come gives up soon."""
+    monkeypatch.setattr(link, "OPEN_WITHIN", 0.3)
+
+
+@pytest.fixture(scope="module", params=OWN_KINDS)
+def _own(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with shared(request.param) as server:
+        server.inspector.execute_command("ACL", "SETUSER", "guest", "on", f">{PASSWORD}")  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        yield server
+
+
+@pytest.fixture
+def own(_own: Server) -> Server:
+    """An empty server that only these tests use, with a user who has no rights."""
+    _own.inspector.flushall()
+    return _own
+
+
+@contextmanager
+def loading() -> Iterator[str]:
+    """Run a server that is loading, in a thread; yield its URL."""
+    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        async with FakeServer(lambda _: b"-LOADING Redis is loading the dataset in memory\r\n") as server:
+            over = asyncio.Event()
+            ready.set_result((server.url, asyncio.get_running_loop(), over))
+            await over.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(asyncio.run, serve())
+        url, loop, over = ready.result(scaled(10))
+        yield url
+        loop.call_soon_threadsafe(over.set)
+        serving.result(scaled(10))
+
+
+def ask(asking: Asking, url: str, path: Path) -> Outcome:
+    """Give the command, from a directory that holds a file with an event."""
+    file = path / FILE
+    file.write_text(EVENT)
+    words = [str(file) if word == FILE else word for word in asking.words]
+    if words[0] == "demo":  # which does not listen to JWT_EVENTS_URL
+        words += ["--url", url]
+    told = run(*words, url=url, given=CLAIMS)
+    assert PASSWORD not in told.output + told.errors
+    return told
+
+
+def test_table_is_complete() -> None:
+    """No command is forgotten but the one that is a server itself."""
+
+    def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
+        for name in group.list_commands(None):
+            command = group.get_command(None, name)
+            if hasattr(command, "commands"):
+                yield from commands(command, *names, name)
+            else:
+                yield (*names, name)
+
+    there = set(commands(get_command(app))) - {("serve",)}
+    asked = {asking.words[: len(words)] for asking in TABLE for words in there if asking.words[: len(words)] == words}
+    assert asked == there
+
+
+@EVERY
+def test_empty(own: Server, asking: Asking, tmp_path: Path) -> None:
+    """On an empty server it does what it can, or says that there is nothing."""
+    told = ask(asking, own.url, tmp_path)
+    assert told.code == asking.empty
+    assert asking.says in told.output + told.errors
+
+
+@EVERY
+def test_nobody_there(asking: Asking, tmp_path: Path) -> None:
+    """Without a server, one line says where it was sought and what to do."""
+    port = free_port()
+    told = ask(asking, f"redis://user:{PASSWORD}@localhost:{port}", tmp_path)
+    assert told.code == 2
+    assert f"localhost:{port}" in told.complaint
+    assert "Is a server running there?" in told.complaint
+
+
+@EVERY
+@pytest.mark.parametrize("url", ["http://u:{}@localhost", "redis://u:{}@localhost:port", "redis://u:{}@[::1"])
+def test_malformed_url(asking: Asking, url: str, tmp_path: Path) -> None:
+    """A URL that cannot work is refused, and its password not shown."""
+    told = ask(asking, url.format(PASSWORD), tmp_path)
+    assert told.code == 2
+    assert "--url" in told.complaint
+
+
+@EVERY
+def test_loading(asking: Asking, tmp_path: Path) -> None:
+    """While a server is loading, one line says so and what to do."""
+    with loading() as url:
+        told = ask(asking, url, tmp_path)
+    assert told.code == 2
+    assert "LOADING" in told.complaint
+    assert "try again in a moment" in told.complaint
+
+
+@EVERY
+def test_wrong_password(own: Server, asking: Asking, tmp_path: Path) -> None:
+    """With a wrong password, one line says so."""
+    told = ask(asking, own.url.replace("://", f"://stranger:{PASSWORD}@"), tmp_path)
+    assert told.code == 2
+    assert "WRONGPASS" in told.complaint
+    assert "Are the user and password in the URL right?" in told.complaint
+
+
+@EVERY
+def test_without_rights(own: Server, asking: Asking, tmp_path: Path) -> None:
+    """A user without rights is told which one is missing; the doctor tells what it could not see."""
+    told = ask(asking, own.url.replace("://", f"://guest:{PASSWORD}@"), tmp_path)
+    if asking.words[0] == "doctor":
+        assert told.errors == ""
+        assert asking.told in told.output
+    else:
+        assert told.code == 2
+        assert asking.told in told.complaint
+    assert own.keys() == set()
+
+
+@pytest.mark.parametrize(
+    "asking", {(asking.words[0], FILE in asking.words): asking for asking in TABLE}.values(), ids=str
+)
+def test_stopped(asking: Asking, tmp_path: Path) -> None:
+    """Told to stop while a server says nothing, a command ends at once; with a file, it says where to go on."""
+    (tmp_path / FILE).write_text(EVENT)
+    words = [str(tmp_path / FILE) if word == FILE else word for word in asking.words]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(scaled(20))
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        with running(*words, "--url", url) as command:
+            pipe(command.stdin).write(CLAIMS)
+            pipe(command.stdin).close()
+            with silent.accept()[0]:
+                command.send_signal(signal.SIGTERM)
+                assert command.wait(scaled(10)) == 128 + signal.SIGTERM
+            told = "jwt-events: stopped: published: 0; go on with --from-line 1\n" if FILE in asking.words else ""
+            assert (pipe(command.stdout).read(), pipe(command.stderr).read()) == ("", told)
