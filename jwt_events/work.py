@@ -80,7 +80,7 @@ class Work:
     def fields(self) -> dict[str, Any]:
         """What a log line says about it."""
         if isinstance(self.subject, Gap):
-            return {"gap_cause": self.subject.cause, "gap_since": self.subject.since}
+            return {"cause": self.subject.cause, "since": self.subject.since}
         return {"event_id": self.subject.id, "event_type": str(self.subject.type)[:100]}
 
     def begin(self) -> None:

@@ -133,7 +133,7 @@ class TestFields:
                 transport.deliver(gaps=(Gap(None, "reconnected"),))
                 await wait_until(lambda: records.of("handler failed", "ERROR"))
         (fields,) = records.of("handler failed")
-        assert fields.items() >= {"gap_cause": "reconnected", "gap_since": None, "attempt": 1}.items()
+        assert fields.items() >= {"cause": "reconnected", "since": None, "attempt": 1}.items()
 
     async def test_skipped(self) -> None:
         """A delivery that is no event is an error with its reason, place and size; a duplicate is worth a DEBUG."""
