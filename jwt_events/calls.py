@@ -65,20 +65,20 @@ class Caller:
             except (Exception, asyncio.CancelledError) as error:
                 cancelled = _is_being_cancelled()
                 if cancelled and isinstance(error, asyncio.CancelledError):
-                    work.called(handler, Handled.CANCELLED, began, error)
+                    work.called(handler.name, Handled.CANCELLED, began, error)
                     raise
                 delay = None if cancelled else self._retry.delay(attempt, error)
                 fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **work.fields}
                 if delay is None:
-                    work.called(handler, Handled.FAILED, began, error)
+                    work.called(handler.name, Handled.FAILED, began, error)
                     logger.error("handler failed", **fields)
                     return Failure(describe(error), handler.name, attempt)
-                work.called(handler, Handled.RETRIED, began, error)
+                work.called(handler.name, Handled.RETRIED, began, error)
                 logger.warning("handler failed and will be called again", **fields)
                 await asyncio.sleep(delay)
                 attempt += 1
             else:
-                work.called(handler, _HANDLED, began)
+                work.called(handler.name, _HANDLED, began)
                 if is_debugging(__name__):
                     logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
                 return None

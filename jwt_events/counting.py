@@ -38,13 +38,6 @@ class Counter(prometheus_client.Counter):
         # Others scrape what is written down, so for them each is.
         self.one: Callable[[], object] = self.inc if has_other_processes() else self._ones.__next__
 
-    def many(self, number: int) -> None:
-        """Count so many."""
-        if number == 1:
-            self.one()
-        else:
-            self.inc(number)
-
     def _child_samples(self) -> Iterable[Sample]:
         with self._adding:
             ones = next(self._ones) - self._looks  # looking takes a number, too
@@ -58,31 +51,27 @@ class Histogram(prometheus_client.Histogram):
     """Keeps what it observes and sorts many at once, when it is scraped at the latest.
 
     Attributes:
-        add: observes a value; a negative one counts as zero. A function of C, too. Whoever adds has to call `tidy_up`
-            now and then.
+        add: observes a value; a negative one counts as zero. A function of C, too. `sort` is due now and then.
     """
 
-    _MOST = 512
+    _MANY = 512
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._pending: deque[float] = deque()
         self._taking = Lock()
         # Others scrape what is written down, so for them each is.
+        self._most = 1 if has_other_processes() else self._MANY
         self.add: Callable[[float], object] = self.observe if has_other_processes() else self._pending.append
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Observe a value, and tidy up if that is due."""
+        """Observe a value, and sort if there are many."""
         self._pending.append(amount)
-        if len(self._pending) >= self._MOST or has_other_processes():
-            self._sort()
+        if len(self._pending) >= self._most:
+            self.sort()
 
-    def tidy_up(self) -> None:
-        """Sort what was added, if it is much."""
-        if len(self._pending) >= self._MOST:
-            self._sort()
-
-    def _sort(self) -> None:
+    def sort(self) -> None:
+        """Put what was observed into its buckets."""
         values = sorted(self._take())
         if values and values[0] < 0:
             values = [max(0.0, value) for value in values]
@@ -99,5 +88,5 @@ class Histogram(prometheus_client.Histogram):
             return [self._pending.popleft() for _ in range(len(self._pending))]
 
     def _child_samples(self) -> Iterable[Sample]:
-        self._sort()
+        self.sort()
         return super()._child_samples()

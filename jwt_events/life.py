@@ -128,19 +128,18 @@ class Life:
 
     def _come_back(self, work: Work, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
-        event, delivery, tally = work.subject, work.delivery, self._audience.tally
+        delivery, tally = work.delivery, self._audience.tally
         assert delivery is not None  # noqa: S101 - every event came with one
         if outcome.finished and outcome.failure is None:
             tally.handled += 1
             self._receiver.settle(delivery)
             return
-        assert isinstance(event, Event)  # noqa: S101 - gaps do not come back here
         tally.failed += 1
-        self._audience.seen.forget(event.id)
+        self._audience.seen.forget(work.event.id)
         if outcome.finished:
             tally.dead_lettered += 1
             for observer in self._audience.observers:
-                observer.dead_lettered(event)
+                observer.dead_lettered(work.event)
             self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from jwt_events.counting import Histogram
+from jwt_events.counting import Counter, Histogram
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
 from jwt_events.instruments import CAUSES, TYPES, Instruments, instruments_of
@@ -64,11 +64,20 @@ class Metrics:
 _HANDLED = Handled.HANDLED  # finding it in its class costs more than counting it
 
 
-def _types_of(events: Sequence[Event]) -> Iterable[tuple[type[Event], int]]:
-    """Return how many there are of each class."""
-    if len(events) == 1:
-        return ((type(events[0]), 1),)
-    return Tally(map(type, events)).items()
+_FEW = 16  # to count so many one by one takes no longer than to add them up first
+
+# How many values a histogram may keep, roughly, before it sorts them.
+_MANY = 512
+
+
+def _count(events: Sequence[Event], counters: Mapping[type[Event], Counter]) -> None:
+    """Count events, each by the counter of its class."""
+    if len(events) <= _FEW:
+        for event in events:
+            counters[type(event)].one()
+    else:
+        for cls, number in Tally(map(type, events)).items():
+            counters[cls].inc(number)
 
 
 # The series are looked up once, as that costs more than counting.
@@ -79,6 +88,8 @@ class _Publishing(Observer):
 
     def __init__(self, instruments: Instruments, transport: str) -> None:
         self._duration = instruments.publish_duration
+        self._add_duration = self._duration.add
+        self._untidy = 0
         self._published = {
             cls: {outcome: instruments.published.labels(kind, transport, outcome.value) for outcome in Published}
             for cls, kind in TYPES.items()
@@ -86,11 +97,14 @@ class _Publishing(Observer):
         self._accepted = {cls: counters[Published.PUBLISHED] for cls, counters in self._published.items()}
 
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
-        self._duration.observe(seconds)
-        for cls, number in _types_of(accepted):
-            self._accepted[cls].many(number)
-        for cls, number in _types_of(rest):
-            self._published[cls][outcome].many(number)
+        self._add_duration(seconds)
+        _count(accepted, self._accepted)
+        self._untidy += 1
+        if self._untidy >= _MANY:
+            self._untidy = 0
+            self._duration.sort()
+        if rest:
+            _count(rest, {cls: counters[outcome] for cls, counters in self._published.items()})
 
     def refused(self, event: Event) -> None:
         self._published[type(event)][Published.REFUSED].inc()
@@ -110,14 +124,21 @@ class _Subscribing(Observer):
             self._gaps(cause)
         self._calls: dict[tuple[type[Event], str], _Calls] = {}
         self._propagation: dict[type[Event], Histogram] = {}
+        self._add_propagation: dict[type[Event], Callable[[float], object]] = {}
+        self._untidy = 0
 
     def received(self, events: Sequence[Event]) -> None:
-        for cls, number in _types_of(events):
-            self._received[cls].many(number)
+        _count(events, self._received)
+        self._untidy += len(events)
+        if self._untidy >= _MANY:
+            self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        self._untidy = 0
         for propagation in self._propagation.values():
-            propagation.tidy_up()
+            propagation.sort()
         for calls in self._calls.values():
-            calls.duration.tidy_up()
+            calls.duration.sort()
 
     def duplicate(self, event: Event) -> None:
         self._duplicates.inc()
@@ -150,10 +171,11 @@ class _Subscribing(Observer):
 
     def _arrived(self, event: Event) -> None:
         cls = type(event)
-        if (propagation := self._propagation.get(cls)) is None:
+        if (add := self._add_propagation.get(cls)) is None:
             propagation = self._propagation[cls] = self._instruments.propagation.labels(TYPES[cls])
+            add = self._add_propagation[cls] = propagation.add
         # Negative where the clock of the publisher's machine is ahead: then it seems to arrive before it occurs.
-        propagation.add(time.time() - event.occurred_at.timestamp())
+        add(time.time() - event.occurred_at.timestamp())
 
     def dead_lettered(self, event: Event) -> None:
         self._instruments.dead_lettered.labels(TYPES[type(event)]).inc()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jwt_events.debugging import is_debugging
 from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
@@ -23,6 +23,8 @@ _MAXIMUM_DELAY = 1.0
 
 # With less time left there is no new try: cut off in the middle, it would only turn "surely not" into "perhaps".
 _LEAST_FOR_A_TRY = 0.1
+
+_UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,53 +75,52 @@ class Shipment:
         self._last_error: TransportError | None = None
         self._maybe_published = False
 
-    def run(self, sender: Sender, deadline: float) -> Coroutine[Any, Any, list[Receipt]]:
+    async def run(self, sender: Sender, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
 
         Args:
             sender: where to send them.
             deadline: when to give up, by `time.monotonic`.
         """
-        return self._run_watched(sender, deadline) if self._observers else self._run(sender, deadline)
-
-    async def _run_watched(self, sender: Sender, deadline: float) -> list[Receipt]:
         began = perf_counter()
+        failures = 0
         try:
-            return await self._run(sender, deadline)
+            while not await self._try(sender, deadline):
+                failures += 1
+                # A connection that died while idle is the most common failure: the first new try is at once.
+                pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
+                if not self._worth_another_try() or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
+                    raise self._failure()
+                self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
+                await asyncio.sleep(pause)
+            return self._accepted()
         finally:
-            if self._events:
+            if self._observers and self._events:
                 self._tell(perf_counter() - began)
 
+    async def _try(self, sender: Sender, deadline: float) -> bool:
+        """Send what is left, and return whether all of it was accepted."""
+        if not self._pending:
+            return True
+        try:
+            outcomes = await sender.send(self._payloads_left(), within=deadline - monotonic())
+        except asyncio.CancelledError as cancelled:
+            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
+                self._maybe_published = True
+                cancelled.__cause__ = self._failure()
+            raise
+        self._take(outcomes)
+        return not self._pending
+
     def _tell(self, seconds: float) -> None:
-        rest = [self._events[index] for index in self._pending]
-        accepted = self._events
-        if rest:
+        accepted: Sequence[Event] = self._events
+        rest: Sequence[Event] = ()
+        outcome = _UNKNOWN if self._maybe_published else _FAILED
+        if self._pending:
+            rest = [self._events[index] for index in self._pending]
             accepted = [event for event, receipt in zip(self._events, self._receipts, strict=True) if receipt]
-        outcome = Published.UNKNOWN if self._maybe_published else Published.FAILED
         for observer in self._observers:
             observer.published(accepted, rest, outcome, seconds)
-
-    async def _run(self, sender: Sender, deadline: float) -> list[Receipt]:
-        failures = 0
-        while self._pending:
-            try:
-                outcomes = await sender.send(self._payloads_left(), within=deadline - monotonic())
-            except asyncio.CancelledError as cancelled:
-                if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
-                    self._maybe_published = True
-                    cancelled.__cause__ = self._failure()
-                raise
-            self._take(outcomes)
-            if not self._pending:
-                break
-            failures += 1
-            # A connection that died while idle is the most common failure: the first new try is at once.
-            pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
-            if not self._worth_another_try() or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
-                raise self._failure()
-            self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
-            await asyncio.sleep(pause)
-        return self._accepted()
 
     def _payloads_left(self) -> Sequence[bytes]:
         if len(self._pending) == len(self._payloads):

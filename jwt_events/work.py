@@ -7,10 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from jwt_events.events import Event
-from jwt_events.handlers import Handler
 from jwt_events.observe import Handled, Observers
 from jwt_events.spans import Processing
 from jwt_events.transport.base import Delivery, Failure, Gap
@@ -77,6 +76,11 @@ class Work:
         self._began: float | None = None
 
     @property
+    def event(self) -> Event:
+        """The subject, of one that came with a delivery."""
+        return cast("Event", self.subject)
+
+    @property
     def fields(self) -> dict[str, Any]:
         """What a log line says about it."""
         if isinstance(self.subject, Gap):
@@ -95,18 +99,15 @@ class Work:
         self.begin()
         return _NOTHING if self.trace is None else self.trace.active()
 
-    def called(
-        self, handler: Handler | str, outcome: Handled, began: float, error: BaseException | None = None
-    ) -> None:
+    def called(self, handler: str, outcome: Handled, began: float, error: BaseException | None = None) -> None:
         """A call of a handler has ended."""
-        name = handler if isinstance(handler, str) else handler.name
-        if self.observers and not isinstance(self.subject, Gap):
+        if self.observers and self.delivery is not None:
             seconds = perf_counter() - began
             for observer in self.observers:
-                observer.called(self.subject, name, outcome, seconds)
+                observer.called(self.event, handler, outcome, seconds)
         if error is not None:
             if self.trace is not None:
-                self.trace.record(error, name)
+                self.trace.record(error, handler)
             if outcome is Handled.FAILED:
                 self._error = type(error).__qualname__
 
@@ -136,18 +137,17 @@ class Work:
         self._end(Outcome(finished=finished))
 
     def _end(self, outcome: Outcome) -> None:
-        if self._began is not None and (self.observers or self.trace is not None):
-            self._tell(outcome, perf_counter() - self._began)
+        if self._began is not None and self.delivery is not None:
+            if self.observers:
+                seconds = perf_counter() - self._began
+                error = None if outcome is _HANDLED else self._error_of(outcome)
+                for observer in self.observers:
+                    observer.processed(self.event, error, seconds)
+            if self.trace is not None:
+                self.trace.end(self._error_of(outcome))
         self._done(self, outcome)
 
-    def _tell(self, outcome: Outcome, seconds: float) -> None:
-        if isinstance(self.subject, Gap):
-            return
+    def _error_of(self, outcome: Outcome) -> str | None:
         if not outcome.finished:
-            error: str | None = asyncio.CancelledError.__qualname__
-        else:
-            error = None if outcome.failure is None else self._error or outcome.failure.error
-        for observer in self.observers:
-            observer.processed(self.subject, error, seconds)
-        if self.trace is not None:
-            self.trace.end(error)
+            return asyncio.CancelledError.__qualname__
+        return None if outcome.failure is None else self._error or outcome.failure.error
