@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test prometheus test-observability dashboard soak bench lint types check clean
+.PHONY: help demo picture test test-docker test-matrix prometheus test-observability dashboard soak bench lint types check \
+    clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,12 +21,35 @@ demo: $(READY) ## Start a server and four processes, watch events cross between 
 	@echo "==> Running the demo: one issuer, three services, a real Valkey server; ten seconds"
 	@$(BIN)/jwt-events demo
 
+picture: $(READY) ## Draw examples/demo.svg from a run of the demo
+	@$(BIN)/python -m bench.demo
+
 # Tests wait more than they work. On a server of yours they run one by one, as each counts what others leave there.
 WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,3)
 
 test: $(READY) ## Run all tests on real servers: WORKERS=
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+# What the two lanes below need and nothing else does.
+LANES := $(VENV)/.lanes
+$(LANES): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,lanes]'
+	@touch $@
+
+REDIS_IMAGE ?= valkey/valkey:9
+
+test-docker: $(LANES) ## Run the tests on a server in a container, which needs Docker: REDIS_IMAGE=redis:8 TESTS=
+	@echo "==> Running the tests on $(REDIS_IMAGE) in a container"
+	@$(BIN)/python -m tests.docker '$(REDIS_IMAGE)' $(TESTS)
+
+PYTHONS ?= 3.11 3.12 3.13
+REDIS_PY ?= 6.4.0 newest
+LOOPS ?= asyncio uvloop
+
+test-matrix: $(LANES) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
+	    --loops '$(LOOPS)' --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 # Debian's package, taken apart beside the environment: nothing is installed, and nobody has to be root.
 PROMETHEUS := $(VENV)/prometheus

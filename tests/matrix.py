@@ -1,0 +1,110 @@
+"""Runs the tests on each Python, redis-py and event loop: ``make test-matrix``.
+
+Every pair of a Python and a redis-py has an environment of its own in ``.venv/matrix``. uv finds the interpreters on the
+PATH and among those of pyenv, and fetches what is missing where it may. What there is none of is counted and named at the
+end, never passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+NEWEST = "newest"
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of what the library runs on.
+
+    Attributes:
+        python: the version of the interpreter: ``3.12``.
+        redis: the version of redis-py, or ``newest``.
+        loop: ``asyncio`` or ``uvloop``.
+    """
+
+    python: str
+    redis: str
+    loop: str
+
+    def __str__(self) -> str:
+        return f"Python {self.python}, redis-py {self.redis}, {self.loop}"
+
+    @property
+    def environment(self) -> Path:
+        """Where it is installed; event loops share one."""
+        return ROOT / ".venv" / "matrix" / f"python-{self.python}-redis-{self.redis}"
+
+    def set_up(self) -> str | None:
+        """Make the environment, or bring it up to date; return why there is none if no such Python was found."""
+        if not (self.environment / "bin" / "python").exists():
+            made = _uv("venv", "--quiet", "--clear", "--python", self.python, self.environment, check=False)
+            if made.returncode != 0:
+                return made.stderr.strip().splitlines()[-1] if made.stderr.strip() else "uv found no interpreter"
+        wanted = ("--upgrade-package", "redis") if self.redis == NEWEST else (f"redis=={self.redis}",)
+        _uv("pip", "install", "--quiet", "--python", self.environment, "--editable", f"{ROOT}[dev]", *wanted)
+        return None
+
+    def run(self, arguments: Sequence[str]) -> bool:
+        """Run the tests and let them say what they have to say; return whether they passed."""
+        command = [self.environment / "bin" / "python", "-m", "pytest", *arguments]
+        tests = subprocess.run(command, cwd=ROOT, env=os.environ | {"JWT_EVENTS_TEST_LOOP": self.loop}, check=False)
+        return tests.returncode == 0
+
+
+def _uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    # A shim of pyenv answers only for the version that is switched on, so show uv all of them.
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    path = [os.environ["PATH"], *map(str, sorted(pyenv.glob("versions/*/bin")))]
+    environment = os.environ | {"PATH": os.pathsep.join(path)}
+    stderr = None if check else subprocess.PIPE
+    return subprocess.run(["uv", *arguments], env=environment, stderr=stderr, text=True, check=check)
+
+
+def _told(cells: Sequence[Cell], arguments: Sequence[str]) -> Iterator[tuple[Cell, str]]:
+    for number, cell in enumerate(cells, start=1):
+        console.print(f"==> {number} of {len(cells)}: {cell}", style="bold")
+        missing = cell.set_up()
+        if missing is not None:
+            yield cell, f"[yellow]NOT RUN: {missing}"
+            continue
+        began = time.monotonic()
+        verdict = "[green]passed" if cell.run(arguments) else "[red]FAILED"
+        yield cell, f"{verdict} in {time.monotonic() - began:.0f} s"
+
+
+def main() -> int:
+    """Run all cells, then say of each what became of it; return an exit code."""
+    parser = argparse.ArgumentParser(prog="make test-matrix", allow_abbrev=False)
+    parser.add_argument("--pythons", required=True, help="versions with blanks between them")
+    parser.add_argument("--redis-py", required=True, help=f"versions of redis-py, or {NEWEST}")
+    parser.add_argument("--loops", required=True, help="asyncio, uvloop or both")
+    options, arguments = parser.parse_known_args()
+    axes = (options.pythons.split(), options.redis_py.split(), options.loops.split())
+    outcomes = dict(_told([Cell(*values) for values in product(*axes)], arguments))
+    table = Table("cell", "outcome")
+    for cell, outcome in outcomes.items():
+        table.add_row(str(cell), outcome)
+    console.print(table)
+    count = {word: sum(word in outcome for outcome in outcomes.values()) for word in ("passed", "FAILED", "NOT RUN")}
+    console.print(", ".join(f"{number} {word}" for word, number in count.items()), style="bold")
+    if count["NOT RUN"]:
+        console.print("Install the missing interpreters with uv or pyenv to have these run.", style="bold yellow")
+    return 1 if count["FAILED"] or not count["passed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
