@@ -31,15 +31,9 @@ test: $(READY) ## Run all tests on real servers: WORKERS=
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-# What the two lanes below need and nothing else does.
-LANES := $(VENV)/.lanes
-$(LANES): $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,lanes]'
-	@touch $@
-
 REDIS_IMAGE ?= valkey/valkey:9
 
-test-docker: $(LANES) ## Run the tests on a server in a container, which needs Docker: REDIS_IMAGE=redis:8 TESTS=
+test-docker: $(READY) ## Run the tests on a server in a container, which needs Docker: REDIS_IMAGE=redis:8 TESTS=
 	@echo "==> Running the tests on $(REDIS_IMAGE) in a container"
 	@$(BIN)/python -m tests.docker '$(REDIS_IMAGE)' $(TESTS)
 
@@ -47,7 +41,7 @@ PYTHONS ?= 3.11 3.12 3.13
 REDIS_PY ?= 6.4.0 newest
 LOOPS ?= asyncio uvloop
 
-test-matrix: $(LANES) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
+test-matrix: $(READY) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
 	    --loops '$(LOOPS)' --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 

@@ -1,8 +1,8 @@
 """Runs the tests on each Python, redis-py and event loop: ``make test-matrix``.
 
-Every pair of a Python and a redis-py has an environment of its own in ``.venv/matrix``. uv finds the interpreters on the
-PATH and among those of pyenv, and fetches what is missing where it may. What there is none of is counted and named at the
-end, never passed over.
+Every pair of a Python and a redis-py has an environment of its own in ``.venv/matrix``. uv finds the interpreters on
+the PATH and among those of pyenv, and fetches what is missing where it may. What was not to be had is counted and named
+at the end, never passed over.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Cell:
 
     def run(self, arguments: Sequence[str]) -> bool:
         """Run the tests and let them say what they have to say; return whether they passed."""
-        command = [self.environment / "bin" / "python", "-m", "pytest", *arguments]
+        command = [str(self.environment / "bin" / "python"), "-m", "pytest", *arguments]
         tests = subprocess.run(command, cwd=ROOT, env=os.environ | {"JWT_EVENTS_TEST_LOOP": self.loop}, check=False)
         return tests.returncode == 0
 
