@@ -27,9 +27,9 @@ picture: $(READY) ## Draw examples/demo.svg from a run of the demo
 # Tests wait more than they work. On a server of yours they run one by one, as each counts what others leave there.
 WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,3)
 
-test: $(READY) ## Run all tests on real servers: WORKERS=
+test: $(READY) ## Run all tests on real servers, or some: TESTS= WORKERS=
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 REDIS_IMAGE ?= valkey/valkey:9
 
