@@ -81,9 +81,9 @@ class Film:
         self._phase = ""
 
     def watch(self, board: Board) -> None:
-        """Take a frame when something new begins, and now and then."""
+        """Take a frame when something new begins, and now and then, from the first event on."""
         now = time.monotonic()
-        if board.server and (board.phase != self._phase or now - self._times[-1] >= INTERVAL):
+        if board.published and (board.phase != self._phase or now - self._times[-1] >= INTERVAL):
             self._phase = board.phase
             self.take(picture.frame(board, TRANSPORT), now)
 
