@@ -39,6 +39,7 @@ async def _output(process: Process) -> list[str]:
     return out.decode().splitlines()
 
 
+@pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the blocks that are tested here
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 async def test_readme_block(own_server: OwnServer, number: int) -> None:
     """Every Python block of the README runs, with the address of a server put in, and prints what it says."""
