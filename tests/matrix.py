@@ -50,12 +50,16 @@ class Cell:
 
     def set_up(self) -> bool:
         """Make the environment, or bring it up to date; return whether there is such a Python."""
-        if not (self.environment / "bin" / "python").exists():
-            made = _uv("venv", "--quiet", "--clear", "--python", self.python, self.environment, check=False)
-            if made.returncode != 0:
+        python = str(self.environment / "bin" / "python")
+        if not Path(python).exists():
+            interpreter = _interpreter(self.python)
+            if interpreter is None:
                 return False
-        wanted = ("--upgrade-package", "redis") if self.redis == NEWEST else (f"redis=={self.redis}",)
-        _uv("pip", "install", "--quiet", "--python", self.environment, "--editable", f"{ROOT}[dev]", *wanted)
+            subprocess.run([interpreter, "-m", "venv", "--clear", self.environment], check=True)
+        # By pip, as the Makefile does: it knows the registry that this machine has been set up with.
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[dev]"]
+        wanted = ("--upgrade", "redis") if self.redis == NEWEST else (f"redis=={self.redis}",)
+        subprocess.run([*pip, *wanted], check=True)
         return True
 
     def run(self, arguments: Sequence[str]) -> bool:
@@ -65,11 +69,23 @@ class Cell:
         return tests.returncode == 0
 
 
-def _uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+def _interpreter(version: str) -> str | None:
+    """Find a Python of this version, or fetch one; ``None`` if there is none and none was to be had."""
+    for _ in range(2):
+        found = _uv("find", "--system", version)
+        if found.returncode == 0:
+            return found.stdout.strip()
+        if _uv("install", version).returncode != 0:
+            break
+    return None
+
+
+def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
     # A shim of pyenv answers only for the version that is switched on, so show uv all of them.
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    path = [os.environ["PATH"], *map(str, sorted(pyenv.glob("versions/*/bin")))]
-    return subprocess.run(["uv", *arguments], env=os.environ | {"PATH": os.pathsep.join(path)}, check=check)
+    path = os.pathsep.join([os.environ["PATH"], *map(str, sorted(pyenv.glob("versions/*/bin")))])
+    uv = ["uv", "python", *arguments]
+    return subprocess.run(uv, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, text=True, check=False)
 
 
 def _told(cells: Sequence[Cell], arguments: Sequence[str]) -> Iterator[tuple[Cell, str]]:
