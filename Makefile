@@ -1,6 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test test-docker test-matrix prometheus test-observability dashboard soak bench lint types check \
-    clean
+.PHONY: help demo test prometheus test-observability dashboard soak bench lint types check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +20,7 @@ demo: $(READY) ## Start a server and four processes, watch events cross between 
 	@echo "==> Running the demo: one issuer, three services, a real Valkey server; ten seconds"
 	@$(BIN)/jwt-events demo
 
+.PHONY: picture
 picture: $(READY) ## Draw examples/demo.svg from a run of the demo
 	@$(BIN)/python -m bench.demo
 
@@ -33,6 +33,7 @@ test: $(READY) ## Run all tests on real servers, or some: TESTS= WORKERS=
 
 REDIS_IMAGE ?= valkey/valkey:9
 
+.PHONY: test-docker test-matrix
 test-docker: $(READY) ## Run the tests on a server in a container, which needs Docker: REDIS_IMAGE=redis:8 TESTS=
 	@echo "==> Running the tests on $(REDIS_IMAGE) in a container"
 	@$(BIN)/python -m tests.docker '$(REDIS_IMAGE)' $(TESTS)
