@@ -20,12 +20,31 @@ demo: $(READY) ## Start a server and four processes, watch events cross between 
 	@echo "==> Running the demo: one issuer, three services, a real Valkey server; ten seconds"
 	@$(BIN)/jwt-events demo
 
+.PHONY: picture
+picture: $(READY) ## Draw examples/demo.svg from a run of the demo
+	@$(BIN)/python -m bench.demo
+
 # Tests wait more than they work. On a server of yours they run one by one, as each counts what others leave there.
 WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,3)
 
-test: $(READY) ## Run all tests on real servers: WORKERS=
+test: $(READY) ## Run all tests on real servers, or some: TESTS= WORKERS=
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+
+REDIS_IMAGE ?= valkey/valkey:9
+
+.PHONY: test-docker test-matrix
+test-docker: $(READY) ## Run the tests on a server in a container, which needs Docker: REDIS_IMAGE=redis:8 TESTS=
+	@echo "==> Running the tests on $(REDIS_IMAGE) in a container"
+	@$(BIN)/python -m tests.docker '$(REDIS_IMAGE)' $(TESTS)
+
+PYTHONS ?= 3.11 3.12 3.13
+REDIS_PY ?= 6.4.0 newest
+LOOPS ?= asyncio uvloop
+
+test-matrix: $(READY) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
+	    --loops '$(LOOPS)' --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 # Debian's package, taken apart beside the environment: nothing is installed, and nobody has to be root.
 PROMETHEUS := $(VENV)/prometheus

@@ -191,9 +191,7 @@ class TestConnection:
     async def test_an_answer_out_of_time_closes_it(self, url: str) -> None:
         """When an answer does not come in time, it may have been done, and the connection is closed."""
         connection = await Connector(url, destination="the key").connect(within=scaled(5))
-        with pytest.raises(
-            ConnectionFailed, match=r"BLPOP at unix:.* for 'the key' failed: no answer in time"
-        ) as caught:
+        with pytest.raises(ConnectionFailed, match=r"BLPOP at \S+ for 'the key' failed: no answer in time") as caught:
             await connection.call("BLPOP", "nothing", 0, within=0.05)
         assert (caught.value.maybe_done, caught.value.retryable) == (True, True)
         assert connection.hung_up

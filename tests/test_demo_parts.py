@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from xml.etree import ElementTree
 
 import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.demo import TARGET, Film
 from jwt_events import EventType, MemoryTransport, RevocationList, TokenRevoked
 from jwt_events.demo.board import Board, Row
 from jwt_events.demo.counts import Latencies, Pace, Tally
@@ -286,3 +289,26 @@ class TestTokens:
             arrived = from_line(to_line(message))
             assert type(arrived) is type(message)
             assert to_line(arrived) == to_line(message)
+
+
+class TestFilm:
+    """The picture of the demo in the README."""
+
+    def test_frames_stand_below_one_another(self) -> None:
+        """Each frame has the height of the highest, each is shown in its time, and the last one where nothing moves."""
+        film = Film()
+        for moment, frame in enumerate(("one", "two\nthree", "four")):
+            film.take(frame, float(moment))
+        drawn = film.develop()
+        ElementTree.fromstring(drawn)
+        rows = {word: int(float(y) // 24.4) for y, word in re.findall(r'y="([\d.]+)" textLength="[^>]+>(\w+)', drawn)}
+        assert rows == {"one": 0, "two": 2, "three": 3, "four": 4}
+        moves = re.findall(r"([\d.]+)% { transform: translateY\(-(\d+)px\) }", drawn)
+        assert moves == [("0.00", "0"), ("10.00", "49"), ("20.00", "98")]
+        assert 'transform="translate(0,-98)"' in drawn
+
+    def test_the_one_that_is_shown(self) -> None:
+        """It comes from a run in which all went well."""
+        drawn = TARGET.read_text().replace("\u00a0", " ")
+        ElementTree.fromstring(drawn)
+        assert "✓ Every service refused every revoked token; none was let in too late." in drawn

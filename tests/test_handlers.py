@@ -120,7 +120,7 @@ class TestKindsOfHandlers:
         async with subscriber:
             await publish(transport, *map(revoked, range(30)))
             await recorder.has_seen(30)
-            assert subscriber.stats.in_flight == 30
+            await wait_until(lambda: subscriber.stats.in_flight == 30, what="the end of all calls that do not block")
             release.set()
             await wait_until(lambda: subscriber.stats.handled == 30)
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
-from jwt_events import Publisher, RedisStream, RevocationList, TokenRevoked
+from jwt_events import KeyRotated, Publisher, RedisStream, RevocationList, SigningKeyError, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
+from tests.support.handling import soon
+from tests.support.issuers import Issuer, private_key
+from tests.support.services import aiohttp_server, uvicorn_server
+from tests.support.tokens import bearer
 from tests.support.waiting import wait_until
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-SERVICES = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if '"/me"' in block]
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SERVICES = [block for block in BLOCKS if '"/me"' in block]
 SECRET = "a secret of 32 bytes at the least"
 
 
@@ -31,6 +39,17 @@ def token(jti: str, **claims: Any) -> str:
     usual: dict[str, Any] = {"iss": "https://issuer.example", "aud": "orders", "sub": "user", "client_id": "web"}
     usual |= {"jti": jti, "iat": now - 5, "exp": now + 600}
     return jwt.encode(usual | claims, SECRET, headers={"typ": "at+jwt"})
+
+
+def run(words: str, url: str, **others: str) -> dict[str, Any]:
+    """Run the block of the README that has these words, at another URL, and return its names."""
+    (block,) = [block for block in BLOCKS if words in block]
+    for written, meant in {"redis://localhost:6379": url, **others}.items():
+        assert written in block
+        block = block.replace(written, meant)
+    names: dict[str, Any] = {"__name__": "recipe"}
+    exec(block, names)
+    return names
 
 
 @asynccontextmanager
@@ -51,8 +70,7 @@ async def serving(app: FastAPI | web.Application) -> AsyncIterator[httpx.AsyncCl
 async def test_service(own_server: Callable[[], EmbeddedServer], number: int) -> None:
     """It lets a good token in, and no token, a bad, an expired, another's, or a revoked one out."""
     async with own_server() as server:
-        names: dict[str, Any] = {"__name__": "recipe"}
-        exec(SERVICES[number].replace("redis://localhost:6379", server.url), names)
+        names = run(SERVICES[number], server.url)
         revocations: RevocationList = names["revocations"]
         async with serving(names["app"]) as client, Publisher(RedisStream(server.url)) as publisher:
 
@@ -68,3 +86,80 @@ async def test_service(own_server: Callable[[], EmbeddedServer], number: int) ->
             await wait_until(lambda: revocations.stats.events, what="the revocation")
             assert await status(token("bad")) == 401
             assert await status(token("good")) == 200
+
+
+async def test_logging_out(own_server: Callable[[], EmbeddedServer]) -> None:
+    """Each way to log out ends the tokens that it names, and no others."""
+    times = {"iat": time.time() - 60, "exp": time.time() + 600}
+    laptop = times | {"jti": "1", "sub": "alice", "sid": "alice's laptop", "client_id": "web"}
+    phone = times | {"jti": "2", "sub": "alice", "sid": "alice's phone", "client_id": "app"}
+    tablet = times | {"jti": "3", "sub": "alice", "sid": "alice's tablet", "client_id": "app"}
+    bob = times | {"jti": "4", "sub": "bob", "sid": "bob's laptop", "client_id": "old"}
+    carol = times | {"jti": "5", "sub": "carol", "sid": "carol's laptop", "client_id": "web"}
+    everybody = [laptop, phone, tablet, bob, carol]
+    async with own_server() as server:
+        names = run("async def log_out_everywhere", server.url)
+        async with names["publisher"], RevocationList(RedisStream(server.url)) as revocations:
+
+            def refused() -> list[Any]:
+                return [claims for claims in everybody if revocations.check(claims) is Verdict.REVOKED]
+
+            for act, argument, ended in (
+                ("log_out", laptop, [laptop]),
+                ("lose", "alice's phone", [laptop, phone]),
+                ("log_out_everywhere", "alice", [laptop, phone, tablet]),
+                ("shut_out", "old", [laptop, phone, tablet, bob]),
+            ):
+                before = revocations.stats.events
+                await names[act](argument)
+                await wait_until(partial(_has_heard, revocations, before), what=act)
+                assert refused() == ended
+
+
+def _has_heard(revocations: RevocationList, before: int) -> bool:
+    return revocations.stats.events > before
+
+
+async def test_websocket(own_server: Callable[[], EmbeddedServer]) -> None:
+    """A WebSocket serves until its token is revoked, and then ends with 4401."""
+    async with own_server() as server:
+        names = run('@app.websocket("/feed")', server.url)
+        async with uvicorn_server(names["app"]) as address, Publisher(RedisStream(server.url)) as publisher:
+            headers = bearer(token("lost"))
+            async with connect(f"ws://{address}/feed", additional_headers=headers) as websocket:
+                await websocket.send("hello")
+                assert await soon(websocket.recv()) == "user: hello"
+                await publisher.publish(TokenRevoked(token_id="lost"))
+                with pytest.raises(ConnectionClosed):
+                    await soon(websocket.recv())
+                assert websocket.close_code == 4401
+
+
+async def test_key_rotation(own_server: Callable[[], EmbeddedServer]) -> None:
+    """Tokens of a new key are good as soon as it is announced, and of one that leaked no more."""
+    issuer = Issuer("old")
+
+    async def published(_request: web.Request) -> web.Response:
+        return web.json_response(await issuer.fetch())
+
+    def signed(kid: str) -> str:
+        claims = {"iss": "https://issuer.example", "aud": "orders", "sub": "user"}
+        return jwt.encode(claims, private_key(kid), "ES256", headers={"kid": kid})
+
+    app = web.Application()
+    app.router.add_get("/jwks.json", published)
+    async with own_server() as server, aiohttp_server(app) as address:
+        addresses = {"https://issuer.example/.well-known/jwks.json": f"http://{address}/jwks.json"}
+        names = run("SigningKeys(fetch", server.url, **addresses)
+        decode, keys = names["decode"], names["keys"]
+        async with names["revocations"], keys, Publisher(RedisStream(server.url)) as publisher:
+            assert (await decode(signed("old")))["sub"] == "user"
+            issuer.list("old", "new")
+            await publisher.publish(KeyRotated(key_id="new", previous_key_id="old"))
+            await wait_until(lambda: keys.stats.keys == 2, what="the new key")
+            for kid in ("old", "new"):
+                assert (await decode(signed(kid)))["sub"] == "user"
+            await publisher.publish(KeyRotated(key_id="old", compromised=True))
+            await wait_until(lambda: keys.stats.keys == 1, what="the end of the old key")
+            with pytest.raises(SigningKeyError):
+                await decode(signed("old"))

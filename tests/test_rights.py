@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from jwt_events import Publisher, RedisPubSub, RedisStream, Retry, TokenRevoked
+from jwt_events import Publisher, PublishFailed, RedisPubSub, RedisStream, Retry, RevocationList, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
 from tests.support.raw import call
@@ -22,7 +22,7 @@ PLACES = {"Pub/Sub": ["resetchannels", "&k"], "stream": ["~k", "~k:dead*"], "gro
 def rights(role: str, kind: str) -> list[str]:
     """The commands that the README grants somebody."""
     (row,) = re.findall(rf"^\| {role}, {kind} \|(.*)\|$", README, re.MULTILINE)
-    return re.findall(r"\+[a-z|]+", row)
+    return re.findall(r"\+[a-z|]+", row.replace(r"\|", "|"))
 
 
 async def url_of(client: Redis, server: EmbeddedServer, role: str, kind: str) -> str:
@@ -61,3 +61,19 @@ async def test_the_rights_in_the_readme_suffice(own_server: Callable[..., Embedd
             await wait_until(lambda: client.client_list(_type="pubsub") if kind == "Pub/Sub" else True)
             await wait_until(lambda: listener.subscriber.stats.gaps > 0 or kind != "Pub/Sub", what="the gap")
             await hears("after")
+
+
+async def test_a_service_that_only_checks(own_server: Callable[..., EmbeddedServer]) -> None:
+    """The user of whom the README shows the making can keep a list, across a lost connection, and publish nothing."""
+    (command,) = re.findall(r"^> (ACL SETUSER .*)$", README, re.MULTILINE)
+    async with own_server(port=0) as server, Redis.from_url(server.url) as client:
+        await call(client, *command.split())
+        url = server.url.replace("redis://", "redis://orders:secret@")
+        async with Publisher(RedisStream(server.url)) as owner, RevocationList(RedisStream(url)) as revocations:
+            for name in ("before", "after"):
+                await owner.publish(TokenRevoked(token_id=name))
+                await wait_until(lambda claims={"jti": name}: revocations.check(claims) is Verdict.REVOKED)
+                await client.client_kill_filter(user="orders")
+        async with Publisher(RedisStream(url)) as intruder:
+            with pytest.raises(PublishFailed, match="NOPERM"):
+                await intruder.publish(TokenRevoked(user_id="everybody"))

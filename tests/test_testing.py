@@ -193,7 +193,7 @@ class TestElsewhere:
     async def test_the_example(self, tmp_path: Path) -> None:
         """The example about testing passes where it is copied to."""
         copy = tmp_path / "test_example.py"
-        copy.write_text((Path(__file__).parent.parent / "examples" / "09_testing.py").read_text())
+        copy.write_text((Path(__file__).parent.parent / "examples" / "11_testing.py").read_text())
         assert "4 passed" in await _pytest(copy)
 
     async def test_somebodys_own_transport(self, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def drawing(console: Console, transport: str, *, quiet: bool) -> Iterator[Callab
         yield lambda _: None
     elif console.is_terminal and not console.is_dumb_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            yield lambda board: live.update(_picture(board, transport), refresh=True)
+            yield lambda board: live.update(frame(board, transport), refresh=True)
     else:
         yield _Lines(console).draw
 
@@ -75,7 +75,8 @@ class _Lines:
         self._console.print(line, soft_wrap=True)
 
 
-def _picture(board: Board, transport: str) -> Padding:
+def frame(board: Board, transport: str) -> Padding:
+    """Draw what there is to see at this moment."""
     title = Text.assemble((board.phase, "bold"), (f"   {board.server or '...'} · {transport}", "dim"))
     parts = _first_act(board) if board.trial is None else _second_act(board, board.trial, transport)
     return Padding(Group(title, "", *parts), (1, 2, 0, 2))

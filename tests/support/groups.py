@@ -36,13 +36,13 @@ class RawGroup:
         rows: list[dict[str, Any]] = await self.client.xpending_range(self.key, "g", "-", "+", 100_000)
         return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
 
-    async def nothing_pending(self) -> None:
+    async def nothing_pending(self, *, within: float = 10.0) -> None:
         """Wait until all that was given out is acknowledged."""
 
         async def is_so() -> bool:
             return not await self.pending()
 
-        await wait_until(is_so, what="acknowledgements")
+        await wait_until(is_so, within=within, what="acknowledgements")
 
     async def consumers(self) -> set[str]:
         """Return the names of the consumers."""

@@ -1,6 +1,6 @@
 """Learn to test your own code without a server: what it publishes, and what it does when things go wrong.
 
-Run it with ``pytest examples/09_testing.py``; it needs pytest-asyncio.
+Run it with ``pytest examples/11_testing.py``; it needs pytest-asyncio.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,43 @@
+"""The commands that run the tests elsewhere: where there is no elsewhere, they must not look as if they had passed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.waiting import scaled
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of the tests as the Makefile does."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=scaled(60),
+        check=False,
+    )
+
+
+def test_docker_is_not_there(tmp_path: Path) -> None:
+    """Without Docker it fails, names the image, and says what to do."""
+    result = run("tests.docker", "redis:8", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+    assert result.returncode == 2
+    assert "needs a running Docker that has redis:8" in result.stderr
+    assert "DOCKER_HOST" in result.stderr
+
+
+def test_python_is_not_there() -> None:
+    """A combination that cannot run is counted, and is no success when nothing else ran."""
+    axes = ("--pythons", "3.99", "--redis-py", "newest", "--loops", "asyncio uvloop")
+    result = run("tests.matrix", *axes, COLUMNS="200", UV_PYTHON_DOWNLOADS="never")
+    assert result.returncode == 1
+    assert result.stdout.count("NOT RUN: there is no Python 3.99") == 2
+    assert "0 passed, 0 FAILED, 2 NOT RUN" in result.stdout
