@@ -8,7 +8,7 @@ import pytest
 
 from jwt_events import Publisher, PublishOutcomeUnknown, RedisPubSub, TokenRevoked
 from tests.support.fake_server import SILENCE, FakeServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import scaled, wait_until
 
 RECEIVED_BY_ONE = b":1\r\n"
 
@@ -39,6 +39,22 @@ async def test_after_sending_the_cancellation_says_so() -> None:
     cause = caught.value.__cause__
     assert isinstance(cause, PublishOutcomeUnknown)
     assert cause.event_ids == (one.id,)
+
+
+async def test_a_late_answer_belongs_to_whoever_gave_up() -> None:
+    """An answer that comes too late for one is not taken for that of another who waits behind."""
+    async with FakeServer(lambda _: SILENCE) as server, Publisher(RedisPubSub(server.url)) as publisher:
+        patient = []
+        for number in range(3):
+            impatient = asyncio.create_task(publisher.publish(revoked(number), timeout=scaled(0.1)))
+            patient.append(asyncio.create_task(publisher.publish(revoked(number + 10), timeout=scaled(10))))
+            await until_received(server, 2 * number + 2)
+            await asyncio.wait([impatient])
+            assert isinstance(impatient.exception(), PublishOutcomeUnknown)
+            server.say(b":%d\r\n:%d\r\n" % (number, number + 10))
+            await asyncio.wait(patient)
+    assert [task.result().receivers for task in patient] == [10, 11, 12]
+    assert server.connections == 1
 
 
 async def test_before_sending_nothing_is_sent() -> None:

@@ -108,7 +108,7 @@ class Connector:
 
     def read(self, question: Question) -> list[Any]:
         """Return the answers that are there, an error in the place of each that is none."""
-        answers = question.answers
+        answers = list(question.answers)  # those that are late still belong to the question, not to whoever gave it up
         for index, answer in enumerate(answers):
             if type(answer) is Refusal:
                 answers[index] = error = self.refusal(answer, _name(question.commands[index]))

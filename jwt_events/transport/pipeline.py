@@ -178,7 +178,7 @@ class Pipeline:
             elif self._may_send(connection, question):
                 self._waiting.popleft()
                 self._send(connection, question)
-            elif connection.wire.awaited and not connection.hung_up:
+            elif connection.wire.oldest is not None and not connection.hung_up:
                 await connection.wire.news()
             else:
                 return
