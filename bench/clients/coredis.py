@@ -1,0 +1,85 @@
+"""coredis: a client; encoding and validating are the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import coredis
+from coredis.patterns.streams import Consumer, GroupConsumer
+
+from bench.clients.base import PAGE, TASKS, Arrived, Publish, PublishMany
+from bench.clients.raw import background
+from bench.load import Message, payload
+
+
+class CoRedis:
+    """coredis on one transport."""
+
+    package: ClassVar[str] = "coredis"
+
+    def __init__(self, transport: str) -> None:
+        self.name = f"coredis {transport}"
+        self.transport = transport
+
+    def item(self, number: int, padding: int = 0) -> bytes:
+        """Bytes, encoded beforehand."""
+        return payload(number, padding)
+
+    @asynccontextmanager
+    async def publishing(self, url: str, to: str) -> AsyncIterator[Publish]:
+        """``await client.xadd(…)`` or ``await client.publish(…)``."""
+        async with coredis.Redis.from_url(url, max_connections=2 * TASKS) as client:
+
+            async def add(item: bytes) -> object:
+                return await client.xadd(to, {b"event": item})
+
+            async def publish(item: bytes) -> object:
+                return await client.publish(to, item)
+
+            yield add if self.transport == "stream" else publish
+
+    @asynccontextmanager
+    async def publishing_many(self, url: str, to: str) -> AsyncIterator[PublishMany]:
+        """A pipeline without a transaction."""
+        async with coredis.Redis.from_url(url) as client:
+
+            async def publish(items: Sequence[bytes]) -> None:
+                async with client.pipeline(transaction=False) as pipeline:
+                    for item in items:
+                        pipeline.xadd(to, {b"event": item})
+
+            yield publish
+
+    @asynccontextmanager
+    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
+        """Its ``Consumer``, ``GroupConsumer`` with XACK for each entry, or ``pubsub()``."""
+        async with coredis.Redis.from_url(url) as client:
+            if self.transport == "Pub/Sub":
+                async with client.pubsub(channels=[to]) as pubsub, background(_listen(pubsub, arrived)):
+                    yield
+                return
+            options: dict[str, Any] = {"buffer_size": PAGE - 1, "timeout": 1_000}
+            consumer = (
+                Consumer(client, [to], **options | {to: {"identifier": "0-0"}})
+                if group is None
+                else GroupConsumer(client, [to], group, "one", **options)
+            )
+            async with consumer, background(_read(client, consumer, to, group, arrived)):
+                yield
+
+
+async def _listen(pubsub: Any, arrived: Arrived) -> None:
+    async for received in pubsub:
+        if received["type"] == "message":
+            arrived(Message.model_validate_json(received["data"]).data.token_id)
+
+
+async def _read(client: Any, consumer: Any, key: str, group: str | None, arrived: Arrived) -> None:
+    while True:
+        _, entry = await consumer.get_entry()
+        if entry is not None:
+            arrived(Message.model_validate_json(entry.field_values[b"event"]).data.token_id)
+            if group is not None:
+                await client.xack(key, group, [entry.identifier])
