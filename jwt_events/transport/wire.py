@@ -105,7 +105,7 @@ class Wire(asyncio.Protocol):
 
     def forsake_if_unwanted(self) -> None:
         """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
-        if all(question.settled.done() for question in self._open):
+        if self._open and all(question.settled.done() for question in self._open):
             self.fail(TimeoutError())
 
     def ask(self, question: Question) -> None:
