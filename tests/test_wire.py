@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -58,7 +59,7 @@ class Peer:
 
     def stop_listening(self) -> None:
         """Take nothing more, so that what is sent piles up."""
-        self._socket.transport.pause_reading()
+        cast("asyncio.Transport", self._socket.transport).pause_reading()
 
     def hang_up(self) -> None:
         """Close in good order."""
