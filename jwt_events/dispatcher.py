@@ -128,12 +128,18 @@ class Dispatcher:
         except TimeoutError:
             pass
         finally:
-            for call in (*self._ready, *self._lanes.clear()):
-                logger.warning("handler cancelled", handler=call.handler.name, **call.work.fields)
-                self.in_flight -= 1
-                call.work.one_ended(None, finished=False)
-            self._ready.clear()
+            self._drop((*self._ready, *self._lanes.clear()))
             await self._cancel(dict(self._running))
+
+    def _drop(self, calls: Sequence[Call]) -> None:
+        self._ready.clear()
+        for call in calls:
+            logger.warning("handler cancelled", handler=call.handler.name, **call.work.fields)
+            self.in_flight -= 1
+            call.work.one_ended(None, finished=False)
+        if calls:
+            self._tell()
+            self._wake()
 
     async def _cancel(self, rest: dict[asyncio.Task[Any], Call]) -> None:
         for task, call in rest.items():
@@ -167,23 +173,22 @@ class Dispatcher:
         self._room -= 1
         self.in_flight += 1
         self._ready.append(call)
-        if self._runner is None:
+        if self._runner is None or self._runner.done():  # done: somebody cancelled it before it began
             self._runner = self._create_task(self._run())
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Of a context of its own: what one handler sets there is not for another to see.
-        return asyncio.create_task(work, name="jwt_events handlers", context=self._context.copy())
+        # Not by the loop's own factory: an eager one would begin it at once, inside of whoever submits.
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), name="jwt_events handlers", context=self._context)
 
     async def _run(self) -> None:
         """Call one handler after another for as long as they do not wait."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
-        context = contextvars.copy_context()
         try:
             for _ in range(_MOST_IN_A_ROW):
                 if not self._ready or not await self._call(task, self._ready.popleft()):
                     break
-                if task.cancelling() or contextvars.copy_context() != context:  # it left something behind
+                if task.cancelling():  # that was meant for the handler, not for the next one
                     break
         finally:
             self._hand_over(task)
@@ -197,16 +202,17 @@ class Dispatcher:
         """Call a handler, and return whether it ended without waiting."""
         self._running[task] = call
         failure, finished = None, False
+        context = self._context.copy()  # what one handler sets there is not for another to see
         run = self._caller.run(call.handler, call.work)
         try:
             try:
-                waits_for = run.send(None)
+                waits_for = context.run(run.send, None)
             except StopIteration as stop:
                 failure, finished = stop.value, True
                 return True
             task.set_name(f"jwt_events handler {call.handler.name}")
             self._hand_over(task)
-            failure = await _rest_of(run, waits_for)
+            failure = await _rest_of(run, waits_for, context)
             finished = True
             return False
         finally:
@@ -233,6 +239,9 @@ class Dispatcher:
             self.in_flight -= 1  # it counts again when it is admitted
             self._admit(follower)
         call.work.one_ended(failure, finished=finished)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._change is not None and not self._change.done():
             self._change.set_result(None)
 
@@ -244,15 +253,17 @@ class Dispatcher:
 
 
 @types.coroutine
-def _rest_of(run: Coroutine[Any, Any, Failure | None], waits_for: Any) -> Generator[Any, Any, Failure | None]:
-    """Go on with a coroutine that has been started and waits for something."""
+def _rest_of(
+    run: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
+) -> Generator[Any, Any, Failure | None]:
+    """Go on in its context with a coroutine that has been started and waits for something."""
+    step: Callable[[Any], Any]
     while True:
         try:
-            yield waits_for
+            step, argument = run.send, (yield waits_for)
         except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
-            try:
-                waits_for = run.throw(error)
-            except StopIteration as stop:
-                return cast("Failure | None", stop.value)
-        else:
-            return cast("Failure | None", (yield from run))
+            step, argument = run.throw, error
+        try:
+            waits_for = context.run(step, argument)
+        except StopIteration as stop:
+            return cast("Failure | None", stop.value)

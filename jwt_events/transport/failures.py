@@ -122,8 +122,9 @@ def _reason(error: Exception) -> str:
     if isinstance(root, (TimeoutError, asyncio.CancelledError)):
         return "no answer in time"
     if isinstance(root, OSError) and root.errno is not None and root.strerror:
-        # asyncio puts the address into strerror, and the message has that already
-        return os.strerror(root.errno) if root.errno in errno.errorcode else root.strerror
+        # asyncio puts the address into strerror, and the message has that already. TLS has numbers of its own.
+        is_of_system = root.errno in errno.errorcode and not isinstance(root, ssl.SSLError)
+        return os.strerror(root.errno) if is_of_system else root.strerror
     raised = error.__cause__ or error
     if not isinstance(raised, (exceptions.RedisError, OSError)):
         return type(raised).__qualname__  # the application's own, and its message may quote what it failed on

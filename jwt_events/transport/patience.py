@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from math import inf
 
 from jwt_events.transport.wire import Question
 
@@ -18,7 +19,8 @@ class Patience:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[tuple[float, Question]] = deque()  # the earliest deadline first
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._looks_at = inf  # when the timer ends; it does not say so itself on every loop
 
     def wait(self, question: Question, deadline: float) -> None:
         """Settle this question at that time, unless it is settled by then."""
@@ -30,19 +32,21 @@ class Patience:
             question.settled.add_done_callback(lambda _: timer.cancel())
             return
         waiting.append((deadline, question))
-        if self._timer is not None and deadline < self._timer.when():  # it was for one that is settled
+        if deadline < self._looks_at:
+            self._look_at(deadline)
+
+    def _look_at(self, time: float) -> None:
+        if self._timer is not None:  # it was for one that is settled
             self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._look)
+        self._timer, self._looks_at = self._loop.call_at(time, self._look), time
 
     def _look(self) -> None:
-        self._timer = None
+        self._timer, self._looks_at = None, inf
         now = self._loop.time()
         while self._waiting:
             deadline, question = self._waiting[0]
             if deadline > now and not question.settled.done():
-                self._timer = self._loop.call_at(deadline, self._look)
+                self._look_at(deadline)
                 return
             self._waiting.popleft()
             question.settle()
@@ -52,3 +56,4 @@ class Patience:
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer, self._looks_at = None, inf

@@ -18,6 +18,8 @@ from jwt_events.transport.wire import Command, Question
 # The longest wait for a connection, or for an answer, before the connection is given up.
 _ANSWER_WITHIN = 5.0
 
+_CUT_OFF = "cancelled before all answers came"
+
 PAGE = 1_000
 """How many answers may be outstanding: enough to hide the way there and back, few enough that a deadline which ends
 in between leaves little in doubt."""
@@ -74,6 +76,7 @@ class Pipeline:
                 self._task.cancel()
                 await asyncio.wait([self._task])
         finally:
+            self._fail_waiting(ConnectionFailed("it was closed before this could be sent"))
             self._patience.close()
             if self._watch is not None:
                 self._watch.cancel()
@@ -95,6 +98,8 @@ class Pipeline:
         deadline = loop.time() + within
         if len(commands) > PAGE:
             return await self._run_pages(commands, deadline)
+        if within <= 0:  # what would be sent now would at once be in doubt
+            return [self._out_of_time()] * len(commands)
         question = Question(commands, loop)
         if not self._waiting and (connection := self._connection) is not None and self._may_send(connection, question):
             self._send(connection, question)
@@ -107,7 +112,7 @@ class Pipeline:
         except asyncio.CancelledError as cancelled:
             if question.wire is not None:
                 question.wire.forsake_if_unwanted()
-                cancelled.__cause__ = ConnectionFailed("cancelled before the answer came", maybe_done=True)
+                cancelled.__cause__ = ConnectionFailed(_CUT_OFF, maybe_done=True)
             raise
         if question.wire is None:
             return [question.trouble or self._out_of_time()] * len(commands)
@@ -119,7 +124,12 @@ class Pipeline:
         answers: list[Any] = []
         for start in range(0, len(commands), PAGE):
             page = commands[start : start + PAGE]
-            answers += await self.run(page, within=deadline - self._loop.time())
+            try:
+                answers += await self.run(page, within=deadline - self._loop.time())
+            except asyncio.CancelledError as cancelled:
+                if answers:  # if not this page, then those before it
+                    cancelled.__cause__ = ConnectionFailed(_CUT_OFF, maybe_done=True)
+                raise
             failure = next((answer for answer in answers if isinstance(answer, TransportError)), None)
             if failure is not None:  # what follows must not overtake it
                 held_back = TransportError(str(failure), retryable=failure.retryable)

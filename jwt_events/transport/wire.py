@@ -71,7 +71,8 @@ class Wire(asyncio.BufferedProtocol):
         writer: the socket's; nobody else may use it from now on.
 
     Attributes:
-        frames: what arrived without a question, in order.
+        frames: what arrived without a question, in order; where nothing was sent that has frames for an answer, nothing
+            may.
         failure: why it was lost; ``None`` if it was not, or was closed from here.
         awaited: how many answers are outstanding.
     """
@@ -83,6 +84,7 @@ class Wire(asyncio.BufferedProtocol):
         self._open: deque[Question] = deque()
         self._unsent: list[bytes] = []
         self._unread = 0
+        self._listens = False
         self._news: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.frames: deque[Any] = deque()
@@ -109,12 +111,12 @@ class Wire(asyncio.BufferedProtocol):
 
     def forsake_if_unwanted(self) -> None:
         """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
-        if all(question.settled.done() for question in self._open):
+        if self._open and all(question.settled.done() for question in self._open):
             self.fail(TimeoutError())
 
     def ask(self, question: Question) -> None:
         """Send a question. Those that others ask in the same turn of the loop go along."""
-        self.send(question.commands)
+        self._write(question.commands)
         question.wire = self
         question.asked_at = self._loop.time()
         self._open.append(question)
@@ -122,6 +124,10 @@ class Wire(asyncio.BufferedProtocol):
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands whose answers are frames."""
+        self._listens = True
+        self._write(commands)
+
+    def _write(self, commands: Sequence[Command]) -> None:
         data = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
         if not self._open and not self._unsent:
             self._transport.write(data)  # whoever is alone does not wait for a turn
@@ -148,6 +154,8 @@ class Wire(asyncio.BufferedProtocol):
     def take_frames(self, most: int) -> list[Any]:
         """Return so many of the frames that arrived, and forget them. A `Refusal` comes alone."""
         taken: list[Any] = []
+        if self.frames and type(self.frames[0]) is Refusal:
+            most = 1
         while self.frames and len(taken) < most and not (taken and type(self.frames[0]) is Refusal):
             taken.append(self.frames.popleft())
         if not self.frames:
@@ -180,6 +188,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def _take(self, answer: Any) -> None:
         if not self._open:
+            if not self._listens:  # nobody could tell any more whose answer the next one is
+                raise hiredis.ProtocolError
             self.frames.append(answer)
             return
         question = self._open[0]
