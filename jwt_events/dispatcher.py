@@ -47,7 +47,8 @@ class Dispatcher:
     """Runs handlers as tasks, no more at once than allowed. One that fails, hangs or blocks a thread harms no other.
 
     A handler that does not wait for anything has no need of a task of its own: a runner calls one after another until
-    one of them does wait. From there on that handler has the task for itself, and the next runner takes over.
+    one of them does wait. From there on that handler has the task for itself, and so has each of those that are next,
+    until the same handler does not wait for once.
 
     Args:
         concurrency: how many handlers may run at once.
@@ -74,7 +75,8 @@ class Dispatcher:
         self._lanes: Lanes[Call] = Lanes()
         self._ready: deque[Call] = deque()  # there is room for these, so the next runner will call them
         self._runner: asyncio.Task[None] | None = None
-        self._running: dict[asyncio.Task[Any], Call] = {}
+        self._running: dict[asyncio.Task[Any], Call] = {}  # also those that have a task of their own and begin soon
+        self._waiting: set[str] = set()  # the names of handlers that waited when they were called last
         self._change: asyncio.Future[None] | None = None
 
     def submit(self, event: Event, work: Work, handlers: Sequence[Handler]) -> Awaitable[None] | None:
@@ -114,7 +116,7 @@ class Dispatcher:
         """Call handlers with a gap, at once, however many others are running: it is an alarm."""
         for handler in handlers:
             self.in_flight += 1
-            self._create_task(self._run_alone(Call(handler, gap, takes_room=False)))
+            self._call_alone(Call(handler, gap, takes_room=False))
 
     async def finish(self, within: float) -> None:
         """Wait for the handlers that are left, then cancel and name the rest.
@@ -172,9 +174,24 @@ class Dispatcher:
     def _admit(self, call: Call) -> None:
         self._room -= 1
         self.in_flight += 1
+        if call.handler.name in self._waiting:
+            self._call_alone(call)
+            return
         self._ready.append(call)
         if self._runner is None or self._runner.done():  # done: somebody cancelled it before it began
             self._runner = self._create_task(self._run())
+
+    def _call_alone(self, call: Call) -> None:
+        """Call a handler in a task of its own."""
+        task = self._create_task(self._run_alone(call))
+        self._running[task] = call
+        task.add_done_callback(self._never_began)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Take note of a task that was cancelled before it began; of all others, that is done already."""
+        if (call := self._running.pop(task, None)) is not None:
+            self._ended(call, None, finished=False)
+            self._tell()
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not by the loop's own factory: an eager one would begin it at once, inside of whoever submits.
@@ -209,9 +226,9 @@ class Dispatcher:
                 waits_for = context.run(run.send, None)
             except StopIteration as stop:
                 failure, finished = stop.value, True
+                self._waiting.discard(call.handler.name)
                 return True
-            task.set_name(f"jwt_events handler {call.handler.name}")
-            self._hand_over(task)
+            self._waits(task, call)
             failure = await _rest_of(run, waits_for, context)
             finished = True
             return False
@@ -221,8 +238,18 @@ class Dispatcher:
             if self._runner is not task:
                 self._tell()
 
+    def _waits(self, task: asyncio.Task[Any], call: Call) -> None:
+        """Leave a task to the handler that waits in it."""
+        task.set_name(f"jwt_events handler {call.handler.name}")
+        self._waiting.add(call.handler.name)
+        if self._runner is task:
+            self._runner = None
+            while self._ready:
+                self._call_alone(self._ready.popleft())
+        self._tell()
+
     def _hand_over(self, task: asyncio.Task[Any]) -> None:
-        """Let somebody else call what is ready; idempotent."""
+        """Let the next runner call what is ready, unless a handler has taken this one's task."""
         if self._runner is task:
             self._runner = self._create_task(self._run()) if self._ready else None
             self._tell()

@@ -94,6 +94,11 @@ class Shipment:
                 self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
                 await asyncio.sleep(pause)
             return self._accepted()
+        except asyncio.CancelledError as cancelled:
+            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
+                self._maybe_published = True
+                cancelled.__cause__ = self._failure()
+            raise
         finally:
             if self._observers and self._events:
                 self._tell(perf_counter() - began)
@@ -102,14 +107,7 @@ class Shipment:
         """Send what is left, and return whether all of it was accepted."""
         if not self._pending:
             return True
-        try:
-            outcomes = await sender.send(self._payloads_left(), within=deadline - monotonic())
-        except asyncio.CancelledError as cancelled:
-            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
-                self._maybe_published = True
-                cancelled.__cause__ = self._failure()
-            raise
-        self._take(outcomes)
+        self._take(await sender.send(self._payloads_left(), within=deadline - monotonic()))
         return not self._pending
 
     def _tell(self, seconds: float) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from jwt_events import Publisher, PublishOutcomeUnknown, RedisPubSub, TokenRevoked
-from tests.support.fake_server import SILENCE, FakeServer
+from tests.support.fake_server import HANG_UP, OK, SILENCE, FakeServer
+from tests.support.records import recorded
 from tests.support.waiting import scaled, wait_until
 
 RECEIVED_BY_ONE = b":1\r\n"
@@ -55,6 +56,25 @@ async def test_a_late_answer_belongs_to_whoever_gave_up() -> None:
             await asyncio.wait(patient)
     assert [task.result().receivers for task in patient] == [10, 11, 12]
     assert server.connections == 1
+
+
+async def test_between_two_tries_the_cancellation_says_so() -> None:
+    """Whoever is cancelled while a publish waits for its next try hears that the try before may have succeeded."""
+
+    def hang_up(words: list[bytes]) -> bytes | None:
+        return HANG_UP if words[0] == b"PUBLISH" else OK
+
+    async with FakeServer(hang_up) as server, Publisher(RedisPubSub(server.url), timeout=scaled(20)) as publisher:
+        publishing = asyncio.create_task(publisher.publish(revoked()))
+        # The pause before the next try grows, so sooner or later nothing else is under way.
+        await wait_until(lambda: len(server.received(b"PUBLISH")) >= 4)
+        with recorded() as records:
+            await wait_until(lambda: records.of("publish will be tried again", "WARNING"))
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        with pytest.raises(asyncio.CancelledError) as caught:
+            publishing.result()
+    assert isinstance(caught.value.__cause__, PublishOutcomeUnknown)
 
 
 async def test_before_sending_nothing_is_sent() -> None:

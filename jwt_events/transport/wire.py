@@ -80,7 +80,7 @@ class Wire(asyncio.BufferedProtocol):
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=_NOTHING)
-        self._received = bytearray(_READ_AT_ONCE)
+        self._received = memoryview(bytearray(_READ_AT_ONCE))  # a view, as TLS fills it slice by slice
         self._open: deque[Question] = deque()
         self._unsent: list[bytes] = []
         self._unread = 0
@@ -164,7 +164,7 @@ class Wire(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
         return taken
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Say where to put what arrives."""
         return self._received
 
