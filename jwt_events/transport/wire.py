@@ -51,9 +51,9 @@ class Question:
     __slots__ = ("answers", "asked_at", "commands", "settled", "trouble", "wire")
 
     def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
-        self.commands = commands
+        self.commands: Sequence[Command] = commands
         self.wire: Wire | None = None
-        self.asked_at = 0.0
+        self.asked_at: float = 0.0
         self.trouble: TransportError | None = None
         self.answers: list[Any] = []
         self.settled: asyncio.Future[None] = loop.create_future()
@@ -89,7 +89,7 @@ class Wire(asyncio.BufferedProtocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.frames: deque[Any] = deque()
         self.failure: Exception | None = None
-        self.awaited = 0
+        self.awaited: int = 0
         self._writer = writer  # kept, as it closes the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
         self._transport.set_protocol(self)
