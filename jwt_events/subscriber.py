@@ -73,8 +73,8 @@ class Subscriber:
     As a program of its own, until cancelled: ``await subscriber.run()``. Or without handlers, one event at a time:
     ``async for event in subscriber.events()``.
 
-    Each call of a handler has a context (`contextvars`) of its own. Those that do not wait for anything may share a task
-    with others; one that waits has a task for itself.
+    Each call of a handler has a context (`contextvars`) of its own. Those that do not wait for anything may share
+    a task with others; one that waits has a task for itself.
 
     If listening fails for good, the task inside ``async with`` is cancelled and the error is raised where the block
     ends: a service that no longer hears about revocations must not go on as if it did.
