@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
 from threading import Lock
@@ -58,7 +57,7 @@ class Histogram(prometheus_client.Histogram):
 
     def _metric_init(self) -> None:
         super()._metric_init()
-        self._pending: deque[float] = deque()
+        self._pending: list[float] = []
         self._taking = Lock()
         # Others scrape what is written down, so for them each is.
         self._most = 1 if has_other_processes() else self._MANY
@@ -72,7 +71,8 @@ class Histogram(prometheus_client.Histogram):
 
     def sort(self) -> None:
         """Put what was observed into its buckets."""
-        values = sorted(self._take())
+        values = self._take()
+        values.sort()
         if values and values[0] < 0:
             values = [max(0.0, value) for value in values]
         self._sum.inc(sum(values))
@@ -84,8 +84,10 @@ class Histogram(prometheus_client.Histogram):
             below = up_to
 
     def _take(self) -> list[float]:
-        with self._taking:  # others may add meanwhile, but nobody else takes
-            return [self._pending.popleft() for _ in range(len(self._pending))]
+        with self._taking:  # others may add meanwhile, at the end, but nobody else takes
+            taken = self._pending[:]
+            del self._pending[: len(taken)]
+            return taken
 
     def _child_samples(self) -> Iterable[Sample]:
         self.sort()
