@@ -31,7 +31,10 @@ _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIR
 _PLAIN_READERS = {wire_type: plain_reader(cls) for wire_type, cls in _CLASSES.items()}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
-_FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
+_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
+    cls: tuple(name for name in cls.model_fields if name not in _HEADER) for cls in _WIRE_TYPES
+}
+_KNOWN: Mapping[type[Event], frozenset[str]] = {cls: frozenset(names) for cls, names in _FIELDS.items()}
 # JSON carries a point in time as text, so these fields are parsed before the model sees them.
 _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
     cls: tuple(name for name, field in cls.model_fields.items() if Instant in get_args(field.annotation))
@@ -54,14 +57,21 @@ class Envelope(NamedTuple):
 
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
-    """Turn an envelope into the bytes that travel.
+    """Turn an envelope into the bytes that travel; see `encode_event`."""
+    return encode_event(*envelope, source=source)
+
+
+def encode_event(event: Event, traceparent: str | None = None, tracestate: str | None = None, *, source: str) -> bytes:
+    """Turn an event, and the trace that it belongs to, into the bytes that travel.
 
     Args:
-        envelope: what to send.
+        event: what to send.
+        traceparent: see `Envelope`.
+        tracestate: see `Envelope`.
         source: who says so, for an event that does not name its own ``source``.
     """
-    event, traceparent, tracestate = envelope
-    wire_type = _WIRE_TYPES.get(type(event))
+    cls = type(event)
+    wire_type = _WIRE_TYPES.get(cls)
     fields = event.__dict__
     message: dict[str, Any] = {
         "specversion": "1.0",
@@ -78,9 +88,11 @@ def encode(envelope: Envelope, *, source: str) -> bytes:
         message["tracestate"] = tracestate
     if wire_type is None and isinstance(event, UnknownEvent):
         message["data"] = event.data
-    else:
-        # None, False and {} are what an event does not say.
-        message["data"] = {name: value for name, value in fields.items() if value and name not in _HEADER}
+        return to_json(message)
+    message["data"] = data = {}
+    for name in _FIELDS[cls]:
+        if value := fields[name]:  # None, False and {} are what an event does not say
+            data[name] = value
     return to_json(message)
 
 
@@ -187,7 +199,7 @@ def _instant(value: object, field: str) -> object:
 
 
 def _known_fields(cls: type[Event], data: dict[str, Any]) -> dict[str, Any]:
-    known = _FIELDS[cls]
+    known = _KNOWN[cls]
     fields = data if known.issuperset(data) else {name: value for name, value in data.items() if name in known}
     for name in _INSTANTS[cls]:
         if name in fields:

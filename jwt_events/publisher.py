@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, overload
 
 from loguru import logger
 
 from jwt_events import options
-from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode
+from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode, encode_event
 from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.observe import Instrumentation, instrumentation
@@ -156,19 +156,20 @@ class Publisher:
 
     def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
         allowed = self._timeout if timeout is None else options.seconds("timeout", timeout)
-        deadline = time.monotonic() + allowed
+        deadline = monotonic() + allowed
         self._check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return self._ship([Envelope(event) for event in events], deadline)
-        return self._ship_in_span(publishing, deadline)
+            return self._ship(events, None, deadline)
+        return self._ship_in_span(events, publishing, deadline)
 
-    async def _ship_in_span(self, publishing: Publishing, deadline: float) -> list[Receipt]:
+    async def _ship_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
         with publishing as envelopes:
-            return await self._ship(envelopes, deadline)
+            return await self._ship(events, envelopes, deadline)
 
-    async def _ship(self, envelopes: Sequence[Envelope], deadline: float) -> list[Receipt]:
-        payloads = self._encode(envelopes)
-        events = [envelope.event for envelope in envelopes]
+    async def _ship(
+        self, events: Sequence[Event], envelopes: Sequence[Envelope] | None, deadline: float
+    ) -> list[Receipt]:
+        payloads = self._encode(events, envelopes)
         self._under_way += 1
         try:
             sender = self._sender or await self._open()
@@ -191,18 +192,21 @@ class Publisher:
         if self._closed:
             raise Closed("the publisher is closed")
 
-    def _encode(self, envelopes: Sequence[Envelope]) -> list[bytes]:
+    def _encode(self, events: Sequence[Event], envelopes: Sequence[Envelope] | None) -> list[bytes]:
         payloads = []
-        for envelope in envelopes:
+        for index, event in enumerate(events):
             try:
-                if envelope.event.needed_until is not None:
-                    check_retention(envelope.event, self._transport.retention, datetime.now(UTC))
-                payload = encode(envelope, source=self._source)
+                if event.needed_until is not None:
+                    check_retention(event, self._transport.retention, datetime.now(UTC))
+                if envelopes is None:
+                    payload = encode_event(event, source=self._source)
+                else:
+                    payload = encode(envelopes[index], source=self._source)
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)
             except InvalidEvent:
                 for observer in self._observers:
-                    observer.refused(envelope.event)
+                    observer.refused(event)
                 raise
             payloads.append(payload)
         return payloads

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jwt_events.debugging import is_debugging
 from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
@@ -27,8 +26,7 @@ _LEAST_FOR_A_TRY = 0.1
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The server accepted an event.
 
     Attributes:
@@ -52,16 +50,10 @@ class Shipment:
         log: knows the transport.
     """
 
-    __slots__ = (
-        "_events",
-        "_last_error",
-        "_log",
-        "_maybe_published",
-        "_observers",
-        "_payloads",
-        "_pending",
-        "_receipts",
-    )
+    # On the class, as most shipments arrive at the first try.
+    _outcomes: Sequence[Sent | TransportError] = ()  # of the last try of each event; none before the first has ended
+    _is_complete = False
+    _maybe_published = False
 
     def __init__(
         self, events: Sequence[Event], payloads: Sequence[bytes], *, observers: Observers, log: Logger
@@ -70,10 +62,6 @@ class Shipment:
         self._payloads = payloads
         self._observers = observers
         self._log = log
-        self._pending: Sequence[int] = range(len(events))
-        self._receipts: list[Receipt | None] = [None] * len(events)
-        self._last_error: TransportError | None = None
-        self._maybe_published = False
 
     async def run(self, sender: Sender, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
@@ -83,83 +71,74 @@ class Shipment:
             deadline: when to give up, by `time.monotonic`.
         """
         began = perf_counter()
-        failures = 0
         try:
-            while not await self._try(sender, deadline):
-                failures += 1
-                # A connection that died while idle is the most common failure: the first new try is at once.
-                pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
-                if not self._worth_another_try() or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
-                    raise self._failure()
-                self._log.warning("publish will be tried again", attempt=failures, error=str(self._last_error))
-                await asyncio.sleep(pause)
-            return self._accepted()
+            self._outcomes = await sender.send(self._payloads, within=deadline - monotonic())
+            receipts = self._receipts()
+            if len(receipts) < len(self._events):
+                await self._send_rest(sender, deadline)
+                receipts = self._receipts()
+            self._is_complete = True
+            return receipts
         except asyncio.CancelledError as cancelled:
             if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
                 self._maybe_published = True
-                cancelled.__cause__ = self._failure()
+                cancelled.__cause__ = self._failure(None)
             raise
         finally:
             if self._observers and self._events:
                 self._tell(perf_counter() - began)
+            if is_debugging(__name__):
+                self._note()
 
-    async def _try(self, sender: Sender, deadline: float) -> bool:
-        """Send what is left, and return whether all of it was accepted."""
-        if not self._pending:
-            return True
-        self._take(await sender.send(self._payloads_left(), within=deadline - monotonic()))
-        return not self._pending
+    async def _send_rest(self, sender: Sender, deadline: float) -> None:
+        """Send what was not accepted again and again, as long as that is of any use."""
+        outcomes = self._outcomes = list(self._outcomes)
+        failures = 0
+        while errors := [outcome for outcome in outcomes if isinstance(outcome, TransportError)]:
+            failures += 1
+            self._maybe_published |= any(error.maybe_done for error in errors)
+            # A connection that died while idle is the most common failure: the first new try is at once.
+            pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
+            if not errors[-1].retryable or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
+                raise self._failure(errors[-1])
+            self._log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
+            await asyncio.sleep(pause)
+            rest = self._rest()
+            found = await sender.send([self._payloads[index] for index in rest], within=deadline - monotonic())
+            for index, outcome in zip(rest, found, strict=True):
+                outcomes[index] = outcome
+
+    def _receipts(self) -> list[Receipt]:
+        return [
+            Receipt(event.id, outcome.position, outcome.receivers)
+            for event, outcome in zip(self._events, self._outcomes, strict=bool(self._outcomes))
+            if isinstance(outcome, Sent)
+        ]
+
+    def _rest(self) -> list[int]:
+        """Return the indices of the events that were not accepted."""
+        accepted = {index for index, outcome in enumerate(self._outcomes) if isinstance(outcome, Sent)}
+        return [index for index in range(len(self._events)) if index not in accepted]
 
     def _tell(self, seconds: float) -> None:
         accepted: Sequence[Event] = self._events
         rest: Sequence[Event] = ()
+        if not self._is_complete:
+            indices = set(self._rest())
+            rest = [event for index, event in enumerate(self._events) if index in indices]
+            accepted = [event for index, event in enumerate(self._events) if index not in indices]
         outcome = _UNKNOWN if self._maybe_published else _FAILED
-        if self._pending:
-            rest = [self._events[index] for index in self._pending]
-            accepted = [event for event, receipt in zip(self._events, self._receipts, strict=True) if receipt]
         for observer in self._observers:
             observer.published(accepted, rest, outcome, seconds)
 
-    def _payloads_left(self) -> Sequence[bytes]:
-        if len(self._pending) == len(self._payloads):
-            return self._payloads
-        return [self._payloads[index] for index in self._pending]
+    def _note(self) -> None:
+        kinds = {event.id: str(event.type) for event in self._events}
+        for event_id, position, _ in self._receipts():
+            self._log.debug("event published", event_id=event_id, event_type=kinds[event_id], position=position)
 
-    def _take(self, outcomes: Sequence[Sent | TransportError]) -> None:
-        attempted, pending = self._pending, []
-        for index, outcome in zip(attempted, outcomes, strict=True):
-            if isinstance(outcome, Sent):
-                self._receipts[index] = Receipt(self._events[index].id, outcome.position, outcome.receivers)
-            else:
-                pending.append(index)
-                self._last_error = outcome
-                self._maybe_published |= outcome.maybe_done
-        self._pending = pending
-        if is_debugging(__name__):
-            self._note(attempted)
-
-    def _note(self, attempted: Sequence[int]) -> None:
-        for index in attempted:
-            if (receipt := self._receipts[index]) is not None:
-                kind = str(self._events[index].type)
-                self._log.debug(
-                    "event published", event_id=receipt.event_id, event_type=kind, position=receipt.position
-                )
-
-    def _accepted(self) -> list[Receipt]:
-        return [receipt for receipt in self._receipts if receipt is not None]
-
-    def _worth_another_try(self) -> bool:
-        return self._last_error is not None and self._last_error.retryable
-
-    def _failure(self) -> PublishError:
+    def _failure(self, error: TransportError | None) -> PublishError:
         cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed
-        subject = (
-            "the event was" if len(self._events) == 1 else f"{len(self._pending)} of {len(self._events)} events were"
-        )
+        event_ids = [self._events[index].id for index in self._rest()]
+        subject = "the event was" if len(self._events) == 1 else f"{len(event_ids)} of {len(self._events)} events were"
         verdict = "perhaps published" if self._maybe_published else "not published"
-        return cls(
-            f"{subject} {verdict}: {self._last_error or 'cancelled'}",
-            event_ids=[self._events[index].id for index in self._pending],
-            receipts=self._accepted(),
-        )
+        return cls(f"{subject} {verdict}: {error or 'cancelled'}", event_ids=event_ids, receipts=self._receipts())

@@ -10,9 +10,11 @@ import pytest
 
 from jwt_events import ConnectionFailed, TransportError
 from jwt_events.transport.connection import Connector
+from jwt_events.transport.interpreter import array as read_array
+from jwt_events.transport.interpreter import number
 from jwt_events.transport.pipeline import PAGE, Pipeline
 from tests.faults.cancelling import Cut, Moment
-from tests.support.fake_server import OK, SILENCE, FakeServer, text
+from tests.support.fake_server import OK, SILENCE, FakeServer, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until
 
@@ -76,6 +78,22 @@ class TestAnswers:
                     assert await soon(third) == [b"third"]
                 assert await soon(second) == [b"second"]
             assert server.connections == 1
+
+    async def test_of_another(self) -> None:
+        """Where an answer was lost, the next one is taken for it: as it cannot be read, all begins anew."""
+        answers = iter([SILENCE, array(), b":1\r\n"])
+        async with FakeServer(lambda _: next(answers)) as server, Pipeline(Connector(server.url)) as pipeline:
+            async with (
+                running(pipeline.run([("XACK", "k")], within=scaled(20), reading=number)) as acknowledging,
+                running(pipeline.run([("XCLAIM", "k")], within=scaled(20), reading=read_array)) as renewing,
+            ):
+                for task in (acknowledging, renewing):
+                    (error,) = await soon(task)
+                    assert isinstance(error, ConnectionFailed)
+                    assert error.maybe_done
+                    assert str(error).endswith("failed: the answer makes no sense")
+            assert await soon(pipeline.run([("XACK", "k")], within=scaled(20), reading=number)) == [1]
+            assert server.connections == 2
 
     async def test_given_up_just_as_the_answer_comes(self) -> None:
         """Who gives up when the answer is there already breaks nothing."""

@@ -7,7 +7,7 @@ closes it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -134,7 +134,7 @@ class Server:
 class Sender(Protocol):
     """Sends payloads. Safe to call from many tasks at once."""
 
-    async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent | TransportError]:
+    def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Hand payloads to the server, in this order, and say what became of each.
 
         Never raises for a payload that was not accepted: its place holds the error, whose ``maybe_done`` and

@@ -17,8 +17,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from jwt_events.errors import InvalidOption, ServerRefused, TransportError
-from jwt_events.transport.failures import refusal, translate
+from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.transport.interpreter import Interpreter
 from jwt_events.transport.wire import Argument, Command, Question, Refusal, Wire
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
@@ -59,7 +59,8 @@ class Connector:
         self.port: int | None
         self.host, self.port = _host(options)
         self.address: str = _address(options)
-        self._secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
+        secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
+        self.interpreter: Interpreter = Interpreter(self.address, destination, secrets=secrets)
         self._connection_class = pool.connection_class
         self._options = options | {
             "retry": Retry(NoBackoff(), 0),
@@ -90,38 +91,13 @@ class Connector:
         try:
             async with asyncio.timeout(within):
                 await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            return Connection(Wire(_handed_over(raw)), self)
+            return Connection(Wire(_handed_over(raw)), self.interpreter)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await _give_up(raw)
-            raise self.failure(error, "connecting", maybe_done=False) from None
+            raise self.interpreter.failure(error, "connecting", maybe_done=False) from None
         except BaseException:
             await _give_up(raw)
             raise
-
-    def failure(self, error: Exception, doing: str, *, maybe_done: bool) -> TransportError:
-        """Say in our words what went wrong, without a password."""
-        return translate(error, self._place(doing), secrets=self._secrets, maybe_done=maybe_done)
-
-    def refusal(self, answer: Refusal, doing: str) -> ServerRefused:
-        """Say in our words what the server said, without a password."""
-        return refusal(str(answer), self._place(doing), secrets=self._secrets)
-
-    def read(self, question: Question) -> list[Any]:
-        """Return the answers that are there, an error in the place of each that is none."""
-        answers = list(question.answers)  # those that are late still belong to the question, not to whoever gave it up
-        for index, answer in enumerate(answers):
-            if type(answer) is Refusal:
-                answers[index] = error = self.refusal(answer, _name(question.commands[index]))
-                # It was a primary once: whoever connects again may find the one that is now.
-                if error.code == "READONLY" and question.wire is not None:
-                    question.wire.abort()
-        if missing := len(question.commands) - len(answers):
-            failure = (question.wire and question.wire.failure) or TimeoutError()
-            answers += [self.failure(failure, _name(question.commands[0]), maybe_done=True)] * missing
-        return answers
-
-    def _place(self, doing: str) -> str:
-        return f"{doing} at {self.address}" + (f" for {self.destination!r}" if self.destination else "")
 
 
 class Connection:
@@ -132,9 +108,9 @@ class Connection:
     next.
     """
 
-    def __init__(self, wire: Wire, connector: Connector) -> None:
+    def __init__(self, wire: Wire, interpreter: Interpreter) -> None:
         self.wire = wire
-        self._connector = connector
+        self._interpreter = interpreter
 
     @property
     def hung_up(self) -> bool:
@@ -178,8 +154,9 @@ class Connection:
             TransportError: they could not be sent.
         """
         self._check_open()
-        question = Question(commands, asyncio.get_running_loop())
-        self.wire.ask(question)
+        loop = asyncio.get_running_loop()
+        question = Question(commands, loop)
+        self.wire.ask(question, loop.time())
         return question
 
     async def answers(self, question: Question, *, within: float) -> list[Any]:
@@ -193,7 +170,7 @@ class Connection:
             except BaseException:
                 self.wire.abort()
                 raise
-        return self._connector.read(question)
+        return self._interpreter.read(question)
 
     def send(self, *command: Argument) -> None:
         """Send a command whose answer arrives among the frames.
@@ -228,9 +205,9 @@ class Connection:
         frames = self.wire.take_frames(most)
         if not frames:
             failure = self.wire.failure or exceptions.ConnectionError("the connection is closed")
-            raise self._connector.failure(failure, "reading", maybe_done=True)
+            raise self._interpreter.failure(failure, "reading", maybe_done=True)
         if type(frames[0]) is Refusal:
-            raise self._connector.refusal(frames[0], "reading")
+            raise self._interpreter.refusal(frames[0], "reading")
         return frames
 
     def abort(self) -> None:
@@ -244,7 +221,7 @@ class Connection:
     def _check_open(self) -> None:
         if self.hung_up:
             closed = exceptions.ConnectionError("the connection is closed")
-            raise self._connector.failure(closed, "writing", maybe_done=False)
+            raise self._interpreter.failure(closed, "writing", maybe_done=False)
 
 
 def _handed_over(raw: AbstractConnection) -> asyncio.StreamWriter:
@@ -277,11 +254,6 @@ def _pool_of(client_or_url: Redis | str) -> ConnectionPool:
         raise InvalidOption(
             "client_or_url", "is no valid Redis URL; percent-encode special characters in user and password"
         ) from None
-
-
-def _name(command: Sequence[Argument]) -> str:
-    word = command[0]
-    return word.decode() if isinstance(word, bytes) else str(word)
 
 
 def _address(options: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from jwt_events.transport.consumer import Group
 from jwt_events.transport.cursor import GRACE, history_from, payload
 from jwt_events.transport.epoch import Epoch, epoch_of
 from jwt_events.transport.history import OLDEST, History, Place, before, order
+from jwt_events.transport.interpreter import array
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
 from jwt_events.transport.pipeline import PAGE, Pipeline
 from jwt_events.transport.settler import Settler
@@ -103,7 +104,7 @@ class GroupReceiver:
             await asyncio.sleep(self._claim_after / 3)
             positions = sorted(self._in_hand)
             commands = [self._group.renew(positions[i : i + PAGE]) for i in range(0, len(positions), PAGE)]
-            for answer in await pipeline.run(commands, within=self._claim_after / 3):
+            for answer in await pipeline.run(commands, within=self._claim_after / 3, reading=array):
                 if isinstance(answer, TransportError):
                     logger.warning("a lease was not renewed", error=str(answer), count=len(positions))
 

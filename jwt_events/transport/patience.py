@@ -9,6 +9,11 @@ from math import inf
 from jwt_events.transport.wire import Question
 
 
+# So much later than it asked for, in seconds, a question may be settled: deadlines that differ by less count as in
+# order. Those of callers with the same timeout differ by how long each took to get here.
+_SLACK = 0.002
+
+
 class Patience:
     """Settles questions whose time is up.
 
@@ -18,7 +23,7 @@ class Patience:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[tuple[float, Question]] = deque()  # the earliest deadline first
+        self._waiting: deque[tuple[float, Question]] = deque()  # the earliest deadline first, but for the slack
         self._timer: asyncio.Handle | None = None
         self._looks_at = inf  # when the timer ends; it does not say so itself on every loop
 
@@ -27,7 +32,7 @@ class Patience:
         waiting = self._waiting
         while waiting and waiting[0][1].settled.done():
             waiting.popleft()
-        if waiting and deadline < waiting[-1][0]:  # somebody has less time than those before: rare, and worth a timer
+        if waiting and deadline < waiting[-1][0] - _SLACK:  # somebody has less time than those before: rare, and worth a timer
             timer = self._loop.call_at(deadline, question.settle)
             question.settled.add_done_callback(lambda _: timer.cancel())
             return

@@ -12,6 +12,7 @@ from loguru import logger
 
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.interpreter import Reading, anything
 from jwt_events.transport.patience import Patience
 from jwt_events.transport.wire import Command, Question
 
@@ -52,6 +53,7 @@ class Pipeline:
     def __init__(self, connector: Connector, upkeep: Upkeep | None = None) -> None:
         self.address: str = connector.address
         self._connector = connector
+        self._interpreter = connector.interpreter
         self._upkeep = upkeep
         self._waiting: deque[Question] = deque()
         self._something_waits = asyncio.Event()
@@ -82,8 +84,8 @@ class Pipeline:
                 self._watch.cancel()
             await self._disconnect()
 
-    async def run(self, commands: Sequence[Command], *, within: float) -> list[Any]:
-        """Run commands in order and return their answers, an error in the place of each that failed.
+    async def run(self, commands: Sequence[Command], *, within: float, reading: Reading = anything) -> list[Any]:
+        """Run commands in order and return what the answers say, an error in the place of each that failed.
 
         Cancelling it is safe: what was not sent is not sent any more. If it was sent, the ``CancelledError`` has
         a `TransportError` as its cause.
@@ -91,21 +93,21 @@ class Pipeline:
         Args:
             commands: what to run, in this order.
             within: seconds after which to give up.
+            reading: reads each answer.
         """
-        if not commands:
-            return []
-        loop = self._loop
-        deadline = loop.time() + within
-        if len(commands) > PAGE:
-            return await self._run_pages(commands, deadline)
-        if within <= 0:  # what would be sent now would at once be in doubt
-            return [self._out_of_time()] * len(commands)
+        loop, number = self._loop, len(commands)
+        now = loop.time()
+        deadline = now + within
+        if number > PAGE:
+            return await self._run_pages(commands, deadline, reading)
+        if not number or within <= 0:  # what would be sent now would at once be in doubt
+            return [self._out_of_time()] * number
         question = Question(commands, loop)
-        if not self._waiting and (connection := self._connection) is not None and self._may_send(connection, question):
-            self._send(connection, question)
-        else:
+        if self._waiting or (connection := self._connection) is None or not self._may_send(connection, number):
             self._waiting.append(question)
             self._something_waits.set()
+        else:
+            self._send(connection, question, now)
         self._patience.wait(question, deadline)
         try:
             await question.settled
@@ -115,17 +117,17 @@ class Pipeline:
                 cancelled.__cause__ = ConnectionFailed(_CUT_OFF, maybe_done=True)
             raise
         if question.wire is None:
-            return [question.trouble or self._out_of_time()] * len(commands)
-        if len(question.answers) < len(commands):
+            return [question.trouble or self._out_of_time()] * number
+        if len(question.answers) < number:
             question.wire.forsake_if_unwanted()
-        return self._connector.read(question)
+        return self._interpreter.read(question, reading)
 
-    async def _run_pages(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+    async def _run_pages(self, commands: Sequence[Command], deadline: float, reading: Reading) -> list[Any]:
         answers: list[Any] = []
         for start in range(0, len(commands), PAGE):
             page = commands[start : start + PAGE]
             try:
-                answers += await self.run(page, within=deadline - self._loop.time())
+                answers += await self.run(page, within=deadline - self._loop.time(), reading=reading)
             except asyncio.CancelledError as cancelled:
                 if answers:  # if not this page, then those before it
                     cancelled.__cause__ = ConnectionFailed(_CUT_OFF, maybe_done=True)
@@ -136,17 +138,12 @@ class Pipeline:
                 return answers + [held_back] * (len(commands) - len(answers))
         return answers
 
-    def _may_send(self, connection: Connection, question: Question) -> bool:
-        """Whether this may be sent now: all is well, there is room, and nothing has to be done first."""
-        wire = connection.wire
-        return (
-            wire.awaited + len(question.commands) <= PAGE
-            and wire.is_in_order
-            and (self._upkeep is None or not self._upkeep.is_due())
-        )
+    def _may_send(self, connection: Connection, number: int) -> bool:
+        """Whether so many may be sent now: all is well, there is room, and nothing has to be done first."""
+        return connection.wire.may_ask(number, PAGE) and (self._upkeep is None or not self._upkeep.is_due())
 
-    def _send(self, connection: Connection, question: Question) -> None:
-        connection.wire.ask(question)
+    def _send(self, connection: Connection, question: Question, now: float) -> None:
+        connection.wire.ask(question, now)
         if self._watch is None:
             self._watch = self._loop.call_later(_ANSWER_WITHIN, self._look)
 
@@ -185,9 +182,9 @@ class Pipeline:
             question = self._waiting[0]
             if question.settled.done():
                 self._waiting.popleft()
-            elif self._may_send(connection, question):
+            elif self._may_send(connection, len(question.commands)):
                 self._waiting.popleft()
-                self._send(connection, question)
+                self._send(connection, question, self._loop.time())
             elif connection.wire.oldest is not None and not connection.hung_up:
                 await connection.wire.news()
             else:

@@ -18,6 +18,7 @@ from jwt_events import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent, Server
 from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.interpreter import number
 from jwt_events.transport.link import ATTEMPT_WITHIN, Link
 from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.sender import RedisSender
@@ -73,7 +74,7 @@ class RedisPubSub:
             return (b"PUBLISH", channel, payload)
 
         async with Pipeline(self.connector) as pipeline:
-            yield RedisSender(pipeline, command=command, sent=lambda answer: Sent(receivers=int(answer)))
+            yield RedisSender(pipeline, command=command, sent=lambda answer: Sent(receivers=number(answer)))
 
     @asynccontextmanager
     async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from jwt_events.errors import TransportError
 from jwt_events.transport.base import Sent
-from jwt_events.transport.pipeline import Pipeline, unexpected
+from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.wire import Command
 
 
@@ -25,15 +25,6 @@ class RedisSender:
         self._command = command
         self._sent = sent
 
-    async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent | TransportError]:
+    def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""
-        answers = await self._pipeline.run([self._command(payload) for payload in payloads], within=within)
-        return [self._read(answer) for answer in answers]
-
-    def _read(self, answer: Any) -> Sent | TransportError:
-        try:
-            return self._sent(answer)
-        except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
-            if isinstance(answer, TransportError):
-                return answer
-            return unexpected(error, self._pipeline.address, maybe_done=True)
+        return self._pipeline.run(list(map(self._command, payloads)), within=within, reading=self._sent)

@@ -14,6 +14,7 @@ from loguru import logger
 from jwt_events.errors import TransportError
 from jwt_events.retry import backoff
 from jwt_events.transport.base import Delivery, Failure
+from jwt_events.transport.interpreter import Reading, anything, number, position
 from jwt_events.transport.letters import burial
 from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.wire import Command
@@ -116,7 +117,7 @@ class Settler:
         while self._letters:
             delivery, failure = self._letters[0]
             if await self._is_first(delivery, failure):
-                await self._run(burial(self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()))
+                await self._run(burial(self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()), position)
             self._letters.pop(0)
             self._finished.append(delivery)
             logger.error(
@@ -133,19 +134,19 @@ class Settler:
             return True
         marker = f"{self._dead_key}:{delivery.position}"
         owner = f"{self._consumer}:{id(self):x}"
-        if await self._run(("SET", marker, owner, "NX", "PX", int(self._once_for * 1000))) is not None:
+        if await self._run(("SET", marker, owner, "NX", "PX", int(self._once_for * 1000)), anything) is not None:
             return True
-        return await self._run(("GET", marker)) == owner.encode()  # set by a try whose answer was lost
+        return await self._run(("GET", marker), anything) == owner.encode()  # set by a try whose answer was lost
 
     async def _finish(self) -> None:
         positions = [delivery.position or "" for delivery in self._finished]
         if self._acknowledge is not None and positions:
-            await self._run(self._acknowledge(positions))
+            await self._run(self._acknowledge(positions), number)
         del self._finished[: len(positions)]
         self.on_settled(positions)
 
-    async def _run(self, command: Command) -> object:
-        (answer,) = await self._pipeline.run([command], within=_TRY_WITHIN)
+    async def _run(self, command: Command, reading: Reading) -> object:
+        (answer,) = await self._pipeline.run([command], within=_TRY_WITHIN, reading=reading)
         if isinstance(answer, TransportError):
             raise answer
         return answer

@@ -27,6 +27,7 @@ from jwt_events.transport.consumer import Group, distinct
 from jwt_events.transport.cursor import CursorReceiver
 from jwt_events.transport.group import GroupReceiver
 from jwt_events.transport.history import OLDEST, Place, is_position
+from jwt_events.transport.interpreter import position
 from jwt_events.transport.link import ATTEMPT_WITHIN
 from jwt_events.transport.pipeline import Pipeline
 from jwt_events.transport.sender import RedisSender
@@ -209,7 +210,7 @@ def _cursor_for(start: str | datetime) -> str | None:
 
 
 def _sent(answer: Any) -> Sent:
-    return Sent(position=answer.decode())
+    return Sent(position(answer))
 
 
 class _Trimming:

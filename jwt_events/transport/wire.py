@@ -104,21 +104,32 @@ class Wire(asyncio.BufferedProtocol):
         """The question that waits longest for an answer."""
         return self._open[0] if self._open else None
 
-    @property
-    def is_in_order(self) -> bool:
-        """Whether to ask here: not if it is lost, nor if the next answer is too late for whoever waited for it."""
-        return not (self._transport.is_closing() or (self._open and self._open[0].settled.done()))
+    def may_ask(self, number: int, most: int) -> bool:
+        """Whether to ask so many things more here, where no more than ``most`` answers may be outstanding.
+
+        Not if it is lost, nor if the next answer is too late for whoever waited for it.
+        """
+        return (
+            self.awaited + number <= most
+            and not (self._open and self._open[0].settled.done())
+            and not self._transport.is_closing()
+        )
 
     def forsake_if_unwanted(self) -> None:
         """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
         if self._open and all(question.settled.done() for question in self._open):
             self.fail(TimeoutError())
 
-    def ask(self, question: Question) -> None:
-        """Send a question. Those that others ask in the same turn of the loop go along."""
+    def ask(self, question: Question, now: float) -> None:
+        """Send a question. Those that others ask in the same turn of the loop go along.
+
+        Args:
+            question: what to ask.
+            now: the time, by the clock of the loop.
+        """
+        question.asked_at = now
         self._write(question.commands)
         question.wire = self
-        question.asked_at = self._loop.time()
         self._open.append(question)
         self.awaited += len(question.commands)
 
@@ -171,20 +182,20 @@ class Wire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the server says."""
         self._reader.feed(self._received, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
+        gets, is_news = self._reader.gets, False
         try:
-            if (answer := self._reader.gets()) is _NOTHING:
-                return
-            while answer is not _NOTHING:
+            while (answer := gets()) is not _NOTHING:
                 self._take(answer)
-                answer = self._reader.gets()
+                is_news = True
         except hiredis.HiredisError:  # its message quotes what it could not read
-            self.fail(ConnectionAbortedError("the answer makes no sense"))
+            self.distrust()
             return
         if self.frames:
             self._unread += nbytes
             if self._unread > _MOST_UNREAD:
                 self._transport.pause_reading()
-        self._tell()
+        if is_news:
+            self._tell()
 
     def _take(self, answer: Any) -> None:
         if not self._open:
@@ -197,7 +208,8 @@ class Wire(asyncio.BufferedProtocol):
         self.awaited -= 1
         if len(question.answers) == len(question.commands):
             self._open.popleft()
-            question.settle()
+            if not question.settled.done():
+                question.settled.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits that nothing more will come."""
@@ -212,6 +224,10 @@ class Wire(asyncio.BufferedProtocol):
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+
+    def distrust(self) -> None:
+        """Tear the socket down because what arrived cannot be the answer."""
+        self.fail(ConnectionAbortedError("the answer makes no sense"))
 
     def fail(self, failure: Exception) -> None:
         """Tear the socket down at once, for a reason."""

@@ -1,0 +1,77 @@
+"""What the server said, read: an answer that cannot be one ends all belief in those behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jwt_events import ConnectionFailed, ServerRefused
+from jwt_events.transport.interpreter import Interpreter, Reading, anything, array, number, position
+from jwt_events.transport.wire import Question, Refusal
+
+
+def _answered(*answers: Any, commands: int | None = None) -> Question:
+    question = Question([("XACK", "k")] * (commands or len(answers)), asyncio.get_running_loop())
+    question.answers.extend(answers)
+    return question
+
+
+def _read(question: Question, reading: Reading = anything) -> list[Any]:
+    return Interpreter("there:1", "k", secrets=["s3cret"]).read(question, reading)
+
+
+class TestReadings:
+    """What can be read as what."""
+
+    @pytest.mark.parametrize(
+        ("reading", "answer"),
+        [(anything, None), (anything, b"x"), (anything, []), (number, 0), (array, []), (array, [1])],
+    )
+    async def test_as_it_is(self, reading: Reading, answer: Any) -> None:
+        """An answer of the right kind is what it is."""
+        assert _read(_answered(answer, answer), reading) == [answer, answer]
+
+    async def test_a_position(self) -> None:
+        """A position is text."""
+        assert _read(_answered(b"1-2"), position) == ["1-2"]
+
+    @pytest.mark.parametrize(
+        ("reading", "answer"),
+        [
+            *[(number, answer) for answer in (None, b"1", [], b"")],
+            *[(array, answer) for answer in (None, b"1", 1)],
+            *[(position, answer) for answer in (None, 1, [], b"\xff")],
+        ],
+    )
+    async def test_another_kind(self, reading: Reading, answer: Any) -> None:
+        """An answer of another kind is none, and it is not quoted."""
+        (error,) = _read(_answered(answer), reading)
+        assert isinstance(error, ConnectionFailed)
+        assert (error.maybe_done, error.retryable) == (True, True)
+        assert str(error) == "XACK at there:1 for 'k' failed: no answer in time"  # there is no socket here
+
+
+class TestBelief:
+    """What is believed of the rest."""
+
+    async def test_refusals(self) -> None:
+        """What was refused says so in its place, without a password, and the others stand."""
+        first, refused, last = _read(_answered(1, Refusal("NOPERM of s3cret"), 2), number)
+        assert (first, last) == (1, 2)
+        assert isinstance(refused, ServerRefused)
+        assert str(refused) == "XACK at there:1 for 'k' refused: NOPERM of ***"
+
+    async def test_behind_one_that_makes_no_sense(self) -> None:
+        """Nothing behind it is believed, not even a refusal; what came before is."""
+        first, *rest = _read(_answered(1, [], 2, Refusal("ERR")), number)
+        assert first == 1
+        assert [type(error) for error in rest] == [ConnectionFailed] * 3
+
+    async def test_that_are_missing(self) -> None:
+        """What was not answered may have been done all the same."""
+        first, error = _read(_answered(1, commands=2), number)
+        assert first == 1
+        assert isinstance(error, ConnectionFailed)
+        assert error.maybe_done
