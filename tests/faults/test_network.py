@@ -40,10 +40,20 @@ LOSSES: dict[str, Fault] = {
     "mute": lambda proxy: proxy.to_server.lose(),
     "held up": lambda proxy: proxy.to_client.hold(),
 }
+
+def acknowledgement(data: bytes) -> bool:
+    """Whether this is one, or the answer to one."""
+    return b"XACK" in data or data in {b":%d\r\n" % number for number in range(1, 10)}
+
+
 # On Pub/Sub nobody waits for what is lost here, and a network that loses a part goes on to lose the connection.
 LOSSES_OF_ONE: dict[str, Fault] = {
     "an answer lost": lambda proxy: proxy.to_client.swallow_next(),
     "a command lost": lambda proxy: proxy.to_server.swallow_next(),
+}
+LOSSES_OF_GROUPS: dict[str, Fault] = {
+    "the answer to an acknowledgement lost": lambda proxy: proxy.to_client.swallow_next(acknowledgement),
+    "an acknowledgement lost": lambda proxy: proxy.to_server.swallow_next(acknowledgement),
 }
 
 
@@ -110,6 +120,7 @@ class TestSilence:
         """Whatever is lost in silence, events flow again afterwards, on a stream all of them, on Pub/Sub with a gap."""
         cases = [(kind, name, fault) for name, fault in LOSSES.items() for kind in TRANSPORTS]
         cases += [(kind, name, fault) for name, fault in LOSSES_OF_ONE.items() for kind in STREAMS]
+        cases += [("group", name, fault) for name, fault in LOSSES_OF_GROUPS.items()]
 
         async def endure_one(kind: str, name: str, fault: Fault) -> None:
             try:

@@ -58,13 +58,13 @@ class Way:
         """Let so many more bytes through, in the middle of whatever that is, then cut the connection."""
         self.left_to_cut = number
 
-    def swallow_next(self) -> None:
-        """Lose what is said next, and let through what comes after it."""
-        self._damage_next(lambda _: b"")
+    def swallow_next(self, like: Callable[[bytes], bool] = bool) -> None:
+        """Lose what is said next, or what is next of a kind, and let through what comes after it."""
+        self._damage_next(lambda _: b"", like)
 
     def corrupt_next(self) -> None:
         """Change the first byte of what is said next."""
-        self._damage_next(lambda data: bytes([data[0] ^ 0x40]) + data[1:])
+        self._damage_next(lambda data: bytes([data[0] ^ 0x40]) + data[1:], bool)
 
     @property
     def is_armed(self) -> bool:
@@ -77,8 +77,10 @@ class Way:
         self.damage = self.left_to_cut = None
         self._open.set()
 
-    def _damage_next(self, damage: Callable[[bytes], bytes]) -> None:
+    def _damage_next(self, damage: Callable[[bytes], bytes], like: Callable[[bytes], bool]) -> None:
         def once(data: bytes) -> bytes:
+            if not like(data):
+                return data
             self.damage = None
             return damage(data)
 
