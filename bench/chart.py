@@ -65,7 +65,8 @@ def _fill(axes: Axes, row: Row, results: Results) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0, 1.16 * axes.get_xlim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    if per_second:  # thousands; a time is plain in its unit
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.tick_params(colors=_FAINT, labelcolor=_TEXT, length=0, labelsize=8)
     axes.grid(axis="x", color="#eaeef2", linewidth=0.8)
     axes.set_axisbelow(True)

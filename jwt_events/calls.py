@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Coroutine
-from time import perf_counter
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, cast
 
 from loguru import logger
@@ -38,14 +38,14 @@ class Caller:
     def __init__(self, *, timeout: float | None, retry: Retry) -> None:
         self._timeout = timeout
         self._retry = retry
+        self._most_attempts = max(_HOPELESS, retry.attempts)
 
     def run(self, handler: Handler, work: Work) -> Coroutine[Any, Any, Failure | None]:
         """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
-        if work.attempt > max(_HOPELESS, self._retry.attempts):
+        if work.attempt > self._most_attempts:
             return _give_up(handler, work)
         if work.trace is not None:
             return self._run_in_span(handler, work)
-        work.begin()
         return self._run(handler, work)
 
     async def _run_in_span(self, handler: Handler, work: Work) -> Failure | None:
@@ -55,10 +55,11 @@ class Caller:
     async def _run(self, handler: Handler, work: Work) -> Failure | None:
         attempt = work.attempt
         while True:
-            began = perf_counter()
+            began = work.begin()
             try:
-                if self._timeout is None:
-                    await _call(handler, work.subject)
+                if handler.is_async and self._timeout is None:
+                    called: Any = handler.function(work.subject)
+                    await called
                 else:
                     async with asyncio.timeout(self._timeout):
                         await _call(handler, work.subject)
@@ -82,6 +83,23 @@ class Caller:
                 if is_debugging(__name__):
                     logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
                 return None
+
+
+@types.coroutine
+def rest_of(
+    run: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
+) -> Generator[Any, Any, Failure | None]:
+    """Go on in its context with a coroutine that has been started and waits for something."""
+    step: Callable[[Any], Any]
+    while True:
+        try:
+            step, argument = run.send, (yield waits_for)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
+            step, argument = run.throw, error
+        try:
+            waits_for = context.run(step, argument)
+        except StopIteration as stop:
+            return cast("Failure | None", stop.value)
 
 
 async def _give_up(handler: Handler, work: Work) -> Failure:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from loguru import logger
 
-from jwt_events.calls import Caller
+from jwt_events.calls import Caller, rest_of
 from jwt_events.errors import describe
 from jwt_events.events import Event
 from jwt_events.handlers import Handler
@@ -27,7 +27,8 @@ _CLEANUP_WITHIN = 1.0
 _MOST_IN_A_ROW = 64
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)  # not frozen, as that takes three times as long to make, and there is one for each event
+class Call:
     """A handler that is to be called, or is being called, with an event.
 
     Attributes:
@@ -189,8 +190,8 @@ class Dispatcher:
 
     def _never_began(self, task: asyncio.Task[None]) -> None:
         """Take note of a task that was cancelled before it began; of all others, that is done already."""
-        if (call := self._running.pop(task, None)) is not None:
-            self._ended(call, None, finished=False)
+        if (call := self._running.get(task)) is not None:
+            self._ended(task, call, None, finished=False)
             self._tell()
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -203,7 +204,10 @@ class Dispatcher:
         assert task is not None  # noqa: S101 - this is one
         try:
             for _ in range(_MOST_IN_A_ROW):
-                if not self._ready or not await self._call(task, self._ready.popleft()):
+                if not self._ready:
+                    break
+                if (rest := self._begin(task, self._ready.popleft())) is not None:
+                    await rest
                     break
                 if task.cancelling():  # that was meant for the handler, not for the next one
                     break
@@ -213,28 +217,35 @@ class Dispatcher:
     async def _run_alone(self, call: Call) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
-        await self._call(task, call)
+        if (rest := self._begin(task, call)) is not None:
+            await rest
+        else:
+            self._tell()
 
-    async def _call(self, task: asyncio.Task[Any], call: Call) -> bool:
-        """Call a handler, and return whether it ended without waiting."""
+    def _begin(self, task: asyncio.Task[Any], call: Call) -> Coroutine[Any, Any, None] | None:
+        """Call a handler; returns what is left to do if it waits for something."""
         self._running[task] = call
-        failure, finished = None, False
         context = self._context.copy()  # what one handler sets there is not for another to see
         run = self._caller.run(call.handler, call.work)
         try:
-            try:
-                waits_for = context.run(run.send, None)
-            except StopIteration as stop:
-                failure, finished = stop.value, True
-                self._waiting.discard(call.handler.name)
-                return True
+            waits_for = context.run(run.send, None)
+        except StopIteration as stop:
+            self._waiting.discard(call.handler.name)
+            self._ended(task, call, stop.value, finished=True)
+            return None
+        except BaseException:
+            self._ended(task, call, None, finished=False)
+            raise
+        return self._go_on(task, call, rest_of(run, waits_for, context))
+
+    async def _go_on(self, task: asyncio.Task[Any], call: Call, rest: Awaitable[Failure | None]) -> None:
+        failure, finished = None, False
+        try:
             self._waits(task, call)
-            failure = await _rest_of(run, waits_for, context)
+            failure = await rest
             finished = True
-            return False
         finally:
-            del self._running[task]
-            self._ended(call, failure, finished=finished)
+            self._ended(task, call, failure, finished=finished)
             if self._runner is not task:
                 self._tell()
 
@@ -258,15 +269,17 @@ class Dispatcher:
         for observer in self._observers:
             observer.in_flight(self.in_flight)
 
-    def _ended(self, call: Call, failure: Failure | None, *, finished: bool) -> None:
+    def _ended(self, task: asyncio.Task[Any], call: Call, failure: Failure | None, *, finished: bool) -> None:
+        self._running.pop(task, None)
         self.in_flight -= 1
         if call.takes_room:
             self._room += 1
-        if (follower := self._lanes.leave(call.key)) is not None:
+        if call.key is not None and (follower := self._lanes.leave(call.key)) is not None:
             self.in_flight -= 1  # it counts again when it is admitted
             self._admit(follower)
         call.work.one_ended(failure, finished=finished)
-        self._wake()
+        if self._change is not None:
+            self._wake()
 
     def _wake(self) -> None:
         if self._change is not None and not self._change.done():
@@ -277,20 +290,3 @@ class Dispatcher:
         if self._change is None or self._change.done():
             self._change = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._change])
-
-
-@types.coroutine
-def _rest_of(
-    run: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
-) -> Generator[Any, Any, Failure | None]:
-    """Go on in its context with a coroutine that has been started and waits for something."""
-    step: Callable[[Any], Any]
-    while True:
-        try:
-            step, argument = run.send, (yield waits_for)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
-            step, argument = run.throw, error
-        try:
-            waits_for = context.run(step, argument)
-        except StopIteration as stop:
-            return cast("Failure | None", stop.value)

@@ -115,12 +115,13 @@ class Intake:
             for delivery in page.deliveries:
                 envelope = self._open(delivery)
                 if envelope is not None:
-                    news.append(envelope.event)
-                    if self._is_new(envelope.event, delivery):
-                        waiting = self._accept(envelope, delivery)
-                        if waiting is not None:
-                            self._tell(news)
-                            await self._wait(waiting, envelope.event)
+                    event = envelope.event
+                    news.append(event)
+                    if not self._seen.is_new(event.id):
+                        self._skip(event, delivery)
+                    elif (waiting := self._accept(envelope, delivery)) is not None:
+                        self._tell(news)
+                        await self._wait(waiting, event)
                 taken += 1
         finally:
             self._tell(news)
@@ -160,12 +161,9 @@ class Intake:
             self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
             return None
 
-    def _is_new(self, event: Event, delivery: Delivery) -> bool:
-        if self._seen.is_new(event.id):
-            return True
+    def _skip(self, event: Event, delivery: Delivery) -> None:
         self._tally.duplicates += 1
         for observer in self._observers:
             observer.duplicate(event)
         logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
         self._receiver.settle(delivery)
-        return False

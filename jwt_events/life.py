@@ -135,11 +135,11 @@ class Life:
             self._receiver.settle(delivery)
             return
         tally.failed += 1
-        self._audience.seen.forget(work.event.id)
+        self._audience.seen.forget(work.subject.id)
         if outcome.finished:
             tally.dead_lettered += 1
             for observer in self._audience.observers:
-                observer.dead_lettered(work.event)
+                observer.dead_lettered(work.subject)
             self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:

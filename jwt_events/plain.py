@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, get_args, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
@@ -65,7 +65,11 @@ _HEADER: Mapping[str, CoreSchema] = {
 }
 
 _new = object.__new__
-_set = object.__setattr__  # an event is frozen
+# An event is frozen, and these do not ask it.
+_set_values = BaseModel.__dict__["__dict__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_given = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
 def plain_reader(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None]:
@@ -93,10 +97,10 @@ def plain_reader(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
         except (KeyError, TypeError, ValidationError):
             return None
         event = _new(cls)
-        _set(event, "__dict__", values)
-        _set(event, "__pydantic_extra__", extra)
-        _set(event, "__pydantic_fields_set__", given)
-        _set(event, "__pydantic_private__", None)
+        _set_values(event, values)
+        _set_extra(event, extra)
+        _set_given(event, given)
+        _set_private(event, None)
         return None if event.subject is None else event
 
     return read

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from time import monotonic
 from types import TracebackType
@@ -15,15 +13,16 @@ from typing import Any, Self, overload
 from loguru import logger
 
 from jwt_events import options
+from jwt_events.dock import Dock
 from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode, encode_event
-from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
+from jwt_events.errors import EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.observe import Instrumentation, instrumentation
 from jwt_events.shipment import Receipt, Shipment
 from jwt_events.spans import Publishing, Spans
 from jwt_events.submission import check_retention, event_from
 from jwt_events.tracing import AnyTracing
-from jwt_events.transport.base import Sender, Transport
+from jwt_events.transport.base import Transport
 
 
 class Publisher:
@@ -50,8 +49,6 @@ class Publisher:
         InvalidOption: an option cannot work.
     """
 
-    _stack: AsyncExitStack | None = None  # on the class, for one whose options were refused
-
     def __init__(
         self,
         transport: Transport,
@@ -68,20 +65,18 @@ class Publisher:
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
         self._spans = Spans(tracer_provider, transport)
         counting = () if (found := instrumentation(metrics)) is None else (found.publishing(transport.name),)
-        self._observers = (*counting, *self._spans.observers)
-        self._sender: Sender | None = None
-        self._closed = False
-        self._opening = asyncio.Lock()
-        self._under_way = 0
-        self._idle = asyncio.Event()
-        self._log = logger.bind(transport=transport.name, destination=transport.destination)
+        self._dock = Dock(
+            transport,
+            observers=(*counting, *self._spans.observers),
+            log=logger.bind(transport=transport.name, destination=transport.destination),
+        )
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._sender is not None else "new"
+        state = "closed" if self._dock.is_closed else "open" if self._dock.is_open else "new"
         return f"<Publisher {state}, {self._transport!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        await self._dock.open()
         return self
 
     async def __aexit__(
@@ -90,7 +85,8 @@ class Publisher:
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._stack is not None:
+        dock: Dock | None = getattr(self, "_dock", None)  # there is none if the options were refused
+        if dock is not None and dock.is_open:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     async def aclose(self) -> None:
@@ -98,13 +94,7 @@ class Publisher:
 
         Takes at most the ``timeout`` of those under way.
         """
-        self._closed = True
-        if self._under_way:
-            await self._idle.wait()
-        stack, self._stack, self._sender = self._stack, None, None
-        if stack is not None:
-            await stack.aclose()
-            self._log.info("publisher closed")
+        await self._dock.aclose()
 
     @overload
     async def publish(self, event: Event, payload: None = None, *, timeout: float | None = None) -> Receipt: ...
@@ -155,42 +145,15 @@ class Publisher:
         return await self._publish([event_from(event, None) for event in events], timeout)
 
     def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
-        allowed = self._timeout if timeout is None else options.seconds("timeout", timeout)
-        deadline = monotonic() + allowed
-        self._check_open()
+        deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
+        self._dock.check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return self._ship(events, None, deadline)
-        return self._ship_in_span(events, publishing, deadline)
+            return Shipment(self._dock, events, self._encode(events, None)).run(deadline)
+        return self._publish_in_span(events, publishing, deadline)
 
-    async def _ship_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
+    async def _publish_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
         with publishing as envelopes:
-            return await self._ship(events, envelopes, deadline)
-
-    async def _ship(
-        self, events: Sequence[Event], envelopes: Sequence[Envelope] | None, deadline: float
-    ) -> list[Receipt]:
-        payloads = self._encode(events, envelopes)
-        self._under_way += 1
-        try:
-            sender = self._sender or await self._open()
-            return await Shipment(events, payloads, observers=self._observers, log=self._log).run(sender, deadline)
-        finally:
-            self._under_way -= 1
-            if self._closed and not self._under_way:
-                self._idle.set()
-
-    async def _open(self) -> Sender:
-        async with self._opening:
-            if self._sender is None:
-                self._check_open()
-                stack = AsyncExitStack()
-                self._sender = await stack.enter_async_context(self._transport.sender())
-                self._stack = stack
-            return self._sender
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("the publisher is closed")
+            return await Shipment(self._dock, events, self._encode(events, envelopes)).run(deadline)
 
     def _encode(self, events: Sequence[Event], envelopes: Sequence[Envelope] | None) -> list[bytes]:
         payloads = []
@@ -205,7 +168,7 @@ class Publisher:
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)
             except InvalidEvent:
-                for observer in self._observers:
+                for observer in self._dock.observers:
                     observer.refused(event)
                 raise
             payloads.append(payload)

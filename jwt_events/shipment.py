@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from jwt_events.debugging import is_debugging
+from jwt_events.dock import Dock
 from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
 from jwt_events.events import Event
-from jwt_events.observe import Observers, Published
+from jwt_events.observe import Published
 from jwt_events.retry import backoff
 from jwt_events.transport.base import Sender, Sent
-
-if TYPE_CHECKING:
-    from loguru import Logger
 
 _INITIAL_DELAY = 0.02
 _MAXIMUM_DELAY = 1.0
@@ -44,10 +42,9 @@ class Shipment:
     """Events of one call on their way to the server, tried again until accepted, refused for good, or out of time.
 
     Args:
+        dock: where it leaves from.
         events: what travels.
         payloads: the same, encoded.
-        observers: whom to tell what became of them.
-        log: knows the transport.
     """
 
     # On the class, as most shipments arrive at the first try.
@@ -55,40 +52,41 @@ class Shipment:
     _is_complete = False
     _maybe_published = False
 
-    def __init__(
-        self, events: Sequence[Event], payloads: Sequence[bytes], *, observers: Observers, log: Logger
-    ) -> None:
+    def __init__(self, dock: Dock, events: Sequence[Event], payloads: Sequence[bytes]) -> None:
+        self._dock = dock
         self._events = events
         self._payloads = payloads
-        self._observers = observers
-        self._log = log
 
-    async def run(self, sender: Sender, deadline: float) -> list[Receipt]:
+    async def run(self, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
 
         Args:
-            sender: where to send them.
             deadline: when to give up, by `time.monotonic`.
         """
-        began = perf_counter()
+        dock = self._dock
+        dock.under_way += 1
+        began = None
         try:
+            sender = dock.sender or await dock.open()
+            began = perf_counter()
             self._outcomes = await sender.send(self._payloads, within=deadline - monotonic())
             receipts = self._receipts()
             if len(receipts) < len(self._events):
                 await self._send_rest(sender, deadline)
                 receipts = self._receipts()
             self._is_complete = True
-            return receipts
         except asyncio.CancelledError as cancelled:
             if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
                 self._maybe_published = True
                 cancelled.__cause__ = self._failure(None)
             raise
         finally:
-            if self._observers and self._events:
+            if began is not None and dock.observers and self._events:
                 self._tell(perf_counter() - began)
             if is_debugging(__name__):
                 self._note()
+            dock.left()
+        return receipts
 
     async def _send_rest(self, sender: Sender, deadline: float) -> None:
         """Send what was not accepted again and again, as long as that is of any use."""
@@ -101,7 +99,7 @@ class Shipment:
             pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
             if not errors[-1].retryable or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
                 raise self._failure(errors[-1])
-            self._log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
+            self._dock.log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
             await asyncio.sleep(pause)
             rest = self._rest()
             found = await sender.send([self._payloads[index] for index in rest], within=deadline - monotonic())
@@ -128,13 +126,13 @@ class Shipment:
             rest = [event for index, event in enumerate(self._events) if index in indices]
             accepted = [event for index, event in enumerate(self._events) if index not in indices]
         outcome = _UNKNOWN if self._maybe_published else _FAILED
-        for observer in self._observers:
+        for observer in self._dock.observers:
             observer.published(accepted, rest, outcome, seconds)
 
     def _note(self) -> None:
         kinds = {event.id: str(event.type) for event in self._events}
         for event_id, position, _ in self._receipts():
-            self._log.debug("event published", event_id=event_id, event_type=kinds[event_id], position=position)
+            self._dock.log.debug("event published", event_id=event_id, event_type=kinds[event_id], position=position)
 
     def _failure(self, error: TransportError | None) -> PublishError:
         cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed

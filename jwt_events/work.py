@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 from jwt_events.events import Event
 from jwt_events.observe import Handled, Observers
@@ -48,10 +48,10 @@ class Work:
         trace: makes the span; ``None`` if nobody collects traces.
     """
 
-    __slots__ = (
-        *("_began", "_done", "_error", "_left", "_outcome"),
-        *("attempt", "delivery", "observers", "subject", "trace"),
-    )
+    # On the class, as most events are handled at the first try.
+    _began: float | None = None
+    _error: str | None = None
+    _outcome = _HANDLED
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Work:
         observers: Observers = (),
         trace: Processing | None = None,
     ) -> None:
-        self.subject: Event | Gap = subject
+        self.subject: Any = subject
         self.delivery: Delivery | None = delivery
         self.attempt: int = 1 if delivery is None else delivery.attempt
         """How often it was tried before, in other lives and places, and now."""
@@ -71,14 +71,6 @@ class Work:
         self.observers: Observers = observers
         self._left = handlers
         self._done = done
-        self._outcome = _HANDLED
-        self._error: str | None = None
-        self._began: float | None = None
-
-    @property
-    def event(self) -> Event:
-        """The subject, of one that came with a delivery."""
-        return cast("Event", self.subject)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -87,12 +79,14 @@ class Work:
             return {"cause": self.subject.cause, "since": self.subject.since}
         return {"event_id": self.subject.id, "event_type": str(self.subject.type)[:100]}
 
-    def begin(self) -> None:
-        """A handler is about to be called; only the first time counts."""
+    def begin(self) -> float:
+        """A handler is about to be called, perhaps not for the first time. Returns when, by `time.perf_counter`."""
+        now = perf_counter()
         if self._began is None:
-            self._began = perf_counter()
+            self._began = now
             if self.trace is not None:
                 self.trace.begin()
+        return now
 
     def active(self) -> AbstractContextManager[None]:
         """Begin, and make the span, if there is one, the current one for a while."""
@@ -104,7 +98,7 @@ class Work:
         if self.observers and self.delivery is not None:
             seconds = perf_counter() - began
             for observer in self.observers:
-                observer.called(self.event, handler, outcome, seconds)
+                observer.called(self.subject, handler, outcome, seconds)
         if error is not None:
             if self.trace is not None:
                 self.trace.record(error, handler)
@@ -142,7 +136,7 @@ class Work:
                 seconds = perf_counter() - self._began
                 error = None if outcome is _HANDLED else self._error_of(outcome)
                 for observer in self.observers:
-                    observer.processed(self.event, error, seconds)
+                    observer.processed(self.subject, error, seconds)
             if self.trace is not None:
                 self.trace.end(self._error_of(outcome))
         self._done(self, outcome)

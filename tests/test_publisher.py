@@ -241,8 +241,7 @@ class TestLife:
         """A publisher that was opened and dropped without closing warns of it."""
         forgotten = [Publisher(MemoryTransport())]
         await forgotten[0].publish(EVENT)
-        resources = forgotten[0]._stack
-        assert resources is not None
+        dock = forgotten[0]._dock
         with pytest.warns(ResourceWarning, match=r"Publisher open.*not closed"):
             forgotten.clear()
-        await resources.aclose()
+        await dock.aclose()

@@ -91,7 +91,8 @@ class CursorReceiver:
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep what was given up; see `Receiver.settle`."""
-        self._settler.settle(delivery, failure)
+        if failure is not None:
+            self._settler.settle(delivery, failure)
 
     async def _read(self, connection: Connection) -> list[Any] | None:
         """Return the entries that come next; ``None`` if they have to be read again from further back."""

@@ -8,7 +8,6 @@ from math import inf
 
 from jwt_events.transport.wire import Question
 
-
 # So much later than it asked for, in seconds, a question may be settled: deadlines that differ by less count as in
 # order. Those of callers with the same timeout differ by how long each took to get here.
 _SLACK = 0.002
@@ -32,7 +31,8 @@ class Patience:
         waiting = self._waiting
         while waiting and waiting[0][1].settled.done():
             waiting.popleft()
-        if waiting and deadline < waiting[-1][0] - _SLACK:  # somebody has less time than those before: rare, and worth a timer
+        # Somebody has less time than those before: rare, and worth a timer.
+        if waiting and deadline < waiting[-1][0] - _SLACK:
             timer = self._loop.call_at(deadline, question.settle)
             question.settled.add_done_callback(lambda _: timer.cancel())
             return

@@ -27,11 +27,13 @@ in between leaves little in doubt."""
 
 
 class Upkeep(Protocol):
-    """What has to be done on the server now and then."""
+    """What has to be done on the server now and then.
 
-    def is_due(self) -> bool:
-        """Whether it is time. Asked before every command, so it must be quick."""
-        ...
+    Attributes:
+        due_at: when next, by the clock of the loop. Looked at before every command.
+    """
+
+    due_at: float
 
     async def do(self, connection: Connection) -> None:
         """Do it."""
@@ -103,7 +105,7 @@ class Pipeline:
         if not number or within <= 0:  # what would be sent now would at once be in doubt
             return [self._out_of_time()] * number
         question = Question(commands, loop)
-        if self._waiting or (connection := self._connection) is None or not self._may_send(connection, number):
+        if self._waiting or (connection := self._connection) is None or not self._may_send(connection, number, now):
             self._waiting.append(question)
             self._something_waits.set()
         else:
@@ -138,9 +140,9 @@ class Pipeline:
                 return answers + [held_back] * (len(commands) - len(answers))
         return answers
 
-    def _may_send(self, connection: Connection, number: int) -> bool:
+    def _may_send(self, connection: Connection, number: int, now: float) -> bool:
         """Whether so many may be sent now: all is well, there is room, and nothing has to be done first."""
-        return connection.wire.may_ask(number, PAGE) and (self._upkeep is None or not self._upkeep.is_due())
+        return connection.wire.may_ask(number, PAGE) and (self._upkeep is None or now < self._upkeep.due_at)
 
     def _send(self, connection: Connection, question: Question, now: float) -> None:
         connection.wire.ask(question, now)
@@ -182,9 +184,9 @@ class Pipeline:
             question = self._waiting[0]
             if question.settled.done():
                 self._waiting.popleft()
-            elif self._may_send(connection, len(question.commands)):
+            elif self._may_send(connection, len(question.commands), now := self._loop.time()):
                 self._waiting.popleft()
-                self._send(connection, question, self._loop.time())
+                self._send(connection, question, now)
             elif connection.wire.oldest is not None and not connection.hung_up:
                 await connection.wire.news()
             else:
@@ -206,7 +208,7 @@ class Pipeline:
                 self._trouble = error
                 raise
             self._trouble = None
-        if self._upkeep is not None and self._upkeep.is_due():
+        if self._upkeep is not None and self._loop.time() >= self._upkeep.due_at:
             await self._keep_up(self._upkeep, self._connection)
         return self._connection
 

@@ -117,7 +117,8 @@ class Settler:
         while self._letters:
             delivery, failure = self._letters[0]
             if await self._is_first(delivery, failure):
-                await self._run(burial(self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()), position)
+                letter = burial(self._dead_key, delivery, failure, consumer=self._consumer, now=time.time())
+                await self._run(letter, position)
             self._letters.pop(0)
             self._finished.append(delivery)
             logger.error(

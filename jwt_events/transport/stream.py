@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
@@ -220,11 +219,7 @@ class _Trimming:
         self._key = key
         self._retention = int(retention.total_seconds() * 1000)
         self._interval = max(1.0, retention.total_seconds() / _SWEEPS_PER_RETENTION)
-        self._next = 0.0
-
-    def is_due(self) -> bool:
-        """Whether so much time has passed; see `Upkeep`."""
-        return time.monotonic() >= self._next
+        self.due_at: float = 0.0  # see `Upkeep`
 
     async def do(self, connection: Connection) -> None:
         """Forget what is older than the retention.
@@ -232,7 +227,7 @@ class _Trimming:
         By the server's clock, so that a publisher whose own clock runs ahead cannot wipe out what others still need;
         in a command of its own, so that appending stays as cheap as it can be.
         """
-        self._next = time.monotonic() + self._interval
+        self.due_at = asyncio.get_running_loop().time() + self._interval
         seconds, microseconds = await connection.call("TIME", within=ATTEMPT_WITHIN)
         oldest = int(seconds) * 1000 + int(microseconds) // 1000 - self._retention
         await connection.call("XTRIM", self._key, "MINID", oldest, within=ATTEMPT_WITHIN)

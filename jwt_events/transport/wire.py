@@ -127,9 +127,9 @@ class Wire(asyncio.BufferedProtocol):
             question: what to ask.
             now: the time, by the clock of the loop.
         """
-        question.asked_at = now
         self._write(question.commands)
         question.wire = self
+        question.asked_at = now
         self._open.append(question)
         self.awaited += len(question.commands)
 

@@ -41,6 +41,7 @@ LOSSES: dict[str, Fault] = {
     "held up": lambda proxy: proxy.to_client.hold(),
 }
 
+
 def acknowledgement(data: bytes) -> bool:
     """Whether this is one, or the answer to one."""
     return b"XACK" in data or data in {b":%d\r\n" % number for number in range(1, 10)}
