@@ -217,9 +217,10 @@ class Dispatcher:
     async def _run_alone(self, call: Call) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
-        if (rest := self._begin(task, call)) is not None:
-            await rest
-        else:
+        try:
+            if (rest := self._begin(task, call)) is not None:
+                await rest
+        finally:
             self._tell()
 
     def _begin(self, task: asyncio.Task[Any], call: Call) -> Coroutine[Any, Any, None] | None:
@@ -246,8 +247,6 @@ class Dispatcher:
             finished = True
         finally:
             self._ended(task, call, failure, finished=finished)
-            if self._runner is not task:
-                self._tell()
 
     def _waits(self, task: asyncio.Task[Any], call: Call) -> None:
         """Leave a task to the handler that waits in it."""
@@ -263,7 +262,7 @@ class Dispatcher:
         """Let the next runner call what is ready, unless a handler has taken this one's task."""
         if self._runner is task:
             self._runner = self._create_task(self._run()) if self._ready else None
-            self._tell()
+        self._tell()
 
     def _tell(self) -> None:
         for observer in self._observers:
@@ -278,8 +277,7 @@ class Dispatcher:
             self.in_flight -= 1  # it counts again when it is admitted
             self._admit(follower)
         call.work.one_ended(failure, finished=finished)
-        if self._change is not None:
-            self._wake()
+        self._wake()
 
     def _wake(self) -> None:
         if self._change is not None and not self._change.done():

@@ -31,10 +31,7 @@ _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIR
 _PLAIN_READERS = {wire_type: plain_reader(cls) for wire_type, cls in _CLASSES.items()}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
-_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
-    cls: tuple(name for name in cls.model_fields if name not in _HEADER) for cls in _WIRE_TYPES
-}
-_KNOWN: Mapping[type[Event], frozenset[str]] = {cls: frozenset(names) for cls, names in _FIELDS.items()}
+_FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
 # JSON carries a point in time as text, so these fields are parsed before the model sees them.
 _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
     cls: tuple(name for name, field in cls.model_fields.items() if Instant in get_args(field.annotation))
@@ -70,8 +67,7 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
         tracestate: see `Envelope`.
         source: who says so, for an event that does not name its own ``source``.
     """
-    cls = type(event)
-    wire_type = _WIRE_TYPES.get(cls)
+    wire_type = _WIRE_TYPES.get(type(event))
     fields = event.__dict__
     message: dict[str, Any] = {
         "specversion": "1.0",
@@ -89,10 +85,8 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
     if wire_type is None and isinstance(event, UnknownEvent):
         message["data"] = event.data
         return to_json(message)
-    message["data"] = data = {}
-    for name in _FIELDS[cls]:
-        if value := fields[name]:  # None, False and {} are what an event does not say
-            data[name] = value
+    # None, False and {} are what an event does not say.
+    message["data"] = {name: value for name, value in fields.items() if value and name not in _HEADER}
     return to_json(message)
 
 
@@ -199,7 +193,7 @@ def _instant(value: object, field: str) -> object:
 
 
 def _known_fields(cls: type[Event], data: dict[str, Any]) -> dict[str, Any]:
-    known = _KNOWN[cls]
+    known = _FIELDS[cls]
     fields = data if known.issuperset(data) else {name: value for name, value in data.items() if name in known}
     for name in _INSTANTS[cls]:
         if name in fields:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import NamedTuple
 
 from jwt_events.debugging import is_debugging
 from jwt_events.dock import Dock
@@ -24,7 +24,8 @@ _LEAST_FOR_A_TRY = 0.1
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
-class Receipt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Receipt:
     """The server accepted an event.
 
     Attributes:
@@ -48,7 +49,7 @@ class Shipment:
     """
 
     # On the class, as most shipments arrive at the first try.
-    _outcomes: Sequence[Sent | TransportError] = ()  # of the last try of each event; none before the first has ended
+    _outcomes: Sequence[Sent | TransportError] | None = None  # of the last try of each event
     _is_complete = False
     _maybe_published = False
 
@@ -69,28 +70,30 @@ class Shipment:
         try:
             sender = dock.sender or await dock.open()
             began = perf_counter()
-            self._outcomes = await sender.send(self._payloads, within=deadline - monotonic())
+            self._outcomes = await sender.send(self._payloads, within=deadline - monotonic()) if self._events else ()
             receipts = self._receipts()
             if len(receipts) < len(self._events):
-                await self._send_rest(sender, deadline)
+                await self._send_rest(sender, deadline, list(self._outcomes))
                 receipts = self._receipts()
             self._is_complete = True
         except asyncio.CancelledError as cancelled:
             if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
                 self._maybe_published = True
-                cancelled.__cause__ = self._failure(None)
+                cancelled.__cause__ = self._failure()
             raise
         finally:
-            if began is not None and dock.observers and self._events:
-                self._tell(perf_counter() - began)
-            if is_debugging(__name__):
-                self._note()
-            dock.left()
+            try:
+                if began is not None and dock.observers and self._events:
+                    self._tell(perf_counter() - began)
+                if is_debugging(__name__):
+                    self._note()
+            finally:
+                dock.left()
         return receipts
 
-    async def _send_rest(self, sender: Sender, deadline: float) -> None:
+    async def _send_rest(self, sender: Sender, deadline: float, outcomes: list[Sent | TransportError]) -> None:
         """Send what was not accepted again and again, as long as that is of any use."""
-        outcomes = self._outcomes = list(self._outcomes)
+        self._outcomes = outcomes
         failures = 0
         while errors := [outcome for outcome in outcomes if isinstance(outcome, TransportError)]:
             failures += 1
@@ -98,7 +101,7 @@ class Shipment:
             # A connection that died while idle is the most common failure: the first new try is at once.
             pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
             if not errors[-1].retryable or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
-                raise self._failure(errors[-1])
+                raise self._failure()
             self._dock.log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
             await asyncio.sleep(pause)
             rest = self._rest()
@@ -107,15 +110,17 @@ class Shipment:
                 outcomes[index] = outcome
 
     def _receipts(self) -> list[Receipt]:
+        if self._outcomes is None:
+            return []
         return [
             Receipt(event.id, outcome.position, outcome.receivers)
-            for event, outcome in zip(self._events, self._outcomes, strict=bool(self._outcomes))
+            for event, outcome in zip(self._events, self._outcomes, strict=True)
             if isinstance(outcome, Sent)
         ]
 
     def _rest(self) -> list[int]:
         """Return the indices of the events that were not accepted."""
-        accepted = {index for index, outcome in enumerate(self._outcomes) if isinstance(outcome, Sent)}
+        accepted = {index for index, outcome in enumerate(self._outcomes or ()) if isinstance(outcome, Sent)}
         return [index for index in range(len(self._events)) if index not in accepted]
 
     def _tell(self, seconds: float) -> None:
@@ -131,12 +136,21 @@ class Shipment:
 
     def _note(self) -> None:
         kinds = {event.id: str(event.type) for event in self._events}
-        for event_id, position, _ in self._receipts():
-            self._dock.log.debug("event published", event_id=event_id, event_type=kinds[event_id], position=position)
+        for receipt in self._receipts():
+            kind = kinds[receipt.event_id]
+            self._dock.log.debug(
+                "event published", event_id=receipt.event_id, event_type=kind, position=receipt.position
+            )
 
-    def _failure(self, error: TransportError | None) -> PublishError:
+    def _failure(self) -> PublishError:
+        errors = [outcome for outcome in self._outcomes or () if isinstance(outcome, TransportError)]
         cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed
         event_ids = [self._events[index].id for index in self._rest()]
         subject = "the event was" if len(self._events) == 1 else f"{len(event_ids)} of {len(self._events)} events were"
         verdict = "perhaps published" if self._maybe_published else "not published"
-        return cls(f"{subject} {verdict}: {error or 'cancelled'}", event_ids=event_ids, receipts=self._receipts())
+        reason = errors[-1] if errors else "cancelled"
+        return cls(
+            f"{subject} {verdict}: {reason}",
+            event_ids=event_ids,
+            receipts=self._receipts(),
+        )

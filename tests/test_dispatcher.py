@@ -261,6 +261,28 @@ class TestCancelled:
         await bench.is_idle()
         assert bench.outcomes == {"token-1": Outcome(), "token-2": Outcome(finished=False), "token-3": Outcome()}
 
+    async def test_at_once_in_a_task_of_its_own(self) -> None:
+        """Whoever looks is told when a handler ends that way, also while others wait."""
+        bench, gate, is_first = _Bench(), Gate(), True
+
+        async def handle(event: Event) -> None:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                await asyncio.sleep(0)
+                return
+            _task().cancel()
+            raise asyncio.CancelledError
+
+        bench.submit(1, handle)
+        await bench.is_idle()  # it waited, so from now on it has a task of its own
+        bench.submit(2, gate, handle)
+        await wait_until(lambda: bench.dispatcher.in_flight == gate.running == 1)
+        assert bench.watch.numbers[-1] == 1
+        gate.open()
+        await bench.is_idle()
+        assert bench.outcomes == {"token-1": Outcome(), "token-2": Outcome(finished=False)}
+
     async def test_it_goes_on(self) -> None:
         """A handler that is cancelled in the end, catches that, and waits again in order to finish, has finished."""
         bench, caught = _Bench(), list[str]()

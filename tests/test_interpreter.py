@@ -11,6 +11,12 @@ from jwt_events import ConnectionFailed, ServerRefused
 from jwt_events.transport.interpreter import Interpreter, Reading, anything, array, number, position
 from jwt_events.transport.wire import Question, Refusal
 
+_OTHER_KINDS: list[tuple[Reading, Any]] = [
+    *[(number, None), (number, b"1"), (number, []), (number, b"")],
+    *[(array, None), (array, b"1"), (array, 1)],
+    *[(position, None), (position, 1), (position, []), (position, b"\xff")],
+]
+
 
 def _answered(*answers: Any, commands: int | None = None) -> Question:
     question = Question([("XACK", "k")] * (commands or len(answers)), asyncio.get_running_loop())
@@ -37,14 +43,7 @@ class TestReadings:
         """A position is text."""
         assert _read(_answered(b"1-2"), position) == ["1-2"]
 
-    @pytest.mark.parametrize(
-        ("reading", "answer"),
-        [
-            *[(number, answer) for answer in (None, b"1", [], b"")],
-            *[(array, answer) for answer in (None, b"1", 1)],
-            *[(position, answer) for answer in (None, 1, [], b"\xff")],
-        ],
-    )
+    @pytest.mark.parametrize(("reading", "answer"), _OTHER_KINDS)
     async def test_another_kind(self, reading: Reading, answer: Any) -> None:
         """An answer of another kind is none, and it is not quoted."""
         (error,) = _read(_answered(answer), reading)

@@ -131,6 +131,22 @@ async def test_less_time_than_those_that_wait(clock: _Clock, ask: Ask) -> None:
     assert not long.settled.done()
 
 
+async def test_a_little_less_time_each(clock: _Clock, ask: Ask) -> None:
+    """A row of questions, each with a little less time than the one before, is settled on time."""
+    deadlines = [5.0 - 0.0015 * n for n in range(200)]
+    questions = [ask(deadline) for deadline in deadlines]
+    for question, deadline in reversed(list(zip(questions, deadlines, strict=True))):
+        clock.move_to(deadline + 0.003)
+        assert question.settled.done()
+
+
+async def test_jitter_makes_no_timers(clock: _Clock, ask: Ask) -> None:
+    """Deadlines that differ by less than a clock can tell need one timer."""
+    for n in range(1_000):
+        ask(5.0 - 0.000_001 * n)
+    assert clock.made == 1
+
+
 async def test_no_time_at_all(clock: _Clock, ask: Ask) -> None:
     """A question whose time is over is settled at once, and those after it are not."""
     clock.move_to(10.0)

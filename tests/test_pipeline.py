@@ -95,6 +95,33 @@ class TestAnswers:
             assert await soon(pipeline.run([("XACK", "k")], within=scaled(20), reading=number)) == [1]
             assert server.connections == 2
 
+    async def test_of_another_in_one_packet(self) -> None:
+        """Where answers are out of step none is believed, not even of those that could be read."""
+
+        def answer(words: list[bytes]) -> bytes:
+            return array() + b":1\r\n:2\r\n" if words[1] == b"third" else SILENCE
+
+        async with (
+            FakeServer(answer) as server,
+            Pipeline(Connector(server.url)) as pipeline,
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [
+                group.create_task(pipeline.run([("XACK", name)], within=scaled(20), reading=number))
+                for name in ("first", "second", "third")
+            ]
+            for task in tasks:
+                (error,) = await soon(task)
+                assert isinstance(error, ConnectionFailed)
+                assert error.maybe_done
+
+    async def test_one_too_many(self) -> None:
+        """An answer more than there were questions: it is not known which of them is nobody's, so none is believed."""
+        async with FakeServer(lambda _: b":1\r\n:2\r\n") as server, Pipeline(Connector(server.url)) as pipeline:
+            (error,) = await soon(pipeline.run([("XACK", "k")], within=scaled(20), reading=number))
+            assert isinstance(error, ConnectionFailed)
+            assert error.maybe_done
+
     async def test_given_up_just_as_the_answer_comes(self) -> None:
         """Who gives up when the answer is there already breaks nothing."""
         async with FakeServer(_echo) as server, Pipeline(Connector(server.url)) as pipeline:

@@ -28,6 +28,7 @@ from jwt_events import (
     UnknownEvent,
 )
 from jwt_events.envelope import Envelope, decode, encode
+from jwt_events.observe import Observer
 from jwt_events.testing import Listener
 from tests.support.waiting import scaled, wait_until
 
@@ -236,6 +237,20 @@ class TestLife:
         await asyncio.gather(publisher.aclose(), publisher.aclose())
         with pytest.raises(Closed):
             await publisher.publish(EVENT, timeout=scaled(1))
+
+    async def test_an_observer_that_fails_does_not_hold_up_the_end(self) -> None:
+        """Whatever raises while it is told what became of an event, closing does not wait for that call for ever."""
+
+        class Full(Observer):
+            def published(self, *_: object) -> None:
+                raise OSError("no space left on device")
+
+        publisher = Publisher(MemoryTransport())
+        publisher._dock.observers = (Full(),)
+        with pytest.raises(OSError, match="no space left"):
+            await publisher.publish(EVENT)
+        async with asyncio.timeout(scaled(5)):
+            await publisher.aclose()
 
     async def test_one_that_was_forgotten_is_named(self) -> None:
         """A publisher that was opened and dropped without closing warns of it."""

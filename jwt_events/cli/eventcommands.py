@@ -63,7 +63,7 @@ def _command(kind: EventType, cls: type[Event]) -> Any:
         publisher = Publisher(transport_from(where.pop("transport"), **where), timeout=timeout)
         receipt = carry_out(_publish(publisher, kind, payload))
         if as_json:
-            output.record(receipt._asdict())
+            output.record(receipt)
         else:
             output.line(f"published {named(event_id=receipt.event_id, position=receipt.position)}")
 

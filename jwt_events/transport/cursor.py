@@ -129,7 +129,7 @@ class CursorReceiver:
             else:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
         commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, cursor)]
-        asked_at = time.monotonic()  # not the loop's own clock, which uvloop reads once per iteration
+        asked_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
         if asked_at >= self._audited_at + self._audit_interval:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
         return _Read(connection.ask(commands), asked_at, connection)

@@ -15,7 +15,7 @@ Reading: TypeAlias = Callable[[Any], Any]
 
 
 def anything(answer: Any) -> Any:
-    """Take an answer as it is."""
+    """Take an answer as it is; a refusal is none."""
     if type(answer) is Refusal:
         raise answer
     return answer
@@ -55,10 +55,12 @@ class Interpreter:
     def read(self, question: Question, reading: Reading = anything) -> list[Any]:
         """Return what the answers say, an error in the place of each that is none.
 
-        An answer that cannot be read belongs to another question: the two sides are out of step. So none of what
-        follows is believed, and the socket is torn down.
+        An answer that cannot be read belongs to another question: the two sides are out of step. So the socket is torn
+        down, and nothing is believed any more that was not read before, to whichever question.
         """
-        if len(question.answers) == len(question.commands):
+        if question.wire is not None and question.wire.is_distrusted:
+            question.answers.clear()
+        elif len(question.answers) == len(question.commands):
             try:
                 return list(map(reading, question.answers))
             except Exception:  # noqa: BLE001, S110 - the server, or what stands for it, may answer anything

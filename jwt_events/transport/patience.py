@@ -22,7 +22,7 @@ class Patience:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[tuple[float, Question]] = deque()  # the earliest deadline first, but for the slack
+        self._waiting: deque[tuple[float, Question]] = deque()  # the earliest deadline first
         self._timer: asyncio.Handle | None = None
         self._looks_at = inf  # when the timer ends; it does not say so itself on every loop
 
@@ -36,6 +36,8 @@ class Patience:
             timer = self._loop.call_at(deadline, question.settle)
             question.settled.add_done_callback(lambda _: timer.cancel())
             return
+        if waiting:
+            deadline = max(deadline, waiting[-1][0])  # or a row of them, each with a little less, would add up
         waiting.append((deadline, question))
         if deadline < self._looks_at:
             self._look_at(deadline)

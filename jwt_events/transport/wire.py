@@ -24,6 +24,8 @@ Command = tuple[Argument, ...]
 _NOTHING: Final = object()
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
 
+_NONSENSE = "the answer makes no sense"
+
 # How many bytes to take from the socket at once. asyncio's own way allocates four times as much for every read.
 _READ_AT_ONCE = 65_536
 
@@ -75,6 +77,7 @@ class Wire(asyncio.BufferedProtocol):
             may.
         failure: why it was lost; ``None`` if it was not, or was closed from here.
         awaited: how many answers are outstanding.
+        is_distrusted: whether an answer may belong to another question, so that none is to be believed.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
@@ -90,6 +93,7 @@ class Wire(asyncio.BufferedProtocol):
         self.frames: deque[Any] = deque()
         self.failure: Exception | None = None
         self.awaited: int = 0
+        self.is_distrusted: bool = False
         self._writer = writer  # kept, as it closes the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
         self._transport.set_protocol(self)
@@ -188,7 +192,7 @@ class Wire(asyncio.BufferedProtocol):
                 self._take(answer)
                 is_news = True
         except hiredis.HiredisError:  # its message quotes what it could not read
-            self.distrust()
+            self.fail(ConnectionAbortedError(_NONSENSE))
             return
         if self.frames:
             self._unread += nbytes
@@ -199,9 +203,10 @@ class Wire(asyncio.BufferedProtocol):
 
     def _take(self, answer: Any) -> None:
         if not self._open:
-            if not self._listens:  # nobody could tell any more whose answer the next one is
-                raise hiredis.ProtocolError
-            self.frames.append(answer)
+            if self._listens:
+                self.frames.append(answer)
+            else:  # nobody can tell whose answer is whose
+                self.distrust()
             return
         question = self._open[0]
         question.answers.append(answer)
@@ -226,8 +231,9 @@ class Wire(asyncio.BufferedProtocol):
             self._news.set_result(None)
 
     def distrust(self) -> None:
-        """Tear the socket down because what arrived cannot be the answer."""
-        self.fail(ConnectionAbortedError("the answer makes no sense"))
+        """Tear the socket down because questions and answers are out of step."""
+        self.is_distrusted = True
+        self.fail(ConnectionAbortedError(_NONSENSE))
 
     def fail(self, failure: Exception) -> None:
         """Tear the socket down at once, for a reason."""
