@@ -57,9 +57,8 @@ class Caller:
         while True:
             began = work.begin()
             try:
-                if handler.is_async and self._timeout is None:
-                    called: Any = handler.function(work.subject)
-                    await called
+                if self._timeout is None:
+                    await _call(handler, work.subject)
                 else:
                     async with asyncio.timeout(self._timeout):
                         await _call(handler, work.subject)

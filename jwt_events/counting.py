@@ -50,17 +50,18 @@ class Histogram(prometheus_client.Histogram):
     """Keeps what it observes and sorts many at once, when it is scraped at the latest.
 
     Attributes:
+        MANY: how many values it may keep, roughly, before it is to sort them.
         add: observes a value; a negative one counts as zero. A function of C, too. `sort` is due now and then.
     """
 
-    _MANY = 512
+    MANY = 512
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._pending: list[float] = []
         self._taking = Lock()
         # Others scrape what is written down, so for them each is.
-        self._most = 1 if has_other_processes() else self._MANY
+        self._most = 1 if has_other_processes() else self.MANY
         self.add: Callable[[float], object] = self.observe if has_other_processes() else self._pending.append
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:

@@ -66,9 +66,6 @@ _HANDLED = Handled.HANDLED  # finding it in its class costs more than counting i
 
 _FEW = 16  # to count so many one by one takes no longer than to add them up first
 
-# How many values a histogram may keep, roughly, before it sorts them.
-_MANY = 512
-
 
 def _count(events: Sequence[Event], counters: Mapping[type[Event], Counter]) -> None:
     """Count events, each by the counter of its class."""
@@ -88,8 +85,6 @@ class _Publishing(Observer):
 
     def __init__(self, instruments: Instruments, transport: str) -> None:
         self._duration = instruments.publish_duration
-        self._add_duration = self._duration.add
-        self._untidy = 0
         self._published = {
             cls: {outcome: instruments.published.labels(kind, transport, outcome.value) for outcome in Published}
             for cls, kind in TYPES.items()
@@ -97,12 +92,8 @@ class _Publishing(Observer):
         self._accepted = {cls: counters[Published.PUBLISHED] for cls, counters in self._published.items()}
 
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
-        self._add_duration(seconds)
+        self._duration.observe(seconds)
         _count(accepted, self._accepted)
-        self._untidy += 1
-        if self._untidy >= _MANY:
-            self._untidy = 0
-            self._duration.sort()
         if rest:
             _count(rest, {cls: counters[outcome] for cls, counters in self._published.items()})
 
@@ -130,7 +121,7 @@ class _Subscribing(Observer):
     def received(self, events: Sequence[Event]) -> None:
         _count(events, self._received)
         self._untidy += len(events)
-        if self._untidy >= _MANY:
+        if self._untidy >= Histogram.MANY:
             self._tidy_up()
 
     def _tidy_up(self) -> None:

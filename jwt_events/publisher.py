@@ -6,15 +6,16 @@ import socket
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeAlias, overload
 
 from loguru import logger
 
 from jwt_events import options
 from jwt_events.dock import Dock
-from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, encode, encode_event
+from jwt_events.envelope import MAX_WIRE_BYTES, encode_event
 from jwt_events.errors import EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.observe import Instrumentation, instrumentation
@@ -23,6 +24,9 @@ from jwt_events.spans import Publishing, Spans
 from jwt_events.submission import check_retention, event_from
 from jwt_events.tracing import AnyTracing
 from jwt_events.transport.base import Transport
+
+_Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
+_UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
 
 
 class Publisher:
@@ -148,23 +152,20 @@ class Publisher:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
         self._dock.check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return Shipment(self._dock, events, self._encode(events, None)).run(deadline)
+            return Shipment(self._dock, events, self._encode(events, _UNTRACED)).run(deadline)
         return self._publish_in_span(events, publishing, deadline)
 
     async def _publish_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
-        with publishing as envelopes:
-            return await Shipment(self._dock, events, self._encode(events, envelopes)).run(deadline)
+        with publishing as traces:
+            return await Shipment(self._dock, events, self._encode(events, traces)).run(deadline)
 
-    def _encode(self, events: Sequence[Event], envelopes: Sequence[Envelope] | None) -> list[bytes]:
+    def _encode(self, events: Sequence[Event], traces: Iterable[_Trace]) -> list[bytes]:
         payloads = []
-        for index, event in enumerate(events):
+        for event, (parent, state) in zip(events, traces, strict=False):
             try:
                 if event.needed_until is not None:
                     check_retention(event, self._transport.retention, datetime.now(UTC))
-                if envelopes is None:
-                    payload = encode_event(event, source=self._source)
-                else:
-                    payload = encode(envelopes[index], source=self._source)
+                payload = encode_event(event, parent, state, source=self._source)
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)
             except InvalidEvent:

@@ -95,7 +95,7 @@ class Shipment:
         """Send what was not accepted again and again, as long as that is of any use."""
         self._outcomes = outcomes
         failures = 0
-        while errors := [outcome for outcome in outcomes if isinstance(outcome, TransportError)]:
+        while errors := self._errors():
             failures += 1
             self._maybe_published |= any(error.maybe_done for error in errors)
             # A connection that died while idle is the most common failure: the first new try is at once.
@@ -117,6 +117,9 @@ class Shipment:
             for event, outcome in zip(self._events, self._outcomes, strict=True)
             if isinstance(outcome, Sent)
         ]
+
+    def _errors(self) -> list[TransportError]:
+        return [outcome for outcome in self._outcomes or () if isinstance(outcome, TransportError)]
 
     def _rest(self) -> list[int]:
         """Return the indices of the events that were not accepted."""
@@ -143,7 +146,7 @@ class Shipment:
             )
 
     def _failure(self) -> PublishError:
-        errors = [outcome for outcome in self._outcomes or () if isinstance(outcome, TransportError)]
+        errors = self._errors()
         cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed
         event_ids = [self._events[index].id for index in self._rest()]
         subject = "the event was" if len(self._events) == 1 else f"{len(event_ids)} of {len(self._events)} events were"

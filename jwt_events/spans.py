@@ -119,7 +119,7 @@ class Active:
 
 
 class Publishing:
-    """The span of one call of publish; entered, it returns the envelopes of the events."""
+    """The span of one call of publish; entered, it returns the trace context that each event carries."""
 
     __slots__ = ("_active", "_creates", "_events", "_span", "_spans", "_tracer")
 
@@ -130,29 +130,27 @@ class Publishing:
         self._creates = len(events) > 1 and spans.tracing.create_spans
         self._active: Active | None = None
 
-    def __enter__(self) -> Sequence[Envelope]:
+    def __enter__(self) -> Sequence[tuple[str, str | None]]:
         # The kind says whose context the events carry: that of this span, or those of spans made for each.
         self._span = self._tracer.start_span(
             self._spans.publish_name,
             kind=SpanKind.CLIENT if self._creates else SpanKind.PRODUCER,
             attributes=self._spans.publish,
         )
-        parent, state = headers(self._span.get_span_context())
+        carried = [headers(self._span.get_span_context())] * len(self._events)
         if not self._span.is_recording():  # most are not where many events are published, so that must be cheap
-            return [Envelope(event, parent, state) for event in self._events]
+            return carried
         if len(self._events) == 1:
             self._span.set_attribute("messaging.message.id", self._events[0].id)
         else:
             self._span.set_attribute("messaging.batch.message_count", len(self._events))
         if self._creates:
-            envelopes = [self._create(event) for event in self._events]
-        else:
-            envelopes = [Envelope(event, parent, state) for event in self._events]
+            carried = [self._create(event) for event in self._events]
         self._active = Active(self._span)
         self._active.__enter__()
-        return envelopes
+        return carried
 
-    def _create(self, event: Event) -> Envelope:
+    def _create(self, event: Event) -> tuple[str, str | None]:
         span = self._tracer.start_span(
             self._spans.create_name,
             trace.set_span_in_context(self._span),
@@ -162,7 +160,7 @@ class Publishing:
         span.end()
         created = span.get_span_context()
         self._span.add_link(created, {"messaging.message.id": event.id})
-        return Envelope(event, *headers(created))
+        return headers(created)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,12 +28,10 @@ from jwt_events.testing import Listener
 from jwt_events.transport.connection import Connector
 from tests.support.faults import free_port
 from tests.support.handling import soon
+from tests.support.proxy import Proxy
 from tests.support.servers import OWN_KINDS, embedded
 from tests.support.waiting import scaled, wait_until
 
-pytestmark = pytest.mark.skipif(
-    "redis" not in OWN_KINDS, reason="the server of the `embedded` extra has no TLS: put a redis-server on the PATH"
-)
 TRANSPORTS = pytest.mark.parametrize("make", [RedisPubSub, RedisStream])
 MakeTransport = type[RedisPubSub] | type[RedisStream]
 
@@ -42,29 +42,44 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture
-def port() -> int:
-    """Where the server speaks TLS."""
-    return free_port()
+@dataclass(frozen=True)
+class Secured:
+    """A server, and how to reach it by TLS."""
+
+    server: EmbeddedServer
+    address: str
 
 
-@pytest.fixture
-async def secure_server(authority: trustme.CA, tmp_path: Path, port: int) -> AsyncIterator[EmbeddedServer]:
-    """A server that also speaks TLS."""
+@pytest.fixture(params=OWN_KINDS)
+async def secured(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> AsyncIterator[Secured]:
+    """Speak TLS: by the server itself, or before one that cannot, as a TLS terminator does in production."""
     certificate = authority.issue_cert("127.0.0.1")
     files = {name: tmp_path / f"{name}.pem" for name in ("tls-ca-cert-file", "tls-cert-file", "tls-key-file")}
     authority.cert_pem.write_to_path(files["tls-ca-cert-file"])
-    certificate.cert_chain_pems[0].write_to_path(files["tls-cert-file"])
-    certificate.private_key_pem.write_to_path(files["tls-key-file"])
-    config = {name: str(path) for name, path in files.items()} | {"tls-port": str(port), "tls-auth-clients": "no"}
-    async with embedded("redis", config=config) as server:
-        yield server
+    if request.param == "redis":
+        certificate.cert_chain_pems[0].write_to_path(files["tls-cert-file"])
+        certificate.private_key_pem.write_to_path(files["tls-key-file"])
+        port = free_port()
+        config = {name: str(path) for name, path in files.items()} | {"tls-port": str(port), "tls-auth-clients": "no"}
+        async with embedded("redis", config=config) as server:
+            yield Secured(server, f"rediss://127.0.0.1:{port}")
+    else:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(context)
+        async with embedded(request.param) as server, Proxy(server.url, tls=context) as proxy:
+            yield Secured(server, proxy.url)
 
 
 @pytest.fixture
-def url(secure_server: EmbeddedServer, tmp_path: Path, port: int) -> str:
+def secure_server(secured: Secured) -> EmbeddedServer:
+    """The server behind."""
+    return secured.server
+
+
+@pytest.fixture
+def url(secured: Secured, tmp_path: Path) -> str:
     """How to reach it by TLS."""
-    return f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path / 'tls-ca-cert-file.pem'}"
+    return f"{secured.address}?ssl_ca_certs={tmp_path / 'tls-ca-cert-file.pem'}"
 
 
 @TRANSPORTS

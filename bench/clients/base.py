@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Protocol
 
+from bench.load import payload
+
 Publish = Callable[[Any], Awaitable[object]]
 PublishMany = Callable[[Sequence[Any]], Awaitable[object]]
 Arrived = Callable[[str], object]
@@ -44,3 +46,23 @@ class Client(Protocol):
         self, url: str, to: str, arrived: Arrived, *, group: str | None = None
     ) -> AbstractAsyncContextManager[object]:
         """Listen; entered means subscribed. From the beginning of a stream, in a group that exists if one is named."""
+
+
+class Peer:
+    """What clients of other libraries have in common: a name, and bytes in their hand, unless they take something else.
+
+    Args:
+        transport: ``stream`` or ``Pub/Sub``.
+    """
+
+    package: ClassVar[str]
+    title: ClassVar[str]
+    """What the table calls it, before the transport."""
+
+    def __init__(self, transport: str) -> None:
+        self.name = f"{self.title} {transport}"
+        self.transport = transport
+
+    def item(self, number: int, padding: int = 0) -> Any:
+        """Bytes, encoded beforehand."""
+        return payload(number, padding)

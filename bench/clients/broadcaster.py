@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from broadcaster import Broadcast
 
-from bench.clients.base import TASKS, Arrived, Publish
+from bench.clients.base import TASKS, Arrived, Peer, Publish
 from bench.clients.raw import background
 from bench.load import Message, payload
 
 
-class Broadcaster:
+class Broadcaster(Peer):
     """broadcaster on one transport."""
 
-    package: ClassVar[str] = "broadcaster"
-
-    def __init__(self, transport: str) -> None:
-        self.name = f"broadcaster {transport}"
-        self.transport = transport
+    package = "broadcaster"
+    title = "broadcaster"
 
     def item(self, number: int, padding: int = 0) -> str:
         """Text, encoded beforehand."""

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import coredis
 from coredis.patterns.streams import Consumer, GroupConsumer
 
-from bench.clients.base import PAGE, TASKS, Arrived, Publish, PublishMany
+from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish, PublishMany
 from bench.clients.raw import background
-from bench.load import Message, payload
+from bench.load import Message
 
 
-class CoRedis:
+class CoRedis(Peer):
     """coredis on one transport."""
 
-    package: ClassVar[str] = "coredis"
-
-    def __init__(self, transport: str) -> None:
-        self.name = f"coredis {transport}"
-        self.transport = transport
-
-    def item(self, number: int, padding: int = 0) -> bytes:
-        """Bytes, encoded beforehand."""
-        return payload(number, padding)
+    package = "coredis"
+    title = "coredis"
 
     @asynccontextmanager
     async def publishing(self, url: str, to: str) -> AsyncIterator[Publish]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from faststream.redis import RedisBroker, StreamSub
 from redis.asyncio import Redis
 
-from bench.clients.base import PAGE, TASKS, Arrived, Publish, PublishMany
+from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish, PublishMany
 from bench.load import Message, message
 
 
-class FastStream:
+class FastStream(Peer):
     """FastStream on one transport."""
 
-    package: ClassVar[str] = "faststream"
-
-    def __init__(self, transport: str) -> None:
-        self.name = f"FastStream {transport}"
-        self.transport = transport
+    package = "faststream"
+    title = "FastStream"
 
     def item(self, number: int, padding: int = 0) -> Message:
         """A pydantic model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from glide import (
@@ -17,9 +17,9 @@ from glide import (
     StreamReadOptions,
 )
 
-from bench.clients.base import PAGE, Arrived, Publish, PublishMany
+from bench.clients.base import PAGE, Arrived, Peer, Publish, PublishMany
 from bench.clients.raw import background
-from bench.load import Message, payload
+from bench.load import Message
 
 _TIMEOUT = 10_000  # ms; the default of 250 is less than a batch of a thousand may take here
 
@@ -35,18 +35,11 @@ async def _connected(url: str, **options: Any) -> AsyncIterator[GlideClient]:
         await client.close()
 
 
-class Glide:
+class Glide(Peer):
     """valkey-glide on one transport."""
 
-    package: ClassVar[str] = "valkey-glide"
-
-    def __init__(self, transport: str) -> None:
-        self.name = f"valkey-glide {transport}"
-        self.transport = transport
-
-    def item(self, number: int, padding: int = 0) -> bytes:
-        """Bytes, encoded beforehand."""
-        return payload(number, padding)
+    package = "valkey-glide"
+    title = "valkey-glide"
 
     @asynccontextmanager
     async def publishing(self, url: str, to: str) -> AsyncIterator[Publish]:

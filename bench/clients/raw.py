@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.clients.base import PAGE, TASKS, Arrived, Publish, PublishMany
-from bench.load import Message, payload
+from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish, PublishMany
+from bench.load import Message
 
 
 @asynccontextmanager
@@ -34,18 +34,11 @@ def entries(answer: Any) -> list[Any]:
     return found
 
 
-class Raw:
+class Raw(Peer):
     """redis-py with the bytes ready: ``xadd`` or ``publish``; ``xread`` or ``listen()``, and validate."""
 
-    package: ClassVar[str] = "redis"
-
-    def __init__(self, transport: str) -> None:
-        self.name = f"redis-py {transport}"
-        self.transport = transport
-
-    def item(self, number: int, padding: int = 0) -> bytes:
-        """Bytes, encoded beforehand."""
-        return payload(number, padding)
+    package = "redis"
+    title = "redis-py"
 
     @asynccontextmanager
     async def publishing(self, url: str, to: str) -> AsyncIterator[Publish]:

@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 from uuid import uuid4
 
 from taskiq import AsyncBroker
 from taskiq.api import run_receiver_task
 from taskiq_redis import PubSubBroker, RedisStreamBroker
 
-from bench.clients.base import PAGE, TASKS, Arrived, Publish
+from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish
 from bench.clients.raw import background
 from bench.load import Message, message
 
 _IDLE = 0.5  # seconds after which it only waits; cancelled while it looks for what others left behind, it never ends
 
 
-class Taskiq:
+class Taskiq(Peer):
     """taskiq-redis on one transport."""
 
-    package: ClassVar[str] = "taskiq-redis"
-
-    def __init__(self, transport: str) -> None:
-        self.name = f"taskiq-redis {transport}"
-        self.transport = transport
+    package = "taskiq-redis"
+    title = "taskiq-redis"
 
     def item(self, number: int, padding: int = 0) -> Message:
         """A pydantic model."""

@@ -113,11 +113,7 @@ class Wire(asyncio.BufferedProtocol):
 
         Not if it is lost, nor if the next answer is too late for whoever waited for it.
         """
-        return (
-            self.awaited + number <= most
-            and not (self._open and self._open[0].settled.done())
-            and not self._transport.is_closing()
-        )
+        return self.awaited + number <= most and not (self._open and self._open[0].settled.done()) and not self.is_lost
 
     def forsake_if_unwanted(self) -> None:
         """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
@@ -213,8 +209,7 @@ class Wire(asyncio.BufferedProtocol):
         self.awaited -= 1
         if len(question.answers) == len(question.commands):
             self._open.popleft()
-            if not question.settled.done():
-                question.settled.set_result(None)
+            question.settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits that nothing more will come."""

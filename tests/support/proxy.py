@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -108,6 +109,7 @@ class Proxy:
         upstream: the server's URL: ``redis://host:port`` or ``unix:///path``. It may be changed at any time, for
             connections to come.
         path: listen on a unix socket here; ``None`` for a TCP port of its own.
+        tls: speak TLS to clients on that port; ``None`` for plain TCP.
 
     Attributes:
         to_server: what is wrong with the way to the server.
@@ -115,12 +117,13 @@ class Proxy:
         accepted: how many connections there were so far.
     """
 
-    def __init__(self, upstream: str, *, path: Path | None = None) -> None:
+    def __init__(self, upstream: str, *, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.upstream = upstream
         self.to_server = Way()
         self.to_client = Way()
         self.accepted = 0
         self._path = path
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._pairs: dict[asyncio.Task[None], _Pair] = {}
         self._address = "" if path is None else f"unix://{path}"
@@ -139,8 +142,10 @@ class Proxy:
         if self._path is not None:
             self._server = await asyncio.start_unix_server(self._serve, self._path)
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-            self._address = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+            self._address = (
+                f"{'redis' if self._tls is None else 'rediss'}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+            )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
