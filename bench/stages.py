@@ -21,8 +21,8 @@ from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, decode, encode
 from jwt_events.metrics import Metrics
-from jwt_events.transport.connection import Connector
-from jwt_events.transport.pipeline import Pipeline
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._redis.multiplexer import Pipeline
 
 TASKS = 200
 PAGE = 1_000

@@ -18,7 +18,8 @@ from loguru import logger
 
 # What follows is for type checkers; _NAMES says the same at run time, and a test holds them together.
 if TYPE_CHECKING:
-    from jwt_events.deadletters import DeadLetters
+    from jwt_events._internal.event_type import EventType
+    from jwt_events._internal.retry import Retry
     from jwt_events.errors import (
         Closed,
         CompromisedKey,
@@ -55,22 +56,17 @@ if TYPE_CHECKING:
         TokenRevoked,
         UnknownEvent,
     )
-    from jwt_events.eventtypes import EventType
     from jwt_events.keys import SigningKeys, SigningKeysStats
     from jwt_events.metrics import Metrics
-    from jwt_events.publisher import Publisher
-    from jwt_events.retry import Retry
-    from jwt_events.revocation import RevocationList
-    from jwt_events.shipment import Receipt
+    from jwt_events.publisher import Publisher, Receipt
+    from jwt_events.revocation import Explanation, RevocationList, RevocationStats, Verdict, ViewState, Watch
     from jwt_events.subscriber import Subscriber, SubscriberStats
+    from jwt_events.transport._stream.dead_letter import DeadLetter
     from jwt_events.transport.base import Gap, Guarantees, Transport
-    from jwt_events.transport.letters import DeadLetter
+    from jwt_events.transport.dead_letters import DeadLetters
     from jwt_events.transport.memory import MemoryTransport
     from jwt_events.transport.pubsub import RedisPubSub
     from jwt_events.transport.stream import RedisStream
-    from jwt_events.verdict import Explanation, RevocationStats, Verdict
-    from jwt_events.view import ViewState
-    from jwt_events.watches import Watch
 
 __all__ = [
     "Closed",
@@ -134,7 +130,7 @@ __version__ = "0.1.0"
 logger.disable("jwt_events")
 
 _NAMES = {
-    "deadletters": "DeadLetters",
+    "transport.dead_letters": "DeadLetters",
     "errors": (
         "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
         "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
@@ -142,22 +138,18 @@ _NAMES = {
         "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey"
     ),
     "events": "Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
-    "eventtypes": "EventType",
+    "_internal.event_type": "EventType",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
-    "publisher": "Publisher",
-    "retry": "Retry",
-    "revocation": "RevocationList",
-    "shipment": "Receipt",
+    "publisher": "Publisher Receipt",
+    "_internal.retry": "Retry",
+    "revocation": "Explanation RevocationList RevocationStats Verdict ViewState Watch",
     "subscriber": "Subscriber SubscriberStats",
     "transport.base": "Gap Guarantees Transport",
-    "transport.letters": "DeadLetter",
+    "transport._stream.dead_letter": "DeadLetter",
     "transport.memory": "MemoryTransport",
     "transport.pubsub": "RedisPubSub",
     "transport.stream": "RedisStream",
-    "verdict": "Explanation RevocationStats Verdict",
-    "view": "ViewState",
-    "watches": "Watch",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 

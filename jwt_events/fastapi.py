@@ -21,10 +21,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
-from jwt_events.callbacks import callback
+from jwt_events._internal.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Item, T, readiness_of, until_revoked
-from jwt_events.refusal import Refused
+from jwt_events.guard import Refused
+from jwt_events.guard._guard import Admission, Guard, Item, T, readiness_of, until_revoked
 from jwt_events.revocation import RevocationList
 
 try:

@@ -10,7 +10,7 @@ import pytest
 
 from jwt_events.cli.findings import Facts, Finding, Level, findings
 from jwt_events.cli.groups import Consumer, Group
-from jwt_events.transport.history import History
+from jwt_events.transport._stream.position import History
 from tests.support.commands import Outcome, run
 from tests.support.servers import OWN_KINDS, Server, shared
 

@@ -15,7 +15,7 @@ from jwt_events.cli.check import claims_from
 from jwt_events.cli.lines import event_on
 from jwt_events.cli.options import duration, instant
 from jwt_events.errors import InvalidClaims, InvalidEvent, InvalidOption
-from jwt_events.verdict import Explanation
+from jwt_events.revocation import Explanation
 from tests.support.commands import Outcome, pipe, run, run_apart, run_in_terminal, running
 from tests.support.examples import COMPACT_JWT
 from tests.support.servers import Server

@@ -16,7 +16,7 @@ import pytest
 from typer.main import get_command
 
 from jwt_events.cli import app
-from jwt_events.transport import link
+from jwt_events.transport._redis import reconnecting
 from tests.support.commands import Outcome, pipe, run, running
 from tests.support.fake_server import FakeServer
 from tests.support.faults import free_port
@@ -78,7 +78,7 @@ EVERY = pytest.mark.parametrize("asking", TABLE, ids=str)
 @pytest.fixture(autouse=True)
 def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for a server to come gives up soon."""
-    monkeypatch.setattr(link, "OPEN_WITHIN", 0.3)
+    monkeypatch.setattr(reconnecting, "OPEN_WITHIN", 0.3)
 
 
 @pytest.fixture(scope="module", params=OWN_KINDS)

@@ -19,7 +19,7 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from jwt_events import ConnectionFailed, Publisher, RedisPubSub, RedisStream, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
-from jwt_events.transport.connection import Connector
+from jwt_events.transport._redis.connection import Connector
 from tests.support.raw import call
 from tests.support.sentinels import sentinel
 from tests.support.servers import Server

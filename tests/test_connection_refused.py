@@ -40,7 +40,7 @@ MakeTransport = Callable[..., RedisPubSub | RedisStream]
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up early on entering a subscription."""
-    monkeypatch.setattr("jwt_events.transport.link.OPEN_WITHIN", scaled(0.6))
+    monkeypatch.setattr("jwt_events.transport._redis.reconnecting.OPEN_WITHIN", scaled(0.6))
 
 
 async def entering(transport: RedisPubSub | RedisStream) -> TransportError:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from jwt_events import Event, MemoryTransport, Retry, Subscriber
-from jwt_events.calls import Caller
-from jwt_events.dispatcher import Dispatcher
-from jwt_events.handlers import EventHandler, Handler
-from jwt_events.observe import Observer
+from jwt_events.events._routing import EventHandler, Handler
+from jwt_events.instrumentation import Observer
+from jwt_events.subscriber._dispatcher import Dispatcher
+from jwt_events.subscriber._invoker import Caller
+from jwt_events.subscriber._job import Outcome, Work
 from jwt_events.transport.base import Gap
-from jwt_events.work import Outcome, Work
 from tests.support.examples import revoked
 from tests.support.handling import Gate, Recorder, publish, running, soon
 from tests.support.records import recorded

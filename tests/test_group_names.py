@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from jwt_events import Closed, InvalidOption, RedisStream, Subscriber
 from jwt_events.testing import Listener
-from jwt_events.transport.consumer import Group
+from jwt_events.transport._stream.consumer_group import Group
 from tests.support.examples import revoked
 from tests.support.groups import RawGroup
 from tests.support.handling import Gate, publish
@@ -118,7 +118,7 @@ class TestRemoval:
 
     async def test_by_whoever_comes_next(self, make: Make, raw: RawGroup, monkeypatch: pytest.MonkeyPatch) -> None:
         """A consumer that was killed with empty hands is removed later by another one; one with full hands is not."""
-        monkeypatch.setattr("jwt_events.transport.group._ABANDONED_AFTER", 1)
+        monkeypatch.setattr("jwt_events.transport._stream.group._ABANDONED_AFTER", 1)
         await publish(make(), revoked(1))
         await raw.give("holds something")
         await raw.give("holds nothing")

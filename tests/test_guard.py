@@ -28,8 +28,7 @@ from jwt_events import (
     Unavailable,
     UnknownKey,
 )
-from jwt_events.guard import Admission, Guard, readiness_of, until_revoked
-from jwt_events.refusal import Refused
+from jwt_events.guard import Admission, Guard, Refused, readiness_of, until_revoked
 from tests.support.examples import all_that_is_said
 from tests.support.handling import publish, soon
 from tests.support.records import recorded, watching

@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock, MagicMock, Mock
 import pytest
 
 from jwt_events import Event, EventType, InvalidOption, MemoryTransport, Subscriber, TokenRevoked, UnknownEvent
-from jwt_events.handlers import Handler, Routes
+from jwt_events.events._routing import Handler, Routes
 from tests.support.examples import EVENTS, revoked
 from tests.support.handling import Recorder, publish
 from tests.support.waiting import wait_until

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from jwt_events import ConnectionFailed, ServerRefused
-from jwt_events.transport.interpreter import Interpreter, Reading, anything, array, number, position
-from jwt_events.transport.wire import Question, Refusal
+from jwt_events.transport._redis.protocol import Question, Refusal
+from jwt_events.transport._redis.replies import Interpreter, Reading, anything, array, number, position
 
 _OTHER_KINDS: list[tuple[Reading, Any]] = [
     *[(number, None), (number, b"1"), (number, []), (number, b"")],

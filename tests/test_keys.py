@@ -10,7 +10,8 @@ from typing import Any
 import jwt
 import pytest
 
-from jwt_events import InvalidKeySet, InvalidOption, KeyRotated, KeysUnavailable, SigningKeys, UnknownKey, fetcher
+from jwt_events import InvalidKeySet, InvalidOption, KeyRotated, KeysUnavailable, SigningKeys, UnknownKey
+from jwt_events.keys import _fetcher as fetcher
 from tests.support.issuers import Clock, Issuer, entry
 from tests.support.records import recorded, watching
 from tests.support.waiting import scaled, wait_until

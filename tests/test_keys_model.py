@@ -12,8 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jwt_events import CompromisedKey, KeyRotated, RetiredKey, SigningKeyError, SigningKeys, fetcher
-from jwt_events.keyring import MAX_ABSENT, RETIREMENT_LEEWAY
+from jwt_events import CompromisedKey, KeyRotated, RetiredKey, SigningKeyError, SigningKeys
+from jwt_events.keys import _fetcher as fetcher
+from jwt_events.keys._keyring import MAX_ABSENT, RETIREMENT_LEEWAY
 from tests.support.issuers import Clock, Issuer
 
 COOLDOWN, MAX_AGE = 10.0, 200.0

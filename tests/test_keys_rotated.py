@@ -18,8 +18,8 @@ from jwt_events import (
     SigningKeys,
     TokenRevoked,
     UnknownKey,
-    fetcher,
 )
+from jwt_events.keys import _fetcher
 from tests.support.issuers import Clock, Issuer, entry
 from tests.support.records import watching
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the keys."""
     clock = Clock()
-    monkeypatch.setattr(fetcher, "time", clock)
+    monkeypatch.setattr(_fetcher, "time", clock)
     return clock
 
 

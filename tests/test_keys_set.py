@@ -13,7 +13,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from jwt_events import InvalidKeySet
 from jwt_events.events import fingerprint
-from jwt_events.jwks import read
+from jwt_events.keys._jwks import read
 from tests.support.examples import all_that_is_said
 from tests.support.issuers import entry, private_key
 from tests.support.strategies import json_values

@@ -33,8 +33,8 @@ from jwt_events import (
     TransportError,
     UnknownEvent,
 )
-from jwt_events.instruments import SECONDS
 from jwt_events.metrics import Metrics
+from jwt_events.metrics._instruments import SECONDS
 from jwt_events.transport.base import Sent
 from tests.support.examples import revoked
 from tests.support.handling import Gate, Recorder, publish

@@ -33,7 +33,7 @@ from jwt_events.cli import app
 from jwt_events.cli.options import DEFAULT_NAME, TransportName, duration
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
-from jwt_events.work import Work
+from jwt_events.subscriber._job import Work
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

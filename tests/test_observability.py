@@ -19,9 +19,9 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from jwt_events.instrumentation import Handled, Published
 from jwt_events.metrics import Metrics
-from jwt_events.observe import Handled, Published
-from jwt_events.verdict import Verdict
+from jwt_events.revocation import Verdict
 from tests.support.promql import read, unknown, vocabulary
 from tests.support.servers import embedded
 from tests.support.waiting import scaled, wait_until

@@ -6,7 +6,7 @@ import pytest
 from redis import exceptions
 
 from jwt_events.errors import ServerRefused
-from jwt_events.transport.failures import translate
+from jwt_events.transport._redis.errors import translate
 
 
 @pytest.mark.parametrize("answer", ["unknown command 'XAUTOCLAIM', with args beginning with: 'k'", "syntax error"])

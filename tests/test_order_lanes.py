@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jwt_events.lanes import Lanes
+from jwt_events.subscriber._ordering import Lanes
 
 _KEYS = st.sampled_from([None, "a", "b", "c", 0, ("d", 1)])
 _MOST_WAITING = 1_024

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from jwt_events.transport.patience import Patience
-from jwt_events.transport.wire import Question
+from jwt_events.transport._redis.deadlines import Patience
+from jwt_events.transport._redis.protocol import Question
 from tests.support.handling import soon
 
 

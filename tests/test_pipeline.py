@@ -9,10 +9,10 @@ from collections.abc import Awaitable
 import pytest
 
 from jwt_events import ConnectionFailed, TransportError
-from jwt_events.transport.connection import Connector
-from jwt_events.transport.interpreter import array as read_array
-from jwt_events.transport.interpreter import number
-from jwt_events.transport.pipeline import PAGE, Pipeline
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._redis.multiplexer import PAGE, Pipeline
+from jwt_events.transport._redis.replies import array as read_array
+from jwt_events.transport._redis.replies import number
 from tests.faults.cancelling import Cut, Moment
 from tests.support.fake_server import OK, SILENCE, FakeServer, array, text
 from tests.support.handling import running, soon

@@ -15,8 +15,8 @@ from pydantic_core import SchemaValidator
 
 from jwt_events import DecodeError, Event, TokenRevoked, envelope
 from jwt_events.envelope import Envelope, decode, encode
-from jwt_events.plain import _SCHEMAS, plain_reader
-from jwt_events.values import Identifier, Instant, Metadata, Text, TokenId
+from jwt_events.events._fast_path import _SCHEMAS, plain_reader
+from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
 from tests.support.examples import COMPACT_JWT, EVENTS
 from tests.support.strategies import json_values, known_events
 

@@ -28,7 +28,7 @@ from jwt_events import (
     UnknownEvent,
 )
 from jwt_events.envelope import Envelope, decode, encode
-from jwt_events.observe import Observer
+from jwt_events.instrumentation import Observer
 from jwt_events.testing import Listener
 from tests.support.waiting import scaled, wait_until
 

@@ -32,8 +32,8 @@ async def listen(transport: RedisPubSub, meanwhile: Callable[[], Awaitable[objec
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up early on a server that does not answer."""
-    monkeypatch.setattr("jwt_events.transport.link.OPEN_WITHIN", scaled(1.0))
-    monkeypatch.setattr("jwt_events.transport.link.ATTEMPT_WITHIN", 0.2)
+    monkeypatch.setattr("jwt_events.transport._redis.reconnecting.OPEN_WITHIN", scaled(1.0))
+    monkeypatch.setattr("jwt_events.transport._redis.reconnecting.ATTEMPT_WITHIN", 0.2)
     monkeypatch.setattr("jwt_events.transport.pubsub.ATTEMPT_WITHIN", 0.2)
 
 
@@ -185,7 +185,7 @@ class TestRefused:
 
     async def test_by_silence_of_one_attempt(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A first attempt that outlasts the time for entering is an error like any other."""
-        monkeypatch.setattr("jwt_events.transport.link.OPEN_WITHIN", 0.1)
+        monkeypatch.setattr("jwt_events.transport._redis.reconnecting.OPEN_WITHIN", 0.1)
         async with FakeServer(lambda _: SILENCE) as server:
             with pytest.raises(ConnectionFailed, match=f"no answer in time from {server.address}"):
                 await Listener(RedisPubSub(server.url, CHANNEL)).__aenter__()

@@ -36,10 +36,10 @@ from jwt_events import (
     UnknownEvent,
     Verdict,
     ViewState,
-    feed,
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
+from jwt_events.revocation import _feed
 from jwt_events.testing.conformance import MakeTransport
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
@@ -383,7 +383,7 @@ class TestEntering:
 
     async def test_replica(self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
         """A replica, which may be cut off from its primary, cannot be entered, and the error says so."""
-        monkeypatch.setattr(feed, "_STALLED", 0.3)
+        monkeypatch.setattr(_feed, "_STALLED", 0.3)
         async with own_server() as server, Redis.from_url(server.url) as client:
             await call(client, "REPLICAOF", "127.0.0.1", free_port())
             with pytest.raises(ConnectionFailed, match="replica"):

@@ -25,9 +25,9 @@ from jwt_events import (
     TokenRevoked,
     UnknownEvent,
 )
-from jwt_events.claims import digest, subjects_of
-from jwt_events.rules import Match, Rules
-from jwt_events.shelf import Filed, Shelf
+from jwt_events.revocation._claims import digest, subjects_of
+from jwt_events.revocation._packed import Filed, Shelf
+from jwt_events.revocation._rules import Match, Rules
 from tests.support.strategies import known_events, unknown_events
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jwt_events import Event, KeyRotated, SessionDestroyed, TokenRevoked
-from jwt_events.rules import Rules
-from jwt_events.view import Calendar
+from jwt_events.revocation._rules import Rules
+from jwt_events.revocation._view import Calendar
 
 BEGIN = 1_772_366_400_000  # milliseconds since 1970, as all that the model calculates with
 HOUR = 3_600_000

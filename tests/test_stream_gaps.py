@@ -39,7 +39,7 @@ async def listen(transport: RedisStream, meanwhile: Callable[[], Awaitable[objec
 @pytest.fixture
 def compares_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader compares its cursor with the stream before every read, and not just once a second."""
-    monkeypatch.setattr("jwt_events.transport.cursor._AUDIT_INTERVAL", 0.0)
+    monkeypatch.setattr("jwt_events.transport._stream.cursor._AUDIT_INTERVAL", 0.0)
 
 
 class TestNothingLost:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from jwt_events import Gap
-from jwt_events.transport.connection import Connector
-from jwt_events.transport.history import OLDEST, History, Place, is_position, order
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._stream.position import OLDEST, History, Place, is_position, order
 from tests.support.raw import add, trim
 from tests.support.waiting import scaled
 

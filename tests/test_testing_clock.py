@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jwt_events import InvalidOption, MemoryTransport, RevocationList, TokenRevoked, Verdict, ViewState
-from jwt_events.clock import SYSTEM, Clock, sleep
+from jwt_events._internal.clock import SYSTEM, Clock, sleep
 from jwt_events.testing import FaultyTransport, ManualClock, eventually
 
 

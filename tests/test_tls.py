@@ -25,7 +25,7 @@ from jwt_events import (
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
-from jwt_events.transport.connection import Connector
+from jwt_events.transport._redis.connection import Connector
 from tests.support.faults import free_port
 from tests.support.handling import soon
 from tests.support.proxy import Proxy

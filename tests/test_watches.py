@@ -22,7 +22,7 @@ from jwt_events import (
     TokenRevoked,
     Watch,
 )
-from jwt_events.watches import Watches
+from jwt_events.revocation._watch import Watches
 from tests.support.handling import publish, running, soon
 from tests.support.records import recorded
 from tests.support.waiting import scaled, wait_until

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from jwt_events import ConnectionFailed, ServerRefused
-from jwt_events.transport.connection import Connection, Connector
-from jwt_events.transport.wire import Question, Refusal, Wire
+from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.protocol import Question, Refusal, Wire
 from tests.support.fake_server import OK, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until

@@ -20,7 +20,7 @@ from jwt_events import (
     TokenRevoked,
     Transport,
 )
-from jwt_events.clock import SYSTEM, Clock
+from jwt_events._internal.clock import SYSTEM, Clock
 from jwt_events.testing import Faults, FaultyTransport, ManualClock, RecordingPublisher, eventually
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.soak.worker import Order
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.transport.connection import Argument, Connector
+from jwt_events.transport._redis.connection import Argument, Connector
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.soak.history import Record
-from jwt_events.seen import WINDOW
-from jwt_events.transport.history import order
+from jwt_events.subscriber._dedup import WINDOW
+from jwt_events.transport._stream.position import order
 
 SHARED = "the group"
 """The reader where subscribers share."""

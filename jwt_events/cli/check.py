@@ -18,8 +18,7 @@ from jwt_events.cli.wording import fields
 from jwt_events.errors import InvalidClaims
 
 if TYPE_CHECKING:
-    from jwt_events.revocation import RevocationList
-    from jwt_events.verdict import Explanation
+    from jwt_events.revocation import Explanation, RevocationList
 
 _LARGEST_INPUT = 65_536
 

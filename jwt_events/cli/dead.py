@@ -15,8 +15,8 @@ from jwt_events.cli.wording import fields
 from jwt_events.errors import DecodeError
 
 if TYPE_CHECKING:
-    from jwt_events.deadletters import DeadLetters
-    from jwt_events.transport.letters import DeadLetter
+    from jwt_events.transport._stream.dead_letter import DeadLetter
+    from jwt_events.transport.dead_letters import DeadLetters
 
 app: typer.Typer = typer.Typer(
     help="Look after dead letters: events that were given up.",
@@ -139,7 +139,7 @@ def purge(
 
 
 def _with(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
-    from jwt_events.deadletters import DeadLetters
+    from jwt_events.transport.dead_letters import DeadLetters
     from jwt_events.transport.stream import RedisStream
 
     async def run() -> None:

@@ -25,8 +25,7 @@ from jwt_events.cli.wording import fields as named
 from jwt_events.events import EVENT_CLASSES, Event, EventType
 
 if TYPE_CHECKING:
-    from jwt_events.publisher import Publisher
-    from jwt_events.shipment import Receipt
+    from jwt_events.publisher import Publisher, Receipt
 
 
 def _where(

@@ -10,7 +10,7 @@ from jwt_events.cli.fields import event_class, payload
 from jwt_events.envelope import MAX_WIRE_BYTES, decode
 from jwt_events.errors import DecodeError, InvalidEvent, InvalidOption
 from jwt_events.events import Event, EventType
-from jwt_events.submission import event_from
+from jwt_events.publisher._validation import event_from
 
 
 def event_on(line: bytes) -> Event:

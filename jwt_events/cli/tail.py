@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jwt_events._internal.event_type import EventType
 from jwt_events.cli import output
 from jwt_events.cli.options import NOT_SAID, Channel, Json, Key, Transport, TransportName, Url, transport_from
 from jwt_events.cli.running import carry_out, say
 from jwt_events.cli.wording import fields, instant
 from jwt_events.errors import DecodeError, InvalidOption
-from jwt_events.eventtypes import EventType
 
 if TYPE_CHECKING:
     from jwt_events.events import Event

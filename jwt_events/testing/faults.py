@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from jwt_events import options
+from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.testing.line import Line
 from jwt_events.transport.base import Gap

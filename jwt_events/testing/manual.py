@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable
 
-from jwt_events import options
+from jwt_events._internal import options
 
 
 class ManualClock:

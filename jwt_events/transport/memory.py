@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Literal
 
-from jwt_events import options
+from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Sent
 

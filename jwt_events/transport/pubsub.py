@@ -14,15 +14,15 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jwt_events import options
+from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
+from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Link
+from jwt_events.transport._redis.replies import number
+from jwt_events.transport._redis.sender import RedisSender
 from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent, Server
-from jwt_events.transport.connection import Connection, Connector
-from jwt_events.transport.interpreter import number
-from jwt_events.transport.link import ATTEMPT_WITHIN, Link
-from jwt_events.transport.pipeline import Pipeline
-from jwt_events.transport.sender import RedisSender
-from jwt_events.transport.wire import Command
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

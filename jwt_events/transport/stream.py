@@ -18,20 +18,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from jwt_events import options
+from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
+from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._redis.replies import position
+from jwt_events.transport._redis.sender import RedisSender
+from jwt_events.transport._stream.consumer_group import Group, distinct
+from jwt_events.transport._stream.cursor import CursorReceiver
+from jwt_events.transport._stream.group import GroupReceiver
+from jwt_events.transport._stream.position import OLDEST, Place, is_position
+from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
-from jwt_events.transport.connection import Connection, Connector
-from jwt_events.transport.consumer import Group, distinct
-from jwt_events.transport.cursor import CursorReceiver
-from jwt_events.transport.group import GroupReceiver
-from jwt_events.transport.history import OLDEST, Place, is_position
-from jwt_events.transport.interpreter import position
-from jwt_events.transport.link import ATTEMPT_WITHIN
-from jwt_events.transport.pipeline import Pipeline
-from jwt_events.transport.sender import RedisSender
-from jwt_events.transport.settler import Settler
-from jwt_events.transport.wire import Command
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -1,0 +1,248 @@
+"""Guard it: from the Authorization header of a request to claims that are verified and live, or to a refusal.
+
+Knows no web framework; those that have a module of their own here say to clients exactly what is decided here.
+
+Sources: RFC 6750 §2.1 (bearer tokens), RFC 9110 §11.1 (schemes have no case), RFC 7515 §4.1.4 (``kid``).
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import json
+import math
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from loguru import logger
+
+from jwt_events._internal import options
+from jwt_events._internal.callbacks import callback
+from jwt_events.errors import (
+    Closed,
+    InvalidClaims,
+    InvalidOption,
+    RevokedTokenError,
+    StaleRevocationsError,
+    TransportError,
+    Unavailable,
+    describe,
+)
+from jwt_events.guard._refusal import Refused
+from jwt_events.revocation import RevocationList, ViewState
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
+
+# What no token can be blamed for. A missing key (KeyError) is left out: that is how a look-up of a `kid` may fail.
+_BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Admission(Generic[T]):
+    """A request that is let in.
+
+    Attributes:
+        value: what ``decode`` returned.
+        claims: the claims that were checked, with the ``kid`` of the token's header: what to `RevocationList.watch`.
+    """
+
+    value: T
+    claims: Mapping[str, object]
+
+
+def _the_same(value: Any) -> Any:
+    return value
+
+
+class Guard(Generic[T]):
+    """Lets requests in whose bearer token is valid and not revoked, and says what to tell the others.
+
+    The base of the guards for web frameworks; use it by itself for what has no module here::
+
+        guard = Guard(revocations, decode)
+        try:
+            admission = await guard.admit(request.headers.getlist("authorization"))
+        except Refused as refused:
+            return Response(refused.status, refused.headers, refused.body)
+
+    Args:
+        revocations: says which tokens are revoked. It must be open while requests come in.
+        decode: takes the token, verifies signature, ``exp``, ``aud`` and whatever else matters, and returns its claims.
+            A plain function is called on the event loop, where a signature takes microseconds, and must not block; or a
+            coroutine function. Whatever it raises means that the token is not valid (401), except for `Unavailable`,
+            the errors of a transport, and `OSError`, which includes `TimeoutError`: something it needs cannot be
+            reached (503). What looks like a mistake in the program is logged as an error.
+        claims_of: takes what ``decode`` returned and returns the claims in it, if that is no mapping: a model, for
+            example ``lambda user: {"sub": user.id, "iat": user.issued_at}``. What it leaves out cannot be revoked, and
+            without ``iat`` a token is covered by every cutoff.
+        realm: what is protected, for the challenge (RFC 9110 §11.5); ``None`` leaves it out.
+        max_token_bytes: a longer token is refused unread.
+
+    Raises:
+        InvalidOption: an option cannot work.
+    """
+
+    @overload
+    def __init__(
+        self,
+        revocations: RevocationList,
+        decode: Callable[[str], Awaitable[T]],
+        *,
+        claims_of: Callable[[T], Mapping[str, object]] = ...,
+        realm: str | None = None,
+        max_token_bytes: int = 16_384,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        revocations: RevocationList,
+        decode: Callable[[str], T],
+        *,
+        claims_of: Callable[[T], Mapping[str, object]] = ...,
+        realm: str | None = None,
+        max_token_bytes: int = 16_384,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        revocations: RevocationList,
+        decode: Callable[[str], T | Awaitable[T]],
+        *,
+        claims_of: Callable[[T], Mapping[str, object]] = _the_same,
+        realm: str | None = None,
+        max_token_bytes: int = 16_384,
+    ) -> None:
+        if not isinstance(revocations, RevocationList):
+            raise InvalidOption("revocations", f"must be a RevocationList, not {type(revocations).__name__}")
+        if realm is not None and (not options.name("realm", realm).isascii() or re.search(r'["\\]', realm)):
+            raise InvalidOption("realm", "must be ASCII, without quotes and backslashes")
+        self.revocations = revocations
+        self._decode: Callable[[str], T | Awaitable[T]] = callback("decode", decode)
+        self._claims_of: Callable[[T], Mapping[str, object]] = callback("claims_of", claims_of)
+        self._realm = realm
+        self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.revocations!r}>"
+
+    async def admit(self, authorization: Sequence[str]) -> Admission[T]:
+        """Let a request in. Cancelling is safe.
+
+        Args:
+            authorization: the values of all its ``Authorization`` headers; there should be one.
+
+        Raises:
+            Refused: it is not let in.
+        """
+        return await self.admit_token(self._token_in(authorization))
+
+    async def admit_token(self, token: str) -> Admission[T]:
+        """Let in who brings this token, which came in another way than in the ``Authorization`` header.
+
+        Raises:
+            Refused: as in `admit`.
+        """
+        if len(token) > self._max_token_bytes or _TOKEN.fullmatch(token) is None:
+            raise Refused("invalid_request", realm=self._realm)
+        try:
+            decoded = self._decode(token)
+            value: T = await decoded if inspect.isawaitable(decoded) else decoded
+            claims = _with_kid(self._claims_of(value), token)
+            self.revocations.ensure_live(claims)
+        except Exception as error:  # noqa: BLE001 - whatever verification raises, the token is not verified
+            refused = self._refusal(error)
+        else:
+            return Admission(value, claims)
+        raise refused  # not while handling the error, which may quote the token
+
+    def _token_in(self, authorization: Sequence[str]) -> str:
+        if len(authorization) > 1:
+            raise Refused("invalid_request", realm=self._realm)
+        scheme, _, token = (authorization[0] if authorization else "").strip(" ").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Refused("missing_token", realm=self._realm)
+        return token.strip(" ")
+
+    def _refusal(self, error: Exception) -> Refused:
+        match error:
+            case Refused():
+                return error
+            case RevokedTokenError():
+                return Refused("revoked_token", realm=self._realm)
+            case StaleRevocationsError():
+                return Refused("stale_revocations", retry_after=error.retry_after)
+            case Unavailable():
+                logger.warning("token cannot be verified at the moment", error=describe(error))
+                return Refused("unavailable", retry_after=error.retry_after)
+            case TransportError() | Closed() | OSError():
+                logger.error("token cannot be verified at the moment", error=describe(error))
+                return Refused("unavailable")
+            case InvalidClaims():
+                logger.error("valid token refused, its claims cannot be checked", claim=error.claim)
+            case _ if isinstance(error, _BUGS):
+                logger.error("token refused, verifying it failed", error=describe(error))
+            case _:
+                logger.debug("token refused", error=describe(error))
+        return Refused("invalid_token", realm=self._realm)
+
+
+def _with_kid(claims: Mapping[str, object], token: str) -> Mapping[str, object]:
+    """Add the name of the key that a token was verified with; what is no JWT has none."""
+    first = token.partition(".")[0]
+    try:
+        header = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+    except (ValueError, RecursionError):
+        return claims
+    kid = header.get("kid") if isinstance(header, dict) else None
+    return claims if kid is None or not isinstance(claims, Mapping) else {**claims, "kid": kid}
+
+
+async def until_revoked(
+    revocations: RevocationList, claims: Mapping[str, object], items: AsyncIterable[Item]
+) -> AsyncGenerator[Item, None]:
+    """Pass items on until they end or the token is revoked, whichever comes first: for a response that goes on and on.
+
+    What makes the items is then cancelled where it waits. It always runs in the task that asks for the items.
+
+    Args:
+        revocations: says when the token is revoked; it must be open.
+        claims: those of the token, with its ``kid``.
+        items: what to pass on; an asynchronous generator is closed in the end.
+    """
+    iterator = aiter(items)
+    try:
+        while True:
+            try:
+                async with revocations.watch(claims, cancel=True):
+                    item = await anext(iterator)
+            except (RevokedTokenError, StopAsyncIteration):
+                return
+            yield item
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+
+
+def readiness_of(*lists: RevocationList) -> tuple[int, dict[str, Any]]:
+    """Say what to answer a readiness probe: a status, and a body to send as JSON.
+
+    200 if every list is fresh, else 503, with the state of each and its staleness in seconds, ``None`` if infinite.
+
+    Raises:
+        InvalidOption: there is no list, or something else.
+    """
+    if not lists or not all(isinstance(one, RevocationList) for one in lists):
+        raise InvalidOption("lists", "must be one RevocationList or several")
+    told = [{"state": one.state.value, "staleness": _finite(one.staleness)} for one in lists]
+    is_ready = all(one["state"] == ViewState.FRESH for one in told)
+    return (200 if is_ready else 503), {"ready": is_ready, "revocations": told}
+
+
+def _finite(seconds: float) -> float | None:
+    return round(seconds, 3) if math.isfinite(seconds) else None

@@ -1,0 +1,218 @@
+"""Counts for Prometheus what happens.
+
+Importing this imports prometheus_client, which decides at that moment, by ``PROMETHEUS_MULTIPROC_DIR``, whether it
+works for many processes; the rest of the library does not import it.
+
+Source: https://prometheus.github.io/client_python/multiprocess/
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from jwt_events.errors import InvalidOption
+from jwt_events.events import Event
+from jwt_events.instrumentation import Handled, Observer, Published, View
+from jwt_events.metrics._fast import Counter, Histogram
+from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, instruments_of
+
+
+class Metrics:
+    """Counts for Prometheus. Pass it to publishers, subscribers and views; one can be shared by all of a program.
+
+    ::
+
+        metrics = Metrics()
+        publisher = Publisher(transport, metrics=metrics)
+
+    The instruments exist once for each registry: several ``Metrics`` on the same registry count into the same ones.
+    With ``PROMETHEUS_MULTIPROC_DIR`` set before the first import of this module or of prometheus_client, they are right
+    over all processes: counters and ``in_flight`` are added up, ``staleness_seconds`` is that of the stalest live
+    process and ``revocation_rules`` that of the one that holds most. Tell prometheus_client of workers that ended, by
+    its ``mark_process_dead``, and let the endpoint collect from a registry of its own with a ``MultiProcessCollector``.
+
+    Args:
+        registry: a ``prometheus_client.CollectorRegistry``; ``None`` means the default one of prometheus_client.
+
+    Raises:
+        InvalidOption: it is none, or it holds a metric of one of our names that is not ours.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        if registry is not None and not isinstance(registry, CollectorRegistry):
+            raise InvalidOption("registry", f"must be a CollectorRegistry, not {type(registry).__name__}")
+        self._instruments = instruments_of(REGISTRY if registry is None else registry)
+
+    def publishing(self, transport: str) -> Observer:
+        """Make an observer for a publisher; see `Instrumentation.publishing`."""
+        return _Publishing(self._instruments, transport)
+
+    def subscribing(self, transport: str) -> Observer:
+        """Make an observer for a subscriber; see `Instrumentation.subscribing`."""
+        return _Subscribing(self._instruments, transport)
+
+    def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> View:
+        """Make an observer for a view; see `Instrumentation.view`."""
+        return _Viewing(self._instruments, transport, destination, staleness)
+
+
+_HANDLED = Handled.HANDLED  # finding it in its class costs more than counting it
+
+
+_FEW = 16  # to count so many one by one takes no longer than to add them up first
+
+
+def _count(events: Sequence[Event], counters: Mapping[type[Event], Counter]) -> None:
+    """Count events, each by the counter of its class."""
+    if len(events) <= _FEW:
+        for event in events:
+            counters[type(event)].one()
+    else:
+        for cls, number in Tally(map(type, events)).items():
+            counters[cls].inc(number)
+
+
+# The series are looked up once, as that costs more than counting.
+
+
+class _Publishing(Observer):
+    """Counts for one publisher."""
+
+    def __init__(self, instruments: Instruments, transport: str) -> None:
+        self._duration = instruments.publish_duration
+        self._published = {
+            cls: {outcome: instruments.published.labels(kind, transport, outcome.value) for outcome in Published}
+            for cls, kind in TYPES.items()
+        }
+        self._accepted = {cls: counters[Published.PUBLISHED] for cls, counters in self._published.items()}
+
+    def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
+        self._duration.observe(seconds)
+        _count(accepted, self._accepted)
+        if rest:
+            _count(rest, {cls: counters[outcome] for cls, counters in self._published.items()})
+
+    def refused(self, event: Event) -> None:
+        self._published[type(event)][Published.REFUSED].inc()
+
+
+class _Subscribing(Observer):
+    """Counts for one subscriber."""
+
+    def __init__(self, instruments: Instruments, transport: str) -> None:
+        self._instruments = instruments
+        self._received = {cls: instruments.received.labels(kind, transport) for cls, kind in TYPES.items()}
+        self._in_flight = instruments.in_flight.count()
+        self._duplicates = instruments.duplicates.labels(transport)
+        self._reconnects = instruments.reconnects.labels(transport)
+        self._gaps = partial(instruments.gaps.labels, transport)
+        for cause in CAUSES:
+            self._gaps(cause)
+        self._calls: dict[tuple[type[Event], str], _Calls] = {}
+        self._propagation: dict[type[Event], Histogram] = {}
+        self._add_propagation: dict[type[Event], Callable[[float], object]] = {}
+        self._untidy = 0
+
+    def received(self, events: Sequence[Event]) -> None:
+        _count(events, self._received)
+        self._untidy += len(events)
+        if self._untidy >= Histogram.MANY:
+            self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        self._untidy = 0
+        for propagation in self._propagation.values():
+            propagation.sort()
+        for calls in self._calls.values():
+            calls.duration.sort()
+
+    def duplicate(self, event: Event) -> None:
+        self._duplicates.inc()
+
+    def decode_error(self, reason: str) -> None:
+        self._instruments.decode_errors.labels(reason).inc()
+
+    def gap(self, cause: str) -> None:
+        self._gaps(cause).inc()
+
+    def reconnected(self) -> None:
+        self._reconnects.inc()
+
+    def in_flight(self, number: int) -> None:
+        self._in_flight.set(number)
+
+    def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
+        key = type(event), handler
+        if (calls := self._calls.get(key)) is None:
+            calls = self._calls[key] = _Calls(self._instruments, TYPES[type(event)], handler)
+        if outcome is _HANDLED:
+            calls.one_handled()
+        else:
+            calls.by_outcome[outcome].one()
+        calls.add_duration(seconds)
+
+    def processed(self, event: Event, error: str | None, seconds: float) -> None:
+        if error is None:
+            self._arrived(event)
+
+    def _arrived(self, event: Event) -> None:
+        cls = type(event)
+        if (add := self._add_propagation.get(cls)) is None:
+            propagation = self._propagation[cls] = self._instruments.propagation.labels(TYPES[cls])
+            add = self._add_propagation[cls] = propagation.add
+        # Negative where the clock of the publisher's machine is ahead: then it seems to arrive before it occurs.
+        add(time.time() - event.occurred_at.timestamp())
+
+    def dead_lettered(self, event: Event) -> None:
+        self._instruments.dead_lettered.labels(TYPES[type(event)]).inc()
+
+
+class _Calls:
+    """The series of one handler for one type of events."""
+
+    def __init__(self, instruments: Instruments, kind: str, handler: str) -> None:
+        self.duration = instruments.handler_duration.labels(kind, handler)
+        self.by_outcome = {outcome: instruments.handled.labels(kind, handler, outcome.value) for outcome in Handled}
+        self.one_handled = self.by_outcome[_HANDLED].one
+        self.add_duration = self.duration.add
+
+
+class _Viewing(_Subscribing, View):
+    """Counts for one view."""
+
+    def __init__(
+        self, instruments: Instruments, transport: str, destination: str, staleness: Callable[[], float]
+    ) -> None:
+        super().__init__(instruments, transport)
+        self._destination = destination
+        self._staleness = staleness
+        self._rules: dict[str, int] = {}
+        self._closed = False
+        instruments.staleness.add(destination, staleness)
+
+    def applied(self, event: Event) -> None:
+        self._arrived(event)
+
+    def checked(self, verdict: str, number: int) -> None:
+        self._instruments.checks.labels(verdict).inc(number)
+
+    def rules(self, kind: str, number: int) -> None:
+        # By the difference, so that several views in a process add up.
+        self._instruments.rules.labels(kind).inc(number - self._rules.get(kind, 0))
+        self._rules[kind] = number
+
+    def refresh(self) -> None:
+        self._instruments.staleness.write(self._destination)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for kind in self._rules:
+            self.rules(kind, 0)
+        self._instruments.staleness.remove(self._destination, self._staleness)

@@ -1,0 +1,159 @@
+"""On its way: the events of one call of publish, from the first try to the last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+
+from jwt_events._internal.debugging import is_debugging
+from jwt_events._internal.retry import backoff
+from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
+from jwt_events.events import Event
+from jwt_events.instrumentation import Published
+from jwt_events.publisher._sender import Dock
+from jwt_events.transport.base import Sender, Sent
+
+_INITIAL_DELAY = 0.02
+_MAXIMUM_DELAY = 1.0
+
+# With less time left there is no new try: cut off in the middle, it would only turn "surely not" into "perhaps".
+_LEAST_FOR_A_TRY = 0.1
+
+_UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The server accepted an event.
+
+    Attributes:
+        event_id: the event's id.
+        position: where in the stream; ``None`` on a transport without positions.
+        receivers: how many connections the server handed it to; ``None`` where nobody counts. It is no acknowledgement.
+    """
+
+    event_id: str
+    position: str | None = None
+    receivers: int | None = None
+
+
+class Shipment:
+    """Events of one call on their way to the server, tried again until accepted, refused for good, or out of time.
+
+    Args:
+        dock: where it leaves from.
+        events: what travels.
+        payloads: the same, encoded.
+    """
+
+    # On the class, as most shipments arrive at the first try.
+    _outcomes: Sequence[Sent | TransportError] | None = None  # of the last try of each event
+    _is_complete = False
+    _maybe_published = False
+
+    def __init__(self, dock: Dock, events: Sequence[Event], payloads: Sequence[bytes]) -> None:
+        self._dock = dock
+        self._events = events
+        self._payloads = payloads
+
+    async def run(self, deadline: float) -> list[Receipt]:
+        """Return the receipts in the order of the events, or raise a `PublishError`.
+
+        Args:
+            deadline: when to give up, by `time.monotonic`.
+        """
+        dock = self._dock
+        dock.under_way += 1
+        began = None
+        try:
+            sender = dock.sender or await dock.open()
+            began = perf_counter()
+            self._outcomes = await sender.send(self._payloads, within=deadline - monotonic()) if self._events else ()
+            receipts = self._receipts()
+            if len(receipts) < len(self._events):
+                await self._send_rest(sender, deadline, list(self._outcomes))
+                receipts = self._receipts()
+            self._is_complete = True
+        except asyncio.CancelledError as cancelled:
+            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
+                self._maybe_published = True
+                cancelled.__cause__ = self._failure()
+            raise
+        finally:
+            try:
+                if began is not None and dock.observers and self._events:
+                    self._tell(perf_counter() - began)
+                if is_debugging(__name__):
+                    self._note()
+            finally:
+                dock.left()
+        return receipts
+
+    async def _send_rest(self, sender: Sender, deadline: float, outcomes: list[Sent | TransportError]) -> None:
+        """Send what was not accepted again and again, as long as that is of any use."""
+        self._outcomes = outcomes
+        failures = 0
+        while errors := self._errors():
+            failures += 1
+            self._maybe_published |= any(error.maybe_done for error in errors)
+            # A connection that died while idle is the most common failure: the first new try is at once.
+            pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
+            if not errors[-1].retryable or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
+                raise self._failure()
+            self._dock.log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
+            await asyncio.sleep(pause)
+            rest = self._rest()
+            found = await sender.send([self._payloads[index] for index in rest], within=deadline - monotonic())
+            for index, outcome in zip(rest, found, strict=True):
+                outcomes[index] = outcome
+
+    def _receipts(self) -> list[Receipt]:
+        if self._outcomes is None:
+            return []
+        return [
+            Receipt(event.id, outcome.position, outcome.receivers)
+            for event, outcome in zip(self._events, self._outcomes, strict=True)
+            if isinstance(outcome, Sent)
+        ]
+
+    def _errors(self) -> list[TransportError]:
+        return [outcome for outcome in self._outcomes or () if isinstance(outcome, TransportError)]
+
+    def _rest(self) -> list[int]:
+        """Return the indices of the events that were not accepted."""
+        accepted = {index for index, outcome in enumerate(self._outcomes or ()) if isinstance(outcome, Sent)}
+        return [index for index in range(len(self._events)) if index not in accepted]
+
+    def _tell(self, seconds: float) -> None:
+        accepted: Sequence[Event] = self._events
+        rest: Sequence[Event] = ()
+        if not self._is_complete:
+            indices = set(self._rest())
+            rest = [event for index, event in enumerate(self._events) if index in indices]
+            accepted = [event for index, event in enumerate(self._events) if index not in indices]
+        outcome = _UNKNOWN if self._maybe_published else _FAILED
+        for observer in self._dock.observers:
+            observer.published(accepted, rest, outcome, seconds)
+
+    def _note(self) -> None:
+        kinds = {event.id: str(event.type) for event in self._events}
+        for receipt in self._receipts():
+            kind = kinds[receipt.event_id]
+            self._dock.log.debug(
+                "event published", event_id=receipt.event_id, event_type=kind, position=receipt.position
+            )
+
+    def _failure(self) -> PublishError:
+        errors = self._errors()
+        cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed
+        event_ids = [self._events[index].id for index in self._rest()]
+        subject = "the event was" if len(self._events) == 1 else f"{len(event_ids)} of {len(self._events)} events were"
+        verdict = "perhaps published" if self._maybe_published else "not published"
+        reason = errors[-1] if errors else "cancelled"
+        return cls(
+            f"{subject} {verdict}: {reason}",
+            event_ids=event_ids,
+            receipts=self._receipts(),
+        )

@@ -1,0 +1,176 @@
+"""Send it: the publisher turns events into bytes and sees to it that the server accepts them."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import repeat
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypeAlias, overload
+
+from loguru import logger
+
+from jwt_events._internal import options
+from jwt_events.envelope import MAX_WIRE_BYTES, encode_event
+from jwt_events.errors import EventTooLarge, InvalidEvent
+from jwt_events.events import Event, EventType
+from jwt_events.instrumentation import Instrumentation, instrumentation
+from jwt_events.publisher._call import Receipt, Shipment
+from jwt_events.publisher._sender import Dock
+from jwt_events.publisher._validation import check_retention, event_from
+from jwt_events.tracing import AnyTracing
+from jwt_events.tracing._spans import Publishing, Spans
+from jwt_events.transport.base import Transport
+
+_Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
+_UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
+
+
+class Publisher:
+    """Publishes events. Safe to use from many tasks; an async context manager around the life of a program.
+
+    ::
+
+        async with Publisher(RedisStream("redis://localhost")) as publisher:
+            await publisher.publish(TokenRevoked.from_claims(claims, reason="logout"))
+
+    It connects when it first publishes, and keeps that connection. An event may reach the server more than once when an
+    answer is lost; its id stays the same, so a `Subscriber` handles it once.
+
+    Args:
+        transport: where to publish.
+        source: who says so, for events that do not name their own source; ``None`` means the name of this host.
+        timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
+        max_event_bytes: the largest encoded event allowed, at most 1,048,576.
+        metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
+        tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
+            ``None`` means the global one, as soon as there is one.
+
+    Raises:
+        InvalidOption: an option cannot work.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        source: str | None = None,
+        timeout: float = 5.0,
+        max_event_bytes: int = 16_384,
+        metrics: Instrumentation | None = None,
+        tracer_provider: AnyTracing | None = None,
+    ) -> None:
+        self._transport = transport
+        self._source = socket.gethostname() or "unknown" if source is None else options.name("source", source)
+        self._timeout = options.seconds("timeout", timeout)
+        self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
+        self._spans = Spans(tracer_provider, transport)
+        counting = () if (found := instrumentation(metrics)) is None else (found.publishing(transport.name),)
+        self._dock = Dock(
+            transport,
+            observers=(*counting, *self._spans.observers),
+            log=logger.bind(transport=transport.name, destination=transport.destination),
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._dock.is_closed else "open" if self._dock.is_open else "new"
+        return f"<Publisher {state}, {self._transport!r}>"
+
+    async def __aenter__(self) -> Self:
+        await self._dock.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        dock: Dock | None = getattr(self, "_dock", None)  # there is none if the options were refused
+        if dock is not None and dock.is_open:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+    async def aclose(self) -> None:
+        """Refuse further events, wait for those under way, and close the connection. Idempotent.
+
+        Takes at most the ``timeout`` of those under way.
+        """
+        await self._dock.aclose()
+
+    @overload
+    async def publish(self, event: Event, payload: None = None, *, timeout: float | None = None) -> Receipt: ...
+    @overload
+    async def publish(
+        self, event: EventType | str, payload: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Receipt: ...
+    async def publish(
+        self,
+        event: Event | EventType | str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Publish one event and return when the server has accepted it.
+
+        Args:
+            event: the event; or its type, with its fields in ``payload``.
+            payload: the fields, if ``event`` is a type.
+            timeout: seconds for all of it; ``None`` means the publisher's own.
+
+        Raises:
+            InvalidEvent: it cannot be published as given; nothing was sent. `EventTooLarge` and `OutlivesRetention`
+                are kinds of it.
+            PublishFailed: surely not published.
+            PublishOutcomeUnknown: sent, but not answered in time. Publishing the same event again is safe.
+            Closed: the publisher is closed.
+
+        Cancelling is safe. If the event had been sent by then, the ``CancelledError`` has a `PublishOutcomeUnknown` as
+        its cause.
+        """
+        (receipt,) = await self._publish([event_from(event, payload)], timeout)
+        return receipt
+
+    async def publish_many(self, events: Iterable[Event], *, timeout: float | None = None) -> list[Receipt]:
+        """Publish events in order, many at a time, and return when the server has accepted all of them.
+
+        All are checked before the first is sent.
+
+        Args:
+            events: the events; may be empty.
+            timeout: seconds for all of them together; ``None`` means the publisher's own.
+
+        Raises:
+            The same as `publish`. A `PublishError` holds the receipts of those that were accepted and the ids of those
+            that were not.
+        """
+        return await self._publish([event_from(event, None) for event in events], timeout)
+
+    def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
+        deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
+        self._dock.check_open()
+        if (publishing := self._spans.publishing(events)) is None:
+            return Shipment(self._dock, events, self._encode(events, _UNTRACED)).run(deadline)
+        return self._publish_in_span(events, publishing, deadline)
+
+    async def _publish_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
+        with publishing as traces:
+            return await Shipment(self._dock, events, self._encode(events, traces)).run(deadline)
+
+    def _encode(self, events: Sequence[Event], traces: Iterable[_Trace]) -> list[bytes]:
+        payloads = []
+        for event, (parent, state) in zip(events, traces, strict=False):
+            try:
+                if event.needed_until is not None:
+                    check_retention(event, self._transport.retention, datetime.now(UTC))
+                payload = encode_event(event, parent, state, source=self._source)
+                if len(payload) > self._max_event_bytes:
+                    raise EventTooLarge(len(payload), self._max_event_bytes)
+            except InvalidEvent:
+                for observer in self._dock.observers:
+                    observer.refused(event)
+                raise
+            payloads.append(payload)
+        return payloads

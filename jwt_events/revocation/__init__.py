@@ -1,0 +1,8 @@
+"""Is this token still good? A local replica of all revocations."""
+
+from jwt_events.revocation._list import RevocationList
+from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
+from jwt_events.revocation._view import ViewState
+from jwt_events.revocation._watch import Watch
+
+__all__ = ["Explanation", "RevocationList", "RevocationStats", "Verdict", "ViewState", "Watch"]

@@ -1,0 +1,156 @@
+"""Call it: one handler, again and again until it succeeds or is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, cast
+
+from loguru import logger
+
+from jwt_events._internal.debugging import is_debugging
+from jwt_events._internal.retry import Retry
+from jwt_events.errors import describe
+from jwt_events.events._routing import Handler
+from jwt_events.instrumentation import Handled
+from jwt_events.subscriber._job import Work
+from jwt_events.transport.base import Failure
+
+# An event that was delivered so often and never came to an end probably ends the process that handles it. Below that,
+# each delivery gets its one try: others that were delivered with such an event are not to blame.
+_HOPELESS = 10
+
+_HANDLED = Handled.HANDLED
+
+
+class Caller:
+    """Calls handlers.
+
+    Args:
+        timeout: seconds that one call may take; ``None`` for as long as it likes.
+        retry: when a handler that failed is called again.
+    """
+
+    def __init__(self, *, timeout: float | None, retry: Retry) -> None:
+        self._timeout = timeout
+        self._retry = retry
+        self._most_attempts = max(_HOPELESS, retry.attempts)
+
+    def run(self, handler: Handler, work: Work) -> Coroutine[Any, Any, Failure | None]:
+        """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
+        if work.attempt > self._most_attempts:
+            return _give_up(handler, work)
+        if work.trace is not None:
+            return self._run_in_span(handler, work)
+        return self._run(handler, work)
+
+    async def _run_in_span(self, handler: Handler, work: Work) -> Failure | None:
+        with work.active():
+            return await self._run(handler, work)
+
+    async def _run(self, handler: Handler, work: Work) -> Failure | None:
+        attempt = work.attempt
+        while True:
+            began = work.begin()
+            try:
+                if self._timeout is None:
+                    await _call(handler, work.subject)
+                else:
+                    async with asyncio.timeout(self._timeout):
+                        await _call(handler, work.subject)
+            except (Exception, asyncio.CancelledError) as error:
+                cancelled = _is_being_cancelled()
+                if cancelled and isinstance(error, asyncio.CancelledError):
+                    work.called(handler.name, Handled.CANCELLED, began, error)
+                    raise
+                delay = None if cancelled else self._retry.delay(attempt, error)
+                fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **work.fields}
+                if delay is None:
+                    work.called(handler.name, Handled.FAILED, began, error)
+                    logger.error("handler failed", **fields)
+                    return Failure(describe(error), handler.name, attempt)
+                work.called(handler.name, Handled.RETRIED, began, error)
+                logger.warning("handler failed and will be called again", **fields)
+                await asyncio.sleep(delay)
+                attempt += 1
+            else:
+                work.called(handler.name, _HANDLED, began)
+                if is_debugging(__name__):
+                    logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
+                return None
+
+
+@types.coroutine
+def rest_of(
+    run: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
+) -> Generator[Any, Any, Failure | None]:
+    """Go on in its context with a coroutine that has been started and waits for something."""
+    step: Callable[[Any], Any]
+    while True:
+        try:
+            step, argument = run.send, (yield waits_for)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
+            step, argument = run.throw, error
+        try:
+            waits_for = context.run(step, argument)
+        except StopIteration as stop:
+            return cast("Failure | None", stop.value)
+
+
+async def _give_up(handler: Handler, work: Work) -> Failure:
+    with work.active():
+        logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
+    return Failure("delivered too often", handler.name, work.attempt - 1)
+
+
+def _call(handler: Handler, subject: object) -> Awaitable[object]:
+    return cast("Awaitable[object]", handler.function(subject)) if handler.is_async else _call_plain(handler, subject)
+
+
+async def _call_plain(handler: Handler, subject: object) -> None:
+    result = await _in_thread(handler, subject)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _in_thread(handler: Handler, subject: object) -> Any:
+    """Run a plain function in a thread of its own.
+
+    A daemon thread, not one of a pool: a function that never returns can then neither use up a pool that others need
+    nor keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            outcome.set_exception(error)
+        else:  # SystemExit and the like would end the event loop, StopIteration cannot pass through a future
+            outcome.set_exception(RuntimeError(f"the handler raised {type(error).__name__}"))
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = context.run(handler.function, subject)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the outcome
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=work, name=f"jwt_events handler {handler.name}", daemon=True).start()
+    return await outcome
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody wants this task to end; a `CancelledError` that a handler raised by itself is a failure."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,147 @@
+"""One event that is to be handled, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from jwt_events.events import Event
+from jwt_events.instrumentation import Handled, Observers
+from jwt_events.tracing._spans import Processing
+from jwt_events.transport.base import Delivery, Failure, Gap
+
+_NOTHING = nullcontext()
+
+# What stands for the handler where the program takes the events itself.
+_PULLED = "events()"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an event.
+
+    Attributes:
+        failure: why it was given up; ``None`` if no handler failed for good.
+        finished: whether all handlers came to an end by themselves; otherwise some were cancelled.
+    """
+
+    failure: Failure | None = None
+    finished: bool = True
+
+
+_HANDLED = Outcome()
+
+
+class Work:
+    """An event, or a gap, on its way through its handlers. Tells whoever looks what happens.
+
+    Args:
+        subject: what the handlers are called with.
+        handlers: how many there are.
+        done: called once, with this and what became of it, when all of them have ended.
+        delivery: how it came, if it is an event.
+        observers: whom to tell.
+        trace: makes the span; ``None`` if nobody collects traces.
+    """
+
+    # On the class, as most events are handled at the first try.
+    _began: float | None = None
+    _error: str | None = None
+    _outcome = _HANDLED
+
+    def __init__(
+        self,
+        subject: Event | Gap,
+        handlers: int = 1,
+        done: Callable[[Work, Outcome], None] = lambda *_: None,
+        *,
+        delivery: Delivery | None = None,
+        observers: Observers = (),
+        trace: Processing | None = None,
+    ) -> None:
+        self.subject: Any = subject
+        self.delivery: Delivery | None = delivery
+        self.attempt: int = 1 if delivery is None else delivery.attempt
+        """How often it was tried before, in other lives and places, and now."""
+        self.trace: Processing | None = trace
+        self.observers: Observers = observers
+        self._left = handlers
+        self._done = done
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a log line says about it."""
+        if isinstance(self.subject, Gap):
+            return {"cause": self.subject.cause, "since": self.subject.since}
+        return {"event_id": self.subject.id, "event_type": str(self.subject.type)[:100]}
+
+    def begin(self) -> float:
+        """A handler is about to be called, perhaps not for the first time. Returns when, by `time.perf_counter`."""
+        now = perf_counter()
+        if self._began is None:
+            self._began = now
+            if self.trace is not None:
+                self.trace.begin()
+        return now
+
+    def active(self) -> AbstractContextManager[None]:
+        """Begin, and make the span, if there is one, the current one for a while."""
+        self.begin()
+        return _NOTHING if self.trace is None else self.trace.active()
+
+    def called(self, handler: str, outcome: Handled, began: float, error: BaseException | None = None) -> None:
+        """A call of a handler has ended."""
+        if self.observers and self.delivery is not None:
+            seconds = perf_counter() - began
+            for observer in self.observers:
+                observer.called(self.subject, handler, outcome, seconds)
+        if error is not None:
+            if self.trace is not None:
+                self.trace.record(error, handler)
+            if outcome is Handled.FAILED:
+                self._error = type(error).__qualname__
+
+    def one_ended(self, failure: Failure | None, *, finished: bool) -> None:
+        """Take note that one of the handlers has ended, with all its tries.
+
+        Args:
+            failure: why it was given up, if it was.
+            finished: whether it came to an end by itself.
+        """
+        self._left -= 1  # stays below zero after giving up
+        if not finished:
+            self._outcome = Outcome(self._outcome.failure, finished=False)
+        elif failure is not None:
+            self._outcome = Outcome(failure, finished=self._outcome.finished)
+        if self._left == 0:
+            self._end(self._outcome)
+
+    def give_up(self) -> None:
+        """Count the event as unfinished now: not all of its handlers will be started."""
+        self._left = -1
+        self._end(Outcome(finished=False))
+
+    def hand_back(self, *, finished: bool) -> None:
+        """The program has taken the event itself and is done with it."""
+        self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self._began or perf_counter())
+        self._end(Outcome(finished=finished))
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._began is not None and self.delivery is not None:
+            if self.observers:
+                seconds = perf_counter() - self._began
+                error = None if outcome is _HANDLED else self._error_of(outcome)
+                for observer in self.observers:
+                    observer.processed(self.subject, error, seconds)
+            if self.trace is not None:
+                self.trace.end(self._error_of(outcome))
+        self._done(self, outcome)
+
+    def _error_of(self, outcome: Outcome) -> str | None:
+        if not outcome.finished:
+            return asyncio.CancelledError.__qualname__
+        return None if outcome.failure is None else self._error or outcome.failure.error

@@ -1,0 +1,253 @@
+"""Makes the spans that `jwt_events.tracing` describes, and ends them.
+
+Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/ (version 1.44)
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TypeAlias
+
+from loguru import logger
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from jwt_events.envelope import Envelope
+from jwt_events.errors import describe
+from jwt_events.events import Event
+from jwt_events.instrumentation import Observer
+from jwt_events.tracing._context import headers, is_sampled, parse
+from jwt_events.tracing._options import AnyTracing, Tracing
+from jwt_events.tracing._otel_metrics import Meters
+from jwt_events.transport.base import Located, Transport
+
+_SCOPE = "jwt_events"
+_SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+
+_NO_CONTEXT = Context()
+
+# How often to look whether there is a global provider now, in seconds: asking costs more than all the rest.
+_LOOK_EVERY = 1.0
+
+Attributes: TypeAlias = Mapping[str, str | int]
+
+
+class Spans:
+    """Makes the spans of one publisher or subscriber.
+
+    Args:
+        tracing: how.
+        transport: where the events travel.
+
+    Raises:
+        InvalidOption: it is neither a ``TracerProvider`` nor a `Tracing`.
+    """
+
+    def __init__(self, tracing: AnyTracing | None, transport: Transport) -> None:
+        self.tracing: Tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
+        self.publish_name: str = f"publish {transport.destination}"
+        self.create_name: str = f"create {transport.destination}"
+        self.process_name: str = f"process {transport.destination}"
+        place = _place(transport)
+        self.publish: Attributes = _operation("publish", "send", place)
+        self.create: Attributes = _operation("create", "create", place)
+        self.process: Attributes = _operation("process", "process", place | _group(transport))
+        self.observers: tuple[Observer, ...] = _observers(self.tracing.meter_provider, self.publish, self.process)
+        self._tracer: trace.Tracer | None = None
+        self._next_look = 0.0
+
+    def publishing(self, events: Sequence[Event]) -> Publishing | None:
+        """Make the span of a call of publish; ``None`` while nobody collects traces."""
+        tracer = self._tracer or self._look()
+        if tracer is None or not events or not (self._is_chosen() or trace.get_current_span().is_recording()):
+            return None
+        return Publishing(self, tracer, events)
+
+    def processing(self, envelope: Envelope) -> Processing | None:
+        """Make the span of an event that is to be handled; ``None`` while nobody collects traces."""
+        tracer = self._tracer or self._look()
+        if tracer is None or not (self._is_chosen() or is_sampled(envelope.traceparent)):
+            return None
+        return Processing(self, tracer, envelope)
+
+    def _is_chosen(self) -> bool:
+        ratio = self.tracing.ratio
+        return ratio is None or random.random() < ratio  # noqa: S311 - nobody gains by guessing it
+
+    def _look(self) -> trace.Tracer | None:
+        if (now := time.monotonic()) < self._next_look:
+            return None
+        self._next_look = now + _LOOK_EVERY
+        provider = self.tracing.tracer_provider or trace.get_tracer_provider()
+        if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            self._tracer = provider.get_tracer(_SCOPE, schema_url=_SCHEMA)
+        return self._tracer
+
+
+class Active:
+    """Makes a span the current one: for spans that are made meanwhile, and for log lines, which get its ids.
+
+    Log lines only if it is recorded: ids of a trace that nobody keeps lead nowhere, and binding them has its price.
+    """
+
+    __slots__ = ("_lines", "_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._lines = None
+        if self._span.is_recording():
+            ids = self._span.get_span_context()
+            self._lines = logger.contextualize(
+                trace_id=trace.format_trace_id(ids.trace_id), span_id=trace.format_span_id(ids.span_id)
+            )
+            self._lines.__enter__()
+        self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        context.detach(self._token)
+        if self._lines is not None:
+            self._lines.__exit__(None, None, None)
+
+
+class Publishing:
+    """The span of one call of publish; entered, it returns the trace context that each event carries."""
+
+    __slots__ = ("_active", "_creates", "_events", "_span", "_spans", "_tracer")
+
+    def __init__(self, spans: Spans, tracer: trace.Tracer, events: Sequence[Event]) -> None:
+        self._spans = spans
+        self._tracer = tracer
+        self._events = events
+        self._creates = len(events) > 1 and spans.tracing.create_spans
+        self._active: Active | None = None
+
+    def __enter__(self) -> Sequence[tuple[str, str | None]]:
+        # The kind says whose context the events carry: that of this span, or those of spans made for each.
+        self._span = self._tracer.start_span(
+            self._spans.publish_name,
+            kind=SpanKind.CLIENT if self._creates else SpanKind.PRODUCER,
+            attributes=self._spans.publish,
+        )
+        carried = [headers(self._span.get_span_context())] * len(self._events)
+        if not self._span.is_recording():  # most are not where many events are published, so that must be cheap
+            return carried
+        if len(self._events) == 1:
+            self._span.set_attribute("messaging.message.id", self._events[0].id)
+        else:
+            self._span.set_attribute("messaging.batch.message_count", len(self._events))
+        if self._creates:
+            carried = [self._create(event) for event in self._events]
+        self._active = Active(self._span)
+        self._active.__enter__()
+        return carried
+
+    def _create(self, event: Event) -> tuple[str, str | None]:
+        span = self._tracer.start_span(
+            self._spans.create_name,
+            trace.set_span_in_context(self._span),
+            kind=SpanKind.PRODUCER,
+            attributes={**self._spans.create, "messaging.message.id": event.id},
+        )
+        span.end()
+        created = span.get_span_context()
+        self._span.add_link(created, {"messaging.message.id": event.id})
+        return headers(created)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._active is None:
+            return
+        self._active.__exit__(None, None, None)
+        if exc is not None:
+            _fail(self._span, type(exc).__qualname__)
+        self._span.end()
+
+
+class Processing:
+    """The span of one event, from the first call of a handler to the end of the last."""
+
+    __slots__ = ("_envelope", "_span", "_spans", "_tracer")
+
+    def __init__(self, spans: Spans, tracer: trace.Tracer, envelope: Envelope) -> None:
+        self._spans = spans
+        self._tracer = tracer
+        self._envelope = envelope
+        self._span: Span = trace.INVALID_SPAN
+
+    def begin(self) -> None:
+        """Start it. Not before a handler is called: waiting for its turn is no processing."""
+        envelope, child = self._envelope, self._spans.tracing.parent == "child"
+        origin = parse(envelope.traceparent, envelope.tracestate) if child else None
+        self._span = self._tracer.start_span(
+            self._spans.process_name,
+            # Never the context around: it is that of whoever started the subscriber.
+            _NO_CONTEXT if origin is None else trace.set_span_in_context(trace.NonRecordingSpan(origin), _NO_CONTEXT),
+            kind=SpanKind.CONSUMER,
+            attributes=self._spans.process,
+        )
+        if self._span.is_recording():  # most are not where many events are handled, so the rest is only for those
+            self._span.set_attribute("messaging.message.id", envelope.event.id)
+            if origin is None:
+                origin = parse(envelope.traceparent, envelope.tracestate)
+            if origin is not None:
+                self._span.add_link(origin)
+
+    def active(self) -> Active:
+        """Make it the current span for a while, for one call of a handler."""
+        return Active(self._span)
+
+    def record(self, error: BaseException, handler: str) -> None:
+        """Take note of an error of a handler, final or not, without its message."""
+        if self._span.is_recording():
+            fields = {"exception.type": _name(error), "exception.stacktrace": describe(error)}
+            self._span.add_event("exception", {**fields, "jwt_events.handler": handler})
+
+    def end(self, error: str | None) -> None:
+        """End it; with the class of the error that a handler failed with for good, if one did."""
+        if error is not None:
+            _fail(self._span, error)
+        self._span.end()
+
+
+def _fail(span: Span, error: str) -> None:
+    span.set_attribute("error.type", error)
+    span.set_status(StatusCode.ERROR)
+
+
+def _name(error: BaseException) -> str:
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _operation(name: str, kind: str, place: Attributes) -> Attributes:
+    return {**place, "messaging.operation.name": name, "messaging.operation.type": kind}
+
+
+def _place(transport: Transport) -> dict[str, str | int]:
+    place: dict[str, str | int] = {"messaging.destination.name": transport.destination}
+    if not isinstance(transport, Located):
+        return place | {"messaging.system": transport.name}
+    server = transport.server
+    place |= {"messaging.system": server.system, "server.address": server.address}
+    return place if server.port is None else place | {"server.port": server.port}
+
+
+def _group(transport: Transport) -> dict[str, str | int]:
+    group = transport.server.group if isinstance(transport, Located) else None
+    return {} if group is None else {"messaging.consumer.group.name": group}
+
+
+def _observers(provider: MeterProvider | None, send: Attributes, process: Attributes) -> tuple[Observer, ...]:
+    if provider is None:
+        return ()
+    return (Meters(provider.get_meter(_SCOPE, schema_url=_SCHEMA), send=send, process=process),)
