@@ -36,14 +36,14 @@ REDIS_IMAGE ?= valkey/valkey:9
 .PHONY: test-docker test-matrix
 test-docker: $(READY) ## Run the tests on a server in a container, which needs Docker: REDIS_IMAGE=redis:8 TESTS=
 	@echo "==> Running the tests on $(REDIS_IMAGE) in a container"
-	@$(BIN)/python -m tests.docker '$(REDIS_IMAGE)' $(TESTS)
+	@$(BIN)/python -m tests.meta.docker '$(REDIS_IMAGE)' $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
 REDIS_PY ?= 6.4.0 newest
 LOOPS ?= asyncio uvloop
 
 test-matrix: $(READY) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.meta.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
 	    --loops '$(LOOPS)' --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 # Debian's package, taken apart beside the environment: nothing is installed, and nobody has to be root.
@@ -70,7 +70,7 @@ test-observability: $(PROMETHEUS) ## Run the tests that need a real Prometheus, 
 
 test-wheel: $(READY) ## Build the wheel, install it into fresh environments, and try it with extras missing
 	@echo "==> Testing the wheel"
-	@$(BIN)/python -m pytest -m wheel tests/test_wheel.py
+	@$(BIN)/python -m pytest -m wheel tests/meta/test_wheel.py
 
 dashboard: $(PROMETHEUS) ## Draw examples/observability/dashboard.svg from a run with faults; two minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'

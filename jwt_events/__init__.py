@@ -61,9 +61,8 @@ if TYPE_CHECKING:
     from jwt_events.publisher import Publisher, Receipt
     from jwt_events.revocation import Explanation, RevocationList, RevocationStats, Verdict, ViewState, Watch
     from jwt_events.subscriber import Subscriber, SubscriberStats
-    from jwt_events.transport._stream.dead_letter import DeadLetter
     from jwt_events.transport.base import Gap, Guarantees, Transport
-    from jwt_events.transport.dead_letters import DeadLetters
+    from jwt_events.transport.dead_letters import DeadLetter, DeadLetters
     from jwt_events.transport.memory import MemoryTransport
     from jwt_events.transport.pubsub import RedisPubSub
     from jwt_events.transport.stream import RedisStream
@@ -130,7 +129,7 @@ __version__ = "0.1.0"
 logger.disable("jwt_events")
 
 _NAMES = {
-    "transport.dead_letters": "DeadLetters",
+    "transport.dead_letters": "DeadLetter DeadLetters",
     "errors": (
         "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
         "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
@@ -146,7 +145,6 @@ _NAMES = {
     "revocation": "Explanation RevocationList RevocationStats Verdict ViewState Watch",
     "subscriber": "Subscriber SubscriberStats",
     "transport.base": "Gap Guarantees Transport",
-    "transport._stream.dead_letter": "DeadLetter",
     "transport.memory": "MemoryTransport",
     "transport.pubsub": "RedisPubSub",
     "transport.stream": "RedisStream",

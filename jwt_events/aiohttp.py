@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 
 from jwt_events._internal.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Refused
-from jwt_events.guard._guard import Admission, Guard, Item, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, Item, Refused, T, readiness_of, until_revoked
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from jwt_events._internal import options
 from jwt_events.errors import Closed, InvalidOption, JWTEventsError, ServerRefused, TransportError
-from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport.connection import Connector
 
 # The first line says "go": a start that is cancelled before that has started nothing. The second line, or the end of
 # the input, says "stop". Signals are the parent's to obey, and its absence must not stop the cleaning up (PIPE).

@@ -19,9 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from jwt_events.errors import DecodeError
-from jwt_events.events import EVENT_CLASSES, Event, UnknownEvent
-from jwt_events.events._fast_path import plain_reader
-from jwt_events.events._fields import Instant
+from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, plain_reader
 
 MAX_WIRE_BYTES = 1_048_576
 """A reader does not look into anything larger; a publisher's ``max_event_bytes`` cannot exceed it."""

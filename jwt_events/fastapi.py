@@ -23,8 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from jwt_events._internal.callbacks import callback
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Refused
-from jwt_events.guard._guard import Admission, Guard, Item, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, Item, Refused, T, readiness_of, until_revoked
 from jwt_events.revocation import RevocationList
 
 try:

@@ -12,7 +12,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from jwt_events.cli.load import BATCH, TASKS, Load, together
-from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport.connection import Connector
 from jwt_events.transport.stream import FIELD
 
 _BLOCK = 60_000  # milliseconds: longer than a round may last

@@ -15,8 +15,7 @@ from jwt_events.cli.wording import fields
 from jwt_events.errors import DecodeError
 
 if TYPE_CHECKING:
-    from jwt_events.transport._stream.dead_letter import DeadLetter
-    from jwt_events.transport.dead_letters import DeadLetters
+    from jwt_events.transport.dead_letters import DeadLetter, DeadLetters
 
 app: typer.Typer = typer.Typer(
     help="Look after dead letters: events that were given up.",

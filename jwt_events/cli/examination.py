@@ -13,11 +13,9 @@ from jwt_events.cli.findings import Facts
 from jwt_events.cli.groups import Group, groups_of
 from jwt_events.cli.rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.errors import ServerRefused
-from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._stream.cursor import history_from
-from jwt_events.transport._stream.position import History
+from jwt_events.transport.connection import Connection
 from jwt_events.transport.pubsub import RedisPubSub
-from jwt_events.transport.stream import RedisStream
+from jwt_events.transport.stream import History, RedisStream, history_from
 
 _WITHIN = 5.0
 _SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "client-output-buffer-limit")

@@ -12,8 +12,7 @@ import typer
 
 from jwt_events.cli.options import instant
 from jwt_events.errors import InvalidOption
-from jwt_events.events import EVENT_CLASSES, Event, EventType
-from jwt_events.events._fields import Instant
+from jwt_events.events import EVENT_CLASSES, Event, EventType, Instant
 
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 

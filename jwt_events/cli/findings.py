@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from jwt_events.cli.groups import Group
 from jwt_events.cli.wording import age
-from jwt_events.transport._stream.position import History, order
+from jwt_events.transport.stream import History, order
 
 _OLDEST_VERSION = (6, 2)
 _MOST_SKEW = 1.0  # seconds

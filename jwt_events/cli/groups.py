@@ -15,7 +15,7 @@ from jwt_events.cli.running import carry_out, say
 from jwt_events.errors import ServerRefused
 
 if TYPE_CHECKING:
-    from jwt_events.transport._redis.connection import Connection
+    from jwt_events.transport.connection import Connection
 
 _WITHIN = 5.0
 
@@ -94,7 +94,7 @@ def _row(group: Group, idle_after: float) -> Sequence[object]:
 
 
 async def _look(url: str, key: str) -> list[Group] | None:
-    from jwt_events.transport._redis.connection import Connector
+    from jwt_events.transport.connection import Connector
 
     async with aclosing(await Connector(url, destination=key).connect(within=_WITHIN)) as connection:
         return await groups_of(connection, key)

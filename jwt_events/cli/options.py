@@ -148,13 +148,13 @@ def moment(text: str) -> str | datetime:
     Raises:
         InvalidOption: it is none of these.
     """
-    from jwt_events.transport._stream.position import is_position
+    from jwt_events.transport.stream import is_position
 
     return text if text in {"new", "all"} or is_position(text) else instant("start", text)
 
 
 def _number(text: str) -> float:
-    from jwt_events.events._fields import LARGEST_NUMERIC_DATE
+    from jwt_events.events import LARGEST_NUMERIC_DATE
 
     value = float(text)
     if not _SMALLEST_NUMERIC_DATE <= value < LARGEST_NUMERIC_DATE:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport.connection import Command, Connection
 
 _WITHIN = 5.0
 _NOBODY = "jwt-events:doctor"

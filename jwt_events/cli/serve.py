@@ -44,7 +44,7 @@ def serve(
 
 async def _serve(port: int, data_dir: Path | None) -> None:
     from jwt_events.embedded import EmbeddedServer, ServerNotStarted
-    from jwt_events.transport._redis.connection import Connector
+    from jwt_events.transport.connection import Connector
 
     config = {} if data_dir is None else _KEEP
     async with AsyncExitStack() as stack:

@@ -15,7 +15,7 @@ from jwt_events.cli.running import say
 from jwt_events.cli.whole import Whole
 from jwt_events.cli.wording import complaint
 from jwt_events.errors import JWTEventsError, TransportError
-from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.stream import FIELD
 
 MOST = 5_000

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from jwt_events.demo.failure import DemoFailed
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
-from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport.connection import Connector
 
 # Seconds for the server to answer.
 _ANSWERING = 5.0

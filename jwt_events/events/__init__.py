@@ -1,9 +1,13 @@
 """What happened: the events in the life of a JWT."""
 
+from jwt_events._internal.event_type import EventType
+from jwt_events.events._fast_path import plain_reader as plain_reader
+from jwt_events.events._fields import LARGEST_NUMERIC_DATE as LARGEST_NUMERIC_DATE
+from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
+from jwt_events.events._fields import Instant as Instant
 from jwt_events.events._models import (
     EVENT_CLASSES,
     Event,
-    EventType,
     KeyRotated,
     SessionCreated,
     SessionDestroyed,
@@ -12,7 +16,12 @@ from jwt_events.events._models import (
     UnknownEvent,
     fingerprint,
 )
+from jwt_events.events._models import make_event as make_event
+from jwt_events.events._routing import EventHandler as EventHandler
+from jwt_events.events._routing import Handler as Handler
+from jwt_events.events._routing import Routes as Routes
 
+# What is imported "as" itself is for the packages that stand on this one.
 __all__ = [
     "EVENT_CLASSES",
     "Event",

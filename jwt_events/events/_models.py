@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
 import uuid_utils
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it belongs here, too
+from jwt_events.errors import InvalidEvent
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
 
 
@@ -283,3 +284,20 @@ EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.SESSION_DESTROYED: SessionDestroyed,
 }
 """The class of every known type."""
+
+
+def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
+    """Make an event from its type and its fields.
+
+    Raises:
+        InvalidEvent: the fields are not those of that type. The message names them, and never their values.
+    """
+    try:
+        return EVENT_CLASSES[kind].model_validate(dict(fields))
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidEvent([(_place(problem["loc"]), problem["msg"]) for problem in problems]) from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part)[:80] for part in location) or "payload"

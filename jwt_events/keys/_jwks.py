@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from jwt_events.errors import InvalidKeySet
-from jwt_events.events import fingerprint
-from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH
+from jwt_events.events import MAX_IDENTIFIER_LENGTH, fingerprint
 
 if TYPE_CHECKING:
     from jwt import PyJWK

@@ -21,8 +21,7 @@ from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.publisher._call import Receipt, Shipment
 from jwt_events.publisher._sender import Dock
 from jwt_events.publisher._validation import check_retention, event_from
-from jwt_events.tracing import AnyTracing
-from jwt_events.tracing._spans import Publishing, Spans
+from jwt_events.tracing import AnyTracing, Publishing, Spans
 from jwt_events.transport.base import Transport
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate

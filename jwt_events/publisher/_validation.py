@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
 from jwt_events.errors import InvalidEvent, OutlivesRetention
-from jwt_events.events import EVENT_CLASSES, Event, EventType, UnknownEvent
+from jwt_events.events import EVENT_CLASSES, Event, EventType, UnknownEvent, make_event
 
 _PUBLISHABLE = frozenset({*EVENT_CLASSES.values(), UnknownEvent})
 
@@ -45,12 +43,4 @@ def event_from(event: object, payload: Mapping[str, Any] | None) -> Event:
         raise InvalidEvent([("event", f"is no known type; known are {', '.join(EVENT_CLASSES)}")])
     if not isinstance(payload, Mapping):
         raise InvalidEvent([("payload", f"must be a mapping of the event's fields, not {type(payload).__name__}")])
-    try:
-        return EVENT_CLASSES[EventType(event)].model_validate(dict(payload))
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_place(problem["loc"]), problem["msg"]) for problem in problems]) from None
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part)[:80] for part in location) or "payload"
+    return make_event(EventType(event), payload)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from jwt_events.errors import InvalidClaims
-from jwt_events.events._fields import LARGEST_NUMERIC_DATE
+from jwt_events.events import LARGEST_NUMERIC_DATE
 
 RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
 """What a rule is about."""

@@ -13,8 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from jwt_events.errors import InvalidOption
-from jwt_events.events import Event, KeyRotated, SessionDestroyed, TokenRevoked
-from jwt_events.events._fields import LARGEST_NUMERIC_DATE
+from jwt_events.events import LARGEST_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked
 from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, Shelf
 

@@ -16,8 +16,7 @@ from jwt_events import instrumentation as observe
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
 from jwt_events.errors import DecodeError
-from jwt_events.events import Event, UnknownEvent
-from jwt_events.events._routing import Routes
+from jwt_events.events import Event, Routes, UnknownEvent
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import Watches
 from jwt_events.transport.base import Gap

@@ -12,8 +12,7 @@ from typing import Any
 from loguru import logger
 
 from jwt_events.errors import describe
-from jwt_events.events import Event
-from jwt_events.events._routing import Handler
+from jwt_events.events import Event, Handler
 from jwt_events.instrumentation import Observers
 from jwt_events.subscriber._invoker import Caller, rest_of
 from jwt_events.subscriber._job import Work

@@ -15,7 +15,7 @@ from loguru import logger
 from jwt_events._internal.debugging import is_debugging
 from jwt_events._internal.retry import Retry
 from jwt_events.errors import describe
-from jwt_events.events._routing import Handler
+from jwt_events.events import Handler
 from jwt_events.instrumentation import Handled
 from jwt_events.subscriber._job import Work
 from jwt_events.transport.base import Failure

@@ -11,7 +11,7 @@ from typing import Any
 
 from jwt_events.events import Event
 from jwt_events.instrumentation import Handled, Observers
-from jwt_events.tracing._spans import Processing
+from jwt_events.tracing import Processing
 from jwt_events.transport.base import Delivery, Failure, Gap
 
 _NOTHING = nullcontext()

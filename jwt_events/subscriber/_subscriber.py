@@ -14,14 +14,12 @@ from loguru import logger
 from jwt_events._internal import options
 from jwt_events._internal.retry import Retry
 from jwt_events.errors import Closed, InvalidOption
-from jwt_events.events import Event, EventType
-from jwt_events.events._routing import EventHandler, Handler
+from jwt_events.events import Event, EventHandler, EventType, Handler
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.subscriber._dispatcher import Dispatcher
 from jwt_events.subscriber._invoker import Caller
 from jwt_events.subscriber._subscription import Audience, Life
-from jwt_events.tracing import AnyTracing
-from jwt_events.tracing._spans import Spans
+from jwt_events.tracing import AnyTracing, Spans
 from jwt_events.transport.base import Transport
 
 _A = TypeVar("_A", bound=Event)

@@ -12,14 +12,13 @@ from loguru import logger
 from jwt_events._internal.cancellation import Interruption
 from jwt_events.envelope import Envelope
 from jwt_events.errors import Closed
-from jwt_events.events import Event
-from jwt_events.events._routing import Handler, Routes
+from jwt_events.events import Event, Handler, Routes
 from jwt_events.instrumentation import Observers
 from jwt_events.subscriber._dedup import SeenIds
 from jwt_events.subscriber._dispatcher import Dispatcher
 from jwt_events.subscriber._job import Outcome, Work
 from jwt_events.subscriber._reader import Intake, Tally
-from jwt_events.tracing._spans import Spans
+from jwt_events.tracing import Spans
 from jwt_events.transport.base import Delivery, Gap, Receiver
 
 

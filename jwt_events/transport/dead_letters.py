@@ -15,6 +15,8 @@ from jwt_events.transport._stream.dead_letter import DeadLetter, letters
 from jwt_events.transport._stream.position import OLDEST, is_position
 from jwt_events.transport.stream import FIELD, RedisStream
 
+__all__ = ["DeadLetter", "DeadLetters"]
+
 _MOST_AT_ONCE = 1_000
 
 

@@ -27,14 +27,16 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.sender import RedisSender
 from jwt_events.transport._stream.consumer_group import Group, distinct
-from jwt_events.transport._stream.cursor import CursorReceiver
+from jwt_events.transport._stream.cursor import CursorReceiver, history_from
 from jwt_events.transport._stream.group import GroupReceiver
-from jwt_events.transport._stream.position import OLDEST, Place, is_position
+from jwt_events.transport._stream.position import OLDEST, History, Place, is_position, order
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+__all__ = ["FIELD", "History", "RedisStream", "history_from", "is_position", "order"]
 
 FIELD = b"event"
 """The one field of a stream entry; its value is the envelope."""

@@ -24,7 +24,7 @@ from tests.support.handling import soon
 from tests.support.tokens import bearer
 from tests.support.waiting import scaled, wait_until
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 OwnServer = Callable[[], EmbeddedServer]
 

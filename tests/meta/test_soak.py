@@ -39,7 +39,7 @@ from jwt_events.transport.base import Delivery, Gap
 from jwt_events.transport.memory import MemoryTransport
 from tests.support.waiting import block_until, scaled, wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "bench.soak")
 
 

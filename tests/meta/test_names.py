@@ -35,7 +35,7 @@ from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
 from jwt_events.subscriber._job import Work
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCUMENTS = [
     README,

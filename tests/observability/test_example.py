@@ -26,7 +26,7 @@ from tests.support.promql import read, unknown, vocabulary
 from tests.support.servers import embedded
 from tests.support.waiting import scaled, wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "observability"
 DASHBOARD = json.loads((EXAMPLE / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((EXAMPLE / "alerts.yml").read_text())["groups"][0]["rules"]

@@ -25,7 +25,7 @@ from tests.support.waiting import block_until, scaled, wait_until
 
 pytestmark = pytest.mark.prometheus
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "observability"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "observability"
 
 
 @contextmanager

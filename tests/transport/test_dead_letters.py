@@ -109,7 +109,7 @@ class TestGivingUp:
         ((position, fields),) = await entries(client, key)
         assert handler.calls == ["token-1"] * 3
         assert letter.payload == fields[b"event"]
-        assert letter.error.startswith("ValueError at test_deadletters.py:")
+        assert letter.error.startswith("ValueError at test_dead_letters.py:")
         assert "secret" not in letter.error
         assert (letter.handler, letter.attempts) == ("Failing", 3)
         assert (letter.consumer, letter.position) == ("one", position)

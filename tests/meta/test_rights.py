@@ -15,7 +15,7 @@ from jwt_events.testing import Listener
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 PLACES = {"Pub/Sub": ["resetchannels", "&k"], "stream": ["~k", "~k:dead*"], "group": ["~k", "~k:dead*"]}
 
 

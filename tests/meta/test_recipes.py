@@ -27,7 +27,7 @@ from tests.support.services import aiohttp_server, uvicorn_server
 from tests.support.tokens import bearer
 from tests.support.waiting import wait_until
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SERVICES = [block for block in BLOCKS if '"/me"' in block]
 SECRET = "a secret of 32 bytes at the least"

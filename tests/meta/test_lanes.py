@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.waiting import scaled
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_docker_is_not_there(tmp_path: Path) -> None:
     """Without Docker it fails, names the image, and says what to do."""
-    result = run("tests.docker", "redis:8", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+    result = run("tests.meta.docker", "redis:8", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
     assert result.returncode == 2
     assert "needs a running Docker that has redis:8" in result.stderr
     assert "DOCKER_HOST" in result.stderr
@@ -37,7 +37,7 @@ def test_docker_is_not_there(tmp_path: Path) -> None:
 def test_python_is_not_there() -> None:
     """A combination that cannot run is counted, and is no success when nothing else ran."""
     axes = ("--pythons", "3.99", "--redis-py", "newest", "--loops", "asyncio uvloop")
-    result = run("tests.matrix", *axes, COLUMNS="200", UV_PYTHON_DOWNLOADS="never")
+    result = run("tests.meta.matrix", *axes, COLUMNS="200", UV_PYTHON_DOWNLOADS="never")
     assert result.returncode == 1
     assert result.stdout.count("NOT RUN: there is no Python 3.99") == 2
     assert "0 passed, 0 FAILED, 2 NOT RUN" in result.stdout

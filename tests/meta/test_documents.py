@@ -18,7 +18,7 @@ from jwt_events import Publisher, RedisStream, SessionDestroyed
 from jwt_events.embedded import EmbeddedServer
 from tests.support.waiting import scaled
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 HEADINGS = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE)

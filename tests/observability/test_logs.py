@@ -121,7 +121,7 @@ class TestFields:
         assert (first["attempt"], last["attempt"]) == (1, 2)
         assert last["handler"].endswith("fail")
         assert last["event_id"] == event.id
-        assert last["error"].startswith("LookupError at test_logging.py:")
+        assert last["error"].startswith("LookupError at test_logs.py:")
 
     async def test_failing_gap_handler(self) -> None:
         """A gap handler that fails is named with the gap."""
@@ -159,4 +159,4 @@ class TestFields:
                 await recorder.has_seen(1)
         (fields,) = records.of("ordered_by failed, the event is handled out of order", "ERROR")
         assert fields["event_id"] == event.id
-        assert fields["error"].startswith("KeyError at test_logging.py:")
+        assert fields["error"].startswith("KeyError at test_logs.py:")

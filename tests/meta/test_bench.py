@@ -22,7 +22,7 @@ from bench.run import Failed, Place, Run, limited, shared_out
 from jwt_events import Publisher, RedisStream
 from tests.support.raw import entries
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OURS, OTHER = "jwt_events stream", "somebody"
 PLACE = Place("redis://nowhere", "name", "shared", limit=0.05)
 

@@ -13,12 +13,12 @@ import pytest
 
 import jwt_events
 from jwt_events.embedded import EmbeddedServer
+from tests.meta.test_shape import EXTRAS
 from tests.support.waiting import scaled
-from tests.test_shape import EXTRAS
 
 pytestmark = pytest.mark.wheel
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 ROUND_TRIP = """
 import asyncio, sys

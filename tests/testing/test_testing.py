@@ -193,7 +193,7 @@ class TestElsewhere:
     async def test_the_example(self, tmp_path: Path) -> None:
         """The example about testing passes where it is copied to."""
         copy = tmp_path / "test_example.py"
-        copy.write_text((Path(__file__).parent.parent / "examples" / "11_testing.py").read_text())
+        copy.write_text((Path(__file__).parents[2] / "examples" / "11_testing.py").read_text())
         assert "4 passed" in await _pytest(copy)
 
     async def test_somebodys_own_transport(self, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ async def _pytest(*arguments: str | Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:valkey", "-p", "no:cacheprovider", *arguments),
         cwd=Path(arguments[0]).parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "200"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

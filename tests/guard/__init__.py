@@ -1,0 +1,1 @@
+"""Guards, and the frameworks that they stand in."""

@@ -1,0 +1,1 @@
+"""The project itself: its shape, names, documents and lanes."""

@@ -1,0 +1,1 @@
+"""The testing kit, and the embedded server."""

@@ -1,0 +1,1 @@
+"""Transports, and the connections below them."""
