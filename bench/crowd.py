@@ -43,12 +43,12 @@ class Crowd:
 
     def __init__(self, number: int, subscribers: int = 1, at_once: Arrived | None = None) -> None:
         self._at_once = at_once
-        self.tallies = [load.Tally(number) for _ in range(subscribers)]
+        self.tallies = [load.Counters(number) for _ in range(subscribers)]
         self._arrived = 0
         self._awaited = -1
         self._complete = asyncio.Event()
 
-    def arrived(self, tally: load.Tally) -> Arrived:
+    def arrived(self, tally: load.Counters) -> Arrived:
         """Return what notes the arrivals at one of them."""
 
         def note(token: str) -> None:

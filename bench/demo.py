@@ -29,7 +29,7 @@ COLUMNS = 82
 
 INTERVAL = 0.6
 """Seconds between two frames while the same thing goes on."""
-SHORTEST = 0.25
+MIN_SECONDS = 0.25
 """Seconds for which a frame can be seen, however short it was."""
 LAST = 8.0
 """Seconds for the last frame."""
@@ -119,7 +119,7 @@ class Film:
 
     def _moves(self, window: float) -> tuple[str, float]:
         """Return when to move how far, and how long it all takes."""
-        shown = [max(SHORTEST, after - before) for before, after in zip(self._times, self._times[1:], strict=False)]
+        shown = [max(MIN_SECONDS, after - before) for before, after in zip(self._times, self._times[1:], strict=False)]
         total, begins, moves = sum(shown) + LAST, 0.0, []
         for number, seconds in enumerate([*shown, LAST]):
             moves.append(f"{begins / total:.2%} {{ transform: translateY(-{number * window:.0f}px) }}")

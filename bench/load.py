@@ -99,7 +99,7 @@ async def fill(client: Redis, key: str, number: int) -> None:
         await make(client, key, number, "event")
 
 
-class Tally:
+class Counters:
     """Who has arrived: each number once, however often it comes.
 
     Args:
@@ -124,6 +124,6 @@ class Tally:
         return self._number - sum(self._seen)
 
 
-def missing(tallies: Sequence[Tally]) -> str:
+def missing(tallies: Sequence[Counters]) -> str:
     """Say what is missing, in words."""
     return f"{sum(tally.missing for tally in tallies):,} events missing"

@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parent.parent
 PYTHONS = {"broadcaster": _ROOT / ".venv" / "broadcaster" / "bin" / "python"}
 
 _STARTED_WITHIN = 60.0  # seconds; importing takes one or two
-_LONGEST_ANSWER = 2**20
+_MAX_REPLY_SECONDS = 2**20
 
 
 class Child:
@@ -61,7 +61,7 @@ async def child(row: str, contender: str, part: str, *, verbose: bool = False) -
         raise Failed(f"has no environment: {python} is missing; `make bench` makes it")
     process = await asyncio.create_subprocess_exec(
         python, "-m", "bench.contend", row, contender, part,
-        cwd=_ROOT, stdin=PIPE, stdout=PIPE, stderr=None if verbose else DEVNULL, limit=_LONGEST_ANSWER,
+        cwd=_ROOT, stdin=PIPE, stdout=PIPE, stderr=None if verbose else DEVNULL, limit=_MAX_REPLY_SECONDS,
     )  # fmt: skip
     try:
         started = Child(process)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from bench.load import Tally, missing
+from bench.load import Counters, missing
 
 
 class Failed(Exception):
@@ -92,7 +92,7 @@ class Stopwatch:
 
 
 @asynccontextmanager
-async def limited(place: Place, *tallies: Tally) -> AsyncIterator[None]:
+async def limited(place: Place, *tallies: Counters) -> AsyncIterator[None]:
     """Give up on a block that takes too long, and say what is missing."""
     try:
         async with asyncio.timeout(place.limit):

@@ -22,7 +22,7 @@ from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, decode, encode
 from jwt_events.metrics import Metrics
 from jwt_events.transport._redis.connection import Connector
-from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.multiplexer import Multiplexer
 
 TASKS = 200
 PAGE = 1_000
@@ -58,7 +58,7 @@ class Stages:
     async def __aenter__(self) -> Self:
         self._wire = await Connector(self._url).connect(within=5)
         self._stack.push_async_callback(self._wire.aclose)
-        self._pipeline = await self._stack.enter_async_context(Pipeline(Connector(self._url)))
+        self._pipeline = await self._stack.enter_async_context(Multiplexer(Connector(self._url)))
         self._sender = await self._stack.enter_async_context(RedisStream(self._url, "sender").sender())
         self._publisher = await self._stack.enter_async_context(Publisher(RedisStream(self._url, "publisher")))
         self._metered = await self._stack.enter_async_context(

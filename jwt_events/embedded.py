@@ -48,7 +48,7 @@ rm -rf -- "$private"
 
 _DEFAULTS = {"appendonly": "no", "bind": "127.0.0.1", "protected-mode": "yes", "save": "", "unixsocketperm": "700"}
 _RESERVED = frozenset({"daemonize", "dir", "logfile", "pidfile", "port", "supervised", "unixsocket"})
-_LONGEST_TEMPORARY_DIRECTORY = 64  # a socket's path may have 104 bytes (macOS) or 108 (Linux); about 30 are added
+_MAX_TEMPORARY_DIRECTORY = 64  # a socket's path may have 104 bytes (macOS) or 108 (Linux); about 30 are added
 _PATIENCE = 1.0  # seconds for one answer of the server, and for the supervisor to stop; milliseconds are normal
 
 
@@ -275,7 +275,7 @@ def _find_binary(binary: str | Path | None) -> str:
 
 @contextmanager
 def _private_directory(config: str) -> Iterator[Path]:
-    parent = None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMPORARY_DIRECTORY else "/tmp"  # noqa: S108 - what is made in it is private
+    parent = None if len(os.fsencode(tempfile.gettempdir())) <= _MAX_TEMPORARY_DIRECTORY else "/tmp"  # noqa: S108 - what is made in it is private
     with tempfile.TemporaryDirectory(prefix="jwt_events-", dir=parent, ignore_cleanup_errors=True) as path:
         Path(path, "server.conf").write_text(config)
         os.mkfifo(Path(path, "alive"))

@@ -19,14 +19,14 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from jwt_events.errors import DecodeError
-from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, plain_reader
+from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, fast_builder
 
 MAX_WIRE_BYTES = 1_048_576
 """A reader does not look into anything larger; a publisher's ``max_event_bytes`` cannot exceed it."""
 
 _WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
 _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
-_PLAIN_READERS = {wire_type: plain_reader(cls) for wire_type, cls in _CLASSES.items()}
+_PLAIN_READERS = {wire_type: fast_builder(cls) for wire_type, cls in _CLASSES.items()}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}

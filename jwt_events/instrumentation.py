@@ -93,7 +93,7 @@ class Observer:
 Observers = tuple[Observer, ...]
 
 
-class View(Observer):
+class ViewObserver(Observer):
     """Is told, besides, how a view of the events is doing: a local copy of what they say, asked again and again."""
 
     def applied(self, event: Event) -> None:
@@ -124,7 +124,7 @@ class Instrumentation(Protocol):
         """Make one for a subscriber on a kind of transport."""
         ...
 
-    def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> View:
+    def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> ViewObserver:
         """Make one for a view.
 
         Args:

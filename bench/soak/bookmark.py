@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Transport
+from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Transport
 
 _WIDTH = 48
 
@@ -74,9 +74,11 @@ class Bookmarked:
         return self._transport.sender()
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Open that of the transport, and watch it."""
-        async with self._transport.receiver(from_oldest=from_oldest, pulse=pulse) as receiver:
+        async with self._transport.receiver(from_oldest=from_oldest, poll_timeout=poll_timeout) as receiver:
             yield _BookmarkedReceiver(receiver, self._bookmark)
 
 
@@ -89,7 +91,7 @@ class _BookmarkedReceiver:
         self._unsettled: deque[Delivery] = deque()
         self._settled: set[int] = set()
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         """Receive a page; see `Receiver.receive`."""
         page = await self._receiver.receive()
         self._unsettled.extend(page.deliveries)

@@ -21,7 +21,7 @@ _DECK: Mapping[str, int] = {
     "kill publisher": 1,
 }
 
-_SHORTEST, _LONGEST, _MOST_LIKELY = 0.1, 3.0, 0.3
+_MIN_PAUSE, _MAX_PAUSE, _MODE = 0.1, 3.0, 0.3
 """Of a fault that lasts, in seconds."""
 
 _OVERLAPPING = 0.35
@@ -80,7 +80,7 @@ def make_plan(
             number=number,
             kind=kind,
             target=chance.choice(targets.get(kind.split()[-1], ("server",))),
-            seconds=round(chance.triangular(_SHORTEST, _LONGEST, _MOST_LIKELY), 2),
+            seconds=round(chance.triangular(_MIN_PAUSE, _MAX_PAUSE, _MODE), 2),
             at=round(chance.random(), 2),
             overlaps=chance.random() < _OVERLAPPING,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.soak.history import Record
 from jwt_events.subscriber._dedup import WINDOW
-from jwt_events.transport._stream.position import order
+from jwt_events.transport._stream.position import sort_key
 
 SHARED = "the group"
 """The reader where subscribers share."""
@@ -38,7 +38,7 @@ class Told:
 
         The position says when an event was added; its publisher may have been frozen before it could note that.
         """
-        return order(position)[0] <= self.at and (self.since is None or order(self.since) < order(position))
+        return sort_key(position)[0] <= self.at and (self.since is None or sort_key(self.since) < sort_key(position))
 
 
 @dataclass(slots=True)
@@ -268,8 +268,8 @@ def _out_of_order(life: Sequence[str | Told], books: Ledger) -> int:
     found = 0
     for entry in life:
         if isinstance(entry, Told):
-            replayed_up_to = max(replayed_up_to, order(entry.since) if entry.since else (0, 0))
-        elif (position := books.acknowledged.get(entry)) is not None and order(position) > replayed_up_to:
+            replayed_up_to = max(replayed_up_to, sort_key(entry.since) if entry.since else (0, 0))
+        elif (position := books.acknowledged.get(entry)) is not None and sort_key(position) > replayed_up_to:
             key, number = books.events.get(entry, (entry, 0))
             found += number < latest.get(key, number)
             latest[key] = max(number, latest.get(key, number))

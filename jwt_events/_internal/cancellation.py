@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Interruption:
+class HostCancellation:
     """Cancels the task that made it, and takes that back where its block ends, as `asyncio.timeout` does."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from jwt_events.errors import InvalidEvent, InvalidOption, JWTEventsError, Publi
 from jwt_events.events import Event
 from jwt_events.publisher import Publisher
 
-_LONGEST = MAX_WIRE_BYTES + 2  # with the end of the line, which may be two bytes
+_MAX_LINE_LENGTH = MAX_WIRE_BYTES + 2  # with the end of the line, which may be two bytes
 
 
 class BatchFailed(JWTEventsError):
@@ -104,9 +104,9 @@ class Batch:
 
     def _line(self) -> bytes:
         """Read a line; of one that is longer than any event only the beginning is kept."""
-        line = rest = self._file.readline(_LONGEST)
-        while len(rest) == _LONGEST and not rest.endswith(b"\n"):
-            rest = self._file.readline(_LONGEST)
+        line = rest = self._file.readline(_MAX_LINE_LENGTH)
+        while len(rest) == _MAX_LINE_LENGTH and not rest.endswith(b"\n"):
+            rest = self._file.readline(_MAX_LINE_LENGTH)
         return line
 
     async def _publish(self, lines: Sequence[_Line]) -> None:

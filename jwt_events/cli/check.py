@@ -20,7 +20,7 @@ from jwt_events.errors import InvalidClaims
 if TYPE_CHECKING:
     from jwt_events.revocation import Explanation, RevocationList
 
-_LARGEST_INPUT = 65_536
+_MAX_INPUT_BYTES = 65_536
 
 _CODES = {"allow": 0, "revoked": NO, "stale": STALE}
 
@@ -73,9 +73,9 @@ def _show(explanation: Explanation, *, as_json: bool) -> None:
 def _claims_from_input() -> Mapping[str, object]:
     if sys.stdin.isatty():
         say("paste the claims or the token, then press Enter and Ctrl-D")
-    text = sys.stdin.buffer.read(_LARGEST_INPUT + 1)
-    if len(text) > _LARGEST_INPUT:
-        fail(f"standard input is longer than {_LARGEST_INPUT} bytes. Give it the claims of one token, or the token.")
+    text = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+    if len(text) > _MAX_INPUT_BYTES:
+        fail(f"standard input is longer than {_MAX_INPUT_BYTES} bytes. Give it the claims of one token, or the token.")
     try:
         claims, was_token = claims_from(text)
     except InvalidClaims as error:

@@ -172,7 +172,7 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
         event = None
     return {
         "id": letter.id,
-        "buried_at": letter.buried_at,
+        "buried_at": letter.dead_lettered_at,
         "type": None if event is None else str(event.type),
         "event_id": None if event is None else event.id,
         "handler": letter.handler,

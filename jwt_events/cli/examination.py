@@ -15,7 +15,7 @@ from jwt_events.cli.rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.errors import ServerRefused
 from jwt_events.transport.connection import Connection
 from jwt_events.transport.pubsub import RedisPubSub
-from jwt_events.transport.stream import History, RedisStream, history_from
+from jwt_events.transport.stream import RedisStream, StreamInfo, stream_info
 
 _WITHIN = 5.0
 _SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "client-output-buffer-limit")
@@ -86,11 +86,11 @@ async def _clock(connection: Connection) -> tuple[float | None, float | None]:
     return clock, clock - (asked + time.time()) / 2
 
 
-async def _history(connection: Connection, key: str) -> History | None:
+async def _history(connection: Connection, key: str) -> StreamInfo | None:
     (answer,) = await connection.pipeline([("XINFO", "STREAM", key)], within=_WITHIN)
     if isinstance(answer, ServerRefused) and answer.code == "NOPERM":
         return None
-    return history_from(answer) or History()
+    return stream_info(answer) or StreamInfo()
 
 
 async def _groups(connection: Connection, key: str) -> Sequence[Group] | None:

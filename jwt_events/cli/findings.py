@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from jwt_events.cli.groups import Group
 from jwt_events.cli.wording import age
-from jwt_events.transport.stream import History, order
+from jwt_events.transport.stream import StreamInfo, sort_key
 
 _OLDEST_VERSION = (6, 2)
-_MOST_SKEW = 1.0  # seconds
+_MAX_SKEW = 1.0  # seconds
 _SLACK = 60.0  # seconds for which what is too old may still be there
 _DEAD_AFTER = 60.0  # seconds without a sign of life: twice the default claim_after
 _ENOUGH_FOR_A_PAGE = 16 * 2**20  # twice the default batch of the largest events
@@ -70,7 +70,7 @@ class Facts:
     settings: Mapping[str, str] = field(default_factory=dict)
     skew: float | None = None
     clock: float | None = None
-    history: History | None = None
+    history: StreamInfo | None = None
     groups: Sequence[Group] | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
 
@@ -172,7 +172,7 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         yield _unseen("clock", "TIME", "+time")
         return
     seen = f"the server's is {abs(facts.skew):.2f} s {'ahead of' if facts.skew > 0 else 'behind'} the one here"
-    if abs(facts.skew) <= _MOST_SKEW:
+    if abs(facts.skew) <= _MAX_SKEW:
         yield Finding("clock", Level.OK, seen)
     else:
         advice = "Revocations by user, session or client compare clocks: synchronise them (NTP), or give a leeway."
@@ -211,7 +211,7 @@ def _stream(facts: Facts) -> Iterator[Finding]:
     elif facts.clock is None:
         yield Finding("stream", Level.OK, f"it holds {history.length} events")
     else:
-        oldest = facts.clock - order(history.first)[0] / 1000
+        oldest = facts.clock - sort_key(history.first)[0] / 1000
         seen = f"it holds {history.length} events, the oldest {age(max(0.0, oldest))} old; retention {age(kept)}"
         if oldest > kept * 1.1 + _SLACK:
             advice = "Nobody trims it so: compare retention with the publishers', who need XTRIM and TIME."

@@ -23,7 +23,7 @@ NOT_SAID = "\0"
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # Below is a year, or a number of seconds from now; above are milliseconds. In seconds, it is in 1973.
-_SMALLEST_NUMERIC_DATE = 1e8
+_MIN_NUMERIC_DATE = 1e8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
 
@@ -154,9 +154,9 @@ def moment(text: str) -> str | datetime:
 
 
 def _number(text: str) -> float:
-    from jwt_events.events import LARGEST_NUMERIC_DATE
+    from jwt_events.events import MAX_NUMERIC_DATE
 
     value = float(text)
-    if not _SMALLEST_NUMERIC_DATE <= value < LARGEST_NUMERIC_DATE:
+    if not _MIN_NUMERIC_DATE <= value < MAX_NUMERIC_DATE:
         raise ValueError
     return value

@@ -18,14 +18,14 @@ from jwt_events.errors import JWTEventsError, TransportError
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.stream import FIELD
 
-MOST = 5_000
+MAX_EVENTS = 5_000
 """How many events there are at a time, at most."""
 
 KEPT_FOR = 600
 """Seconds after which the server deletes by itself what a process that was killed has left."""
 
 _ROUNDS = 4  # of each side, in the time of a trial
-_LONGEST = 15.0  # seconds that a round may take
+_MAX_SECONDS = 15.0  # seconds that a round may take
 _WITHIN = 5.0
 
 
@@ -106,7 +106,7 @@ class Bench:
             PublishError: the same.
             Unfinished: a round took far too long.
         """
-        load = made(MOST)
+        load = made(MAX_EVENTS)
         results: list[Result] = []
         async with (
             self._throw_away_stream() as connection,
@@ -164,7 +164,7 @@ class Rounds:
         slowest = max([sum(await self._round(side, load.first(number))) for side in sides])  # and all is warm
         ends = perf_counter() + seconds
         while not samples[0] or perf_counter() < ends:
-            number = max(1, min(MOST, int(number * seconds / (len(sides) * _ROUNDS * slowest))))
+            number = max(1, min(MAX_EVENTS, int(number * seconds / (len(sides) * _ROUNDS * slowest))))
             slowest = 0.0
             for side, found in zip(sides, samples, strict=True):
                 taken = await self._round(side, load.first(number))
@@ -175,13 +175,13 @@ class Rounds:
     async def _round(self, side: Side, load: Load) -> Sequence[float]:
         await self._connection.call("XTRIM", self._name, "MAXLEN", 0, within=_WITHIN)
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(_MAX_SECONDS):
                 if self._trial.filled:
                     await self._fill(load)
                 return await self._trial.work(side, load)
         except TimeoutError:
             raise Unfinished(
-                f"{self._trial.what}: {len(load.events)} events took longer than {_LONGEST:.0f} s."
+                f"{self._trial.what}: {len(load.events)} events took longer than {_MAX_SECONDS:.0f} s."
                 " Is the server, or this machine, busy with something else?"
             ) from None
 

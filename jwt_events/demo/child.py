@@ -17,7 +17,7 @@ from jwt_events.demo.messages import Message, Order, from_line, to_line
 _LEAVING = 3.0
 
 # The last line of a long run holds many latencies; asyncio allows 64 KiB by default.
-_LONGEST_LINE = 2**22
+_MAX_LINE_LENGTH = 2**22
 
 
 class Child:
@@ -41,7 +41,7 @@ class Child:
             *(sys.executable, "-m", "jwt_events.demo.process", role, row.name),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            limit=_LONGEST_LINE,
+            limit=_MAX_LINE_LENGTH,
             start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends the others in order
             cwd=Path(__file__).parents[2],  # so that "-m" finds this package, and nothing of the user's before it
         )

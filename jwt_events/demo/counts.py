@@ -30,7 +30,7 @@ class Latencies(Counter[float]):
         return None
 
 
-class Tally:
+class Counters:
     """What a subscriber has handled."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import cycle
 
 from jwt_events import RevocationList, RevokedTokenError, StaleRevocationsError, Subscriber
-from jwt_events.demo.counts import Tally
+from jwt_events.demo.counts import Counters
 from jwt_events.demo.messages import ALLOWED, REVOKED, STALE, Answers, Finish, Issued, Order, Renew, Renewed
 from jwt_events.demo.parent import Parent
 from jwt_events.demo.reporting import BEAT, report_until
@@ -36,7 +36,7 @@ async def play(order: Order, parent: Parent) -> None:
 
 
 async def _handle(order: Order, parent: Parent) -> None:
-    tally = Tally()
+    tally = Counters()
     subscriber = Subscriber(order.make_transport())
 
     @subscriber.on()

@@ -1,9 +1,9 @@
 """What happened: the events in the life of a JWT."""
 
 from jwt_events._internal.event_type import EventType
-from jwt_events.events._fast_path import plain_reader as plain_reader
-from jwt_events.events._fields import LARGEST_NUMERIC_DATE as LARGEST_NUMERIC_DATE
+from jwt_events.events._fast_path import fast_builder as fast_builder
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
+from jwt_events.events._fields import MAX_NUMERIC_DATE as MAX_NUMERIC_DATE
 from jwt_events.events._fields import Instant as Instant
 from jwt_events.events._models import (
     EVENT_CLASSES,

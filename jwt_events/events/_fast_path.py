@@ -72,7 +72,7 @@ _set_given = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
-def plain_reader(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None]:
+def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None]:
     """Return a function that makes events of this class from messages, as CloudEvents in parsed JSON.
 
     The function returns ``None`` for a message that is not plain; also for one that is wrong, and for an event without

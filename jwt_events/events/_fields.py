@@ -19,8 +19,8 @@ MAX_METADATA_DEPTH = 8
 
 # Ten thousand years after 1970 in milliseconds is 3e14, in seconds 3e11. Every instant in milliseconds since 1973 is
 # above this limit, every one in seconds until the year 5138 is below it.
-LARGEST_NUMERIC_DATE = 1e11
-_LARGEST_INTEGER = 2**63 - 1
+MAX_NUMERIC_DATE = 1e11
+_MAX_INTEGER = 2**63 - 1
 
 _COMPACT_JWT = re.compile(r"\s*(Bearer\s+)?eyJ[\w-]+(\.[\w-]*){2}((\.[\w-]*){2})?\s*", re.ASCII | re.IGNORECASE)
 _THREE_SEGMENTS = re.compile(r"\s*[\w-]+\.[\w-]+\.[\w-]*\s*", re.ASCII)
@@ -42,7 +42,7 @@ def to_instant(value: object, info: ValidationInfo) -> object:
         return value  # pydantic says what is wrong with it, or takes it if it is a datetime
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number of seconds")
-    if value >= LARGEST_NUMERIC_DATE:
+    if value >= MAX_NUMERIC_DATE:
         raise ValueError("looks like milliseconds; a NumericDate is in seconds, so divide by 1000")
     if value < 0:
         raise ValueError("must not be before 1970")
@@ -100,7 +100,7 @@ def _check_scalar(item: object) -> None:
         _check_encodable(item)
     elif isinstance(item, float) and not math.isfinite(item):
         raise ValueError("must not contain NaN or Infinity, which JSON does not have")
-    elif isinstance(item, int) and not -_LARGEST_INTEGER <= item <= _LARGEST_INTEGER:
+    elif isinstance(item, int) and not -_MAX_INTEGER <= item <= _MAX_INTEGER:
         raise ValueError("must not contain an integer beyond 64 bits, which other JSON readers would change")
 
 

@@ -16,7 +16,7 @@ RefusalCode = Literal[
 ]
 """Why a request is refused, for programs."""
 
-_LONGEST_RETRY_AFTER = 3600.0
+_MAX_RETRY_AFTER = 3600.0
 
 
 class _Answer(NamedTuple):
@@ -57,7 +57,7 @@ class Refused(JWTEventsError):
         self.close_code: int = answer.close_code
         self.body: dict[str, Any] = {"detail": {"error": code, "error_description": answer.text}}
         if answer.status == 503:
-            seconds = math.ceil(min(max(1.0, retry_after or 1.0), _LONGEST_RETRY_AFTER))
+            seconds = math.ceil(min(max(1.0, retry_after or 1.0), _MAX_RETRY_AFTER))
             self.headers: dict[str, str] = {"Retry-After": str(seconds)}
         else:
             self.headers = {"WWW-Authenticate": _challenge(realm, answer)}

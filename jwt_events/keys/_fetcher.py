@@ -13,21 +13,21 @@ from loguru import logger
 
 from jwt_events.errors import Closed
 from jwt_events.keys import _jwks as jwks
-from jwt_events.keys._schedule import Departure, FetchPlan, Moment
+from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now
 
-Fetch = Callable[[], Awaitable[Any]]
+FetchFunction = Callable[[], Awaitable[Any]]
 """A coroutine function that fetches the issuer's JWK Set and returns it decoded, as a dictionary."""
 
-_LONGEST_WAIT = 3600.0  # event loops do not take every number of seconds
+_MAX_WAIT = 3600.0  # event loops do not take every number of seconds
 
 
-def current_moment() -> Moment:
+def current_time() -> Now:
     """Read both clocks."""
-    return Moment(time.monotonic(), time.time())
+    return Now(time.monotonic(), time.time())
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class Fetch:
     """A fetch that is on its way, or has come back.
 
     Attributes:
@@ -36,7 +36,7 @@ class Flight:
         failure: what it failed with.
     """
 
-    departure: Departure
+    departure: FetchRequest
     task: asyncio.Task[None] = field(init=False)
     failure: BaseException | None = None
 
@@ -67,7 +67,7 @@ class Fetcher:
     """
 
     def __init__(
-        self, fetch: Fetch, *, timeout: float, plan: FetchPlan, deliver: Callable[[jwks.KeySet], None]
+        self, fetch: FetchFunction, *, timeout: float, plan: FetchPlan, deliver: Callable[[jwks.KeySet], None]
     ) -> None:
         self._fetch = fetch
         self._timeout = timeout
@@ -75,29 +75,29 @@ class Fetcher:
         self._deliver = deliver
         self._pacer: asyncio.Task[None] | None = None
         self._news: asyncio.Event | None = None
-        self.flight: Flight | None = None
+        self.flight: Fetch | None = None
         self.fetches: int = 0
         self.failures: int = 0
 
-    def begin(self, departure: Departure) -> Flight:
+    def begin(self, departure: FetchRequest) -> Fetch:
         """Begin a fetch; there must not be one on its way."""
         self._plan.begin(departure)
         self.fetches += 1
-        self.flight = flight = Flight(departure)
-        flight.task = asyncio.create_task(self._fly(flight), name="jwt_events key fetch")
+        self.flight = flight = Fetch(departure)
+        flight.task = asyncio.create_task(self._fetch_now(flight), name="jwt_events key fetch")
         flight.task.add_done_callback(self._landed)
         return flight
 
-    def begin_if_due(self, now: Moment) -> None:
+    def begin_if_due(self, now: Now) -> None:
         """Begin a fetch if the plan says so and none is on its way."""
         at, reason = self._plan.due()
         if at <= now.monotonic and self.flight is None:
-            self.begin(Departure(reason, now))
+            self.begin(FetchRequest(reason, now))
 
     def _landed(self, _: asyncio.Task[None]) -> None:
         self.flight = None
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _fetch_now(self, flight: Fetch) -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 document = await self._fetch()
@@ -108,11 +108,11 @@ class Fetcher:
                 raise
             flight.failure = error
             self.failures += 1
-            self._plan.fail(flight.departure, current_moment(), error)
+            self._plan.fail(flight.departure, current_time(), error)
             # Not its text, in which an HTTP library may quote the URL with what is secret in it.
             logger.warning("fetching the signing keys failed", error=type(error).__name__, failures=self.failures)
         else:
-            self._plan.succeed(flight.departure, current_moment(), keys.named)
+            self._plan.succeed(flight.departure, current_time(), keys.named)
             self._deliver(keys)
 
     def start(self) -> None:
@@ -147,8 +147,8 @@ class Fetcher:
             if self.flight is not None:
                 await asyncio.wait([self.flight.task])
             news.clear()
-            self.begin_if_due(now := current_moment())
+            self.begin_if_due(now := current_time())
             if self.flight is None:
-                pause = min(self._plan.due()[0] - now.monotonic, _LONGEST_WAIT)
+                pause = min(self._plan.due()[0] - now.monotonic, _MAX_WAIT)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), pause)

@@ -115,7 +115,7 @@ class Keyring:
         return standing is not None and now > RETIREMENT_LEEWAY - standing.rigour
 
 
-class AbsentKids:
+class NegativeCache:
     """Names that a fetch did not bring, for a while. At most 1,024: the oldest goes first.
 
     Losing one costs a fetch at most, and that only when the cooldown allows it.

@@ -14,9 +14,9 @@ from jwt_events._internal import options
 from jwt_events.errors import InvalidOption, KeysUnavailable, SigningKeyError, UnknownKey
 from jwt_events.events import KeyRotated, fingerprint
 from jwt_events.keys import _jwks as jwks
-from jwt_events.keys._fetcher import Fetch, Fetcher, Flight, current_moment
-from jwt_events.keys._keyring import AbsentKids, Keyring
-from jwt_events.keys._schedule import Departure, FetchPlan, Moment, Reason
+from jwt_events.keys._fetcher import Fetch, Fetcher, FetchFunction, current_time
+from jwt_events.keys._keyring import Keyring, NegativeCache
+from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now, Reason
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -94,7 +94,7 @@ class SigningKeys:
 
     def __init__(
         self,
-        fetch: Fetch,
+        fetch: FetchFunction,
         *,
         cooldown: float = 10.0,
         negative_ttl: float = 30.0,
@@ -108,7 +108,7 @@ class SigningKeys:
         self._issuer = None if issuer is None else options.name("issuer", issuer)
         self._negative_ttl = options.seconds("negative_ttl", negative_ttl)
         self._keyring = Keyring()
-        self._absent = AbsentKids(self._negative_ttl)
+        self._absent = NegativeCache(self._negative_ttl)
         self._plan = FetchPlan(
             cooldown=options.seconds("cooldown", cooldown), max_age=options.seconds("max_age", max_age)
         )
@@ -117,7 +117,7 @@ class SigningKeys:
         self._refused = 0
 
     def __repr__(self) -> str:
-        age = self._plan.age(current_moment())
+        age = self._plan.age(current_time())
         state = "never fetched" if math.isinf(age) else f"{age:.0f} s old"
         failing = "" if self._plan.failure is None else ", failing"
         return f"<SigningKeys {len(self._keyring)} keys, {state}{failing}>"
@@ -125,7 +125,7 @@ class SigningKeys:
     @property
     def stats(self) -> SigningKeysStats:
         """What became of the keys so far."""
-        age = self._plan.age(current_moment())
+        age = self._plan.age(current_time())
         return SigningKeysStats(len(self._keyring), age, self._fetcher.fetches, self._fetcher.failures, self._refused)
 
     async def get(self, kid: str | None) -> PyJWK:
@@ -156,8 +156,8 @@ class SigningKeys:
             raise
 
     async def _get(self, kid: str | None) -> PyJWK:
-        flight: Flight | None = None
-        while (key := self._find(kid, now := current_moment())) is None:
+        flight: Fetch | None = None
+        while (key := self._find(kid, now := current_time())) is None:
             if flight is not None and not self._plan.was_announced_after(kid, flight.departure):
                 raise self._not_found(kid, flight, now)
             flight = self._fetcher.flight or self._begin_for(kid, now)
@@ -165,7 +165,7 @@ class SigningKeys:
         self._fetcher.begin_if_due(now)
         return key
 
-    def _find(self, kid: str | None, now: Moment) -> PyJWK | None:
+    def _find(self, kid: str | None, now: Now) -> PyJWK | None:
         """Return the key; ``None`` if only a fetch can tell."""
         if kid is None:
             return self._only_key(now) if self._plan.is_good(now) else None
@@ -178,20 +178,20 @@ class SigningKeys:
             raise _unlisted(kid, seconds)
         return None
 
-    def _only_key(self, now: Moment) -> PyJWK:
+    def _only_key(self, now: Now) -> PyJWK:
         usable = self._keyring.usable(now.wall)
         if len(usable) != 1:
             raise UnknownKey(f"the token names no key (kid), and {len(usable)} are good")
         return usable[0]
 
-    def _not_found(self, kid: str | None, flight: Flight, now: Moment) -> SigningKeyError:
+    def _not_found(self, kid: str | None, flight: Fetch, now: Now) -> SigningKeyError:
         """Return what to tell a caller for whom a fetch came back without the key."""
         if kid is None or flight.failure is not None:
             return self._unavailable(kid, now)
         self._absent.add(kid, now.monotonic)
         return _unlisted(kid, self._negative_ttl)
 
-    def _unavailable(self, kid: str | None, now: Moment) -> KeysUnavailable:
+    def _unavailable(self, kid: str | None, now: Now) -> KeysUnavailable:
         cause = self._plan.failure
         problem = "was broken off" if cause is None else f"failed with {type(cause).__name__}"
         error = KeysUnavailable(
@@ -202,11 +202,11 @@ class SigningKeys:
         error.__cause__ = cause
         return error
 
-    def _begin_for(self, kid: str | None, now: Moment) -> Flight:
+    def _begin_for(self, kid: str | None, now: Now) -> Fetch:
         """Begin a fetch for a caller, or refuse to."""
         seconds, reason = self._plan.opening(kid, now)
         if not seconds:
-            return self._fetcher.begin(Departure(reason, now, kid))
+            return self._fetcher.begin(FetchRequest(reason, now, kid))
         if kid is None or self._plan.failure is not None or not self._plan.is_good(now):
             raise self._unavailable(kid, now)
         problem = f"key {fingerprint(kid)} is unknown, and the keys were fetched for another unknown one just now"
@@ -237,7 +237,7 @@ class SigningKeys:
         logger.info("signing key rotated", kid=fingerprint(event.key_id), compromised=event.compromised)
         # Nobody waits for a compromised key, but for its successor, whose name is not known.
         expected_at = -math.inf if event.compromised else (event.active_from or event.occurred_at).timestamp()
-        self._plan.announce(event.key_id, expected_at, current_moment())
+        self._plan.announce(event.key_id, expected_at, current_time())
         self._fetcher.tell_of_news()
 
     def attach(self, source: KeyEventSource) -> None:
@@ -269,13 +269,13 @@ class SigningKeys:
         return self
 
     async def _fetch_first(self) -> None:
-        now = current_moment()
+        now = current_time()
         if self._plan.is_good(now):
             return
-        flight = self._fetcher.flight or self._fetcher.begin(Departure(Reason.AGED, now))
+        flight = self._fetcher.flight or self._fetcher.begin(FetchRequest(Reason.AGED, now))
         await flight.land()
         if flight.failure is not None:
-            raise self._unavailable(None, current_moment())
+            raise self._unavailable(None, current_time())
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -20,7 +20,7 @@ REFRESH_FRACTION = 0.5
 """The part of ``max_age`` after which the keys are fetched anew, while the old ones are still good."""
 
 
-class Moment(NamedTuple):
+class Now(NamedTuple):
     """One instant, on both clocks.
 
     Attributes:
@@ -41,7 +41,7 @@ class Reason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class FetchRequest:
     """A fetch that began.
 
     Attributes:
@@ -51,7 +51,7 @@ class Departure:
     """
 
     reason: Reason
-    at: Moment
+    at: Now
     sought: str | None = None
 
 
@@ -80,19 +80,19 @@ class FetchPlan:
         self.failure: BaseException | None = None
         """What the last fetch failed with; ``None`` if it did not."""
 
-    def age(self, now: Moment) -> float:
+    def age(self, now: Now) -> float:
         """Return the seconds since the last successful fetch; infinite if there was none."""
         return math.inf if self._fetched_at is None else now.monotonic - self._fetched_at
 
-    def is_good(self, now: Moment) -> bool:
+    def is_good(self, now: Now) -> bool:
         """Return whether the keys that were fetched last may still be used."""
         return self.age(now) < self._max_age
 
-    def begin(self, departure: Departure) -> None:
+    def begin(self, departure: FetchRequest) -> None:
         """Take note that a fetch begins."""
         self._open_from[departure.reason] = departure.at.monotonic + self._cooldown
 
-    def succeed(self, departure: Departure, now: Moment, listed: Container[str]) -> None:
+    def succeed(self, departure: FetchRequest, now: Now, listed: Container[str]) -> None:
         """Take note that a fetch brought keys.
 
         A caller's fetch that found the key it was for leaves no cooldown behind: only the issuer can make that happen,
@@ -104,12 +104,12 @@ class FetchPlan:
             self._open_from[Reason.AWAITED] = now.monotonic
         self._settle(departure, now, listed)
 
-    def fail(self, departure: Departure, now: Moment, failure: BaseException) -> None:
+    def fail(self, departure: FetchRequest, now: Now, failure: BaseException) -> None:
         """Take note that a fetch failed."""
         self.failure = failure
         self._settle(departure, now, ())
 
-    def _settle(self, departure: Departure, now: Moment, listed: Container[str]) -> None:
+    def _settle(self, departure: FetchRequest, now: Now, listed: Container[str]) -> None:
         for kid, announcement in list(self._announced.items()):
             if announcement.heard_at > departure.at.monotonic:
                 continue  # that fetch may have been answered before the key was there
@@ -119,12 +119,12 @@ class FetchPlan:
                 announcement.tries += 1
                 announcement.due = now.monotonic + self._pause(announcement, now)
 
-    def _pause(self, announcement: _Announcement, now: Moment) -> float:
+    def _pause(self, announcement: _Announcement, now: Now) -> float:
         ahead = announcement.expected_at - now.wall
         pauses = [self._cooldown * 2.0 ** min(announcement.tries, 30), ahead - LEAD, ahead]
         return min(pause for pause in pauses if pause > 0)
 
-    def announce(self, kid: str, expected_at: float, now: Moment) -> None:
+    def announce(self, kid: str, expected_at: float, now: Now) -> None:
         """Take note that a fetch will bring this key, or that one is needed because of it.
 
         It is due at once, and again at growing intervals until the key is listed or long overdue. No more than 256
@@ -138,12 +138,12 @@ class FetchPlan:
         if kid not in self._announced and len(self._announced) < MAX_ANNOUNCED:
             self._announced[kid] = _Announcement(now.monotonic, expected_at, due=now.monotonic)
 
-    def was_announced_after(self, kid: str | None, departure: Departure) -> bool:
+    def was_announced_after(self, kid: str | None, departure: FetchRequest) -> bool:
         """Return whether a key is waited for that the fetch could not know of."""
         announcement = self._announced.get(kid) if kid is not None else None
         return announcement is not None and announcement.heard_at > departure.at.monotonic
 
-    def opening(self, kid: str | None, now: Moment) -> tuple[float, Reason]:
+    def opening(self, kid: str | None, now: Now) -> tuple[float, Reason]:
         """Return in how many seconds a fetch may begin for a caller who needs this key, and for which reason."""
         reasons = [Reason.ANNOUNCED, Reason.AWAITED] if kid in self._announced else [Reason.AWAITED]
         reason = min(reasons, key=self._open_from.__getitem__)

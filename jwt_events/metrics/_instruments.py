@@ -33,7 +33,7 @@ _REASONS = ("too_large", "not_json", "duplicate_key", "not_an_envelope", "invali
 class Instruments:
     """The instruments in one registry."""
 
-    def __init__(self, make: _Maker) -> None:
+    def __init__(self, make: _InstrumentFactory) -> None:
         self.published: Counter = make.counter(
             "published_total", "Events that were to be published.", "type", "transport", "outcome"
         )
@@ -75,7 +75,7 @@ class Instruments:
         _at_zero(self.decode_errors, _REASONS)
 
 
-class _Maker:
+class _InstrumentFactory:
     """Makes instruments in a registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -183,7 +183,7 @@ _known: WeakKeyDictionary[CollectorRegistry, Instruments] = WeakKeyDictionary()
 _lock = Lock()
 
 
-def instruments_of(registry: CollectorRegistry) -> Instruments:
+def instruments_for(registry: CollectorRegistry) -> Instruments:
     """Return the instruments in a registry, made when they are first asked for.
 
     Raises:
@@ -191,5 +191,5 @@ def instruments_of(registry: CollectorRegistry) -> Instruments:
     """
     with _lock:
         if registry not in _known:
-            _known[registry] = Instruments(_Maker(registry))
+            _known[registry] = Instruments(_InstrumentFactory(registry))
         return _known[registry]

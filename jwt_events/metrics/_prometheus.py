@@ -9,7 +9,7 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
+from collections import Counter as Multiset
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -17,9 +17,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
-from jwt_events.instrumentation import Handled, Observer, Published, View
+from jwt_events.instrumentation import Handled, Observer, Published, ViewObserver
 from jwt_events.metrics._fast import Counter, Histogram
-from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, instruments_of
+from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, instruments_for
 
 
 class Metrics:
@@ -46,7 +46,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         if registry is not None and not isinstance(registry, CollectorRegistry):
             raise InvalidOption("registry", f"must be a CollectorRegistry, not {type(registry).__name__}")
-        self._instruments = instruments_of(REGISTRY if registry is None else registry)
+        self._instruments = instruments_for(REGISTRY if registry is None else registry)
 
     def publishing(self, transport: str) -> Observer:
         """Make an observer for a publisher; see `Instrumentation.publishing`."""
@@ -56,7 +56,7 @@ class Metrics:
         """Make an observer for a subscriber; see `Instrumentation.subscribing`."""
         return _Subscribing(self._instruments, transport)
 
-    def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> View:
+    def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> ViewObserver:
         """Make an observer for a view; see `Instrumentation.view`."""
         return _Viewing(self._instruments, transport, destination, staleness)
 
@@ -73,7 +73,7 @@ def _count(events: Sequence[Event], counters: Mapping[type[Event], Counter]) -> 
         for event in events:
             counters[type(event)].one()
     else:
-        for cls, number in Tally(map(type, events)).items():
+        for cls, number in Multiset(map(type, events)).items():
             counters[cls].inc(number)
 
 
@@ -182,7 +182,7 @@ class _Calls:
         self.add_duration = self.duration.add
 
 
-class _Viewing(_Subscribing, View):
+class _Viewing(_Subscribing, ViewObserver):
     """Counts for one view."""
 
     def __init__(

@@ -16,10 +16,10 @@ from jwt_events.publisher._sender import Dock
 from jwt_events.transport.base import Sender, Sent
 
 _INITIAL_DELAY = 0.02
-_MAXIMUM_DELAY = 1.0
+_MAX_DELAY = 1.0
 
 # With less time left there is no new try: cut off in the middle, it would only turn "surely not" into "perhaps".
-_LEAST_FOR_A_TRY = 0.1
+_MIN_FOR_A_TRY = 0.1
 
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
@@ -39,7 +39,7 @@ class Receipt:
     receivers: int | None = None
 
 
-class Shipment:
+class PublishCall:
     """Events of one call on their way to the server, tried again until accepted, refused for good, or out of time.
 
     Args:
@@ -99,8 +99,8 @@ class Shipment:
             failures += 1
             self._maybe_published |= any(error.maybe_done for error in errors)
             # A connection that died while idle is the most common failure: the first new try is at once.
-            pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY)
-            if not errors[-1].retryable or monotonic() + pause + _LEAST_FOR_A_TRY > deadline:
+            pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAX_DELAY)
+            if not errors[-1].retryable or monotonic() + pause + _MIN_FOR_A_TRY > deadline:
                 raise self._failure()
             self._dock.log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
             await asyncio.sleep(pause)

@@ -18,7 +18,7 @@ from jwt_events.envelope import MAX_WIRE_BYTES, encode_event
 from jwt_events.errors import EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.instrumentation import Instrumentation, instrumentation
-from jwt_events.publisher._call import Receipt, Shipment
+from jwt_events.publisher._call import PublishCall, Receipt
 from jwt_events.publisher._sender import Dock
 from jwt_events.publisher._validation import check_retention, event_from
 from jwt_events.tracing import AnyTracing, Publishing, Spans
@@ -151,12 +151,12 @@ class Publisher:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
         self._dock.check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return Shipment(self._dock, events, self._encode(events, _UNTRACED)).run(deadline)
+            return PublishCall(self._dock, events, self._encode(events, _UNTRACED)).run(deadline)
         return self._publish_in_span(events, publishing, deadline)
 
     async def _publish_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
         with publishing as traces:
-            return await Shipment(self._dock, events, self._encode(events, traces)).run(deadline)
+            return await PublishCall(self._dock, events, self._encode(events, traces)).run(deadline)
 
     def _encode(self, events: Sequence[Event], traces: Iterable[_Trace]) -> list[bytes]:
         payloads = []

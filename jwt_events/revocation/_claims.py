@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from jwt_events.errors import InvalidClaims
-from jwt_events.events import LARGEST_NUMERIC_DATE
+from jwt_events.events import MAX_NUMERIC_DATE
 
 RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
 """What a rule is about."""
@@ -80,7 +80,7 @@ def _milliseconds(value: object) -> float | None:
         raise InvalidClaims("iat", f"must be a number of seconds since 1970, not {_kind(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidClaims("iat", "must be a finite number of seconds since 1970")
-    if value >= LARGEST_NUMERIC_DATE:
+    if value >= MAX_NUMERIC_DATE:
         raise InvalidClaims("iat", "looks like milliseconds; a NumericDate is in seconds")
     return value * 1000
 

@@ -11,7 +11,7 @@ from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
 from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError, describe
 from jwt_events.events import Event
-from jwt_events.transport.base import Delivery, Gap, Guarantees, Page, Transport
+from jwt_events.transport.base import Batch, Delivery, Gap, Guarantees, Transport
 
 # How long the history may stand still before entering gives up, in seconds: longer than a server takes to come back.
 _STALLED = 10.0
@@ -19,7 +19,7 @@ _STALLED_WHY = "the server is a replica, or does not answer"
 
 # After a refusal a feed begins anew, soon at first: rights and passwords are put right while services run.
 _INITIAL_PAUSE = 0.5
-_MAXIMUM_PAUSE = 5.0
+_MAX_PAUSE = 5.0
 
 
 class Follower(Protocol):
@@ -49,19 +49,19 @@ class Feed:
     Args:
         transport: what to read; durable, and every receiver sees every event.
         follower: who is told.
-        pulse: seconds after which a quiet read ends, which proves that nothing is new.
+        poll_timeout: seconds after which a quiet read ends, which proves that nothing is new.
 
     Attributes:
         caught_up: done when all that was remembered has been taken; has the error if that failed.
         failure: what went wrong last; ``None`` if all is well.
     """
 
-    def __init__(self, transport: Transport, follower: Follower, *, pulse: float) -> None:
+    def __init__(self, transport: Transport, follower: Follower, *, poll_timeout: float) -> None:
         self.caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failure: Exception | None = None
         self._transport = transport
         self._follower = follower
-        self._pulse = pulse
+        self._poll_timeout = poll_timeout
         self._log = logger.bind(transport=transport.name, destination=transport.destination)
 
     async def run(self) -> None:
@@ -81,7 +81,7 @@ class Feed:
                         return
                     problem = str(error) if isinstance(error, TransportError) else describe(error)
                     self._log.error("following failed and will begin anew", error=problem, attempt=failures)
-                await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAXIMUM_PAUSE))
+                await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
         finally:
             self._give_up(Closed("closed before the history was read"))
 
@@ -93,7 +93,7 @@ class Feed:
 
     async def _follow(self) -> None:
         now = asyncio.get_running_loop().time
-        async with self._transport.receiver(from_oldest=True, pulse=self._pulse) as receiver:
+        async with self._transport.receiver(from_oldest=True, poll_timeout=self._poll_timeout) as receiver:
             moved_at = now()
             while True:
                 page = await receiver.receive()
@@ -105,7 +105,7 @@ class Feed:
                 elif not self.caught_up.done() and now() - moved_at > _STALLED:
                     raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALLED_WHY}")
 
-    def _take(self, page: Page) -> None:
+    def _take(self, page: Batch) -> None:
         if page.reconnected:
             self._follower.reconnected()
         for gap in page.gaps:

@@ -17,14 +17,14 @@ from jwt_events.revocation._claims import subjects_of
 from jwt_events.revocation._feed import Feed, followable
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
-from jwt_events.revocation._view import View, ViewState
+from jwt_events.revocation._view import RevocationView, ViewState
 from jwt_events.revocation._watch import Watch
 from jwt_events.transport.base import Transport
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
-_LEAST_STALENESS = 0.1
-_PULSES = 4  # proofs in the time for which one is good
+_MIN_STALENESS = 0.1
+_POLLS = 4  # proofs in the time for which one is good
 
 _ALLOW, _REVOKED, _STALE = Verdict  # faster to look up than attributes of the class
 
@@ -78,12 +78,12 @@ class RevocationList:
     ) -> None:
         self._transport = followable(transport)
         self._max_staleness = options.seconds("max_staleness", max_staleness)
-        if self._max_staleness < _LEAST_STALENESS:
-            raise InvalidOption("max_staleness", f"must be at least {_LEAST_STALENESS} s: a proof takes a round trip")
+        if self._max_staleness < _MIN_STALENESS:
+            raise InvalidOption("max_staleness", f"must be at least {_MIN_STALENESS} s: a proof takes a round trip")
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")
         self._allows_stale = on_stale == "allow"
-        self._view = View(
+        self._view = RevocationView(
             retention=transport.retention,
             leeway=options.leeway("leeway", leeway),
             max_staleness=self._max_staleness,
@@ -242,7 +242,7 @@ class RevocationList:
     async def __aenter__(self) -> Self:
         if self._feed is not None:
             raise Closed("the revocation list is open already")
-        self._feed = feed = Feed(self._transport, self._view, pulse=self._max_staleness / _PULSES)
+        self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _POLLS)
         self._tasks = [
             asyncio.create_task(feed.run(), name="jwt_events feed"),
             asyncio.create_task(self._view.tend(self._verdicts), name="jwt_events tending"),

@@ -27,7 +27,7 @@ NEVER = (1 << _TICK_BITS) - 1
 _SLICE = 1_000
 
 
-class Filed(int):
+class PackedRule(int):
     """A rule as it is kept."""
 
     __slots__ = ()
@@ -36,7 +36,7 @@ class Filed(int):
         return self >> _TERM_BITS
 
     def __eq__(self, other: object) -> bool:
-        return int(self) == int(other) if isinstance(other, Filed) else hash(other) == self >> _TERM_BITS
+        return int(self) == int(other) if isinstance(other, PackedRule) else hash(other) == self >> _TERM_BITS
 
     @property
     def cutoff(self) -> int:
@@ -49,21 +49,21 @@ class Filed(int):
         return (self >> _CUTOFF_BITS) & NEVER
 
 
-class _Probe(Filed):
+class _Probe(PackedRule):
     """Looks for a rule in a set and notes what it found: a set only says that there is one."""
 
-    found: Filed | None = None
+    found: PackedRule | None = None
 
-    __hash__ = Filed.__hash__
+    __hash__ = PackedRule.__hash__
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Filed) and hash(other) == hash(self):
+        if isinstance(other, PackedRule) and hash(other) == hash(self):
             self.found = other
             return True
         return False
 
 
-class Shelf:
+class RuleSet:
     """The rules of one kind. They only grow: a cutoff is never lowered, and none is forgotten earlier than planned.
 
     Attributes:
@@ -72,7 +72,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.rules: set[object] = set()
-        self._due: defaultdict[int, list[Filed]] = defaultdict(list)
+        self._due: defaultdict[int, list[PackedRule]] = defaultdict(list)
 
     def put(self, digest: int, cutoff: int, tick: int) -> None:
         """Put a rule in force, or widen the one that is there."""
@@ -80,14 +80,14 @@ class Shelf:
             if old.cutoff >= cutoff and old.tick >= tick:
                 return
             cutoff, tick = max(cutoff, old.cutoff), max(tick, old.tick)
-        new = Filed(digest << _TERM_BITS | tick << _CUTOFF_BITS | cutoff)
+        new = PackedRule(digest << _TERM_BITS | tick << _CUTOFF_BITS | cutoff)
         self.rules.add(new)
         if old is not None:
             self.rules.discard(old)  # only now: another thread may be looking
         if tick != NEVER:
             self._due[tick].append(new)
 
-    def find(self, digest: int) -> Filed | None:
+    def find(self, digest: int) -> PackedRule | None:
         """Return the rule about what has this hash."""
         probe = _Probe(digest << _TERM_BITS)
         return probe.found if probe in self.rules else None

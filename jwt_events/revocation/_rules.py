@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from jwt_events.errors import InvalidOption
-from jwt_events.events import LARGEST_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked
+from jwt_events.events import MAX_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked
 from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
-from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, Shelf
+from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 
 # When to forget a rule is counted in ticks, in seconds, since the rules were made. `NEVER` is five years away.
 TICK = 600.0
@@ -66,7 +66,7 @@ class Rules:
         self._retention = None if retention is None else retention.total_seconds()
         self._leeway = leeway
         self._leeway_ms = leeway * 1000
-        self._shelves: dict[RuleKind, Shelf] = {kind: Shelf() for kind in get_args(RuleKind)}
+        self._shelves: dict[RuleKind, RuleSet] = {kind: RuleSet() for kind in get_args(RuleKind)}
         # The fast path asks all of them at every check.
         self._tokens = self._shelves["token"].rules
         self._sessions = self._shelves["session"].rules
@@ -131,7 +131,7 @@ class Rules:
                 and (type(sid) is str or sid is None)
                 and (type(client) is str or client is None)
                 and (type(kid) is str or kid is None)
-                and (type(iat) is int and iat < LARGEST_NUMERIC_DATE)
+                and (type(iat) is int and iat < MAX_NUMERIC_DATE)
                 and jti not in self._tokens
                 and sub not in self._users
                 and sid not in self._sessions

@@ -12,11 +12,11 @@ from enum import StrEnum
 
 from loguru import logger
 
-from jwt_events import instrumentation as observe
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event, Routes, UnknownEvent
+from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import Watches
 from jwt_events.transport.base import Gap
@@ -40,7 +40,7 @@ class ViewState(StrEnum):
     CLOSED = "closed"
 
 
-class Calendar:
+class SteadyClock:
     """The date, for deciding what to forget: whatever is done to the system's clock, nothing is forgotten too early.
 
     Args:
@@ -62,7 +62,7 @@ class Calendar:
         return min(self.steady(), self._wall())
 
 
-class View:
+class RevocationView:
     """What a feed has told so far. A `Follower`.
 
     Args:
@@ -87,7 +87,7 @@ class View:
 
     def __init__(self, *, retention: timedelta | None, leeway: float, max_staleness: float, clock: Clock) -> None:
         self._clock = clock
-        self._calendar = Calendar(clock.wall, clock.monotonic)
+        self._calendar = SteadyClock(clock.wall, clock.monotonic)
         self._callbacks = Callbacks()
         self._max_staleness = max_staleness
         self._told = ViewState.CLOSED
@@ -98,7 +98,7 @@ class View:
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
-        self.observers: tuple[observe.View, ...] = ()
+        self.observers: tuple[ViewObserver, ...] = ()
         self._is_live = False  # what comes now has just happened
         self._reported: Counter[str] = Counter()
         self.events: int = 0

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from jwt_events._internal.callbacks import Callback, Callbacks
-from jwt_events._internal.cancellation import Interruption
+from jwt_events._internal.cancellation import HostCancellation
 from jwt_events.errors import RevokedTokenError
 from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
 from jwt_events.revocation._rules import Match, Rule, Rules
@@ -31,7 +31,7 @@ class Watch:
         self._watches = watches
         self._on_revoked = on_revoked
         self._cancels = cancel
-        self._interruption: Interruption | None = None
+        self._interruption: HostCancellation | None = None
 
     def __repr__(self) -> str:
         return f"<Watch {'live' if self.rule is None else 'revoked'}>"
@@ -42,7 +42,7 @@ class Watch:
             self._watches.remove(self)
             raise self._error(self.rule)
         if self._cancels:
-            self._interruption = Interruption()
+            self._interruption = HostCancellation()
         return self
 
     async def __aexit__(

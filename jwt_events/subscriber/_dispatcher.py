@@ -14,20 +14,20 @@ from loguru import logger
 from jwt_events.errors import describe
 from jwt_events.events import Event, Handler
 from jwt_events.instrumentation import Observers
-from jwt_events.subscriber._invoker import Caller, rest_of
-from jwt_events.subscriber._job import Work
-from jwt_events.subscriber._ordering import Lanes
+from jwt_events.subscriber._invoker import HandlerInvoker, rest_of
+from jwt_events.subscriber._job import Job
+from jwt_events.subscriber._ordering import OrderingQueues
 from jwt_events.transport.base import Failure
 
 # How long handlers that were cancelled may take to clean up.
 _CLEANUP_WITHIN = 1.0
 
 # How many handlers that do not wait may run before others in the program get their turn.
-_MOST_IN_A_ROW = 64
+_MAX_IN_A_ROW = 64
 
 
 @dataclass(slots=True)  # not frozen, as that takes three times as long to make, and there is one for each event
-class Call:
+class HandlerCall:
     """A handler that is to be called, or is being called, with an event.
 
     Attributes:
@@ -38,7 +38,7 @@ class Call:
     """
 
     handler: Handler
-    work: Work
+    work: Job
     key: Hashable = None
     takes_room: bool = True
 
@@ -61,7 +61,7 @@ class Dispatcher:
         self,
         *,
         concurrency: int,
-        caller: Caller,
+        caller: HandlerInvoker,
         ordered_by: Callable[[Event], Hashable] | None,
         observers: Observers = (),
     ) -> None:
@@ -72,14 +72,16 @@ class Dispatcher:
         self._ordered_by = ordered_by
         self._observers = observers
         self._context = contextvars.copy_context()
-        self._lanes: Lanes[Call] = Lanes()
-        self._ready: deque[Call] = deque()  # there is room for these, so the next runner will call them
+        self._lanes: OrderingQueues[HandlerCall] = OrderingQueues()
+        self._ready: deque[HandlerCall] = deque()  # there is room for these, so the next runner will call them
         self._runner: asyncio.Task[None] | None = None
-        self._running: dict[asyncio.Task[Any], Call] = {}  # also those that have a task of their own and begin soon
+        self._running: dict[
+            asyncio.Task[Any], HandlerCall
+        ] = {}  # also those that have a task of their own and begin soon
         self._waiting: set[str] = set()  # the names of handlers that waited when they were called last
         self._change: asyncio.Future[None] | None = None
 
-    def submit(self, event: Event, work: Work, handlers: Sequence[Handler]) -> Awaitable[None] | None:
+    def submit(self, event: Event, work: Job, handlers: Sequence[Handler]) -> Awaitable[None] | None:
         """Start the handlers of an event, each as soon as there is room for it.
 
         Args:
@@ -92,12 +94,12 @@ class Dispatcher:
             started. ``None`` if all were started.
         """
         if self._ordered_by is not None or len(handlers) > self._room:
-            return self._submit_in_turn([Call(handler, work, self._key(event, work)) for handler in handlers])
+            return self._submit_in_turn([HandlerCall(handler, work, self._key(event, work)) for handler in handlers])
         for handler in handlers:
-            self._admit(Call(handler, work))
+            self._admit(HandlerCall(handler, work))
         return None
 
-    async def _submit_in_turn(self, calls: Sequence[Call]) -> None:
+    async def _submit_in_turn(self, calls: Sequence[HandlerCall]) -> None:
         try:
             for call in calls:
                 while not (self._lanes.have_room if self._lanes.is_taken(call.key) else self._room > 0):
@@ -112,11 +114,11 @@ class Dispatcher:
             calls[0].work.give_up()
             raise
 
-    def submit_gap(self, gap: Work, handlers: Sequence[Handler]) -> None:
+    def submit_gap(self, gap: Job, handlers: Sequence[Handler]) -> None:
         """Call handlers with a gap, at once, however many others are running: it is an alarm."""
         for handler in handlers:
             self.in_flight += 1
-            self._call_alone(Call(handler, gap, takes_room=False))
+            self._call_alone(HandlerCall(handler, gap, takes_room=False))
 
     async def finish(self, within: float) -> None:
         """Wait for the handlers that are left, then cancel and name the rest.
@@ -133,7 +135,7 @@ class Dispatcher:
             self._drop((*self._ready, *self._lanes.clear()))
             await self._cancel(dict(self._running))
 
-    def _drop(self, calls: Sequence[Call]) -> None:
+    def _drop(self, calls: Sequence[HandlerCall]) -> None:
         self._ready.clear()
         for call in calls:
             logger.warning("handler cancelled", handler=call.handler.name, **call.work.fields)
@@ -143,7 +145,7 @@ class Dispatcher:
             self._tell()
             self._wake()
 
-    async def _cancel(self, rest: dict[asyncio.Task[Any], Call]) -> None:
+    async def _cancel(self, rest: dict[asyncio.Task[Any], HandlerCall]) -> None:
         for task, call in rest.items():
             logger.warning("handler cancelled", handler=call.handler.name, **call.work.fields)
             task.cancel("the subscriber is shutting down")
@@ -160,7 +162,7 @@ class Dispatcher:
         """Whether this task is a handler that was started here and has not ended."""
         return task in self._running
 
-    def _key(self, event: Event, work: Work) -> Hashable:
+    def _key(self, event: Event, work: Job) -> Hashable:
         if self._ordered_by is None:
             return None
         try:
@@ -171,7 +173,7 @@ class Dispatcher:
             return None
         return key
 
-    def _admit(self, call: Call) -> None:
+    def _admit(self, call: HandlerCall) -> None:
         self._room -= 1
         self.in_flight += 1
         if call.handler.name in self._waiting:
@@ -181,7 +183,7 @@ class Dispatcher:
         if self._runner is None or self._runner.done():  # done: somebody cancelled it before it began
             self._runner = self._create_task(self._run())
 
-    def _call_alone(self, call: Call) -> None:
+    def _call_alone(self, call: HandlerCall) -> None:
         """Call a handler in a task of its own."""
         task = self._create_task(self._run_alone(call))
         self._running[task] = call
@@ -202,7 +204,7 @@ class Dispatcher:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
         try:
-            for _ in range(_MOST_IN_A_ROW):
+            for _ in range(_MAX_IN_A_ROW):
                 if not self._ready:
                     break
                 if (rest := self._begin(task, self._ready.popleft())) is not None:
@@ -213,7 +215,7 @@ class Dispatcher:
         finally:
             self._hand_over(task)
 
-    async def _run_alone(self, call: Call) -> None:
+    async def _run_alone(self, call: HandlerCall) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
         try:
@@ -222,7 +224,7 @@ class Dispatcher:
         finally:
             self._tell()
 
-    def _begin(self, task: asyncio.Task[Any], call: Call) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, task: asyncio.Task[Any], call: HandlerCall) -> Coroutine[Any, Any, None] | None:
         """Call a handler; returns what is left to do if it waits for something."""
         self._running[task] = call
         context = self._context.copy()  # what one handler sets there is not for another to see
@@ -238,7 +240,7 @@ class Dispatcher:
             raise
         return self._go_on(task, call, rest_of(run, waits_for, context))
 
-    async def _go_on(self, task: asyncio.Task[Any], call: Call, rest: Awaitable[Failure | None]) -> None:
+    async def _go_on(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Failure | None]) -> None:
         failure, finished = None, False
         try:
             self._waits(task, call)
@@ -247,7 +249,7 @@ class Dispatcher:
         finally:
             self._ended(task, call, failure, finished=finished)
 
-    def _waits(self, task: asyncio.Task[Any], call: Call) -> None:
+    def _waits(self, task: asyncio.Task[Any], call: HandlerCall) -> None:
         """Leave a task to the handler that waits in it."""
         task.set_name(f"jwt_events handler {call.handler.name}")
         self._waiting.add(call.handler.name)
@@ -267,7 +269,7 @@ class Dispatcher:
         for observer in self._observers:
             observer.in_flight(self.in_flight)
 
-    def _ended(self, task: asyncio.Task[Any], call: Call, failure: Failure | None, *, finished: bool) -> None:
+    def _ended(self, task: asyncio.Task[Any], call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
         self._running.pop(task, None)
         self.in_flight -= 1
         if call.takes_room:

@@ -17,7 +17,7 @@ from jwt_events._internal.retry import Retry
 from jwt_events.errors import describe
 from jwt_events.events import Handler
 from jwt_events.instrumentation import Handled
-from jwt_events.subscriber._job import Work
+from jwt_events.subscriber._job import Job
 from jwt_events.transport.base import Failure
 
 # An event that was delivered so often and never came to an end probably ends the process that handles it. Below that,
@@ -27,7 +27,7 @@ _HOPELESS = 10
 _HANDLED = Handled.HANDLED
 
 
-class Caller:
+class HandlerInvoker:
     """Calls handlers.
 
     Args:
@@ -40,7 +40,7 @@ class Caller:
         self._retry = retry
         self._most_attempts = max(_HOPELESS, retry.attempts)
 
-    def run(self, handler: Handler, work: Work) -> Coroutine[Any, Any, Failure | None]:
+    def run(self, handler: Handler, work: Job) -> Coroutine[Any, Any, Failure | None]:
         """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
         if work.attempt > self._most_attempts:
             return _give_up(handler, work)
@@ -48,11 +48,11 @@ class Caller:
             return self._run_in_span(handler, work)
         return self._run(handler, work)
 
-    async def _run_in_span(self, handler: Handler, work: Work) -> Failure | None:
+    async def _run_in_span(self, handler: Handler, work: Job) -> Failure | None:
         with work.active():
             return await self._run(handler, work)
 
-    async def _run(self, handler: Handler, work: Work) -> Failure | None:
+    async def _run(self, handler: Handler, work: Job) -> Failure | None:
         attempt = work.attempt
         while True:
             began = work.begin()
@@ -101,7 +101,7 @@ def rest_of(
             return cast("Failure | None", stop.value)
 
 
-async def _give_up(handler: Handler, work: Work) -> Failure:
+async def _give_up(handler: Handler, work: Job) -> Failure:
     with work.active():
         logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
     return Failure("delivered too often", handler.name, work.attempt - 1)

@@ -36,7 +36,7 @@ class Outcome:
 _HANDLED = Outcome()
 
 
-class Work:
+class Job:
     """An event, or a gap, on its way through its handlers. Tells whoever looks what happens.
 
     Args:
@@ -57,7 +57,7 @@ class Work:
         self,
         subject: Event | Gap,
         handlers: int = 1,
-        done: Callable[[Work, Outcome], None] = lambda *_: None,
+        done: Callable[[Job, Outcome], None] = lambda *_: None,
         *,
         delivery: Delivery | None = None,
         observers: Observers = (),

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 # How many may wait for one with the same key to end, before no more are accepted.
-_MOST_WAITING = 1_024
+_MAX_WAITING = 1_024
 
 
-class Lanes(Generic[_T]):
+class OrderingQueues(Generic[_T]):
     """A lane for each key, with one that runs and others that follow. ``None`` is no key."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Lanes(Generic[_T]):
     @property
     def have_room(self) -> bool:
         """Whether one more may line up, in whichever lane."""
-        return self._waiting < _MOST_WAITING
+        return self._waiting < _MAX_WAITING
 
     def take(self, key: Hashable) -> None:
         """Run with this key."""

@@ -14,7 +14,7 @@ from jwt_events.errors import DecodeError
 from jwt_events.events import Event
 from jwt_events.instrumentation import Observers
 from jwt_events.subscriber._dedup import SeenIds
-from jwt_events.transport.base import Delivery, Failure, Gap, Page, Receiver
+from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Receiver
 
 
 class _Stopped(Exception):
@@ -22,7 +22,7 @@ class _Stopped(Exception):
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """What a subscriber counted so far."""
 
     received: int = 0
@@ -35,7 +35,7 @@ class Tally:
     gaps: int = 0
 
 
-class Intake:
+class Reader:
     """One reading of a subscription, from its first delivery to its last.
 
     Args:
@@ -54,7 +54,7 @@ class Intake:
         accept: Callable[[Envelope, Delivery], Awaitable[None] | None],
         report: Callable[[Gap], None],
         seen: SeenIds,
-        tally: Tally,
+        tally: Counters,
         observers: Observers = (),
     ) -> None:
         self._receiver = receiver
@@ -88,7 +88,7 @@ class Intake:
         if self._task is not None and (self._is_waiting or discard):
             self._task.cancel()
 
-    async def _next_page(self) -> Page:
+    async def _next_page(self) -> Batch:
         self._is_waiting = True
         try:
             return await self._receiver.receive()
@@ -99,7 +99,7 @@ class Intake:
         finally:
             self._is_waiting = False
 
-    async def _take_page(self, page: Page) -> None:
+    async def _take_page(self, page: Batch) -> None:
         if page.reconnected:
             for observer in self._observers:
                 observer.reconnected()

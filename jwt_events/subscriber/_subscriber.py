@@ -17,8 +17,8 @@ from jwt_events.errors import Closed, InvalidOption
 from jwt_events.events import Event, EventHandler, EventType, Handler
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.subscriber._dispatcher import Dispatcher
-from jwt_events.subscriber._invoker import Caller
-from jwt_events.subscriber._subscription import Audience, Life
+from jwt_events.subscriber._invoker import HandlerInvoker
+from jwt_events.subscriber._subscription import SubscriberState, Subscription
 from jwt_events.tracing import AnyTracing, Spans
 from jwt_events.transport.base import Transport
 
@@ -111,7 +111,7 @@ class Subscriber:
         handler_timeout = options.optional_seconds("handler_timeout", handler_timeout)
         if not isinstance(retry, Retry):
             raise InvalidOption("retry", "must be a Retry")
-        self._caller = Caller(timeout=handler_timeout, retry=retry)
+        self._caller = HandlerInvoker(timeout=handler_timeout, retry=retry)
         if ordered_by is not None and not callable(ordered_by):
             raise InvalidOption("ordered_by", "must be a function of an event")
         self._ordered_by = ordered_by
@@ -123,8 +123,8 @@ class Subscriber:
             raise InvalidOption("handler_timeout", problem)
         spans = Spans(tracer_provider, transport)
         counting = () if (found := instrumentation(metrics)) is None else (found.subscribing(transport.name),)
-        self._audience = Audience((*counting, *spans.observers), spans)
-        self._life: Life | None = None
+        self._audience = SubscriberState((*counting, *spans.observers), spans)
+        self._life: Subscription | None = None
         self._entering = False
 
     def __repr__(self) -> str:
@@ -208,7 +208,9 @@ class Subscriber:
                     ordered_by=self._ordered_by,
                     observers=self._audience.observers,
                 )
-                self._life = Life(receiver, dispatcher, self._audience, stack.pop_all(), concurrency=self._concurrency)
+                self._life = Subscription(
+                    receiver, dispatcher, self._audience, stack.pop_all(), concurrency=self._concurrency
+                )
         finally:
             self._entering = False
         logger.info("subscribed", transport=self._transport.name, destination=self._transport.destination)

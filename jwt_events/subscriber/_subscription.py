@@ -9,29 +9,29 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
-from jwt_events._internal.cancellation import Interruption
+from jwt_events._internal.cancellation import HostCancellation
 from jwt_events.envelope import Envelope
 from jwt_events.errors import Closed
 from jwt_events.events import Event, Handler, Routes
 from jwt_events.instrumentation import Observers
 from jwt_events.subscriber._dedup import SeenIds
 from jwt_events.subscriber._dispatcher import Dispatcher
-from jwt_events.subscriber._job import Outcome, Work
-from jwt_events.subscriber._reader import Intake, Tally
+from jwt_events.subscriber._job import Job, Outcome
+from jwt_events.subscriber._reader import Counters, Reader
 from jwt_events.tracing import Spans
 from jwt_events.transport.base import Delivery, Gap, Receiver
 
 
 @dataclass(frozen=True, slots=True)
-class Handout:
+class PulledEvent:
     """An event that the program takes itself, and the work that this is."""
 
     event: Event
-    work: Work
+    work: Job
 
 
 @dataclass(slots=True)
-class Audience:
+class SubscriberState:
     """Who takes the events, who looks on, and what is known of those that came. Outlives the lives of a subscriber.
 
     Attributes:
@@ -50,10 +50,10 @@ class Audience:
     gap_handlers: list[Handler] = field(default_factory=list)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     seen: SeenIds = field(default_factory=SeenIds)
-    tally: Tally = field(default_factory=Tally)
+    tally: Counters = field(default_factory=Counters)
 
 
-class Life:
+class Subscription:
     """One life of a subscriber, from subscribed to unsubscribed.
 
     Args:
@@ -68,20 +68,20 @@ class Life:
         self,
         receiver: Receiver,
         dispatcher: Dispatcher,
-        audience: Audience,
+        audience: SubscriberState,
         resources: AsyncExitStack,
         *,
         concurrency: int,
     ) -> None:
         self.dispatcher = dispatcher
         self.failure: Exception | None = None
-        self.interruption: Interruption = Interruption()
-        self.inbox: asyncio.Queue[Handout | None] | None = None
+        self.interruption: HostCancellation = HostCancellation()
+        self.inbox: asyncio.Queue[PulledEvent | None] | None = None
         self._room = asyncio.Semaphore(concurrency)
         self._receiver = receiver
         self._audience = audience
         self._resources = resources
-        self._intake = Intake(
+        self._intake = Reader(
             receiver,
             accept=self._accept,
             report=self._report,
@@ -110,13 +110,13 @@ class Life:
         await self._audience.wanted.wait()
         if self.inbox is not None:
             await self._room.acquire()
-            self.inbox.put_nowait(Handout(envelope.event, self._work(envelope, delivery, 1)))
+            self.inbox.put_nowait(PulledEvent(envelope.event, self._work(envelope, delivery, 1)))
         elif (waiting := self._accept(envelope, delivery)) is not None:
             await waiting
 
-    def _work(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Work:
+    def _work(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
         audience = self._audience
-        return Work(
+        return Job(
             envelope.event,
             handlers,
             self._come_back,
@@ -125,7 +125,7 @@ class Life:
             trace=audience.spans.processing(envelope),
         )
 
-    def _come_back(self, work: Work, outcome: Outcome) -> None:
+    def _come_back(self, work: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
         delivery, tally = work.delivery, self._audience.tally
         assert delivery is not None  # noqa: S101 - every event came with one
@@ -142,20 +142,20 @@ class Life:
             self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:
-        self.dispatcher.submit_gap(Work(gap), self._audience.gap_handlers)
+        self.dispatcher.submit_gap(Job(gap), self._audience.gap_handlers)
 
-    def hand_back(self, handout: Handout) -> None:
+    def hand_back(self, handout: PulledEvent) -> None:
         """Take back an event that was handed out."""
         self._room.release()
         handout.work.hand_back(finished=True)
 
-    def drop(self, handout: Handout) -> None:
+    def drop(self, handout: PulledEvent) -> None:
         """Take back an event that was handed out and not finished."""
         self._room.release()
         handout.work.hand_back(finished=False)
 
     @contextmanager
-    def handing_out(self) -> Iterator[asyncio.Queue[Handout | None]]:
+    def handing_out(self) -> Iterator[asyncio.Queue[PulledEvent | None]]:
         """Switch from handlers to an inbox, which ends with ``None`` when the reader does."""
         if self._is_handing_out:
             raise Closed("events() is running already")

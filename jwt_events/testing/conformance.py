@@ -30,7 +30,7 @@ from jwt_events.subscriber import Subscriber
 from jwt_events.testing.listener import Listener
 from jwt_events.testing.poison import MakeTransport, PoisonConformance
 from jwt_events.testing.waiting import eventually, scaled
-from jwt_events.transport.base import Page, Receiver, Transport
+from jwt_events.transport.base import Batch, Receiver, Transport
 
 __all__ = ["MakeTransport", "TransportConformance"]
 
@@ -77,7 +77,7 @@ def need_memory(transport: Transport) -> None:
         pytest.skip("only for transports that are durable")
 
 
-async def read_in_vain(transport: Transport, receiver: Receiver) -> asyncio.Task[Page]:
+async def read_in_vain(transport: Transport, receiver: Receiver) -> asyncio.Task[Batch]:
     """Begin to read, and return the read once it waits for something to come."""
     if transport.guarantees.durable:
         await receiver.receive()  # sees that there is nothing, so that the next read waits
@@ -234,7 +234,7 @@ class TransportConformance(PoisonConformance):
         entered_at = time.monotonic()
         async with transport.receiver() as receiver, transport.sender() as sender:
             await sender.send([b"x"] * 1_200, within=scaled(5))
-            pages: list[Page] = []
+            pages: list[Batch] = []
             async with asyncio.timeout(scaled(10)):
                 while not pages or pages[-1].current_as_of is None:
                     pages.append(await receiver.receive())
@@ -276,7 +276,7 @@ class TransportConformance(PoisonConformance):
             await asyncio.wait([reading])
             assert reading.cancelled()
             await sender.send([b"x"], within=scaled(5))
-            pages: list[Page] = []
+            pages: list[Batch] = []
             async with asyncio.timeout(scaled(10)):
                 while not any(page.deliveries or page.gaps for page in pages):
                     pages.append(await receiver.receive())

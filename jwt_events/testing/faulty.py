@@ -13,10 +13,10 @@ from typing import Any
 from jwt_events.errors import TransportError
 from jwt_events.testing.faults import Faults
 from jwt_events.testing.line import Line, Repeated
-from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Sent, Transport
+from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent, Transport
 
 # Reads are short, so that all is as before soon after a fault has ended. In seconds.
-_PULSE = 0.1
+_POLL_TIMEOUT = 0.1
 
 
 class FaultyTransport:
@@ -59,12 +59,16 @@ class FaultyTransport:
             yield _FaultySender(sender, self.faults)
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`."""
         is_live = not self.guarantees.durable
         with self.faults.listening(is_live=is_live) as line:
-            pulse = _PULSE if pulse is None else min(pulse, _PULSE)
-            subscribe = partial(self._inner.receiver, from_oldest=from_oldest and not is_live, pulse=pulse)
+            poll_timeout = _POLL_TIMEOUT if poll_timeout is None else min(poll_timeout, _POLL_TIMEOUT)
+            subscribe = partial(
+                self._inner.receiver, from_oldest=from_oldest and not is_live, poll_timeout=poll_timeout
+            )
             receiver = _FaultyReceiver(subscribe, line)
             await receiver.open()
             try:
@@ -91,7 +95,7 @@ class _FaultyReceiver:
         self._subscribe = subscribe
         self._line = line
         self._stack = AsyncExitStack()
-        self._reading: asyncio.Future[Page] | None = None
+        self._reading: asyncio.Future[Batch] | None = None
 
     async def open(self) -> None:
         self._inner = await self._stack.enter_async_context(self._subscribe())
@@ -103,7 +107,7 @@ class _FaultyReceiver:
             await asyncio.wait([reading])
         await self._stack.aclose()
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         line = self._line
         while True:
             if line.refusal is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from jwt_events.errors import TransportError
-from jwt_events.transport.base import Delivery, Gap, Page
+from jwt_events.transport.base import Batch, Delivery, Gap
 
 
 class Repeated(Delivery):
@@ -52,7 +52,7 @@ class Line:
         self._orders: deque[_Order] = deque()
         self._kept: list[Delivery] = []
         self._gaps: list[Gap] = []
-        self._news: list[Page] = []
+        self._news: list[Batch] = []
         self._last_position: str | None = None
         self._proves_nothing = False
         self._bell: asyncio.Future[None] | None = None
@@ -73,11 +73,11 @@ class Line:
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
 
-    def news(self) -> Page | None:
+    def news(self) -> Batch | None:
         """Return what the receiver is told before it reads on; ``None`` for nothing."""
         return self._news.pop(0) if self._news else None
 
-    def pass_on(self, page: Page) -> Page:
+    def pass_on(self, page: Batch) -> Batch:
         """Do with a page what was ordered. It proves nothing if its read was cut off, or if some of it is kept back."""
         deliveries: list[Delivery] = []
         for delivery in page.deliveries:
@@ -142,7 +142,7 @@ class Line:
 
     def report(self, gap: Gap) -> None:
         """Report a gap without losing anything."""
-        self._news.append(Page(gaps=(gap,)))
+        self._news.append(Batch(gaps=(gap,)))
 
     def hold(self) -> None:
         """Let nothing through. The read that is under way will prove nothing."""
@@ -157,7 +157,7 @@ class Line:
     def cut(self) -> None:
         """Lose the connection."""
         if not self.is_away and self._is_live:
-            self._news.append(Page(gaps=(Gap(None, "disconnected"),)))
+            self._news.append(Batch(gaps=(Gap(None, "disconnected"),)))
         self.is_away = self._proves_nothing = True
 
     def mend(self) -> None:
@@ -165,7 +165,7 @@ class Line:
         if self.is_away:
             self.is_away, self.must_reopen = False, self._is_live
             gaps = (Gap(None, "reconnected"),) if self._is_live else ()
-            self._news.append(Page(gaps=gaps, reconnected=True))
+            self._news.append(Batch(gaps=gaps, reconnected=True))
 
     def heal(self) -> None:
         """Let everything through, what was kept back first, and forget the orders that are left."""
@@ -173,5 +173,5 @@ class Line:
         self.is_held = False
         self._orders.clear()
         if self._kept:
-            self._news.append(Page(self._kept))
+            self._news.append(Batch(self._kept))
             self._kept = []

@@ -22,13 +22,13 @@ _MEMBER = re.compile(
 _FLAGS = TraceFlags.SAMPLED | 0x02  # the second says that the id is random; no others are defined
 
 # What everybody must pass on at least, and so what nobody can count on to exceed.
-_LONGEST = 512
-_MOST_MEMBERS = 32
+_MAX_LENGTH = 512
+_MAX_MEMBERS = 32
 
 
 def parse(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
     """Read the context of a publish; ``None`` if there is none, or none that can be believed."""
-    if traceparent is None or len(traceparent) > _LONGEST or (found := _PARENT.fullmatch(traceparent)) is None:
+    if traceparent is None or len(traceparent) > _MAX_LENGTH or (found := _PARENT.fullmatch(traceparent)) is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
     if version == "00" and more:
@@ -51,12 +51,12 @@ def is_sampled(traceparent: str | None) -> bool:
 
 def _state(tracestate: str | None) -> TraceState:
     # Checked here, because OpenTelemetry logs what it does not like.
-    if tracestate is None or len(tracestate) > _LONGEST:
+    if tracestate is None or len(tracestate) > _MAX_LENGTH:
         return TraceState()
     members = [member for member in tracestate.split(",") if member.strip(" \t")]
     found = [_MEMBER.fullmatch(member) for member in members]
     pairs = {match[1]: match[2] for match in found if match is not None}
-    if len(pairs) != len(members) or len(pairs) > _MOST_MEMBERS:
+    if len(pairs) != len(members) or len(pairs) > _MAX_MEMBERS:
         return TraceState()
     return TraceState(list(pairs.items()))
 
@@ -67,4 +67,4 @@ def headers(context: SpanContext) -> tuple[str, str | None]:
     if not context.trace_state:
         return parent, None
     state = context.trace_state.to_header()
-    return parent, state if len(state) <= _LONGEST else None
+    return parent, state if len(state) <= _MAX_LENGTH else None

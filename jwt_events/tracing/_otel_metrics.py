@@ -18,7 +18,7 @@ _BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5,
 _ERRORS = {Published.FAILED: "PublishFailed", Published.UNKNOWN: "PublishOutcomeUnknown"}
 
 
-class Meters(Observer):
+class MessagingMetrics(Observer):
     """Counts for one publisher or subscriber.
 
     Args:

@@ -37,12 +37,12 @@ def provider(service_name: str, endpoint: str, ratio: float) -> TracerProvider:
     made = TracerProvider(
         resource=Resource.create({SERVICE_NAME: service_name}), sampler=ParentBasedTraceIdRatio(ratio)
     )
-    made.add_span_processor(BatchSpanProcessor(_Calm(OTLPSpanExporter(endpoint=endpoint, timeout=_TRY_FOR))))
+    made.add_span_processor(BatchSpanProcessor(_QuietExporter(OTLPSpanExporter(endpoint=endpoint, timeout=_TRY_FOR))))
     trace.set_tracer_provider(made)
     return made
 
 
-class _Calm(SpanExporter):
+class _QuietExporter(SpanExporter):
     """Exports spans; does not insist while the endpoint is down, nor complain more than once."""
 
     def __init__(self, exporter: SpanExporter) -> None:

@@ -23,7 +23,7 @@ from jwt_events.events import Event
 from jwt_events.instrumentation import Observer
 from jwt_events.tracing._context import headers, is_sampled, parse
 from jwt_events.tracing._options import AnyTracing, Tracing
-from jwt_events.tracing._otel_metrics import Meters
+from jwt_events.tracing._otel_metrics import MessagingMetrics
 from jwt_events.transport.base import Located, Transport
 
 _SCOPE = "jwt_events"
@@ -250,4 +250,4 @@ def _group(transport: Transport) -> dict[str, str | int]:
 def _observers(provider: MeterProvider | None, send: Attributes, process: Attributes) -> tuple[Observer, ...]:
     if provider is None:
         return ()
-    return (Meters(provider.get_meter(_SCOPE, schema_url=_SCHEMA), send=send, process=process),)
+    return (MessagingMetrics(provider.get_meter(_SCOPE, schema_url=_SCHEMA), send=send, process=process),)

@@ -84,7 +84,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Batch:
     """What one read returned.
 
     Attributes:
@@ -150,12 +150,12 @@ class Sender(Protocol):
 class Receiver(Protocol):
     """Receives payloads. For one task."""
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         """Wait for the next page. Reconnects by itself and reports what may have been missed as gaps.
 
-        Returns after the ``pulse`` even if there is nothing. A durable transport does not even wait for that as long as
-        the end was not reached. Cancelling it loses nothing that was not returned, except on a transport that is not
-        durable.
+        Returns after the ``poll_timeout`` even if there is nothing. A durable transport does not even wait for that as
+        long as the end was not reached. Cancelling it loses nothing that was not returned, except on a transport that
+        is not durable.
 
         Raises:
             TransportError: it is of no use to go on.
@@ -207,14 +207,14 @@ class Transport(Protocol):
         ...
 
     def receiver(
-        self, *, from_oldest: bool = False, pulse: float | None = None
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
     ) -> AbstractAsyncContextManager[Receiver]:
         """Subscribe. Entered means that the server confirmed it, so that nothing sent from then on is missed.
 
         Args:
             from_oldest: begin with the oldest event that is remembered, wherever the transport would begin by itself.
-            pulse: seconds that a read may wait at most before it returns, even if there is nothing; ``None`` for what
-                suits the transport, about a second.
+            poll_timeout: seconds that a read may wait at most before it returns, even if there is nothing; ``None`` for
+                what suits the transport, about a second.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from jwt_events._internal import options
 from jwt_events.errors import Closed, InvalidOption, TransportError
-from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.dead_letter import DeadLetter, letters
 from jwt_events.transport._stream.position import OLDEST, is_position
@@ -17,7 +17,7 @@ from jwt_events.transport.stream import FIELD, RedisStream
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
-_MOST_AT_ONCE = 1_000
+_MAX_AT_ONCE = 1_000
 
 
 class DeadLetters:
@@ -27,7 +27,7 @@ class DeadLetters:
 
         async with DeadLetters(RedisStream("redis://localhost")) as dead:
             for letter in await dead.list():
-                print(letter.buried_at, letter.handler, letter.error)
+                print(letter.dead_lettered_at, letter.handler, letter.error)
                 await dead.replay(letter.id)
 
     Args:
@@ -44,10 +44,10 @@ class DeadLetters:
         self._transport = transport
         self._timeout = options.seconds("timeout", timeout)
         self._stack = AsyncExitStack()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Multiplexer | None = None
 
     async def __aenter__(self) -> Self:
-        self._pipeline = await self._stack.enter_async_context(Pipeline(self._transport.connector))
+        self._pipeline = await self._stack.enter_async_context(Multiplexer(self._transport.connector))
         return self
 
     async def __aexit__(
@@ -72,7 +72,7 @@ class DeadLetters:
             TransportError: the server did not answer or refused.
         """
         start = OLDEST if after is None else f"({_checked(after)}"
-        count = options.count("limit", limit, most=_MOST_AT_ONCE)
+        count = options.count("limit", limit, most=_MAX_AT_ONCE)
         (answer,) = await self._run([("XRANGE", self._transport.dead_letter, start, "+", "COUNT", count)])
         return letters(answer)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.base import Delivery, Failure, Guarantees, Page, Receiver, Sender, Sent
+from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
 
 _PAGE = 500
 
@@ -56,10 +56,12 @@ class MemoryTransport:
         yield _MemorySender(self)
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`."""
         index = 0 if from_oldest or self._start == "all" else len(self._log)
-        yield _MemoryReceiver(self, index, pulse=_BLOCK if pulse is None else min(pulse, _BLOCK))
+        yield _MemoryReceiver(self, index, poll_timeout=_BLOCK if poll_timeout is None else min(poll_timeout, _BLOCK))
 
     def append(self, payloads: Sequence[bytes]) -> list[Sent]:
         """Remember payloads and wake whoever waits for them."""
@@ -90,18 +92,18 @@ class _MemorySender:
 
 
 class _MemoryReceiver:
-    def __init__(self, transport: MemoryTransport, index: int, *, pulse: float) -> None:
+    def __init__(self, transport: MemoryTransport, index: int, *, poll_timeout: float) -> None:
         self._transport = transport
         self._index = index
-        self._pulse = pulse
+        self._poll_timeout = poll_timeout
         self._is_at_end = False
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         asked_at = time.monotonic()
-        deliveries = await self._transport.read(self._index, within=self._pulse if self._is_at_end else 0.0)
+        deliveries = await self._transport.read(self._index, within=self._poll_timeout if self._is_at_end else 0.0)
         self._index += len(deliveries)
         self._is_at_end = len(deliveries) < _PAGE
-        return Page(deliveries, current_as_of=asked_at if self._is_at_end else None)
+        return Batch(deliveries, current_as_of=asked_at if self._is_at_end else None)
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         if failure is not None:

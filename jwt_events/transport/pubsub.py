@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Link
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import number
 from jwt_events.transport._redis.sender import RedisSender
-from jwt_events.transport.base import Delivery, Failure, Gap, Guarantees, Page, Receiver, Sender, Sent, Server
+from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -73,11 +73,13 @@ class RedisPubSub:
         def command(payload: bytes) -> Command:
             return (b"PUBLISH", channel, payload)
 
-        async with Pipeline(self.connector) as pipeline:
+        async with Multiplexer(self.connector) as pipeline:
             yield RedisSender(pipeline, command=command, sent=lambda answer: Sent(receivers=number(answer)))
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`. There is no history, so ``from_oldest`` changes nothing."""
         receiver = _PubSubReceiver(self.connector)
         async with receiver.link:
@@ -86,12 +88,12 @@ class RedisPubSub:
 
 class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
-        self.link = Link(connector, transport=RedisPubSub.name, greet=self._subscribe)
+        self.link = ReconnectingConnection(connector, transport=RedisPubSub.name, greet=self._subscribe)
         self._channel = connector.destination.encode()
         self._silences = 0
         self._reported_away = False
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         connection = self.link.connection
         if connection is None:
             return await self._come_back()
@@ -103,11 +105,11 @@ class _PubSubReceiver:
             if not error.retryable:
                 raise
             await self.link.lose(error)
-            return Page()
+            return Batch()
         self._silences = 0
         if any(frame[0] == b"unsubscribe" for frame in frames):
             await self.link.lose(ConnectionFailed("the server ended the subscription"))
-        return Page([Delivery(frame[2]) for frame in frames if frame[0] == b"message"])
+        return Batch([Delivery(frame[2]) for frame in frames if frame[0] == b"message"])
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Nobody waits for it, and there is no place for dead letters."""
@@ -124,24 +126,24 @@ class _PubSubReceiver:
             raise SubscriptionRefused("the server did not confirm the subscription")
         self._silences = 0
 
-    async def _question(self, connection: Connection) -> Page:
+    async def _question(self, connection: Connection) -> Batch:
         """Ask a silent connection for a sign of life; drop it when it gave none to the questions before."""
         self._silences += 1
         if self._silences < _SILENCES:
             connection.send("PING")
-            return Page()
+            return Batch()
         await self.link.lose(ConnectionFailed("the server does not answer"))
         return self._away()
 
-    async def _come_back(self) -> Page:
+    async def _come_back(self) -> Batch:
         if not await self.link.reconnect():
             return self._away()
         self._reported_away = False
-        return Page(gaps=(Gap(None, "reconnected"),), reconnected=True)
+        return Batch(gaps=(Gap(None, "reconnected"),), reconnected=True)
 
-    def _away(self) -> Page:
+    def _away(self) -> Batch:
         """Report once, early, that nothing is being heard; how long it lasted is told by the gap on return."""
         if self._reported_away:
-            return Page()
+            return Batch()
         self._reported_away = True
-        return Page(gaps=(Gap(None, "disconnected"),))
+        return Batch(gaps=(Gap(None, "disconnected"),))

@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, Any
 from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.sender import RedisSender
-from jwt_events.transport._stream.consumer_group import Group, distinct
-from jwt_events.transport._stream.cursor import CursorReceiver, history_from
+from jwt_events.transport._stream.consumer_group import ConsumerGroup, reserve_consumer_name
+from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.group import GroupReceiver
-from jwt_events.transport._stream.position import OLDEST, History, Place, is_position, order
+from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["FIELD", "History", "RedisStream", "history_from", "is_position", "order"]
+__all__ = ["FIELD", "RedisStream", "StreamInfo", "is_position", "sort_key", "stream_info"]
 
 FIELD = b"event"
 """The one field of a stream entry; its value is the envelope."""
@@ -124,14 +124,16 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        async with Pipeline(self.connector, _Trimming(key, self.retention)) as pipeline:
+        async with Multiplexer(self.connector, _Trimming(key, self.retention)) as pipeline:
             yield RedisSender(pipeline, command=command, sent=_sent)
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`. A group that exists keeps its place, whatever ``from_oldest`` says."""
         start = OLDEST if from_oldest else self._start
-        block = self._block if pulse is None else min(pulse, self._block)
+        block = self._block if poll_timeout is None else min(poll_timeout, self._block)
         subscribe = self._alone(start, block) if self._group is None else self._sharing(self._group, start, block)
         async with subscribe as receiver:
             yield receiver
@@ -139,7 +141,7 @@ class RedisStream:
     @asynccontextmanager
     async def _alone(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
         async with (
-            Pipeline(self.connector) as pipeline,
+            Multiplexer(self.connector) as pipeline,
             Settler(
                 pipeline,
                 dead_key=self.dead_letter,
@@ -147,17 +149,17 @@ class RedisStream:
                 once_for=self.retention.total_seconds(),
             ) as settler,
         ):
-            place = Place(start, is_time=self._is_time and start != OLDEST)
+            place = StreamCursor(start, is_time=self._is_time and start != OLDEST)
             receiver = CursorReceiver(self.connector, settler, place, batch_size=self._batch_size, block=block)
             async with receiver.link:
                 yield receiver
 
     @asynccontextmanager
     async def _sharing(self, name: str, start: str | None, block: float) -> AsyncIterator[Receiver]:
-        wanted = Group(self.destination, name, self._consumer)
+        wanted = ConsumerGroup(self.destination, name, self._consumer)
         async with AsyncExitStack() as stack:
-            group = stack.enter_context(distinct(self.connector.address, wanted, exactly=self._is_named))
-            pipeline = await stack.enter_async_context(Pipeline(self.connector))
+            group = stack.enter_context(reserve_consumer_name(self.connector.address, wanted, exactly=self._is_named))
+            pipeline = await stack.enter_async_context(Multiplexer(self.connector))
             stack.push_async_callback(pipeline.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
             settler = await stack.enter_async_context(
                 Settler(pipeline, dead_key=self.dead_letter, consumer=group.consumer, acknowledge=group.acknowledge)
@@ -221,7 +223,7 @@ class _Trimming:
         self._key = key
         self._retention = int(retention.total_seconds() * 1000)
         self._interval = max(1.0, retention.total_seconds() / _SWEEPS_PER_RETENTION)
-        self.due_at: float = 0.0  # see `Upkeep`
+        self.due_at: float = 0.0  # see `Maintenance`
 
     async def do(self, connection: Connection) -> None:
         """Forget what is older than the retention.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bench.demo import TARGET, Film
 from jwt_events import EventType, MemoryTransport, RevocationList, TokenRevoked
 from jwt_events.demo.board import Board, Row
-from jwt_events.demo.counts import Latencies, Pace, Tally
+from jwt_events.demo.counts import Counters, Latencies, Pace
 from jwt_events.demo.issuer import Office
 from jwt_events.demo.messages import ALLOWED, KINDS, REVOKED, STALE, Order, Renewed, Report, Revoked, from_line, to_line
 from jwt_events.demo.mix import make_event, remark_on
@@ -82,7 +82,7 @@ class TestNumbers:
 
     def test_tally(self) -> None:
         """An event counts once, however often it comes."""
-        tally = Tally()
+        tally = Counters()
         now = datetime.now(UTC)
         event = TokenRevoked(token_id="t", occurred_at=now - timedelta(milliseconds=2))
         for _ in range(3):

@@ -10,7 +10,7 @@ import pytest
 
 from jwt_events.cli.findings import Facts, Finding, Level, findings
 from jwt_events.cli.groups import Consumer, Group
-from jwt_events.transport._stream.position import History
+from jwt_events.transport._stream.position import StreamInfo
 from tests.support.commands import Outcome, run
 from tests.support.servers import OWN_KINDS, Server, shared
 
@@ -29,7 +29,7 @@ HEALTHY: dict[str, Any] = {
     },
     "skew": 0.01,
     "clock": 1_000_000.0,
-    "history": History("999000000-0", "999000000-0", 1, 1),
+    "history": StreamInfo("999000000-0", "999000000-0", 1, 1),
     "groups": [],
     "lacking": {"publisher": [], "subscriber": []},
 }
@@ -76,7 +76,7 @@ class TestFindings:
             ({"lacking": {"publisher": None}}, "rights: publisher", Level.UNKNOWN),
             ({"scheme": "redis"}, "tls", Level.WARNING),
             ({"history": None}, "stream", Level.UNKNOWN),
-            ({"history": History("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
+            ({"history": StreamInfo("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
             ({"groups": None}, "groups", Level.UNKNOWN),
             ({"groups": [group(Consumer("a", 1, 61.0))]}, "groups", Level.WARNING),
             ({"groups": [group(lag=7)]}, "groups", Level.WARNING),

@@ -166,7 +166,7 @@ class TestSubscribing:
 @pytest.fixture
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let connections that are lost again and again be opened again at once."""
-    monkeypatch.setattr("jwt_events.transport._redis.reconnecting._MAXIMUM_DELAY", 0.001)
+    monkeypatch.setattr("jwt_events.transport._redis.reconnecting._MAX_DELAY", 0.001)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)

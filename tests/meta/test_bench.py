@@ -63,7 +63,7 @@ class TestLoad:
 
     def test_who_is_missing_is_counted_once(self) -> None:
         """A duplicate does not make good for one that was lost."""
-        tally = load.Tally(3)
+        tally = load.Counters(3)
         assert [tally.note(f"{number:032x}") for number in (0, 1, 1)] == [True, True, False]
         assert tally.missing == 1
 
@@ -144,7 +144,7 @@ class TestRuns:
         """What comes to no end is cut off, and says what is missing."""
 
         async def work(place: Place) -> Run:
-            tally = load.Tally(2)
+            tally = load.Counters(2)
             tally.note("1")
             async with limited(place, tally):
                 await asyncio.Event().wait()

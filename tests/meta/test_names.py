@@ -33,7 +33,7 @@ from jwt_events.cli import app
 from jwt_events.cli.options import DEFAULT_NAME, TransportName, duration
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
-from jwt_events.subscriber._job import Work
+from jwt_events.subscriber._job import Job
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -273,7 +273,7 @@ def _log_fields() -> Iterator[str]:
             if isinstance(node, ast.Call) and re.fullmatch(LOG_CALL, ast.unparse(node.func)):
                 yield from (keyword.arg for keyword in node.keywords if keyword.arg is not None)
     for subject in (Gap("1-1", "trimmed"), TokenRevoked(token_id="t")):
-        yield from Work(subject, 1).fields
+        yield from Job(subject, 1).fields
 
 
 def _instruments(registry: CollectorRegistry) -> set[MetricWrapperBase]:

@@ -34,7 +34,7 @@ from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import PublishError
 from jwt_events.subscriber._dedup import WINDOW
-from jwt_events.transport._stream.position import order
+from jwt_events.transport._stream.position import sort_key
 from jwt_events.transport.base import Delivery, Gap
 from jwt_events.transport.memory import MemoryTransport
 from tests.support.waiting import block_until, scaled, wait_until
@@ -467,7 +467,7 @@ class TestFound:
                     await client.xgroup_destroy("k", "g")
                 await wait_until(lambda: set(handled) == {"1", "2"})
         assert [gap.cause for gap in gaps] == ["deleted"]
-        assert order(str(gaps[0].since)) < order(str(first.position))
+        assert sort_key(str(gaps[0].since)) < sort_key(str(first.position))
 
 
 async def _restart(server: EmbeddedServer) -> None:

@@ -32,7 +32,7 @@ from jwt_events import (
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
 from jwt_events.metrics import Metrics
-from jwt_events.transport.base import Delivery, Page
+from jwt_events.transport.base import Batch, Delivery
 from tests.support.examples import all_that_is_said
 from tests.support.handling import Gate
 from tests.support.records import watching
@@ -142,7 +142,7 @@ class TestLogs:
     def test_representations(self) -> None:
         """What may stand in a traceback or a debugger's log shows no payload."""
         delivery = Delivery(SECRET.encode(), "1-0")
-        for thing in (delivery, Page([delivery]), *_secret_events()):
+        for thing in (delivery, Batch([delivery]), *_secret_events()):
             assert SECRET not in repr(thing)
 
     async def test_blocked_listener(self) -> None:

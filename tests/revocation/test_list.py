@@ -435,9 +435,11 @@ class BreaksOnExit(MemoryTransport):
     """A transport whose receiver fails while it is closed."""
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Subscribe."""
-        async with super().receiver(from_oldest=from_oldest, pulse=pulse) as receiver:
+        async with super().receiver(from_oldest=from_oldest, poll_timeout=poll_timeout) as receiver:
             try:
                 yield receiver
             finally:

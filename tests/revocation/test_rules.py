@@ -26,7 +26,7 @@ from jwt_events import (
     UnknownEvent,
 )
 from jwt_events.revocation._claims import digest, subjects_of
-from jwt_events.revocation._packed import Filed, Shelf
+from jwt_events.revocation._packed import PackedRule, RuleSet
 from jwt_events.revocation._rules import Match, Rules
 from tests.support.strategies import known_events, unknown_events
 
@@ -443,7 +443,8 @@ class TestOrder:
 
 def _filed(rules: Rules) -> dict[str, set[int]]:
     return {
-        kind: {int(rule) for rule in shelf.rules if isinstance(rule, Filed)} for kind, shelf in rules._shelves.items()
+        kind: {int(rule) for rule in shelf.rules if isinstance(rule, PackedRule)}
+        for kind, shelf in rules._shelves.items()
     }
 
 
@@ -458,7 +459,7 @@ def test_widening_leaves_no_gap() -> None:
             super().discard(item)
             assert "alice" in self
 
-    shelf = Shelf()
+    shelf = RuleSet()
     shelf.put(digest("alice"), 1, 5)
     shelf.rules = Watched(shelf.rules)
     for cutoff, tick in ((2, 5), (2, 6), (1, 7), (3, 1)):

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jwt_events import Event, KeyRotated, SessionDestroyed, TokenRevoked
 from jwt_events.revocation._rules import Rules
-from jwt_events.revocation._view import Calendar
+from jwt_events.revocation._view import SteadyClock
 
 BEGIN = 1_772_366_400_000  # milliseconds since 1970, as all that the model calculates with
 HOUR = 3_600_000
@@ -120,7 +120,7 @@ class RulesAndModel(RuleBasedStateMachine):
     def begin(self, leeway: int) -> None:
         """Start with no rule."""
         self.clocks = Clocks()
-        self.calendar = Calendar(self.clocks.wall, self.clocks.monotonic)
+        self.calendar = SteadyClock(self.clocks.wall, self.clocks.monotonic)
         self.known = Rules(epoch=self.calendar.steady(), retention=timedelta(milliseconds=LIFE), leeway=leeway / 1000)
         self.model = Model(leeway)
         self.sweep: Iterator[int] = iter(())

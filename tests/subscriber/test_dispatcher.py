@@ -15,8 +15,8 @@ from jwt_events import Event, MemoryTransport, Retry, Subscriber
 from jwt_events.events._routing import EventHandler, Handler
 from jwt_events.instrumentation import Observer
 from jwt_events.subscriber._dispatcher import Dispatcher
-from jwt_events.subscriber._invoker import Caller
-from jwt_events.subscriber._job import Outcome, Work
+from jwt_events.subscriber._invoker import HandlerInvoker
+from jwt_events.subscriber._job import Job, Outcome
 from jwt_events.transport.base import Gap
 from tests.support.examples import revoked
 from tests.support.handling import Gate, Recorder, publish, running, soon
@@ -51,7 +51,7 @@ class _Bench:
         retry = Retry(attempts=attempts, initial=0.001, maximum=0.002)
         self.dispatcher = Dispatcher(
             concurrency=concurrency,
-            caller=Caller(timeout=None, retry=retry),
+            caller=HandlerInvoker(timeout=None, retry=retry),
             ordered_by=None,
             observers=(self.watch,),
         )
@@ -59,7 +59,7 @@ class _Bench:
 
     def submit(self, number: int, *handlers: EventHandler) -> None:
         """Submit an event, for which there is room."""
-        work = Work(revoked(number), len(handlers), self._ended)
+        work = Job(revoked(number), len(handlers), self._ended)
         assert isinstance(work.subject, Event)
         assert self.dispatcher.submit(work.subject, work, [Handler.of(handler) for handler in handlers]) is None
 
@@ -70,7 +70,7 @@ class _Bench:
         assert not self.dispatcher._running
         assert not self.dispatcher._ready
 
-    def _ended(self, work: Work, outcome: Outcome) -> None:
+    def _ended(self, work: Job, outcome: Outcome) -> None:
         assert isinstance(work.subject, Event)
         self.outcomes[work.subject.subject] = outcome
 
@@ -394,7 +394,7 @@ class TestInFlight:
 
         for number in range(10):
             bench.submit(number, quick, fail, gate, plain)
-        bench.dispatcher.submit_gap(Work(Gap(None, "reconnected"), 2), [Handler.of(gate), Handler.of(fail)])
+        bench.dispatcher.submit_gap(Job(Gap(None, "reconnected"), 2), [Handler.of(gate), Handler.of(fail)])
         assert bench.dispatcher.in_flight == 42
         await wait_until(lambda: bench.dispatcher.in_flight == gate.running == 11)
         gate.open()

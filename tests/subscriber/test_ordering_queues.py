@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jwt_events.subscriber._ordering import Lanes
+from jwt_events.subscriber._ordering import OrderingQueues
 
 _KEYS = st.sampled_from([None, "a", "b", "c", 0, ("d", 1)])
-_MOST_WAITING = 1_024
+_MAX_WAITING = 1_024
 
 
 class _Model(RuleBasedStateMachine):
@@ -19,7 +19,7 @@ class _Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lanes: Lanes[int] = Lanes()
+        self._lanes: OrderingQueues[int] = OrderingQueues()
         self._number = 0
         self._running: list[tuple[Any, int]] = []
         self._waiting: defaultdict[Any, list[int]] = defaultdict(list)
@@ -71,10 +71,10 @@ TestModel = _Model.TestCase
 
 def test_room() -> None:
     """So many may wait, in whichever lanes; one that runs or is dropped makes room for another."""
-    lanes: Lanes[int] = Lanes()
+    lanes: OrderingQueues[int] = OrderingQueues()
     for key in ("a", "b"):
         lanes.take(key)
-    for number in range(_MOST_WAITING):
+    for number in range(_MAX_WAITING):
         assert lanes.have_room
         lanes.line_up("ab"[number % 2], number)
     assert not lanes.have_room
@@ -82,5 +82,5 @@ def test_room() -> None:
     assert lanes.have_room
     lanes.line_up("a", -1)
     assert not lanes.have_room
-    assert len(lanes.clear()) == _MOST_WAITING
+    assert len(lanes.clear()) == _MAX_WAITING
     assert lanes.have_room

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from jwt_events import Event, Gap, Guarantees, TransportError
 from jwt_events.envelope import Envelope, encode
-from jwt_events.transport.base import Delivery, Failure, Page, Receiver, Sender
+from jwt_events.transport.base import Batch, Delivery, Failure, Receiver, Sender
 
 
 class ScriptedTransport:
@@ -36,12 +36,12 @@ class ScriptedTransport:
         self.opened = 0
         self.failed = 0
         self.settled: list[tuple[Delivery, Failure | None]] = []
-        self._script: asyncio.Queue[Page | Exception] = asyncio.Queue()
+        self._script: asyncio.Queue[Batch | Exception] = asyncio.Queue()
 
     def deliver(self, *events: Event, gaps: tuple[Gap, ...] = (), payloads: tuple[bytes, ...] = ()) -> None:
         """Let the next read return one page with these events, and whatever else."""
         encoded = [encode(Envelope(event), source="script") for event in events]
-        self._script.put_nowait(Page([Delivery(payload) for payload in (*encoded, *payloads)], gaps))
+        self._script.put_nowait(Batch([Delivery(payload) for payload in (*encoded, *payloads)], gaps))
 
     def fail(self, error: Exception | None = None) -> Exception:
         """Let the next read fail for good, and return the error."""
@@ -56,7 +56,9 @@ class ScriptedTransport:
         yield
 
     @asynccontextmanager
-    async def receiver(self, *, from_oldest: bool = False, pulse: float | None = None) -> AsyncIterator[Receiver]:
+    async def receiver(
+        self, *, from_oldest: bool = False, poll_timeout: float | None = None
+    ) -> AsyncIterator[Receiver]:
         """Subscribe, as soon as the test allows it."""
         self.open += 1
         try:
@@ -66,7 +68,7 @@ class ScriptedTransport:
         finally:
             self.open -= 1
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         """Return the next page of the script, or raise its next error."""
         item = await self._script.get()
         if isinstance(item, Exception):

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from jwt_events import Closed, InvalidOption, RedisStream, Subscriber
 from jwt_events.testing import Listener
-from jwt_events.transport._stream.consumer_group import Group
+from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from tests.support.examples import revoked
 from tests.support.groups import RawGroup
 from tests.support.handling import Gate, publish
@@ -107,7 +107,7 @@ class TestRemoval:
         await raw.give("holds nothing")
 
         async def remove(consumer: str, idle: int) -> int:
-            return int(await call(raw.client, *Group(raw.key, "g", consumer).remove(consumer, idle=idle)))
+            return int(await call(raw.client, *ConsumerGroup(raw.key, "g", consumer).remove(consumer, idle=idle)))
 
         assert await remove("holds something", 0) == -1
         assert await remove("holds nothing", 3_600_000) == -1

@@ -73,7 +73,7 @@ def failing(transport: RedisStream, handler: Failing, retry: Retry = AT_ONCE) ->
     return subscriber
 
 
-async def is_buried(dead: DeadLetters, number: int = 1) -> list[DeadLetter]:
+async def wait_for_dead_letters(dead: DeadLetters, number: int = 1) -> list[DeadLetter]:
     """Wait until there are so many dead letters, and return them."""
 
     async def is_so() -> bool:
@@ -103,7 +103,7 @@ class TestGivingUp:
         before = datetime.now(UTC)
         async with failing(make("one"), handler) as subscriber:
             await publish(make(), revoked(1))
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
             await acknowledged(client, key)
             stats = subscriber.stats
         ((position, fields),) = await entries(client, key)
@@ -113,7 +113,7 @@ class TestGivingUp:
         assert "secret" not in letter.error
         assert (letter.handler, letter.attempts) == ("Failing", 3)
         assert (letter.consumer, letter.position) == ("one", position)
-        assert before - timedelta(seconds=1) <= letter.buried_at <= datetime.now(UTC) + timedelta(seconds=1)
+        assert before - timedelta(seconds=1) <= letter.dead_lettered_at <= datetime.now(UTC) + timedelta(seconds=1)
         assert (stats.failed, stats.dead_lettered, stats.handled) == (1, 1, 0)
 
     async def test_at_once(self, make: Make, dead: DeadLetters) -> None:
@@ -121,7 +121,7 @@ class TestGivingUp:
         handler = Failing()
         async with failing(make(), handler, Retry(on=(OSError,))):
             await publish(make(), revoked(1))
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
         assert (len(handler.calls), letter.attempts) == (1, 1)
 
     async def test_one_of_two_handlers(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
@@ -130,7 +130,7 @@ class TestGivingUp:
         async with Listener(make(), retry=AT_ONCE) as listener:
             listener.subscriber.on()(handler)
             await publish(make(), revoked(1))
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
             await acknowledged(client, key)
         assert letter.handler == "Failing"
         assert listener.subjects == ["token-1"]
@@ -147,7 +147,7 @@ class TestGivingUp:
         assert await dead.count() == 0
         handler = Failing()
         async with failing(make("one"), handler):
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
         assert handler.calls == ["token-1"]
         assert (letter.handler, letter.attempts) == ("Failing", 4)
 
@@ -159,7 +159,7 @@ class TestGivingUp:
         ((position, fields),) = await entries(client, key)
         await client.xclaim(key, "g", "one", 0, [position], retrycount=10, justid=True)
         async with Listener(make("one"), retry=AT_ONCE) as listener:
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
             await acknowledged(client, key)
         assert listener.events == []
         assert (letter.error, letter.attempts, letter.payload) == ("delivered too often", 10, fields[b"event"])
@@ -169,7 +169,7 @@ class TestGivingUp:
         transport = make(dead_letter=f"{key}:elsewhere")
         async with DeadLetters(transport) as dead, failing(transport, Failing()):
             await publish(make(), revoked(1))
-            await is_buried(dead)
+            await wait_for_dead_letters(dead)
         assert await client.exists(f"{key}:dead") == 0
 
     async def test_without_a_group(self, make: Make, dead: DeadLetters) -> None:
@@ -177,7 +177,7 @@ class TestGivingUp:
         transport, handlers = make(group=None), (Failing(), Failing())
         async with failing(transport, handlers[0]), failing(transport, handlers[1]):
             await publish(transport, revoked(1), revoked(2))
-            found = await is_buried(dead, 4)
+            found = await wait_for_dead_letters(dead, 4)
         assert (
             sorted(decode(letter.payload).event.subject or "" for letter in found) == ["token-1"] * 2 + ["token-2"] * 2
         )
@@ -196,7 +196,7 @@ class TestPoison:
         async with Listener(make()) as listener:
             await publish(make(), revoked(1))
             await listener.hears("token-1")
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
             await acknowledged(client, key)
         assert (letter.payload, letter.error, letter.handler) == (payload, f"DecodeError: {reason}", None)
         assert listener.subscriber.stats.decode_errors == 1
@@ -211,7 +211,7 @@ class TestPoison:
             for listener in (a, b, c):
                 await listener.hears("token-1")
                 assert listener.subscriber.stats.decode_errors == 2
-        found = await is_buried(dead, 2)
+        found = await wait_for_dead_letters(dead, 2)
         assert len({letter.position for letter in found}) == 2
         async with Listener(transport) as late:
             await late.hears("token-1")
@@ -223,21 +223,21 @@ class TestPoison:
         async with Listener(make()) as listener:
             await publish(make(), revoked(1))
             await listener.hears("token-1")
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
         assert letter.handler is None
 
 
 class TestLookingAfterThem:
     """List, get, replay, purge."""
 
-    async def _bury(self, make: Make, dead: DeadLetters, number: int) -> list[DeadLetter]:
+    async def _dead_letter(self, make: Make, dead: DeadLetters, number: int) -> list[DeadLetter]:
         async with failing(make(), Failing()):
             await publish(make(), *(revoked(n) for n in range(number)))
-            return await is_buried(dead, number)
+            return await wait_for_dead_letters(dead, number)
 
     async def test_list_and_get(self, make: Make, dead: DeadLetters) -> None:
         """They are listed oldest first, page by page; each can be had by its id."""
-        found = await self._bury(make, dead, 5)
+        found = await self._dead_letter(make, dead, 5)
         ids = [letter.id for letter in found]
         assert [letter.id for letter in await dead.list(limit=2)] == ids[:2]
         assert [letter.id for letter in await dead.list(after=ids[1], limit=2)] == ids[2:4]
@@ -250,7 +250,7 @@ class TestLookingAfterThem:
         handler = Failing()
         async with failing(make(), handler), Listener(make(group="other")) as other:
             await publish(make(), revoked(1))
-            (letter,) = await is_buried(dead)
+            (letter,) = await wait_for_dead_letters(dead)
             await other.hears("token-1")
             handler.fails = False
             (position,) = await dead.replay(letter.id)
@@ -263,7 +263,7 @@ class TestLookingAfterThem:
 
     async def test_replay_of_what_is_gone(self, make: Make, dead: DeadLetters) -> None:
         """What is gone is left out."""
-        letter, *_ = await self._bury(make, dead, 2)
+        letter, *_ = await self._dead_letter(make, dead, 2)
         assert await dead.purge(letter.id) == 1
         assert list(await dead.replay(letter.id)) == []
         assert list(await dead.replay()) == []
@@ -271,7 +271,7 @@ class TestLookingAfterThem:
 
     async def test_purge(self, make: Make, dead: DeadLetters) -> None:
         """What is purged is gone for good; how many there were is returned."""
-        a, b, c = await self._bury(make, dead, 3)
+        a, b, c = await self._dead_letter(make, dead, 3)
         assert await dead.purge(a.id, b.id, "1-1") == 2
         assert await dead.purge(a.id) == 0
         assert await dead.purge() == 0

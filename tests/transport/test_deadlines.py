@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from jwt_events.transport._redis.deadlines import Patience
-from jwt_events.transport._redis.protocol import Question
+from jwt_events.transport._redis.deadlines import Deadlines
+from jwt_events.transport._redis.protocol import Request
 from tests.support.handling import soon
 
 
@@ -57,26 +57,26 @@ async def clock() -> _Clock:
 
 
 @pytest.fixture
-async def patience(clock: _Clock) -> AsyncIterator[Patience]:
+async def patience(clock: _Clock) -> AsyncIterator[Deadlines]:
     """What is under test."""
-    patience = Patience(clock)  # type: ignore[arg-type]  # as much of a loop as it needs
+    patience = Deadlines(clock)  # type: ignore[arg-type]  # as much of a loop as it needs
     yield patience
     patience.close()
 
 
 @pytest.fixture
-def ask(clock: _Clock, patience: Patience) -> Callable[[float], Question]:
+def ask(clock: _Clock, patience: Deadlines) -> Callable[[float], Request]:
     """Asks something that is not answered by itself, and waits for it until then."""
 
-    def ask(deadline: float) -> Question:
-        question = Question([("PING",)], clock)  # type: ignore[arg-type]  # as above
+    def ask(deadline: float) -> Request:
+        question = Request([("PING",)], clock)  # type: ignore[arg-type]  # as above
         patience.wait(question, deadline)
         return question
 
     return ask
 
 
-Ask = Callable[[float], Question]
+Ask = Callable[[float], Request]
 
 
 async def test_each_at_its_deadline(clock: _Clock, ask: Ask) -> None:
@@ -104,7 +104,7 @@ async def test_one_timer_for_many(clock: _Clock, ask: Ask) -> None:
     assert clock.ticking == []
 
 
-async def test_answered_ones_are_forgotten(patience: Patience, ask: Ask) -> None:
+async def test_answered_ones_are_forgotten(patience: Deadlines, ask: Ask) -> None:
     """What was answered is not kept until its deadline."""
     for _ in range(1_000):
         ask(5.0).settle()
@@ -164,7 +164,7 @@ async def test_whoever_gave_up_is_left_alone(clock: _Clock, ask: Ask) -> None:
     assert all(question.settled.cancelled() for question in questions)
 
 
-async def test_closed(clock: _Clock, patience: Patience, ask: Ask) -> None:
+async def test_closed(clock: _Clock, patience: Deadlines, ask: Ask) -> None:
     """Closing it forgets what it waits for; what is asked later has its deadline all the same."""
     before = ask(1.0)
     patience.close()
@@ -177,10 +177,10 @@ async def test_closed(clock: _Clock, patience: Patience, ask: Ask) -> None:
 async def test_on_the_loop_of_the_program() -> None:
     """By the clock of a real loop it is the same, with deadlines that are over, near and far."""
     loop = asyncio.get_running_loop()
-    patience = Patience(loop)
+    patience = Deadlines(loop)
     questions = []
     for seconds in (0.02, -1.0, 60.0, 0.0001, 0.01, 0.0, 0.03):
-        question = Question([("PING",)], loop)
+        question = Request([("PING",)], loop)
         patience.wait(question, loop.time() + seconds)
         questions.append(question)
     far = questions.pop(2)

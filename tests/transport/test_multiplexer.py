@@ -10,7 +10,7 @@ import pytest
 
 from jwt_events import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connector
-from jwt_events.transport._redis.multiplexer import PAGE, Pipeline
+from jwt_events.transport._redis.multiplexer import PAGE, Multiplexer
 from jwt_events.transport._redis.replies import array as read_array
 from jwt_events.transport._redis.replies import number
 from tests.faults.cancelling import Cut, Moment
@@ -41,7 +41,7 @@ class TestAnswers:
         """Of hundreds that ask a few things each, and of whom some give up at any time, each gets its own answers."""
         chance = random.Random(1)
         questions = [[("ECHO", f"{number}:{part}") for part in range(1 + number % 5)] for number in range(500)]
-        async with Pipeline(Connector(url)) as pipeline:
+        async with Multiplexer(Connector(url)) as pipeline:
             tasks = []
             for question in questions:
                 tasks.append(asyncio.create_task(pipeline.run(question, within=scaled(20))))
@@ -61,7 +61,7 @@ class TestAnswers:
 
     async def test_behind_one_that_was_given_up(self) -> None:
         """While an answer that nobody waits for is outstanding nothing more is sent; those behind it get theirs."""
-        async with FakeServer(lambda _: SILENCE) as server, Pipeline(Connector(server.url)) as pipeline:
+        async with FakeServer(lambda _: SILENCE) as server, Multiplexer(Connector(server.url)) as pipeline:
             async with (
                 running(pipeline.run([("ECHO", "first")], within=scaled(20))) as first,
                 running(pipeline.run([("ECHO", "second")], within=scaled(20))) as second,
@@ -82,7 +82,7 @@ class TestAnswers:
     async def test_of_another(self) -> None:
         """Where an answer was lost, the next one is taken for it: as it cannot be read, all begins anew."""
         answers = iter([SILENCE, array(), b":1\r\n"])
-        async with FakeServer(lambda _: next(answers)) as server, Pipeline(Connector(server.url)) as pipeline:
+        async with FakeServer(lambda _: next(answers)) as server, Multiplexer(Connector(server.url)) as pipeline:
             async with (
                 running(pipeline.run([("XACK", "k")], within=scaled(20), reading=number)) as acknowledging,
                 running(pipeline.run([("XCLAIM", "k")], within=scaled(20), reading=read_array)) as renewing,
@@ -103,7 +103,7 @@ class TestAnswers:
 
         async with (
             FakeServer(answer) as server,
-            Pipeline(Connector(server.url)) as pipeline,
+            Multiplexer(Connector(server.url)) as pipeline,
             asyncio.TaskGroup() as group,
         ):
             tasks = [
@@ -117,14 +117,14 @@ class TestAnswers:
 
     async def test_one_too_many(self) -> None:
         """An answer more than there were questions: it is not known which of them is nobody's, so none is believed."""
-        async with FakeServer(lambda _: b":1\r\n:2\r\n") as server, Pipeline(Connector(server.url)) as pipeline:
+        async with FakeServer(lambda _: b":1\r\n:2\r\n") as server, Multiplexer(Connector(server.url)) as pipeline:
             (error,) = await soon(pipeline.run([("XACK", "k")], within=scaled(20), reading=number))
             assert isinstance(error, ConnectionFailed)
             assert error.maybe_done
 
     async def test_given_up_just_as_the_answer_comes(self) -> None:
         """Who gives up when the answer is there already breaks nothing."""
-        async with FakeServer(_echo) as server, Pipeline(Connector(server.url)) as pipeline:
+        async with FakeServer(_echo) as server, Multiplexer(Connector(server.url)) as pipeline:
             await pipeline.run([("ECHO", "t")], within=scaled(10))
             asking = asyncio.ensure_future(
                 _awaited(Cut(pipeline.run([("ECHO", "t")], within=scaled(10)), 0, Moment.JUST_AFTER))
@@ -140,14 +140,14 @@ class TestPages:
 
     async def test_in_order(self, url: str, key: str) -> None:
         """All of them are run, in order."""
-        async with Pipeline(Connector(url)) as pipeline:
+        async with Multiplexer(Connector(url)) as pipeline:
             answers = await pipeline.run([("INCR", key)] * (2 * PAGE + 1), within=scaled(20))
             assert answers == list(range(1, 2 * PAGE + 2))
             await pipeline.run([("DEL", key)], within=scaled(20))
 
     async def test_cancelled_between_two(self) -> None:
         """If the first page was answered and the next is not sent yet, something was done, and the cause says so."""
-        async with FakeServer(lambda words: SILENCE) as server, Pipeline(Connector(server.url)) as pipeline:
+        async with FakeServer(lambda words: SILENCE) as server, Multiplexer(Connector(server.url)) as pipeline:
             pages = pipeline.run([("SET", "a", n) for n in range(PAGE + 1)], within=scaled(20))
             others = pipeline.run([("SET", "b", n) for n in range(PAGE)], within=scaled(20))
             async with running(pages) as asking, running(others):
@@ -166,7 +166,7 @@ class TestEnds:
     @pytest.mark.parametrize("within", [0.0, -1.0])
     async def test_no_time_left(self, within: float) -> None:
         """What has no time left is not sent, so that it is not in doubt."""
-        async with FakeServer(_echo) as server, Pipeline(Connector(server.url)) as pipeline:
+        async with FakeServer(_echo) as server, Multiplexer(Connector(server.url)) as pipeline:
             await pipeline.run([("ECHO", "t")], within=scaled(10))
             for number in (1, PAGE + 1):
                 answers = await pipeline.run([("ECHO", "u")] * number, within=within)
@@ -177,7 +177,7 @@ class TestEnds:
     async def test_closed(self) -> None:
         """Whoever waits when it is closed is told, and whoever comes afterwards: what was sent, and what was not."""
         async with FakeServer(lambda _: SILENCE) as server:
-            async with Pipeline(Connector(server.url)) as pipeline:
+            async with Multiplexer(Connector(server.url)) as pipeline:
                 sent = asyncio.create_task(pipeline.run([("ECHO", "sent")], within=scaled(60)))
                 await wait_until(lambda: len(server.commands) == 1)
                 late = asyncio.create_task(pipeline.run([("ECHO", "late")] * PAGE, within=scaled(60)))

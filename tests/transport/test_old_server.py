@@ -6,13 +6,13 @@ import pytest
 from redis import exceptions
 
 from jwt_events.errors import ServerRefused
-from jwt_events.transport._redis.errors import translate
+from jwt_events.transport._redis.errors import map_error
 
 
 @pytest.mark.parametrize("answer", ["unknown command 'XAUTOCLAIM', with args beginning with: 'k'", "syntax error"])
 def test_the_version_that_is_needed_is_named(answer: str) -> None:
     """What an old server says to a newer command becomes advice, with the command and the server, and no argument."""
-    error = translate(
+    error = map_error(
         exceptions.ResponseError(answer), "XAUTOCLAIM at 127.0.0.1:1 for 'k'", secrets=[], maybe_done=True
     )
     assert isinstance(error, ServerRefused)

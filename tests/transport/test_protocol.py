@@ -11,7 +11,7 @@ import pytest
 
 from jwt_events import ConnectionFailed, ServerRefused
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import Question, Refusal, Wire
+from jwt_events.transport._redis.protocol import ErrorReply, Request, RespProtocol
 from tests.support.fake_server import OK, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until
@@ -83,12 +83,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Wire, Peer]]:
+async def connected() -> AsyncIterator[tuple[RespProtocol, Peer]]:
     """Connect to a peer."""
     peer = Peer()
     async with await asyncio.start_server(peer.serve, "127.0.0.1", 0) as server:
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        wire = Wire(writer)
+        wire = RespProtocol(writer)
         try:
             await wait_until(lambda: peer.is_there)
             yield wire, peer
@@ -98,18 +98,18 @@ async def connected() -> AsyncIterator[tuple[Wire, Peer]]:
 
 
 @pytest.fixture
-async def ends() -> AsyncIterator[tuple[Wire, Peer]]:
+async def ends() -> AsyncIterator[tuple[RespProtocol, Peer]]:
     """Both ends of a socket."""
     async with connected() as ends:
         yield ends
 
 
-Ends = tuple[Wire, Peer]
+Ends = tuple[RespProtocol, Peer]
 
 
-def asked(wire: Wire, *words: str) -> Question:
+def asked(wire: RespProtocol, *words: str) -> Request:
     """Ask, with a command for each word."""
-    question = Question([("ECHO", word) for word in words], asyncio.get_running_loop())
+    question = Request([("ECHO", word) for word in words], asyncio.get_running_loop())
     wire.ask(question, asyncio.get_running_loop().time())
     return question
 
@@ -119,7 +119,7 @@ def command(*words: bytes) -> bytes:
     return array(*map(text, words))
 
 
-def connection_on(wire: Wire) -> Connection:
+def connection_on(wire: RespProtocol) -> Connection:
     """Make a connection of it."""
     return Connection(wire, Connector("redis://127.0.0.1", destination="k").interpreter)
 
@@ -145,8 +145,8 @@ class TestQuestions:
             await soon(question.settled)
         (a, b), (c,), (d, e, f) = (question.answers for question in questions)
         assert (a, c, d, f) == (b"a", 3, None, None)
-        assert (type(b), str(b)) == (Refusal, "ERR b")
-        assert (e[0], type(e[1])) == (b"e", Refusal)
+        assert (type(b), str(b)) == (ErrorReply, "ERR b")
+        assert (e[0], type(e[1])) == (b"e", ErrorReply)
         assert wire.awaited == 0
 
     async def test_cut_anywhere(self, ends: Ends) -> None:
@@ -164,7 +164,7 @@ class TestQuestions:
                 wire.buffer_updated(len(piece))
             assert all(question.settled.done() for question in questions)
             answers = [answer for question in questions for answer in question.answers]
-            assert [str(answer) if isinstance(answer, Refusal) else answer for answer in answers] == whole
+            assert [str(answer) if isinstance(answer, ErrorReply) else answer for answer in answers] == whole
 
     async def test_nobody_waits_any_more(self, ends: Ends) -> None:
         """The answer to a question that was given up is nobody else's, and nothing breaks by it."""
@@ -368,7 +368,7 @@ class TestEnds:
             await wait_until(lambda: peer.is_there)
             peer.say(bytes(1_000))
             await reader.readexactly(1_000)
-            wire = Wire(writer)
+            wire = RespProtocol(writer)
             question = asked(wire, "a")
             peer.say(text(b"a"))
             await soon(question.settled)

@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from jwt_events import ConnectionFailed, ServerRefused
-from jwt_events.transport._redis.protocol import Question, Refusal
-from jwt_events.transport._redis.replies import Interpreter, Reading, anything, array, number, position
+from jwt_events.transport._redis.protocol import ErrorReply, Request
+from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, array, number, position, unchanged
 
-_OTHER_KINDS: list[tuple[Reading, Any]] = [
+_OTHER_KINDS: list[tuple[ReplyParser, Any]] = [
     *[(number, None), (number, b"1"), (number, []), (number, b"")],
     *[(array, None), (array, b"1"), (array, 1)],
     *[(position, None), (position, 1), (position, []), (position, b"\xff")],
 ]
 
 
-def _answered(*answers: Any, commands: int | None = None) -> Question:
-    question = Question([("XACK", "k")] * (commands or len(answers)), asyncio.get_running_loop())
+def _answered(*answers: Any, commands: int | None = None) -> Request:
+    question = Request([("XACK", "k")] * (commands or len(answers)), asyncio.get_running_loop())
     question.answers.extend(answers)
     return question
 
 
-def _read(question: Question, reading: Reading = anything) -> list[Any]:
-    return Interpreter("there:1", "k", secrets=["s3cret"]).read(question, reading)
+def _read(question: Request, reading: ReplyParser = unchanged) -> list[Any]:
+    return ReplyDecoder("there:1", "k", secrets=["s3cret"]).read(question, reading)
 
 
 class TestReadings:
@@ -33,9 +33,9 @@ class TestReadings:
 
     @pytest.mark.parametrize(
         ("reading", "answer"),
-        [(anything, None), (anything, b"x"), (anything, []), (number, 0), (array, []), (array, [1])],
+        [(unchanged, None), (unchanged, b"x"), (unchanged, []), (number, 0), (array, []), (array, [1])],
     )
-    async def test_as_it_is(self, reading: Reading, answer: Any) -> None:
+    async def test_as_it_is(self, reading: ReplyParser, answer: Any) -> None:
         """An answer of the right kind is what it is."""
         assert _read(_answered(answer, answer), reading) == [answer, answer]
 
@@ -44,7 +44,7 @@ class TestReadings:
         assert _read(_answered(b"1-2"), position) == ["1-2"]
 
     @pytest.mark.parametrize(("reading", "answer"), _OTHER_KINDS)
-    async def test_another_kind(self, reading: Reading, answer: Any) -> None:
+    async def test_another_kind(self, reading: ReplyParser, answer: Any) -> None:
         """An answer of another kind is none, and it is not quoted."""
         (error,) = _read(_answered(answer), reading)
         assert isinstance(error, ConnectionFailed)
@@ -57,14 +57,14 @@ class TestBelief:
 
     async def test_refusals(self) -> None:
         """What was refused says so in its place, without a password, and the others stand."""
-        first, refused, last = _read(_answered(1, Refusal("NOPERM of s3cret"), 2), number)
+        first, refused, last = _read(_answered(1, ErrorReply("NOPERM of s3cret"), 2), number)
         assert (first, last) == (1, 2)
         assert isinstance(refused, ServerRefused)
         assert str(refused) == "XACK at there:1 for 'k' refused: NOPERM of ***"
 
     async def test_behind_one_that_makes_no_sense(self) -> None:
         """Nothing behind it is believed, not even a refusal; what came before is."""
-        first, *rest = _read(_answered(1, [], 2, Refusal("ERR")), number)
+        first, *rest = _read(_answered(1, [], 2, ErrorReply("ERR")), number)
         assert first == 1
         assert [type(error) for error in rest] == [ConnectionFailed] * 3
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from jwt_events import Gap
 from jwt_events.transport._redis.connection import Connector
-from jwt_events.transport._stream.position import OLDEST, History, Place, is_position, order
+from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
 from tests.support.raw import add, trim
 from tests.support.waiting import scaled
 
@@ -19,9 +19,9 @@ numbers = st.integers(min_value=0, max_value=2**64 - 1)
 few = st.integers(min_value=0, max_value=8)
 
 
-def missed(cursor: str, read: int | None, found: History | None) -> Gap | None:
+def missed(cursor: str, read: int | None, found: StreamInfo | None) -> Gap | None:
     """What a reader at this place can no longer get."""
-    return Place.after(cursor, read).reconcile(found)
+    return StreamCursor.after(cursor, read).reconcile(found)
 
 
 @dataclass
@@ -43,10 +43,10 @@ class Stream:
         """Remove the oldest entries."""
         del self.entries[:count]
 
-    def history(self) -> History:
+    def history(self) -> StreamInfo:
         """What XINFO STREAM would say."""
         first = f"{self.entries[0]}-0" if self.entries else None
-        return History(first, f"{self.last}-0", self.added, len(self.entries))
+        return StreamInfo(first, f"{self.last}-0", self.added, len(self.entries))
 
 
 def streams(before: int = 0) -> st.SearchStrategy[Stream]:
@@ -129,7 +129,7 @@ def test_a_missing_stream_was_deleted_if_anything_was_read(read: int | None) -> 
 @given(numbers, numbers, numbers, numbers)
 def test_positions_sort_by_both_parts(a: int, b: int, c: int, d: int) -> None:
     """Positions sort by milliseconds, then by sequence number, as numbers and not as text."""
-    assert (order(f"{a}-{b}") < order(f"{c}-{d}")) == ((a, b) < (c, d))
+    assert (sort_key(f"{a}-{b}") < sort_key(f"{c}-{d}")) == ((a, b) < (c, d))
 
 
 @given(st.integers(), st.integers())
@@ -150,29 +150,29 @@ def test_nothing_else_is_a_position(text: str) -> None:
 async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key: str) -> None:
     """XINFO STREAM of a real server becomes a history, before and after trimming and deleting."""
 
-    async def history() -> History:
+    async def history() -> StreamInfo:
         connection = await Connector(url).connect(within=scaled(5))
         try:
-            return History.parse(await connection.call("XINFO", "STREAM", key, within=scaled(5)))
+            return StreamInfo.parse(await connection.call("XINFO", "STREAM", key, within=scaled(5)))
         finally:
             await connection.aclose()
 
     for number in range(1, 6):
         await add(client, key, f"{number}-{number}")
-    assert await history() == History("1-1", "5-5", 5, 5)
+    assert await history() == StreamInfo("1-1", "5-5", 5, 5)
     await trim(client, key, 3)
     await client.xdel(key, "4-4")
     trimmed = await history()
-    assert (trimmed, trimmed.removed) == (History("3-3", "5-5", 5, 2), 3)
+    assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", 5, 2), 3)
     await trim(client, key, 0)
     empty = await history()
-    assert (empty, empty.removed) == (History(None, "5-5", 5, 0), 5)
+    assert (empty, empty.removed) == (StreamInfo(None, "5-5", 5, 0), 5)
 
 
 @pytest.mark.parametrize("entry", [None, [b"3-0", [b"event", b"x"]]])
 def test_a_server_that_does_not_count_is_understood(entry: list[object] | None) -> None:
     """Before Redis 7 there is no entries-added, so nobody knows how many were removed."""
     answer = [b"length", 1 if entry else 0, b"last-generated-id", b"3-0", b"first-entry", entry]
-    history = History.parse(answer)
-    assert history == History("3-0" if entry else None, "3-0", None, 1 if entry else 0)
+    history = StreamInfo.parse(answer)
+    assert history == StreamInfo("3-0" if entry else None, "3-0", None, 1 if entry else 0)
     assert history.removed is None

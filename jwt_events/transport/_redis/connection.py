@@ -18,8 +18,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.transport._redis.protocol import Argument, Command, Question, Refusal, Wire
-from jwt_events.transport._redis.replies import Interpreter
+from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, Request, RespProtocol
+from jwt_events.transport._redis.replies import ReplyDecoder
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -60,7 +60,7 @@ class Connector:
         self.host, self.port = _host(options)
         self.address: str = _address(options)
         secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
-        self.interpreter: Interpreter = Interpreter(self.address, destination, secrets=secrets)
+        self.interpreter: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets)
         self._connection_class = pool.connection_class
         self._options = options | {
             "retry": Retry(NoBackoff(), 0),
@@ -91,7 +91,7 @@ class Connector:
         try:
             async with asyncio.timeout(within):
                 await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            return Connection(Wire(_handed_over(raw)), self.interpreter)
+            return Connection(RespProtocol(_handed_over(raw)), self.interpreter)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await _give_up(raw)
             raise self.interpreter.failure(error, "connecting", maybe_done=False) from None
@@ -108,7 +108,7 @@ class Connection:
     next.
     """
 
-    def __init__(self, wire: Wire, interpreter: Interpreter) -> None:
+    def __init__(self, wire: RespProtocol, interpreter: ReplyDecoder) -> None:
         self.wire = wire
         self._interpreter = interpreter
 
@@ -147,7 +147,7 @@ class Connection:
             return [error] * len(commands)
         return await self.answers(question, within=within)
 
-    def ask(self, commands: Sequence[Command]) -> Question:
+    def ask(self, commands: Sequence[Command]) -> Request:
         """Send commands, and do not wait for their answers.
 
         Raises:
@@ -155,11 +155,11 @@ class Connection:
         """
         self._check_open()
         loop = asyncio.get_running_loop()
-        question = Question(commands, loop)
+        question = Request(commands, loop)
         self.wire.ask(question, loop.time())
         return question
 
-    async def answers(self, question: Question, *, within: float) -> list[Any]:
+    async def answers(self, question: Request, *, within: float) -> list[Any]:
         """Return the answers to commands that were sent, as `pipeline` does."""
         if not question.settled.done():
             try:
@@ -206,7 +206,7 @@ class Connection:
         if not frames:
             failure = self.wire.failure or exceptions.ConnectionError("the connection is closed")
             raise self._interpreter.failure(failure, "reading", maybe_done=True)
-        if type(frames[0]) is Refusal:
+        if type(frames[0]) is ErrorReply:
             raise self._interpreter.refusal(frames[0], "reading")
         return frames
 

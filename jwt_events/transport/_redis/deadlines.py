@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from math import inf
 
-from jwt_events.transport._redis.protocol import Question
+from jwt_events.transport._redis.protocol import Request
 
 # So much later than it asked for, in seconds, a question may be settled: deadlines that differ by less count as in
 # order. Those of callers with the same timeout differ by how long each took to get here.
 _SLACK = 0.002
 
 
-class Patience:
+class Deadlines:
     """Settles questions whose time is up.
 
     Args:
@@ -22,11 +22,11 @@ class Patience:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[tuple[float, Question]] = deque()  # the earliest deadline first
+        self._waiting: deque[tuple[float, Request]] = deque()  # the earliest deadline first
         self._timer: asyncio.Handle | None = None
         self._looks_at = inf  # when the timer ends; it does not say so itself on every loop
 
-    def wait(self, question: Question, deadline: float) -> None:
+    def wait(self, question: Request, deadline: float) -> None:
         """Settle this question at that time, unless it is settled by then."""
         waiting = self._waiting
         while waiting and waiting[0][1].settled.done():

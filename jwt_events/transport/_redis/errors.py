@@ -56,7 +56,7 @@ _QUOTED = ", with args"
 _TOO_OLD = ("unknown command", "unknown subcommand", "Unknown subcommand", "syntax error")
 
 
-def translate(error: Exception, place: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:
+def map_error(error: Exception, place: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:
     """Turn an error of redis-py or of the socket into one of ours.
 
     Args:

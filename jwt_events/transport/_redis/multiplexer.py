@@ -12,9 +12,9 @@ from loguru import logger
 
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.deadlines import Patience
-from jwt_events.transport._redis.protocol import Command, Question
-from jwt_events.transport._redis.replies import Reading, anything
+from jwt_events.transport._redis.deadlines import Deadlines
+from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.replies import ReplyParser, unchanged
 
 # The longest wait for a connection, or for an answer, before the connection is given up.
 _ANSWER_WITHIN = 5.0
@@ -26,7 +26,7 @@ PAGE = 1_000
 in between leaves little in doubt."""
 
 
-class Upkeep(Protocol):
+class Maintenance(Protocol):
     """What has to be done on the server now and then.
 
     Attributes:
@@ -40,7 +40,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Pipeline:
+class Multiplexer:
     """Runs commands on a connection of its own. Safe to call from many tasks; an async context manager.
 
     Who calls sends at once, without a task in between, and those who call in the same turn of the loop share a packet.
@@ -52,23 +52,23 @@ class Pipeline:
         upkeep: done before whatever is sent when it is due. If it fails, that goes out all the same.
     """
 
-    def __init__(self, connector: Connector, upkeep: Upkeep | None = None) -> None:
+    def __init__(self, connector: Connector, upkeep: Maintenance | None = None) -> None:
         self.address: str = connector.address
         self._connector = connector
         self._interpreter = connector.interpreter
         self._upkeep = upkeep
-        self._waiting: deque[Question] = deque()
+        self._waiting: deque[Request] = deque()
         self._something_waits = asyncio.Event()
         self._connection: Connection | None = None
         self._trouble: TransportError | None = None  # why the last attempt to connect failed
         self._watch: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._patience: Patience
+        self._patience: Deadlines
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()  # asking for it once more would cost more than the rest of sending
-        self._patience = Patience(self._loop)
+        self._patience = Deadlines(self._loop)
         self._task = asyncio.create_task(self._work(), name=f"jwt_events pipeline {self._connector.destination}")
         return self
 
@@ -86,7 +86,7 @@ class Pipeline:
                 self._watch.cancel()
             await self._disconnect()
 
-    async def run(self, commands: Sequence[Command], *, within: float, reading: Reading = anything) -> list[Any]:
+    async def run(self, commands: Sequence[Command], *, within: float, reading: ReplyParser = unchanged) -> list[Any]:
         """Run commands in order and return what the answers say, an error in the place of each that failed.
 
         Cancelling it is safe: what was not sent is not sent any more. If it was sent, the ``CancelledError`` has
@@ -104,7 +104,7 @@ class Pipeline:
             return await self._run_pages(commands, deadline, reading)
         if not number or within <= 0:  # what would be sent now would at once be in doubt
             return [self._out_of_time()] * number
-        question = Question(commands, loop)
+        question = Request(commands, loop)
         if self._waiting or (connection := self._connection) is None or not self._may_send(connection, number, now):
             self._waiting.append(question)
             self._something_waits.set()
@@ -124,7 +124,7 @@ class Pipeline:
             question.wire.forsake_if_unwanted()
         return self._interpreter.read(question, reading)
 
-    async def _run_pages(self, commands: Sequence[Command], deadline: float, reading: Reading) -> list[Any]:
+    async def _run_pages(self, commands: Sequence[Command], deadline: float, reading: ReplyParser) -> list[Any]:
         answers: list[Any] = []
         for start in range(0, len(commands), PAGE):
             page = commands[start : start + PAGE]
@@ -144,7 +144,7 @@ class Pipeline:
         """Whether so many may be sent now: all is well, there is room, and nothing has to be done first."""
         return connection.wire.may_ask(number, PAGE) and (self._upkeep is None or now < self._upkeep.due_at)
 
-    def _send(self, connection: Connection, question: Question, now: float) -> None:
+    def _send(self, connection: Connection, question: Request, now: float) -> None:
         connection.wire.ask(question, now)
         if self._watch is None:
             self._watch = self._loop.call_later(_ANSWER_WITHIN, self._look)
@@ -212,7 +212,7 @@ class Pipeline:
             await self._keep_up(self._upkeep, self._connection)
         return self._connection
 
-    async def _keep_up(self, upkeep: Upkeep, connection: Connection) -> None:
+    async def _keep_up(self, upkeep: Maintenance, connection: Connection) -> None:
         try:
             await upkeep.do(connection)
         except TransportError as error:

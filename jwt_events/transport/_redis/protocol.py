@@ -1,8 +1,8 @@
 """The two ends of a socket: commands out, answers in, in order. RESP itself is hiredis's business.
 
-redis-py opens the socket, authenticates, speaks TLS and knows Sentinels. Then a `Wire` takes the socket over: here a
-question may follow the one before without waiting for its answer, answers are taken as they arrive and not one task
-switch each, and nothing is tried again or connected again behind anybody's back.
+redis-py opens the socket, authenticates, speaks TLS and knows Sentinels. Then a `RespProtocol` takes the socket over:
+here a request may follow the one before without waiting for its reply, replies are taken as they arrive and not one
+task switch each, and nothing is tried again or connected again behind anybody's back.
 
 Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
@@ -30,14 +30,14 @@ _NONSENSE = "the answer makes no sense"
 _READ_AT_ONCE = 65_536
 
 # More than this in unread frames, in bytes, and the server has to wait: it knows what to do with a reader that is slow.
-_MOST_UNREAD = 262_144
+_MAX_UNREAD = 262_144
 
 
-class Refusal(Exception):
+class ErrorReply(Exception):
     """The server's answer to a command is an error; holds its text."""
 
 
-class Question:
+class Request:
     """Commands, and the answers to them so far.
 
     Attributes:
@@ -45,7 +45,7 @@ class Question:
         wire: where it was sent; ``None`` if it was not.
         asked_at: when it was sent, by the clock of the loop.
         trouble: why it was not sent and will not be.
-        answers: in order; a `Refusal` in the place of each command that was refused.
+        answers: in order; a `ErrorReply` in the place of each command that was refused.
         settled: done when all answers are there, or when no more will come: then some are missing. Whoever is no
             longer interested may settle or cancel it.
     """
@@ -54,7 +54,7 @@ class Question:
 
     def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
         self.commands: Sequence[Command] = commands
-        self.wire: Wire | None = None
+        self.wire: RespProtocol | None = None
         self.asked_at: float = 0.0
         self.trouble: TransportError | None = None
         self.answers: list[Any] = []
@@ -66,7 +66,7 @@ class Question:
             self.settled.set_result(None)
 
 
-class Wire(asyncio.BufferedProtocol):
+class RespProtocol(asyncio.BufferedProtocol):
     """One socket that is connected.
 
     Args:
@@ -82,9 +82,9 @@ class Wire(asyncio.BufferedProtocol):
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=_NOTHING)
+        self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
         self._received = memoryview(bytearray(_READ_AT_ONCE))  # a view, as TLS fills it slice by slice
-        self._open: deque[Question] = deque()
+        self._open: deque[Request] = deque()
         self._unsent: list[bytes] = []
         self._unread = 0
         self._listens = False
@@ -104,7 +104,7 @@ class Wire(asyncio.BufferedProtocol):
         return self._transport.is_closing()
 
     @property
-    def oldest(self) -> Question | None:
+    def oldest(self) -> Request | None:
         """The question that waits longest for an answer."""
         return self._open[0] if self._open else None
 
@@ -120,7 +120,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._open and all(question.settled.done() for question in self._open):
             self.fail(TimeoutError())
 
-    def ask(self, question: Question, now: float) -> None:
+    def ask(self, question: Request, now: float) -> None:
         """Send a question. Those that others ask in the same turn of the loop go along.
 
         Args:
@@ -163,11 +163,11 @@ class Wire(asyncio.BufferedProtocol):
             self._news = None
 
     def take_frames(self, most: int) -> list[Any]:
-        """Return so many of the frames that arrived, and forget them. A `Refusal` comes alone."""
+        """Return so many of the frames that arrived, and forget them. A `ErrorReply` comes alone."""
         taken: list[Any] = []
-        if self.frames and type(self.frames[0]) is Refusal:
+        if self.frames and type(self.frames[0]) is ErrorReply:
             most = 1
-        while self.frames and len(taken) < most and not (taken and type(self.frames[0]) is Refusal):
+        while self.frames and len(taken) < most and not (taken and type(self.frames[0]) is ErrorReply):
             taken.append(self.frames.popleft())
         if not self.frames:
             self._unread = 0
@@ -192,7 +192,7 @@ class Wire(asyncio.BufferedProtocol):
             return
         if self.frames:
             self._unread += nbytes
-            if self._unread > _MOST_UNREAD:
+            if self._unread > _MAX_UNREAD:
                 self._transport.pause_reading()
         if is_news:
             self._tell()

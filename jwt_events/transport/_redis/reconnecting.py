@@ -20,10 +20,10 @@ ATTEMPT_WITHIN = 2.0
 
 # A small cap: a receiver that is away is deaf, and one connection attempt a second is no load.
 _INITIAL_DELAY = 0.05
-_MAXIMUM_DELAY = 1.0
+_MAX_DELAY = 1.0
 
 
-class LinkState(StrEnum):
+class ConnectionState(StrEnum):
     """Where a link is in its life."""
 
     CONNECTING = "connecting"
@@ -32,7 +32,7 @@ class LinkState(StrEnum):
     CLOSED = "closed"
 
 
-class Link:
+class ReconnectingConnection:
     """Keeps one connection to the server for a receiver.
 
     Args:
@@ -49,7 +49,7 @@ class Link:
         self._live_since = 0.0
         self._last_error: TransportError | None = None
         self.connection: Connection | None = None
-        self.state: LinkState = LinkState.CONNECTING
+        self.state: ConnectionState = ConnectionState.CONNECTING
 
     async def __aenter__(self) -> Self:
         """Connect for the first time.
@@ -82,7 +82,7 @@ class Link:
             TransportError: the server refused in a way that another try will not change.
         """
         if self._failures:
-            await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY))
+            await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
         connection = None
         try:
             connection = await self._connector.connect(within=ATTEMPT_WITHIN)
@@ -98,16 +98,16 @@ class Link:
             return False
         self.connection = connection
         self._live_since = asyncio.get_running_loop().time()
-        self._enter(LinkState.LIVE)
+        self._enter(ConnectionState.LIVE)
         return True
 
     async def lose(self, error: TransportError) -> None:
         """Close a connection that failed. The next attempt is at once, unless this one did not last either."""
         connection, self.connection = self.connection, None
         lasted = asyncio.get_running_loop().time() - self._live_since
-        self._failures = 0 if lasted > _MAXIMUM_DELAY else self._failures + 1
+        self._failures = 0 if lasted > _MAX_DELAY else self._failures + 1
         self._log.warning("connection lost", error=str(error))
-        self._enter(LinkState.LOST)
+        self._enter(ConnectionState.LOST)
         if connection is not None:
             connection.abort()
             await connection.aclose()
@@ -115,10 +115,10 @@ class Link:
     async def aclose(self) -> None:
         """Close for good; idempotent."""
         connection, self.connection = self.connection, None
-        self._enter(LinkState.CLOSED)
+        self._enter(ConnectionState.CLOSED)
         if connection is not None:
             await connection.aclose()
 
-    def _enter(self, state: LinkState) -> None:
+    def _enter(self, state: ConnectionState) -> None:
         self.state = state
         self._log.info("connection state changed", state=state.value)

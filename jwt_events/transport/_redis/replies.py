@@ -7,16 +7,16 @@ from operator import index
 from typing import Any, TypeAlias
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport._redis.errors import refusal, translate
-from jwt_events.transport._redis.protocol import Command, Question, Refusal
+from jwt_events.transport._redis.errors import map_error, refusal
+from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 
-Reading: TypeAlias = Callable[[Any], Any]
+ReplyParser: TypeAlias = Callable[[Any], Any]
 """Turns an answer into what it says. Whatever it raises means that this cannot be the answer to what was asked."""
 
 
-def anything(answer: Any) -> Any:
+def unchanged(answer: Any) -> Any:
     """Take an answer as it is; a refusal is none."""
-    if type(answer) is Refusal:
+    if type(answer) is ErrorReply:
         raise answer
     return answer
 
@@ -38,7 +38,7 @@ def position(answer: Any) -> str:
     return str(answer, "ascii")
 
 
-class Interpreter:
+class ReplyDecoder:
     """Reads answers, and tells of errors without a password in them.
 
     Args:
@@ -52,7 +52,7 @@ class Interpreter:
         self._destination = destination
         self._secrets = secrets
 
-    def read(self, question: Question, reading: Reading = anything) -> list[Any]:
+    def read(self, question: Request, reading: ReplyParser = unchanged) -> list[Any]:
         """Return what the answers say, an error in the place of each that is none.
 
         An answer that cannot be read belongs to another question: the two sides are out of step. So the socket is torn
@@ -67,10 +67,10 @@ class Interpreter:
                 pass
         return self._read_each(question, reading)
 
-    def _read_each(self, question: Question, reading: Reading) -> list[Any]:
+    def _read_each(self, question: Request, reading: ReplyParser) -> list[Any]:
         read: list[Any] = []
         for command, answer in zip(question.commands, question.answers, strict=False):
-            if type(answer) is Refusal:
+            if type(answer) is ErrorReply:
                 read.append(error := self.refusal(answer, _name(command)))
                 # It was a primary once: whoever connects again may find the one that is now.
                 if error.code == "READONLY" and question.wire is not None:
@@ -89,9 +89,9 @@ class Interpreter:
 
     def failure(self, error: Exception, doing: str, *, maybe_done: bool) -> TransportError:
         """Say what went wrong with a connection."""
-        return translate(error, self._place(doing), secrets=self._secrets, maybe_done=maybe_done)
+        return map_error(error, self._place(doing), secrets=self._secrets, maybe_done=maybe_done)
 
-    def refusal(self, answer: Refusal, doing: str) -> ServerRefused:
+    def refusal(self, answer: ErrorReply, doing: str) -> ServerRefused:
         """Say what the server refused."""
         return refusal(str(answer), self._place(doing), secrets=self._secrets)
 

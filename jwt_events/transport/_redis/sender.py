@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from jwt_events.errors import TransportError
-from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport.base import Sent
 
@@ -20,7 +20,9 @@ class RedisSender:
         sent: reads the server's answer to it.
     """
 
-    def __init__(self, pipeline: Pipeline, *, command: Callable[[bytes], Command], sent: Callable[[Any], Sent]) -> None:
+    def __init__(
+        self, pipeline: Multiplexer, *, command: Callable[[bytes], Command], sent: Callable[[Any], Sent]
+    ) -> None:
         self._pipeline = pipeline
         self._command = command
         self._sent = sent

@@ -23,7 +23,7 @@ return -1
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ConsumerGroup:
     """A group and one of its consumers, as the commands of Redis see them."""
 
     key: str
@@ -69,11 +69,11 @@ class Group:
         return ("EVAL", _REMOVE_IF_EMPTY, 1, self.key, self.name, consumer, idle)
 
 
-_names_in_use: set[tuple[str, Group]] = set()
+_names_in_use: set[tuple[str, ConsumerGroup]] = set()
 
 
 @contextmanager
-def distinct(address: str, group: Group, *, exactly: bool) -> Iterator[Group]:
+def reserve_consumer_name(address: str, group: ConsumerGroup, *, exactly: bool) -> Iterator[ConsumerGroup]:
     """Reserve the name of a consumer within this process: two that share one would take each other's events for theirs.
 
     Args:

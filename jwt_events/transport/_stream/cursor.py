@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import Command, Question
-from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Link
+from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._stream.epoch import Epoch, epoch_of, is_replica
-from jwt_events.transport._stream.position import History, Place
+from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Delivery, Failure, Gap, Page
+from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 # How much longer than asked for a blocking read may take before the connection counts as dead.
 GRACE = 2.0
@@ -34,7 +34,7 @@ class _Read(NamedTuple):
         connection: where the answer will come.
     """
 
-    question: Question
+    question: Request
     asked_at: float
     connection: Connection
 
@@ -50,8 +50,10 @@ class CursorReceiver:
         block: how long one read waits at most, in seconds.
     """
 
-    def __init__(self, connector: Connector, settler: Settler, place: Place, *, batch_size: int, block: float) -> None:
-        self.link: Link = Link(connector, transport="stream", greet=self._greet)
+    def __init__(
+        self, connector: Connector, settler: Settler, place: StreamCursor, *, batch_size: int, block: float
+    ) -> None:
+        self.link: ReconnectingConnection = ReconnectingConnection(connector, transport="stream", greet=self._greet)
         self._key = connector.destination
         self._settler = settler
         self._place = place
@@ -67,21 +69,21 @@ class CursorReceiver:
         self._is_at_end = False
         self._is_replica = False
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         """Read on; see `Receiver.receive`."""
         if (connection := self.link.connection) is None:
             reconnected = await self.link.reconnect()
-            return Page(gaps=self._take_gaps(), reconnected=reconnected)
+            return Batch(gaps=self._take_gaps(), reconnected=reconnected)
         try:
             entries = await self._read(connection)
         except TransportError as error:
             if not error.retryable:
                 raise
             await self.link.lose(error)
-            return Page()
+            return Batch()
         if entries is None:
-            return Page(gaps=self._take_gaps())
-        return Page(
+            return Batch(gaps=self._take_gaps())
+        return Batch(
             [Delivery(payload(fields), position.decode()) for position, fields in entries],
             self._take_gaps(),
             # The end of a stream that was replaced since the last audit would prove nothing, nor that of a replica,
@@ -106,7 +108,7 @@ class CursorReceiver:
         if audit:
             history, replication = audit
             self._is_replica = is_replica(replication)
-            self._reconcile(history_from(history), read.asked_at)
+            self._reconcile(stream_info(history), read.asked_at)
         if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
             return None
         entries: list[Any] = answer[0][1] if answer else []
@@ -139,7 +141,7 @@ class CursorReceiver:
         asked_at = time.monotonic()
         epoch = await epoch_of(connection, within=ATTEMPT_WITHIN)
         (history,) = await connection.pipeline([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
-        found = history_from(history)
+        found = stream_info(history)
         since, before = self._place.cursor, self._epoch
         if epoch.may_lack(before) if before is not None else self._place.resumes:
             holds = await self._still_holds(connection, since)  # if this fails, nothing was decided yet
@@ -149,7 +151,7 @@ class CursorReceiver:
         self._is_at_end = False
         self._reconcile(found, asked_at)
 
-    def _doubt(self, found: History | None, *, holds: bool) -> None:
+    def _doubt(self, found: StreamInfo | None, *, holds: bool) -> None:
         """Report that this server may lack what followed the cursor, and begin again if it lacks what was there."""
         self._gaps.append(Gap(self._place.cursor, "restarted"))
         if holds or found is None:
@@ -160,7 +162,7 @@ class CursorReceiver:
     async def _still_holds(self, connection: Connection, position: str) -> bool:
         return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
 
-    def _reconcile(self, found: History | None, asked_at: float) -> None:
+    def _reconcile(self, found: StreamInfo | None, asked_at: float) -> None:
         self._audited_at = asked_at
         if gap := self._place.reconcile(found):
             self._gaps.append(gap)
@@ -170,7 +172,7 @@ class CursorReceiver:
         return gaps
 
 
-def history_from(answer: Any) -> History | None:
+def stream_info(answer: Any) -> StreamInfo | None:
     """Read the answer of XINFO STREAM; ``None`` if there is no such stream.
 
     Raises:
@@ -180,7 +182,7 @@ def history_from(answer: Any) -> History | None:
         return None
     if isinstance(answer, TransportError):
         raise answer
-    return History.parse(answer)
+    return StreamInfo.parse(answer)
 
 
 def payload(fields: list[bytes] | None) -> bytes:

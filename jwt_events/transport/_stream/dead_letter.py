@@ -14,7 +14,7 @@ from jwt_events.transport._redis.protocol import Argument
 from jwt_events.transport.base import Delivery, Failure
 
 # The oldest are forgotten beyond this many: a handler that fails on everything must not fill the server.
-_MOST = 100_000
+_MAX_DEAD_LETTERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class DeadLetter:
         attempts: how often it was tried.
         consumer: who gave it up.
         position: where it was in the stream.
-        buried_at: when it was given up, by the clock of whoever did.
+        dead_lettered_at: when it was given up, by the clock of whoever did.
     """
 
     id: str
@@ -39,10 +39,12 @@ class DeadLetter:
     attempts: int
     consumer: str
     position: str
-    buried_at: datetime
+    dead_lettered_at: datetime
 
 
-def burial(dead_key: str, delivery: Delivery, failure: Failure, *, consumer: str, now: float) -> tuple[Argument, ...]:
+def dead_letter_command(
+    dead_key: str, delivery: Delivery, failure: Failure, *, consumer: str, now: float
+) -> tuple[Argument, ...]:
     """Return the command that keeps a delivery as a dead letter.
 
     Args:
@@ -61,7 +63,15 @@ def burial(dead_key: str, delivery: Delivery, failure: Failure, *, consumer: str
         "position": delivery.position or "",
         "time": int(now * 1000),
     }
-    return ("XADD", dead_key, "MAXLEN", "~", _MOST, "*", *(part for field in fields.items() for part in field))
+    return (
+        "XADD",
+        dead_key,
+        "MAXLEN",
+        "~",
+        _MAX_DEAD_LETTERS,
+        "*",
+        *(part for field in fields.items() for part in field),
+    )
 
 
 def letters(entries: Iterable[Sequence[Any]]) -> list[DeadLetter]:
@@ -86,5 +96,5 @@ def _letter(position: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
         attempts=number(b"attempts"),
         consumer=text(b"consumer"),
         position=text(b"position"),
-        buried_at=datetime.fromtimestamp(number(b"time") / 1000, UTC),
+        dead_lettered_at=datetime.fromtimestamp(number(b"time") / 1000, UTC),
     )

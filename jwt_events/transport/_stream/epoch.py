@@ -15,7 +15,7 @@ from typing import Any
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._stream.position import order
+from jwt_events.transport._stream.position import sort_key
 
 _NEVER_PROMOTED = "0" * 40
 
@@ -56,7 +56,7 @@ class Epoch:
         """
         if self.keeps_all or (self.keeps_nothing and is_there):
             return False
-        return order(position)[0] < self.began
+        return sort_key(position)[0] < self.began
 
     @classmethod
     def parse(cls, info: str, policy: Sequence[str]) -> Epoch:

@@ -15,15 +15,15 @@ from loguru import logger
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import PAGE, Pipeline
-from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Link
+from jwt_events.transport._redis.multiplexer import PAGE, Multiplexer
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
-from jwt_events.transport._stream.consumer_group import Group
-from jwt_events.transport._stream.cursor import GRACE, history_from, payload
+from jwt_events.transport._stream.consumer_group import ConsumerGroup
+from jwt_events.transport._stream.cursor import GRACE, payload, stream_info
 from jwt_events.transport._stream.epoch import Epoch, epoch_of
-from jwt_events.transport._stream.position import OLDEST, History, Place, before, order
+from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Delivery, Failure, Gap, Page
+from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 # A consumer that holds nothing and has not asked for anything for so long is not coming back, in milliseconds.
 _ABANDONED_AFTER = 3_600_000
@@ -46,14 +46,14 @@ class GroupReceiver:
         self,
         connector: Connector,
         settler: Settler,
-        group: Group,
+        group: ConsumerGroup,
         *,
         start: str | None,
         claim_after: float,
         batch_size: int,
         block: float,
     ) -> None:
-        self.link: Link = Link(connector, transport="stream", greet=self._greet)
+        self.link: ReconnectingConnection = ReconnectingConnection(connector, transport="stream", greet=self._greet)
         self._settler = settler
         self._settler.on_settled = self._let_go
         self._group = group
@@ -71,11 +71,11 @@ class GroupReceiver:
         self._epoch: Epoch | None = None
         self._reported: Gap | None = None
 
-    async def receive(self) -> Page:
+    async def receive(self) -> Batch:
         """Take what comes next; see `Receiver.receive`."""
         if (connection := self.link.connection) is None:
             reconnected = await self.link.reconnect()
-            return Page(gaps=self._take_gaps(), reconnected=reconnected)
+            return Batch(gaps=self._take_gaps(), reconnected=reconnected)
         asked_at = asyncio.get_running_loop().time()
         try:
             if self._own is not None:
@@ -90,15 +90,15 @@ class GroupReceiver:
             if not error.retryable and not (isinstance(error, ServerRefused) and error.code == "NOGROUP"):
                 raise
             await self.link.lose(error)
-            return Page()
+            return Batch()
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
-        return Page(deliveries, self._take_gaps())
+        return Batch(deliveries, self._take_gaps())
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Acknowledge, or bury and acknowledge; see `Receiver.settle`."""
         self._settler.settle(delivery, failure)
 
-    async def renew(self, pipeline: Pipeline) -> None:
+    async def renew(self, pipeline: Multiplexer) -> None:
         """Keep the lease on what is in hand for as long as handlers need; runs until cancelled."""
         while True:
             await asyncio.sleep(self._claim_after / 3)
@@ -172,7 +172,7 @@ class GroupReceiver:
     def _report_removed(self, positions: Collection[str]) -> None:
         """Report entries that were removed from the stream before they were handled, and let go of them."""
         if positions:
-            self._gaps.append(Gap(before(min(positions, key=order)), "trimmed", len(positions)))
+            self._gaps.append(Gap(previous(min(positions, key=sort_key)), "trimmed", len(positions)))
             for position in positions:
                 self._settler.settle(Delivery(b"", position), None)
 
@@ -199,12 +199,12 @@ class GroupReceiver:
             [("XINFO", "GROUPS", self._group.key), self._group.unfinished(), ("XINFO", "STREAM", self._group.key)],
             within=ATTEMPT_WITHIN,
         )
-        history = history_from(stream)
+        history = stream_info(stream)
         place = None if history is None else _place_of(self._group.name, groups)
         if place is None:
             await self._make_group(connection, history)
             return
-        if self._last_read is not None and order(place.cursor) < order(self._last_read):
+        if self._last_read is not None and sort_key(place.cursor) < sort_key(self._last_read):
             self._gaps.append(Gap(self._finished, "rewound"))  # replaced, together with its groups, by an older state
             self._last_read = place.cursor
         self._last_read = self._last_read or place.cursor
@@ -215,21 +215,21 @@ class GroupReceiver:
 
     def _report_lost(self, gap: Gap | None) -> None:
         """Report what was not reported before: what a group lost is seen until it reads on; on Redis 7.0, for ever."""
-        before, self._reported = self._reported, gap
-        if gap is None or gap == before:
+        previous, self._reported = self._reported, gap
+        if gap is None or gap == previous:
             return
-        if gap.lost is not None and before is not None and before.lost is not None:
-            if gap.lost <= before.lost:
+        if gap.lost is not None and previous is not None and previous.lost is not None:
+            if gap.lost <= previous.lost:
                 return
-            gap = replace(gap, lost=gap.lost - before.lost)
+            gap = replace(gap, lost=gap.lost - previous.lost)
         self._gaps.append(gap)
 
-    async def _make_group(self, connection: Connection, history: History | None) -> None:
+    async def _make_group(self, connection: Connection, history: StreamInfo | None) -> None:
         end = OLDEST if history is None else history.last
         position = self._start or end
         if self._last_read is not None:
             # It was there before. Who held what is known to nobody now, so all that was not finished comes again.
-            position = OLDEST if order(end) < order(self._last_read) else self._finished
+            position = OLDEST if sort_key(end) < sort_key(self._last_read) else self._finished
             self._gaps.append(Gap(self._finished, "deleted"))
         try:
             await connection.call(*self._group.create(position), within=ATTEMPT_WITHIN)
@@ -263,20 +263,20 @@ def _entries(answer: Any) -> list[Any]:
     return answer[0][1] if answer else []
 
 
-def _finished_of(place: Place, unfinished: Any) -> str:
+def _finished_of(place: StreamCursor, unfinished: Any) -> str:
     """Return the position up to which everything was given out and nothing is held, from the answer of XPENDING."""
     if isinstance(unfinished, TransportError):
         raise unfinished
     number, oldest, *_ = unfinished
-    return min(place.cursor, before(oldest.decode()), key=order) if number else place.cursor
+    return min(place.cursor, previous(oldest.decode()), key=sort_key) if number else place.cursor
 
 
-def _place_of(name: str, groups: Any) -> Place | None:
+def _place_of(name: str, groups: Any) -> StreamCursor | None:
     """Return how far a group has come; ``None`` if there is no such group."""
     if isinstance(groups, TransportError):
         raise groups
     for row in groups:
         fields = dict(zip(row[::2], row[1::2], strict=True))
         if fields[b"name"] == name.encode():
-            return Place.after(fields[b"last-delivered-id"].decode(), fields.get(b"entries-read"))
+            return StreamCursor.after(fields[b"last-delivered-id"].decode(), fields.get(b"entries-read"))
     return None

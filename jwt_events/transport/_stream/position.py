@@ -24,25 +24,25 @@ _POSITION = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 
 def is_position(text: str) -> bool:
     """Whether ``text`` is the position of a stream entry: milliseconds, a hyphen, a sequence number."""
-    return _POSITION.fullmatch(text) is not None and max(order(text)) < 2**64
+    return _POSITION.fullmatch(text) is not None and max(sort_key(text)) < 2**64
 
 
-def order(position: str) -> tuple[int, int]:
+def sort_key(position: str) -> tuple[int, int]:
     """Return a key by which positions sort."""
     milliseconds, _, sequence = position.partition("-")
     return int(milliseconds), int(sequence)
 
 
-def before(position: str) -> str:
+def previous(position: str) -> str:
     """Return the last position before this one."""
-    milliseconds, sequence = order(position)
+    milliseconds, sequence = sort_key(position)
     if sequence:
         return f"{milliseconds}-{sequence - 1}"
     return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else OLDEST
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class StreamInfo:
     """What a stream holds at one moment.
 
     Attributes:
@@ -58,7 +58,7 @@ class History:
     length: int = 0
 
     @classmethod
-    def parse(cls, answer: Sequence[Any]) -> History:
+    def parse(cls, answer: Sequence[Any]) -> StreamInfo:
         """Read the answer of XINFO STREAM."""
         fields = dict(zip(answer[::2], answer[1::2], strict=True))
         first = fields[b"first-entry"]
@@ -75,7 +75,7 @@ class History:
         return None if self.added is None else self.added - self.length
 
 
-class Place:
+class StreamCursor:
     """Where a reader is in a stream, and how many entries had ever been added up to there.
 
     The count is what proves that nothing is missing: when the reader is at the end of the stream, it must equal the
@@ -95,7 +95,7 @@ class Place:
         self._doubted: str | None = ""  # the first entry at which a gap was reported without a count
 
     @classmethod
-    def after(cls, position: str, read: int | None) -> Place:
+    def after(cls, position: str, read: int | None) -> StreamCursor:
         """Return the place after an entry, given how many entries had been added up to there, if that is known."""
         place = cls(position)
         place._read, place._is_settled = read, True
@@ -117,7 +117,7 @@ class Place:
         if self._read is not None:
             self._read += entries
 
-    def rewind(self, now: History) -> None:
+    def rewind(self, now: StreamInfo) -> None:
         """Begin again with the oldest entry."""
         self._cursor = self._reached = OLDEST
         self._read = now.removed
@@ -126,13 +126,13 @@ class Place:
         """Forget the count, because it may have been that of another server."""
         self._read = None
 
-    def reconcile(self, found: History | None) -> Gap | None:
+    def reconcile(self, found: StreamInfo | None) -> Gap | None:
         """Compare with what the stream holds now, and return what can no longer be read.
 
         Args:
             found: what it holds; ``None`` if it does not exist.
         """
-        now = found or History()
+        now = found or StreamInfo()
         if self._reached is None:
             self._settle(now)
         elif self._reached == OLDEST and not self._is_settled:
@@ -140,7 +140,7 @@ class Place:
         self._is_settled = True
         since = self._reached or OLDEST
         existed, self._existed = self._existed, found is not None
-        if order(now.last) < order(since) or (found is None and existed):
+        if sort_key(now.last) < sort_key(since) or (found is None and existed):
             self.rewind(now)
             return Gap(since, "deleted" if found is None else "rewound")
         if found is None:  # nothing was ever there
@@ -156,15 +156,15 @@ class Place:
         lost, self._read = counted - self._read, counted
         return Gap(since, "trimmed", lost) if lost > 0 else None
 
-    def _settle(self, now: History) -> None:
+    def _settle(self, now: StreamInfo) -> None:
         """Find the place in a stream that is looked at for the first time."""
-        if self._cursor is None or order(now.last) < order(self._cursor):
+        if self._cursor is None or sort_key(now.last) < sort_key(self._cursor):
             self._cursor = self._cursor or now.last
             self._reached, self._read = now.last, now.added
         else:
             self._reached = self._cursor
 
-    def _reconcile_uncounted(self, since: str, now: History) -> Gap | None:
+    def _reconcile_uncounted(self, since: str, now: StreamInfo) -> Gap | None:
         if now.last == since:
             self._read = now.added
         elif _is_behind(since, now):
@@ -175,6 +175,6 @@ class Place:
         return None
 
 
-def _is_behind(position: str, now: History) -> bool:
+def _is_behind(position: str, now: StreamInfo) -> bool:
     """Whether every entry that is left comes after the position."""
-    return now.first is None or order(now.first) > order(position)
+    return now.first is None or sort_key(now.first) > sort_key(position)

@@ -13,10 +13,10 @@ from loguru import logger
 
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import TransportError
-from jwt_events.transport._redis.multiplexer import Pipeline
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._redis.replies import Reading, anything, number, position
-from jwt_events.transport._stream.dead_letter import burial
+from jwt_events.transport._redis.replies import ReplyParser, number, position, unchanged
+from jwt_events.transport._stream.dead_letter import dead_letter_command
 from jwt_events.transport.base import Delivery, Failure
 
 # How long one try may take, and all tries that are left when the receiver closes.
@@ -24,7 +24,7 @@ _TRY_WITHIN = 5.0
 _FLUSH_WITHIN = 2.0
 
 _INITIAL_DELAY = 0.05
-_MAXIMUM_DELAY = 1.0
+_MAX_DELAY = 1.0
 
 
 class Settler:
@@ -44,7 +44,7 @@ class Settler:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: Multiplexer,
         *,
         dead_key: str,
         consumer: str,
@@ -103,21 +103,23 @@ class Settler:
             while self._letters or self._finished:
                 try:
                     await self._finish()  # first, so that a refused burial does not hold up what succeeded
-                    await self._bury()
+                    await self._dead_letter()
                     failures = 0
                 except TransportError as error:
                     if self._is_closing and not error.retryable:
                         break  # a refusal for good must not hold up the end
                     failures += 1
                     logger.warning("settling will be tried again", attempt=failures, error=str(error))
-                    await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAXIMUM_DELAY))
+                    await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
 
-    async def _bury(self) -> None:
+    async def _dead_letter(self) -> None:
         while self._letters:
             delivery, failure = self._letters[0]
             if await self._is_first(delivery, failure):
-                letter = burial(self._dead_key, delivery, failure, consumer=self._consumer, now=time.time())
+                letter = dead_letter_command(
+                    self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()
+                )
                 await self._run(letter, position)
             self._letters.pop(0)
             self._finished.append(delivery)
@@ -135,9 +137,9 @@ class Settler:
             return True
         marker = f"{self._dead_key}:{delivery.position}"
         owner = f"{self._consumer}:{id(self):x}"
-        if await self._run(("SET", marker, owner, "NX", "PX", int(self._once_for * 1000)), anything) is not None:
+        if await self._run(("SET", marker, owner, "NX", "PX", int(self._once_for * 1000)), unchanged) is not None:
             return True
-        return await self._run(("GET", marker), anything) == owner.encode()  # set by a try whose answer was lost
+        return await self._run(("GET", marker), unchanged) == owner.encode()  # set by a try whose answer was lost
 
     async def _finish(self) -> None:
         positions = [delivery.position or "" for delivery in self._finished]
@@ -146,7 +148,7 @@ class Settler:
         del self._finished[: len(positions)]
         self.on_settled(positions)
 
-    async def _run(self, command: Command, reading: Reading) -> object:
+    async def _run(self, command: Command, reading: ReplyParser) -> object:
         (answer,) = await self._pipeline.run([command], within=_TRY_WITHIN, reading=reading)
         if isinstance(answer, TransportError):
             raise answer
