@@ -19,6 +19,7 @@ from loguru import logger
 # What follows is for type checkers; _NAMES says the same at run time, and a test holds them together.
 if TYPE_CHECKING:
     from jwt_events._internal.event_type import EventType
+    from jwt_events._internal.receipt import Receipt
     from jwt_events._internal.retry import Retry
     from jwt_events.errors import (
         Closed,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     )
     from jwt_events.keys import SigningKeys, SigningKeysStats
     from jwt_events.metrics import Metrics
-    from jwt_events.publisher import Publisher, Receipt
+    from jwt_events.publisher import Publisher
     from jwt_events.revocation import Explanation, RevocationList, RevocationStats, Verdict, ViewState, Watch
     from jwt_events.subscriber import Subscriber, SubscriberStats
     from jwt_events.transport.base import Gap, Guarantees, Transport
@@ -140,7 +141,8 @@ _NAMES = {
     "_internal.event_type": "EventType",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
-    "publisher": "Publisher Receipt",
+    "publisher": "Publisher",
+    "_internal.receipt": "Receipt",
     "_internal.retry": "Retry",
     "revocation": "Explanation RevocationList RevocationStats Verdict ViewState Watch",
     "subscriber": "Subscriber SubscriberStats",

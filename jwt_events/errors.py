@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jwt_events.publisher import Receipt
+    from jwt_events._internal.receipt import Receipt
 
 
 class JWTEventsError(Exception):

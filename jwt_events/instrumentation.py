@@ -1,33 +1,33 @@
-"""What an operator sees, as the parts tell it: a method for each thing that happens, called once when it does.
+"""What an operator sees: an `Observer` is told of everything that happens to the events of a publisher or subscriber.
 
-Who counts (`jwt_events.metrics`, `jwt_events.tracing`) derives from `Observer`. The parts hold a tuple of observers,
-which is empty when nobody looks, and know nothing of Prometheus.
+Metrics and traces derive from `Observer`. A component holds one observer, made by `combine` of those that there are,
+and knows nothing of Prometheus or OpenTelemetry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
 
 
 class Published(StrEnum):
-    """What became of an event that was to be published."""
+    """Outcome of publishing an event."""
 
     PUBLISHED = "published"
     FAILED = "failed"
     """Surely not published."""
     UNKNOWN = "unknown"
-    """Sent, and not answered."""
+    """Sent, and not confirmed."""
     REFUSED = "refused"
-    """Not fit to be published; nothing was sent."""
+    """Not valid; nothing was sent."""
 
 
 class Handled(StrEnum):
-    """What became of one call of a handler."""
+    """Outcome of one call of a handler."""
 
     HANDLED = "handled"
     RETRIED = "retried"
@@ -38,9 +38,9 @@ class Handled(StrEnum):
 
 
 class Observer:
-    """Is told what happens to the events of one publisher or subscriber. Override what is of interest.
+    """Receives a call for each thing that happens to the events of one publisher or subscriber.
 
-    No method may raise or block. Each is called in the event loop of the part that tells.
+    Override the methods of interest. None may raise or block. Each is called on the event loop of the component.
     """
 
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
@@ -48,31 +48,31 @@ class Observer:
 
         Args:
             accepted: the events that the server confirmed.
-            rest: those that it did not.
+            rest: the events that it did not confirm.
             outcome: what became of the rest.
-            seconds: how long the call took, all tries and pauses included.
+            seconds: duration of the call, with all attempts and pauses.
         """
 
     def refused(self, event: Event) -> None:
-        """An event was not fit to be published."""
+        """An event was not valid, and was not sent."""
 
     def received(self, events: Sequence[Event]) -> None:
-        """Events were delivered, each for the first time or once more. Told for many at once."""
+        """Events were delivered, for the first time or again. Called once for many."""
 
     def duplicate(self, event: Event) -> None:
-        """An event that was received had been there already."""
+        """An event was received again."""
 
     def decode_error(self, reason: str) -> None:
-        """A delivery was no event; the reason is that of `DecodeError`."""
+        """A delivery was not an event; the reason is that of `DecodeError`."""
 
     def gap(self, cause: str) -> None:
-        """Something may have been missed; the cause is that of `Gap`."""
+        """Events may have been missed; the cause is that of `Gap`."""
 
     def reconnected(self) -> None:
-        """A subscription that was lost is there again."""
+        """A subscription that was lost was renewed."""
 
-    def in_flight(self, number: int) -> None:
-        """So many handlers were started and have not ended. Told when one begins to wait, and when one has ended."""
+    def in_flight(self, count: int) -> None:
+        """The number of handlers that were started and have not ended. Called when one first waits, and at its end."""
 
     def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
         """One call of a handler has ended."""
@@ -81,7 +81,7 @@ class Observer:
         """All handlers of an event have ended.
 
         Args:
-            event: which one.
+            event: the event.
             error: the class of the error that one of them failed with for good; ``None`` if all succeeded.
             seconds: since the first of them was called.
         """
@@ -90,42 +90,71 @@ class Observer:
         """An event was given up."""
 
 
-Observers = tuple[Observer, ...]
-
-
 class ViewObserver(Observer):
-    """Is told, besides, how a view of the events is doing: a local copy of what they say, asked again and again."""
+    """Receives, besides, what happens in a view: a local replica of what the events say."""
 
     def applied(self, event: Event) -> None:
         """An event is in force in the view. For events as they happen, not for history that is read again."""
 
-    def checked(self, verdict: str, number: int) -> None:
-        """The view was asked so many times more, and gave this answer."""
+    def checked(self, verdict: str, count: int) -> None:
+        """The view was asked ``count`` times more, and gave this verdict."""
 
-    def rules(self, kind: str, number: int) -> None:
-        """The view now holds so many rules of this kind."""
+    def rules(self, kind: str, count: int) -> None:
+        """The view now holds ``count`` rules of this kind."""
 
     def refresh(self) -> None:
-        """Time has passed: what ages by itself is due. Call it about once a second."""
+        """Time has passed: update what ages by itself. Called about once a second."""
 
     def close(self) -> None:
-        """The view has ended. Idempotent."""
+        """The view was closed. Idempotent."""
+
+
+UNOBSERVED = Observer()
+"""Observes nothing: what a component holds that has neither metrics nor traces."""
+
+
+class _CompositeObserver(Observer):
+    """Passes each call on to those of its observers that override the method."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        for name, base in vars(Observer).items():
+            if not name.startswith("_"):
+                overriding = [observer for observer in observers if getattr(type(observer), name) is not base]
+                methods = [getattr(observer, name) for observer in overriding]
+                if methods:
+                    setattr(self, name, methods[0] if len(methods) == 1 else _call_all(methods))
+
+
+def _call_all(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        for method in methods:
+            method(*arguments)
+
+    return call
+
+
+def combine(*observers: Observer | None) -> Observer:
+    """Return one observer that stands for all of these; ``None`` stands for no observer."""
+    present = [observer for observer in observers if observer is not None]
+    if not present:
+        return UNOBSERVED
+    return present[0] if len(present) == 1 else _CompositeObserver(present)
 
 
 @runtime_checkable
 class Instrumentation(Protocol):
-    """Makes observers: a `jwt_events.metrics.Metrics`."""
+    """Makes observers, as `jwt_events.metrics.Metrics` does."""
 
     def publishing(self, transport: str) -> Observer:
-        """Make one for a publisher on a kind of transport."""
+        """Make an observer for a publisher on a kind of transport."""
         ...
 
     def subscribing(self, transport: str) -> Observer:
-        """Make one for a subscriber on a kind of transport."""
+        """Make an observer for a subscriber on a kind of transport."""
         ...
 
     def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> ViewObserver:
-        """Make one for a view.
+        """Make an observer for a view.
 
         Args:
             transport: the kind of transport.
@@ -137,7 +166,7 @@ class Instrumentation(Protocol):
 
 
 def instrumentation(metrics: object) -> Instrumentation | None:
-    """Accept what a part was given as ``metrics``.
+    """Validate the ``metrics`` option of a component.
 
     Raises:
         InvalidOption: it is neither a `Metrics` nor ``None``.

@@ -1,60 +1,54 @@
-"""On its way: the events of one call of publish, from the first try to the last."""
+"""One call of publish: its events, from the first attempt to the last."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic, perf_counter
+from typing import TYPE_CHECKING
 
 from jwt_events._internal.debugging import is_debugging
+from jwt_events._internal.receipt import Receipt
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
 from jwt_events.events import Event
-from jwt_events.instrumentation import Published
-from jwt_events.publisher._sender import Dock
+from jwt_events.instrumentation import UNOBSERVED, Observer, Published
 from jwt_events.transport.base import Sender, Sent
+
+if TYPE_CHECKING:
+    from loguru import Logger
 
 _INITIAL_DELAY = 0.02
 _MAX_DELAY = 1.0
 
-# With less time left there is no new try: cut off in the middle, it would only turn "surely not" into "perhaps".
-_MIN_FOR_A_TRY = 0.1
+# With less time left there is no new attempt: cut off in the middle, it would turn "surely not" into "perhaps".
+_MIN_ATTEMPT_SECONDS = 0.1
 
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The server accepted an event.
-
-    Attributes:
-        event_id: the event's id.
-        position: where in the stream; ``None`` on a transport without positions.
-        receivers: how many connections the server handed it to; ``None`` where nobody counts. It is no acknowledgement.
-    """
-
-    event_id: str
-    position: str | None = None
-    receivers: int | None = None
-
-
 class PublishCall:
-    """Events of one call on their way to the server, tried again until accepted, refused for good, or out of time.
+    """Sends the events of one call until they are accepted, refused for good, or out of time.
 
     Args:
-        dock: where it leaves from.
-        events: what travels.
+        sender: sends payloads.
+        observer: is told the outcome.
+        log: bound to the transport.
+        events: what to send.
         payloads: the same, encoded.
     """
 
-    # On the class, as most shipments arrive at the first try.
-    _outcomes: Sequence[Sent | TransportError] | None = None  # of the last try of each event
+    # On the class, as most calls succeed at the first attempt.
+    _outcomes: Sequence[Sent | TransportError] | None = None  # of the last attempt of each event
     _is_complete = False
     _maybe_published = False
 
-    def __init__(self, dock: Dock, events: Sequence[Event], payloads: Sequence[bytes]) -> None:
-        self._dock = dock
+    def __init__(
+        self, sender: Sender, observer: Observer, log: Logger, events: Sequence[Event], payloads: Sequence[bytes]
+    ) -> None:
+        self._sender = sender
+        self._observer = observer
+        self._log = log
         self._events = events
         self._payloads = payloads
 
@@ -64,16 +58,13 @@ class PublishCall:
         Args:
             deadline: when to give up, by `time.monotonic`.
         """
-        dock = self._dock
-        dock.under_way += 1
-        began = None
+        began = perf_counter()
         try:
-            sender = dock.sender or await dock.open()
-            began = perf_counter()
-            self._outcomes = await sender.send(self._payloads, within=deadline - monotonic()) if self._events else ()
+            if self._events:
+                self._outcomes = await self._sender.send(self._payloads, within=deadline - monotonic())
             receipts = self._receipts()
             if len(receipts) < len(self._events):
-                await self._send_rest(sender, deadline, list(self._outcomes))
+                await self._send_rest(deadline, list(self._outcomes or ()))
                 receipts = self._receipts()
             self._is_complete = True
         except asyncio.CancelledError as cancelled:
@@ -82,30 +73,27 @@ class PublishCall:
                 cancelled.__cause__ = self._failure()
             raise
         finally:
-            try:
-                if began is not None and dock.observers and self._events:
-                    self._tell(perf_counter() - began)
-                if is_debugging(__name__):
-                    self._note()
-            finally:
-                dock.left()
+            if self._events and self._observer is not UNOBSERVED:
+                self._tell(perf_counter() - began)
+            if is_debugging(__name__):
+                self._log_receipts()
         return receipts
 
-    async def _send_rest(self, sender: Sender, deadline: float, outcomes: list[Sent | TransportError]) -> None:
-        """Send what was not accepted again and again, as long as that is of any use."""
+    async def _send_rest(self, deadline: float, outcomes: list[Sent | TransportError]) -> None:
+        """Send what was not accepted again, until it is, the deadline is near, or another attempt cannot help."""
         self._outcomes = outcomes
         failures = 0
         while errors := self._errors():
             failures += 1
             self._maybe_published |= any(error.maybe_done for error in errors)
-            # A connection that died while idle is the most common failure: the first new try is at once.
+            # A connection that died while idle is the most common failure: the second attempt is immediate.
             pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAX_DELAY)
-            if not errors[-1].retryable or monotonic() + pause + _MIN_FOR_A_TRY > deadline:
+            if not errors[-1].retryable or monotonic() + pause + _MIN_ATTEMPT_SECONDS > deadline:
                 raise self._failure()
-            self._dock.log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
+            self._log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
             await asyncio.sleep(pause)
             rest = self._rest()
-            found = await sender.send([self._payloads[index] for index in rest], within=deadline - monotonic())
+            found = await self._sender.send([self._payloads[index] for index in rest], within=deadline - monotonic())
             for index, outcome in zip(rest, found, strict=True):
                 outcomes[index] = outcome
 
@@ -134,16 +122,13 @@ class PublishCall:
             rest = [event for index, event in enumerate(self._events) if index in indices]
             accepted = [event for index, event in enumerate(self._events) if index not in indices]
         outcome = _UNKNOWN if self._maybe_published else _FAILED
-        for observer in self._dock.observers:
-            observer.published(accepted, rest, outcome, seconds)
+        self._observer.published(accepted, rest, outcome, seconds)
 
-    def _note(self) -> None:
+    def _log_receipts(self) -> None:
         kinds = {event.id: str(event.type) for event in self._events}
         for receipt in self._receipts():
             kind = kinds[receipt.event_id]
-            self._dock.log.debug(
-                "event published", event_id=receipt.event_id, event_type=kind, position=receipt.position
-            )
+            self._log.debug("event published", event_id=receipt.event_id, event_type=kind, position=receipt.position)
 
     def _failure(self) -> PublishError:
         errors = self._errors()

@@ -1,10 +1,12 @@
-"""Send it: the publisher turns events into bytes and sees to it that the server accepts them."""
+"""The publisher: encodes events and sends them until the server accepts them."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import repeat
 from time import monotonic
@@ -14,15 +16,15 @@ from typing import Any, Self, TypeAlias, overload
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.receipt import Receipt
 from jwt_events.envelope import MAX_WIRE_BYTES, encode_event
-from jwt_events.errors import EventTooLarge, InvalidEvent
+from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
-from jwt_events.instrumentation import Instrumentation, instrumentation
-from jwt_events.publisher._call import PublishCall, Receipt
-from jwt_events.publisher._sender import Dock
+from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
+from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._validation import check_retention, event_from
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Transport
+from jwt_events.transport.base import Sender, Transport
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -67,19 +69,22 @@ class Publisher:
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
         self._spans = Spans(tracer_provider, transport)
-        counting = () if (found := instrumentation(metrics)) is None else (found.publishing(transport.name),)
-        self._dock = Dock(
-            transport,
-            observers=(*counting, *self._spans.observers),
-            log=logger.bind(transport=transport.name, destination=transport.destination),
-        )
+        counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
+        self._observer: Observer = combine(counting, self._spans.observer)
+        self._log = logger.bind(transport=transport.name, destination=transport.destination)
+        self._sender: Sender | None = None
+        self._resources: AsyncExitStack | None = None  # of the sender
+        self._opening = asyncio.Lock()
+        self._calls = 0  # under way
+        self._idle = asyncio.Event()
+        self._is_closed = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._dock.is_closed else "open" if self._dock.is_open else "new"
+        state = "closed" if self._is_closed else "new" if self._resources is None else "open"
         return f"<Publisher {state}, {self._transport!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._dock.open()
+        await self._open()
         return self
 
     async def __aexit__(
@@ -88,16 +93,35 @@ class Publisher:
         await self.aclose()
 
     def __del__(self) -> None:
-        dock: Dock | None = getattr(self, "_dock", None)  # there is none if the options were refused
-        if dock is not None and dock.is_open:
+        if getattr(self, "_resources", None) is not None:  # there are none if the options were refused
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     async def aclose(self) -> None:
-        """Refuse further events, wait for those under way, and close the connection. Idempotent.
+        """Refuse further events, wait for the calls under way, and close the connection. Idempotent.
 
-        Takes at most the ``timeout`` of those under way.
+        Takes at most the ``timeout`` of those calls.
         """
-        await self._dock.aclose()
+        self._is_closed = True
+        if self._calls:
+            await self._idle.wait()
+        resources, self._resources, self._sender = self._resources, None, None
+        if resources is not None:
+            await resources.aclose()
+            self._log.info("publisher closed")
+
+    async def _open(self) -> Sender:
+        """Return the sender that all calls share; the first call opens it."""
+        async with self._opening:
+            if self._sender is None:
+                self._check_open()
+                resources = AsyncExitStack()
+                self._sender = await resources.enter_async_context(self._transport.sender())
+                self._resources = resources
+            return self._sender
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Closed("the publisher is closed")
 
     @overload
     async def publish(self, event: Event, payload: None = None, *, timeout: float | None = None) -> Receipt: ...
@@ -149,14 +173,24 @@ class Publisher:
 
     def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
-        self._dock.check_open()
+        self._check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return PublishCall(self._dock, events, self._encode(events, _UNTRACED)).run(deadline)
-        return self._publish_in_span(events, publishing, deadline)
+            return self._send(events, self._encode(events, _UNTRACED), deadline)
+        return self._send_in_span(events, publishing, deadline)
 
-    async def _publish_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
+    async def _send_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
         with publishing as traces:
-            return await PublishCall(self._dock, events, self._encode(events, traces)).run(deadline)
+            return await self._send(events, self._encode(events, traces), deadline)
+
+    async def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> list[Receipt]:
+        self._calls += 1
+        try:
+            sender = self._sender or await self._open()
+            return await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
+        finally:
+            self._calls -= 1
+            if self._is_closed and not self._calls:
+                self._idle.set()
 
     def _encode(self, events: Sequence[Event], traces: Iterable[_Trace]) -> list[bytes]:
         payloads = []
@@ -168,8 +202,7 @@ class Publisher:
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)
             except InvalidEvent:
-                for observer in self._dock.observers:
-                    observer.refused(event)
+                self._observer.refused(event)
                 raise
             payloads.append(payload)
         return payloads

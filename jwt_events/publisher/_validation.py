@@ -1,4 +1,4 @@
-"""What may be published. Pure: an event is accepted or refused before anything is sent."""
+"""Validation of events before they are published. Pure: an event is accepted or refused before anything is sent."""
 
 from __future__ import annotations
 

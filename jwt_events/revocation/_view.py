@@ -79,7 +79,7 @@ class RevocationView:
         routes: whom to tell of events, on the event loop.
         on_gap: whom to tell of gaps.
         on_state: whom to tell of states.
-        observers: who counts.
+        observer: is told what happens while the list is open; ``None`` without metrics.
         events: how many were taken.
         gaps: how often something may have been missed.
         decode_errors: how many deliveries were no events.
@@ -98,7 +98,7 @@ class RevocationView:
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
-        self.observers: tuple[ViewObserver, ...] = ()
+        self.observer: ViewObserver | None = None
         self._is_live = False  # what comes now has just happened
         self._reported: Counter[str] = Counter()
         self.events: int = 0
@@ -123,10 +123,10 @@ class RevocationView:
             self.watches.compare(rule)
         elif isinstance(event, UnknownEvent):
             logger.warning("event of an unknown type passed over", event_id=event.id, event_type=event.type[:100])
-        for observer in self.observers:
-            observer.received((event,))
+        if self.observer is not None:
+            self.observer.received((event,))
             if self._is_live:
-                observer.applied(event)
+                self.observer.applied(event)
         if self.routes:
             for handler in self.routes.to(event):
                 self._callbacks.call(handler.function, event)
@@ -134,22 +134,22 @@ class RevocationView:
     def take_poison(self, error: DecodeError) -> None:
         """Count bytes that were no event."""
         self.decode_errors += 1
-        for observer in self.observers:
-            observer.decode_error(error.reason)
+        if self.observer is not None:
+            self.observer.decode_error(error.reason)
 
     def report(self, gap: Gap) -> None:
         """Tell that something may have been missed."""
         self.gaps += 1
         self._is_live = False  # history may be read again
-        for observer in self.observers:
-            observer.gap(gap.cause)
+        if self.observer is not None:
+            self.observer.gap(gap.cause)
         for callback in self.on_gap:
             self._callbacks.call(callback, gap)
 
     def reconnected(self) -> None:
         """Count a connection that was replaced."""
-        for observer in self.observers:
-            observer.reconnected()
+        if self.observer is not None:
+            self.observer.reconnected()
 
     def prove(self, current_as_of: float) -> None:
         """Note that nothing is missing of what existed at that time (`time.monotonic`)."""
@@ -177,21 +177,20 @@ class RevocationView:
             self._alarm = self._clock.call_later(left + 0.001, self._await_staleness)
 
     def count(self, checks: Mapping[str, int]) -> None:
-        """Tell the observers how it is doing. Checks are too many and too quick to be told one by one.
+        """Tell the observer how it is doing. Checks are too many and too quick to be told one by one.
 
         Args:
             checks: how often each verdict has been given so far.
         """
-        if not self.observers:
+        if self.observer is None:
             return
         new = {verdict: number - self._reported[verdict] for verdict, number in checks.items()}
         self._reported.update(new)
-        for observer in self.observers:
-            for verdict, number in new.items():
-                observer.checked(verdict, number)
-            for kind, number in self.rules.counts.items():
-                observer.rules(kind, number)
-            observer.refresh()
+        for verdict, number in new.items():
+            self.observer.checked(verdict, number)
+        for kind, number in self.rules.counts.items():
+            self.observer.rules(kind, number)
+        self.observer.refresh()
 
     async def tend(self, checks: Callable[[], Mapping[str, int]]) -> None:
         """Do what is to be done from time to time, until cancelled.
@@ -220,8 +219,8 @@ class RevocationView:
         self.proven = -math.inf
         self._is_live = False
         self._told = ViewState.CLOSED
-        observers, self.observers = self.observers, ()
-        for observer in observers:
+        observer, self.observer = self.observer, None
+        if observer is not None:
             observer.close()
         if self._alarm is not None:
             self._alarm.cancel()

@@ -57,7 +57,7 @@ class Spans:
         self.publish: Attributes = _operation("publish", "send", place)
         self.create: Attributes = _operation("create", "create", place)
         self.process: Attributes = _operation("process", "process", place | _group(transport))
-        self.observers: tuple[Observer, ...] = _observers(self.tracing.meter_provider, self.publish, self.process)
+        self.observer: Observer | None = _observer(self.tracing.meter_provider, self.publish, self.process)
         self._tracer: trace.Tracer | None = None
         self._next_look = 0.0
 
@@ -247,7 +247,7 @@ def _group(transport: Transport) -> dict[str, str | int]:
     return {} if group is None else {"messaging.consumer.group.name": group}
 
 
-def _observers(provider: MeterProvider | None, send: Attributes, process: Attributes) -> tuple[Observer, ...]:
+def _observer(provider: MeterProvider | None, send: Attributes, process: Attributes) -> Observer | None:
     if provider is None:
-        return ()
-    return (MessagingMetrics(provider.get_meter(_SCOPE, schema_url=_SCHEMA), send=send, process=process),)
+        return None
+    return MessagingMetrics(provider.get_meter(_SCOPE, schema_url=_SCHEMA), send=send, process=process)

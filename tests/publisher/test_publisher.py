@@ -246,7 +246,7 @@ class TestLife:
                 raise OSError("no space left on device")
 
         publisher = Publisher(MemoryTransport())
-        publisher._dock.observers = (Full(),)
+        publisher._observer = Full()
         with pytest.raises(OSError, match="no space left"):
             await publisher.publish(EVENT)
         async with asyncio.timeout(scaled(5)):
@@ -256,7 +256,8 @@ class TestLife:
         """A publisher that was opened and dropped without closing warns of it."""
         forgotten = [Publisher(MemoryTransport())]
         await forgotten[0].publish(EVENT)
-        dock = forgotten[0]._dock
+        resources = forgotten[0]._resources
         with pytest.warns(ResourceWarning, match=r"Publisher open.*not closed"):
             forgotten.clear()
-        await dock.aclose()
+        assert resources is not None
+        await resources.aclose()
