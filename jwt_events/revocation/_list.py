@@ -249,7 +249,7 @@ class RevocationList:
         ]
         if self._metrics is not None:
             name, destination = self._transport.name, self._transport.destination
-            self._view.observers = (self._metrics.view(name, destination, staleness=lambda: self._view.staleness),)
+            self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
         self._view.enter(ViewState.CATCHING_UP)
         try:
             await asyncio.shield(feed.caught_up)

@@ -31,7 +31,7 @@ class Watch:
         self._watches = watches
         self._on_revoked = on_revoked
         self._cancels = cancel
-        self._interruption: HostCancellation | None = None
+        self._cancellation: HostCancellation | None = None
 
     def __repr__(self) -> str:
         return f"<Watch {'live' if self.rule is None else 'revoked'}>"
@@ -42,16 +42,16 @@ class Watch:
             self._watches.remove(self)
             raise self._error(self.rule)
         if self._cancels:
-            self._interruption = HostCancellation()
+            self._cancellation = HostCancellation()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._watches.remove(self)
-        if self._interruption is None:
+        if self._cancellation is None:
             return
-        interrupted = await self._interruption.take_back(exc)
+        interrupted = await self._cancellation.absorb(exc)
         if interrupted and self.rule is not None:
             raise self._error(self.rule) from exc
 
@@ -63,8 +63,8 @@ class Watch:
         self.revoked.set()
         if self._on_revoked is not None:
             callbacks.call(self._on_revoked)
-        if self._interruption is not None:
-            self._interruption.send("the token was revoked")
+        if self._cancellation is not None:
+            self._cancellation.cancel("the token was revoked")
 
     @staticmethod
     def _error(rule: Match) -> RevokedTokenError:

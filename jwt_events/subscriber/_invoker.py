@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import inspect
 import threading
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine
 from typing import Any, cast
 
 from loguru import logger
 
+from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.debugging import is_debugging
 from jwt_events._internal.retry import Retry
 from jwt_events.errors import describe
@@ -40,71 +40,54 @@ class HandlerInvoker:
         self._retry = retry
         self._most_attempts = max(_HOPELESS, retry.attempts)
 
-    def run(self, handler: Handler, work: Job) -> Coroutine[Any, Any, Failure | None]:
+    def run(self, handler: Handler, job: Job) -> Coroutine[Any, Any, Failure | None]:
         """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
-        if work.attempt > self._most_attempts:
-            return _give_up(handler, work)
-        if work.trace is not None:
-            return self._run_in_span(handler, work)
-        return self._run(handler, work)
+        if job.attempt > self._most_attempts:
+            return _give_up(handler, job)
+        if job.trace is not None:
+            return self._run_in_span(handler, job)
+        return self._run(handler, job)
 
-    async def _run_in_span(self, handler: Handler, work: Job) -> Failure | None:
-        with work.active():
-            return await self._run(handler, work)
+    async def _run_in_span(self, handler: Handler, job: Job) -> Failure | None:
+        with job.active():
+            return await self._run(handler, job)
 
-    async def _run(self, handler: Handler, work: Job) -> Failure | None:
-        attempt = work.attempt
+    async def _run(self, handler: Handler, job: Job) -> Failure | None:
+        attempt = job.attempt
         while True:
-            began = work.begin()
+            began = job.begin()
             try:
                 if self._timeout is None:
-                    await _call(handler, work.subject)
+                    await _call(handler, job.subject)
                 else:
-                    async with asyncio.timeout(self._timeout):
-                        await _call(handler, work.subject)
+                    async with timeout(self._timeout):
+                        await _call(handler, job.subject)
             except (Exception, asyncio.CancelledError) as error:
                 cancelled = _is_being_cancelled()
                 if cancelled and isinstance(error, asyncio.CancelledError):
-                    work.called(handler.name, Handled.CANCELLED, began, error)
+                    job.called(handler.name, Handled.CANCELLED, began, error)
                     raise
                 delay = None if cancelled else self._retry.delay(attempt, error)
-                fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **work.fields}
+                fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **job.fields}
                 if delay is None:
-                    work.called(handler.name, Handled.FAILED, began, error)
+                    job.called(handler.name, Handled.FAILED, began, error)
                     logger.error("handler failed", **fields)
                     return Failure(describe(error), handler.name, attempt)
-                work.called(handler.name, Handled.RETRIED, began, error)
+                job.called(handler.name, Handled.RETRIED, began, error)
                 logger.warning("handler failed and will be called again", **fields)
                 await asyncio.sleep(delay)
                 attempt += 1
             else:
-                work.called(handler.name, _HANDLED, began)
+                job.called(handler.name, _HANDLED, began)
                 if is_debugging(__name__):
-                    logger.debug("handled", handler=handler.name, attempt=attempt, **work.fields)
+                    logger.debug("handled", handler=handler.name, attempt=attempt, **job.fields)
                 return None
 
 
-@types.coroutine
-def rest_of(
-    run: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
-) -> Generator[Any, Any, Failure | None]:
-    """Go on in its context with a coroutine that has been started and waits for something."""
-    step: Callable[[Any], Any]
-    while True:
-        try:
-            step, argument = run.send, (yield waits_for)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
-            step, argument = run.throw, error
-        try:
-            waits_for = context.run(step, argument)
-        except StopIteration as stop:
-            return cast("Failure | None", stop.value)
-
-
-async def _give_up(handler: Handler, work: Job) -> Failure:
-    with work.active():
-        logger.error("given up, it was delivered too often", handler=handler.name, **work.fields)
-    return Failure("delivered too often", handler.name, work.attempt - 1)
+async def _give_up(handler: Handler, job: Job) -> Failure:
+    with job.active():
+        logger.error("given up, it was delivered too often", handler=handler.name, **job.fields)
+    return Failure("delivered too often", handler.name, job.attempt - 1)
 
 
 def _call(handler: Handler, subject: object) -> Awaitable[object]:

@@ -1,4 +1,4 @@
-"""One event that is to be handled, and what becomes of it."""
+"""The handling of one event, and its outcome."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from time import perf_counter
 from typing import Any
 
 from jwt_events.events import Event
-from jwt_events.instrumentation import Handled, Observers
+from jwt_events.instrumentation import UNOBSERVED, Handled, Observer
 from jwt_events.tracing import Processing
 from jwt_events.transport.base import Delivery, Failure, Gap
 
 _NOTHING = nullcontext()
 
-# What stands for the handler where the program takes the events itself.
+# The name of the handler where the program takes the events by ``events()``.
 _PULLED = "events()"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an event.
+    """Outcome of handling an event.
 
     Attributes:
         failure: why it was given up; ``None`` if no handler failed for good.
@@ -37,18 +37,18 @@ _HANDLED = Outcome()
 
 
 class Job:
-    """An event, or a gap, on its way through its handlers. Tells whoever looks what happens.
+    """The handling of an event, or a gap, by all of its handlers.
 
     Args:
         subject: what the handlers are called with.
         handlers: how many there are.
-        done: called once, with this and what became of it, when all of them have ended.
-        delivery: how it came, if it is an event.
-        observers: whom to tell.
-        trace: makes the span; ``None`` if nobody collects traces.
+        done: called once, with the job and its outcome, when all of them have ended.
+        delivery: how the event was delivered; ``None`` for a gap.
+        observer: is told what happens to an event.
+        trace: makes the span; ``None`` without traces.
     """
 
-    # On the class, as most events are handled at the first try.
+    # On the class, as most events are handled at the first attempt.
     _began: float | None = None
     _error: str | None = None
     _outcome = _HANDLED
@@ -60,27 +60,27 @@ class Job:
         done: Callable[[Job, Outcome], None] = lambda *_: None,
         *,
         delivery: Delivery | None = None,
-        observers: Observers = (),
+        observer: Observer = UNOBSERVED,
         trace: Processing | None = None,
     ) -> None:
         self.subject: Any = subject
         self.delivery: Delivery | None = delivery
         self.attempt: int = 1 if delivery is None else delivery.attempt
-        """How often it was tried before, in other lives and places, and now."""
+        """How often the event was delivered, this time included, to whichever consumer."""
         self.trace: Processing | None = trace
-        self.observers: Observers = observers
+        self._observer = observer
         self._left = handlers
         self._done = done
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a log line says about it."""
+        """The fields of log lines about it."""
         if isinstance(self.subject, Gap):
             return {"cause": self.subject.cause, "since": self.subject.since}
         return {"event_id": self.subject.id, "event_type": str(self.subject.type)[:100]}
 
     def begin(self) -> float:
-        """A handler is about to be called, perhaps not for the first time. Returns when, by `time.perf_counter`."""
+        """Note that a handler is about to be called, perhaps again. Return when, by `time.perf_counter`."""
         now = perf_counter()
         if self._began is None:
             self._began = now
@@ -89,16 +89,14 @@ class Job:
         return now
 
     def active(self) -> AbstractContextManager[None]:
-        """Begin, and make the span, if there is one, the current one for a while."""
+        """Begin, and return a context in which the span, if there is one, is the current one."""
         self.begin()
         return _NOTHING if self.trace is None else self.trace.active()
 
     def called(self, handler: str, outcome: Handled, began: float, error: BaseException | None = None) -> None:
-        """A call of a handler has ended."""
-        if self.observers and self.delivery is not None:
-            seconds = perf_counter() - began
-            for observer in self.observers:
-                observer.called(self.subject, handler, outcome, seconds)
+        """Note that a call of a handler has ended."""
+        if self._observer is not UNOBSERVED and self.delivery is not None:
+            self._observer.called(self.subject, handler, outcome, perf_counter() - began)
         if error is not None:
             if self.trace is not None:
                 self.trace.record(error, handler)
@@ -106,7 +104,7 @@ class Job:
                 self._error = type(error).__qualname__
 
     def one_ended(self, failure: Failure | None, *, finished: bool) -> None:
-        """Take note that one of the handlers has ended, with all its tries.
+        """Note that one of the handlers has ended, with all its attempts.
 
         Args:
             failure: why it was given up, if it was.
@@ -121,22 +119,20 @@ class Job:
             self._end(self._outcome)
 
     def give_up(self) -> None:
-        """Count the event as unfinished now: not all of its handlers will be started."""
+        """End as unfinished now: not all of the handlers will be started."""
         self._left = -1
         self._end(Outcome(finished=False))
 
     def hand_back(self, *, finished: bool) -> None:
-        """The program has taken the event itself and is done with it."""
+        """Note that the program has taken the event by ``events()``, and finished it or not."""
         self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self._began or perf_counter())
         self._end(Outcome(finished=finished))
 
     def _end(self, outcome: Outcome) -> None:
         if self._began is not None and self.delivery is not None:
-            if self.observers:
-                seconds = perf_counter() - self._began
+            if self._observer is not UNOBSERVED:
                 error = None if outcome is _HANDLED else self._error_of(outcome)
-                for observer in self.observers:
-                    observer.processed(self.subject, error, seconds)
+                self._observer.processed(self.subject, error, perf_counter() - self._began)
             if self.trace is not None:
                 self.trace.end(self._error_of(outcome))
         self._done(self, outcome)

@@ -1,4 +1,4 @@
-"""Who may not run beside whom: those with equal keys go one after another. Pure."""
+"""Serialises handlers whose events share an ordering key. Pure."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
-# How many may wait for one with the same key to end, before no more are accepted.
+# How many may wait for others with the same key, over all keys, before no more are accepted.
 _MAX_WAITING = 1_024
 
 
 class OrderingQueues(Generic[_T]):
-    """A lane for each key, with one that runs and others that follow. ``None`` is no key."""
+    """A queue for each ordering key in use: one item runs, the others wait behind it. ``None`` is not a key."""
 
     def __init__(self) -> None:
-        self._followers: dict[Hashable, deque[_T]] = {}
+        self._queues: dict[Hashable, deque[_T]] = {}
         self._waiting = 0
 
-    def is_taken(self, key: Hashable) -> bool:
-        """Whether one with this key runs."""
-        return key is not None and key in self._followers
-
     @property
-    def have_room(self) -> bool:
-        """Whether one more may line up, in whichever lane."""
+    def has_room(self) -> bool:
+        """Whether one more item may wait, for whichever key."""
         return self._waiting < _MAX_WAITING
 
-    def take(self, key: Hashable) -> None:
-        """Run with this key."""
-        if key is not None:
-            self._followers[key] = deque()
+    def is_busy(self, key: Hashable) -> bool:
+        """Whether an item with this key runs."""
+        return key is not None and key in self._queues
 
-    def line_up(self, key: Hashable, one: _T) -> None:
-        """Wait for those with the same key."""
-        self._followers[key].append(one)
+    def acquire(self, key: Hashable) -> None:
+        """Run an item with this key, which is not busy."""
+        if key is not None:
+            self._queues[key] = deque()
+
+    def enqueue(self, key: Hashable, item: _T) -> None:
+        """Let an item wait for those with the same key."""
+        self._queues[key].append(item)
         self._waiting += 1
 
-    def leave(self, key: Hashable) -> _T | None:
-        """Do not run with this key any more; returns who runs next with it."""
-        if key is None or key not in self._followers:
+    def release(self, key: Hashable) -> _T | None:
+        """End the item that runs with this key; return the next, which runs now."""
+        if key is None or key not in self._queues:
             return None
-        if followers := self._followers[key]:
+        if queue := self._queues[key]:
             self._waiting -= 1
-            return followers.popleft()
-        del self._followers[key]
+            return queue.popleft()
+        del self._queues[key]
         return None
 
     def clear(self) -> list[_T]:
-        """Forget and return all that wait."""
-        waiting = [one for followers in self._followers.values() for one in followers]
-        self._followers.clear()
+        """Remove and return all items that wait."""
+        waiting = [item for queue in self._queues.values() for item in queue]
+        self._queues.clear()
         self._waiting = 0
         return waiting

@@ -1,4 +1,4 @@
-"""Take it in: reads deliveries, turns them into events, and passes on each event once."""
+"""The reader: reads deliveries, decodes them, and passes each event on once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from dataclasses import dataclass
 
 from loguru import logger
 
+from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events.envelope import Envelope, decode
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event
-from jwt_events.instrumentation import Observers
-from jwt_events.subscriber._dedup import SeenIds
+from jwt_events.instrumentation import UNOBSERVED, Observer
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Receiver
+
+WINDOW = 100_000
 
 
 class _Stopped(Exception):
-    """Reading was interrupted on request."""
+    """Reading was cancelled by `Reader.stop`."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a subscriber counted so far."""
+    """What a subscriber has counted; see `SubscriberStats`."""
 
     received: int = 0
     handled: int = 0
@@ -35,16 +37,43 @@ class Counters:
     gaps: int = 0
 
 
+class SeenIds:
+    """Remembers the ids of at least the last 100,000 events, and at most twice as many.
+
+    A publish that is tried again after a lost answer reuses the event's id; this is what makes it one event again.
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._window = window
+        self._recent: set[str] = set()
+        self._older: set[str] = set()
+
+    def is_new(self, event_id: str) -> bool:
+        """Return whether this id was not seen in the window, and remember it."""
+        if event_id in self._recent or event_id in self._older:
+            return False
+        if len(self._recent) >= self._window:
+            # Two generations forget in one step what a queue would forget one by one.
+            self._older, self._recent = self._recent, set()
+        self._recent.add(event_id)
+        return True
+
+    def forget(self, event_id: str) -> None:
+        """Count this id as new when it comes again."""
+        self._recent.discard(event_id)
+        self._older.discard(event_id)
+
+
 class Reader:
-    """One reading of a subscription, from its first delivery to its last.
+    """Reads a subscription from its first delivery to its last.
 
     Args:
         receiver: where deliveries come from.
-        accept: called with every event, in its envelope; reading goes on when what it returns, if anything, is done.
+        accept: called with every event, in its envelope; the reader waits for what it returns, if anything.
         report: called with every gap.
-        seen: which events were there already.
-        tally: where to count.
-        observers: whom to tell.
+        seen: the ids of events that came already.
+        counters: where to count.
+        observer: is told what is received.
     """
 
     def __init__(
@@ -54,29 +83,29 @@ class Reader:
         accept: Callable[[Envelope, Delivery], Awaitable[None] | None],
         report: Callable[[Gap], None],
         seen: SeenIds,
-        tally: Counters,
-        observers: Observers = (),
+        counters: Counters,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._receiver = receiver
         self._accept = accept
         self._report = report
         self._seen = seen
-        self._tally = tally
-        self._observers = observers
+        self._counters = counters
+        self._observer = observer
         self._task: asyncio.Task[None] | None = None
         self._is_waiting = False
         self._stopped = False
 
     async def run(self) -> None:
-        """Read until told to stop.
+        """Read until stopped.
 
         Raises:
-            TransportError: it is of no use to go on.
+            TransportError: the subscription failed in a way that another attempt will not change.
         """
         self._task = asyncio.current_task()
         with suppress(_Stopped):
             while not self._stopped:
-                await self._take_page(await self._next_page())
+                await self._take_batch(await self._next_batch())
 
     def stop(self, *, discard: bool) -> None:
         """Read nothing more; idempotent.
@@ -85,10 +114,14 @@ class Reader:
             discard: also drop what was read and not yet accepted.
         """
         self._stopped = True
-        if self._task is not None and (self._is_waiting or discard):
+        if self._task is None:
+            return
+        if discard:
+            cancel_until_done(self._task)
+        elif self._is_waiting:
             self._task.cancel()
 
-    async def _next_page(self) -> Batch:
+    async def _next_batch(self) -> Batch:
         self._is_waiting = True
         try:
             return await self._receiver.receive()
@@ -99,41 +132,38 @@ class Reader:
         finally:
             self._is_waiting = False
 
-    async def _take_page(self, page: Batch) -> None:
-        if page.reconnected:
-            for observer in self._observers:
-                observer.reconnected()
-        for gap in page.gaps:
-            self._tally.gaps += 1
-            for observer in self._observers:
-                observer.gap(gap.cause)
+    async def _take_batch(self, batch: Batch) -> None:
+        if batch.reconnected:
+            self._observer.reconnected()
+        for gap in batch.gaps:
+            self._counters.gaps += 1
+            self._observer.gap(gap.cause)
             logger.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._report(gap)
         taken = 0
-        news: list[Event] = []
+        received: list[Event] = []
         try:
-            for delivery in page.deliveries:
-                envelope = self._open(delivery)
+            for delivery in batch.deliveries:
+                envelope = self._decode(delivery)
                 if envelope is not None:
                     event = envelope.event
-                    news.append(event)
+                    received.append(event)
                     if not self._seen.is_new(event.id):
                         self._skip(event, delivery)
                     elif (waiting := self._accept(envelope, delivery)) is not None:
-                        self._tell(news)
+                        self._tell_received(received)
                         await self._wait(waiting, event)
                 taken += 1
         finally:
-            self._tell(news)
-            if dropped := len(page.deliveries) - taken:
-                self._tally.dropped += dropped
+            self._tell_received(received)
+            if dropped := len(batch.deliveries) - taken:
+                self._counters.dropped += dropped
                 logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
 
-    def _tell(self, events: list[Event]) -> None:
-        """Say what was received, many at once, and forget it."""
+    def _tell_received(self, events: list[Event]) -> None:
+        """Tell the observer of the events at once, and clear the list."""
         if events:
-            for observer in self._observers:
-                observer.received(events)
+            self._observer.received(events)
             events.clear()
 
     async def _wait(self, waiting: Awaitable[None], event: Event) -> None:
@@ -143,14 +173,13 @@ class Reader:
             self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
             raise
 
-    def _open(self, delivery: Delivery) -> Envelope | None:
-        self._tally.received += 1
+    def _decode(self, delivery: Delivery) -> Envelope | None:
+        self._counters.received += 1
         try:
             return decode(delivery.payload)
         except DecodeError as error:
-            self._tally.decode_errors += 1
-            for observer in self._observers:
-                observer.decode_error(error.reason)
+            self._counters.decode_errors += 1
+            self._observer.decode_error(error.reason)
             logger.error(
                 "delivery skipped, it is no event",
                 reason=error.reason,
@@ -162,8 +191,7 @@ class Reader:
             return None
 
     def _skip(self, event: Event, delivery: Delivery) -> None:
-        self._tally.duplicates += 1
-        for observer in self._observers:
-            observer.duplicate(event)
+        self._counters.duplicates += 1
+        self._observer.duplicate(event)
         logger.debug("duplicate skipped", event_id=event.id, position=delivery.position)
         self._receiver.settle(delivery)

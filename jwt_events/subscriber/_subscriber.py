@@ -1,4 +1,4 @@
-"""Receive it: the subscriber listens to a transport and runs handlers, or hands out events one by one."""
+"""The subscriber: receives events from a transport and runs handlers, or hands them out one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jwt_events._internal import options
 from jwt_events._internal.retry import Retry
 from jwt_events.errors import Closed, InvalidOption
 from jwt_events.events import Event, EventHandler, EventType, Handler
-from jwt_events.instrumentation import Instrumentation, instrumentation
+from jwt_events.instrumentation import Instrumentation, combine, instrumentation
 from jwt_events.subscriber._dispatcher import Dispatcher
 from jwt_events.subscriber._invoker import HandlerInvoker
 from jwt_events.subscriber._subscription import SubscriberState, Subscription
@@ -30,17 +30,17 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class SubscriberStats:
-    """What a subscriber has done since it was made.
+    """Counts of what a subscriber has done since it was made.
 
     Attributes:
-        received: deliveries taken in, whatever became of them.
-        handled: events all of whose handlers succeeded, or that nobody wanted.
+        received: deliveries read, whatever became of them.
+        handled: events all of whose handlers succeeded, or that have no handler.
         failed: events one of whose handlers failed for good, or was cancelled.
-        dead_lettered: those of them that were given up; a durable transport keeps them as dead letters.
-        duplicates: deliveries of an event that was there already; skipped.
-        decode_errors: deliveries that were no events; skipped.
-        dropped: deliveries that had been read when the subscriber was stopped, and were given to nobody.
-        gaps: how often something may have been missed.
+        dead_lettered: of those, the events that were given up; a durable transport keeps them as dead letters.
+        duplicates: deliveries of an event that was received before; skipped.
+        decode_errors: deliveries that are not events; skipped.
+        dropped: deliveries that had been read when the subscriber was stopped, and were passed to no handler.
+        gaps: how often events may have been missed.
         in_flight: handlers that are running now.
     """
 
@@ -56,7 +56,7 @@ class SubscriberStats:
 
 
 class Subscriber:
-    """Listens to a transport and runs handlers as tasks. Start it in one of three ways.
+    """Receives events and runs handlers as tasks. Start it in one of three ways.
 
     In the background of a program, ready when entered, drained when left::
 
@@ -71,17 +71,18 @@ class Subscriber:
     As a program of its own, until cancelled: ``await subscriber.run()``. Or without handlers, one event at a time:
     ``async for event in subscriber.events()``.
 
-    Each call of a handler has a context (`contextvars`) of its own. Those that do not wait for anything may share
+    Each call of a handler has a context (`contextvars`) of its own. Handlers that do not wait for anything may share
     a task with others; one that waits has a task for itself.
 
-    If listening fails for good, the task inside ``async with`` is cancelled and the error is raised where the block
-    ends: a service that no longer hears about revocations must not go on as if it did.
+    If reading fails for good, the task inside ``async with`` is cancelled, again and again until the block ends, and
+    the error is raised there: a service that no longer hears about revocations must not go on as if it did.
 
     Args:
         transport: where to listen.
         concurrency: how many handlers may run at once; when all are busy, reading pauses.
         drain_timeout: seconds that handlers may go on for when the subscriber ends, before they are cancelled.
-        handler_timeout: seconds that one call of a handler may take; ``None`` for as long as it likes.
+        handler_timeout: seconds that one call of a handler may take, after which it is cancelled, again and again until
+            it ends, and has failed whatever it returns; ``None`` for no limit.
         retry: when a handler that failed is called again.
         ordered_by: a function of the event that returns a key. Handlers of events with equal keys run in order and
             never at the same time; ``None`` as a key means that order does not matter.
@@ -111,7 +112,7 @@ class Subscriber:
         handler_timeout = options.optional_seconds("handler_timeout", handler_timeout)
         if not isinstance(retry, Retry):
             raise InvalidOption("retry", "must be a Retry")
-        self._caller = HandlerInvoker(timeout=handler_timeout, retry=retry)
+        self._invoker = HandlerInvoker(timeout=handler_timeout, retry=retry)
         if ordered_by is not None and not callable(ordered_by):
             raise InvalidOption("ordered_by", "must be a function of an event")
         self._ordered_by = ordered_by
@@ -122,19 +123,19 @@ class Subscriber:
             )
             raise InvalidOption("handler_timeout", problem)
         spans = Spans(tracer_provider, transport)
-        counting = () if (found := instrumentation(metrics)) is None else (found.subscribing(transport.name),)
-        self._audience = SubscriberState((*counting, *spans.observers), spans)
-        self._life: Subscription | None = None
+        counting = None if (found := instrumentation(metrics)) is None else found.subscribing(transport.name)
+        self._state = SubscriberState(combine(counting, spans.observer), spans)
+        self._subscription: Subscription | None = None
         self._entering = False
 
     def __repr__(self) -> str:
-        return f"<Subscriber {'idle' if self._life is None else 'running'}, {self._transport!r}>"
+        return f"<Subscriber {'idle' if self._subscription is None else 'running'}, {self._transport!r}>"
 
     @property
     def stats(self) -> SubscriberStats:
-        """What it has done so far."""
-        in_flight = 0 if self._life is None else self._life.dispatcher.in_flight
-        return SubscriberStats(**asdict(self._audience.tally), in_flight=in_flight)
+        """Counts of what it has done so far."""
+        in_flight = 0 if self._subscription is None else self._subscription.dispatcher.in_flight
+        return SubscriberStats(**asdict(self._state.counters), in_flight=in_flight)
 
     @overload
     def on(self) -> Callable[[Callable[[Event], _R]], Callable[[Event], _R]]: ...
@@ -171,14 +172,14 @@ class Subscriber:
 
     def on_gap(self, function: _F) -> _F:
         """Register the decorated function to be called with every `Gap`: when events may have been missed."""
-        self._audience.gap_handlers.append(Handler.of(function))
+        self._state.gap_handlers.append(Handler.of(function))
         return function
 
     def _register(self, function: EventHandler, kinds: tuple[object, ...]) -> None:
-        if self._life is not None and self._life.inbox is not None:
+        if self._subscription is not None and self._subscription.pull is not None:
             raise Closed("events() is handing out the events, so there can be no handlers")
-        self._audience.routes.add(function, kinds)
-        self._audience.wanted.set()
+        self._state.routes.add(function, kinds)
+        self._state.has_consumer.set()
 
     async def run(self) -> None:
         """Listen and run handlers until cancelled, or until `stop` or `drain` is called.
@@ -191,12 +192,12 @@ class Subscriber:
             Closed: it is running already.
         """
         async with self:
-            assert self._life is not None  # noqa: S101 - just entered
-            self._life.interruption.call_off()  # waiting for the reader itself; nothing needs to be interrupted
-            await asyncio.wait([self._life.reader])
+            assert self._subscription is not None  # noqa: S101 - just entered
+            self._subscription.host.disarm()  # waiting for the reader itself; nothing needs to be interrupted
+            await asyncio.wait([self._subscription.reader])
 
     async def __aenter__(self) -> Self:
-        if self._life is not None or self._entering:
+        if self._subscription is not None or self._entering:
             raise Closed("the subscriber is running already")
         self._entering = True
         try:
@@ -204,12 +205,12 @@ class Subscriber:
                 receiver = await stack.enter_async_context(self._transport.receiver())
                 dispatcher = Dispatcher(
                     concurrency=self._concurrency,
-                    caller=self._caller,
+                    invoker=self._invoker,
                     ordered_by=self._ordered_by,
-                    observers=self._audience.observers,
+                    observer=self._state.observer,
                 )
-                self._life = Subscription(
-                    receiver, dispatcher, self._audience, stack.pop_all(), concurrency=self._concurrency
+                self._subscription = Subscription(
+                    receiver, dispatcher, self._state, stack.pop_all(), concurrency=self._concurrency
                 )
         finally:
             self._entering = False
@@ -219,21 +220,21 @@ class Subscriber:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        life = self._life
-        assert life is not None  # noqa: S101 - entered before
+        subscription = self._subscription
+        assert subscription is not None  # noqa: S101 - entered before
         try:
             try:
-                interrupted = await life.interruption.take_back(exc)
+                interrupted = await subscription.host.absorb(exc)
             finally:
-                await life.end(discard=not self._audience.wanted.is_set(), within=self._drain_timeout)
+                await subscription.end(discard=not self._state.has_consumer.is_set(), within=self._drain_timeout)
         finally:
-            self._life = None
-            life.drop_abandoned()
-            if not self._audience.routes:
-                self._audience.wanted.clear()
+            self._subscription = None
+            subscription.drop_abandoned()
+            if not self._state.routes:
+                self._state.has_consumer.clear()
         logger.info("unsubscribed", transport=self._transport.name, destination=self._transport.destination)
-        if life.failure is not None and (exc is None or interrupted):
-            raise life.failure
+        if subscription.failure is not None and (exc is None or interrupted):
+            raise subscription.failure
 
     async def stop(self) -> None:
         """Stop reading, drop what was not started, let the running handlers finish within ``drain_timeout``.
@@ -241,8 +242,8 @@ class Subscriber:
         Idempotent. From a handler it returns at once, because the end waits for that handler too. Cancelling it cancels
         the handlers at once.
         """
-        if self._life is not None:
-            await self._life.end(discard=True, within=self._drain_timeout)
+        if self._subscription is not None:
+            await self._subscription.end(discard=True, within=self._drain_timeout)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Stop reading and finish everything that was read, then close the connection.
@@ -254,8 +255,8 @@ class Subscriber:
             timeout: seconds after which the handlers that are left are cancelled; ``None`` means ``drain_timeout``.
         """
         within = self._drain_timeout if timeout is None else options.seconds("timeout", timeout)
-        if self._life is not None:
-            await self._life.end(discard=not self._audience.wanted.is_set(), within=within)
+        if self._subscription is not None:
+            await self._subscription.end(discard=not self._state.has_consumer.is_set(), within=within)
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Hand out events one by one, instead of running handlers. Subscribes first, unless that was done already.
@@ -267,22 +268,22 @@ class Subscriber:
             TransportError: the subscription failed in a way that another try will not change.
             Closed: handlers are registered.
         """
-        if self._audience.routes:
+        if self._state.routes:
             raise Closed("handlers are registered, so the events go to them")
         async with AsyncExitStack() as stack:
-            if self._life is None:
+            if self._subscription is None:
                 await stack.enter_async_context(self)
-            assert self._life is not None  # noqa: S101 - entered, here or before
-            life = self._life
-            with life.handing_out() as inbox:
-                self._audience.wanted.set()
-                while (handout := await inbox.get()) is not None:
-                    handout.work.begin()
+            assert self._subscription is not None  # noqa: S101 - entered, here or before
+            subscription = self._subscription
+            with subscription.pulling() as queue:
+                self._state.has_consumer.set()
+                while (pulled := await queue.get()) is not None:
+                    pulled.job.begin()
                     try:
-                        yield handout.event
+                        yield pulled.event
                     except BaseException:
-                        life.drop(handout)
+                        queue.settle(pulled, finished=False)
                         raise
-                    life.hand_back(handout)
-            if life.failure is not None:
-                raise life.failure
+                    queue.settle(pulled, finished=True)
+            if subscription.failure is not None:
+                raise subscription.failure

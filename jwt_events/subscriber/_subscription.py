@@ -1,4 +1,4 @@
-"""One life of a subscriber: from subscribed to unsubscribed, whatever ends it."""
+"""One subscription of a subscriber: from subscribed to unsubscribed, whatever ends it."""
 
 from __future__ import annotations
 
@@ -9,218 +9,207 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
-from jwt_events._internal.cancellation import HostCancellation
+from jwt_events._internal.cancellation import HostCancellation, cancel_until_done
 from jwt_events.envelope import Envelope
 from jwt_events.errors import Closed
-from jwt_events.events import Event, Handler, Routes
-from jwt_events.instrumentation import Observers
-from jwt_events.subscriber._dedup import SeenIds
+from jwt_events.events import Handler, Routes
+from jwt_events.instrumentation import Observer
 from jwt_events.subscriber._dispatcher import Dispatcher
 from jwt_events.subscriber._job import Job, Outcome
-from jwt_events.subscriber._reader import Counters, Reader
+from jwt_events.subscriber._pull import PullQueue
+from jwt_events.subscriber._reader import Counters, Reader, SeenIds
 from jwt_events.tracing import Spans
 from jwt_events.transport.base import Delivery, Gap, Receiver
 
-
-@dataclass(frozen=True, slots=True)
-class PulledEvent:
-    """An event that the program takes itself, and the work that this is."""
-
-    event: Event
-    work: Job
+# How long a host whose subscriber failed may clean up: as long as frameworks take to let requests end.
+_HOST_GRACE = 30.0
 
 
 @dataclass(slots=True)
 class SubscriberState:
-    """Who takes the events, who looks on, and what is known of those that came. Outlives the lives of a subscriber.
+    """What a subscriber keeps from one subscription to the next: its handlers, and what it knows of past events.
 
     Attributes:
-        observers: whom to tell what happens.
+        observer: is told what happens.
         spans: makes the spans.
         routes: which handlers want which events.
-        gap_handlers: whom to tell of gaps.
-        wanted: set as soon as somebody is there to take events; until then they wait.
-        seen: which events came already.
-        tally: what was counted.
+        gap_handlers: the handlers of gaps.
+        has_consumer: set as soon as there are handlers or ``events()``; until then events wait.
+        seen: the ids of events that came already.
+        counters: what was counted.
     """
 
-    observers: Observers
+    observer: Observer
     spans: Spans
     routes: Routes = field(default_factory=Routes)
     gap_handlers: list[Handler] = field(default_factory=list)
-    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    has_consumer: asyncio.Event = field(default_factory=asyncio.Event)
     seen: SeenIds = field(default_factory=SeenIds)
-    tally: Counters = field(default_factory=Counters)
+    counters: Counters = field(default_factory=Counters)
 
 
 class Subscription:
-    """One life of a subscriber, from subscribed to unsubscribed.
+    """Reads events and passes them on to handlers or to ``events()``, until it is ended or reading fails for good.
 
     Args:
         receiver: where deliveries come from.
         dispatcher: runs the handlers.
-        audience: who takes the events.
+        state: what outlives this subscription.
         resources: what to close in the end.
-        concurrency: how many events may have been handed out and not come back.
+        concurrency: how many events ``events()`` may have outstanding.
+
+    Attributes:
+        dispatcher: runs the handlers.
+        failure: what ended the reading for good, if something did.
+        host: cancels the task inside ``async with``.
+        pull: the events for ``events()``; ``None`` while handlers take them.
+        reader: the task that reads.
     """
 
     def __init__(
         self,
         receiver: Receiver,
         dispatcher: Dispatcher,
-        audience: SubscriberState,
+        state: SubscriberState,
         resources: AsyncExitStack,
         *,
         concurrency: int,
     ) -> None:
         self.dispatcher = dispatcher
         self.failure: Exception | None = None
-        self.interruption: HostCancellation = HostCancellation()
-        self.inbox: asyncio.Queue[PulledEvent | None] | None = None
-        self._room = asyncio.Semaphore(concurrency)
+        self.host: HostCancellation = HostCancellation(grace=_HOST_GRACE)
+        self.pull: PullQueue | None = None
+        self._concurrency = concurrency
         self._receiver = receiver
-        self._audience = audience
+        self._state = state
         self._resources = resources
-        self._intake = Reader(
+        self._reading = Reader(
             receiver,
             accept=self._accept,
             report=self._report,
-            seen=audience.seen,
-            tally=audience.tally,
-            observers=audience.observers,
+            seen=state.seen,
+            counters=state.counters,
+            observer=state.observer,
         )
         self._closing = asyncio.Lock()
-        self._is_handing_out = False
-        self._helper: asyncio.Task[None] | None = None
-        self.reader: asyncio.Task[None] = asyncio.create_task(self._intake.run(), name="jwt_events reader")
+        self._ending: asyncio.Task[None] | None = None
+        self.reader: asyncio.Task[None] = asyncio.create_task(self._reading.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
-        """Pass an event on; returns what to wait for, if there is no room or nobody there."""
-        if self.inbox is not None or not self._audience.wanted.is_set():
+        """Pass an event on; return what to wait for, if there is no room or no consumer."""
+        if self.pull is not None or not self._state.has_consumer.is_set():
             return self._accept_later(envelope, delivery)
-        handlers = self._audience.routes.to(envelope.event)
-        work = self._work(envelope, delivery, len(handlers))
+        handlers = self._state.routes.to(envelope.event)
+        job = self._job(envelope, delivery, len(handlers))
         if not handlers:
-            self._come_back(work, Outcome())
+            self._settle(job, Outcome())
             return None
-        return self.dispatcher.submit(envelope.event, work, handlers)
+        return self.dispatcher.submit(envelope.event, job, handlers)
 
     async def _accept_later(self, envelope: Envelope, delivery: Delivery) -> None:
-        await self._audience.wanted.wait()
-        if self.inbox is not None:
-            await self._room.acquire()
-            self.inbox.put_nowait(PulledEvent(envelope.event, self._work(envelope, delivery, 1)))
+        await self._state.has_consumer.wait()
+        if self.pull is not None:
+            await self.pull.put(envelope.event, self._job(envelope, delivery, 1))
         elif (waiting := self._accept(envelope, delivery)) is not None:
             await waiting
 
-    def _work(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
-        audience = self._audience
+    def _job(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
+        state = self._state
         return Job(
             envelope.event,
             handlers,
-            self._come_back,
+            self._settle,
             delivery=delivery,
-            observers=audience.observers,
-            trace=audience.spans.processing(envelope),
+            observer=state.observer,
+            trace=state.spans.processing(envelope),
         )
 
-    def _come_back(self, work: Job, outcome: Outcome) -> None:
+    def _settle(self, job: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
-        delivery, tally = work.delivery, self._audience.tally
+        delivery, counters = job.delivery, self._state.counters
         assert delivery is not None  # noqa: S101 - every event came with one
         if outcome.finished and outcome.failure is None:
-            tally.handled += 1
+            counters.handled += 1
             self._receiver.settle(delivery)
             return
-        tally.failed += 1
-        self._audience.seen.forget(work.subject.id)
+        counters.failed += 1
+        self._state.seen.forget(job.subject.id)
         if outcome.finished:
-            tally.dead_lettered += 1
-            for observer in self._audience.observers:
-                observer.dead_lettered(work.subject)
+            counters.dead_lettered += 1
+            self._state.observer.dead_lettered(job.subject)
             self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:
-        self.dispatcher.submit_gap(Job(gap), self._audience.gap_handlers)
-
-    def hand_back(self, handout: PulledEvent) -> None:
-        """Take back an event that was handed out."""
-        self._room.release()
-        handout.work.hand_back(finished=True)
-
-    def drop(self, handout: PulledEvent) -> None:
-        """Take back an event that was handed out and not finished."""
-        self._room.release()
-        handout.work.hand_back(finished=False)
+        self.dispatcher.submit_gap(Job(gap), self._state.gap_handlers)
 
     @contextmanager
-    def handing_out(self) -> Iterator[asyncio.Queue[PulledEvent | None]]:
-        """Switch from handlers to an inbox, which ends with ``None`` when the reader does."""
-        if self._is_handing_out:
-            raise Closed("events() is running already")
-        if self.inbox is None:
-            self.inbox = asyncio.Queue()
+    def pulling(self) -> Iterator[PullQueue]:
+        """Switch from handlers to a pull queue, which ends when the reading does."""
+        if self.pull is None:
+            self.pull = PullQueue(self._concurrency)
             if self.reader.done():
-                self.inbox.put_nowait(None)
-        self._is_handing_out = True  # a failure is told by the iterator
+                self.pull.close()
+        elif self.pull.is_consumed:
+            raise Closed("events() is running already")
+        self.pull.is_consumed = True  # the iterator raises a failure
         try:
-            yield self.inbox
-        except GeneratorExit:  # the loop was left early, perhaps before it was told
-            asyncio.get_running_loop().call_soon(self._interrupt_host)
+            yield self.pull
+        except GeneratorExit:  # the loop was left early, perhaps before the failure was raised
+            asyncio.get_running_loop().call_soon(self._cancel_host)
             raise
         finally:
-            self._is_handing_out = False
+            self.pull.is_consumed = False
 
     def drop_abandoned(self) -> None:
-        """Drop what was read ahead and will not be asked for any more."""
-        if self.inbox is None or self._is_handing_out:
+        """Drop the events that were read ahead for an iterator that has ended."""
+        if self.pull is None or self.pull.is_consumed:
             return
-        dropped = 0
-        while not self.inbox.empty():
-            if (handout := self.inbox.get_nowait()) is not None:
-                self._audience.seen.forget(handout.event.id)
-                dropped += 1
-        self.inbox.put_nowait(None)
-        if dropped:
-            self._audience.tally.dropped += dropped
-            logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
+        if dropped := self.pull.clear():
+            for event in dropped:
+                self._state.seen.forget(event.id)
+            self._state.counters.dropped += len(dropped)
+            logger.warning("deliveries dropped, the subscriber was stopped", count=len(dropped))
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         if not reader.cancelled() and isinstance(error := reader.exception(), Exception):
             self.failure = error
             logger.error("listening failed", error=str(error))
-            if not self._is_handing_out:
-                self._interrupt_host()
-        if self.inbox is not None:
-            self.inbox.put_nowait(None)
+            if self.pull is None or not self.pull.is_consumed:
+                self._cancel_host()
+        if self.pull is not None:
+            self.pull.close()
 
-    def _interrupt_host(self) -> None:
+    def _cancel_host(self) -> None:
         if self.failure is not None:
-            self.interruption.send("the subscriber failed")
+            self.host.cancel("the subscriber failed")
 
     async def end(self, *, discard: bool, within: float) -> None:
         """Stop reading, finish or drop what was read, wait for handlers, cancel the rest, close. Idempotent.
 
-        From a handler it returns at once and leaves the ending to a task: the ending waits for the handlers.
+        Called by a handler it returns at once and leaves the work to a task: ending waits for that handler, too.
+
+        Args:
+            discard: drop what was read and not started.
+            within: seconds after which handlers are cancelled.
         """
         deadline = asyncio.get_running_loop().time() + within
-        self._intake.stop(discard=discard or self.inbox is not None)
+        self._reading.stop(discard=discard or self.pull is not None)
         if self.dispatcher.is_running(asyncio.current_task()):
-            if self._helper is None:
-                self._helper = asyncio.create_task(self._end(deadline), name="jwt_events ending")
+            if self._ending is None:
+                self._ending = asyncio.create_task(self._end(deadline), name="jwt_events ending")
         else:
             await self._end(deadline)
 
     async def _end(self, deadline: float) -> None:
-        """End within a deadline of its own, whoever else is ending this life at the same time: the earliest counts."""
+        """End by a deadline. Several calls may be under way, each with its own: the earliest counts."""
         loop = asyncio.get_running_loop()
         try:
             await asyncio.wait([self.reader], timeout=max(0.0, deadline - loop.time()))
-            self.reader.cancel()
+            cancel_until_done(self.reader)
             await self.dispatcher.finish(max(0.0, deadline - loop.time()))
         except asyncio.CancelledError:
-            self.reader.cancel()
+            cancel_until_done(self.reader)
             await self.dispatcher.finish(0.0)
             raise
         finally:

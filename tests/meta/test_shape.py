@@ -49,8 +49,9 @@ INSIDE = {
         ("dead_letters",),
     ),
     "subscriber": (
-        ("_dedup", "_job", "_ordering"),
-        ("_invoker", "_reader"),
+        ("_job", "_ordering", "_reader"),
+        ("_invoker", "_pull"),
+        ("_handler_runner",),
         ("_dispatcher",),
         ("_subscription",),
         ("_subscriber",),

@@ -33,7 +33,7 @@ from bench.soak.verdict import Verdict, judge
 from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import PublishError
-from jwt_events.subscriber._dedup import WINDOW
+from jwt_events.subscriber._reader import WINDOW
 from jwt_events.transport._stream.position import sort_key
 from jwt_events.transport.base import Delivery, Gap
 from jwt_events.transport.memory import MemoryTransport

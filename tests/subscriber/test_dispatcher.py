@@ -51,9 +51,9 @@ class _Bench:
         retry = Retry(attempts=attempts, initial=0.001, maximum=0.002)
         self.dispatcher = Dispatcher(
             concurrency=concurrency,
-            caller=HandlerInvoker(timeout=None, retry=retry),
+            invoker=HandlerInvoker(timeout=None, retry=retry),
             ordered_by=None,
-            observers=(self.watch,),
+            observer=self.watch,
         )
         self.outcomes: dict[str | None, Outcome] = {}
 
@@ -67,8 +67,8 @@ class _Bench:
         """Wait until all handlers have ended; then nothing may be left of them."""
         await wait_until(lambda: self.dispatcher.in_flight == 0)
         assert self.watch.numbers[-1] == 0
-        assert not self.dispatcher._running
-        assert not self.dispatcher._ready
+        assert not self.dispatcher._runner._running
+        assert not self.dispatcher._runner._ready
 
     def _ended(self, work: Job, outcome: Outcome) -> None:
         assert isinstance(work.subject, Event)

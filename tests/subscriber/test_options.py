@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jwt_events import InvalidOption, JWTEventsError, MemoryTransport, Retry, Subscriber
 from jwt_events._internal import options as rules
 from jwt_events._internal.retry import backoff
-from jwt_events.subscriber._dedup import SeenIds
+from jwt_events.subscriber._reader import SeenIds
 
 _NO_SECONDS = [0, -1, -0.5, float("nan"), float("inf"), float("-inf"), 10**400, True, "5", None, 1j, timedelta(1)]
 _NO_COUNT = [0, -1, 1.5, 1.0, float("nan"), True, False, "5", None, 1j]

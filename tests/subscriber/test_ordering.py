@@ -140,9 +140,9 @@ async def test_keys_are_forgotten(transport: MemoryTransport) -> None:
     async with subscriber:
         await publish(transport, *(revoked(n, user_id=f"user-{n}") for n in range(200)))
         await wait_until(lambda: subscriber.stats.handled == 200)
-        assert subscriber._life is not None
-        lanes = subscriber._life.dispatcher._lanes
-        await wait_until(lambda: not any(lanes.is_taken(f"user-{n}") for n in range(200)))
+        assert subscriber._subscription is not None
+        queues = subscriber._subscription.dispatcher._queues
+        await wait_until(lambda: not any(queues.is_busy(f"user-{n}") for n in range(200)))
 
 
 async def test_waiting_turns_end_with_the_subscriber() -> None:

@@ -19,22 +19,22 @@ class _Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lanes: OrderingQueues[int] = OrderingQueues()
+        self._queues: OrderingQueues[int] = OrderingQueues()
         self._number = 0
         self._running: list[tuple[Any, int]] = []
         self._waiting: defaultdict[Any, list[int]] = defaultdict(list)
 
     @rule(key=_KEYS)
     def come(self, key: Any) -> None:
-        """One comes, and runs or lines up."""
+        """One comes, and runs or waits."""
         self._number += 1
-        is_taken = key is not None and key in [other for other, _ in self._running]
-        assert self._lanes.is_taken(key) == is_taken
-        if is_taken:
-            self._lanes.line_up(key, self._number)
+        is_busy = key is not None and key in [other for other, _ in self._running]
+        assert self._queues.is_busy(key) == is_busy
+        if is_busy:
+            self._queues.enqueue(key, self._number)
             self._waiting[key].append(self._number)
         else:
-            self._lanes.take(key)
+            self._queues.acquire(key)
             self._running.append((key, self._number))
 
     @precondition(lambda self: self._running)
@@ -44,7 +44,7 @@ class _Model(RuleBasedStateMachine):
         key, number = data.draw(st.sampled_from(self._running))
         self._running.remove((key, number))
         follower = self._waiting[key].pop(0) if self._waiting[key] else None
-        assert self._lanes.leave(key) == follower
+        assert self._queues.release(key) == follower
         if follower is not None:
             self._running.append((key, follower))
 
@@ -52,9 +52,9 @@ class _Model(RuleBasedStateMachine):
     def clear(self) -> None:
         """All that wait are dropped; those that run go on, and have nobody behind them."""
         waiting = [number for numbers in self._waiting.values() for number in numbers]
-        assert sorted(self._lanes.clear()) == sorted(waiting)
+        assert sorted(self._queues.clear()) == sorted(waiting)
         for key, _ in self._running:
-            assert self._lanes.leave(key) is None
+            assert self._queues.release(key) is None
         self._running.clear()
         self._waiting.clear()
 
@@ -63,7 +63,7 @@ class _Model(RuleBasedStateMachine):
         """No two of a key run, and no key is remembered of which none runs."""
         keys = [key for key, _ in self._running if key is not None]
         assert len(keys) == len(set(keys))
-        assert self._lanes._followers.keys() == set(keys)
+        assert self._queues._queues.keys() == set(keys)
 
 
 TestModel = _Model.TestCase
@@ -73,14 +73,14 @@ def test_room() -> None:
     """So many may wait, in whichever lanes; one that runs or is dropped makes room for another."""
     lanes: OrderingQueues[int] = OrderingQueues()
     for key in ("a", "b"):
-        lanes.take(key)
+        lanes.acquire(key)
     for number in range(_MAX_WAITING):
-        assert lanes.have_room
-        lanes.line_up("ab"[number % 2], number)
-    assert not lanes.have_room
-    assert lanes.leave("b") == 1
-    assert lanes.have_room
-    lanes.line_up("a", -1)
-    assert not lanes.have_room
+        assert lanes.has_room
+        lanes.enqueue("ab"[number % 2], number)
+    assert not lanes.has_room
+    assert lanes.release("b") == 1
+    assert lanes.has_room
+    lanes.enqueue("a", -1)
+    assert not lanes.has_room
     assert len(lanes.clear()) == _MAX_WAITING
-    assert lanes.have_room
+    assert lanes.has_room

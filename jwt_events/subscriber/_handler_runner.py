@@ -1,0 +1,224 @@
+"""Execution of handlers in tasks.
+
+Theory of operation
+-------------------
+A handler that never waits has no need of a task of its own, and making one costs more than most such handlers do. So
+a *shared task* calls one handler after another by stepping its coroutine once (``send(None)``). If that returns, the
+handler has ended. If it yields, the handler waits for something: the shared task then belongs to this handler until it
+ends, and a new shared task takes the calls that are left. A handler that waited the last time gets a task at once, so
+that many of them wait side by side, until it does not wait for once.
+
+Eager tasks (Python 3.12) are not used: they would begin a handler inside of the reader that submits it, where a
+handler that computes, or raises ``SystemExit``, would stop the reading; and 3.11 has none.
+
+What a handler may observe: each call has a copy of one context (`contextvars`), taken when the subscriber was entered;
+`asyncio.current_task` is the same task from the first step to the last, with the handler's name as soon as it waits.
+Handlers that do not wait may share a task with others, one after another, never interleaved.
+
+What cancels what: a cancellation of the task reaches the handler that runs or waits in it, and nothing else; after it
+the shared task calls no other handler. `HandlerRunner.cancel` cancels all tasks again until they end (see
+`jwt_events._internal.cancellation`). Cancelling the caller of `HandlerRunner.start` cancels no handler. A task that is
+cancelled before its handler began counts as a handler that was cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import types
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from loguru import logger
+
+from jwt_events._internal.cancellation import end
+from jwt_events.events import Handler
+from jwt_events.subscriber._invoker import HandlerInvoker
+from jwt_events.subscriber._job import Job
+from jwt_events.transport.base import Failure
+
+# How long handlers that were cancelled may take to clean up.
+_CLEANUP_SECONDS = 1.0
+
+# How many handlers that do not wait may run before other tasks of the program get their turn.
+_MAX_IN_A_ROW = 64
+
+
+@dataclass(slots=True)  # not frozen, as that takes three times as long to make, and there is one for each event
+class HandlerCall:
+    """A handler that is to be called, or is being called, with an event or a gap.
+
+    Attributes:
+        handler: the handler.
+        job: the event or gap.
+        key: the ordering key; ``None`` for none.
+        takes_room: whether it counts for the concurrency.
+    """
+
+    handler: Handler
+    job: Job
+    key: Hashable = None
+    takes_room: bool = True
+
+
+class RunnerListener(Protocol):
+    """Is told by a `HandlerRunner` how its calls go."""
+
+    def ended(self, call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
+        """A handler has ended; ``finished`` unless it was cancelled."""
+
+    def changed(self) -> None:
+        """Handlers have begun to wait, or ended."""
+
+
+class HandlerRunner:
+    """Runs handlers in tasks; see the theory of operation above.
+
+    Args:
+        invoker: calls a handler, with its retries.
+        listener: is told of each handler that ends.
+    """
+
+    def __init__(self, invoker: HandlerInvoker, listener: RunnerListener) -> None:
+        self._invoker = invoker
+        self._listener = listener
+        self._context = contextvars.copy_context()
+        self._ready: deque[HandlerCall] = deque()  # for the shared task
+        self._shared: asyncio.Task[None] | None = None
+        self._running: dict[asyncio.Task[Any], HandlerCall] = {}  # with those that have a task and begin soon
+        self._waiting: set[str] = set()  # the names of handlers that waited when they were called last
+
+    def is_running(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether this task runs a handler that was started here and has not ended."""
+        return task in self._running
+
+    def start(self, call: HandlerCall) -> None:
+        """Call a handler soon, in the shared task if it probably will not wait."""
+        if call.handler.name in self._waiting:
+            self.start_alone(call)
+            return
+        self._ready.append(call)
+        if self._shared is None or self._shared.done():  # done: it was cancelled before it began
+            self._shared = self._create_task(self._run_shared())
+
+    def start_alone(self, call: HandlerCall) -> None:
+        """Call a handler soon, in a task of its own."""
+        task = self._create_task(self._run_alone(call))
+        self._running[task] = call
+        task.add_done_callback(self._task_ended)
+
+    def take_unstarted(self) -> list[HandlerCall]:
+        """Remove and return the calls that no task has begun."""
+        calls = [*self._ready]
+        self._ready.clear()
+        return calls
+
+    async def cancel(self) -> None:
+        """Cancel all handlers, name them in the log, and wait at most a second for them to clean up."""
+        running = dict(self._running)
+        for call in running.values():
+            logger.warning("handler cancelled", handler=call.handler.name, **call.job.fields)
+        tasks = set(running)
+        if self._shared is not None:  # it has not begun, and there is nothing left for it
+            tasks.add(self._shared)
+        stubborn = await end(tasks, within=_CLEANUP_SECONDS, reason="the subscriber is shutting down")
+        for task in stubborn & running.keys():
+            call = running[task]
+            logger.error("handler does not end", handler=call.handler.name, **call.job.fields)
+
+    def _create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # Not by the loop's own factory, which may be an eager one.
+        return asyncio.Task(
+            coroutine, loop=asyncio.get_running_loop(), name="jwt_events handlers", context=self._context
+        )
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Count a call whose task was cancelled before it began; the others have been counted."""
+        if (call := self._running.get(task)) is not None:
+            self._end(task, call, None, finished=False)
+            self._listener.changed()
+
+    async def _run_shared(self) -> None:
+        """Call one handler after another for as long as they do not wait."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is one
+        try:
+            for _ in range(_MAX_IN_A_ROW):
+                if not self._ready:
+                    break
+                if (rest := self._begin(task, self._ready.popleft())) is not None:
+                    await rest
+                    break
+                if task.cancelling():  # that was meant for the handler, not for the next one
+                    break
+        finally:
+            if self._shared is task:  # no handler has taken this task
+                self._shared = self._create_task(self._run_shared()) if self._ready else None
+            self._listener.changed()
+
+    async def _run_alone(self, call: HandlerCall) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is one
+        try:
+            if (rest := self._begin(task, call)) is not None:
+                await rest
+        finally:
+            self._listener.changed()
+
+    def _begin(self, task: asyncio.Task[Any], call: HandlerCall) -> Coroutine[Any, Any, None] | None:
+        """Step a handler once; return what is left to await if it waits for something."""
+        self._running[task] = call
+        context = self._context.copy()  # what one handler sets there is not for another to see
+        coroutine = self._invoker.run(call.handler, call.job)
+        try:
+            waits_for = context.run(coroutine.send, None)
+        except StopIteration as stop:
+            self._waiting.discard(call.handler.name)
+            self._end(task, call, stop.value, finished=True)
+            return None
+        except BaseException:
+            self._end(task, call, None, finished=False)
+            raise
+        return self._continue(task, call, _rest_of(coroutine, waits_for, context))
+
+    async def _continue(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Failure | None]) -> None:
+        failure, finished = None, False
+        try:
+            self._give_task_to(call, task)
+            failure = await rest
+            finished = True
+        finally:
+            self._end(task, call, failure, finished=finished)
+
+    def _give_task_to(self, call: HandlerCall, task: asyncio.Task[Any]) -> None:
+        """Leave a task to the handler that waits in it."""
+        task.set_name(f"jwt_events handler {call.handler.name}")
+        self._waiting.add(call.handler.name)
+        if self._shared is task:
+            self._shared = None
+            while self._ready:
+                self.start_alone(self._ready.popleft())
+        self._listener.changed()
+
+    def _end(self, task: asyncio.Task[Any], call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
+        self._running.pop(task, None)
+        self._listener.ended(call, failure, finished=finished)
+
+
+@types.coroutine
+def _rest_of(
+    coroutine: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
+) -> Generator[Any, Any, Failure | None]:
+    """Continue, in its context, a coroutine that has been stepped once and waits for something."""
+    step: Callable[[Any], Any]
+    while True:
+        try:
+            step, argument = coroutine.send, (yield waits_for)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
+            step, argument = coroutine.throw, error
+        try:
+            waits_for = context.run(step, argument)
+        except StopIteration as stop:
+            return cast("Failure | None", stop.value)
