@@ -16,15 +16,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
 from jwt_events._internal.callbacks import callback
+from jwt_events._internal.cancellation import timeout
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Item, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber
@@ -167,7 +167,10 @@ class BearerGuard(Guard[T]):
                 websocket = web.WebSocketResponse(**options)
                 await websocket.prepare(request)
                 try:
-                    async with self.revocations.watch(admission.claims, cancel=True):
+                    async with (
+                        OverdueClose(lambda: _close(request, websocket)) as overdue,
+                        self.revocations.watch(admission.claims, overdue.start, cancel=True),
+                    ):
                         await serve(request, websocket)
                 except RevokedTokenError:
                     await _close(request, websocket)
@@ -195,7 +198,8 @@ class BearerGuard(Guard[T]):
         Raises:
             InvalidOption: this guard did not let the request in.
         """
-        return until_revoked(self.revocations, self._admitted(request).claims, items)
+        claims = self._admitted(request).claims
+        return until_revoked(self.revocations, claims, items, close=lambda: _abort(request))
 
     def _is_exempt(self, request: web.Request) -> bool:
         own = getattr(request.match_info.handler, "__dict__", {})  # a view does not inherit it
@@ -211,11 +215,15 @@ class BearerGuard(Guard[T]):
 async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:
     refused = Refused("revoked_token")
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with timeout(_PATIENCE):
             await websocket.close(code=refused.close_code, message=refused.code.encode())
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
+        await _abort(request)
+
+
+async def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _response(refused: Refused) -> web.Response:

@@ -16,14 +16,14 @@
 
 # Annotations are not postponed here: FastAPI could not resolve those of an object that is called as a dependency.
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 from jwt_events._internal.callbacks import callback
+from jwt_events._internal.cancellation import timeout
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Item, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
 from jwt_events.revocation import RevocationList
 
 try:
@@ -111,7 +111,19 @@ class BearerGuard(Guard[T], SecurityBase):
         admission = _admissions(connection).get(self)
         if admission is None:
             raise InvalidOption("connection", "was not let in by this guard: let the endpoint depend on it")
-        return until_revoked(self.revocations, admission.claims, items)
+        return until_revoked(self.revocations, admission.claims, items, close=_closing_response(connection))
+
+
+def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None]] | None:
+    """Return a function that ends the response to a request; ``None`` for a connection that cannot send."""
+    send = getattr(connection, "_send", None)  # Starlette shows it to nobody but the response
+    if send is None:
+        return None
+
+    async def close() -> None:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return close
 
 
 def _admissions(connection: HTTPConnection) -> dict[Any, Admission[Any]]:
@@ -163,7 +175,10 @@ class WebSocketGuard(Generic[T]):
             token = self._token(websocket)
         admission = await self._guard.admission(websocket, token=token)
         try:
-            async with self._guard.revocations.watch(admission.claims, cancel=True):
+            async with (
+                OverdueClose(lambda: self._close(websocket)) as overdue,
+                self._guard.revocations.watch(admission.claims, overdue.start, cancel=True),
+            ):
                 yield admission.value
         except RevokedTokenError:
             pass
@@ -177,7 +192,7 @@ class WebSocketGuard(Generic[T]):
             raise _exception(websocket, refused)
         if WebSocketState.DISCONNECTED not in (websocket.application_state, websocket.client_state):
             with suppress(WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
+                async with timeout(_PATIENCE):
                     await websocket.close(refused.close_code, refused.code)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.cancellation import end
 from jwt_events.errors import InvalidOption, describe
 
 Callback = Callable[..., object]
@@ -35,10 +36,7 @@ class Callbacks:
 
     async def aclose(self) -> None:
         """Cancel what is still running, and wait for its end; idempotent."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(self._tasks)
 
 
 def callback(option: str, function: Any) -> Any:

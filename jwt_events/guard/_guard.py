@@ -30,6 +30,7 @@ from jwt_events.errors import (
     Unavailable,
     describe,
 )
+from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._refusal import Refused
 from jwt_events.revocation import RevocationList, ViewState
 
@@ -204,7 +205,11 @@ def _with_kid(claims: Mapping[str, object], token: str) -> Mapping[str, object]:
 
 
 async def until_revoked(
-    revocations: RevocationList, claims: Mapping[str, object], items: AsyncIterable[Item]
+    revocations: RevocationList,
+    claims: Mapping[str, object],
+    items: AsyncIterable[Item],
+    *,
+    close: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Item, None]:
     """Pass items on until they end or the token is revoked, whichever comes first: for a response that goes on and on.
 
@@ -214,12 +219,16 @@ async def until_revoked(
         revocations: says when the token is revoked; it must be open.
         claims: those of the token, with its ``kid``.
         items: what to pass on; an asynchronous generator is closed in the end.
+        close: closes the response from outside; called if the items do not end within a second of the revocation.
     """
     iterator = aiter(items)
     try:
         while True:
             try:
-                async with revocations.watch(claims, cancel=True):
+                async with (
+                    OverdueClose(close) as overdue,
+                    revocations.watch(claims, overdue.start, cancel=True),
+                ):
                     item = await anext(iterator)
             except (RevokedTokenError, StopAsyncIteration):
                 return

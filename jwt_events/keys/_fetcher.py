@@ -11,6 +11,7 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.cancellation import end, timeout
 from jwt_events.errors import Closed
 from jwt_events.keys import _jwks as jwks
 from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now
@@ -99,7 +100,7 @@ class Fetcher:
 
     async def _fetch_now(self, flight: Fetch) -> None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with timeout(self._timeout):
                 document = await self._fetch()
             keys = jwks.read(document)
         except (Exception, asyncio.CancelledError) as error:
@@ -137,10 +138,7 @@ class Fetcher:
         if self.flight is not None:
             tasks.append(self.flight.task)
         self._pacer = self._news = None
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(tasks)
 
     async def _follow_plan(self, news: asyncio.Event) -> None:
         while True:
@@ -151,4 +149,5 @@ class Fetcher:
             if self.flight is None:
                 pause = min(self._plan.due()[0] - now.monotonic, _MAX_WAIT)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await news.wait()

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from jwt_events._internal import options
 from jwt_events._internal.callbacks import Callback, callback
+from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import Event
@@ -266,11 +267,8 @@ class RevocationList:
     async def aclose(self) -> None:
         """Follow no longer: what is known to be revoked stays so, all else is stale. Idempotent."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
         try:
-            if tasks:
-                await asyncio.wait(tasks)
+            await end(tasks)
         finally:
             self._feed = None
             self._view.count(self._verdicts())

@@ -1,0 +1,57 @@
+"""The end of a connection whose token was revoked and whose handler does not end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from loguru import logger
+
+from jwt_events.errors import describe
+
+GRACE = 1.0
+"""Seconds that a handler has to end after its token was revoked, before its connection is closed from outside."""
+
+
+class OverdueClose:
+    """Closes a connection from outside if the block is still running a grace period after `start`.
+
+    A handler that is cancelled can take its time to clean up, or swallow the cancellation. Its client must not be
+    served meanwhile. An asynchronous context manager around the handler.
+
+    Args:
+        close: closes the connection; called at most once, in a task of its own. ``None`` if nothing can be closed.
+    """
+
+    def __init__(self, close: Callable[[], Awaitable[None]] | None) -> None:
+        self._close = close
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def start(self) -> None:
+        """Begin the grace period: the token was revoked. Called once, on the event loop."""
+        self._timer = asyncio.get_running_loop().call_later(GRACE, self._is_due)
+
+    def _is_due(self) -> None:
+        logger.error("handler goes on although its token was revoked", closes=self._close is not None)
+        if self._close is not None:
+            self._task = asyncio.create_task(self._run(self._close), name="jwt_events overdue close")
+
+    async def _run(self, close: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await close()
+        except Exception as error:  # noqa: BLE001 - of the framework; the handler goes on in any case
+            logger.error("closing a connection failed", error=describe(error))
