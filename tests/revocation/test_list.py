@@ -130,7 +130,7 @@ class Durable:
             proven = set()
 
             def proves() -> bool:
-                proven.add(revocations._view.proven)
+                proven.add(revocations._view.current_as_of)
                 return len(proven) > 6
 
             await wait_until(proves)
@@ -383,7 +383,7 @@ class TestEntering:
 
     async def test_replica(self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
         """A replica, which may be cut off from its primary, cannot be entered, and the error says so."""
-        monkeypatch.setattr(_feed, "_STALLED", 0.3)
+        monkeypatch.setattr(_feed, "_MAX_STALL", 0.3)
         async with own_server() as server, Redis.from_url(server.url) as client:
             await call(client, "REPLICAOF", "127.0.0.1", free_port())
             with pytest.raises(ConnectionFailed, match="replica"):

@@ -438,36 +438,36 @@ class TestOrder:
         """Duplicates and another order lead to the same rules."""
         again = [*events, *(event for event in events if chance.random() < 0.5)]
         chance.shuffle(again)
-        assert _filed(rules_of(*again)) == _filed(rules_of(*events))
+        assert _packed(rules_of(*again)) == _packed(rules_of(*events))
 
 
-def _filed(rules: Rules) -> dict[str, set[int]]:
+def _packed(rules: Rules) -> dict[str, set[int]]:
     return {
-        kind: {int(rule) for rule in shelf.rules if isinstance(rule, PackedRule)}
-        for kind, shelf in rules._shelves.items()
+        kind: {int(rule) for rule in rule_set.rules if isinstance(rule, PackedRule)}
+        for kind, rule_set in rules._rule_sets.items()
     }
 
 
-def test_widening_leaves_no_gap() -> None:
-    """While a rule is replaced by a wider one, a check in another thread finds one of them."""
+def test_merging_leaves_no_gap() -> None:
+    """While a rule is replaced by a wider one, a check in another thread finds one of the two."""
 
     class Watched(set[object]):
-        """A set that is looked into between two changes, as another thread may."""
+        """A set that is checked after each removal, as another thread may do."""
 
         def discard(self, item: object) -> None:
-            """Remove, and look."""
+            """Remove an item, then check."""
             super().discard(item)
             assert "alice" in self
 
-    shelf = RuleSet()
-    shelf.put(digest("alice"), 1, 5)
-    shelf.rules = Watched(shelf.rules)
-    for cutoff, tick in ((2, 5), (2, 6), (1, 7), (3, 1)):
-        shelf.put(digest("alice"), cutoff, tick)
-        assert len(shelf.rules) == 1
-    filed = shelf.find(digest("alice"))
-    assert filed is not None
-    assert (filed.cutoff, filed.tick) == (3, 7)
-    assert sum(shelf.sweep(6)) == 0
-    assert sum(shelf.sweep(7)) == 1
-    assert "alice" not in shelf.rules
+    rule_set = RuleSet()
+    rule_set.merge(digest("alice"), 1, 5)
+    rule_set.rules = Watched(rule_set.rules)
+    for cutoff, expiry_tick in ((2, 5), (2, 6), (1, 7), (3, 1)):
+        rule_set.merge(digest("alice"), cutoff, expiry_tick)
+        assert len(rule_set.rules) == 1
+    rule = rule_set.find(digest("alice"))
+    assert rule is not None
+    assert (rule.cutoff, rule.expiry_tick) == (3, 7)
+    assert sum(rule_set.sweep(6)) == 0
+    assert sum(rule_set.sweep(7)) == 1
+    assert "alice" not in rule_set.rules

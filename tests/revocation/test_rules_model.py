@@ -120,8 +120,8 @@ class RulesAndModel(RuleBasedStateMachine):
     def begin(self, leeway: int) -> None:
         """Start with no rule."""
         self.clocks = Clocks()
-        self.calendar = SteadyClock(self.clocks.wall, self.clocks.monotonic)
-        self.known = Rules(epoch=self.calendar.steady(), retention=timedelta(milliseconds=LIFE), leeway=leeway / 1000)
+        self.steady_clock = SteadyClock(self.clocks.wall, self.clocks.monotonic)
+        self.known = Rules(epoch=self.steady_clock.now(), retention=timedelta(milliseconds=LIFE), leeway=leeway / 1000)
         self.model = Model(leeway)
         self.sweep: Iterator[int] = iter(())
 
@@ -177,7 +177,7 @@ class RulesAndModel(RuleBasedStateMachine):
     def deliver(self, chance: random.Random) -> None:
         """Deliver everything that was sent, once more or for the first time, in any order."""
         for revocation in chance.sample(self.model.sent, len(self.model.sent)):
-            self.known.apply(revocation.event, now=self.calendar.steady())
+            self.known.apply(revocation.event, now=self.steady_clock.now())
         self.model.taken = list(self.model.sent)
 
     @rule(milliseconds=_durations | st.integers(0, LIFE))
@@ -197,7 +197,7 @@ class RulesAndModel(RuleBasedStateMachine):
     @rule()
     def begin_to_sweep(self) -> None:
         """Begin to forget, and leave it at one slice."""
-        self.sweep = self.known.sweep(now=self.calendar.earliest())
+        self.sweep = self.known.sweep(now=self.steady_clock.earliest())
         next(self.sweep, None)
 
     @rule()

@@ -22,7 +22,7 @@ from jwt_events import (
     TokenRevoked,
     Watch,
 )
-from jwt_events.revocation._watch import Watches
+from jwt_events.revocation._watch import WatchRegistry
 from tests.support.handling import publish, running, soon
 from tests.support.records import recorded
 from tests.support.waiting import scaled, wait_until
@@ -38,17 +38,17 @@ async def revocations() -> AsyncIterator[RevocationList]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Watch]:
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[Watch]:
     """The watches whose token was compared with the rules, one entry for each time."""
-    asked: list[Watch] = []
-    ask = Watches._ask
+    checked: list[Watch] = []
+    check = WatchRegistry._check
 
-    def note(watches: Watches, watch: Watch) -> None:
-        asked.append(watch)
-        ask(watches, watch)
+    def note(registry: WatchRegistry, watch: Watch) -> None:
+        checked.append(watch)
+        check(registry, watch)
 
-    monkeypatch.setattr(Watches, "_ask", note)
-    return asked
+    monkeypatch.setattr(WatchRegistry, "_check", note)
+    return checked
 
 
 def revoke(revocations: RevocationList, **fields: Any) -> None:
@@ -162,17 +162,17 @@ class TestTelling:
             assert watch.revoked.is_set()
         assert calls == ["called"]
 
-    async def test_thousands_of_one_user(self, revocations: RevocationList, asked: list[Watch]) -> None:
+    async def test_thousands_of_one_user(self, revocations: RevocationList, checked: list[Watch]) -> None:
         """All tokens of a user are told of one rule; events about others do not even look at them."""
         watches = [revocations.watch({**CLAIMS, "jti": f"t{number}", "sid": f"s{number}"}) for number in range(3_000)]
         for watch in watches:
             await watch.__aenter__()
-        asked.clear()
+        checked.clear()
         for number in range(1_000):
             revoke(revocations, token_id=f"other-{number}", user_id="alice")
-        assert asked == []
+        assert checked == []
         revoke(revocations, session_id="s7")
-        assert asked == [watches[7]]
+        assert checked == [watches[7]]
         revoke(revocations, user_id="alice")
         assert all(watch.revoked.is_set() for watch in watches)
         for watch in watches:
@@ -405,7 +405,7 @@ class TestLeaving:
         del watch
         gc.collect()
         assert trace() is None
-        assert revocations._view.watches._filed == {}
+        assert revocations._view.watches._by_subject == {}
 
     async def test_nobody_is_told(self, revocations: RevocationList) -> None:
         """After leaving, nobody is told of anything."""
