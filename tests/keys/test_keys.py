@@ -151,7 +151,7 @@ class TestUnknownKeys:
         issuer.open.set()
         await asyncio.gather(*tasks)
         assert issuer.calls == 1
-        assert len(keys._absent) <= 1_024
+        assert len(keys._negative_cache) <= 1_024
         await keys.get("one")
 
     async def test_when_to_try_again(self, issuer: Issuer, clock: Clock) -> None:
@@ -244,7 +244,7 @@ class TestFailures:
         for _ in range(99):
             clock.advance(1)
             await keys.get("one")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
         assert keys.stats.failures == issuer.calls - 1 == 5
         clock.advance(1)
         for _ in range(3):

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jwt_events import CompromisedKey, KeyRotated, RetiredKey, SigningKeyError, SigningKeys
 from jwt_events.keys import _fetcher as fetcher
-from jwt_events.keys._keyring import MAX_ABSENT, RETIREMENT_LEEWAY
+from jwt_events.keys._keyring import MAX_NEGATIVE_ENTRIES, RETIREMENT_LEEWAY
 from tests.support.issuers import Clock, Issuer
 
 COOLDOWN, MAX_AGE = 10.0, 200.0
@@ -146,8 +146,8 @@ class KeysMachine(RuleBasedStateMachine):
             assert kid not in self._compromised
             assert not self._is_retired(kid)
             assert self._keys.stats.age < MAX_AGE
-        while self._keys._fetcher.flight is not None:
-            await self._keys._fetcher.flight.land()
+        while self._keys._fetcher.current is not None:
+            await self._keys._fetcher.current.wait()
 
     def _is_retired(self, kid: str) -> bool:
         _, minus_retires = max(self._said.get(kid, [(0.0, float("-inf"))]))
@@ -162,7 +162,7 @@ class KeysMachine(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         """What callers can make it remember is bounded."""
-        assert len(self._keys._absent) <= MAX_ABSENT
+        assert len(self._keys._negative_cache) <= MAX_NEGATIVE_ENTRIES
 
 
 TestKeysMachine = pytest.mark.timeout(180)(KeysMachine.TestCase)

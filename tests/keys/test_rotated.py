@@ -137,7 +137,7 @@ class TestCompromised:
         issuer.list("old", "new", "newest")
         keys.apply(COMPROMISED)
         await keys.get("new")
-        await wait_until(lambda: keys.stats.fetches == 3 and keys._fetcher.flight is None)
+        await wait_until(lambda: keys.stats.fetches == 3 and keys._fetcher.current is None)
         await keys.get("newest")
         assert issuer.calls == 3
 
@@ -267,7 +267,7 @@ class TestAnnounced:
             keys.apply(rotated(f"next-{number}"))
             await keys.get("old")
             await asyncio.sleep(0)
-        await wait_until(lambda: keys._fetcher.flight is None)
+        await wait_until(lambda: keys._fetcher.current is None)
         assert issuer.calls == 2
         assert len(keys._plan._announced) <= 256
 
@@ -289,7 +289,7 @@ class TestAnnounced:
             keys.apply(rotated(f"past-{number}", at=-86_400 * 365))
         for _ in range(20):
             await keys.get("new")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
             clock.advance(10)
         assert issuer.calls == 1
 
@@ -301,7 +301,7 @@ class TestAnnounced:
         calls = []
         for _ in range(200):
             await keys.get("old")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
             calls.append(issuer.calls)
             clock.advance(10)
         assert calls[0] == 2
@@ -314,13 +314,13 @@ class TestAnnounced:
         keys.apply(rotated("next", active_from=clock.time() + 86_400))
         for _ in range(86_400 // 600):
             await keys.get("old")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
             clock.advance(600)
         clock.advance(-5)
         issuer.list("old", "next")
         before = issuer.calls
         await keys.get("old")
-        await wait_until(lambda: keys._fetcher.flight is None)
+        await wait_until(lambda: keys._fetcher.current is None)
         assert issuer.calls == before + 1
         await keys.get("next")
         assert issuer.calls == before + 1
