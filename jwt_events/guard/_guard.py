@@ -218,7 +218,7 @@ async def until_revoked(
     Args:
         revocations: reports the revocation; it must be open.
         claims: the claims of the token, with its ``kid``.
-        items: the items to yield; an asynchronous generator is closed in the end.
+        items: what to pass on; an asynchronous generator is closed in the end.
     """
     iterator = aiter(items)
     try:

@@ -15,7 +15,7 @@ from jwt_events.transport.base import Batch, Delivery, Gap, Guarantees, Transpor
 
 # Seconds without a new event after which catching up fails: longer than a server takes to come back.
 _MAX_STALL = 10.0
-_STALL_CAUSE = "the server is a replica, or does not answer"
+_STALL_CAUSE = "the server is a replica, or does not reply"
 
 # Seconds before a failed feed reads again, short at first: rights and passwords are corrected while services run.
 _INITIAL_PAUSE = 0.5
@@ -152,10 +152,10 @@ def require_replayable(transport: Transport) -> Transport:
         raise InvalidOption("transport", f"must be a transport, RedisStream(…), not {type(transport).__name__}")
     if not guarantees.durable:
         problem = (
-            f"{transport.name} remembers nothing: an instance that starts, or was away for a moment, would let revoked"
-            " tokens in; use RedisStream"
+            f"{transport.name} is not durable: an instance that starts, or was disconnected for a moment, would let"
+            " revoked tokens in; use RedisStream"
         )
         raise InvalidOption("transport", problem)
     if not guarantees.fan_out:
-        raise InvalidOption("transport", "shares events within a group, but each instance must know all; leave it out")
+        raise InvalidOption("transport", "shares events within a group, but each instance must see all: use no group")
     return transport

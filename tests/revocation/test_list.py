@@ -317,7 +317,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("transport", "problem"),
         [
-            (RedisPubSub("redis://localhost"), "remembers nothing"),
+            (RedisPubSub("redis://localhost"), "is not durable"),
             (RedisStream("redis://localhost", group="g"), "group"),
             ("redis://:secret@localhost", "not str"),
             (None, "not NoneType"),
