@@ -49,27 +49,27 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
 
 REVOCATIONS = web.AppKey("REVOCATIONS", RevocationList)
-"""Where an application keeps the first `RevocationList` of its `lifespan`."""
+"""Key of an application under which `lifespan` stores its first `RevocationList`."""
 PUBLISHER = web.AppKey("PUBLISHER", Publisher)
-"""Where it keeps the first `Publisher`."""
+"""Key under which it stores the first `Publisher`."""
 SUBSCRIBER = web.AppKey("SUBSCRIBER", Subscriber)
-"""Where it keeps the first `Subscriber`."""
+"""Key under which it stores the first `Subscriber`."""
 
 _KEYS: tuple[web.AppKey[Any], ...] = (REVOCATIONS, PUBLISHER, SUBSCRIBER)
 _KINDS = (RevocationList, Publisher, Subscriber)
 
-# Who let a request in; before aiohttp 3.14 a request takes only text for keys.
+# Request key of the admissions, by guard; before aiohttp 3.14 a request accepts only text as a key.
 _ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
 
 _PATIENCE = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
 
-# What handlers are marked with: that everybody may use them, or the guard that they have built in.
+# Attributes of handlers: whether they need no token, and the guard that they contain.
 _PUBLIC = "_jwt_events_is_public"
 _GUARD = "_jwt_events_guard"
 
 
 def public(handler: AnyHandler) -> AnyHandler:
-    """Mark a handler, a function or a `web.View`, as open to everybody: guards let its requests pass unseen."""
+    """Mark a handler, a function or a `web.View`, as public: guards let its requests in unchecked."""
     setattr(handler, _PUBLIC, True)
     return handler
 
@@ -77,16 +77,16 @@ def public(handler: AnyHandler) -> AnyHandler:
 class BearerGuard(Guard[T]):
     """Lets requests in whose bearer token is valid and not revoked.
 
-    Its options are those of `jwt_events.guard.Guard`. Others are refused with the status, headers and body of
+    Its options are those of `jwt_events.guard.Guard`. Other requests are refused with the status, headers and body of
     `Refused`.
     """
 
     def middleware(self, *, is_public: Callable[[web.Request], bool] | None = None) -> Any:
-        """Make a middleware that guards all requests, those for pages that do not exist included.
+        """Return a middleware that guards all requests, those for paths that do not exist included.
 
         Args:
-            is_public: says which requests need no token, for example ``lambda request: request.path == "/health"``.
-                Handlers with the `public` decorator need none either.
+            is_public: returns whether a request needs no token, for example
+                ``lambda request: request.path == "/health"``. Handlers with the `public` decorator need none either.
         """
         if is_public is not None:
             callback("is_public", is_public)
@@ -103,14 +103,14 @@ class BearerGuard(Guard[T]):
         return guarded
 
     async def admission(self, request: web.Request, *, token: str | None = None) -> Admission[T]:
-        """Let a request in, once: asked again, return the same.
+        """Let a request in, or raise; further calls for the same request return the same admission.
 
         Args:
             request: the request.
-            token: one that came in another way; ``None`` looks into the ``Authorization`` header.
+            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header.
 
         Raises:
-            Refused: it is not let in.
+            Refused: the request is not let in.
         """
         admissions: dict[Any, Admission[T]] = request.setdefault(_ADMISSIONS, {})
         if (known := admissions.get(self)) is not None:
@@ -123,7 +123,7 @@ class BearerGuard(Guard[T]):
         return admission
 
     def claims(self, request: web.Request) -> T:
-        """Return what ``decode`` returned for the token of this request.
+        """Return the value that ``decode`` returned for the token of this request.
 
         Raises:
             InvalidOption: this guard did not let the request in.
@@ -133,7 +133,7 @@ class BearerGuard(Guard[T]):
     def websocket(
         self, *, token: Callable[[web.Request], str | None] | None = None, **options: Any
     ) -> Callable[[Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]], Handler]:
-        """Make a handler of a function that serves a WebSocket, which is closed with 4401 when its token is revoked.
+        """Decorate a function that serves a WebSocket: a handler that closes it with 4401 when its token is revoked.
 
         ::
 
@@ -143,15 +143,16 @@ class BearerGuard(Guard[T]):
                     await websocket.send_str(f"{guard.claims(request)['sub']} said {message.data}")
 
         The function is called when the WebSocket is prepared. On revocation it is cancelled where it waits, so it can
-        clean up in ``finally``; then the WebSocket is closed. It stays open when the list of revocations goes stale,
-        and when the token expires. Who is not let in is refused before, with an HTTP status; no middleware is needed.
+        clean up in ``finally``; then the WebSocket is closed. It stays open when the revocation list goes stale, and
+        when the token expires. A request without a valid token is refused before, with an HTTP status; no middleware is
+        needed.
 
         Args:
-            token: where else to find the token, as browsers cannot set headers for a WebSocket: takes the request and
-                returns the token, or ``None``. It is asked only if there is no ``Authorization`` header. A query
+            token: another source of the token, as browsers cannot set headers for a WebSocket: takes the request and
+                returns the token, or ``None``. It is called only if there is no ``Authorization`` header. A query
                 parameter, ``lambda request: request.query.get("token")``, ends up in the access logs of servers and
                 proxies; a subprotocol does not.
-            options: those of `web.WebSocketResponse`.
+            options: passed to `web.WebSocketResponse`.
         """
         if token is not None:
             callback("token", token)
@@ -176,13 +177,13 @@ class BearerGuard(Guard[T]):
                     await _close(request, websocket)
                 return websocket
 
-            setattr(handler, _GUARD, self)  # the middleware leaves it to this
+            setattr(handler, _GUARD, self)  # the middleware does not check these requests again
             return handler
 
         return decorate
 
     def until_revoked(self, request: web.Request, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-        """Pass items on until they end or the token is revoked: for server-sent events, and whatever goes on and on.
+        """Yield items until they end or the token is revoked: for server-sent events and other streaming responses.
 
         ::
 
@@ -193,7 +194,7 @@ class BearerGuard(Guard[T]):
             return response
 
         aiohttp does not tell a handler that its client is gone before it writes, unless it is run with
-        ``handler_cancellation=True``: let the items say something now and then.
+        ``handler_cancellation=True``: yield an item at regular intervals.
 
         Raises:
             InvalidOption: this guard did not let the request in.
@@ -202,7 +203,7 @@ class BearerGuard(Guard[T]):
         return until_revoked(self.revocations, claims, items, close=lambda: _abort(request))
 
     def _is_exempt(self, request: web.Request) -> bool:
-        own = getattr(request.match_info.handler, "__dict__", {})  # a view does not inherit it
+        own = getattr(request.match_info.handler, "__dict__", {})  # not inherited by a view
         return own.get(_PUBLIC) is True or own.get(_GUARD) is self
 
     def _admitted(self, request: web.Request) -> Admission[T]:
@@ -231,7 +232,7 @@ def _response(refused: Refused) -> web.Response:
 
 
 def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Open resources when the application starts, in this order, and close them in reverse when it ends.
+    """Return a cleanup context that opens resources when the application starts, in order, and closes them in reverse.
 
     ::
 
@@ -245,7 +246,7 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
         resources: `RevocationList`, `Publisher`, `Subscriber`, or any other asynchronous context manager.
 
     Raises:
-        InvalidOption: a resource is no asynchronous context manager.
+        InvalidOption: a resource is not an asynchronous context manager.
     """
     for resource in resources:
         if not isinstance(resource, AbstractAsyncContextManager):
@@ -264,12 +265,12 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
 
 
 def readiness_handler(*lists: RevocationList) -> Handler:
-    """Make a handler: 200 if every list of revocations is fresh, else 503; the body says which is not.
+    """Return a handler: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It needs no token and tells no secrets.
+    It needs no token and discloses no secrets.
 
     Raises:
-        InvalidOption: there is no list, or something else.
+        InvalidOption: ``lists`` is empty, or contains something else.
     """
     readiness_of(*lists)
 

@@ -45,7 +45,7 @@ _PATIENCE = 5.0  # seconds for a client that does not read to take the close; th
 
 
 class BearerGuard(Guard[T], SecurityBase):
-    """A dependency that lets requests in whose bearer token is valid and not revoked; the value is their claims.
+    """A dependency that lets requests in whose bearer token is valid and not revoked; its value is their claims.
 
     ::
 
@@ -53,33 +53,33 @@ class BearerGuard(Guard[T], SecurityBase):
         Claims = Annotated[Mapping[str, Any], Depends(guard)]  # or what decode returns
 
     It works in endpoints, async or not, in routers (``dependencies=[Depends(guard)]``), in other dependencies, and for
-    WebSockets, which it checks when they connect; `WebSocketGuard` closes them, too. The documentation page shows a
-    lock. Its options are those of `jwt_events.guard.Guard`.
+    WebSockets, which it checks when they connect; `WebSocketGuard` also closes them on revocation. The documentation
+    page shows a lock. Its options are those of `jwt_events.guard.Guard`.
 
-    Others are refused by an `HTTPException`: with the status and headers of `Refused`, whose ``body`` is what FastAPI
-    makes of it. A WebSocket is refused so before it is accepted, with the same status, headers and body; if the ASGI
-    server lacks the extension for that (``websocket.http.response``; uvicorn and hypercorn have it), by a close, which
-    the client sees as 403. Some versions of uvicorn log "ASGI callable returned without completing handshake" then,
-    although the client got its answer.
+    Other requests are refused by an `HTTPException` with the status and headers of `Refused`, whose ``body`` is what
+    FastAPI sends for it. A WebSocket is refused before it is accepted, with the same status, headers and body; if the
+    ASGI server lacks the extension for that (``websocket.http.response``; uvicorn and hypercorn have it), by a close,
+    which the client sees as 403. Some versions of uvicorn log "ASGI callable returned without completing handshake"
+    then, although the client got its response.
     """
 
     model: HTTPBearer = HTTPBearer(bearerFormat="JWT")
     scheme_name = "Bearer"
 
     async def __call__(self, connection: HTTPConnection) -> T:
-        """Let a request in, or raise what FastAPI makes a refusal of."""
+        """Let a request in, or raise the exception that FastAPI turns into a refusal."""
         return (await self.admission(connection)).value
 
     async def admission(self, connection: HTTPConnection, *, token: str | None = None) -> Admission[T]:
-        """Let a request in, once: asked again, return the same.
+        """Let a request in, or raise; further calls for the same request return the same admission.
 
         Args:
             connection: the request, or the WebSocket.
-            token: one that came in another way; ``None`` looks into the ``Authorization`` header.
+            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header.
 
         Raises:
-            HTTPException: it is not let in.
-            WebSocketException: the same, where the server knows no other way.
+            HTTPException: the request is not let in.
+            WebSocketException: the same, where the server lacks the extension for an HTTP response.
         """
         admissions = _admissions(connection)
         if (known := admissions.get(self)) is not None:
@@ -95,7 +95,7 @@ class BearerGuard(Guard[T], SecurityBase):
         return admission
 
     def until_revoked(self, connection: HTTPConnection, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-        """Pass items on until they end or the token is revoked: for server-sent events, and whatever goes on and on.
+        """Yield items until they end or the token is revoked: for server-sent events and other streaming responses.
 
         ::
 
@@ -103,7 +103,7 @@ class BearerGuard(Guard[T], SecurityBase):
             async def events(request: Request, claims: Claims) -> StreamingResponse:
                 return StreamingResponse(guard.until_revoked(request, ticks()), media_type="text/event-stream")
 
-        The response then ends as if all had been said; a client that comes back is refused with 401.
+        On revocation the response ends as if the items had ended; a client that reconnects is refused with 401.
 
         Raises:
             InvalidOption: the endpoint does not depend on this guard.
@@ -127,7 +127,7 @@ def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None
 
 
 def _admissions(connection: HTTPConnection) -> dict[Any, Admission[Any]]:
-    """Return who let this request in so far; it is forgotten with the request."""
+    """Return the admissions of this request, by guard; they live as long as the request."""
     admissions: dict[Any, Admission[Any]] = connection.scope.setdefault("jwt_events.admissions", {})
     return admissions
 
@@ -152,14 +152,14 @@ class WebSocketGuard(Generic[T]):
             ...
 
     On revocation the endpoint is cancelled where it waits, so it can clean up in ``finally``; then the WebSocket is
-    closed. It stays open when the list of revocations goes stale, and when the token expires.
+    closed. It stays open when the revocation list goes stale, and when the token expires.
 
     Args:
-        guard: decides who is let in.
-        token: where else to find the token, as browsers cannot set headers for a WebSocket: takes the WebSocket and
-            returns the token, or ``None``. It is asked only if there is no ``Authorization`` header. A query parameter,
-            ``lambda websocket: websocket.query_params.get("token")``, ends up in the access logs of servers and
-            proxies; a subprotocol does not.
+        guard: decides which WebSockets are let in.
+        token: another source of the token, as browsers cannot set headers for a WebSocket: takes the WebSocket and
+            returns the token, or ``None``. It is called only if there is no ``Authorization`` header. A query
+            parameter, ``lambda websocket: websocket.query_params.get("token")``, ends up in the access logs of servers
+            and proxies; a subprotocol does not.
     """
 
     def __init__(self, guard: BearerGuard[T], *, token: Callable[[WebSocket], str | None] | None = None) -> None:
@@ -199,22 +199,22 @@ class WebSocketGuard(Generic[T]):
 def lifespan(
     *resources: AbstractAsyncContextManager[object], then: Lifespan[App] | None = None
 ) -> Callable[[App], AbstractAsyncContextManager[Any]]:
-    """Open resources before the application starts, in this order, and close them in reverse when it has ended.
+    """Return a lifespan that opens resources before the application starts, in order, and closes them in reverse.
 
     ::
 
         app = FastAPI(lifespan=lifespan(revocations, publisher, then=my_own_lifespan))
 
     If one cannot be opened, those before it are closed and the application does not start. A `Subscriber` that fails
-    later ends the lifespan early, which closes the rest; uvicorn goes on, so have the readiness of a `RevocationList`
-    watched.
+    later ends the lifespan early, which closes the rest; uvicorn keeps running, so probe the readiness of a
+    `RevocationList`.
 
     Args:
         resources: `RevocationList`, `Publisher`, `Subscriber`, or any other asynchronous context manager.
-        then: a lifespan to run inside of them; the state that it yields is passed on.
+        then: a lifespan to run while they are open; the state that it yields is passed on.
 
     Raises:
-        InvalidOption: a resource is no asynchronous context manager.
+        InvalidOption: a resource is not an asynchronous context manager.
     """
     for resource in resources:
         if not isinstance(resource, AbstractAsyncContextManager):
@@ -232,12 +232,12 @@ def lifespan(
 
 
 def readiness_router(*lists: RevocationList, path: str = "/ready") -> APIRouter:
-    """Make a router with one route: 200 if every list of revocations is fresh, else 503; the body says which is not.
+    """Return a router with one route: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It needs no token and tells no secrets. It is left out of the documentation page.
+    It needs no token and discloses no secrets. It is left out of the documentation page.
 
     Raises:
-        InvalidOption: there is no list, or something else.
+        InvalidOption: ``lists`` is empty, or contains something else.
     """
     readiness_of(*lists)
     router = APIRouter()

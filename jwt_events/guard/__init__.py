@@ -1,4 +1,4 @@
-"""From the Authorization header to claims that are verified and live."""
+"""Guards: from the Authorization header of a request to verified, unrevoked claims, or to a refusal."""
 
 from jwt_events.guard._guard import Admission, Guard, readiness_of, until_revoked
 from jwt_events.guard._guard import Item as Item
@@ -6,5 +6,5 @@ from jwt_events.guard._guard import T as T
 from jwt_events.guard._overdue import OverdueClose as OverdueClose
 from jwt_events.guard._refusal import Refused
 
-# What is imported "as" itself is for the packages that stand on this one.
+# Names imported "as" themselves are for the framework modules of this package only.
 __all__ = ["Admission", "Guard", "Refused", "readiness_of", "until_revoked"]

@@ -1,8 +1,8 @@
-"""Guard it: from the Authorization header of a request to claims that are verified and live, or to a refusal.
+"""`Guard`: from the Authorization header of a request to verified, unrevoked claims, or to a refusal.
 
-Knows no web framework; those that have a module of their own here say to clients exactly what is decided here.
+It is independent of web frameworks; the modules for single frameworks send clients exactly what it decides.
 
-Sources: RFC 6750 §2.1 (bearer tokens), RFC 9110 §11.1 (schemes have no case), RFC 7515 §4.1.4 (``kid``).
+Sources: RFC 6750 §2.1 (bearer tokens), RFC 9110 §11.1 (schemes are case-insensitive), RFC 7515 §4.1.4 (``kid``).
 """
 
 from __future__ import annotations
@@ -39,31 +39,32 @@ Item = TypeVar("Item")
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 
-# What no token can be blamed for. A missing key (KeyError) is left out: that is how a look-up of a `kid` may fail.
+# Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
 _BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Admission(Generic[T]):
-    """A request that is let in.
+    """The result for a request that is let in.
 
     Attributes:
-        value: what ``decode`` returned.
-        claims: the claims that were checked, with the ``kid`` of the token's header: what to `RevocationList.watch`.
+        value: the return value of ``decode``.
+        claims: the claims that were checked, with the ``kid`` of the token's header; pass them to
+            `RevocationList.watch`.
     """
 
     value: T
     claims: Mapping[str, object]
 
 
-def _the_same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
 class Guard(Generic[T]):
-    """Lets requests in whose bearer token is valid and not revoked, and says what to tell the others.
+    """Lets requests in whose bearer token is valid and not revoked, and refuses all others.
 
-    The base of the guards for web frameworks; use it by itself for what has no module here::
+    The base of the guards for web frameworks; use it directly in a framework without a module here::
 
         guard = Guard(revocations, decode)
         try:
@@ -72,16 +73,17 @@ class Guard(Generic[T]):
             return Response(refused.status, refused.headers, refused.body)
 
     Args:
-        revocations: says which tokens are revoked. It must be open while requests come in.
-        decode: takes the token, verifies signature, ``exp``, ``aud`` and whatever else matters, and returns its claims.
-            A plain function is called on the event loop, where a signature takes microseconds, and must not block; or a
-            coroutine function. Whatever it raises means that the token is not valid (401), except for `Unavailable`,
-            the errors of a transport, and `OSError`, which includes `TimeoutError`: something it needs cannot be
-            reached (503). What looks like a mistake in the program is logged as an error.
-        claims_of: takes what ``decode`` returned and returns the claims in it, if that is no mapping: a model, for
-            example ``lambda user: {"sub": user.id, "iat": user.issued_at}``. What it leaves out cannot be revoked, and
-            without ``iat`` a token is covered by every cutoff.
-        realm: what is protected, for the challenge (RFC 9110 §11.5); ``None`` leaves it out.
+        revocations: decides which tokens are revoked. It must be open while requests come in.
+        decode: takes the token, verifies its signature, ``exp``, ``aud`` and all else that matters, and returns its
+            claims. A plain function is called on the event loop, where verifying a signature takes microseconds, and
+            must not block; or a coroutine function. Every exception that it raises means that the token is not valid
+            (401), except for `Unavailable`, the errors of a transport, and `OSError`, which includes `TimeoutError`: a
+            service that it needs cannot be reached (503). Exceptions that look like a mistake in the program are logged
+            as errors.
+        claims_of: takes the return value of ``decode`` and returns the claims in it, if that is not a mapping: for a
+            model, ``lambda user: {"sub": user.id, "iat": user.issued_at}``. A token cannot be revoked by a claim that
+            is left out, and without ``iat`` it is covered by every cutoff.
+        realm: the realm of the challenge (RFC 9110 §11.5); ``None`` leaves it out.
         max_token_bytes: a longer token is refused unread.
 
     Raises:
@@ -115,7 +117,7 @@ class Guard(Generic[T]):
         revocations: RevocationList,
         decode: Callable[[str], T | Awaitable[T]],
         *,
-        claims_of: Callable[[T], Mapping[str, object]] = _the_same,
+        claims_of: Callable[[T], Mapping[str, object]] = _identity,
         realm: str | None = None,
         max_token_bytes: int = 16_384,
     ) -> None:
@@ -133,18 +135,18 @@ class Guard(Generic[T]):
         return f"<{type(self).__name__} of {self.revocations!r}>"
 
     async def admit(self, authorization: Sequence[str]) -> Admission[T]:
-        """Let a request in. Cancelling is safe.
+        """Let a request in, or raise. Cancelling is safe.
 
         Args:
             authorization: the values of all its ``Authorization`` headers; there should be one.
 
         Raises:
-            Refused: it is not let in.
+            Refused: the request is not let in.
         """
-        return await self.admit_token(self._token_in(authorization))
+        return await self.admit_token(self._extract_token(authorization))
 
     async def admit_token(self, token: str) -> Admission[T]:
-        """Let in who brings this token, which came in another way than in the ``Authorization`` header.
+        """Let a request in by a token that did not come in the ``Authorization`` header, or raise.
 
         Raises:
             Refused: as in `admit`.
@@ -156,13 +158,13 @@ class Guard(Generic[T]):
             value: T = await decoded if inspect.isawaitable(decoded) else decoded
             claims = _with_kid(self._claims_of(value), token)
             self.revocations.ensure_live(claims)
-        except Exception as error:  # noqa: BLE001 - whatever verification raises, the token is not verified
+        except Exception as error:  # noqa: BLE001 - after any exception the token is not verified
             refused = self._refusal(error)
         else:
             return Admission(value, claims)
-        raise refused  # not while handling the error, which may quote the token
+        raise refused  # outside of the handler: the error, which may quote the token, must not become its context
 
-    def _token_in(self, authorization: Sequence[str]) -> str:
+    def _extract_token(self, authorization: Sequence[str]) -> str:
         if len(authorization) > 1:
             raise Refused("invalid_request", realm=self._realm)
         scheme, _, token = (authorization[0] if authorization else "").strip(" ").partition(" ")
@@ -194,7 +196,10 @@ class Guard(Generic[T]):
 
 
 def _with_kid(claims: Mapping[str, object], token: str) -> Mapping[str, object]:
-    """Add the name of the key that a token was verified with; what is no JWT has none."""
+    """Return the claims with the ``kid`` of the token's header.
+
+    A token that is not a JWT has no ``kid``, and the claims are returned unchanged.
+    """
     first = token.partition(".")[0]
     try:
         header = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
@@ -211,13 +216,13 @@ async def until_revoked(
     *,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Item, None]:
-    """Pass items on until they end or the token is revoked, whichever comes first: for a response that goes on and on.
+    """Yield items until they end or the token is revoked, whichever comes first: for streaming responses.
 
-    What makes the items is then cancelled where it waits. It always runs in the task that asks for the items.
+    On revocation the iterator of the items is cancelled where it waits. It always runs in the task that consumes them.
 
     Args:
-        revocations: says when the token is revoked; it must be open.
-        claims: those of the token, with its ``kid``.
+        revocations: reports the revocation; it must be open.
+        claims: the claims of the token, with its ``kid``.
         items: what to pass on; an asynchronous generator is closed in the end.
         close: closes the response from outside; called if the items do not end within a second of the revocation.
     """
@@ -239,18 +244,18 @@ async def until_revoked(
 
 
 def readiness_of(*lists: RevocationList) -> tuple[int, dict[str, Any]]:
-    """Say what to answer a readiness probe: a status, and a body to send as JSON.
+    """Return the response to a readiness probe: a status, and a body to send as JSON.
 
-    200 if every list is fresh, else 503, with the state of each and its staleness in seconds, ``None`` if infinite.
+    200 if every list is fresh, else 503; with the state of each and its staleness in seconds, ``None`` if infinite.
 
     Raises:
-        InvalidOption: there is no list, or something else.
+        InvalidOption: ``lists`` is empty, or contains something else.
     """
     if not lists or not all(isinstance(one, RevocationList) for one in lists):
         raise InvalidOption("lists", "must be one RevocationList or several")
-    told = [{"state": one.state.value, "staleness": _finite(one.staleness)} for one in lists]
-    is_ready = all(one["state"] == ViewState.FRESH for one in told)
-    return (200 if is_ready else 503), {"ready": is_ready, "revocations": told}
+    states = [{"state": one.state.value, "staleness": _finite(one.staleness)} for one in lists]
+    is_ready = all(one["state"] == ViewState.FRESH for one in states)
+    return (200 if is_ready else 503), {"ready": is_ready, "revocations": states}
 
 
 def _finite(seconds: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What to tell a client that is not let in. Pure.
+"""`Refused`: the HTTP response or WebSocket close for a request that is refused. Pure.
 
 Sources: RFC 6750 §3 (challenges, which status for what), RFC 9110 §10.2.3 (``Retry-After``), RFC 6455 §7.4.2 and the
 IANA registry of WebSocket close codes (1013, and 4000 to 4999 for applications).
@@ -14,58 +14,58 @@ from jwt_events.errors import JWTEventsError
 RefusalCode = Literal[
     "missing_token", "invalid_request", "invalid_token", "revoked_token", "stale_revocations", "unavailable"
 ]
-"""Why a request is refused, for programs."""
+"""Why a request is refused, as a constant for programs."""
 
 _MAX_RETRY_AFTER = 3600.0
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     status: int
     challenge: str | None  # the error of RFC 6750 §3.1 that the challenge names
     close_code: int
     text: str
 
 
-_ANSWERS: dict[RefusalCode, _Answer] = {
-    "missing_token": _Answer(401, None, 4401, "a bearer token is required"),
-    "invalid_request": _Answer(400, "invalid_request", 4400, "one well-formed bearer token is required"),
-    "invalid_token": _Answer(401, "invalid_token", 4401, "the token is invalid or has expired"),
-    "revoked_token": _Answer(401, "invalid_token", 4401, "the token was revoked"),
-    "stale_revocations": _Answer(503, None, 1013, "whether the token was revoked is not known at the moment"),
-    "unavailable": _Answer(503, None, 1013, "whether the token is valid is not known at the moment"),
+_RESPONSES: dict[RefusalCode, _Response] = {
+    "missing_token": _Response(401, None, 4401, "a bearer token is required"),
+    "invalid_request": _Response(400, "invalid_request", 4400, "one well-formed bearer token is required"),
+    "invalid_token": _Response(401, "invalid_token", 4401, "the token is invalid or has expired"),
+    "revoked_token": _Response(401, "invalid_token", 4401, "the token was revoked"),
+    "stale_revocations": _Response(503, None, 1013, "whether the token was revoked is not known at the moment"),
+    "unavailable": _Response(503, None, 1013, "whether the token is valid is not known at the moment"),
 }
 
 
 class Refused(JWTEventsError):
-    """A request that is not let in, and what to tell the client. Nothing of the token is in it.
+    """A request that is refused, with the response to its client. It contains no part of the token.
 
     Attributes:
-        code: why: ``missing_token``, ``invalid_request``, ``invalid_token``, ``revoked_token``, ``stale_revocations``
-            or ``unavailable``.
-        status: the HTTP status. 401: get another token. 400: the request is malformed. 503: the same token may be good
-            in a moment; a 401 would make clients throw good tokens away.
+        code: the reason: ``missing_token``, ``invalid_request``, ``invalid_token``, ``revoked_token``,
+            ``stale_revocations`` or ``unavailable``.
+        status: the HTTP status. 401: get another token. 400: the request is malformed. 503: the same token may be
+            accepted in a moment; a 401 would make clients discard valid tokens.
         headers: the HTTP headers: ``WWW-Authenticate`` with 400 and 401, ``Retry-After`` with 503.
-        body: what to send as JSON.
-        close_code: how to close a WebSocket instead: 4401, 4400, or 1013 ("try again later").
+        body: the response body, to send as JSON.
+        close_code: the code to close a WebSocket with instead: 4401, 4400, or 1013 ("try again later").
     """
 
     def __init__(self, code: RefusalCode, *, realm: str | None = None, retry_after: float | None = None) -> None:
-        answer = _ANSWERS[code]
-        super().__init__(answer.text)
+        response = _RESPONSES[code]
+        super().__init__(response.text)
         self.code = code
-        self.status: int = answer.status
-        self.close_code: int = answer.close_code
-        self.body: dict[str, Any] = {"detail": {"error": code, "error_description": answer.text}}
-        if answer.status == 503:
+        self.status: int = response.status
+        self.close_code: int = response.close_code
+        self.body: dict[str, Any] = {"detail": {"error": code, "error_description": response.text}}
+        if response.status == 503:
             seconds = math.ceil(min(max(1.0, retry_after or 1.0), _MAX_RETRY_AFTER))
             self.headers: dict[str, str] = {"Retry-After": str(seconds)}
         else:
-            self.headers = {"WWW-Authenticate": _challenge(realm, answer)}
+            self.headers = {"WWW-Authenticate": _challenge(realm, response)}
 
 
-def _challenge(realm: str | None, answer: _Answer) -> str:
+def _challenge(realm: str | None, response: _Response) -> str:
     parameters = {"realm": realm}
-    if answer.challenge is not None:
-        parameters |= {"error": answer.challenge, "error_description": answer.text}
+    if response.challenge is not None:
+        parameters |= {"error": response.challenge, "error_description": response.text}
     listed = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value is not None)
     return f"Bearer {listed}".rstrip()

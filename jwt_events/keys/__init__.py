@@ -1,4 +1,4 @@
-"""An issuer's signing keys."""
+"""Cache of an issuer's signing keys."""
 
 from jwt_events.keys._keys import SigningKeys, SigningKeysStats
 

@@ -1,4 +1,4 @@
-"""Fetch the signing keys: one fetch at a time, shared by all who need it, and in the background before they need it."""
+"""Execution of key fetches: one at a time, shared by all callers that need it, and in the background ahead of need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now
 FetchFunction = Callable[[], Awaitable[Any]]
 """A coroutine function that fetches the issuer's JWK Set and returns it decoded, as a dictionary."""
 
-_MAX_WAIT = 3600.0  # event loops do not take every number of seconds
+_MAX_WAIT = 3600.0  # event loops refuse very long timeouts
 
 
 def current_time() -> Now:
@@ -29,23 +29,23 @@ def current_time() -> Now:
 
 @dataclass(eq=False, slots=True)
 class Fetch:
-    """A fetch that is on its way, or has come back.
+    """A fetch that is running or done.
 
     Attributes:
-        departure: when and why it began.
-        task: the fetch itself; ends without an exception, whatever happened.
-        failure: what it failed with.
+        request: why and when it started.
+        task: runs the fetch; ends without an exception, whatever the result.
+        failure: the error that it failed with; ``None`` if there is none.
     """
 
-    departure: FetchRequest
+    request: FetchRequest
     task: asyncio.Task[None] = field(init=False)
     failure: BaseException | None = None
 
-    async def land(self) -> None:
-        """Wait until it is back. Cancelling this does not cancel the fetch.
+    async def wait(self) -> None:
+        """Wait until the fetch is done. Cancelling this does not cancel the fetch.
 
         Raises:
-            Closed: the fetch was ended by `Fetcher.stop`.
+            Closed: the fetch was cancelled by `Fetcher.stop`.
         """
         await asyncio.wait([self.task])
         if self.task.cancelled():
@@ -53,18 +53,18 @@ class Fetch:
 
 
 class Fetcher:
-    """Runs fetches as tasks, when told to or when the plan says so.
+    """Runs fetches as tasks, on request or when the plan says so.
 
     Args:
         fetch: fetches the JWK Set.
-        timeout: seconds that this may take.
-        plan: when to fetch.
-        deliver: called with what a fetch brought.
+        timeout: seconds that a fetch may take.
+        plan: decides when to fetch.
+        deliver: called with the keys of each successful fetch.
 
     Attributes:
-        flight: the fetch that is on its way; ``None`` if there is none.
-        fetches: how many were begun.
-        failures: how many of them failed.
+        current: the fetch that is running; ``None`` if there is none.
+        fetches: count of fetches that were started.
+        failures: count of fetches that failed.
     """
 
     def __init__(
@@ -74,31 +74,31 @@ class Fetcher:
         self._timeout = timeout
         self._plan = plan
         self._deliver = deliver
-        self._pacer: asyncio.Task[None] | None = None
-        self._news: asyncio.Event | None = None
-        self.flight: Fetch | None = None
+        self._scheduler: asyncio.Task[None] | None = None
+        self._plan_changed: asyncio.Event | None = None
+        self.current: Fetch | None = None
         self.fetches: int = 0
         self.failures: int = 0
 
-    def begin(self, departure: FetchRequest) -> Fetch:
-        """Begin a fetch; there must not be one on its way."""
-        self._plan.begin(departure)
+    def start_fetch(self, request: FetchRequest) -> Fetch:
+        """Start a fetch; none may be running."""
+        self._plan.record_start(request)
         self.fetches += 1
-        self.flight = flight = Fetch(departure)
-        flight.task = asyncio.create_task(self._fetch_now(flight), name="jwt_events key fetch")
-        flight.task.add_done_callback(self._landed)
-        return flight
+        self.current = fetch = Fetch(request)
+        fetch.task = asyncio.create_task(self._run_fetch(fetch), name="jwt_events key fetch")
+        fetch.task.add_done_callback(self._clear_current)
+        return fetch
 
-    def begin_if_due(self, now: Now) -> None:
-        """Begin a fetch if the plan says so and none is on its way."""
+    def start_if_due(self, now: Now) -> None:
+        """Start a fetch if the plan says so and none is running."""
         at, reason = self._plan.due()
-        if at <= now.monotonic and self.flight is None:
-            self.begin(FetchRequest(reason, now))
+        if at <= now.monotonic and self.current is None:
+            self.start_fetch(FetchRequest(reason, now))
 
-    def _landed(self, _: asyncio.Task[None]) -> None:
-        self.flight = None
+    def _clear_current(self, _: asyncio.Task[None]) -> None:
+        self.current = None
 
-    async def _fetch_now(self, flight: Fetch) -> None:
+    async def _run_fetch(self, fetch: Fetch) -> None:
         try:
             async with timeout(self._timeout):
                 document = await self._fetch()
@@ -107,47 +107,47 @@ class Fetcher:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            flight.failure = error
+            fetch.failure = error
             self.failures += 1
-            self._plan.fail(flight.departure, current_time(), error)
-            # Not its text, in which an HTTP library may quote the URL with what is secret in it.
+            self._plan.record_failure(fetch.request, current_time(), error)
+            # Not the error's text, in which an HTTP library may quote the URL with the secrets in it.
             logger.warning("fetching the signing keys failed", error=type(error).__name__, failures=self.failures)
         else:
-            self._plan.succeed(flight.departure, current_time(), keys.named)
+            self._plan.record_success(fetch.request, current_time(), keys.named)
             self._deliver(keys)
 
     def start(self) -> None:
-        """Fetch without being asked from now on, whenever the plan says so.
+        """Start fetching in the background whenever the plan says so.
 
         Raises:
-            Closed: it does so already.
+            Closed: it is started already.
         """
-        if self._pacer is not None:
+        if self._scheduler is not None:
             raise Closed("the keys are kept up to date already")
-        self._news = asyncio.Event()
-        self._pacer = asyncio.create_task(self._follow_plan(self._news), name="jwt_events key pacer")
+        self._plan_changed = asyncio.Event()
+        self._scheduler = asyncio.create_task(self._follow_plan(self._plan_changed), name="jwt_events key scheduler")
 
-    def tell_of_news(self) -> None:
-        """Look at the plan again: it has changed."""
-        if self._news is not None:
-            self._news.set()
+    def notify_plan_changed(self) -> None:
+        """Make the background task read the plan again."""
+        if self._plan_changed is not None:
+            self._plan_changed.set()
 
     async def stop(self) -> None:
-        """End all tasks. Idempotent; when it is cancelled, they end all the same."""
-        tasks = [] if self._pacer is None else [self._pacer]
-        if self.flight is not None:
-            tasks.append(self.flight.task)
-        self._pacer = self._news = None
+        """Cancel all tasks and wait for them. Idempotent; they end even if this is cancelled."""
+        tasks = [] if self._scheduler is None else [self._scheduler]
+        if self.current is not None:
+            tasks.append(self.current.task)
+        self._scheduler = self._plan_changed = None
         await end(tasks)
 
-    async def _follow_plan(self, news: asyncio.Event) -> None:
+    async def _follow_plan(self, plan_changed: asyncio.Event) -> None:
         while True:
-            if self.flight is not None:
-                await asyncio.wait([self.flight.task])
-            news.clear()
-            self.begin_if_due(now := current_time())
-            if self.flight is None:
+            if self.current is not None:
+                await asyncio.wait([self.current.task])
+            plan_changed.clear()
+            self.start_if_due(now := current_time())
+            if self.current is None:
                 pause = min(self._plan.due()[0] - now.monotonic, _MAX_WAIT)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await news.wait()
+                        await plan_changed.wait()

@@ -1,4 +1,4 @@
-"""Read a JWK Set (RFC 7517): which of its entries are public keys that can verify a signature. Pure."""
+"""Parser of JWK Sets (RFC 7517): the entries that are public keys and can verify a signature. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MIN_RSA_BITS = 2048
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 
-# By key type and curve. What is not here is refused, above all symmetric keys: in a set that everybody may read, such
-# a "secret" would let everybody sign.
+# By key type and curve. Everything else is refused, above all symmetric keys: in a set that is public, such a "secret"
+# would let every reader sign.
 _ALGORITHMS = {
     ("RSA", None): _RSA,
     ("EC", "P-256"): frozenset({"ES256"}),
@@ -31,10 +31,10 @@ _ALGORITHMS = {
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An entry that cannot be used.
+    """An unusable entry of a JWK Set.
 
     Attributes:
-        fingerprint: stands for its ``kid``; ``None`` if it has none.
+        fingerprint: the fingerprint of its ``kid``; ``None`` if it has none.
         problem: what is wrong with it, one of a few constant phrases.
     """
 
@@ -44,12 +44,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """What is of use in a JWK Set.
+    """The usable keys of a JWK Set, and the entries that were skipped.
 
     Attributes:
         named: the keys by their ``kid``.
         unnamed: the keys without a ``kid``.
-        skipped: the entries that cannot be used, although they may have been meant to.
+        skipped: the unusable entries, without those that are meant for other purposes.
     """
 
     named: dict[str, PyJWK]
@@ -58,11 +58,11 @@ class KeySet:
 
 
 class _Unusable(Exception):
-    """An entry cannot be used; the message says why."""
+    """Raised for an unusable entry; the message says why."""
 
 
 def require_pyjwt() -> None:
-    """Raise ``ImportError``, and say what to install, unless the extra ``keys`` is there."""
+    """Raise ``ImportError``, which says what to install, unless the extra ``keys`` is installed."""
     try:
         from jwt.algorithms import has_crypto  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -72,13 +72,13 @@ def require_pyjwt() -> None:
 
 
 def read(document: object) -> KeySet:
-    """Find the keys in a decoded JWK Set.
+    """Return the usable keys of a decoded JWK Set.
 
-    A broken entry does not spoil the others. Entries for other purposes (``use`` or ``key_ops``) are passed over. Of
+    A broken entry does not affect the others. Entries for other purposes (``use`` or ``key_ops``) are ignored. Of
     several entries with one ``kid`` the first usable one counts.
 
     Raises:
-        InvalidKeySet: it is not a JWK Set, or no entry can be used.
+        InvalidKeySet: ``document`` is not a JWK Set, or no entry is usable.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -104,7 +104,7 @@ def read(document: object) -> KeySet:
 
 
 def is_kid(value: object) -> TypeGuard[str]:
-    """Return whether this can be the name of a key: in a token it is whatever the sender made it."""
+    """Return whether a value can be the name of a key: in a token, the sender can put any value there."""
     return isinstance(value, str) and 0 < len(value) <= MAX_IDENTIFIER_LENGTH
 
 
@@ -115,7 +115,7 @@ def _name(kid: object) -> str:
 
 
 def _key(entry: Any) -> PyJWK | None:
-    """Make a key of an entry; ``None`` if it is meant for something else than signatures."""
+    """Parse an entry; ``None`` if its key is not meant for signatures."""
     from jwt import PyJWK  # noqa: PLC0415 - an extra
 
     if not isinstance(entry, dict):
@@ -130,8 +130,8 @@ def _key(entry: Any) -> PyJWK | None:
         raise _Unusable("private key, which everybody knows now")
     try:
         key = PyJWK(entry)
-    except Exception as error:  # whatever a broken entry does to a parser, it is one entry less
-        # Not its text, which quotes the whole entry.
+    except Exception as error:  # parsers raise many types for broken entries; each is skipped alone
+        # Not the error's text, which quotes the whole entry.
         raise _Unusable("cannot be read") from error
     if key.algorithm_name not in _ALGORITHMS[kind, curve]:
         raise _Unusable("algorithm does not suit the key")

@@ -1,4 +1,4 @@
-"""Which signing keys are good at a given time. Pure: no clock is read here."""
+"""`Keyring`: which signing keys are valid at a given time. Pure: the time is passed in."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ if TYPE_CHECKING:
     from jwt import PyJWK
 
 RETIREMENT_LEEWAY = 5.0
-"""Seconds after ``retire_at`` for which a retired key is still good: clocks differ, and requests are on their way."""
+"""Seconds after ``retire_at`` for which a retired key is still valid: clocks differ, and requests are under way."""
 
-MAX_ABSENT = 1_024
+MAX_NEGATIVE_ENTRIES = 1_024
 
 
-class _Standing(NamedTuple):
-    """The newest that was said about when a key ends.
+class _Retirement(NamedTuple):
+    """When a key retires, according to one event.
 
     Attributes:
-        said_at: when, in seconds since 1970.
-        rigour: minus the instant from which it is retired: of two things said at once the stricter one is greater.
+        occurred_at: when the event occurred, in seconds since 1970.
+        retire_at: the instant from which the key is retired, in seconds since 1970; infinite for never.
     """
 
-    said_at: float
-    rigour: float
+    occurred_at: float
+    retire_at: float
+
+    def precedence(self) -> tuple[float, float]:
+        """Return the sort key by which the greatest counts: the newest event; of simultaneous ones the strictest."""
+        return self.occurred_at, -self.retire_at
 
 
 class Keyring:
-    """The keys that the issuer listed last, and what the bus said about them.
+    """The keys that the issuer listed last, with the rotations that the bus reported.
 
-    It comes to the same in whatever order, and however often, rotations are heard and key sets are put in:
+    The order and repetition of rotations and key sets do not matter:
 
-    * A compromised key is never good again, even if it is listed, was listed before, or is listed later, and be it
-      under another name. These are kept for ever, as nothing says when they stop to matter; they are few, and come
-      from the bus alone.
-    * When a key retires is what the newest event (by ``occurred_at``) says about it; so a roll back to the previous
-      key, which is a rotation too, makes it good again. These are kept for ever as well, for the same reason.
+    * A compromised key is never valid again, whether it is listed, was listed before, or is listed later, also under
+      another name. Compromised keys are kept for ever, as no event says when they cease to matter; they are few, and
+      come from the bus alone.
+    * The newest event about a key (by ``occurred_at``) decides when it retires; so a roll back to the previous key,
+      which is a rotation too, makes it valid again. Retirements are kept for ever as well, for the same reason.
     """
 
     def __init__(self) -> None:
@@ -47,7 +51,7 @@ class Keyring:
         self._unnamed: tuple[PyJWK, ...] = ()
         self._compromised: set[str] = set()
         self._leaked: list[object] = []
-        self._standings: dict[str, _Standing] = {}
+        self._retirements: dict[str, _Retirement] = {}
 
     def __len__(self) -> int:
         return len(self._named) + len(self._unnamed)
@@ -55,34 +59,34 @@ class Keyring:
     def __contains__(self, kid: str) -> bool:
         return kid in self._named
 
-    def put(self, keys: KeySet) -> None:
-        """Replace the keys by what was fetched."""
+    def replace(self, keys: KeySet) -> None:
+        """Replace the listed keys by those of a fetch."""
         self._named, self._unnamed = keys.named, keys.unnamed
-        self._withdraw_compromised()
+        self._remove_compromised()
 
-    def _withdraw_compromised(self) -> None:
-        """Drop what is compromised. A key that leaked is worthless under its other names as well, and under none."""
+    def _remove_compromised(self) -> None:
+        """Remove compromised keys, also where the same key material is listed under other names, or without one."""
         compromised = [key.key for kid, key in self._named.items() if kid in self._compromised]
         self._leaked += [material for material in compromised if material not in self._leaked]
         self._compromised |= {kid for kid, key in self._named.items() if key.key in self._leaked}
         self._named = {kid: key for kid, key in self._named.items() if kid not in self._compromised}
         self._unnamed = tuple(key for key in self._unnamed if key.key not in self._leaked)
 
-    def hear(self, event: KeyRotated) -> bool:
-        """Take in a rotation. Return whether the issuer may list something now that is not here."""
-        kid, previous, said_at = event.key_id, event.previous_key_id, event.occurred_at.timestamp()
+    def apply(self, event: KeyRotated) -> bool:
+        """Apply a rotation. Return whether the issuer may list keys now that are not here."""
+        kid, previous, occurred_at = event.key_id, event.previous_key_id, event.occurred_at.timestamp()
         if event.retire_at is not None and previous is not None and previous != kid:
-            self._note(previous, _Standing(said_at, -event.retire_at.timestamp()))
+            self._merge_retirement(previous, _Retirement(occurred_at, event.retire_at.timestamp()))
         if event.compromised:
-            is_news = kid not in self._compromised
+            is_new = kid not in self._compromised
             self._compromised.add(kid)
-            self._withdraw_compromised()
-            return is_news
-        self._note(kid, _Standing(said_at, -math.inf))
+            self._remove_compromised()
+            return is_new
+        self._merge_retirement(kid, _Retirement(occurred_at, math.inf))
         return kid not in self._named and kid not in self._compromised
 
-    def _note(self, kid: str, standing: _Standing) -> None:
-        self._standings[kid] = max(standing, self._standings.get(kid, standing))
+    def _merge_retirement(self, kid: str, new: _Retirement) -> None:
+        self._retirements[kid] = max(new, self._retirements.get(kid, new), key=_Retirement.precedence)
 
     def find(self, kid: str, now: float) -> PyJWK | None:
         """Return the key with this name; ``None`` if it is not listed.
@@ -92,8 +96,8 @@ class Keyring:
             now: seconds since 1970.
 
         Raises:
-            CompromisedKey: it leaked, whether it is listed or not.
-            RetiredKey: it was withdrawn, whether it is listed or not.
+            CompromisedKey: the key leaked, whether it is listed or not.
+            RetiredKey: a rotation retired it, whether it is listed or not.
         """
         if kid in self._compromised:
             raise CompromisedKey(f"key {fingerprint(kid)} is compromised", fingerprint=fingerprint(kid))
@@ -102,7 +106,7 @@ class Keyring:
         return self._named.get(kid)
 
     def usable(self, now: float) -> list[PyJWK]:
-        """Return all good keys, with names and without.
+        """Return all valid keys, with names and without.
 
         Args:
             now: seconds since 1970.
@@ -111,17 +115,17 @@ class Keyring:
         return [*named, *self._unnamed]
 
     def _is_retired(self, kid: str, now: float) -> bool:
-        standing = self._standings.get(kid)
-        return standing is not None and now > RETIREMENT_LEEWAY - standing.rigour
+        retirement = self._retirements.get(kid)
+        return retirement is not None and now > retirement.retire_at + RETIREMENT_LEEWAY
 
 
 class NegativeCache:
-    """Names that a fetch did not bring, for a while. At most 1,024: the oldest goes first.
+    """Names of keys that the issuer did not list, each for a limited time. At most 1,024: the oldest is evicted first.
 
-    Losing one costs a fetch at most, and that only when the cooldown allows it.
+    Evicting a name costs at most one fetch, and that only when the cooldown allows it.
 
     Args:
-        ttl: seconds for which a name is remembered.
+        ttl: seconds for which a name is kept.
     """
 
     def __init__(self, ttl: float) -> None:
@@ -132,16 +136,16 @@ class NegativeCache:
         return len(self._until)
 
     def add(self, kid: str, now: float) -> None:
-        """Remember a name; ``now`` is on the monotonic clock."""
+        """Add a name; ``now`` is on the monotonic clock."""
         self._until.pop(kid, None)
-        if len(self._until) >= MAX_ABSENT:
+        if len(self._until) >= MAX_NEGATIVE_ENTRIES:
             del self._until[next(iter(self._until))]
         self._until[kid] = now + self._ttl
 
     def discard(self, kid: str) -> None:
-        """Forget a name, if it is here."""
+        """Remove a name, if it is present."""
         self._until.pop(kid, None)
 
     def seconds_left(self, kid: str, now: float) -> float:
-        """Return for how much longer a name counts as absent; 0 if it does not."""
+        """Return the seconds for which a name still counts as absent; 0 if it does not."""
         return max(0.0, self._until.get(kid, now) - now)

@@ -1,4 +1,4 @@
-"""Is this token still good? A local replica of all revocations."""
+"""Local replicas that answer whether a token is revoked."""
 
 from jwt_events.revocation._list import RevocationList
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict

@@ -1,4 +1,4 @@
-"""Read them: what the claims of a token say about whose it is. Pure.
+"""Extraction of the identifiers that revocation rules can name from the claims of a token. Pure.
 
 Source: RFC 7519 §4.1 (``jti``, ``sub``, ``iat``), OpenID Connect Core §2 (``azp``) and Front-Channel Logout 1.0 §3
 (``sid``), RFC 8693 §4.3 (``client_id``), RFC 7515 §4.1.4 (``kid``).
@@ -14,15 +14,15 @@ from jwt_events.errors import InvalidClaims
 from jwt_events.events import MAX_NUMERIC_DATE
 
 RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
-"""What a rule is about."""
+"""The kind of identifier that a rule names."""
 
 
 class Subjects(NamedTuple):
-    """Whom a token belongs to, as digests.
+    """The identifiers in a token's claims, as digests.
 
     Attributes:
-        digests: what a rule about it would be filed under; kinds that it does not name are missing.
-        issued_at: its ``iat`` in milliseconds since 1970; ``None`` if it does not say.
+        digests: the kind and digest of each identifier; kinds that the claims lack are left out.
+        issued_at: the token's ``iat`` in milliseconds since 1970; ``None`` if it has none.
     """
 
     digests: tuple[tuple[RuleKind, int], ...]
@@ -30,19 +30,19 @@ class Subjects(NamedTuple):
 
 
 def digest(*identifiers: str) -> int:
-    """Return what stands for an identifier, or for a pair of them, in this process.
+    """Return the hash of an identifier, or of a pair of identifiers, in this process.
 
-    Python's own hash: 64 bits, keyed with a secret of the process. Among a million rules, one token in 10¹³ is taken
+    Python's own hash: 64 bits, keyed with a secret of the process. Among a million rules, one token in 10¹³ is mistaken
     for another one, and then refused.
     """
     return hash(identifiers[0]) if len(identifiers) == 1 else hash(identifiers)
 
 
 def subjects_of(claims: Mapping[str, object]) -> Subjects:
-    """Read the claims that a rule can be about: ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, ``kid``, ``iat``.
+    """Read the claims that rules look at: ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, ``kid``, ``iat``.
 
     Raises:
-        InvalidClaims: they are no mapping, or one of these has the wrong type.
+        InvalidClaims: ``claims`` is not a mapping, or one of these claims has the wrong type.
     """
     if not isinstance(claims, Mapping):
         raise InvalidClaims("claims", f"must be a mapping, the decoded payload of a token, not {_kind(claims)}")
@@ -70,7 +70,7 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidClaims(name, f"must be text, not {_kind(value)}")
-    return str.__str__(value)  # a subclass may have a hash of its own
+    return str.__str__(value)  # a subclass may define its own hash
 
 
 def _milliseconds(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""Follow it: everything that a durable transport remembers, then everything that comes, for as long as anybody asks."""
+"""Reader of a durable transport for a local replica: its whole history first, then every new event, until cancelled."""
 
 from __future__ import annotations
 
@@ -13,125 +13,125 @@ from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOpti
 from jwt_events.events import Event
 from jwt_events.transport.base import Batch, Delivery, Gap, Guarantees, Transport
 
-# How long the history may stand still before entering gives up, in seconds: longer than a server takes to come back.
-_STALLED = 10.0
-_STALLED_WHY = "the server is a replica, or does not answer"
+# Seconds without a new event after which catching up fails: longer than a server takes to come back.
+_MAX_STALL = 10.0
+_STALL_CAUSE = "the server is a replica, or does not reply"
 
-# After a refusal a feed begins anew, soon at first: rights and passwords are put right while services run.
+# Seconds before a failed feed reads again, short at first: rights and passwords are corrected while services run.
 _INITIAL_PAUSE = 0.5
 _MAX_PAUSE = 5.0
 
 
-class Follower(Protocol):
-    """Who is told what a feed brings."""
+class FeedListener(Protocol):
+    """Receives what a feed reads."""
 
-    def take(self, event: Event) -> None:
-        """An event, in order; a duplicate now and then."""
+    def apply_event(self, event: Event) -> None:
+        """Apply an event; events come in order, with an occasional duplicate."""
 
-    def take_poison(self, error: DecodeError) -> None:
-        """Bytes that are no event."""
+    def count_decode_error(self, error: DecodeError) -> None:
+        """Count a delivery that could not be decoded, and was skipped."""
 
-    def report(self, gap: Gap) -> None:
-        """Events may have been missed."""
+    def report_gap(self, gap: Gap) -> None:
+        """Report that events may have been missed."""
 
-    def reconnected(self) -> None:
-        """A connection that had been lost was replaced."""
+    def count_reconnect(self) -> None:
+        """Count a lost connection that was replaced."""
 
-    def prove(self, current_as_of: float) -> None:
-        """All events that existed at that time (`time.monotonic`) have been taken."""
+    def record_proof(self, current_as_of: float) -> None:
+        """Record that all events that existed at that time (`time.monotonic`) have been applied."""
 
 
 class Feed:
-    """Reads a transport from its oldest event on, across everything that can happen to a server.
+    """Reads a transport from its oldest event on, across lost connections, restarts and refusals of its server.
 
-    It only reads: it acknowledges nothing and buries nothing, so a service needs no right to write for it.
+    It only reads: it neither acknowledges nor dead-letters, so a service needs no right to write for it.
 
     Args:
-        transport: what to read; durable, and every receiver sees every event.
-        follower: who is told.
-        poll_timeout: seconds after which a quiet read ends, which proves that nothing is new.
+        transport: the transport to read; durable, and every receiver sees every event.
+        listener: receives what is read.
+        poll_timeout: seconds after which a read without new events returns, which proves that there are none.
 
     Attributes:
-        caught_up: done when all that was remembered has been taken; has the error if that failed.
-        failure: what went wrong last; ``None`` if all is well.
+        caught_up: done when the whole history has been applied; has the error if that failed.
+        failure: the error of the last attempt to read; ``None`` while reading works.
     """
 
-    def __init__(self, transport: Transport, follower: Follower, *, poll_timeout: float) -> None:
+    def __init__(self, transport: Transport, listener: FeedListener, *, poll_timeout: float) -> None:
         self.caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failure: Exception | None = None
         self._transport = transport
-        self._follower = follower
+        self._listener = listener
         self._poll_timeout = poll_timeout
         self._log = logger.bind(transport=transport.name, destination=transport.destination)
 
     async def run(self) -> None:
-        """Follow until cancelled. Ends by itself only if the first history could not be read."""
+        """Read until cancelled. Returns by itself only if the history could not be read at first."""
         failures = 0
         try:
             while True:
                 try:
-                    await self._follow()
-                except Exception as error:  # noqa: BLE001 - whatever it is, going deaf would be worse
+                    await self._read()
+                except Exception as error:  # noqa: BLE001 - a feed that ends would miss revocations, whatever the error
                     if _is_cancelled():
-                        return  # it failed on its way out
+                        return  # the error came while the cancelled task was ending
                     failures = 1 if self.failure is None else failures + 1
                     self.failure = error
                     if not self.caught_up.done():
-                        self._give_up(error)
+                        self._fail_catch_up(error)
                         return
                     problem = str(error) if isinstance(error, TransportError) else describe(error)
                     self._log.error("following failed and will begin anew", error=problem, attempt=failures)
                 await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
         finally:
-            self._give_up(Closed("closed before the history was read"))
+            self._fail_catch_up(Closed("closed before the history was read"))
 
-    def _give_up(self, error: Exception) -> None:
-        """Tell whoever waits for the end of the history, if anybody still does, that it will not be reached."""
+    def _fail_catch_up(self, error: Exception) -> None:
+        """Fail `caught_up`, unless it is done."""
         if not self.caught_up.done():
             self.caught_up.set_exception(error)
-            self.caught_up.exception()  # counts as noticed
+            self.caught_up.exception()  # marks it as retrieved: its waiter may be gone
 
-    async def _follow(self) -> None:
+    async def _read(self) -> None:
         now = asyncio.get_running_loop().time
         async with self._transport.receiver(from_oldest=True, poll_timeout=self._poll_timeout) as receiver:
             moved_at = now()
             while True:
-                page = await receiver.receive()
-                self._take(page)
-                if page.current_as_of is not None:
-                    self._prove(page.current_as_of)
-                if page.deliveries:
+                batch = await receiver.receive()
+                self._apply(batch)
+                if batch.current_as_of is not None:
+                    self._record_proof(batch.current_as_of)
+                if batch.deliveries:
                     moved_at = now()
-                elif not self.caught_up.done() and now() - moved_at > _STALLED:
-                    raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALLED_WHY}")
+                elif not self.caught_up.done() and now() - moved_at > _MAX_STALL:
+                    raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALL_CAUSE}")
 
-    def _take(self, page: Batch) -> None:
-        if page.reconnected:
-            self._follower.reconnected()
-        for gap in page.gaps:
+    def _apply(self, batch: Batch) -> None:
+        if batch.reconnected:
+            self._listener.count_reconnect()
+        for gap in batch.gaps:
             self._log.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
-            self._follower.report(gap)
-        for delivery in page.deliveries:
+            self._listener.report_gap(gap)
+        for delivery in batch.deliveries:
             try:
                 event = decode(delivery.payload).event
             except DecodeError as error:
-                self._refuse(delivery, error)
+                self._skip(delivery, error)
             else:
-                self._follower.take(event)
+                self._listener.apply_event(event)
 
-    def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
+    def _skip(self, delivery: Delivery, error: DecodeError) -> None:
         self._log.error(
-            "delivery skipped, it is no event",
+            "delivery skipped: not an event",
             reason=error.reason,
             detail=error.detail,
             position=delivery.position,
             size=len(delivery.payload),
         )
-        self._follower.take_poison(error)
+        self._listener.count_decode_error(error)
 
-    def _prove(self, current_as_of: float) -> None:
+    def _record_proof(self, current_as_of: float) -> None:
         self.failure = None
-        self._follower.prove(current_as_of)
+        self._listener.record_proof(current_as_of)
         if not self.caught_up.done():
             self.caught_up.set_result(None)
 
@@ -141,21 +141,21 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def followable(transport: Transport) -> Transport:
-    """Accept a transport that remembers, and of which every receiver sees every event.
+def require_replayable(transport: Transport) -> Transport:
+    """Return the transport, if it is durable and every receiver sees every event.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidOption: it is not such a transport.
     """
     guarantees = getattr(transport, "guarantees", None)
     if not isinstance(guarantees, Guarantees):
         raise InvalidOption("transport", f"must be a transport, RedisStream(…), not {type(transport).__name__}")
     if not guarantees.durable:
         problem = (
-            f"{transport.name} remembers nothing: an instance that starts, or was away for a moment, would let revoked"
-            " tokens in; use RedisStream"
+            f"{transport.name} is not durable: an instance that starts, or was disconnected for a moment, would let"
+            " revoked tokens in; use RedisStream"
         )
         raise InvalidOption("transport", problem)
     if not guarantees.fan_out:
-        raise InvalidOption("transport", "shares events within a group, but each instance must know all; leave it out")
+        raise InvalidOption("transport", "shares events within a group, but each instance must see all: use no group")
     return transport

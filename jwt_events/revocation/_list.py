@@ -1,4 +1,4 @@
-"""Ask it: is this token still good? Answered here, without a network call, with a known age."""
+"""`RevocationList`: a local replica that answers whether a token is revoked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRev
 from jwt_events.events import Event
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._claims import subjects_of
-from jwt_events.revocation._feed import Feed, followable
+from jwt_events.revocation._feed import Feed, require_replayable
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
 from jwt_events.revocation._view import RevocationView, ViewState
@@ -25,41 +25,41 @@ from jwt_events.transport.base import Transport
 _F = TypeVar("_F", bound=Callable[..., object])
 
 _MIN_STALENESS = 0.1
-_POLLS = 4  # proofs in the time for which one is good
+_PROOFS_PER_STALENESS = 4
 
 _ALLOW, _REVOKED, _STALE = Verdict  # faster to look up than attributes of the class
 
 
 class RevocationList:
-    """A local replica of all revocations. A check is a look into dictionaries, and the list knows how old it is.
+    """A local replica of all revocations. A check is a few set look-ups without I/O, and the list knows its own age.
 
-    An asynchronous context manager. Entered means that the history that the transport remembers was read to its end;
-    from then on it follows, across lost connections and restarts of the server. Keep it open as long as the service
+    An asynchronous context manager. Entered means that the transport's history was read to its end; from then on the
+    list follows new events, across lost connections and restarts of the server. Keep it open as long as the service
     runs::
 
         async with RevocationList(RedisStream("redis://localhost", retention=timedelta(hours=12))) as revocations:
             revocations.ensure_live(claims)
 
-    What it knows to be revoked stays revoked, whatever happens. When it cannot prove that it is current, because the
-    server is gone, the network is half open, the event loop was blocked or following failed, it says `Verdict.STALE`
-    instead of `Verdict.ALLOW`. It does not end the program then: it tries to be current again for as long as it is
-    open.
+    A token that is known to be revoked stays revoked, whatever happens. When the list cannot prove that it is current,
+    because the server is gone, the network is half open, the event loop was blocked or following failed, it returns
+    `Verdict.STALE` instead of `Verdict.ALLOW`. The program goes on: the list tries to become current again for as long
+    as it is open.
 
-    Which tokens a rule covers: those whose claim equals what the event names, and whose ``iat`` is not after the rule's
-    cutoff. Whoever has several issuers with colliding identifiers should use a key for each.
+    A rule covers the tokens whose claim equals the identifier in the event, and whose ``iat`` is not after the rule's
+    cutoff. If several issuers have colliding identifiers, use a stream key for each.
 
     Args:
-        transport: where revocations come from. Durable, and without a group. It is read from the oldest event on,
-            wherever it would begin by itself, so its ``retention`` must be the longest life of a token.
-        max_staleness: seconds for which a proof of being current is good. Shorter means less time between a revocation
-            that cannot be delivered and the refusal of all tokens, and more `Verdict.STALE` when the server hiccups.
-            At least 0.1. If in doubt, leave it.
-        on_stale: ``"deny"`` answers `Verdict.STALE` when the list is stale. ``"allow"`` answers with what is known:
-            availability before security. It is counted in `RevocationStats.stale_allows`.
-        leeway: seconds by which clocks of issuers may be ahead of clocks of those who revoke: a token issued up to so
-            much after the cutoff of a rule is covered.
+        transport: the source of revocations; durable, and without a group. It is read from its oldest event on,
+            whatever its ``start``, so its ``retention`` must be at least the longest lifetime of a token.
+        max_staleness: seconds for which a proof of being current is good. A shorter time means less delay between a
+            revocation that cannot be delivered and the refusal of all tokens, and `Verdict.STALE` at shorter
+            interruptions of the server. At least 0.1. If in doubt, leave it.
+        on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
+            known: availability before security. It is counted in `RevocationStats.stale_allows`.
+        leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
+            this long after the cutoff of a rule is covered.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
-        clock: decides what is stale and what is forgotten: a `jwt_events.testing.ManualClock`, for tests.
+        clock: decides what is stale and which rules have expired: a `jwt_events.testing.ManualClock`, for tests.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -77,7 +77,7 @@ class RevocationList:
         metrics: Instrumentation | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._transport = followable(transport)
+        self._transport = require_replayable(transport)
         self._max_staleness = options.seconds("max_staleness", max_staleness)
         if self._max_staleness < _MIN_STALENESS:
             raise InvalidOption("max_staleness", f"must be at least {_MIN_STALENESS} s: a proof takes a round trip")
@@ -103,17 +103,17 @@ class RevocationList:
 
     @property
     def staleness(self) -> float:
-        """Seconds since it was last proven current, by a clock that nobody sets; infinite if it never was."""
+        """Seconds since the list was last proven current, by a monotonic clock; infinite if it never was."""
         return self._view.staleness
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it was proven current within ``max_staleness``: what a readiness check should ask."""
+        """Whether the list was proven current within ``max_staleness``: the condition for a readiness check."""
         return self._view.is_fresh
 
     @property
     def state(self) -> ViewState:
-        """What it is worth at the moment."""
+        """The state of the list now."""
         if self._feed is None:
             return ViewState.CLOSED
         if self._view.is_fresh:
@@ -122,32 +122,32 @@ class RevocationList:
 
     @property
     def failure(self) -> Exception | None:
-        """Why following fails at the moment; ``None`` while it does not. A lost connection alone is no failure."""
+        """Why following fails now; ``None`` while it works. A lost connection alone is not a failure."""
         return None if self._feed is None else self._feed.failure
 
     @property
     def stats(self) -> RevocationStats:
-        """What it knows and has answered."""
+        """Counts of rules, events and verdicts so far."""
         view = self._view
-        answers = self._allowed, self._revoked, self._stale, self._stale_allows
-        return RevocationStats(self._rules.counts, view.events, view.gaps, view.decode_errors, *answers)
+        verdicts = self._allowed, self._revoked, self._stale, self._stale_allows
+        return RevocationStats(self._rules.counts, view.events, view.gaps, view.decode_errors, *verdicts)
 
     def check(self, claims: Mapping[str, object]) -> Verdict:
-        """Say whether to let a token in. Takes about a microsecond, does no I/O, and may be called from any thread.
+        """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
-            claims: the verified payload of the token: ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, and ``iat``
-                are looked at; what is not there matches no rule, except that a token without ``iat`` is covered by
-                every cutoff. To have the signing key checked, add the ``kid`` of the header:
+            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, and ``iat``
+                are looked at; a missing claim matches no rule, except that a token without ``iat`` is covered by every
+                cutoff. To have the signing key checked, add the ``kid`` of the header:
                 ``{**claims, "kid": header["kid"]}``.
 
         Raises:
-            InvalidClaims: they are no mapping, or one of these has the wrong type. Do not let the token in.
+            InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
         """
         if self._rules.revokes(claims):
             self._revoked += 1
             return _REVOKED
-        if self._now() - self._view.proven <= self._max_staleness:
+        if self._now() - self._view.current_as_of <= self._max_staleness:
             self._allowed += 1
             return _ALLOW
         if self._allows_stale:
@@ -158,21 +158,21 @@ class RevocationList:
         return _STALE
 
     def ensure_live(self, claims: Mapping[str, object]) -> None:
-        """Return if a token is to be let in; otherwise like `check`.
+        """Return if a token is to be let in, else raise; counted as `check` is.
 
         Raises:
-            RevokedTokenError: it is revoked. An HTTP service answers 401.
-            StaleRevocationsError: nobody knows. An HTTP service answers 503.
-            InvalidClaims: these are no claims. An HTTP service answers 401.
+            RevokedTokenError: the token is revoked. An HTTP service responds with 401.
+            StaleRevocationsError: the list is stale. An HTTP service responds with 503.
+            InvalidClaims: as `check` does. An HTTP service responds with 401.
         """
         verdict = self.check(claims)
-        if verdict is _REVOKED:  # the rule may have been forgotten since, if this is another thread
+        if verdict is _REVOKED:  # in another thread, the rule may have been removed since
             raise RevokedTokenError(*(self._rules.match(subjects_of(claims)) or Match("token", None)))
         if verdict is _STALE:
             raise StaleRevocationsError(self.staleness, self._max_staleness) from self.failure
 
     def explain(self, claims: Mapping[str, object]) -> Explanation:
-        """Say what `check` would answer, and why; not counted.
+        """Return what `check` would return, and why; not counted.
 
         Raises:
             InvalidClaims: as `check` does.
@@ -185,8 +185,8 @@ class RevocationList:
         """Watch a token that is in use for longer than a request: by a WebSocket, a stream of events, a long task.
 
         An asynchronous context manager; ``watch.revoked`` is an `asyncio.Event` that is set the moment the token is
-        revoked, at once if it is already. Thousands of watches cost nothing while events concern others. A revoked
-        refresh token, or one of another session, concerns nobody else::
+        revoked, at once if it is already. Thousands of watches cost nothing while events concern other tokens. Each
+        watch is about one token: revoking a refresh token, or another session, does not set it::
 
             async with revocations.watch(claims, cancel=True):
                 await serve(websocket)
@@ -195,12 +195,11 @@ class RevocationList:
             claims: as in `check`.
             on_revoked: called without arguments, once: a plain function on the event loop, which must not block, or a
                 coroutine function.
-            cancel: cancel what is inside the block when the token is revoked, and raise `RevokedTokenError` where the
-                block ends.
+            cancel: cancel the block when the token is revoked, and raise `RevokedTokenError` where the block ends.
 
         Raises:
             InvalidClaims: as `check` does.
-            Closed: the list is not open, so nothing would ever be heard.
+            Closed: the list is not open, so no revocation would be received.
         """
         if self._feed is None:
             raise Closed("the revocation list is not open: use it inside `async with`")
@@ -209,15 +208,15 @@ class RevocationList:
         return Watch(self._view.watches, claims, on_revoked=on_revoked, cancel=cancel)
 
     def apply(self, event: Event) -> None:
-        """Put an event in force here alone, as if it had come over the bus: to fill a gap from another source."""
-        self._view.take(event)
+        """Apply an event to this list alone, as if it had come over the bus: to fill a gap from another source."""
+        self._view.apply_event(event)
 
     def on(self, *kinds: Any) -> Callable[[_F], _F]:
         """Register the decorated function for some kinds of events, named as in `Subscriber.on`.
 
         It is called with each event once its rule is in force, those of the history included, in order: a plain
         function on the event loop, which must not block, or a coroutine function as a task. For work that must be
-        tried again or bounded, use a `Subscriber`.
+        retried or limited, use a `Subscriber`.
         """
 
         def register(function: _F) -> _F:
@@ -229,29 +228,29 @@ class RevocationList:
     def on_gap(self, function: _F) -> _F:
         """Register the decorated function to be called with every `Gap`: when revocations may have been missed.
 
-        The list has then begun to read again from the oldest event. What is lost for good only the source of truth
-        knows: ask it, and `apply` what it says.
+        The list then reads again from the oldest event. Events that are lost for good are known to the source of truth
+        only: query it, and `apply` the revocations that it reports.
         """
         self._view.on_gap.append(callback("on_gap", function))
         return function
 
     def on_state(self, function: _F) -> _F:
-        """Register the decorated function to be called with every `ViewState` that is entered while it is open."""
+        """Register the decorated function to be called with every `ViewState` that the open list enters."""
         self._view.on_state.append(callback("on_state", function))
         return function
 
     async def __aenter__(self) -> Self:
         if self._feed is not None:
             raise Closed("the revocation list is open already")
-        self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _POLLS)
+        self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _PROOFS_PER_STALENESS)
         self._tasks = [
             asyncio.create_task(feed.run(), name="jwt_events feed"),
-            asyncio.create_task(self._view.tend(self._verdicts), name="jwt_events tending"),
+            asyncio.create_task(self._view.maintain(self._verdicts), name="jwt_events maintenance"),
         ]
         if self._metrics is not None:
             name, destination = self._transport.name, self._transport.destination
             self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
-        self._view.enter(ViewState.CATCHING_UP)
+        self._view.enter_state(ViewState.CATCHING_UP)
         try:
             await asyncio.shield(feed.caught_up)
         except BaseException:
@@ -265,7 +264,7 @@ class RevocationList:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Follow no longer: what is known to be revoked stays so, all else is stale. Idempotent."""
+        """Stop following: known revocations stay in force, every other token is stale. Idempotent."""
         tasks, self._tasks = self._tasks, []
         try:
             await end(tasks)

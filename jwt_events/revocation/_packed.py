@@ -1,10 +1,10 @@
-"""Keep them: the rules of one kind, a million of them in about 100 MB, each found in some twenty nanoseconds. Pure.
+"""Compact storage for the rules of one kind: a million in about 100 MB, each look-up some twenty nanoseconds. Pure.
 
-A rule is one integer in a set. The integer holds the hash of an identifier, when to forget the rule, and its cutoff;
-and it counts as equal to whatever has that hash, except another rule. So the identifier of a token finds its rule by
-itself, without anything being computed or made, although no identifier is kept. Python's hash of a text has 64 bits and
-is keyed with a secret of the process: among a million rules, one token in 10¹³ is taken for another one, and then
-refused.
+A rule is one integer in a set. The integer packs the hash of an identifier, the tick at which the rule expires, and its
+cutoff; and it compares equal to every object with that hash, except another rule. So the identifier of a token finds
+its rule in the set as it is, without any computation or allocation, although no identifier is stored. Python's hash of
+a text has 64 bits and is keyed with a secret of the process: among a million rules, one token in 10¹³ is mistaken for
+another one, and then refused.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from collections.abc import Iterator
 
 _CUTOFF_BITS = 42
 _CUTOFF = (1 << _CUTOFF_BITS) - 1
-_TICK_BITS = 18
-_TERM_BITS = _TICK_BITS + _CUTOFF_BITS
+_EXPIRY_BITS = 18
+_PAYLOAD_BITS = _EXPIRY_BITS + _CUTOFF_BITS
 
 EVERY_TOKEN = _CUTOFF
-"""The cutoff that covers all tokens, whenever they were issued: the last millisecond that can be told, in 2109."""
+"""The cutoff that covers all tokens, whenever they were issued: the last millisecond that fits, in 2109."""
 
-NEVER = (1 << _TICK_BITS) - 1
-"""The tick at which nothing is forgotten."""
+NEVER = (1 << _EXPIRY_BITS) - 1
+"""The expiry tick of rules that never expire."""
 
-# How many rules are forgotten in one go: well below a millisecond.
+# Rules removed at a time: well below a millisecond.
 _SLICE = 1_000
 
 
 class PackedRule(int):
-    """A rule as it is kept."""
+    """A rule packed into one integer: hash of the identifier, expiry tick, cutoff."""
 
     __slots__ = ()
 
     def __hash__(self) -> int:
-        return self >> _TERM_BITS
+        return self >> _PAYLOAD_BITS
 
     def __eq__(self, other: object) -> bool:
-        return int(self) == int(other) if isinstance(other, PackedRule) else hash(other) == self >> _TERM_BITS
+        return int(self) == int(other) if isinstance(other, PackedRule) else hash(other) == self >> _PAYLOAD_BITS
 
     @property
     def cutoff(self) -> int:
-        """Tokens issued up to then are covered, in milliseconds since 1970; or `EVERY_TOKEN`."""
+        """Tokens issued up to this instant are covered, in milliseconds since 1970; or `EVERY_TOKEN`."""
         return self & _CUTOFF
 
     @property
-    def tick(self) -> int:
-        """When to forget it; or `NEVER`."""
+    def expiry_tick(self) -> int:
+        """The tick at which the rule may be removed; or `NEVER`."""
         return (self >> _CUTOFF_BITS) & NEVER
 
 
 class _Probe(PackedRule):
-    """Looks for a rule in a set and notes what it found: a set only says that there is one."""
+    """A key that finds the rule with its hash in a set and remembers it: membership alone says only that it exists."""
 
     found: PackedRule | None = None
 
@@ -64,40 +64,40 @@ class _Probe(PackedRule):
 
 
 class RuleSet:
-    """The rules of one kind. They only grow: a cutoff is never lowered, and none is forgotten earlier than planned.
+    """The rules of one kind. They are monotone: neither a cutoff nor an expiry is ever lowered.
 
     Attributes:
-        rules: all of them; contains an identifier if there is a rule about it.
+        rules: all rules; an identifier is ``in`` it if there is a rule about it.
     """
 
     def __init__(self) -> None:
         self.rules: set[object] = set()
-        self._due: defaultdict[int, list[PackedRule]] = defaultdict(list)
+        self._by_expiry: defaultdict[int, list[PackedRule]] = defaultdict(list)
 
-    def put(self, digest: int, cutoff: int, tick: int) -> None:
-        """Put a rule in force, or widen the one that is there."""
+    def merge(self, digest: int, cutoff: int, expiry_tick: int) -> None:
+        """Add a rule, or merge it with the rule about the same identifier: the maximum of both cutoffs and expiries."""
         if (old := self.find(digest)) is not None:
-            if old.cutoff >= cutoff and old.tick >= tick:
+            if old.cutoff >= cutoff and old.expiry_tick >= expiry_tick:
                 return
-            cutoff, tick = max(cutoff, old.cutoff), max(tick, old.tick)
-        new = PackedRule(digest << _TERM_BITS | tick << _CUTOFF_BITS | cutoff)
+            cutoff, expiry_tick = max(cutoff, old.cutoff), max(expiry_tick, old.expiry_tick)
+        new = PackedRule(digest << _PAYLOAD_BITS | expiry_tick << _CUTOFF_BITS | cutoff)
         self.rules.add(new)
         if old is not None:
-            self.rules.discard(old)  # only now: another thread may be looking
-        if tick != NEVER:
-            self._due[tick].append(new)
+            self.rules.discard(old)  # after the new one was added: another thread may be checking
+        if expiry_tick != NEVER:
+            self._by_expiry[expiry_tick].append(new)
 
     def find(self, digest: int) -> PackedRule | None:
-        """Return the rule about what has this hash."""
-        probe = _Probe(digest << _TERM_BITS)
+        """Return the rule about the identifier with this hash, or ``None``."""
+        probe = _Probe(digest << _PAYLOAD_BITS)
         return probe.found if probe in self.rules else None
 
     def sweep(self, tick: int) -> Iterator[int]:
-        """Forget what is due, a slice at a time; yields how many after each."""
-        for due in sorted(due for due in self._due if due <= tick):
-            rules = self._due.pop(due)
+        """Remove the rules that have expired at this tick, a slice at a time; yields the count after each slice."""
+        for expired in sorted(expiry_tick for expiry_tick in self._by_expiry if expiry_tick <= tick):
+            rules = self._by_expiry.pop(expired)
             for start in range(0, len(rules), _SLICE):
-                # One that was widened meanwhile is still on the list of its earlier tick.
-                gone = [rule for rule in rules[start : start + _SLICE] if self.find(hash(rule)) is rule]
-                self.rules.difference_update(gone)
-                yield len(gone)
+                # A rule that was merged since is still listed under its earlier expiry.
+                removed = [rule for rule in rules[start : start + _SLICE] if self.find(hash(rule)) is rule]
+                self.rules.difference_update(removed)
+                yield len(removed)

@@ -1,7 +1,13 @@
-"""Decide it: which tokens are revoked. Pure: events and the time go in, answers come out.
+"""The revocation rules in force, and the decision whether one of them covers a token. Pure: the time is passed in.
 
-A rule says that the tokens of somebody, issued up to a cutoff, are revoked. Rules only ever grow: a cutoff is never
-lowered, and a rule is forgotten only when no token that it covers can be alive.
+A rule names a token, session, user, client or key, and says that its tokens issued up to a cutoff are revoked. Rules
+keep these properties, in whatever order and however often events arrive:
+
+- They are monotone: no event lowers a cutoff or an expiry, so none lets a revoked token in again. A rule is removed
+  only when no token that it covers can be alive.
+- The maximum of all cutoffs counts: of those for one identifier, and of those of all rules that match a token.
+- Equal seconds count as revoked: a token is covered unless its ``iat`` is after the cutoff, and an ``iat`` in whole
+  seconds is not after a cutoff within that second. A token without ``iat`` is covered by every cutoff.
 """
 
 from __future__ import annotations
@@ -17,21 +23,21 @@ from jwt_events.events import MAX_NUMERIC_DATE, Event, KeyRotated, SessionDestro
 from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 
-# When to forget a rule is counted in ticks, in seconds, since the rules were made. `NEVER` is five years away.
+# The expiry of a rule is counted in ticks of this length, in seconds, since the epoch. `NEVER` is five years away.
 TICK = 600.0
 
-# Clocks of those who issue, revoke and check tokens differ; a rule that stays a minute too long does no harm.
+# The clocks of issuers, publishers and checking services differ; a rule kept a minute too long does no harm.
 _GRACE = 60.0
 
 
 class Rule(NamedTuple):
-    """A rule that an event makes.
+    """The rule that an event puts in force.
 
     Attributes:
-        kind: what it is about.
-        digest: of what it is about.
-        cutoff: tokens issued up to then are revoked, in milliseconds since 1970; or `EVERY_TOKEN`.
-        expires_at: when it may be forgotten, in seconds since 1970; ``None`` if the event does not say.
+        kind: the kind of identifier that it names.
+        digest: the digest of that identifier.
+        cutoff: tokens issued up to this instant are revoked, in milliseconds since 1970; or `EVERY_TOKEN`.
+        expires_at: when it may be removed, in seconds since 1970; ``None`` if the event does not say.
     """
 
     kind: RuleKind
@@ -41,10 +47,10 @@ class Rule(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The rule that decided.
+    """The rule that revoked a token.
 
     Attributes:
-        kind: what it is about.
+        kind: the kind of identifier that it names.
         issued_before: tokens issued up to this instant are revoked; ``None`` if all are.
     """
 
@@ -53,11 +59,11 @@ class Match(NamedTuple):
 
 
 class Rules:
-    """All rules that are in force, and the question whether one of them covers a token.
+    """All rules in force; decides whether one of them covers a token.
 
     Args:
         epoch: the time now, in seconds since 1970.
-        retention: for how long to keep a rule that does not say when it expires; ``None`` for ever.
+        retention: how long to keep a rule that does not say when it expires; ``None`` for ever.
         leeway: seconds by which the clock that issues tokens may be ahead of the one that revokes them.
     """
 
@@ -66,45 +72,45 @@ class Rules:
         self._retention = None if retention is None else retention.total_seconds()
         self._leeway = leeway
         self._leeway_ms = leeway * 1000
-        self._shelves: dict[RuleKind, RuleSet] = {kind: RuleSet() for kind in get_args(RuleKind)}
-        # The fast path asks all of them at every check.
-        self._tokens = self._shelves["token"].rules
-        self._sessions = self._shelves["session"].rules
-        self._users = self._shelves["user"].rules
-        self._users_at_clients = self._shelves["user_at_client"].rules
-        self._clients = self._shelves["client"].rules
-        self._keys = self._shelves["key"].rules
+        self._rule_sets: dict[RuleKind, RuleSet] = {kind: RuleSet() for kind in get_args(RuleKind)}
+        # The fast path looks into each of them at every check.
+        self._tokens = self._rule_sets["token"].rules
+        self._sessions = self._rule_sets["session"].rules
+        self._users = self._rule_sets["user"].rules
+        self._users_at_clients = self._rule_sets["user_at_client"].rules
+        self._clients = self._rule_sets["client"].rules
+        self._keys = self._rule_sets["key"].rules
 
     @property
     def counts(self) -> Mapping[RuleKind, int]:
-        """How many rules of each kind there are."""
-        return MappingProxyType({kind: len(shelf.rules) for kind, shelf in self._shelves.items()})
+        """The count of rules of each kind."""
+        return MappingProxyType({kind: len(rule_set.rules) for kind, rule_set in self._rule_sets.items()})
 
     def apply(self, event: Event, *, now: float) -> Rule | None:
-        """Put the rule of an event in force. Any order, and any number of times, lead to the same rules.
+        """Put the rule of an event in force. Idempotent; the order of events does not matter.
 
         Args:
             event: what happened.
             now: the time in seconds since 1970, on a clock that was never set back since the epoch.
 
         Returns:
-            The rule; ``None`` if such an event makes none.
+            The rule; ``None`` if events of this type revoke nothing.
 
         Raises:
-            InvalidOption: it is no event.
+            InvalidOption: ``event`` is not an event.
         """
-        make = _MAKERS.get(type(event))
-        if make is None:
+        make_rule = _RULE_MAKERS.get(type(event))
+        if make_rule is None:
             if not isinstance(event, Event):
                 raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
             return None
-        if (rule := make(event)) is not None:
-            self._shelves[rule.kind].put(rule.digest, rule.cutoff, self._tick_to_forget(rule, now))
+        if (rule := make_rule(event)) is not None:
+            self._rule_sets[rule.kind].merge(rule.digest, rule.cutoff, self._expiry_tick(rule, now))
         return rule
 
-    def _tick_to_forget(self, rule: Rule, now: float) -> int:
+    def _expiry_tick(self, rule: Rule, now: float) -> int:
         if rule.kind == "key":
-            return NEVER  # whoever has a key can make tokens that never expire
+            return NEVER  # an attacker with the key can sign tokens that never expire
         until = rule.expires_at
         if until is None:
             if self._retention is None:
@@ -114,17 +120,17 @@ class Rules:
         return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
 
     def revokes(self, claims: Mapping[str, object]) -> bool:
-        """Whether a rule covers the token with these claims.
+        """Return whether a rule covers the token with these claims.
 
         Raises:
-            InvalidClaims: they are no claims.
+            InvalidClaims: ``claims`` is not a mapping, or a claim has the wrong type.
         """
         if type(claims) is dict:
             get = claims.get
             jti, sub, sid, kid, iat = get("jti"), get("sub"), get("sid"), get("kid"), get("iat")
             if (client := get("client_id")) is None:
                 client = get("azp")
-            # Nearly all claims are of the right types and hit no rule; all others take the way that explains itself.
+            # Fast path: nearly all claims have the right types and match no rule. `match` decides about all others.
             if (
                 (type(jti) is str or jti is None)
                 and (type(sub) is str or sub is None)
@@ -143,12 +149,12 @@ class Rules:
         return self.match(subjects_of(claims)) is not None
 
     def match(self, subjects: Subjects) -> Match | None:
-        """Return the rule that covers a token, the one with the latest cutoff if there are several, or ``None``."""
+        """Return the rule that covers a token, of several the one with the latest cutoff; ``None`` if none does."""
         latest, decisive = -1, None
         for kind, digest_ in subjects.digests:
-            filed = self._shelves[kind].find(digest_)
-            if filed is not None and filed.cutoff > latest:
-                latest, decisive = filed.cutoff, kind
+            rule = self._rule_sets[kind].find(digest_)
+            if rule is not None and rule.cutoff > latest:
+                latest, decisive = rule.cutoff, kind
         if decisive is None:
             return None
         if latest == EVERY_TOKEN:
@@ -158,20 +164,20 @@ class Rules:
         return Match(decisive, datetime.fromtimestamp(latest / 1000, UTC))
 
     def sweep(self, *, now: float) -> Iterator[int]:
-        """Forget the rules whose time has come, a slice at a time. One sweep at a time.
+        """Remove the rules that have expired, a slice at a time. Sweeps must not overlap.
 
         Args:
             now: the time in seconds since 1970; if in doubt, the earliest that it may be.
 
         Yields:
-            How many were forgotten, after each slice.
+            The count of rules removed, after each slice.
         """
         tick = math.floor((now - self._epoch) / TICK)
-        for shelf in self._shelves.values():
-            yield from shelf.sweep(tick)
+        for rule_set in self._rule_sets.values():
+            yield from rule_set.sweep(tick)
 
 
-def _of_token_revoked(event: TokenRevoked) -> Rule:
+def _rule_of_token_revoked(event: TokenRevoked) -> Rule:
     expires_at = _timestamp(event.expires_at)
     if event.token_id is not None:
         return Rule("token", digest(event.token_id), EVERY_TOKEN, expires_at)
@@ -179,25 +185,25 @@ def _of_token_revoked(event: TokenRevoked) -> Rule:
     if event.session_id is not None:
         return Rule("session", digest(event.session_id), cutoff, expires_at)
     if event.user_id is None:
-        assert event.client_id is not None  # noqa: S101 - an event without any subject cannot be made
+        assert event.client_id is not None  # noqa: S101 - models refuse an event without any identifier
         return Rule("client", digest(event.client_id), cutoff, expires_at)
     if event.client_id is None:
         return Rule("user", digest(event.user_id), cutoff, expires_at)
     return Rule("user_at_client", digest(event.user_id, event.client_id), cutoff, expires_at)
 
 
-def _of_session_destroyed(event: SessionDestroyed) -> Rule:
+def _rule_of_session_destroyed(event: SessionDestroyed) -> Rule:
     return Rule("session", digest(event.session_id), _cutoff(event.occurred_at), _timestamp(event.expires_at))
 
 
-def _of_key_rotated(event: KeyRotated) -> Rule | None:
+def _rule_of_key_rotated(event: KeyRotated) -> Rule | None:
     return Rule("key", digest(event.key_id), EVERY_TOKEN, None) if event.compromised else None
 
 
-_MAKERS: Mapping[type[Event], Callable[..., Rule | None]] = {
-    TokenRevoked: _of_token_revoked,
-    SessionDestroyed: _of_session_destroyed,
-    KeyRotated: _of_key_rotated,
+_RULE_MAKERS: Mapping[type[Event], Callable[..., Rule | None]] = {
+    TokenRevoked: _rule_of_token_revoked,
+    SessionDestroyed: _rule_of_session_destroyed,
+    KeyRotated: _rule_of_key_rotated,
 }
 
 
@@ -206,8 +212,8 @@ def _timestamp(instant: datetime | None) -> float | None:
 
 
 def _cutoff(instant: datetime) -> int:
-    """Return milliseconds since 1970, rounded up: what was issued within that millisecond counts as before.
+    """Return an instant in milliseconds since 1970, rounded up: a token issued within that millisecond is covered.
 
-    An instant that is too far away to be told covers every token.
+    An instant too late to be stored becomes `EVERY_TOKEN`.
     """
     return max(0, min(EVERY_TOKEN, math.ceil(instant.timestamp() * 1000)))

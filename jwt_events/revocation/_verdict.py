@@ -1,4 +1,4 @@
-"""What a revocation list answers."""
+"""Results of a revocation list: verdict, explanation, statistics."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jwt_events.revocation._rules import Match
 
 
 class Verdict(StrEnum):
-    """Whether to let a token in. True only for ``ALLOW``, so that ``if not list.check(claims)`` means what it says.
+    """Whether to let a token in. Truthy only for ``ALLOW``, so that ``if not list.check(claims)`` means what it says.
 
     Attributes:
-        ALLOW: no revocation of it is known, and all that existed ``max_staleness`` ago are known.
-        REVOKED: it is revoked. Known even when the list is stale.
-        STALE: nobody knows.
+        ALLOW: no revocation of the token is known, and all revocations that existed ``max_staleness`` ago are known.
+        REVOKED: the token is revoked. Known even when the list is stale.
+        STALE: the list is stale, so the token may have been revoked.
     """
 
     ALLOW = "allow"
@@ -33,7 +33,7 @@ class Explanation(NamedTuple):
 
     Attributes:
         verdict: the verdict.
-        rule: the rule that revoked the token; ``None`` if none did.
+        rule: the rule that revoked the token; ``None`` if there is none.
         staleness: seconds since the list was last proven current.
     """
 
@@ -44,18 +44,18 @@ class Explanation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RevocationStats:
-    """What a revocation list knows and has answered since it was made.
+    """Counts of a revocation list since it was constructed.
 
     Attributes:
-        rules: how many rules of each kind are in force.
-        events: events taken in, those of the history included.
+        rules: rules in force, by kind.
+        events: events applied, those of the history included.
         gaps: how often events may have been missed.
-        decode_errors: deliveries that were no events.
-        allowed: how often the answer was to let a token in.
-        revoked: how often it was that the token is revoked.
-        stale: how often it was that nobody knows.
-        stale_allows: how often a token was let in although nobody knows: only with ``on_stale="allow"``; included in
-            ``allowed``.
+        decode_errors: deliveries that were not events.
+        allowed: checks that returned `Verdict.ALLOW`.
+        revoked: checks that returned `Verdict.REVOKED`.
+        stale: checks that returned `Verdict.STALE`.
+        stale_allows: checks that returned `Verdict.ALLOW` although the list was stale: only with ``on_stale="allow"``;
+            included in ``allowed``.
     """
 
     rules: Mapping[RuleKind, int]

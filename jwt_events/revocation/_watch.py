@@ -1,4 +1,4 @@
-"""Watch them: tokens in use for longer than a request, and what happens the moment one of them is revoked."""
+"""Watches: tokens in use for longer than a request, whose users are told the moment they are revoked."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jwt_events.revocation._rules import Match, Rule, Rules
 
 
 class Watch:
-    """A token that is being watched; an asynchronous context manager, made by `RevocationList.watch`.
+    """A watched token; an asynchronous context manager, returned by `RevocationList.watch`.
 
     Attributes:
         revoked: set as soon as the token is known to be revoked.
-        rule: the rule that revoked it, or ``None`` so far.
+        rule: the rule that revoked it; ``None`` while it is not revoked.
     """
 
     def __init__(
-        self, watches: Watches, claims: Mapping[str, object], *, on_revoked: Callback | None, cancel: bool
+        self, watches: WatchRegistry, claims: Mapping[str, object], *, on_revoked: Callback | None, cancel: bool
     ) -> None:
         self.revoked: asyncio.Event = asyncio.Event()
         self.rule: Match | None = None
@@ -56,7 +56,7 @@ class Watch:
             raise self._error(self.rule) from exc
 
     def revoke(self, rule: Match, callbacks: Callbacks) -> None:
-        """Tell that the token is revoked; once."""
+        """Note the revocation, and notify its user; further calls do nothing."""
         if self.rule is not None:
             return
         self.rule = rule
@@ -71,41 +71,41 @@ class Watch:
         return RevokedTokenError(rule.kind, rule.issued_before)
 
 
-class Watches:
-    """All tokens that are being watched, filed under what a rule could be about.
+class WatchRegistry:
+    """All watched tokens, indexed by the identifiers that a rule can name.
 
-    A new rule costs one look into a dictionary, however many tokens are watched, and more only for those that it is
-    about.
+    A new rule costs one dictionary look-up, however many tokens are watched, and more only for the tokens that have
+    its identifier.
     """
 
     def __init__(self, rules: Rules, callbacks: Callbacks) -> None:
         self._rules = rules
         self._callbacks = callbacks
-        self._filed: dict[tuple[RuleKind, int], set[Watch]] = {}
+        self._by_subject: dict[tuple[RuleKind, int], set[Watch]] = {}
 
     def __len__(self) -> int:
-        return len(set().union(*self._filed.values()))
+        return len(set().union(*self._by_subject.values()))
 
     def add(self, watch: Watch) -> None:
-        """Watch a token from now on; if it is revoked already, say so at once."""
-        for place in watch.subjects.digests:
-            self._filed.setdefault(place, set()).add(watch)
-        self._ask(watch)
+        """Watch a token from now on; one that is revoked already is reported at once."""
+        for subject in watch.subjects.digests:
+            self._by_subject.setdefault(subject, set()).add(watch)
+        self._check(watch)
 
     def remove(self, watch: Watch) -> None:
-        """Watch it no longer; idempotent."""
-        for place in watch.subjects.digests:
-            if (filed := self._filed.get(place)) is not None:
-                filed.discard(watch)
-                if not filed:
-                    del self._filed[place]
+        """Stop watching a token; idempotent."""
+        for subject in watch.subjects.digests:
+            if (watches := self._by_subject.get(subject)) is not None:
+                watches.discard(watch)
+                if not watches:
+                    del self._by_subject[subject]
 
-    def compare(self, rule: Rule) -> None:
-        """Tell those whom a rule that is now in force revokes."""
-        if self._filed and (concerned := self._filed.get((rule.kind, rule.digest))):
-            for watch in tuple(concerned):
-                self._ask(watch)
+    def notify(self, rule: Rule) -> None:
+        """Revoke the watches that a rule covers which is now in force."""
+        if self._by_subject and (affected := self._by_subject.get((rule.kind, rule.digest))):
+            for watch in tuple(affected):
+                self._check(watch)
 
-    def _ask(self, watch: Watch) -> None:
+    def _check(self, watch: Watch) -> None:
         if (rule := self._rules.match(watch.subjects)) is not None:
             watch.revoke(rule, self._callbacks)

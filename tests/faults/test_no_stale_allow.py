@@ -33,7 +33,7 @@ def block_the_loop(seconds: float) -> None:
 @contextmanager
 def clock_set(auditor: Auditor, by: float) -> Iterator[None]:
     """Step the wall clock of this process, as the list sees it."""
-    calendar = auditor.revocations._view._calendar
+    calendar = auditor.revocations._view._steady_clock
     calendar._wall = lambda: time.time() + by
     try:
         yield

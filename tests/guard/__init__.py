@@ -1,1 +1,1 @@
-"""Guards, and the frameworks that they stand in."""
+"""Tests of the guards and the framework modules."""

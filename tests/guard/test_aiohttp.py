@@ -1,4 +1,4 @@
-"""What only aiohttp has: a middleware, keys of the application, handlers made of functions."""
+"""The parts that only aiohttp has: middleware, application keys, decorated WebSocket handlers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from tests.support.waiting import scaled, wait_until
 
 @pytest.fixture
 def transport() -> MemoryTransport:
-    """What the service listens to."""
+    """The transport of the revocation list."""
     return MemoryTransport()
 
 
 @pytest.fixture
 def revocations(transport: MemoryTransport) -> RevocationList:
-    """What the service knows."""
+    """An open revocation list."""
     return RevocationList(transport, max_staleness=scaled(5))
 
 
 @pytest.fixture
 def guard(revocations: RevocationList) -> BearerGuard[dict[str, Any]]:
-    """Who lets requests in."""
+    """A guard."""
     return BearerGuard(revocations, decode)
 
 
 @pytest.fixture
 def app(revocations: RevocationList, guard: BearerGuard[Any]) -> web.Application:
-    """An application in which all is guarded that is not public."""
+    """An application whose middleware guards all that is not public."""
     app = web.Application(middlewares=[guard.middleware(is_public=lambda request: request.path.startswith("/docs/"))])
     app.cleanup_ctx.append(lifespan(revocations))
     return app
@@ -47,13 +47,13 @@ def app(revocations: RevocationList, guard: BearerGuard[Any]) -> web.Application
 
 @asynccontextmanager
 async def client_of(app: web.Application, **options: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    """Run an application on a real server, and talk to it."""
+    """Run an application on a real server; return a client of it."""
     async with aiohttp_server(app, **options) as address, aiohttp.ClientSession(f"http://{address}") as client:
         yield client
 
 
 async def status(client: aiohttp.ClientSession, path: str, headers: Mapping[str, str] | None = None) -> int:
-    """Ask for a page and return the status of the answer."""
+    """Request a path and return the status of the response."""
     async with client.get(path, headers=headers) as response:
         return response.status
 
@@ -65,7 +65,7 @@ async def hello(request: web.Request) -> web.Response:
 
 @public
 class Open(web.View):
-    """A view for everybody."""
+    """A public view."""
 
     async def get(self) -> web.Response:
         """Answer."""
@@ -73,14 +73,14 @@ class Open(web.View):
 
 
 class Narrower(Open):
-    """A view that was made of it."""
+    """A view that inherits from it."""
 
 
 class TestMiddleware:
-    """Which requests need a token."""
+    """The middleware: which requests need a token."""
 
     async def test_exempt(self, app: web.Application) -> None:
-        """Marked handlers and paths that the application names are open; all else is not, not even what is missing."""
+        """Public handlers and paths need no token; all other paths do, even those that do not exist."""
         inner = web.Application()
         inner.router.add_get("/closed", hello)
         inner.router.add_view("/open", Open)
@@ -100,7 +100,7 @@ class TestMiddleware:
             assert await status(client, "/docs/missing") == 404
 
     async def test_claims_of_a_public_request(self, app: web.Application, guard: BearerGuard[Any]) -> None:
-        """Who asks for claims where nobody looked for them is told so."""
+        """Asking for the claims of a request that was not guarded is an error that says so."""
         raised: list[Exception] = []
 
         @public
@@ -117,7 +117,7 @@ class TestMiddleware:
         assert len(raised) == 1
 
     async def test_two_guards(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
-        """Each guard has its own opinion of a request."""
+        """Each guard keeps its own admission of a request."""
         names = BearerGuard(revocations, lambda token: decode(token)["sub"], claims_of=lambda name: {"sub": name})
 
         async def handler(request: web.Request) -> web.Response:
@@ -136,18 +136,18 @@ class TestMiddleware:
             assert await status(client, f"/feed?token={token_of()}") == 401
 
     def test_options(self, guard: BearerGuard[Any]) -> None:
-        """What cannot be called is refused at once."""
+        """An option that is not callable is refused at once."""
         with pytest.raises(InvalidOption):
-            guard.middleware(is_public="/docs")  # type: ignore[arg-type]  # that is the point
+            guard.middleware(is_public="/docs")  # type: ignore[arg-type]  # the wrong type is under test
         with pytest.raises(InvalidOption):
-            guard.websocket(token="token")  # type: ignore[arg-type]  # the same
+            guard.websocket(token="token")  # type: ignore[arg-type]  # the wrong type is under test
 
 
 class TestLifespan:
-    """Opening and closing."""
+    """`lifespan`: opening and closing resources."""
 
     async def test_keys(self, transport: MemoryTransport, revocations: RevocationList) -> None:
-        """Handlers find what was opened in the application; a second one of a kind is opened, too."""
+        """Handlers find the opened resources in the application; a second one of a kind is opened, too."""
         publisher, second = Publisher(transport), RevocationList(transport)
         app = web.Application()
         app.cleanup_ctx.append(lifespan(revocations, publisher, second))
@@ -174,12 +174,12 @@ class TestLifespan:
         assert revocations.state == "closed"
 
     def test_no_resource(self) -> None:
-        """What cannot be opened is refused at once, by its type."""
+        """A value that is not a context manager is refused at once, with its type."""
         with pytest.raises(InvalidOption, match="not str"):
-            lifespan("redis://:password@localhost")  # type: ignore[arg-type]  # that is the point
+            lifespan("redis://:password@localhost")  # type: ignore[arg-type]  # the wrong type is under test
 
     async def test_readiness_while_closed(self, app: web.Application) -> None:
-        """A list that nobody opened is not ready; to learn that needs no token."""
+        """A list that is not open is not ready; the readiness route needs no token."""
         app.router.add_get("/ready", readiness_handler(RevocationList(MemoryTransport())))
         async with client_of(app) as client, client.get("/ready") as response:
             assert response.status == 503
@@ -187,10 +187,10 @@ class TestLifespan:
 
 
 class TestWebSockets:
-    """Handlers made of functions."""
+    """WebSocket handlers by `BearerGuard.websocket`."""
 
     async def test_without_middleware(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
-        """A WebSocket is guarded by itself, and takes the options of aiohttp's response."""
+        """A WebSocket is guarded without the middleware, and takes the options of aiohttp's response."""
 
         @guard.websocket(protocols=["chat"])
         async def chat(request: web.Request, websocket: web.WebSocketResponse) -> None:
@@ -211,7 +211,7 @@ class TestWebSockets:
     async def test_during_the_handshake(
         self, app: web.Application, guard: BearerGuard[Any], transport: MemoryTransport, revocations: RevocationList
     ) -> None:
-        """A WebSocket whose token is revoked while the handshake is being answered is closed, and never served."""
+        """A WebSocket whose token is revoked during the handshake is closed, and never served."""
         token = token_of()
         served: list[web.Request] = []
 
@@ -231,7 +231,7 @@ class TestWebSockets:
 
 
 async def test_client_of_events_leaves(app: web.Application, guard: BearerGuard[Any]) -> None:
-    """Where handlers are cancelled when their client leaves, what makes the events ends."""
+    """With handler cancellation, the iterator of the events ends when the client leaves."""
     ended = asyncio.Event()
 
     async def items() -> AsyncIterator[bytes]:

@@ -31,7 +31,7 @@ OwnServer = Callable[[], EmbeddedServer]
 
 @asynccontextmanager
 async def service(example: str, url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Run an example until it has said nothing wrong to the end, and talk to it."""
+    """Run an example as a process; check that it ends without an error in its output."""
     port = free_port()
     environment = os.environ | {"JWT_EVENTS_URL": url, "PYTHONWARNINGS": "error", "PORT": str(port)}
     process = await asyncio.create_subprocess_exec(
@@ -70,7 +70,7 @@ async def _token(client: httpx.AsyncClient, path: str) -> str:
 
 @pytest.mark.parametrize("example", ["05_fastapi.py", "06_aiohttp.py"])
 async def test_two_instances(own_server: OwnServer, example: str) -> None:
-    """What is logged out at one instance is refused at the other."""
+    """A token that is revoked at one instance is refused at the other."""
     async with own_server() as server, service(example, server.url) as one, service(example, server.url) as other:
         laptop, phone, bob = [await _token(one, f"/login/{user}") for user in ("alice", "alice", "bob")]
         for token in (laptop, phone):
@@ -105,7 +105,7 @@ async def test_websocket(own_server: OwnServer) -> None:
 
 
 async def test_key_rotation(own_server: OwnServer) -> None:
-    """Tokens of the old key are good after a rotation, and refused after one because of a leak."""
+    """Tokens of the old key are valid after a rotation, and refused after one because of a leak."""
     async with own_server() as server, service("08_key_rotation.py", server.url) as client:
         first = await _token(client, "/login/alice")
         await client.post("/rotate")

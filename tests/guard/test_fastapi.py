@@ -1,6 +1,6 @@
-"""What only FastAPI has: dependencies, its documentation, its lifespan."""
+"""The parts that only FastAPI has: dependencies, documentation page, lifespan."""
 
-# Annotations are not postponed here: FastAPI could not find what tests define.
+# Annotations are not postponed here: FastAPI could not resolve names that tests define.
 
 import asyncio
 import subprocess
@@ -29,7 +29,7 @@ from tests.support.waiting import scaled
 
 @dataclass
 class User:
-    """What an application may decode its tokens to."""
+    """A model that an application decodes its tokens to."""
 
     name: str
 
@@ -41,25 +41,25 @@ async def user_in(token: str) -> User:
 
 @pytest.fixture
 def transport() -> MemoryTransport:
-    """What the service listens to."""
+    """The transport of the revocation list."""
     return MemoryTransport()
 
 
 @pytest.fixture
 def revocations(transport: MemoryTransport) -> RevocationList:
-    """What the service knows."""
+    """An open revocation list."""
     return RevocationList(transport, max_staleness=scaled(5))
 
 
 @pytest.fixture
 def guard(revocations: RevocationList) -> BearerGuard[Any]:
-    """Who lets requests in."""
+    """A guard."""
     return BearerGuard(revocations, decode, realm="a realm")
 
 
 @asynccontextmanager
 async def client_of(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """Run an application on a real server, and talk to it."""
+    """Run an application on a real server; return a client of it."""
     async with (
         uvicorn_server(app) as address,
         httpx.AsyncClient(base_url=f"http://{address}", timeout=scaled(30)) as client,
@@ -68,7 +68,7 @@ async def client_of(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Resource:
-    """Notes when it is opened and closed."""
+    """A resource that records when it is opened and closed."""
 
     def __init__(self, name: str, notes: list[str], *, fails: bool = False) -> None:
         self._name, self._notes, self._fails = name, notes, fails
@@ -83,7 +83,7 @@ class Resource:
 
 
 class TestDependencies:
-    """Where claims are to be had."""
+    """The guard as a dependency."""
 
     async def test_everywhere(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
         """Endpoints, plain ones too, routers and other dependencies get claims of a token that is verified once."""
@@ -138,7 +138,7 @@ class TestDependencies:
         assert "security" not in documented["paths"]["/public"]["get"]
 
     async def test_own_handler(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
-        """An application that has its own way to answer errors answers refusals so too."""
+        """An application's own exception handler also handles refusals."""
         app = FastAPI(lifespan=lifespan(revocations))
 
         @app.exception_handler(HTTPException)
@@ -154,7 +154,7 @@ class TestDependencies:
             assert response.headers["WWW-Authenticate"] == 'Bearer realm="a realm"'
 
     async def test_events_of_an_unguarded_endpoint(self, guard: BearerGuard[Any]) -> None:
-        """Events cannot be guarded for an endpoint that does not depend on the guard."""
+        """`until_revoked` is refused in an endpoint that does not depend on the guard."""
         request = Request({"type": "http", "headers": []})
 
         async def items() -> AsyncIterator[bytes]:
@@ -164,7 +164,7 @@ class TestDependencies:
             guard.until_revoked(request, items())
 
     async def test_client_of_events_leaves(self) -> None:
-        """When the client leaves, what made the events ends."""
+        """The iterator of the events ends when the client leaves."""
         async with serving("fastapi", RevocationList(MemoryTransport()), decode) as service:
             headers = bearer(token_of())
             async with (
@@ -175,18 +175,18 @@ class TestDependencies:
             await service.all_ended()
 
     def test_websocket_guard_of_something_else(self, revocations: RevocationList) -> None:
-        """A guard for WebSockets needs a guard."""
+        """A `WebSocketGuard` without a guard is refused."""
         with pytest.raises(InvalidOption, match="not RevocationList"):
-            WebSocketGuard(revocations)  # type: ignore[arg-type]  # that is the point
+            WebSocketGuard(revocations)  # type: ignore[arg-type]  # the wrong type is under test
 
 
 class TestWebSockets:
-    """When exactly a token is revoked."""
+    """WebSockets whose token is revoked in each phase."""
 
     async def test_before_it_was_accepted(
         self, transport: MemoryTransport, revocations: RevocationList, guard: BearerGuard[Any]
     ) -> None:
-        """A WebSocket that was not accepted yet is refused with an HTTP answer when its token is revoked."""
+        """A WebSocket that was not accepted yet is refused with an HTTP response when its token is revoked."""
         app = FastAPI(lifespan=lifespan(revocations))
         waiting = asyncio.Event()
 
@@ -209,7 +209,7 @@ class TestWebSockets:
     async def test_while_it_cleans_up(
         self, transport: MemoryTransport, revocations: RevocationList, guard: BearerGuard[Any]
     ) -> None:
-        """An endpoint that closes the WebSocket itself when it is cancelled has the last word."""
+        """An endpoint that closes the WebSocket itself when it is cancelled decides the close code."""
         app = FastAPI(lifespan=lifespan(revocations))
         cancelled = asyncio.Event()
 
@@ -237,7 +237,7 @@ class TestWebSockets:
             assert (websocket.close_reason, cancelled.is_set()) == ("goodbye", True)
 
     async def test_server_without_the_extension(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
-        """Where a server cannot send an HTTP answer, it is asked to close, which clients see as 403."""
+        """If a server cannot send an HTTP response, the WebSocket is closed, which clients see as 403."""
         app = FastAPI(lifespan=lifespan(revocations))
 
         @app.websocket("/feed")
@@ -255,7 +255,7 @@ class TestWebSockets:
 
 
 class TestLifespan:
-    """Opening and closing."""
+    """`lifespan`: opening and closing resources."""
 
     async def test_order(self) -> None:
         """Resources are opened in order, then the application's own lifespan runs; all are closed in reverse."""
@@ -281,12 +281,12 @@ class TestLifespan:
         assert notes == ["+a", "-a"]
 
     def test_no_resource(self) -> None:
-        """What cannot be opened is refused at once, by its type."""
+        """A value that is not a context manager is refused at once, with its type."""
         with pytest.raises(InvalidOption, match="not str"):
-            lifespan("redis://:password@localhost")  # type: ignore[arg-type]  # that is the point
+            lifespan("redis://:password@localhost")  # type: ignore[arg-type]  # the wrong type is under test
 
     async def test_readiness_while_closed(self) -> None:
-        """A list that nobody opened is not ready."""
+        """A list that is not open is not ready."""
         app = FastAPI()
         app.include_router(readiness_router(RevocationList(MemoryTransport()), path="/healthz"))
         async with client_of(app) as client:

@@ -1,4 +1,4 @@
-"""What clients see of a guarded service: the same in every framework, from real servers."""
+"""Guarded services as their clients see them: the same in every framework, on real servers."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stream(url: str, key: str) -> RedisStream:
-    """What the service listens to."""
+    """The transport of the revocation list."""
     return RedisStream(url, key)
 
 
 @pytest.fixture
 def serve(framework: str, stream: RedisStream) -> Serve:
-    """Runs the service in each framework; takes options of the guard."""
+    """A function that runs the service in each framework; takes options of the guard."""
 
     @asynccontextmanager
     async def run(decode: Callable[[str], Any] = decode, **options: Any) -> AsyncIterator[Service]:
@@ -54,7 +54,7 @@ def serve(framework: str, stream: RedisStream) -> Serve:
 
 @asynccontextmanager
 async def client_of(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    """Talk to the service on connections that stay open."""
+    """Return a client with connections that stay open."""
     async with httpx.AsyncClient(base_url=service.url, timeout=scaled(30)) as client:
         yield client
 
@@ -66,20 +66,20 @@ def feed(service: Service, token: str, path: str = "/feed") -> connect:
 
 
 async def closed(websocket: ClientConnection) -> int | None:
-    """Wait until the other side closes, and return its code."""
+    """Wait until the server closes, and return the close code."""
     with pytest.raises(ConnectionClosed):
         await soon(websocket.recv(), within=30)
     return websocket.close_code
 
 
 async def refusal(client: httpx.AsyncClient, *headers: tuple[str, str]) -> tuple[int, str, dict[str, str]]:
-    """Ask for the claims, and return status, challenge and what the body says."""
+    """Request the claims, and return status, challenge and the error in the body."""
     response = await client.get("/me", headers=list(headers))
     return response.status_code, response.headers.get("WWW-Authenticate", ""), response.json()["detail"]
 
 
 class TestRequests:
-    """Who is let in, and what others are told."""
+    """Requests that are let in, and the responses to all others."""
 
     @pytest.mark.parametrize("verify", [decode, decode_later])
     async def test_good_token(self, serve: Serve, verify: Callable[[str], Any]) -> None:
@@ -91,12 +91,12 @@ class TestRequests:
                 assert (response.status_code, response.json()) == (200, decode(token))
 
     async def test_public(self, serve: Serve) -> None:
-        """What is public needs no token."""
+        """A public path needs no token."""
         async with serve() as service, client_of(service) as client:
             assert (await client.get("/public")).json() == "hello"
 
     async def test_refusals(self, serve: Serve) -> None:
-        """Every way not to be let in has its status, its challenge and its code, in the words of RFC 6750."""
+        """Every reason for a refusal has its status, its challenge and its code, in the words of RFC 6750."""
         good = token_of()
         cases: list[tuple[list[str], tuple[int, str | None, str]]] = [
             ([], (401, None, "missing_token")),
@@ -124,12 +124,12 @@ class TestRequests:
                 assert seen == (status, code, challenge), values
 
     async def test_no_realm(self, serve: Serve) -> None:
-        """Without a realm and without credentials the challenge is the bare word."""
+        """Without a realm and without credentials the challenge is ``Bearer`` alone."""
         async with serve() as service, client_of(service) as client:
             assert (await client.get("/me")).headers["WWW-Authenticate"] == "Bearer"
 
     async def test_revoked_between_two_requests(self, serve: Serve, stream: RedisStream) -> None:
-        """A token that was good on a connection is refused on the same connection once it is revoked."""
+        """A token that was accepted on a connection is refused on the same connection once it is revoked."""
         token, other = token_of(), token_of()
         async with serve() as service, client_of(service) as client:
             assert (await client.get("/me", headers=bearer(token))).status_code == 200
@@ -141,7 +141,7 @@ class TestRequests:
             assert (await client.get("/me", headers=bearer(other))).status_code == 200
 
     async def test_compromised_key(self, serve: Serve, stream: RedisStream) -> None:
-        """Tokens of a key that leaked are refused, others are not, though `decode` says nothing of keys."""
+        """Tokens of a compromised key are refused, others are not, though `decode` does not return the key."""
         token, other = token_of(), token_of(kid="key-2")
         async with serve() as service, client_of(service) as client:
             await publish(
@@ -151,7 +151,7 @@ class TestRequests:
             assert (await client.get("/me", headers=bearer(other))).status_code == 200
 
     async def test_unavailable(self, serve: Serve) -> None:
-        """What verifies tokens may say that it cannot at the moment; nobody is told that the token is bad."""
+        """If verification raises `Unavailable`, the response is 503, not that the token is invalid."""
 
         def away(token: str) -> dict[str, Any]:
             raise Unavailable("the keys are away", retry_after=6.5)
@@ -163,7 +163,7 @@ class TestRequests:
             assert response.json()["detail"]["error"] == "unavailable"
 
     async def test_nothing_leaks(self, serve: Serve, stream: RedisStream) -> None:
-        """Neither token nor claims are in answers to those who are refused, nor in what is logged."""
+        """Neither token nor claims are in the responses to refused requests, nor in the log."""
 
         def wrong(token: str) -> dict[str, Any]:
             raise TypeError(token, decode(token))
@@ -181,10 +181,10 @@ class TestRequests:
 
 
 class TestStale:
-    """When nobody knows what was revoked."""
+    """Stale revocation lists, and readiness."""
 
     async def test_frozen_server(self, framework: str, own_server: Callable[..., EmbeddedServer]) -> None:
-        """While Redis does not answer, clients are asked to come back and readiness is red; then all is well again."""
+        """While Redis does not reply, requests get 503 and readiness fails; afterwards both recover."""
         token = token_of()
         async with own_server() as server:
             revocations = RevocationList(RedisStream(server.url), max_staleness=0.5)
@@ -216,7 +216,7 @@ class TestStale:
                 await wait_until(is_ready, within=30, what="readiness")
 
     async def test_ready(self, serve: Serve) -> None:
-        """A fresh list is ready, and says how old it is; no cache keeps that."""
+        """A fresh list is ready, and its response has the age and must not be cached."""
         async with serve() as service, client_of(service) as client:
             response = await client.get("/ready")
             assert (response.status_code, response.headers["Cache-Control"]) == (200, "no-store")
@@ -229,7 +229,7 @@ class TestWebSockets:
     """Connections that outlive a request."""
 
     async def test_closes_on_revocation(self, serve: Serve, stream: RedisStream) -> None:
-        """A WebSocket is closed with 4401 when its token is revoked, and what served it is cancelled."""
+        """A WebSocket is closed with 4401 when its token is revoked, and its handler is cancelled."""
         token = token_of()
         async with serve() as service, feed(service, token) as websocket:
             await websocket.send("hello")
@@ -240,7 +240,7 @@ class TestWebSockets:
             await service.all_ended()
 
     async def test_only_those_of_the_user_close(self, serve: Serve, stream: RedisStream) -> None:
-        """Of fifty WebSockets exactly those of the user who is logged out everywhere are closed."""
+        """Of fifty WebSockets exactly those of the user whose tokens are all revoked are closed."""
         async with serve() as service, AsyncExitStack() as stack:
             users = ["alice" if number % 5 == 0 else f"user-{number}" for number in range(50)]
             websockets = [await stack.enter_async_context(feed(service, token_of(user))) for user in users]
@@ -256,7 +256,7 @@ class TestWebSockets:
         await service.all_ended()
 
     async def test_client_leaves_first(self, serve: Serve, stream: RedisStream) -> None:
-        """When the client closes first, what served it ends; a revocation afterwards finds nobody."""
+        """When the client closes first, the handler ends; a later revocation finds no watch."""
         token = token_of()
         async with serve() as service:
             async with feed(service, token):
@@ -267,7 +267,7 @@ class TestWebSockets:
                 await wait_until(partial(_is, client, token, 401), what="the refusal of a revoked token")
 
     async def test_client_vanishes(self, serve: Serve, stream: RedisStream) -> None:
-        """A client that is gone without a word, just when its token is revoked, leaves nothing behind."""
+        """A client that vanishes without a close, just when its token is revoked, leaves nothing behind."""
         tokens = [token_of() for _ in range(5)]
         async with serve() as service:
             websockets = [await feed(service, token) for token in tokens]
@@ -281,7 +281,7 @@ class TestWebSockets:
                 await websocket.wait_closed()
 
     async def test_client_does_not_read(self, serve: Serve, stream: RedisStream) -> None:
-        """A client that takes nothing any more, not even the close, cannot keep what served it."""
+        """A client that stops reading, even the close, cannot keep its handler running."""
         token = token_of()
         async with serve() as service:
             websocket = await feed(service, token, "/flood")
@@ -301,7 +301,7 @@ class TestWebSockets:
             await websocket.wait_closed()
 
     async def test_refused_before_it_is_accepted(self, serve: Serve) -> None:
-        """Who has no good token gets the same HTTP answer as with any other request."""
+        """Without a valid token a WebSocket gets the same HTTP response as any other request."""
         async with serve() as service, client_of(service) as client:
             for headers in ({}, bearer("no.jwt.atall"), {"Authorization": "Bearer"}):
                 expected = await client.get("/me", headers=headers)
@@ -314,7 +314,7 @@ class TestWebSockets:
             assert service.begun == 0
 
     async def test_token_from_elsewhere(self, serve: Serve, stream: RedisStream) -> None:
-        """A browser, which cannot set headers, brings its token in another way; a header that is there decides."""
+        """A token from the query is accepted, for browsers, which cannot set headers; a header takes precedence."""
         token = token_of()
         async with serve() as service:
             there = f"ws://{service.address}/browser?token={token}"
@@ -333,10 +333,10 @@ class TestWebSockets:
 
 
 class TestStreams:
-    """Responses that go on and on."""
+    """Streaming responses."""
 
     async def test_ends_on_revocation(self, serve: Serve, stream: RedisStream) -> None:
-        """Server-sent events end when the session of the token is destroyed, though nothing was to be said."""
+        """Server-sent events end when the session of the token is destroyed, even while none is being sent."""
         token = token_of(sid="laptop")
         async with serve() as service, client_of(service) as client:
             async with client.stream("GET", "/events", headers=bearer(token)) as response:
@@ -349,5 +349,5 @@ class TestStreams:
 
 
 async def _is(client: httpx.AsyncClient, token: str, status: int) -> bool:
-    """Whether the service answers so to this token."""
+    """Return whether the service responds with this status to the token."""
     return (await client.get("/me", headers=bearer(token))).status_code == status

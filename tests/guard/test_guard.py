@@ -1,4 +1,4 @@
-"""From the Authorization header to claims that are verified and live, or to a refusal."""
+"""`Guard`: verification, claims, refusals, streaming and readiness, without a web framework."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ CLAIMS = {"sub": "alice", "jti": "token-1", "iat": 1}
 
 
 def fresh_list() -> RevocationList:
-    """Return a list that is not open and says so of nothing."""
+    """Return a list that is not open, and allows tokens all the same."""
     return RevocationList(MemoryTransport(), on_stale="allow")
 
 
 def guard_that_raises(error: Exception) -> Guard[Mapping[str, Any]]:
-    """Return a guard whose verification fails."""
+    """Return a guard whose verification raises an error."""
 
     def fail(token: str) -> Mapping[str, Any]:
         raise error
@@ -54,14 +54,14 @@ def guard_that_raises(error: Exception) -> Guard[Mapping[str, Any]]:
 
 
 async def refused_by(guard: Guard[Any], token: str = "a.b.c") -> Refused:
-    """Return why a token is not let in."""
+    """Return the reason for which a token is refused."""
     with pytest.raises(Refused) as caught:
         await guard.admit([f"Bearer {token}"])
     return caught.value
 
 
 class TestVerification:
-    """What becomes of what the application's function does."""
+    """Errors of the application's ``decode``."""
 
     @pytest.mark.parametrize(
         ("error", "code"),
@@ -82,7 +82,7 @@ class TestVerification:
         ],
     )
     async def test_errors(self, error: Exception, code: str) -> None:
-        """Whatever it raises, the token is refused, without a word of what was raised."""
+        """Every exception of ``decode`` refuses the token, and nothing of it is in the refusal."""
         with watching(MARK):
             refused = await refused_by(guard_that_raises(error))
         assert refused.code == code
@@ -90,14 +90,14 @@ class TestVerification:
 
     @pytest.mark.parametrize("error", [TypeError(MARK), AttributeError(MARK), RecursionError(MARK), NameError(MARK)])
     async def test_mistakes_are_logged(self, error: Exception) -> None:
-        """What looks like a mistake in the program is logged as an error, by its kind and place."""
+        """An exception that looks like a mistake in the program is logged as an error, with its type and place."""
         with watching(MARK) as records:
             await refused_by(guard_that_raises(error))
         (fields,) = records.of("token refused, verifying it failed", "ERROR")
         assert fields["error"].startswith(f"{type(error).__name__} at {__file__.rpartition('/')[2]}:")
 
     async def test_bad_tokens_are_not(self) -> None:
-        """What is wrong with a token alone is no error of the service."""
+        """An invalid token is not logged as an error."""
         with recorded() as records:
             await refused_by(Guard(fresh_list(), decode))
         assert [record["level"].name for record in records] == ["DEBUG"]
@@ -111,7 +111,7 @@ class TestVerification:
         assert records.of("valid token refused, its claims cannot be checked", "ERROR") == [{"claim": claim}]
 
     async def test_cancelled(self) -> None:
-        """Whoever is cancelled while a token is being verified is cancelled."""
+        """A task that is cancelled while a token is verified is cancelled."""
 
         async def never(token: str) -> Mapping[str, Any]:
             await asyncio.Event().wait()
@@ -124,12 +124,12 @@ class TestVerification:
             await task
 
     async def test_closed_list(self) -> None:
-        """A list that is not open knows nothing: clients are to come back when a proof could have come."""
+        """A list that is not open is stale: clients are told to retry when a proof could have arrived."""
         refused = await refused_by(Guard(RevocationList(MemoryTransport(), max_staleness=2.5), decode), token_of())
         assert (refused.code, refused.status, refused.headers) == ("stale_revocations", 503, {"Retry-After": "3"})
 
     async def test_too_long(self) -> None:
-        """A token that is too long is not even looked at."""
+        """A token that is too long is refused unread."""
         guard = Guard(fresh_list(), lambda token: {"sub": token}, max_token_bytes=10)
         assert (await guard.admit(["Bearer " + "x" * 10])).claims == {"sub": "x" * 10}
         assert (await refused_by(guard, "x" * 11)).code == "invalid_request"
@@ -142,16 +142,16 @@ def encoded(header: bytes) -> str:
 
 @dataclass
 class User:
-    """What an application may decode its tokens to."""
+    """A model that an application decodes its tokens to."""
 
     name: str
 
 
 class TestClaims:
-    """What is checked."""
+    """The claims that are checked."""
 
     async def test_own_type(self) -> None:
-        """What was decoded is returned as it is, and checked by the claims that are found in it."""
+        """The decoded value is returned unchanged, and checked by the claims that ``claims_of`` returns."""
         transport = MemoryTransport()
         async with RevocationList(transport) as revocations:
             guard = Guard(revocations, User, claims_of=lambda user: {"sub": user.name})
@@ -163,7 +163,7 @@ class TestClaims:
             assert (await guard.admit_token("bob")).value == User("bob")
 
     async def test_key(self) -> None:
-        """The key that a token names is checked, and is not added to what the application gets."""
+        """The ``kid`` of a token is checked, and is not added to the value that the application gets."""
         revocations = fresh_list()
         guard = Guard(revocations, decode)
         token = token_of()
@@ -185,22 +185,22 @@ class TestClaims:
         ],
     )
     async def test_no_key(self, first: str) -> None:
-        """A token without the name of a key, or one that is no JWT, is checked by its claims alone."""
+        """A token without a ``kid``, or one that is not a JWT, is checked by its claims alone."""
         guard = Guard(fresh_list(), lambda token: CLAIMS)
         assert (await guard.admit_token(f"{first}.b.c")).claims == CLAIMS
 
     async def test_strange_key(self) -> None:
-        """A token whose key has no proper name is refused."""
+        """A token whose ``kid`` is not text is refused."""
         token = encoded(b'{"kid": 7}') + ".b.c"
         assert (await refused_by(Guard(fresh_list(), lambda token: CLAIMS), token)).code == "invalid_token"
 
 
-class TestAnswers:
-    """What clients are told."""
+class TestResponses:
+    """Responses to refused requests."""
 
     @given(st.lists(st.text() | st.text().map("Bearer ".__add__), max_size=3), st.booleans())
     def test_whatever_comes(self, authorization: list[str], has_realm: bool) -> None:
-        """Whatever a client sends, it is let in, or told what fits into a header."""
+        """Whatever a client sends, it is let in, or gets a response that fits into headers."""
         guard = Guard(fresh_list(), lambda token: CLAIMS, realm="a realm" if has_realm else None)
         refused = None
         try:
@@ -217,11 +217,11 @@ class TestAnswers:
         ("seconds", "header"), [(None, "1"), (0.0, "1"), (1.2, "2"), (math.inf, "3600"), (math.nan, "1"), (-5.0, "1")]
     )
     def test_retry_after(self, seconds: float | None, header: str) -> None:
-        """Whatever was computed, clients are asked to come back in a second at the earliest, and in an hour at last."""
+        """``Retry-After`` is at least a second and at most an hour."""
         assert Refused("unavailable", retry_after=seconds).headers == {"Retry-After": header}
 
     def test_representations(self) -> None:
-        """What may stand in a traceback has no claims in it."""
+        """Representations, which may appear in tracebacks, contain no claims."""
         admission = Admission(MARK, {"sub": MARK})
         assert MARK not in repr(admission) + repr(Guard(fresh_list(), decode))
 
@@ -237,23 +237,23 @@ class TestAnswers:
         ],
     )
     def test_options(self, option: str, options: dict[str, Any]) -> None:
-        """An option that cannot work is refused by name."""
+        """An invalid option is refused with its name."""
         with pytest.raises(InvalidOption) as caught:
             Guard(**{"revocations": fresh_list(), "decode": decode, **options})
         assert caught.value.option == option
 
 
 class TestUntilRevoked:
-    """Items that are passed on until the token is revoked."""
+    """`until_revoked`: items until the token is revoked."""
 
     async def test_revoked_while_waiting(self) -> None:
-        """What waits for its next item is cancelled, and nothing more comes."""
+        """The iterator is cancelled where it waits, and no item follows."""
         transport = MemoryTransport()
         ended = asyncio.Event()
 
         async def items() -> AsyncIterator[int]:
             try:
-                async with asyncio.timeout(None):  # belongs to the task that entered it
+                async with asyncio.timeout(None):  # may be exited only in the task that entered it
                     yield 1
                     yield 2
                     await asyncio.Event().wait()
@@ -270,7 +270,7 @@ class TestUntilRevoked:
             assert [item async for item in until_revoked(revocations, CLAIMS, items())] == []
 
     async def test_items_end(self) -> None:
-        """Items that end by themselves, or by an error, end as they would."""
+        """The end of the items, or their error, is passed on."""
 
         async def items(*, fail: bool) -> AsyncIterator[int]:
             yield 1
@@ -283,7 +283,7 @@ class TestUntilRevoked:
                 [item async for item in until_revoked(revocations, CLAIMS, items(fail=True))]
 
     async def test_left_early(self) -> None:
-        """Who stops asking closes what makes the items."""
+        """Closing `until_revoked` early closes the iterator of the items."""
         ended = asyncio.Event()
 
         async def items() -> AsyncIterator[int]:
@@ -300,10 +300,10 @@ class TestUntilRevoked:
 
 
 class TestReadiness:
-    """What a probe is told."""
+    """`readiness_of`: the response to a readiness probe."""
 
     async def test_states(self) -> None:
-        """One list that is not fresh is enough not to be ready; an infinite age is no number."""
+        """One list that is not fresh makes the service not ready; an infinite age becomes ``None``."""
         closed = RevocationList(MemoryTransport())
         async with RevocationList(MemoryTransport()) as fresh:
             status, body = readiness_of(fresh)
@@ -314,6 +314,6 @@ class TestReadiness:
             assert body["revocations"][1] == {"state": "closed", "staleness": None}
 
     def test_no_list(self) -> None:
-        """Readiness of nothing is a mistake, not good news."""
+        """Readiness without a list is refused."""
         with pytest.raises(InvalidOption):
             readiness_of()

@@ -1,1 +1,1 @@
-"""The signing keys."""
+"""Tests of the signing keys."""

@@ -1,4 +1,4 @@
-"""Which entries of a JWK Set are taken as keys."""
+"""Parsing a JWK Set: which entries become keys, which are skipped."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SECRET = "-".join(["the", "secret", "itself"])  # not in one piece, so that a tr
 _members = st.sampled_from(["kty", "kid", "use", "alg", "crv", "x", "y", "n", "e", "d", "k", "key_ops"])
 
 
-class TestTaken:
-    """Keys that can verify."""
+class TestUsable:
+    """Entries that become keys."""
 
     @pytest.mark.parametrize(
         ("curve", "algorithm"),
@@ -64,26 +64,26 @@ class TestTaken:
         assert (len(found.unnamed), list(found.named), found.skipped) == (1, ["good"], ())
 
     def test_unknown_members(self) -> None:
-        """Members that nobody knows are ignored, in the set and in its entries (RFC 7517 §4, §5)."""
+        """Unknown members are ignored, in the set and in its entries (RFC 7517 §4, §5)."""
         assert read({"keys": [{**GOOD, "x5c": ["?"], "exp": 1, "extra": {}}], "extra": 1}).named.keys() == {"good"}
 
 
-class TestPassedOver:
-    """Entries that are right, and for something else."""
+class TestOtherPurposes:
+    """Valid entries for purposes other than signatures."""
 
     @pytest.mark.parametrize("changes", [{"use": "enc"}, {"use": None, "key_ops": ["encrypt"]}, {"use": 5}], ids=str)
     def test_other_purposes(self, changes: dict[str, Any]) -> None:
-        """Keys for encryption are no keys for signatures, and not worth a word."""
+        """Keys for encryption are left out, and not reported as skipped."""
         found = read({"keys": [GOOD, entry("other", **changes)]})
         assert (list(found.named), found.skipped) == (["good"], ())
 
     def test_operations(self) -> None:
-        """A key that says it verifies is taken."""
+        """A key with the operation ``verify`` is used."""
         assert "one" in read({"keys": [entry("one", use=None, key_ops=["verify"])]}).named
 
 
 class TestSkipped:
-    """One bad entry does not spoil the others."""
+    """Unusable entries do not affect the others."""
 
     @pytest.mark.parametrize(
         ("bad", "problem"),
@@ -120,7 +120,7 @@ class TestSkipped:
         ids=lambda value: value if isinstance(value, str) else "entry",  # key material differs in every process
     )
     def test_bad_entry(self, bad: Any, problem: str) -> None:
-        """It is left out, with the reason; never is a symmetric key taken for a public one."""
+        """An unusable entry is skipped with the reason; a symmetric key is never used as a public one."""
         for entries in ([bad, GOOD], [GOOD, bad]):
             found = read({"keys": entries})
             assert list(found.named) == ["good"]
@@ -135,14 +135,14 @@ class TestSkipped:
         assert [skipped.problem for skipped in found.skipped] == ["cannot be read", "kid appears twice"]
 
     def test_described_by_fingerprint(self) -> None:
-        """What is said about an entry names neither its kid nor its content."""
+        """The description of a skipped entry contains neither its kid nor its content."""
         (skipped,) = read({"keys": [GOOD, entry("the kid", x="the content")]}).skipped
         assert skipped.fingerprint == fingerprint("the kid")
         assert "the " not in repr(skipped)
 
 
 class TestRefused:
-    """What is no set of public keys at all."""
+    """Documents that are not a set of public keys."""
 
     @pytest.mark.parametrize(
         "document",
@@ -150,24 +150,24 @@ class TestRefused:
         ids=repr,
     )
     def test_no_set(self, document: Any) -> None:
-        """It is refused as a whole."""
+        """A document that is not a JWK Set is refused as a whole."""
         with pytest.raises(InvalidKeySet):
             read(document)
 
     def test_too_large(self) -> None:
-        """A set of endless entries is refused before any is read."""
+        """A set with too many entries is refused before any is parsed."""
         with pytest.raises(InvalidKeySet, match="257 entries"):
             read({"keys": [GOOD] * 257})
 
     def test_only_useless_entries(self) -> None:
-        """The error tells how many entries there are and nothing of what is in them."""
+        """The error gives the count of entries and nothing of their content."""
         with pytest.raises(InvalidKeySet, match="2 entries") as caught:
             read({"keys": [entry(SECRET, x=SECRET), {"kty": "oct", "k": SECRET}]})
         assert SECRET not in all_that_is_said(caught.value)
 
     @given(st.dictionaries(_members, json_values, max_size=6), json_values)
-    def test_anything(self, changes: dict[str, Any], other: Any) -> None:
-        """Whatever else a set contains, a good key in it is found."""
+    def test_beside_anything(self, changes: dict[str, Any], other: Any) -> None:
+        """A usable key is found whatever else the set contains."""
         odd = {**GOOD, "kid": "odd", **changes}
         found = read({"keys": [odd, other, GOOD, changes]})
         assert "good" in found.named

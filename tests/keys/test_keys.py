@@ -34,38 +34,38 @@ def issuer() -> Issuer:
 
 
 async def refusal(keys: SigningKeys, kid: Any) -> UnknownKey:
-    """Return the error with which a kid is refused."""
+    """Return the error that `SigningKeys.get` raises for a kid."""
     with pytest.raises(UnknownKey) as caught:
         await keys.get(kid)
     return caught.value
 
 
 class TestKnownKeys:
-    """What is here is answered from here."""
+    """Known keys are returned from the cache."""
 
     async def test_verifies(self, issuer: Issuer) -> None:
-        """A key verifies the tokens of its own private key and no others."""
+        """A key verifies the tokens that its own private key signed, and no others."""
         keys = SigningKeys(issuer.fetch)
         assert jwt.decode(issuer.token("one"), await keys.get("one")) == {"sub": "user-1"}
         with pytest.raises(jwt.InvalidSignatureError):
             jwt.decode(issuer.token("one"), await keys.get("two"))
 
     async def test_one_fetch_for_all_keys(self, issuer: Issuer) -> None:
-        """The whole set comes with one fetch, and is not fetched again while it is young."""
+        """One fetch brings the whole set, and it is not fetched again before half of max_age."""
         keys = SigningKeys(issuer.fetch)
         for kid in ("one", "two", "one", "two"):
             assert (await keys.get(kid)).key_id == kid
         assert issuer.calls == 1
 
-    async def test_unasked(self, issuer: Issuer) -> None:
-        """Nothing is fetched before somebody asks."""
+    async def test_nothing_before_the_first_call(self, issuer: Issuer) -> None:
+        """Nothing is fetched before the first call."""
         keys = SigningKeys(issuer.fetch)
         await asyncio.sleep(0)
         assert issuer.calls == 0
         assert keys.stats.age == float("inf")
 
     async def test_new_key(self, issuer: Issuer) -> None:
-        """A key that the issuer added is found when the first token of it arrives, rotation after rotation."""
+        """A key that the issuer added is found when its first token arrives, rotation after rotation."""
         keys = SigningKeys(issuer.fetch, cooldown=3600)
         for kid in ("one", "three", "four", "five"):
             issuer.list("one", kid)
@@ -73,7 +73,7 @@ class TestKnownKeys:
         assert issuer.calls == 4
 
     async def test_withdrawn_key(self, issuer: Issuer, clock: Clock) -> None:
-        """A key that the issuer lists no more is gone with the next fetch."""
+        """A key that the issuer no longer lists is removed by the next fetch."""
         keys = SigningKeys(issuer.fetch)
         await keys.get("one")
         issuer.list("two", "three")
@@ -82,8 +82,8 @@ class TestKnownKeys:
         await refusal(keys, "one")
 
 
-class TestSingleFlight:
-    """There is never more than one fetch."""
+class TestSharedFetches:
+    """At most one fetch runs at a time."""
 
     @pytest.mark.parametrize("listed", [True, False])
     async def test_many_callers(self, issuer: Issuer, listed: bool) -> None:
@@ -98,7 +98,7 @@ class TestSingleFlight:
         assert {type(result) for result in results} == ({jwt.PyJWK} if listed else {UnknownKey})
 
     async def test_cancelled_callers(self, issuer: Issuer) -> None:
-        """A caller that is cancelled, even the one for whom the fetch began, takes nothing from the others."""
+        """A cancelled caller, even the one that started the fetch, does not affect the others."""
         keys = SigningKeys(issuer.fetch)
         issuer.open.clear()
         tasks = [asyncio.create_task(keys.get("one")) for _ in range(5)]
@@ -112,7 +112,7 @@ class TestSingleFlight:
         assert issuer.calls == 1
 
     async def test_all_callers_gone(self, issuer: Issuer) -> None:
-        """A fetch that nobody waits for any more goes on, and its keys are there for the next caller."""
+        """A fetch whose callers were all cancelled goes on, and the next caller gets its keys."""
         keys = SigningKeys(issuer.fetch)
         issuer.open.clear()
         task = asyncio.create_task(keys.get("one"))
@@ -126,10 +126,10 @@ class TestSingleFlight:
 
 
 class TestUnknownKeys:
-    """Whoever invents kids causes one fetch per cooldown and no more."""
+    """Invented kids cause at most one fetch per cooldown."""
 
     async def test_flood(self, issuer: Issuer, clock: Clock) -> None:
-        """10,000 invented kids cause one fetch per cooldown, and the known keys are good all the time."""
+        """10,000 invented kids cause one fetch per cooldown, and the known keys stay valid."""
         keys = SigningKeys(issuer.fetch, cooldown=10)
         await keys.get("one")
         for number in range(10_000):
@@ -143,7 +143,7 @@ class TestUnknownKeys:
         assert keys.stats.refused == 10_100
 
     async def test_flood_at_once(self, issuer: Issuer) -> None:
-        """10,000 invented kids at the same time share one fetch, and few of them are remembered."""
+        """10,000 invented kids at the same time share one fetch, and the negative cache stays within its limit."""
         keys = SigningKeys(issuer.fetch)
         issuer.open.clear()
         tasks = [asyncio.create_task(refusal(keys, f"invented-{number}")) for number in range(10_000)]
@@ -151,11 +151,11 @@ class TestUnknownKeys:
         issuer.open.set()
         await asyncio.gather(*tasks)
         assert issuer.calls == 1
-        assert len(keys._absent) <= 1_024
+        assert len(keys._negative_cache) <= 1_024
         await keys.get("one")
 
-    async def test_when_to_try_again(self, issuer: Issuer, clock: Clock) -> None:
-        """Within the cooldown a kid is refused at once, and trying again when the error says so finds it."""
+    async def test_retry_after(self, issuer: Issuer, clock: Clock) -> None:
+        """Within the cooldown a kid is refused at once, and a retry after ``retry_after`` finds it."""
         keys = SigningKeys(issuer.fetch, cooldown=10)
         await refusal(keys, "invented")
         issuer.list("new")
@@ -167,7 +167,7 @@ class TestUnknownKeys:
         assert (await keys.get("new")).key_id == "new"
 
     async def test_another_ones_fetch(self, issuer: Issuer, clock: Clock) -> None:
-        """Inventing kids cannot keep a new key out: each fetch that it causes brings all keys."""
+        """Invented kids cannot keep a new key out: each fetch that they cause brings all keys."""
         keys = SigningKeys(issuer.fetch)
         await refusal(keys, "invented")
         issuer.list("new")
@@ -176,7 +176,7 @@ class TestUnknownKeys:
         await keys.get("new")
         assert issuer.calls == 2
 
-    async def test_sought_in_vain(self, issuer: Issuer, clock: Clock) -> None:
+    async def test_negative_cache(self, issuer: Issuer, clock: Clock) -> None:
         """A kid that was not listed is refused without a fetch for negative_ttl, also after the cooldown."""
         keys = SigningKeys(issuer.fetch, cooldown=10, negative_ttl=30)
         error = await refusal(keys, "other")
@@ -190,14 +190,14 @@ class TestUnknownKeys:
 
     @pytest.mark.parametrize("kid", ["", "k" * 513, 5, b"one", ["one"], {"kid": "one"}, True], ids=repr)
     async def test_impossible_kids(self, issuer: Issuer, kid: Any) -> None:
-        """What cannot be the name of a key is refused without a fetch; the sender of a token chooses its kid."""
+        """A value that cannot be a key's name is refused without a fetch; the sender of a token chooses its kid."""
         keys = SigningKeys(issuer.fetch)
         error = await refusal(keys, kid)
         assert (error.fingerprint, error.retry_after, issuer.calls) == (None, None, 0)
 
     @pytest.mark.parametrize("kid", ["\r\nSet-Cookie: x", "\x1b[2J", "\ud800", "<script>", "{0}{kid}"], ids=ascii)
     async def test_hostile_kids(self, issuer: Issuer, kid: str) -> None:
-        """A kid never appears in an error or a log line, only eight digits that stand for it."""
+        """A kid never appears in an error or a log line, only its fingerprint of eight digits."""
         keys = SigningKeys(issuer.fetch, cooldown=3600)
         with watching(kid):
             for _ in range(2):
@@ -209,23 +209,23 @@ class TestUnknownKeys:
 
 
 class TestTokensWithoutKid:
-    """A token that names no key."""
+    """Tokens without a kid."""
 
     @pytest.mark.parametrize("entries", [[entry("one")], [entry("one", kid=None)]], ids=["named", "unnamed"])
     async def test_only_key(self, issuer: Issuer, entries: list[Any]) -> None:
-        """It is verified with the only key that there is."""
+        """A token without a kid is verified with the only key."""
         issuer.entries = entries
         jwt.decode(issuer.token("one"), await SigningKeys(issuer.fetch).get(None))
 
     async def test_several_keys(self, issuer: Issuer) -> None:
-        """It is refused when there are several keys, and asking again leads to no fetch."""
+        """It is refused when there are several keys, and a retry starts no fetch."""
         keys = SigningKeys(issuer.fetch)
         for _ in range(3):
             assert "names no key" in str(await refusal(keys, None))
         assert issuer.calls == 1
 
     async def test_withdrawn_keys(self, issuer: Issuer) -> None:
-        """Keys that are compromised do not count, and do not verify it either."""
+        """Compromised keys do not count, and do not verify it either."""
         keys = SigningKeys(issuer.fetch)
         keys.apply(KeyRotated(key_id="one", compromised=True))
         assert (await keys.get(None)).key_id == "two"
@@ -234,17 +234,17 @@ class TestTokensWithoutKid:
 
 
 class TestFailures:
-    """An issuer that cannot be reached."""
+    """An issuer that is unreachable or broken."""
 
-    async def test_keys_stay_good(self, issuer: Issuer, clock: Clock) -> None:
-        """Known keys are good until they are max_age old, then nothing is, and a fetch that succeeds mends it."""
+    async def test_keys_stay_valid(self, issuer: Issuer, clock: Clock) -> None:
+        """Known keys are valid until they are max_age old, then none is, until a fetch succeeds."""
         keys = SigningKeys(issuer.fetch, max_age=100, cooldown=10)
         await keys.get("one")
         issuer.error = OSError("secret.example")
         for _ in range(99):
             clock.advance(1)
             await keys.get("one")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
         assert keys.stats.failures == issuer.calls - 1 == 5
         clock.advance(1)
         for _ in range(3):
@@ -258,8 +258,8 @@ class TestFailures:
         for kid in ("invented", "another"):
             await refusal(keys, kid)
 
-    async def test_outage_is_no_reason_to_hammer(self, issuer: Issuer, clock: Clock) -> None:
-        """While all fetches fail there is one per cooldown, also when there never were any keys."""
+    async def test_cooldown_during_outage(self, issuer: Issuer, clock: Clock) -> None:
+        """While all fetches fail one starts per cooldown, also when there never were any keys."""
         keys = SigningKeys(issuer.fetch, cooldown=10)
         issuer.error = OSError()
         for number in range(300):
@@ -271,7 +271,7 @@ class TestFailures:
         assert issuer.calls == 3
 
     async def test_unknown_during_outage(self, issuer: Issuer) -> None:
-        """Whether a kid is unknown cannot be told while fetches fail, so that is what is said."""
+        """While fetches fail, an unlisted kid raises `KeysUnavailable`, not `UnknownKey`."""
         keys = SigningKeys(issuer.fetch)
         await keys.get("one")
         issuer.error = OSError()
@@ -291,7 +291,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("error", [asyncio.CancelledError(), ExceptionGroup("", [OSError()]), RecursionError()])
     async def test_odd_failures(self, issuer: Issuer, error: BaseException) -> None:
-        """Whatever a fetch raises, a cancellation of its own too, is a failure like others."""
+        """Every exception of a fetch is a failure, its own `CancelledError` too."""
         keys = SigningKeys(issuer.fetch)
         issuer.error = error
         with pytest.raises(KeysUnavailable) as caught:
@@ -299,7 +299,7 @@ class TestFailures:
         assert caught.value.__cause__ is error
 
     async def test_bad_set(self, issuer: Issuer, clock: Clock) -> None:
-        """A set without a usable key changes nothing."""
+        """A set without a usable key leaves the known keys unchanged."""
         keys = SigningKeys(issuer.fetch)
         await keys.get("one")
         issuer.entries = [entry("new", kty="oct", k="c2VjcmV0")]
@@ -309,7 +309,7 @@ class TestFailures:
         await keys.get("one")
 
     async def test_renewed_before_it_is_needed(self, issuer: Issuer, clock: Clock) -> None:
-        """After half of max_age a caller still gets the key at once, and the fetch goes on beside it."""
+        """After half of max_age a caller still gets the key at once, and a fetch runs in the background."""
         keys = SigningKeys(issuer.fetch, max_age=100)
         await keys.get("one")
         issuer.open.clear()
@@ -320,7 +320,7 @@ class TestFailures:
         await wait_until(lambda: keys.stats.age < 1)
 
     async def test_logged(self, issuer: Issuer) -> None:
-        """A failure is logged by its kind; its text, which may quote a URL, is not."""
+        """A failure is logged with its type; its text, which may quote a URL, is not."""
         keys = SigningKeys(issuer.fetch)
         issuer.error = OSError("https://user:password@issuer")
         with watching("password") as records:
@@ -330,20 +330,20 @@ class TestFailures:
         assert records.of("fetching the signing keys failed", "WARNING") == [{"error": "OSError", "failures": 1}]
 
 
-class TestObject:
-    """How it is made and how it looks."""
+class TestConstruction:
+    """Construction, options and repr."""
 
     @pytest.mark.parametrize("value", NO_SECONDS, ids=repr)
     @pytest.mark.parametrize("option", ["cooldown", "negative_ttl", "max_age", "timeout"])
     async def test_refused_options(self, issuer: Issuer, option: str, value: Any) -> None:
-        """A number of seconds that cannot work is refused by name."""
+        """An invalid number of seconds is refused with the option's name."""
         options: dict[str, Any] = {option: value}
         with pytest.raises(InvalidOption) as caught:
             SigningKeys(issuer.fetch, **options)
         assert caught.value.option == option
 
     async def test_refused_fetch_and_issuer(self, issuer: Issuer) -> None:
-        """The URL itself is no fetch, and a blank is no issuer."""
+        """A URL is refused as ``fetch``, and a blank as ``issuer``."""
         url: Any = "https://issuer.example/jwks.json"
         with pytest.raises(InvalidOption, match="fetch: must be"):
             SigningKeys(url)
@@ -351,7 +351,7 @@ class TestObject:
             SigningKeys(issuer.fetch, issuer=" ")
 
     async def test_repr(self, issuer: Issuer, clock: Clock) -> None:
-        """It shows its state and no key."""
+        """The repr shows the state and no key."""
         keys = SigningKeys(issuer.fetch, cooldown=1)
         assert repr(keys) == "<SigningKeys 0 keys, never fetched>"
         await keys.get("one")
@@ -362,8 +362,8 @@ class TestObject:
             await keys.get("new")
         assert repr(keys) == "<SigningKeys 2 keys, 3 s old, failing>"
 
-    async def test_skipped_entries_are_told_once(self, issuer: Issuer, clock: Clock) -> None:
-        """An entry that cannot be used is logged when it is new, not with every fetch."""
+    async def test_skipped_entries_are_logged_once(self, issuer: Issuer, clock: Clock) -> None:
+        """An unusable entry is logged when it is new, not with every fetch."""
         keys = SigningKeys(issuer.fetch, negative_ttl=1, cooldown=1)
         issuer.entries.append(entry("oct", kty="oct"))
         with recorded() as records:
@@ -375,7 +375,7 @@ class TestObject:
 
     @pytest.mark.parametrize("module", ["jwt", "cryptography"])
     def test_without_the_extra(self, module: str) -> None:
-        """Importing works without PyJWT; making one says what to install."""
+        """Importing works without PyJWT; constructing raises an error that says what to install."""
         program = f"""
 import sys
 sys.modules["{module}"] = None

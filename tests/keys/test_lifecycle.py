@@ -1,4 +1,4 @@
-"""Signing keys that keep themselves up to date, and what is left when they end."""
+"""Signing keys inside and outside of their context: background fetches, and closing."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def issuer() -> Issuer:
 
 
 class TestEntered:
-    """Inside of the context."""
+    """Inside the context."""
 
     async def test_ready(self, issuer: Issuer) -> None:
-        """Entered means that the keys are there."""
+        """Entering fetches the keys."""
         async with SigningKeys(issuer.fetch) as keys:
             assert keys.stats.keys == 1
             await keys.get("one")
         assert issuer.calls == 1
 
     async def test_not_ready(self, issuer: Issuer) -> None:
-        """Entering fails when the keys cannot be fetched, leaves nothing behind, and can be tried again at once."""
+        """Entering fails if the keys cannot be fetched, leaves no task behind, and can be retried at once."""
         keys = SigningKeys(issuer.fetch)
         issuer.error = OSError()
         with pytest.raises(KeysUnavailable) as caught:
@@ -41,7 +41,7 @@ class TestEntered:
             await keys.get("one")
 
     async def test_cancelled_entering(self, issuer: Issuer) -> None:
-        """Entering that is cancelled leaves nothing behind."""
+        """Cancelled entering leaves no task behind."""
         issuer.open.clear()
         task = asyncio.create_task(SigningKeys(issuer.fetch).__aenter__())
         await wait_until(lambda: issuer.calls)
@@ -50,7 +50,7 @@ class TestEntered:
             await task
 
     async def test_entered_twice(self, issuer: Issuer) -> None:
-        """It cannot be entered twice at a time, but again after it was left."""
+        """It cannot be entered while it is open, but again after it was closed."""
         keys = SigningKeys(issuer.fetch)
         async with keys:
             with pytest.raises(Closed):
@@ -61,7 +61,7 @@ class TestEntered:
         assert issuer.calls == 1
 
     def test_another_loop(self) -> None:
-        """It can be entered again in another event loop, as when the tests of an application start it many times."""
+        """It can be entered again in another event loop, as in tests that start an application many times."""
         issuers: list[Issuer] = []
 
         async def fetch() -> dict[str, Any]:
@@ -78,7 +78,7 @@ class TestEntered:
             asyncio.run(serve())
 
     async def test_announced_key(self, issuer: Issuer) -> None:
-        """A key that is announced is fetched before anybody asks for it."""
+        """An announced key is fetched before a caller needs it."""
         async with SigningKeys(issuer.fetch, cooldown=3600) as keys:
             issuer.list("one", "two")
             keys.apply(KeyRotated(key_id="two"))
@@ -87,7 +87,7 @@ class TestEntered:
         assert issuer.calls == 2
 
     async def test_announced_and_listed_later(self, issuer: Issuer) -> None:
-        """A key that is listed later than it was announced is fetched by its active_from, without being asked for."""
+        """A key that is listed later than announced is fetched by its active_from, without a caller."""
         async with SigningKeys(issuer.fetch, cooldown=0.02) as keys:
             keys.apply(KeyRotated(key_id="two", active_from=datetime.now(UTC) + timedelta(seconds=0.2)))
             await wait_until(lambda: issuer.calls >= 3)
@@ -95,7 +95,7 @@ class TestEntered:
             await wait_until(lambda: keys.stats.keys == 2)
 
     async def test_announced_during_a_fetch(self, issuer: Issuer) -> None:
-        """A fetch that is on its way when a key is announced is followed by another."""
+        """A fetch that is running when a key is announced is followed by another."""
         async with SigningKeys(issuer.fetch, cooldown=3600) as keys:
             issuer.open.clear()
             asking = asyncio.create_task(keys.get("other"))
@@ -109,7 +109,7 @@ class TestEntered:
         assert issuer.calls == 3
 
     async def test_renewed(self, issuer: Issuer) -> None:
-        """The keys are renewed without being asked for, also after failures."""
+        """The keys are refreshed without a caller, also after failures."""
         async with SigningKeys(issuer.fetch, max_age=0.05, cooldown=0.01) as keys:
             await wait_until(lambda: issuer.calls >= 3)
             issuer.error = OSError()
@@ -119,11 +119,11 @@ class TestEntered:
             await wait_until(lambda: "two" in keys._keyring)
 
 
-class TestLeft:
-    """After its end, and without a context."""
+class TestClosed:
+    """After closing, and without a context."""
 
     async def test_nothing_left(self, issuer: Issuer) -> None:
-        """Closing ends a fetch, and those who wait for it are told."""
+        """Closing cancels a fetch, and its callers get `Closed`."""
         keys = SigningKeys(issuer.fetch)
         issuer.open.clear()
         tasks = [asyncio.create_task(keys.get("one")) for _ in range(3)]
@@ -135,7 +135,7 @@ class TestLeft:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     async def test_closing_twice(self, issuer: Issuer) -> None:
-        """Closing is idempotent, also before anything was done and for two at once."""
+        """Closing is idempotent, also before the first use and concurrently."""
         keys = SigningKeys(issuer.fetch)
         await keys.aclose()
         async with keys:
@@ -143,7 +143,7 @@ class TestLeft:
             await keys.aclose()
 
     async def test_used_afterwards(self, issuer: Issuer) -> None:
-        """It can be used after it was left, and nothing happens in the background then."""
+        """It can be used after closing, and then runs no background task."""
         keys = SigningKeys(issuer.fetch)
         async with keys:
             pass
@@ -155,7 +155,7 @@ class TestLeft:
         await keys.get("two")
 
     async def test_error_in_the_block(self, issuer: Issuer) -> None:
-        """An error in the block comes out of it, and everything has ended."""
+        """An error in the block is raised, and all tasks have ended."""
         with pytest.raises(ZeroDivisionError):
             async with SigningKeys(issuer.fetch):
                 raise ZeroDivisionError

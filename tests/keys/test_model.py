@@ -1,4 +1,4 @@
-"""Any sequence of questions, rotations, outages and pauses, compared with a model of what must never happen."""
+"""Signing keys in any sequence of calls, rotations, outages and pauses, checked against a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jwt_events import CompromisedKey, KeyRotated, RetiredKey, SigningKeyError, SigningKeys
 from jwt_events.keys import _fetcher as fetcher
-from jwt_events.keys._keyring import MAX_ABSENT, RETIREMENT_LEEWAY
+from jwt_events.keys._keyring import MAX_NEGATIVE_ENTRIES, RETIREMENT_LEEWAY
 from tests.support.issuers import Clock, Issuer
 
 COOLDOWN, MAX_AGE = 10.0, 200.0
@@ -24,7 +24,7 @@ instants = st.integers(-60, 60)
 
 
 class KeysMachine(RuleBasedStateMachine):
-    """Signing keys under all that can happen to them."""
+    """Calls keys, rotates them, breaks the issuer and advances the clock; checks each result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class KeysMachine(RuleBasedStateMachine):
         self._issuer = Issuer()
         self._keys = SigningKeys(self._issuer.fetch, cooldown=COOLDOWN, max_age=MAX_AGE)
         self._compromised: set[str] = set()
-        self._said: dict[str, list[tuple[float, float]]] = {}  # kid: (when it was said, minus when it retires)
-        self._in_vain: list[float] = []
+        self._retirements: dict[str, list[tuple[float, float]]] = {}  # by kid: (occurred_at, minus retire_at)
+        self._invented_at: list[float] = []
 
     def teardown(self) -> None:
-        """End the loop and put the clock back."""
+        """Close the event loop and restore the clock."""
         self._runner.run(self._keys.aclose())
         self._runner.close()
         self._patch.stop()
@@ -80,27 +80,27 @@ class KeysMachine(RuleBasedStateMachine):
         compromised: bool,
         during_a_fetch: bool,
     ) -> None:
-        """Apply a rotation, perhaps while a fetch is on its way."""
-        said_at, active_from, retire_at = (
+        """Apply a rotation, perhaps while a fetch is running."""
+        occurred, active_from, retire_at = (
             None if offset is None else self._clock.time() + offset for offset in offsets
         )
         rotation = KeyRotated.model_validate(
             {
                 "key_id": kid,
                 "previous_key_id": previous,
-                "occurred_at": said_at,
+                "occurred_at": occurred,
                 "active_from": active_from,
                 "retire_at": retire_at,
                 "compromised": compromised,
             }
         )
-        said = rotation.occurred_at.timestamp()
+        occurred_at = rotation.occurred_at.timestamp()
         if compromised:
             self._compromised.add(kid)
         else:
-            self._said.setdefault(kid, []).append((said, float("-inf")))
+            self._retirements.setdefault(kid, []).append((occurred_at, float("-inf")))
         if previous not in (None, kid) and rotation.retire_at is not None:
-            self._said.setdefault(str(previous), []).append((said, -rotation.retire_at.timestamp()))
+            self._retirements.setdefault(str(previous), []).append((occurred_at, -rotation.retire_at.timestamp()))
         if during_a_fetch:
             self._runner.run(self._apply_during_a_fetch(rotation))
         else:
@@ -108,29 +108,29 @@ class KeysMachine(RuleBasedStateMachine):
 
     async def _apply_during_a_fetch(self, rotation: KeyRotated) -> None:
         self._issuer.open.clear()
-        asking = asyncio.create_task(self._keys.get(rotation.key_id))
+        getting = asyncio.create_task(self._keys.get(rotation.key_id))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         self._keys.apply(rotation)
         self._issuer.open.set()
         with suppress(SigningKeyError):
-            await asking
-        await self._answer(rotation.key_id)
+            await getting
+        await self._get(rotation.key_id)
 
     @rule(kid=kids)
-    def ask(self, kid: str) -> None:
-        """Ask for a key that may be listed."""
-        self._runner.run(self._answer(kid))
+    def get(self, kid: str) -> None:
+        """Get a key that may be listed."""
+        self._runner.run(self._get(kid))
 
     @rule(number=st.integers(0, 9))
     def invent(self, number: int) -> None:
-        """Ask for a key that is never listed; count the fetch that it causes."""
+        """Get a key that is never listed; record the fetch that it causes."""
         before, age = self._keys.stats.fetches, self._keys.stats.age
-        self._runner.run(self._answer(f"invented-{number}"))
+        self._runner.run(self._get(f"invented-{number}"))
         if self._keys.stats.fetches > before and age < MAX_AGE / 2:
-            self._in_vain.append(self._clock.monotonic())
+            self._invented_at.append(self._clock.monotonic())
 
-    async def _answer(self, kid: str) -> None:
+    async def _get(self, kid: str) -> None:
         try:
             key = await self._keys.get(kid)
         except CompromisedKey:
@@ -146,23 +146,23 @@ class KeysMachine(RuleBasedStateMachine):
             assert kid not in self._compromised
             assert not self._is_retired(kid)
             assert self._keys.stats.age < MAX_AGE
-        while self._keys._fetcher.flight is not None:
-            await self._keys._fetcher.flight.land()
+        while self._keys._fetcher.current is not None:
+            await self._keys._fetcher.current.wait()
 
     def _is_retired(self, kid: str) -> bool:
-        _, minus_retires = max(self._said.get(kid, [(0.0, float("-inf"))]))
-        return self._clock.time() > RETIREMENT_LEEWAY - minus_retires
+        _, minus_retire_at = max(self._retirements.get(kid, [(0.0, float("-inf"))]))
+        return self._clock.time() > RETIREMENT_LEEWAY - minus_retire_at
 
     @invariant()
     def few_fetches(self) -> None:
-        """Two fetches for invented kids are a cooldown apart."""
-        gaps = [later - earlier for earlier, later in zip(self._in_vain, self._in_vain[1:], strict=False)]
+        """Two fetches for invented kids are at least a cooldown apart."""
+        gaps = [later - earlier for earlier, later in zip(self._invented_at, self._invented_at[1:], strict=False)]
         assert all(gap >= COOLDOWN for gap in gaps)
 
     @invariant()
     def bounded(self) -> None:
-        """What callers can make it remember is bounded."""
-        assert len(self._keys._absent) <= MAX_ABSENT
+        """The memory that callers can fill is bounded."""
+        assert len(self._keys._negative_cache) <= MAX_NEGATIVE_ENTRIES
 
 
 TestKeysMachine = pytest.mark.timeout(180)(KeysMachine.TestCase)

@@ -1,4 +1,4 @@
-"""What a rotation does to the keys, in whatever order it is heard."""
+"""Effects of rotations on the keys, in any order of arrival."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def issuer() -> Issuer:
 
 
 def rotated(key_id: str = "new", **fields: Any) -> KeyRotated:
-    """Return a rotation; ``at`` is when it was said, ``retire`` when the old key retires, in seconds from now."""
+    """Return a rotation; ``at`` is when it occurred, ``retire`` when the old key retires, in seconds from now."""
     now = datetime.now(UTC)
     if "at" in fields:
         fields["occurred_at"] = now + timedelta(seconds=fields.pop("at"))
@@ -53,10 +53,10 @@ COMPROMISED = rotated("old", compromised=True)
 
 
 class TestCompromised:
-    """A key that leaked."""
+    """A compromised key."""
 
     async def test_evicted(self, issuer: Issuer, clock: Clock) -> None:
-        """It is refused at once, and stays refused although the issuer goes on listing it."""
+        """A compromised key is refused at once, and stays refused while the issuer still lists it."""
         keys = SigningKeys(issuer.fetch, max_age=100)
         await keys.get("old")
         keys.apply(COMPROMISED)
@@ -69,7 +69,7 @@ class TestCompromised:
         assert len(keys._keyring._leaked) == 1
 
     async def test_before_the_first_fetch(self, issuer: Issuer) -> None:
-        """It is never accepted, and nothing is fetched for it."""
+        """A key compromised before the first fetch is never accepted, and nothing is fetched for it."""
         keys = SigningKeys(issuer.fetch)
         keys.apply(COMPROMISED)
         with pytest.raises(CompromisedKey):
@@ -80,7 +80,7 @@ class TestCompromised:
             await keys.get("old")
 
     async def test_during_a_fetch(self, issuer: Issuer) -> None:
-        """A fetch that began before does not bring it back, also for those who wait for it."""
+        """A fetch that started before does not restore it, also for callers that wait for that fetch."""
         keys = SigningKeys(issuer.fetch)
         issuer.open.clear()
         waiting = asyncio.create_task(keys.get("old"))
@@ -94,7 +94,7 @@ class TestCompromised:
 
     @pytest.mark.parametrize("seconds", [-60, 60], ids=["older", "newer"])
     async def test_rotation_to_it(self, issuer: Issuer, seconds: float) -> None:
-        """No other rotation makes it good again, said before or after, heard before or after."""
+        """No other rotation makes it valid again, whatever the order in which they occurred and arrived."""
         for events in ([COMPROMISED, rotated("old", at=seconds)], [rotated("old", at=seconds), COMPROMISED]):
             keys = SigningKeys(issuer.fetch)
             for event in events:
@@ -104,7 +104,7 @@ class TestCompromised:
 
     @pytest.mark.parametrize("heard_first", [True, False])
     async def test_other_names(self, issuer: Issuer, clock: Clock, heard_first: bool) -> None:
-        """It is refused under its other names too, and is not what a token without kid is verified with."""
+        """It is refused under its other names too, and does not verify tokens without a kid."""
         keys = SigningKeys(issuer.fetch, max_age=100)
         issuer.entries += [entry("old", kid="alias"), entry("old", kid=None)]
         if not heard_first:
@@ -119,7 +119,7 @@ class TestCompromised:
                 await keys.get(kid)
 
     async def test_during_an_outage(self, issuer: Issuer) -> None:
-        """It is refused as compromised even when nothing can be fetched."""
+        """It is refused as compromised even while fetches fail."""
         keys = SigningKeys(issuer.fetch)
         issuer.error = OSError()
         with pytest.raises(KeysUnavailable):
@@ -129,7 +129,7 @@ class TestCompromised:
             await keys.get("old")
 
     async def test_its_successor(self, issuer: Issuer) -> None:
-        """The next key is fetched with the next caller, whatever invented kids used up."""
+        """Its successor is fetched for the next caller, although invented kids have used up the cooldown's fetch."""
         keys = SigningKeys(issuer.fetch, cooldown=3600)
         await keys.get("old")
         with pytest.raises(UnknownKey):
@@ -137,16 +137,16 @@ class TestCompromised:
         issuer.list("old", "new", "newest")
         keys.apply(COMPROMISED)
         await keys.get("new")
-        await wait_until(lambda: keys.stats.fetches == 3 and keys._fetcher.flight is None)
+        await wait_until(lambda: keys.stats.fetches == 3 and keys._fetcher.current is None)
         await keys.get("newest")
         assert issuer.calls == 3
 
 
 class TestRetired:
-    """The key that was replaced."""
+    """A key that was replaced."""
 
     async def test_retired_in_time(self, issuer: Issuer, clock: Clock) -> None:
-        """It is good until retire_at and a few seconds longer, and then is not, although it is listed."""
+        """A replaced key is valid until a few seconds after retire_at, and then refused, although it is listed."""
         keys = SigningKeys(issuer.fetch)
         keys.apply(rotated(retire=60))
         await keys.get("old")
@@ -158,23 +158,23 @@ class TestRetired:
         assert (await keys.get("new")).key_id == "new"
 
     async def test_without_retire_at(self, issuer: Issuer, clock: Clock) -> None:
-        """Without retire_at it is good for as long as it is listed."""
+        """Without retire_at it is valid for as long as it is listed."""
         keys = SigningKeys(issuer.fetch)
         keys.apply(rotated(previous_key_id="old"))
         clock.advance(10_000)
         await keys.get("old")
 
     @pytest.mark.parametrize("backwards", [False, True])
-    async def test_put_off(self, issuer: Issuer, backwards: bool) -> None:
-        """The newest that was said about it counts, in whatever order it is heard."""
+    async def test_newest_event_counts(self, issuer: Issuer, backwards: bool) -> None:
+        """The newest event about it counts, in any order of arrival."""
         keys = SigningKeys(issuer.fetch)
         for event in sorted([rotated(retire=-60, at=-3), rotated(retire=60, at=-2)], key=str, reverse=backwards):
             keys.apply(event)
         await keys.get("old")
 
     @pytest.mark.parametrize("backwards", [False, True])
-    async def test_said_at_once(self, issuer: Issuer, backwards: bool) -> None:
-        """Of two things that were said at the same time the stricter one counts."""
+    async def test_simultaneous_events(self, issuer: Issuer, backwards: bool) -> None:
+        """Of two events that occurred at the same time the stricter one counts."""
         keys, now = SigningKeys(issuer.fetch), datetime.now(UTC)
         events = [rotated(retire=seconds, occurred_at=now) for seconds in (-60, 60)]
         for event in reversed(events) if backwards else events:
@@ -184,7 +184,7 @@ class TestRetired:
 
     @pytest.mark.parametrize("backwards", [False, True])
     async def test_roll_back(self, issuer: Issuer, backwards: bool) -> None:
-        """A rotation back to it makes it good again."""
+        """A rotation back to it makes it valid again."""
         events = [rotated(retire=-60, at=-9), rotated("old", previous_key_id="new", at=-8)]
         keys = SigningKeys(issuer.fetch)
         for event in reversed(events) if backwards else events:
@@ -198,17 +198,17 @@ class TestRetired:
         await keys.get("old")
 
     async def test_without_kid(self, issuer: Issuer) -> None:
-        """A retired key is not what a token without kid is verified with."""
+        """A retired key does not verify tokens without a kid."""
         keys = SigningKeys(issuer.fetch)
         keys.apply(rotated(retire=-60))
         assert (await keys.get(None)).key_id == "new"
 
 
 class TestAnnounced:
-    """The key that comes."""
+    """An announced key."""
 
-    async def test_not_held_up(self, issuer: Issuer) -> None:
-        """It is fetched although invented kids have used up the fetch of the cooldown."""
+    async def test_despite_the_cooldown(self, issuer: Issuer) -> None:
+        """It is fetched although invented kids have used up the cooldown's fetch."""
         keys = SigningKeys(issuer.fetch, cooldown=3600)
         for kid in ("invented", "next"):
             with pytest.raises(UnknownKey):
@@ -218,7 +218,7 @@ class TestAnnounced:
         await keys.get("next")
         assert issuer.calls == 2
 
-    async def test_looked_for_in_vain_before(self, issuer: Issuer) -> None:
+    async def test_after_a_negative_entry(self, issuer: Issuer) -> None:
         """It is fetched although it was not listed a moment ago."""
         keys = SigningKeys(issuer.fetch)
         with pytest.raises(UnknownKey):
@@ -228,7 +228,7 @@ class TestAnnounced:
         await keys.get("next")
 
     async def test_during_a_fetch(self, issuer: Issuer) -> None:
-        """A caller who waits for a fetch that began before gets it from the next one."""
+        """A caller that waits for a fetch that started before gets it from the next fetch."""
         keys = SigningKeys(issuer.fetch, cooldown=3600)
         issuer.open.clear()
         waiting = asyncio.create_task(keys.get("next"))
@@ -240,7 +240,7 @@ class TestAnnounced:
         assert issuer.calls == 2
 
     async def test_one_at_a_time(self, issuer: Issuer) -> None:
-        """While a fetch is on its way, a caller of a known key begins no other, however due it is."""
+        """While a fetch is running, a caller of a known key starts no other, however long it is due."""
         keys = SigningKeys(issuer.fetch)
         await keys.get("old")
         issuer.open.clear()
@@ -254,25 +254,25 @@ class TestAnnounced:
             await waiting
 
     async def test_usable_early(self, issuer: Issuer) -> None:
-        """It is accepted as soon as it is listed, also before its active_from."""
+        """An announced key is accepted as soon as it is listed, also before its active_from."""
         keys = SigningKeys(issuer.fetch)
         keys.apply(rotated(active_from=datetime.now(UTC) + timedelta(days=1)))
         await keys.get("new")
 
     async def test_flood(self, issuer: Issuer, clock: Clock) -> None:
-        """A flood of rotations, all of them different, is no flood of fetches and fills no memory."""
+        """Many different rotations cause neither many fetches nor unbounded memory."""
         keys = SigningKeys(issuer.fetch, cooldown=10)
         await keys.get("old")
         for number in range(2_000):
             keys.apply(rotated(f"next-{number}"))
             await keys.get("old")
             await asyncio.sleep(0)
-        await wait_until(lambda: keys._fetcher.flight is None)
+        await wait_until(lambda: keys._fetcher.current is None)
         assert issuer.calls == 2
         assert len(keys._plan._announced) <= 256
 
     async def test_duplicates(self, issuer: Issuer, clock: Clock) -> None:
-        """The same rotation again, of a key that is here or known to be compromised, fetches nothing."""
+        """A repeated rotation, of a key that is listed or compromised, starts no fetch."""
         keys = SigningKeys(issuer.fetch, cooldown=1)
         keys.apply(COMPROMISED)
         await keys.get("new")
@@ -283,54 +283,54 @@ class TestAnnounced:
         assert keys.stats.fetches == 1
 
     async def test_history(self, issuer: Issuer, clock: Clock) -> None:
-        """Rotations of last year, whose keys are not listed any more, cost no fetch beside the first."""
+        """Rotations of last year, whose keys are no longer listed, cause no fetch after the first."""
         keys = SigningKeys(issuer.fetch, cooldown=10)
         for number in range(100):
             keys.apply(rotated(f"past-{number}", at=-86_400 * 365))
         for _ in range(20):
             await keys.get("new")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
             clock.advance(10)
         assert issuer.calls == 1
 
     async def test_published_late(self, issuer: Issuer, clock: Clock) -> None:
-        """It is looked for again when the issuer lists it later than it said, less and less often, not for ever."""
+        """A key that is listed later than announced is fetched again at growing intervals, and not for ever."""
         keys = SigningKeys(issuer.fetch, cooldown=10, max_age=1e6)
         await keys.get("old")
         keys.apply(rotated("next"))
         calls = []
         for _ in range(200):
             await keys.get("old")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
             calls.append(issuer.calls)
             clock.advance(10)
         assert calls[0] == 2
         assert calls[10] <= 6
         assert calls[-1] == calls[100] <= 9
 
-    async def test_by_its_time(self, issuer: Issuer, clock: Clock) -> None:
-        """A key of tomorrow that is not listed today is looked for again shortly before its active_from."""
+    async def test_fetched_before_active_from(self, issuer: Issuer, clock: Clock) -> None:
+        """A key announced for tomorrow and not listed today is fetched again shortly before its active_from."""
         keys = SigningKeys(issuer.fetch, cooldown=10, max_age=1e6)
         keys.apply(rotated("next", active_from=clock.time() + 86_400))
         for _ in range(86_400 // 600):
             await keys.get("old")
-            await wait_until(lambda: keys._fetcher.flight is None)
+            await wait_until(lambda: keys._fetcher.current is None)
             clock.advance(600)
         clock.advance(-5)
         issuer.list("old", "next")
         before = issuer.calls
         await keys.get("old")
-        await wait_until(lambda: keys._fetcher.flight is None)
+        await wait_until(lambda: keys._fetcher.current is None)
         assert issuer.calls == before + 1
         await keys.get("next")
         assert issuer.calls == before + 1
 
 
 class TestEvents:
-    """Which events are taken."""
+    """Which events are applied."""
 
     async def test_other_issuers(self, issuer: Issuer) -> None:
-        """With an issuer named, the rotations of others are ignored, and those that name none are not."""
+        """With ``issuer``, rotations that name another issuer are ignored; those without an issuer are applied."""
         keys = SigningKeys(issuer.fetch, issuer="https://issuer.example")
         keys.apply(rotated("old", compromised=True, issuer="https://other.example"))
         await keys.get("old")
@@ -341,7 +341,7 @@ class TestEvents:
                 await keys.get(kid)
 
     async def test_other_events(self, issuer: Issuer) -> None:
-        """Something else than a rotation is refused."""
+        """An event of another type is refused."""
         other: Any = TokenRevoked(token_id="t")
         with pytest.raises(InvalidOption):
             SigningKeys(issuer.fetch).apply(other)
@@ -370,7 +370,7 @@ class TestEvents:
         assert name not in str(caught.value)
 
     def test_kind(self) -> None:
-        """What attach registers for is the rotation alone, with an async function, as sync ones may run in threads."""
+        """`attach` registers for `KeyRotated` alone, with an async function, as sync ones may run in threads."""
         registered: list[tuple[type[Event], Any]] = []
 
         class Source:

@@ -1,4 +1,4 @@
-"""From the issuer to the verdict: keys over HTTP, rotations over Redis, real tokens."""
+"""Signing keys end to end: keys over HTTP, rotations over Redis, real tokens."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Served(Issuer):
     """An issuer that serves its keys over HTTP on this machine.
 
     Attributes:
-        url: where.
-        status: what it answers with instead of 200.
+        url: its address.
+        status: the status of its responses.
     """
 
     url: str
     status = 200
 
     async def answer(self, _: web.Request) -> web.Response:
-        """Answer one request."""
+        """Serve one request."""
         return web.json_response(await self.fetch(), status=self.status)
 
 
@@ -60,7 +60,7 @@ async def issuer() -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def fetch(issuer: Served) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    """What an application passes to the keys."""
+    """Fetch the keys, as an application does."""
     async with aiohttp.ClientSession() as session:
 
         async def fetch() -> Any:
@@ -71,12 +71,12 @@ async def fetch(issuer: Served) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
 
 
 async def claims(keys: SigningKeys, token: str) -> dict[str, Any]:
-    """Verify a token the way that an application does."""
+    """Verify a token, as an application does."""
     return jwt.decode(token, await keys.get(jwt.get_unverified_header(token).get("kid")))
 
 
 async def test_rotation(issuer: Served, fetch: Callable[[], Awaitable[Any]], url: str, key: str) -> None:
-    """A rotation brings the new key before its first token, and a compromise ends the old one everywhere."""
+    """A rotation brings the new key before its first token; a compromise evicts the old one everywhere."""
     transport = RedisStream(url, key)
     services = [SigningKeys(fetch, timeout=scaled(10)) for _ in range(3)]
     subscriber = Subscriber(transport)
@@ -103,7 +103,7 @@ async def test_rotation(issuer: Served, fetch: Callable[[], Awaitable[Any]], url
 
 
 async def test_history(issuer: Served, fetch: Callable[[], Awaitable[Any]], url: str, key: str) -> None:
-    """A service that starts after a compromise learns of it from the stream's history."""
+    """A service that starts after a compromise reads it in the stream's history."""
     transport = RedisStream(url, key, start="all")
     await publish(transport, KeyRotated(key_id="one", compromised=True))
     issuer.list("one", "two")
@@ -117,7 +117,7 @@ async def test_history(issuer: Served, fetch: Callable[[], Awaitable[Any]], url:
 
 
 async def test_replayed(issuer: Served, fetch: Callable[[], Awaitable[Any]], url: str, key: str) -> None:
-    """Attached to a revocation list, a service refuses what was compromised before its start from the first moment."""
+    """Attached to a revocation list, a service refuses keys compromised before its start from the first call on."""
     transport = RedisStream(url, key)
     await publish(transport, KeyRotated(key_id="one", compromised=True))
     issuer.list("one", "two")
@@ -132,7 +132,7 @@ async def test_replayed(issuer: Served, fetch: Callable[[], Awaitable[Any]], url
 
 
 async def test_outage(issuer: Served, fetch: Callable[[], Awaitable[Any]]) -> None:
-    """While the issuer answers with errors, known keys are good and unknown ones are not called unknown."""
+    """While the issuer responds with errors, known keys stay valid and unlisted ones raise `KeysUnavailable`."""
     keys = SigningKeys(fetch, cooldown=0.01, timeout=scaled(10))
     await claims(keys, issuer.token("one"))
     issuer.status = 503
@@ -154,7 +154,7 @@ async def test_algorithm_confusion(issuer: Served, fetch: Callable[[], Awaitable
 
 
 async def test_strange_token(issuer: Served, fetch: Callable[[], Awaitable[Any]]) -> None:
-    """A token of a key that the issuer never had is refused with one request."""
+    """A token of a key that the issuer never listed is refused after one request."""
     keys = SigningKeys(fetch, timeout=scaled(10))
     for _ in range(10):
         with pytest.raises(UnknownKey):

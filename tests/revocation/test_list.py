@@ -1,4 +1,4 @@
-"""The list of revocations: what it knows when it is entered, how it follows, and what it says when it cannot."""
+"""The revocation list: catching up, following, verdicts, options, failures and callbacks."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ READ_ONLY = ("+xread", "+xrange", "+xinfo|stream", "+info")
 
 
 def token(number: int = 1) -> dict[str, object]:
-    """The claims of a token that `revoked` revokes."""
+    """Return the claims of a token that `revoked` revokes."""
     return {"jti": f"token-{number}", "sub": "alice", "iat": 1}
 
 
 async def knows(revocations: RevocationList, number: int) -> None:
-    """Wait until the list knows that a token is revoked."""
+    """Wait until the list has a token's revocation in force."""
     await wait_until(lambda: revocations.check(token(number)) is Verdict.REVOKED, what=lambda: repr(revocations))
 
 
 class Durable:
-    """What holds on every transport that remembers."""
+    """Tests for every durable transport."""
 
     @pytest.mark.parametrize("start", ["new", "all"])
     async def test_entered_means_caught_up(self, make_transport: MakeTransport, start: Any) -> None:
-        """The whole history is known, wherever the transport would begin, whatever stands in between."""
+        """Entering applies the whole history, whatever the transport's ``start``, and skips what it cannot decode."""
         transport = make_transport(start=start)
         unknown = encode(Envelope(UnknownEvent(type="jwt.other.v1")), source="tests")
         for first in range(0, 1_200, 400):
@@ -86,13 +86,13 @@ class Durable:
             assert (stats.events, stats.decode_errors, stats.rules["token"], stats.gaps) == (1_203, 3, 1_200, 0)
 
     async def test_an_empty_history(self, make_transport: MakeTransport) -> None:
-        """Where nothing was ever published, everything is let in."""
+        """With an empty history every token is let in."""
         async with RevocationList(make_transport()) as revocations:
             assert revocations.check(token()) is Verdict.ALLOW
             assert 0 <= revocations.staleness < scaled(5)
 
     async def test_follows(self, make_transport: MakeTransport) -> None:
-        """What is published while it is open is known, by every list."""
+        """Events that are published while it is open are applied, by every list."""
         transport = make_transport()
         async with RevocationList(transport) as one, RevocationList(transport) as other:
             for number in range(3):
@@ -102,7 +102,7 @@ class Durable:
                 await knows(other, number)
 
     async def test_left_and_entered_again(self, make_transport: MakeTransport) -> None:
-        """What was known stays revoked, all else is stale; entered again, it knows what came in between."""
+        """A closed list keeps its revocations, and is stale; reopened, it applies what was published in between."""
         transport = make_transport()
         revocations = RevocationList(transport)
         for number in range(3):
@@ -117,7 +117,7 @@ class Durable:
             assert not revocations.is_fresh
 
     async def test_entered_twice(self, make_transport: MakeTransport) -> None:
-        """It can be open only once at a time, and the second attempt does not harm the first."""
+        """Entering an open list fails, and does not affect it."""
         async with RevocationList(make_transport()) as revocations:
             with pytest.raises(Closed):
                 await revocations.__aenter__()
@@ -125,12 +125,12 @@ class Durable:
         await revocations.aclose()
 
     async def test_stays_fresh(self, make_transport: MakeTransport) -> None:
-        """Without any event, it proves again and again that it is current."""
+        """Without events, it is proven current again and again."""
         async with RevocationList(make_transport(), max_staleness=scaled(0.5)) as revocations:
             proven = set()
 
             def proves() -> bool:
-                proven.add(revocations._view.proven)
+                proven.add(revocations._view.current_as_of)
                 return len(proven) > 6
 
             await wait_until(proves)
@@ -138,7 +138,7 @@ class Durable:
 
     @pytest.mark.parametrize("max_staleness", [0.1, 0.5])
     async def test_a_short_staleness(self, make_transport: MakeTransport, max_staleness: float) -> None:
-        """Even the shortest staleness is kept, while nothing happens: proofs come well before they are too old."""
+        """Without events, proofs come well within even the shortest ``max_staleness``."""
         async with RevocationList(make_transport(), max_staleness=max_staleness) as revocations:
             ages = []
             until = time.monotonic() + 1
@@ -150,8 +150,8 @@ class Durable:
             await wait_until(looks)
             assert statistics.median(ages) < max_staleness * 0.7
 
-    async def test_what_handlers_see(self, make_transport: MakeTransport) -> None:
-        """Handlers see the events that they asked for, in order, those of the history first, with the rule in force."""
+    async def test_handlers(self, make_transport: MakeTransport) -> None:
+        """Handlers get the events they registered for, in order, those of the history first, with the rule in force."""
         transport = make_transport()
         revocations, all_of_them, sessions = RevocationList(transport), Recorder(), []
         revocations.on()(all_of_them)
@@ -169,13 +169,13 @@ class Durable:
 
 
 class TestOnStream(OnStream, Durable):
-    """The same on `RedisStream`."""
+    """`Durable` on `RedisStream`."""
 
     @pytest.mark.parametrize(
         "start", ["new", "all", "1-1", datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)]
     )
     async def test_a_history_that_was_trimmed(self, url: str, key: str, client: Redis, start: Any) -> None:
-        """What was trimmed before it was entered is no gap, wherever the transport would begin."""
+        """A history that was trimmed before entering is not a gap, whatever the transport's ``start``."""
         transport = RedisStream(url, key, start=start)
         await publish(transport, *(revoked(number) for number in range(5)))
         await trim(client, key, 2)
@@ -186,15 +186,15 @@ class TestOnStream(OnStream, Durable):
 
 
 class TestOnMemory(OnMemory, Durable):
-    """The same on `MemoryTransport`."""
+    """`Durable` on `MemoryTransport`."""
 
 
-class TestAnswers:
-    """What it says, and how it explains itself."""
+class TestVerdicts:
+    """Verdicts, errors, explanations and counts."""
 
     @pytest.fixture
     async def revocations(self) -> AsyncIterator[RevocationList]:
-        """An open list that knows a few revocations."""
+        """An open list with a few revocations."""
         async with RevocationList(MemoryTransport()) as revocations:
             revocations.apply(TokenRevoked(token_id="t"))
             revocations.apply(TokenRevoked(user_id="bob", issued_before=datetime.fromtimestamp(1_000, UTC)))
@@ -202,14 +202,14 @@ class TestAnswers:
             yield revocations
 
     async def test_check(self, revocations: RevocationList) -> None:
-        """Only `Verdict.ALLOW` is true."""
+        """Only `Verdict.ALLOW` is truthy."""
         assert revocations.check({"jti": "good", "iat": 1})
         assert not revocations.check({"jti": "t", "iat": 1})
         assert not revocations.check({"jti": "good", "kid": "k", "iat": 1})
         assert not Verdict.STALE
 
     async def test_ensure_live(self, revocations: RevocationList) -> None:
-        """What is not let in is an error that says why, and nothing about whom."""
+        """The error for a token that is not let in contains the reason, and no identifier."""
         revocations.ensure_live({"jti": "good", "iat": 1})
         with pytest.raises(RevokedTokenError) as refused:
             revocations.ensure_live({"sub": "bob", "iat": 1_000})
@@ -220,7 +220,7 @@ class TestAnswers:
             revocations.ensure_live({"jti": "t"})
 
     async def test_ensure_live_when_closed(self, revocations: RevocationList) -> None:
-        """Without a proof, a token that is not known to be revoked is refused for that; one that is, for that."""
+        """In a closed list a revoked token raises `RevokedTokenError`, every other one `StaleRevocationsError`."""
         await revocations.aclose()
         with pytest.raises(StaleRevocationsError, match="never; the limit is 5 s") as refused:
             revocations.ensure_live({"jti": "good"})
@@ -228,10 +228,10 @@ class TestAnswers:
         with pytest.raises(RevokedTokenError):
             revocations.ensure_live({"jti": "t"})
 
-    async def test_ensure_live_while_it_is_forgotten(
+    async def test_ensure_live_while_the_rule_is_removed(
         self, revocations: RevocationList, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A rule that goes between the answer and its explanation, in another thread, lets nobody in."""
+        """A rule that another thread removes between the check and its explanation does not let the token in."""
         monkeypatch.setattr(revocations, "check", lambda _: Verdict.REVOKED)
         with pytest.raises(RevokedTokenError):
             revocations.ensure_live({"jti": "good"})
@@ -249,7 +249,7 @@ class TestAnswers:
         assert (stats.allowed, stats.revoked, stats.stale) == (0, 0, 0)
 
     async def test_stats(self, revocations: RevocationList) -> None:
-        """Every answer is counted once."""
+        """Every check is counted once."""
         for _ in range(3):
             revocations.check({"jti": "good"})
         for _ in range(2):
@@ -261,15 +261,15 @@ class TestAnswers:
         assert {kind: number for kind, number in stats.rules.items() if number} == {"token": 1, "user": 1, "key": 1}
 
     async def test_bad_claims(self, revocations: RevocationList) -> None:
-        """Claims that are none are an error in every question, not an answer."""
+        """Invalid claims raise in every method, and get no verdict."""
         bad: Any
         for bad in (None, {"jti": 1}, {"iat": "now"}):
-            for question in (revocations.check, revocations.ensure_live, revocations.explain):
+            for method in (revocations.check, revocations.ensure_live, revocations.explain):
                 with pytest.raises(InvalidClaims):
-                    question(bad)
+                    method(bad)
 
     async def test_availability_before_security(self) -> None:
-        """``on_stale="allow"`` lets in what is not known to be revoked, and counts that."""
+        """``on_stale="allow"`` lets tokens in that are not known to be revoked, and counts them."""
         revocations = RevocationList(MemoryTransport(), on_stale="allow")
         revocations.apply(TokenRevoked(token_id="t"))
         assert revocations.check({"jti": "good"}) is Verdict.ALLOW
@@ -281,7 +281,7 @@ class TestAnswers:
         assert not revocations.is_fresh
 
     async def test_repr(self, revocations: RevocationList) -> None:
-        """It shows what it is worth, and nobody's identifiers."""
+        """The repr shows state, count of rules and age, and no identifiers."""
         assert repr(revocations).startswith("<RevocationList fresh, 3 rules, 0.")
         assert "bob" not in repr(revocations)
         await revocations.aclose()
@@ -289,7 +289,7 @@ class TestAnswers:
 
 
 class TestOptions:
-    """What cannot work is refused when it is given."""
+    """Invalid options are refused by the constructor."""
 
     @pytest.mark.parametrize(
         ("options", "option"),
@@ -317,21 +317,21 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("transport", "problem"),
         [
-            (RedisPubSub("redis://localhost"), "remembers nothing"),
+            (RedisPubSub("redis://localhost"), "is not durable"),
             (RedisStream("redis://localhost", group="g"), "group"),
             ("redis://:secret@localhost", "not str"),
             (None, "not NoneType"),
         ],
     )
     def test_transport(self, transport: Any, problem: str) -> None:
-        """A transport that forgets or shares, or none at all, is refused with a hint."""
+        """A transport that is not durable or not fan-out, or not a transport, is refused with a hint."""
         with pytest.raises(InvalidOption, match=problem) as refused:
             RevocationList(transport)
         assert refused.value.option == "transport"
         assert "secret" not in str(refused.value)
 
     def test_callbacks(self) -> None:
-        """What cannot be called, and what is no event, is refused."""
+        """A callback that is not callable, and a value that is not an event, is refused."""
         revocations = RevocationList(ScriptedTransport())
         nothing: Any = None
         for register in (revocations.on_gap, revocations.on_state, revocations.on(), revocations.apply):
@@ -342,10 +342,10 @@ class TestOptions:
 
 
 class TestEntering:
-    """Entering fails with the reason, and leaves nothing behind."""
+    """Entering fails with the reason, and leaves no task or connection behind."""
 
-    async def test_nobody_there(self) -> None:
-        """Where no server is, that is said."""
+    async def test_without_a_server(self) -> None:
+        """Without a server, entering raises `ConnectionFailed`."""
         revocations = RevocationList(RedisStream(f"redis://127.0.0.1:{free_port()}"))
         with pytest.raises(ConnectionFailed):
             await revocations.__aenter__()
@@ -353,7 +353,7 @@ class TestEntering:
         assert revocations.check(token()) is Verdict.STALE
 
     async def test_wrong_type(self, url: str, key: str, client: Redis) -> None:
-        """A key that is no stream is refused by the server; when it is one, entering works."""
+        """A key of another type is refused by the server; once it is removed, entering works."""
         await client.set(key, "no stream")
         revocations = RevocationList(RedisStream(url, key))
         with pytest.raises(ServerRefused) as refused:
@@ -365,7 +365,7 @@ class TestEntering:
 
     @pytest.mark.parametrize("missing", ["+xread", "+xinfo|stream"])
     async def test_rights(self, own_server: Callable[..., EmbeddedServer], missing: str) -> None:
-        """Rights to read are enough, and without one of them entering fails by what the server says."""
+        """The rights to read are enough; without one of them entering fails with the server's error."""
         async with own_server(port=0) as server, Redis.from_url(server.url) as client:
             await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *READ_ONLY)
             reader_url = server.url.replace("redis://", "redis://reader:secret@")
@@ -382,15 +382,15 @@ class TestEntering:
             assert "secret" not in str(refused.value)
 
     async def test_replica(self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
-        """A replica, which may be cut off from its primary, cannot be entered, and the error says so."""
-        monkeypatch.setattr(_feed, "_STALLED", 0.3)
+        """A replica, which may be cut off from its primary, is refused, and the error names it."""
+        monkeypatch.setattr(_feed, "_MAX_STALL", 0.3)
         async with own_server() as server, Redis.from_url(server.url) as client:
             await call(client, "REPLICAOF", "127.0.0.1", free_port())
             with pytest.raises(ConnectionFailed, match="replica"):
                 await RevocationList(RedisStream(server.url, "k"), max_staleness=0.5).__aenter__()
 
     async def test_refused_for_good(self) -> None:
-        """The error is the transport's own; nothing stays open, and one may try again."""
+        """The error is the transport's own; nothing stays open, and entering can be retried."""
         transport = ScriptedTransport()
         revocations = RevocationList(transport)
         for _ in range(2):
@@ -402,7 +402,7 @@ class TestEntering:
             assert revocations.failure is None
 
     async def test_cancelled_anywhere(self, url: str, key: str) -> None:
-        """Cancelled at whatever point, it is closed, and can be entered."""
+        """Cancelled at any await, entering leaves it closed, and it can be entered again."""
         transport = RedisStream(url, key)
         revocations = RevocationList(transport)
 
@@ -418,7 +418,7 @@ class TestEntering:
             assert revocations.check(token(1)) is Verdict.REVOKED
 
     async def test_closed_while_entering(self) -> None:
-        """Whoever is entering is told when somebody else closes it."""
+        """Entering raises `Closed` if the list is closed meanwhile."""
         transport = ScriptedTransport()
         transport.opening.clear()
         revocations = RevocationList(transport)
@@ -432,7 +432,7 @@ class TestEntering:
 
 
 class BreaksOnExit(MemoryTransport):
-    """A transport whose receiver fails while it is closed."""
+    """A transport whose receiver fails when it is closed."""
 
     @asynccontextmanager
     async def receiver(
@@ -447,17 +447,17 @@ class BreaksOnExit(MemoryTransport):
 
 
 class TestLeaving:
-    """Leaving ends everything."""
+    """Leaving ends all tasks."""
 
     async def test_a_receiver_that_cannot_be_closed(self) -> None:
-        """A receiver that fails on its way out does not keep the list open."""
+        """A receiver that fails when it is closed does not keep the list open."""
         async with RevocationList(BreaksOnExit()) as revocations:
             pass
         await asyncio.sleep(0)
         assert revocations.check(token()) is Verdict.STALE
 
     async def test_callbacks_that_run(self) -> None:
-        """What a callback still does in the end is cancelled, and awaited."""
+        """A callback that is still running at the end is cancelled, and awaited."""
         transport, gate = MemoryTransport(), Gate()
         revocations = RevocationList(transport)
         revocations.on(TokenRevoked)(gate)
@@ -482,10 +482,10 @@ class TestLeaving:
 
 
 class TestCallbacks:
-    """Whom it tells, and what of those who fail."""
+    """Callbacks for states, gaps and events, and those that fail."""
 
     async def test_states(self, own_server: Callable[..., EmbeddedServer]) -> None:
-        """Each state is told when it is entered, to functions and coroutine functions."""
+        """Each state is passed to functions and coroutine functions when it is entered."""
         async with own_server(port=0) as server, Redis.from_url(server.url) as client:
             await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *READ_ONLY)
             url = server.url.replace("redis://", "redis://reader:secret@")
@@ -509,7 +509,7 @@ class TestCallbacks:
         assert states == heard.seen == [ViewState.CATCHING_UP, ViewState.FRESH, ViewState.STALE, ViewState.FRESH]
 
     async def test_gaps(self, url: str, key: str, client: Redis) -> None:
-        """A gap is told and counted, and what is published afterwards is known."""
+        """A gap is passed on and counted, and events published afterwards are applied."""
         transport = RedisStream(url, key)
         gaps: list[Gap] = []
         await publish(transport, revoked(1))
@@ -524,8 +524,8 @@ class TestCallbacks:
             assert revocations.check(token(1)) is Verdict.REVOKED
             assert revocations.stats.gaps == 1
 
-    async def test_those_that_fail(self) -> None:
-        """A callback that raises, even a cancellation, is logged and neither ends nor delays anything."""
+    async def test_failing_callbacks(self) -> None:
+        """A callback that raises, even `CancelledError`, is logged, and does not affect the list or other callbacks."""
         transport = MemoryTransport()
         revocations, recorder = RevocationList(transport), Recorder()
 
@@ -554,7 +554,7 @@ class TestCallbacks:
         assert "token-1" not in str(failed)
 
     async def test_unknown_events(self) -> None:
-        """Events of a type that this version does not know reach handlers of every event, and a line in the log."""
+        """Events of an unknown type reach handlers of every event, and are logged."""
         transport = MemoryTransport()
         recorder = Recorder()
         with recorded() as records:

@@ -1,4 +1,4 @@
-"""Which tokens are revoked: every kind of rule, what claims may look like, and when a rule is forgotten."""
+"""Revocation rules: every kind of rule, every form of claims, and when a rule is removed."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ GRACE = 60
 
 
 class OddText(str):
-    """Text that hashes as nothing else does."""
+    """Text with its own hash function."""
 
     __slots__ = ()
 
     def __hash__(self) -> int:
-        """Return a number of its own."""
+        """Return a constant."""
         return 5
 
 
@@ -54,11 +54,11 @@ class Name(StrEnum):
 
 
 class Claims(dict[str, object]):
-    """A dictionary of a class of its own."""
+    """A subclass of dict."""
 
 
 def rules_of(*events: Event, retention: timedelta | None = DAY, leeway: float = 0.0) -> Rules:
-    """Make rules from events that are taken now."""
+    """Make rules from events that are applied now."""
     rules = Rules(epoch=T, retention=retention, leeway=leeway)
     for event in events:
         rules.apply(event, now=T)
@@ -66,17 +66,17 @@ def rules_of(*events: Event, retention: timedelta | None = DAY, leeway: float = 
 
 
 def revoke(**fields: Any) -> TokenRevoked:
-    """Make an event that happened now."""
+    """Make an event that occurred now."""
     return TokenRevoked(**({"occurred_at": NOW} | fields))
 
 
 def sweep(rules: Rules, now: float) -> int:
-    """Forget what is due, and return how much that was."""
+    """Remove expired rules, and return their count."""
     return sum(rules.sweep(now=now))
 
 
 class TestKinds:
-    """Each kind of rule covers what it names, and nothing else."""
+    """Each kind of rule covers the tokens with its identifier, and no others."""
 
     @pytest.mark.parametrize(
         ("event", "covered"),
@@ -93,7 +93,7 @@ class TestKinds:
         ],
     )
     def test_what_is_covered(self, event: Event, covered: dict[str, str]) -> None:
-        """A token with exactly these identifiers is covered; one that lacks any of them, or has others, is not."""
+        """A token with these identifiers is covered; one that lacks any of them, or has another one instead, is not."""
         rules = rules_of(event)
         others = {"jti": "x", "sub": "x", "sid": "x", "kid": "x", "iat": T}
         assert rules.revokes({**covered, "iat": T})
@@ -104,7 +104,7 @@ class TestKinds:
             assert not rules.revokes({name: value for name, value in covered.items() if name != claim} | {"iat": T})
 
     def test_no_kind_is_taken_for_another(self) -> None:
-        """The same identifier of another kind is another identifier."""
+        """The same text as another kind of identifier does not match."""
         rules = rules_of(revoke(token_id="a"))
         assert not rules.revokes({"sub": "a", "sid": "a", "client_id": "a", "kid": "a", "iat": T})
         assert not rules_of(revoke(user_id="a", client_id="b")).revokes({"sub": "b", "client_id": "a", "iat": T})
@@ -121,7 +121,7 @@ class TestKinds:
         ],
     )
     def test_the_narrowest_identifier_decides(self, event: Event, kind: str) -> None:
-        """An event makes one rule, about the narrowest of what it names."""
+        """An event makes one rule, about the narrowest of its identifiers."""
         rules = rules_of(event)
         assert {name for name, number in rules.counts.items() if number} == {kind}
 
@@ -141,13 +141,13 @@ class TestKinds:
         assert sum(rules.counts.values()) == 0
 
     @given(known_events | unknown_events)
-    def test_no_event_is_too_odd(self, event: Event) -> None:
-        """Whatever an event holds, it is taken, and forgetting survives it."""
+    def test_every_event(self, event: Event) -> None:
+        """Every event can be applied, and rules can be removed afterwards."""
         rules = rules_of(event)
         sweep(rules, T + 10**9)
 
     def test_client_id_comes_before_azp(self) -> None:
-        """A token that names its client twice belongs to the one in ``client_id``, even if that is empty."""
+        """The client of a token with both claims is ``client_id``, even if that is empty."""
         rules = rules_of(revoke(client_id="c"))
         assert not rules.revokes({"client_id": "b", "azp": "c", "iat": T})
         assert not rules.revokes({"client_id": "", "azp": "c", "iat": T})
@@ -155,7 +155,7 @@ class TestKinds:
 
 
 class TestCutoff:
-    """A rule that is wider than a token covers what was issued up to a point in time."""
+    """A rule about more than one token covers the tokens issued up to its cutoff."""
 
     WIDE = pytest.mark.parametrize(
         ("subject", "claims"),
@@ -169,7 +169,7 @@ class TestCutoff:
 
     @WIDE
     def test_milliseconds_count(self, subject: dict[str, str], claims: dict[str, str]) -> None:
-        """A token that was issued at the cutoff is covered, one of a millisecond later is not."""
+        """A token that was issued at the cutoff is covered, one issued a millisecond later is not."""
         rules = rules_of(revoke(**subject, issued_before=NOW + timedelta(milliseconds=250)))
         for iat in (T - 1, T, T + 0.249, T + 0.25):
             assert rules.revokes({**claims, "iat": iat})
@@ -185,20 +185,20 @@ class TestCutoff:
 
     @WIDE
     def test_without_iat(self, subject: dict[str, str], claims: dict[str, str]) -> None:
-        """A token that does not say when it was issued is covered by every cutoff."""
+        """A token without ``iat`` is covered by every cutoff."""
         rules = rules_of(revoke(**subject, issued_before=0))
         assert rules.revokes(claims)
         assert rules.revokes({**claims, "iat": None})
         assert not rules.revokes({**claims, "iat": 1})
 
     def test_leeway(self) -> None:
-        """A token issued up to the leeway after the cutoff is covered, by a clock that is ahead."""
+        """A token issued up to the leeway after the cutoff is covered: the issuer's clock may be ahead."""
         rules = rules_of(revoke(user_id="a"), leeway=2.5)
         assert rules.revokes({"sub": "a", "iat": T + 2.5})
         assert not rules.revokes({"sub": "a", "iat": T + 2.501})
 
     def test_the_latest_of_all_decides(self) -> None:
-        """Of all rules that are about a token, the one with the latest cutoff counts, whatever its kind."""
+        """Of all rules that match a token, the one with the latest cutoff counts, whatever its kind."""
         rules = rules_of(
             revoke(session_id="s", issued_before=T + 10),
             revoke(user_id="u", issued_before=T + 30),
@@ -210,7 +210,7 @@ class TestCutoff:
         assert rules.revokes({"sid": "s", "azp": "c", "iat": T + 15})
 
     def test_a_token_rule_covers_all(self) -> None:
-        """A token that was revoked by its id is revoked whenever it says that it was issued."""
+        """A token that was revoked by its id is revoked whatever its ``iat``."""
         rules = rules_of(revoke(token_id="t", issued_before=T), revoke(user_id="u"))
         assert rules.match(subjects_of({"jti": "t", "sub": "u", "iat": T + 10**6})) == Match("token", None)
 
@@ -221,18 +221,18 @@ class TestCutoff:
 
     @pytest.mark.parametrize("year", [2108, 2110, 5100])
     def test_far_away(self, year: int) -> None:
-        """A cutoff in a far future covers what is issued until then, and for all time."""
+        """A cutoff in the far future covers the tokens issued until then, and is never removed."""
         rules = rules_of(revoke(user_id="u", issued_before=datetime(year, 1, 1, tzinfo=UTC)))
         sweep(rules, T + 200 * 24 * 3600)
         assert rules.revokes({"sub": "u", "iat": int(datetime(year - 1, 12, 31, tzinfo=UTC).timestamp())})
 
 
 class TestClaims:
-    """Claims come from outside: whatever they look like, the answer is right or there is an `InvalidClaims`."""
+    """Claims come from outside: whatever their form, the result is right or there is an `InvalidClaims`."""
 
     @pytest.mark.parametrize("claims", [None, "eyJ.eyJ.sig", b"", 1, [("jti", "a")], object()])
     def test_no_claims(self, claims: Any) -> None:
-        """What is no mapping is refused, without being quoted."""
+        """A value that is not a mapping is refused, without being quoted."""
         with pytest.raises(InvalidClaims, match="must be a mapping") as refused:
             rules_of().revokes(claims)
         assert refused.value.claim == "claims"
@@ -241,7 +241,7 @@ class TestClaims:
     @pytest.mark.parametrize("claim", ["jti", "sub", "sid", "client_id", "azp", "kid"])
     @pytest.mark.parametrize("value", [7, 7.0, True, b"a", ["a"], {"a": 1}])
     def test_an_identifier_that_is_no_text(self, claim: str, value: object) -> None:
-        """An identifier of another type is refused by its name; the value is not repeated."""
+        """An identifier of another type is refused with the claim's name; the value is not quoted."""
         with pytest.raises(InvalidClaims, match=f"^{claim}: must be text, not {type(value).__name__}$") as refused:
             rules_of().revokes({claim: value, "iat": T})
         assert refused.value.claim == claim
@@ -261,7 +261,7 @@ class TestClaims:
         ],
     )
     def test_an_iat_that_is_no_date(self, iat: object) -> None:
-        """An ``iat`` that is no number of seconds is refused, with the hint for milliseconds."""
+        """An ``iat`` that is not a number of seconds is refused, with a hint for milliseconds."""
         with pytest.raises(InvalidClaims, match=r"^iat: ") as refused:
             rules_of().revokes({"jti": "a", "iat": iat})
         assert refused.value.claim == "iat"
@@ -269,19 +269,19 @@ class TestClaims:
 
     @pytest.mark.parametrize("iat", [0, -1, -(10**400), 0.5, 99_999_999_999])
     def test_an_iat_of_another_age(self, iat: float) -> None:
-        """Any number of seconds is taken as it is."""
+        """Any number of seconds is accepted."""
         rules = rules_of(revoke(user_id="u"))
         assert rules.revokes({"sub": "u", "iat": iat}) is (iat <= T)
 
     def test_nothing_is_there(self) -> None:
-        """Claims that name nobody match no rule."""
+        """Claims without identifiers match no rule."""
         rules = rules_of(revoke(token_id="a"), revoke(user_id="a"))
         assert not rules.revokes({})
         assert not rules.revokes({"jti": "", "sub": "", "iat": T})
 
     @pytest.mark.parametrize("value", [OddText("alice"), Name.ALICE])
     def test_text_of_another_class(self, value: str) -> None:
-        """Text is what it says, whatever its class makes of it."""
+        """A subclass of str matches by its text, whatever its hash."""
         assert rules_of(revoke(user_id="alice")).revokes({"sub": value, "iat": T})
         assert rules_of(revoke(user_id=value)).revokes({"sub": "alice", "iat": T})
 
@@ -326,30 +326,30 @@ class TestClaims:
 
     @settings(max_examples=500)
     @given(_odd_claims, _kinds, _some_rules)
-    def test_the_short_way_and_the_long_way_agree(
+    def test_fast_path_agrees_with_match(
         self,
         content: dict[str, object],
         kind: Callable[[dict[str, object]], Mapping[str, object]],
         events: list[Event],
     ) -> None:
-        """The quick answer is the one that can be explained, and what is refused by one is refused by the other."""
+        """The fast path and `Rules.match` agree, also on the claims that they refuse."""
         rules, claims = rules_of(*events), kind(content)
 
-        def outcome(answer: Callable[[], bool]) -> bool | str:
+        def outcome(decide: Callable[[], bool]) -> bool | str:
             try:
-                return answer()
+                return decide()
             except InvalidClaims as error:
                 return error.claim
 
         assert outcome(lambda: rules.revokes(claims)) == outcome(lambda: rules.match(subjects_of(claims)) is not None)
 
 
-class TestForgetting:
-    """A rule goes when no token that it covers can be alive; too late does no harm, too early would."""
+class TestExpiry:
+    """A rule is removed when no token that it covers can be alive; too late does no harm, too early would."""
 
     @staticmethod
     def _is_kept_until(rules: Rules, instant: float) -> None:
-        """The only rule is there until a while after that instant, and gone two ticks later."""
+        """Check that the only rule is kept until a minute after that instant, and removed a tick later."""
         assert sweep(rules, instant + GRACE - 0.001) == 0
         assert sum(rules.counts.values()) == 1
         assert sweep(rules, instant + GRACE + TICK) == 1
@@ -357,13 +357,13 @@ class TestForgetting:
 
     @given(st.floats(0, 10**7), st.floats(0, 100))
     def test_at_its_expiry(self, after: float, leeway: float) -> None:
-        """A rule that says when it expires is kept until then, and a minute more."""
+        """A rule with an expiry is kept until then, and a minute more."""
         event = revoke(user_id="u", expires_at=NOW + timedelta(seconds=after))
         self._is_kept_until(rules_of(event, leeway=leeway), T + after + leeway)
 
     @given(st.integers(1, 10**7), st.integers(0, 10**5))
     def test_after_the_retention(self, retention: int, after: int) -> None:
-        """A rule that does not is kept for the retention, from when it came or from its cutoff if that is later."""
+        """A rule without an expiry is kept for the retention, from its arrival or from its cutoff if that is later."""
         rules = rules_of(retention=timedelta(seconds=retention))
         rules.apply(revoke(user_id="u"), now=T + after)
         self._is_kept_until(rules, T + after + retention)
@@ -371,11 +371,11 @@ class TestForgetting:
         self._is_kept_until(rules, T + after + retention)
 
     def test_a_token_rule_after_the_retention(self) -> None:
-        """A rule about a token, which has no cutoff, is kept for the retention from when it came."""
+        """A rule about a token, which has no cutoff, is kept for the retention from its arrival."""
         self._is_kept_until(rules_of(revoke(token_id="t")), T + DAY.total_seconds())
 
     def test_long_expired(self) -> None:
-        """A rule that had expired when it came goes with the next sweep."""
+        """A rule that had expired on arrival is removed by the next sweep."""
         rules = rules_of(revoke(token_id="t", expires_at=1), revoke(token_id="old", expires_at=T - 10_000))
         assert rules.revokes({"jti": "t"})
         assert sweep(rules, T) == 2
@@ -388,25 +388,25 @@ class TestForgetting:
         assert rules.revokes({"jti": "t"})
 
     def test_without_retention(self) -> None:
-        """Where the transport never forgets, neither does the list, unless the event says when."""
+        """If the transport keeps everything, so do the rules, except those with an expiry."""
         rules = rules_of(revoke(token_id="t"), revoke(token_id="s", expires_at=T), retention=None)
         assert sweep(rules, T + 10**8) == 1
         assert rules.revokes({"jti": "t"})
 
-    def test_a_key_is_never_forgotten(self) -> None:
-        """Who has a key can make tokens that never expire."""
+    def test_key_rules_never_expire(self) -> None:
+        """A rule about a key is never removed: an attacker can sign tokens that never expire."""
         rules = rules_of(KeyRotated(key_id="k", compromised=True, retire_at=NOW))
         sweep(rules, T + 10**8)
         assert rules.revokes({"kid": "k"})
 
     def test_the_later_of_two(self) -> None:
-        """Of two rules about the same subject, the later expiry counts, in either order."""
+        """Of two rules about the same identifier, the later expiry counts, in either order."""
         early, late = (revoke(user_id="u", expires_at=T + seconds) for seconds in (1_000, 100_000))
         for events in ((early, late), (late, early)):
             self._is_kept_until(rules_of(*events), T + 100_000)
 
     def test_in_slices(self) -> None:
-        """Thousands of rules are forgotten a slice at a time; what comes in between is kept."""
+        """Thousands of rules are removed a slice at a time; rules that arrive in between are kept."""
         rules = rules_of(*(revoke(token_id=f"t{number}", expires_at=T) for number in range(5_000)))
         slices = rules.sweep(now=T + 2 * TICK)
         assert 0 < next(slices) < 5_000
@@ -418,7 +418,7 @@ class TestForgetting:
 
 
 class TestOrder:
-    """Events come in any order, and more than once."""
+    """Events arrive in any order, and more than once."""
 
     _events = st.lists(
         st.builds(
@@ -438,36 +438,36 @@ class TestOrder:
         """Duplicates and another order lead to the same rules."""
         again = [*events, *(event for event in events if chance.random() < 0.5)]
         chance.shuffle(again)
-        assert _filed(rules_of(*again)) == _filed(rules_of(*events))
+        assert _packed(rules_of(*again)) == _packed(rules_of(*events))
 
 
-def _filed(rules: Rules) -> dict[str, set[int]]:
+def _packed(rules: Rules) -> dict[str, set[int]]:
     return {
-        kind: {int(rule) for rule in shelf.rules if isinstance(rule, PackedRule)}
-        for kind, shelf in rules._shelves.items()
+        kind: {int(rule) for rule in rule_set.rules if isinstance(rule, PackedRule)}
+        for kind, rule_set in rules._rule_sets.items()
     }
 
 
-def test_widening_leaves_no_gap() -> None:
-    """While a rule is replaced by a wider one, a check in another thread finds one of them."""
+def test_merging_leaves_no_gap() -> None:
+    """While a rule is replaced by a wider one, a check in another thread finds one of the two."""
 
     class Watched(set[object]):
-        """A set that is looked into between two changes, as another thread may."""
+        """A set that is checked after each removal, as another thread may do."""
 
         def discard(self, item: object) -> None:
-            """Remove, and look."""
+            """Remove an item, then check."""
             super().discard(item)
             assert "alice" in self
 
-    shelf = RuleSet()
-    shelf.put(digest("alice"), 1, 5)
-    shelf.rules = Watched(shelf.rules)
-    for cutoff, tick in ((2, 5), (2, 6), (1, 7), (3, 1)):
-        shelf.put(digest("alice"), cutoff, tick)
-        assert len(shelf.rules) == 1
-    filed = shelf.find(digest("alice"))
-    assert filed is not None
-    assert (filed.cutoff, filed.tick) == (3, 7)
-    assert sum(shelf.sweep(6)) == 0
-    assert sum(shelf.sweep(7)) == 1
-    assert "alice" not in shelf.rules
+    rule_set = RuleSet()
+    rule_set.merge(digest("alice"), 1, 5)
+    rule_set.rules = Watched(rule_set.rules)
+    for cutoff, expiry_tick in ((2, 5), (2, 6), (1, 7), (3, 1)):
+        rule_set.merge(digest("alice"), cutoff, expiry_tick)
+        assert len(rule_set.rules) == 1
+    rule = rule_set.find(digest("alice"))
+    assert rule is not None
+    assert (rule.cutoff, rule.expiry_tick) == (3, 7)
+    assert sum(rule_set.sweep(6)) == 0
+    assert sum(rule_set.sweep(7)) == 1
+    assert "alice" not in rule_set.rules

@@ -1,4 +1,4 @@
-"""Rules and calendar against a model that forgets nothing: whatever the clocks do, no living token is let in again."""
+"""Rules and clock against a model that keeps everything: no clock step lets a revoked, living token in again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jwt_events.revocation._view import SteadyClock
 BEGIN = 1_772_366_400_000  # milliseconds since 1970, as all that the model calculates with
 HOUR = 3_600_000
 LIFE = 2 * HOUR
-"""How long tokens live at most; it is the retention."""
+"""The longest lifetime of a token, and the retention."""
 
-# Few names and few durations, so that what happens concerns something.
+# Few names and few durations, so that events often match tokens.
 _names = st.sampled_from(["a", "a", "b"])
 _ids = st.sampled_from(["a", "b", "c"])
 _durations = st.sampled_from([1, 2_500, HOUR // 6, HOUR, LIFE])
@@ -29,11 +29,11 @@ _expiries = st.none() | st.sampled_from([0, HOUR // 2, LIFE])
 
 @dataclass(frozen=True)
 class Token:
-    """A token that somebody has.
+    """An issued token.
 
     Attributes:
-        claims: what it says.
-        issued_at: when it was issued, in milliseconds, whether it says so or not.
+        claims: its claims.
+        issued_at: when it was issued, in milliseconds, with or without an ``iat``.
         expires_at: when it expires.
     """
 
@@ -44,14 +44,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Revocation:
-    """What an event revokes, as the documentation says it.
+    """The tokens that an event revokes, according to the documentation.
 
     Attributes:
         event: the event.
-        claims: the claims of a token that it is about, by name.
+        claims: the claims of the tokens that it covers, by name.
         sent_at: when it was sent, in milliseconds.
-        cutoff: tokens issued up to then are revoked; ``None`` for all that there are.
-        good_until: it may be forgotten then; ``None`` if the event does not say.
+        cutoff: tokens issued up to then are revoked; ``None`` for all tokens.
+        good_until: when its rule may be removed; ``None`` if the event does not say.
     """
 
     event: Event
@@ -61,15 +61,15 @@ class Revocation:
     good_until: int | None = None
 
     def covers(self, token: Token, *, leeway: int) -> bool:
-        """Whether the token is revoked by it."""
+        """Return whether it revokes the token."""
         if any(token.claims.get(name) != value for name, value in self.claims.items()):
             return False
         return self.cutoff is None or "iat" not in token.claims or token.issued_at <= self.cutoff + leeway
 
     def must_be_known_for(self, token: Token, *, leeway: int) -> bool:
-        """Whether it may not be forgotten as long as the token lives: not one that was issued after what it revokes.
+        """Return whether its rule must be kept while the token lives: not for a token issued after its cutoff.
 
-        Such a token is covered all the same if its id was revoked before its time, or if it does not say when that was.
+        Such a token is covered all the same if its id was revoked before it was issued, or if it has no ``iat``.
         """
         if "kid" in self.claims:
             return True
@@ -78,7 +78,7 @@ class Revocation:
 
 
 def instant(milliseconds: int) -> datetime:
-    """Turn milliseconds since 1970 into a datetime, without a rounding error."""
+    """Convert milliseconds since 1970 to a datetime, without a rounding error."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
 
 
@@ -95,17 +95,17 @@ class Clocks:
     skew: int = 0
 
     def wall(self) -> float:
-        """What `time.time` says."""
+        """Return the time of `time.time`."""
         return (self.true + self.skew) / 1000
 
     def monotonic(self) -> float:
-        """What `time.monotonic` says."""
+        """Return the time of `time.monotonic`."""
         return (self.true - BEGIN) / 1000 + 12_345.678
 
 
 @dataclass
 class Model:
-    """All events and all tokens, and nothing clever."""
+    """All events and all tokens, in plain lists."""
 
     leeway: int
     sent: list[Revocation] = field(default_factory=list)
@@ -114,14 +114,14 @@ class Model:
 
 
 class RulesAndModel(RuleBasedStateMachine):
-    """Issues, revokes, delivers late and twice, steps clocks and sweeps; after each step, asks for every token."""
+    """Issues, revokes, delivers late and twice, steps clocks and sweeps; checks every token after each step."""
 
     @initialize(leeway=st.sampled_from([0, 1, 2_500]))
     def begin(self, leeway: int) -> None:
-        """Start with no rule."""
+        """Start without rules."""
         self.clocks = Clocks()
-        self.calendar = SteadyClock(self.clocks.wall, self.clocks.monotonic)
-        self.known = Rules(epoch=self.calendar.steady(), retention=timedelta(milliseconds=LIFE), leeway=leeway / 1000)
+        self.steady_clock = SteadyClock(self.clocks.wall, self.clocks.monotonic)
+        self.known = Rules(epoch=self.steady_clock.now(), retention=timedelta(milliseconds=LIFE), leeway=leeway / 1000)
         self.model = Model(leeway)
         self.sweep: Iterator[int] = iter(())
 
@@ -131,12 +131,12 @@ class RulesAndModel(RuleBasedStateMachine):
         ),
         ago=st.sampled_from([0, 0, 1, 1_000, HOUR]),
         life=st.sampled_from([HOUR, LIFE]) | st.integers(1, LIFE),
-        says_when=st.booleans(),
+        has_iat=st.booleans(),
     )
-    def issue(self, names: dict[str, object], ago: int, life: int, says_when: bool) -> None:
-        """Issue a token, or find one that was issued a while ago."""
+    def issue(self, names: dict[str, object], ago: int, life: int, has_iat: bool) -> None:
+        """Issue a token, now or in the past."""
         self._issue(names, self.clocks.true - ago, life)
-        if not says_when:
+        if not has_iat:
             del names["iat"]
 
     @rule(
@@ -177,38 +177,38 @@ class RulesAndModel(RuleBasedStateMachine):
     def deliver(self, chance: random.Random) -> None:
         """Deliver everything that was sent, once more or for the first time, in any order."""
         for revocation in chance.sample(self.model.sent, len(self.model.sent)):
-            self.known.apply(revocation.event, now=self.calendar.steady())
+            self.known.apply(revocation.event, now=self.steady_clock.now())
         self.model.taken = list(self.model.sent)
 
     @rule(milliseconds=_durations | st.integers(0, LIFE))
     def wait(self, milliseconds: int) -> None:
-        """Let time pass, and forget what is due."""
+        """Advance the time, and remove expired rules."""
         self.clocks.true += milliseconds
-        self.begin_to_sweep()
-        self.finish_to_sweep()
+        self.start_sweep()
+        self.finish_sweep()
 
     @rule(skew=st.sampled_from([-HOUR, 0, HOUR]))
     def set_the_clock(self, skew: int) -> None:
-        """Step the wall clock of this machine, just before what is due is forgotten."""
+        """Step the wall clock of this machine, just before expired rules are removed."""
         self.clocks.skew = skew
-        self.begin_to_sweep()
-        self.finish_to_sweep()
+        self.start_sweep()
+        self.finish_sweep()
 
     @rule()
-    def begin_to_sweep(self) -> None:
-        """Begin to forget, and leave it at one slice."""
-        self.sweep = self.known.sweep(now=self.calendar.earliest())
+    def start_sweep(self) -> None:
+        """Start a sweep, and stop after one slice."""
+        self.sweep = self.known.sweep(now=self.steady_clock.earliest())
         next(self.sweep, None)
 
     @rule()
-    def finish_to_sweep(self) -> None:
-        """Forget the rest, by what the clocks said in the beginning."""
+    def finish_sweep(self) -> None:
+        """Finish the sweep, with the time at which it started."""
         for _ in self.sweep:
             pass
 
     @invariant()
-    def says_what_the_model_says(self) -> None:
-        """Every living token that an event revokes is revoked, and none that no event has ever revoked."""
+    def agrees_with_the_model(self) -> None:
+        """Every living token that an event revokes is revoked, and no token that no event has ever revoked."""
         if not hasattr(self, "model"):
             return
         leeway = self.model.leeway
@@ -217,9 +217,9 @@ class RulesAndModel(RuleBasedStateMachine):
             must = token.expires_at > self.clocks.true and any(
                 one.must_be_known_for(token, leeway=leeway) for one in covering
             )
-            answer = self.known.revokes(token.claims)
-            assert answer or not must, f"{token} was let in"
-            assert covering or not answer, f"{token} was refused"
+            is_revoked = self.known.revokes(token.claims)
+            assert is_revoked or not must, f"{token} was let in"
+            assert covering or not is_revoked, f"{token} was refused"
 
     def _later(self, milliseconds: int | None) -> datetime | None:
         return None if milliseconds is None else instant(self.clocks.true + milliseconds)

@@ -1,4 +1,4 @@
-"""Tokens in use for longer than a request: whoever holds one is told the moment it is revoked."""
+"""Watches: event, callback or cancellation the moment a token in use is revoked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jwt_events import (
     TokenRevoked,
     Watch,
 )
-from jwt_events.revocation._watch import Watches
+from jwt_events.revocation._watch import WatchRegistry
 from tests.support.handling import publish, running, soon
 from tests.support.records import recorded
 from tests.support.waiting import scaled, wait_until
@@ -32,40 +32,40 @@ CLAIMS = {"jti": "t", "sub": "alice", "sid": "s", "azp": "app", "iat": 1}
 
 @pytest.fixture
 async def revocations() -> AsyncIterator[RevocationList]:
-    """An open list that knows nothing yet."""
+    """An open list without rules."""
     async with RevocationList(MemoryTransport()) as revocations:
         yield revocations
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Watch]:
-    """The watches whose token was compared with the rules, one entry for each time."""
-    asked: list[Watch] = []
-    ask = Watches._ask
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[Watch]:
+    """The watches that were checked against the rules, one entry for each check."""
+    checked: list[Watch] = []
+    check = WatchRegistry._check
 
-    def note(watches: Watches, watch: Watch) -> None:
-        asked.append(watch)
-        ask(watches, watch)
+    def note(registry: WatchRegistry, watch: Watch) -> None:
+        checked.append(watch)
+        check(registry, watch)
 
-    monkeypatch.setattr(Watches, "_ask", note)
-    return asked
+    monkeypatch.setattr(WatchRegistry, "_check", note)
+    return checked
 
 
 def revoke(revocations: RevocationList, **fields: Any) -> None:
-    """Put a revocation in force here."""
+    """Apply a revocation to the list."""
     revocations.apply(TokenRevoked(**fields))
 
 
 def watched(revocations: RevocationList) -> int:
-    """How many tokens the list keeps an eye on."""
+    """Return the count of tokens that the list watches."""
     return len(revocations._view.watches)
 
 
-class TestTelling:
-    """Whoever watches is told, once."""
+class TestNotifying:
+    """A watch reports the revocation, once."""
 
     async def test_over_the_bus(self) -> None:
-        """A token that is revoked elsewhere sets the event, and the watch says by which rule."""
+        """A revocation over the bus sets the event, and the watch has its rule."""
         transport = MemoryTransport()
         async with RevocationList(transport) as revocations, revocations.watch(CLAIMS) as watch:
             assert not watch.revoked.is_set()
@@ -103,8 +103,8 @@ class TestTelling:
             {"user_id": "alice", "issued_before": 0},
         ],
     )
-    async def test_others_are_no_concern(self, revocations: RevocationList, fields: dict[str, Any]) -> None:
-        """Neither another token of the session, as a rotated refresh token, nor a cutoff before this one was issued."""
+    async def test_other_tokens(self, revocations: RevocationList, fields: dict[str, Any]) -> None:
+        """A watch ignores other tokens of its session, as a rotated refresh token, and cutoffs before its ``iat``."""
         async with revocations.watch(CLAIMS, cancel=True) as watch:
             revoke(revocations, **fields)
             await asyncio.sleep(0)
@@ -121,7 +121,7 @@ class TestTelling:
         assert calls == ["called"]
 
     async def test_coroutine_callback(self, revocations: RevocationList) -> None:
-        """A coroutine function runs beside, also when the watch has ended by then."""
+        """A coroutine function runs as a task, also when the watch ends before it does."""
         told, go = asyncio.Event(), asyncio.Event()
 
         async def tell() -> None:
@@ -134,7 +134,7 @@ class TestTelling:
         await soon(told.wait())
 
     async def test_a_callback_that_fails(self, revocations: RevocationList) -> None:
-        """It is logged without its message, and the next watch is told all the same."""
+        """A failing callback is logged without its message, and the next watch is notified."""
 
         def fail() -> None:
             raise ValueError("t of alice")
@@ -155,24 +155,24 @@ class TestTelling:
         assert "alice" not in str(failed)
 
     async def test_revoked_already(self, revocations: RevocationList) -> None:
-        """A token that is revoked when it is to be watched is told of at once."""
+        """A token that is already revoked is reported at once."""
         calls: list[str] = []
         revoke(revocations, user_id="alice")
         async with revocations.watch(CLAIMS, lambda: calls.append("called")) as watch:
             assert watch.revoked.is_set()
         assert calls == ["called"]
 
-    async def test_thousands_of_one_user(self, revocations: RevocationList, asked: list[Watch]) -> None:
-        """All tokens of a user are told of one rule; events about others do not even look at them."""
+    async def test_thousands_of_one_user(self, revocations: RevocationList, checked: list[Watch]) -> None:
+        """One rule notifies all watched tokens of a user; events about others do not check them."""
         watches = [revocations.watch({**CLAIMS, "jti": f"t{number}", "sid": f"s{number}"}) for number in range(3_000)]
         for watch in watches:
             await watch.__aenter__()
-        asked.clear()
+        checked.clear()
         for number in range(1_000):
             revoke(revocations, token_id=f"other-{number}", user_id="alice")
-        assert asked == []
+        assert checked == []
         revoke(revocations, session_id="s7")
-        assert asked == [watches[7]]
+        assert checked == [watches[7]]
         revoke(revocations, user_id="alice")
         assert all(watch.revoked.is_set() for watch in watches)
         for watch in watches:
@@ -181,10 +181,10 @@ class TestTelling:
 
 
 class TestCancelling:
-    """``cancel=True`` ends what is inside the block."""
+    """``cancel=True`` cancels the block."""
 
     async def test_ends_the_block(self, revocations: RevocationList) -> None:
-        """What waits inside is cancelled, and the block ends with an error that says why."""
+        """The block is cancelled where it waits, and raises `RevokedTokenError` with the rule."""
         async with running(_serve(revocations)) as serving:
             await wait_until(lambda: watched(revocations) == 1)
             revoke(revocations, session_id="s")
@@ -195,7 +195,7 @@ class TestCancelling:
         assert watched(revocations) == 0
 
     async def test_revoked_already(self, revocations: RevocationList) -> None:
-        """A token that is revoked already is refused at the door: the block is never entered."""
+        """The block of a token that is already revoked is never entered."""
         revoke(revocations, token_id="t")
         with pytest.raises(RevokedTokenError):
             async with revocations.watch(CLAIMS, cancel=True):
@@ -203,14 +203,14 @@ class TestCancelling:
         assert watched(revocations) == 0
 
     async def test_before_the_block_awaits(self, revocations: RevocationList) -> None:
-        """A block that revokes its own token and does not wait for anything ends so, too, and nothing strikes later."""
+        """A block that revokes its own token without an await raises as well, and no cancellation comes later."""
         with pytest.raises(RevokedTokenError):
             async with revocations.watch(CLAIMS, cancel=True):
                 revoke(revocations, token_id="t")
         await asyncio.sleep(0)
 
     async def test_a_block_that_fails(self, revocations: RevocationList) -> None:
-        """The block's own error goes out, and the cancellation that it came before does not strike later."""
+        """The block's own error is raised, and the pending cancellation does not come later."""
 
         async def serve() -> None:
             async with revocations.watch(CLAIMS, cancel=True):
@@ -222,7 +222,7 @@ class TestCancelling:
         await asyncio.sleep(0)
 
     async def test_a_block_that_is_stubborn(self, revocations: RevocationList) -> None:
-        """A block that swallows the cancellation and ends is told all the same."""
+        """A block that swallows the cancellation and ends raises as well."""
 
         async def serve() -> None:
             async with revocations.watch(CLAIMS, cancel=True):
@@ -234,7 +234,7 @@ class TestCancelling:
             await soon(serve())
 
     async def test_a_block_that_tidies_up(self, revocations: RevocationList) -> None:
-        """What a block awaits in its ``finally`` is not disturbed by a second rule."""
+        """A second rule does not cancel what a block awaits in its ``finally``."""
         tidied = False
 
         async def serve() -> None:
@@ -257,7 +257,7 @@ class TestCancelling:
     @pytest.mark.parametrize("first", ["revoked", "cancelled"])
     @pytest.mark.parametrize("turns", [0, 1, 2])
     async def test_cancelled_by_others_too(self, revocations: RevocationList, first: str, turns: int) -> None:
-        """A cancellation from elsewhere at about the same time is not swallowed."""
+        """A cancellation by another task at about the same time is not swallowed."""
         serving = asyncio.create_task(_serve(revocations))
         await wait_until(lambda: watched(revocations) == 1)
         actions: list[Callable[[], object]] = [lambda: revoke(revocations, token_id="t"), serving.cancel]
@@ -272,7 +272,7 @@ class TestCancelling:
             assert serving.cancelled()
 
     async def test_cancelled_by_others_before_either_arrives(self, revocations: RevocationList) -> None:
-        """The same, for a block that ends before it has heard of either."""
+        """The same, for a block that ends before either cancellation arrives."""
 
         async def serve() -> None:
             task = asyncio.current_task()
@@ -286,7 +286,7 @@ class TestCancelling:
         assert serving.cancelled()
 
     async def test_cancelled_without_a_revocation(self, revocations: RevocationList) -> None:
-        """A block that is cancelled by others alone is cancelled."""
+        """A block that is cancelled by another task alone is cancelled."""
         async with running(_serve(revocations)) as serving:
             await wait_until(lambda: watched(revocations) == 1)
             serving.cancel()
@@ -296,10 +296,10 @@ class TestCancelling:
 
 
 class TestNesting:
-    """``cancel=True`` beside what else cancels."""
+    """``cancel=True`` with timeouts, task groups and other watches."""
 
     async def test_inside_a_timeout(self, revocations: RevocationList) -> None:
-        """The timeout does not take the revocation for its own end, nor the watch the timeout's."""
+        """A timeout around the watch does not absorb the revocation, nor the watch the timeout."""
         async with running(_within(30, lambda: _serve(revocations))) as serving:
             await wait_until(lambda: watched(revocations) == 1)
             revoke(revocations, token_id="t")
@@ -309,7 +309,7 @@ class TestNesting:
             await _within(0.01, lambda: _serve(revocations, jti="other"))
 
     async def test_around_a_timeout(self, revocations: RevocationList) -> None:
-        """A timeout inside the block ends with its own error, and the block by the revocation."""
+        """A timeout inside the block raises its own error, and the block that of the revocation."""
 
         async def serve() -> None:
             async with revocations.watch(CLAIMS, cancel=True):
@@ -323,7 +323,7 @@ class TestNesting:
             await soon(serve())
 
     async def test_in_a_task_group(self, revocations: RevocationList) -> None:
-        """In a task of a group, it fails the group, which cancels the others."""
+        """In a task of a group, it fails the group, which cancels the other tasks."""
 
         async def for_ever() -> None:
             await asyncio.Event().wait()
@@ -341,7 +341,7 @@ class TestNesting:
         assert ended.group_contains(RevokedTokenError)
 
     async def test_around_a_task_group(self, revocations: RevocationList) -> None:
-        """Around a group, it cancels all its tasks, and is not wrapped."""
+        """Around a group, it cancels all tasks of the group, and its error is not wrapped."""
         ended: list[str] = []
 
         async def work() -> None:
@@ -395,20 +395,20 @@ class TestNesting:
 
 
 class TestLeaving:
-    """A watch that has ended is over."""
+    """Watches that have ended."""
 
     async def test_nothing_is_kept(self, revocations: RevocationList) -> None:
-        """The list keeps nothing of a watch that was left."""
+        """The list keeps no reference to a watch that has ended."""
         async with revocations.watch(CLAIMS) as watch, revocations.watch(CLAIMS):
             assert watched(revocations) == 2
         trace = weakref.ref(watch)
         del watch
         gc.collect()
         assert trace() is None
-        assert revocations._view.watches._filed == {}
+        assert revocations._view.watches._by_subject == {}
 
-    async def test_nobody_is_told(self, revocations: RevocationList) -> None:
-        """After leaving, nobody is told of anything."""
+    async def test_nothing_is_reported(self, revocations: RevocationList) -> None:
+        """A watch that has ended reports nothing."""
         calls: list[str] = []
         async with revocations.watch(CLAIMS, lambda: calls.append("called")) as watch:
             pass
@@ -417,7 +417,7 @@ class TestLeaving:
         assert not watch.revoked.is_set()
 
     async def test_while_it_is_revoked(self, revocations: RevocationList) -> None:
-        """A callback that makes other watches leave while all of them are being told disturbs nobody."""
+        """A callback that ends other watches while all are being notified affects none of them."""
         tasks: list[asyncio.Task[None]] = []
         calls: list[int] = []
 
@@ -438,7 +438,7 @@ class TestLeaving:
         assert watched(revocations) == 0
 
     async def test_bad_arguments(self, revocations: RevocationList) -> None:
-        """Claims that are none, and a callback that is none, are refused before anything is watched."""
+        """Invalid claims, and a callback that is not callable, are refused before the token is watched."""
         with pytest.raises(InvalidClaims):
             revocations.watch({"jti": 1})
         not_callable: Any = "no function"
@@ -446,7 +446,7 @@ class TestLeaving:
             revocations.watch(CLAIMS, not_callable)
 
     async def test_closed(self) -> None:
-        """A list that is not open cannot watch: nothing would ever be heard."""
+        """A list that is not open cannot watch: it would receive no revocation."""
         revocations = RevocationList(MemoryTransport())
         with pytest.raises(Closed):
             revocations.watch(CLAIMS)

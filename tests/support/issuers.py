@@ -1,4 +1,4 @@
-"""An issuer of tokens with real keys, and a clock to turn."""
+"""A test issuer of tokens with real keys, and a manual clock."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def entry(kid: str, /, **changes: Any) -> dict[str, Any]:
 
 
 class Issuer:
-    """Publishes a JWK Set, and counts how often it is asked.
+    """Publishes a JWK Set, and counts its fetches.
 
     Attributes:
-        entries: what it publishes.
-        calls: how many fetches were begun.
+        entries: the entries that it publishes.
+        calls: count of fetches that were started.
         open: while this is not set, fetches wait.
-        error: what fetches fail with; ``None`` lets them succeed.
+        error: the error that fetches fail with; ``None`` lets them succeed.
     """
 
     def __init__(self, *kids: str) -> None:
@@ -47,7 +47,7 @@ class Issuer:
         self.entries = [entry(kid) for kid in kids]
 
     async def fetch(self) -> dict[str, Any]:
-        """Return what was published when the fetch began."""
+        """Return the set that was published when the fetch started."""
         self.calls += 1
         published = {"keys": self.entries}
         await self.open.wait()
@@ -61,7 +61,7 @@ class Issuer:
 
 
 class Clock:
-    """Takes the place of the module ``time`` and goes only when it is told to."""
+    """A manual clock in place of the module ``time``; only `advance` moves it."""
 
     def __init__(self) -> None:
         self._passed = 0.0

@@ -5,9 +5,9 @@
 ``/public``    needs no token
 ``/ready``     readiness
 ``/events``    a response that says ``hello`` and then waits for ever
-``/feed``      a WebSocket that answers with the user and what was said
+``/feed``      a WebSocket that replies with the user and the message
 ``/browser``   the same, which also takes the token from the query
-``/flood``     a WebSocket that says more and more
+``/flood``     a WebSocket that sends without end
 =============  ====================================================================================
 """
 
@@ -36,14 +36,14 @@ FRAMEWORKS = ("aiohttp", "fastapi")
 
 @dataclass
 class Service:
-    """A service that runs.
+    """A running service.
 
     Attributes:
         address: its host and port.
-        begun: how many long-lived requests it has begun to serve.
-        ended: how many of these have ended.
-        never: is not set.
-        flood: what serves the flood.
+        begun: count of long-lived requests that were started.
+        ended: count of long-lived requests that have ended.
+        never: an event that is never set.
+        flood: the task that serves ``/flood``.
     """
 
     address: str = ""
@@ -54,11 +54,11 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where to find it."""
+        """The address of the service."""
         return f"http://{self.address}"
 
     async def greetings(self) -> AsyncIterator[bytes]:
-        """Say hello and wait for ever."""
+        """Yield a greeting, then wait for ever."""
         self.begun += 1
         try:
             yield b"data: hello\n\n"
@@ -67,7 +67,7 @@ class Service:
             self.ended += 1
 
     async def all_ended(self) -> None:
-        """Wait until it serves no long-lived request any more."""
+        """Wait until all long-lived requests have ended."""
         await wait_until(lambda: self.begun == self.ended, what=lambda: f"{self.begun - self.ended} more to end")
 
 
@@ -181,7 +181,7 @@ def _aiohttp_app(
     return app
 
 
-# uvicorn (0.54, websockets-sansio) says so of every WebSocket that was properly refused with an HTTP answer.
+# uvicorn (0.54, websockets-sansio) logs this for every WebSocket that was refused properly by an HTTP response.
 _UNJUST = "ASGI callable returned without completing handshake."
 
 
@@ -191,14 +191,14 @@ class _Errors(logging.Handler):
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
+        """Keep the text of a record."""
         if record.getMessage() != _UNJUST:
             self.texts.append(self.format(record))
 
 
 @contextmanager
 def _without_errors() -> Iterator[None]:
-    """Fail if something goes wrong that only the log of the server tells."""
+    """Fail if the server logs an error."""
     errors = _Errors()
     logging.getLogger().addHandler(errors)
     try:
@@ -212,7 +212,7 @@ def _without_errors() -> Iterator[None]:
 async def uvicorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
     """Run an ASGI application; return its address."""
     with _without_errors(), socket.create_server(("127.0.0.1", 0)) as listener:
-        # Its graceful end is short: a client that is still there is a test's mistake, and is then told so.
+        # A short graceful shutdown: a client that is still connected is a mistake of the test, and fails it.
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5, **options)
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,4 +1,4 @@
-"""Real tokens, and what a service verifies them with."""
+"""Real tokens, and the functions that verify them."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ async def decode_later(token: str) -> dict[str, Any]:
 
 
 def bearer(token: str) -> dict[str, str]:
-    """Return the header that brings a token."""
+    """Return the ``Authorization`` header of a token."""
     return {"Authorization": f"Bearer {token}"}
