@@ -88,7 +88,7 @@ class CursorReceiver:
         return Batch(
             [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
             self._take_gaps(),
-            # The time of the last audit, as the stream may have been replaced since. A replica proves nothing, as it may
+            # The time of the last audit, as the stream may have been replaced since. A replica proves nothing: it may
             # be cut off from where entries are added.
             self._audited_at if self._is_at_end and not self._is_replica else None,
         )
