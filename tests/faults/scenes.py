@@ -92,7 +92,7 @@ class Source:
                 return False
             return True
 
-        await wait_until(one_arrives, within=within, what=lambda: f"a sign of life; gaps: {listener.gaps}")
+        await wait_until(one_arrives, within=within, what=lambda: f"an event; gaps: {listener.gaps}")
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:

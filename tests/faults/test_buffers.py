@@ -67,7 +67,7 @@ class TestDropped:
                 await wait_until(lambda: last.id in [event.id for event in handled], what="the last event")
             assert len(handled) < published
 
-    async def test_somebody_publishes_33_megabytes(self, own_server: MakeServer) -> None:
+    async def test_33_megabytes(self, own_server: MakeServer) -> None:
         """A message beyond the server's limit reaches the subscriber, or drops it and is a gap; events flow again."""
         async with own_server() as server, Redis.from_url(server.url) as client:
             transport = RedisPubSub(server.url)
@@ -128,7 +128,7 @@ class TestPaused:
     @pytest.mark.parametrize("mode", ["ALL", "WRITE"])
     async def test_a_short_pause(self, own_server: MakeServer, mode: str) -> None:
         """A short pause loses nothing: no gap is reported, and no client reconnects."""
-        async with everybody(own_server) as (client, scenes):
+        async with on_every_transport(own_server) as (client, scenes):
             before = [proxy.accepted for proxy, _, _ in scenes]
             await call(client, "CLIENT", "PAUSE", 600, mode)
             await asyncio.gather(*(source.publish(5) for _, source, _ in scenes))
@@ -139,7 +139,7 @@ class TestPaused:
 
     async def test_a_long_pause(self, own_server: MakeServer) -> None:
         """A pause longer than any deadline loses nothing on a stream; Pub/Sub reports a gap."""
-        async with everybody(own_server) as (client, scenes):
+        async with on_every_transport(own_server) as (client, scenes):
             await call(client, "CLIENT", "PAUSE", 4000, "ALL")
             await asyncio.gather(*(source.publish(5) for _, source, _ in scenes))
             for _, source, listener in scenes:
@@ -152,7 +152,7 @@ class TestPaused:
 
 
 @asynccontextmanager
-async def everybody(
+async def on_every_transport(
     own_server: MakeServer,
 ) -> AsyncIterator[tuple[Redis, list[tuple[Proxy, Source, Listener]]]]:
     """Run a listener on every transport, on one server."""

@@ -58,7 +58,7 @@ FAULTS = (lose_replies, lose_requests, lose_all, hold_up, delay)
 
 
 @asynccontextmanager
-async def everybody(source: Source, *transports: RedisPubSub) -> AsyncIterator[list[Listener]]:
+async def listening(source: Source, *transports: RedisPubSub) -> AsyncIterator[list[Listener]]:
     """Run a listener on each transport, from its first event until it receives again at the end."""
     async with AsyncExitStack() as stack:
         listeners = [await stack.enter_async_context(Listener(transport)) for transport in transports]
@@ -88,7 +88,7 @@ class TestDeaf:
             async with (
                 Proxy(url) as proxy,
                 Source(RedisPubSub(url, channel)) as source,
-                everybody(source, RedisPubSub(proxy.url, channel)) as (listener,),
+                listening(source, RedisPubSub(proxy.url, channel)) as (listener,),
             ):
                 fault(proxy)
                 await source.publish()
@@ -106,6 +106,6 @@ class TestDeaf:
         """All subscribers notice a frozen server within three seconds, and its return as well."""
         async with own_server(port=0) as server, Source(RedisPubSub(server.url)) as source:
             for _ in range(0, REPEAT, AT_ONCE):
-                async with everybody(source, *[RedisPubSub(server.url)] * AT_ONCE) as listeners:
+                async with listening(source, *[RedisPubSub(server.url)] * AT_ONCE) as listeners:
                     with frozen(server):
                         await asyncio.gather(*map(report_being_deaf, listeners))

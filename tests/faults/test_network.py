@@ -36,8 +36,8 @@ BREAKS: dict[str, Fault] = {
 }
 SLOWS: dict[str, Fault] = {"slow": slow, "byte by byte": byte_by_byte}
 LOSSES: dict[str, Fault] = {
-    "deaf": lambda proxy: proxy.to_client.lose(),
-    "mute": lambda proxy: proxy.to_server.lose(),
+    "half open towards the client": lambda proxy: proxy.to_client.lose(),
+    "half open towards the server": lambda proxy: proxy.to_server.lose(),
     "held up": lambda proxy: proxy.to_client.hold(),
 }
 
@@ -80,8 +80,8 @@ async def endure(kind: str, url: str, key: str, fault: Fault) -> Listener:
             await source.is_heard_by(listener)
             if kind != "pubsub":
                 await listener.hears(*source.confirmed)
-        heard = set(listener.subjects)
-        missing = [subject for subject in source.confirmed if subject not in heard]
+        received = set(listener.subjects)
+        missing = [subject for subject in source.confirmed if subject not in received]
         if kind == "pubsub":
             assert listener.gaps or not missing, f"lost in silence: {missing}"
         else:

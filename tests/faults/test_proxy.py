@@ -17,7 +17,7 @@ class Echo:
     """A server that sends back what it receives, and records it."""
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.ended = 0
         self.url = ""
 
@@ -25,7 +25,7 @@ class Echo:
         """Serve one client."""
         try:
             while data := await reader.read(65_536):
-                self.heard += data
+                self.received += data
                 writer.write(data)
         except OSError:
             pass
@@ -60,12 +60,12 @@ class Client:
         host, _, port = proxy.url.removeprefix("redis://").partition(":")
         return cls(*await asyncio.open_connection(host, int(port)))
 
-    async def says(self, data: bytes) -> None:
+    async def sends(self, data: bytes) -> None:
         """Send bytes."""
         self.writer.write(data)
         await self.writer.drain()
 
-    async def hears(self, number: int) -> bytes:
+    async def receives(self, number: int) -> bytes:
         """Wait for ``number`` bytes and return them."""
         return await soon(self.reader.readexactly(number))
 
@@ -83,25 +83,25 @@ class TestProxy:
             async with Proxy(echo.url, path=path) as proxy:
                 client = await Client.of(proxy)
                 data = b"x" * 1_000_000
-                await client.says(data)
-                assert await client.hears(len(data)) == data
+                await client.sends(data)
+                assert await client.receives(len(data)) == data
                 await client.close()
 
     async def test_loses_what_is_said_one_way(self, echo: Echo) -> None:
         """If replies are lost, the server still received the bytes; the connection stays dead, a new one works."""
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
-            await client.says(b"a")
-            assert await client.hears(1) == b"a"
+            await client.sends(b"a")
+            assert await client.receives(1) == b"a"
             proxy.to_client.lose()
-            await client.says(b"b")
-            await wait_until(lambda: echo.heard == b"ab")
+            await client.sends(b"b")
+            await wait_until(lambda: echo.received == b"ab")
             proxy.heal()
-            await client.says(b"c")
-            await wait_until(lambda: echo.heard == b"abc")
+            await client.sends(b"c")
+            await wait_until(lambda: echo.received == b"abc")
             other = await Client.of(proxy)
-            await other.says(b"d")
-            assert await other.hears(1) == b"d"
+            await other.sends(b"d")
+            assert await other.receives(1) == b"d"
             assert not client.reader.at_eof()
             await other.close()
             await client.close()
@@ -111,11 +111,11 @@ class TestProxy:
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
             proxy.to_client.hold()
-            await client.says(b"a")
-            await wait_until(lambda: echo.heard == b"a")
+            await client.sends(b"a")
+            await wait_until(lambda: echo.received == b"a")
             assert proxy.to_client.passed == 0
             proxy.heal()
-            assert await client.hears(1) == b"a"
+            assert await client.receives(1) == b"a"
             await client.close()
 
     async def test_cuts_in_the_middle(self, echo: Echo) -> None:
@@ -123,7 +123,7 @@ class TestProxy:
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
             proxy.to_client.cut_after(3)
-            await client.says(b"abcdef")
+            await client.sends(b"abcdef")
             assert await soon(client.reader.read()) == b"abc"
             await wait_until(lambda: echo.ended)
             await client.close()
@@ -133,21 +133,21 @@ class TestProxy:
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
             proxy.to_client.swallow_next()
-            await client.says(b"a")
-            await wait_until(lambda: echo.heard == b"a" and proxy.to_client.damage is None)
+            await client.sends(b"a")
+            await wait_until(lambda: echo.received == b"a" and proxy.to_client.damage is None)
             proxy.to_client.corrupt_next()
-            await client.says(b"b")
-            assert await client.hears(1) == b'"'
-            await client.says(b"c")
-            assert await client.hears(1) == b"c"
+            await client.sends(b"b")
+            assert await client.receives(1) == b'"'
+            await client.sends(b"c")
+            assert await client.receives(1) == b"c"
             await client.close()
 
     async def test_resets(self, echo: Echo) -> None:
         """Both sides of a connection get the reset."""
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
-            await client.says(b"a")
-            await client.hears(1)
+            await client.sends(b"a")
+            await client.receives(1)
             proxy.reset()
             with pytest.raises(ConnectionResetError):
                 await soon(client.reader.read())
@@ -158,12 +158,12 @@ class TestProxy:
         """After a half close the client receives the end, and can still send."""
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
-            await client.says(b"a")
-            await client.hears(1)
+            await client.sends(b"a")
+            await client.receives(1)
             proxy.half_close()
             assert await soon(client.reader.read()) == b""
-            await client.says(b"b")
-            await wait_until(lambda: echo.heard == b"ab")
+            await client.sends(b"b")
+            await wait_until(lambda: echo.received == b"ab")
             await client.close()
 
     async def test_is_slow(self, echo: Echo) -> None:
@@ -171,8 +171,8 @@ class TestProxy:
         async with Proxy(echo.url) as proxy:
             client = await Client.of(proxy)
             proxy.to_server.byte_by_byte, proxy.to_client.latency = True, 0.01
-            await client.says(b"abcdef")
-            assert await client.hears(6) == b"abcdef"
+            await client.sends(b"abcdef")
+            assert await client.receives(6) == b"abcdef"
             await client.close()
 
     async def test_leaves_nothing(self, echo: Echo) -> None:
@@ -182,7 +182,7 @@ class TestProxy:
             proxy.to_client.hold()
             proxy.to_server.lose()
             for client in clients:
-                await client.says(b"a")
+                await client.sends(b"a")
             await wait_until(lambda: proxy.connected == 3)
         assert proxy.connected == 0
         for client in clients:

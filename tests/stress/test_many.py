@@ -109,7 +109,7 @@ async def test_five_thousand_tasks_publish_at_once_over_one_connection(url: str)
     """5,000 tasks publish ten events each through one publisher: all are accepted once, and in the order of each task.
 
     How it knows: the stream itself is read with redis-py. It holds every event once, where its receipt says, and the
-    positions of a task's events rise. The server counts the connections that it was ever asked for.
+    positions of a task's events rise. The server counts the connections that it ever accepted.
     """
     tasks, each = 5_000, 10
     transport = RedisStream(url)

@@ -128,7 +128,7 @@ class TestArguments:
                     assert "127.0.0.1:1" in repr(thing) or "unix:/nowhere.sock" in repr(thing)
 
 
-class TestNobodyThere:
+class TestNoServer:
     """Addresses without a server."""
 
     @TRANSPORTS
@@ -163,7 +163,7 @@ class TestNobodyThere:
                 assert SECRET not in shown(error)
 
 
-class TestNotLetIn:
+class TestRefused:
     """Connections that the server refuses."""
 
     @TRANSPORTS

@@ -116,7 +116,7 @@ class TestRemoval:
         assert await raw.consumers() == {"holds something"}
         assert await remove("unknown", 0) == -1
 
-    async def test_by_whoever_comes_next(self, make: Make, raw: RawGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_by_another_consumer(self, make: Make, raw: RawGroup, monkeypatch: pytest.MonkeyPatch) -> None:
         """A killed consumer that holds no entries is removed later by another one; one that holds some is not."""
         monkeypatch.setattr("jwt_events.transport._stream.group._ABANDONED_AFTER", 1)
         await publish(make(), revoked(1))

@@ -190,7 +190,7 @@ class TestRefused:
             with pytest.raises(ConnectionFailed, match=f"no answer in time from {server.address}"):
                 await Listener(RedisPubSub(server.url, CHANNEL)).__aenter__()
 
-    async def test_by_nobody(self, in_a_hurry: None) -> None:
+    async def test_by_closed_port(self, in_a_hurry: None) -> None:
         """A closed port raises an error with the address."""
         port = free_port()
         with pytest.raises(ConnectionFailed, match=f"127.0.0.1:{port}.*Connection refused"):

@@ -3,7 +3,11 @@
 redis-py's clients retry and reconnect by themselves and do not report it: a lost reply repeats an XADD, and a lost
 connection resubscribes although what was sent meanwhile is gone. So nothing here uses its clients or its pools. A
 `Connection` is one socket: it never retries, never reconnects, waits no longer than it is told, and after any failure
-is closed for good. Every reply is parsed by the shape that its command has (see `replies`).
+is closed for good.
+
+Every reply is parsed by the shape that its command has: a `Connection` returns replies unchanged to the one caller that
+sent the commands, which unpacks them so; on a `Multiplexer`, which many callers share, each request names the parser of
+its reply (see `replies`).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from math import inf
 
 from jwt_events.transport._redis.protocol import Request
 
-# By so many seconds a request may be settled after its deadline: deadlines that differ by less count as in order.
-# Those of callers with the same timeout differ by how long each took to get here.
+# Seconds by which a request may be settled after its deadline: deadlines that differ by less count as in order. Those
+# of callers with the same timeout differ by how long each took to get here.
 _SLACK = 0.002
 
 

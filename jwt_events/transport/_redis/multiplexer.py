@@ -68,7 +68,7 @@ class Multiplexer:
         self._deadlines: Deadlines
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()  # asking for it with every command would cost more than sending it
+        self._loop = asyncio.get_running_loop()  # looking it up for every command costs more than all else in sending
         self._deadlines = Deadlines(self._loop)
         self._task = asyncio.create_task(self._work(), name=f"jwt_events multiplexer {self._connector.destination}")
         return self

@@ -18,8 +18,8 @@ from jwt_events.transport._redis.connection import Connection, Connector
 OPEN_WITHIN = 5.0
 ATTEMPT_WITHIN = 2.0
 
-# Seconds between attempts. The maximum is small: a receiver without a connection hears nothing, and one attempt a
-# second is no load.
+# Seconds between attempts. The maximum is small: a receiver without a connection gets no events, and one attempt
+# a second is no load.
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
 

@@ -1,7 +1,8 @@
 """Replies of the server: parsers for their shapes, and errors of redis-py or the socket as errors of this library.
 
-Every reply is parsed by the shape that its command has: each request names the parser of its reply. A reply of another
-shape belongs to another request, and then no later reply on that socket can be trusted.
+Every reply is parsed by the shape that its command has. Each request names the parser of its reply; with `unchanged`,
+the caller unpacks the reply itself. A reply that its parser refuses belongs to another request, and then no later reply
+on that socket can be trusted.
 """
 
 from __future__ import annotations

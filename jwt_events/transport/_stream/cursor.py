@@ -146,9 +146,8 @@ class CursorReceiver:
         found = stream_info(stream)
         since, before = self._cursor.position, self._epoch
         if epoch.may_lack(before) if before is not None else self._cursor.is_at_entry:
-            holds = await self._still_holds(
-                connection, since
-            )  # before any change: if it fails, all of this is repeated
+            # Before any change of state, as all of this is repeated if it fails.
+            holds = await self._still_holds(connection, since)
             if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
                 self._report_restart(found, holds=holds)
         self._epoch, self._is_replica = epoch, epoch.is_replica

@@ -30,8 +30,8 @@ class Epoch:
             the server was never promoted from a replica. ``False`` if it does not say.
         keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
             was added in this epoch. ``False`` if it does not say.
-        is_replica: whether it follows another server, of which it may have heard nothing for a long time. ``False`` if
-            it does not say.
+        is_replica: whether it follows another server, from which it may have received nothing for a long time.
+            ``False`` if it does not say.
         began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of; 0
             if it does not say.
     """
