@@ -38,7 +38,7 @@ def part(option: str, value: float) -> float:
 
 
 def count(option: str, value: int, *, maximum: int | None = None) -> int:
-    """Accept a whole number from 1 to ``maximum``."""
+    """Accept a whole number from 1 to ``maximum``, which ``None`` leaves open."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidOption(option, f"must be a whole number, not {type(value).__name__}")
     if value < 1 or (maximum is not None and value > maximum):

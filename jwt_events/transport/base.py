@@ -74,7 +74,7 @@ class Failure:
 
     Attributes:
         error: the kind of error, and where it was raised; never its message, which may quote the payload.
-        handler: which handler failed; ``None`` if no handler was called.
+        handler: which handler failed; ``None`` if the bytes could not be decoded as an event.
         attempts: how often handling was tried, over all deliveries.
     """
 

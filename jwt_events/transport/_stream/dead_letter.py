@@ -26,7 +26,7 @@ class DeadLetter:
         payload: the exact bytes that were delivered: an envelope, unless they could not be decoded as an event.
         error: the kind of error, and where it was raised.
         handler: which handler failed; ``None`` if the bytes could not be decoded as an event.
-        attempts: how often it was delivered.
+        attempts: how often handling it was tried, over all deliveries.
         consumer: the name of the consumer that gave it up.
         position: where it was in the stream.
         dead_lettered_at: when it was given up, by the clock of the consumer that did.
