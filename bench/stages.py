@@ -75,7 +75,7 @@ class Stages:
         """From 200 tasks, one event a call."""
 
         async def wire(payload: bytes) -> None:
-            await self._wire.ask([(b"XADD", b"wire", b"*", b"event", payload)]).settled
+            await self._wire.send([(b"XADD", b"wire", b"*", b"event", payload)]).settled
 
         async def pipeline(payload: bytes) -> None:
             await self._pipeline.run([(b"XADD", b"pipeline", b"*", b"event", payload)], within=5)

@@ -1,4 +1,4 @@
-"""What an option of a constructor may be. Each function returns the value to keep or raises `InvalidOption`."""
+"""Validation of constructor options. Each function returns the value to keep or raises `InvalidOption`."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def part(option: str, value: float) -> float:
     return float(value)
 
 
-def count(option: str, value: int, *, most: int | None = None) -> int:
-    """Accept a whole number of at least 1."""
+def count(option: str, value: int, *, maximum: int | None = None) -> int:
+    """Accept a whole number from 1 to ``maximum``, which ``None`` leaves open."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidOption(option, f"must be a whole number, not {type(value).__name__}")
-    if value < 1 or (most is not None and value > most):
-        raise InvalidOption(option, "must be at least 1" + ("" if most is None else f" and at most {most}"))
+    if value < 1 or (maximum is not None and value > maximum):
+        raise InvalidOption(option, "must be at least 1" + ("" if maximum is None else f" and at most {maximum}"))
     return value
 
 
 def duration(option: str, value: timedelta) -> timedelta:
-    """Accept a positive timedelta."""
+    """Accept a timedelta of at least a millisecond."""
     if not isinstance(value, timedelta):
         raise InvalidOption(option, f"must be a timedelta, not {type(value).__name__}")
     if value < timedelta(milliseconds=1):
@@ -55,10 +55,10 @@ def duration(option: str, value: timedelta) -> timedelta:
     return value
 
 
-def name(option: str, value: str, *, most: int = MAX_NAME_LENGTH) -> str:
-    """Accept a name of a channel, a key, a group or a service: printable characters, not too many."""
+def name(option: str, value: str, *, maximum: int = MAX_NAME_LENGTH) -> str:
+    """Accept a name of a channel, a key, a group or a service: 1 to ``maximum`` printable characters, not all blank."""
     if not isinstance(value, str):
         raise InvalidOption(option, f"must be text, not {type(value).__name__}")
-    if not value.strip() or len(value) > most or not value.isprintable():
-        raise InvalidOption(option, f"must be 1 to {most} printable characters, not all blank")
+    if not value.strip() or len(value) > maximum or not value.isprintable():
+        raise InvalidOption(option, f"must be 1 to {maximum} printable characters, not all blank")
     return value

@@ -142,4 +142,4 @@ class Bare:
         try:
             yield
         except (exceptions.RedisError, OSError) as error:
-            raise self._connector.interpreter.failure(error, "measuring redis-py", maybe_done=True) from None
+            raise self._connector.decoder.failure(error, "measuring redis-py", maybe_done=True) from None

@@ -87,7 +87,7 @@ async def _clock(connection: Connection) -> tuple[float | None, float | None]:
 
 
 async def _history(connection: Connection, key: str) -> StreamInfo | None:
-    (answer,) = await connection.pipeline([("XINFO", "STREAM", key)], within=_WITHIN)
+    (answer,) = await connection.execute_many([("XINFO", "STREAM", key)], within=_WITHIN)
     if isinstance(answer, ServerRefused) and answer.code == "NOPERM":
         return None
     return stream_info(answer) or StreamInfo()

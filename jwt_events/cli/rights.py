@@ -58,12 +58,14 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
         TransportError: no answer.
     """
     if (user := await _user(connection)) is not None:
-        answers = await connection.pipeline([("ACL", "DRYRUN", user, *command) for command in commands], within=_WITHIN)
+        answers = await connection.execute_many(
+            [("ACL", "DRYRUN", user, *command) for command in commands], within=_WITHIN
+        )
         if not any(isinstance(answer, TransportError) for answer in answers):
             return _names([command for command, answer in zip(commands, answers, strict=True) if answer != b"OK"])
     if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
         return None  # somebody would hear it, and a connection that listens can ask nothing else
-    answers = await connection.pipeline(commands, within=_WITHIN)
+    answers = await connection.execute_many(commands, within=_WITHIN)
     for answer in answers:
         if isinstance(answer, TransportError) and not isinstance(answer, ServerRefused):
             raise answer

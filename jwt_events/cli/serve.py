@@ -56,7 +56,7 @@ async def _serve(port: int, data_dir: Path | None) -> None:
         output.line(server.url)
         say(f"{server.version} is ready; Ctrl-C ends it. Elsewhere: export JWT_EVENTS_URL={server.url}")
         try:
-            await connection.frames()  # it has nothing to say, and hangs up when it ends
+            await connection.pushed()  # it has nothing to say, and hangs up when it ends
         except ConnectionFailed:
             raise ServerEnded("the server ended; was it killed?") from None
 

@@ -188,7 +188,7 @@ class Rounds:
     async def _fill(self, load: Load) -> None:
         for first in range(0, len(load.payloads), BATCH):
             commands = [("XADD", self._name, "*", FIELD, payload) for payload in load.payloads[first : first + BATCH]]
-            for answer in await self._connection.pipeline(commands, within=_WITHIN):
+            for answer in await self._connection.execute_many(commands, within=_WITHIN):
                 if isinstance(answer, TransportError):
                     raise answer
 

@@ -67,7 +67,7 @@ class Publisher:
         self._transport = transport
         self._source = socket.gethostname() or "unknown" if source is None else options.name("source", source)
         self._timeout = options.seconds("timeout", timeout)
-        self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, most=MAX_WIRE_BYTES)
+        self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
         self._spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
         self._observer: Observer = combine(counting, self._spans.observer)

@@ -1,1 +1,1 @@
-"""Ways to move bytes: Redis Pub/Sub, Redis Streams, and memory."""
+"""Transports that carry encoded events: Redis Pub/Sub, Redis Streams, and memory."""

@@ -1,8 +1,8 @@
-"""The seam between events and the wire: what every transport provides.
+"""The interface of transports, which carry encoded events from senders to receivers.
 
-A transport is a description: where, and with which options. It holds no connection, so one can be shared between a
-publisher, subscribers and anything else. ``sender()`` and ``receiver()`` open what they need and whoever opened it
-closes it.
+A transport describes a server, a channel or key, and options. It holds no connection, so one can be shared between a
+publisher, subscribers and anything else. ``sender()`` and ``receiver()`` open what they need, and the caller that
+entered their context closes it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jwt_events.errors import TransportError
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """What a transport promises; choose one by these, not by its name.
+    """What a transport guarantees; choose a transport by these, not by its name.
 
     Attributes:
-        durable: events outlive the moment: a subscriber that was away gets them afterwards.
+        durable: events are stored: a subscriber that was disconnected gets them afterwards.
         redelivers: an event that was not acknowledged is delivered again.
         ordered: every receiver sees all events in one order.
         fan_out: every receiver sees every event; otherwise each event goes to one of them.
@@ -35,15 +35,15 @@ class Guarantees:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Something may have been missed.
+    """A stretch of events that a receiver may have missed.
 
     Attributes:
         since: the position after which events may be missing; ``None`` where there are no positions.
-        cause: one of a few fixed words, fit for a metric label: ``disconnected`` (not listening at the moment),
-            ``reconnected`` (listening again); on a stream ``trimmed`` (entries were removed before they were read),
-            ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was read already),
+        cause: one of a few fixed words, fit for a metric label: ``disconnected`` (no connection at the moment),
+            ``reconnected`` (connected again); on a stream ``trimmed`` (entries were removed before they were read),
+            ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was already read),
             ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed).
-        lost: how many, where it can be known.
+        lost: how many events, where that can be known; ``None`` elsewhere.
     """
 
     since: str | None
@@ -52,12 +52,12 @@ class Gap:
 
 
 class Delivery(NamedTuple):
-    """One arrival of an event's bytes.
+    """One delivery of an event's bytes to a receiver.
 
     Attributes:
-        payload: the bytes; not in the ``repr``, as they say who was logged out.
-        position: where in the stream; ``None`` where there are no positions.
-        attempt: how often it has been delivered, this time included, as the server counts.
+        payload: the bytes; not in the ``repr``, as they tell which user was logged out.
+        position: its position in the stream; ``None`` where there are no positions.
+        attempt: how often the event has been delivered, this time included, as the server counts.
     """
 
     payload: bytes
@@ -74,8 +74,8 @@ class Failure:
 
     Attributes:
         error: the kind of error, and where it was raised; never its message, which may quote the payload.
-        handler: which handler failed; ``None`` if it did not get that far.
-        attempts: how often it was tried, over all deliveries.
+        handler: which handler failed; ``None`` if the bytes could not be decoded as an event.
+        attempts: how often handling was tried, over all deliveries.
     """
 
     error: str
@@ -85,12 +85,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one read returned.
+    """The result of one read of a receiver.
 
     Attributes:
-        deliveries: in order; may be empty.
-        gaps: what may be missing before these deliveries.
-        current_as_of: a time (`time.monotonic`) at which nothing existed that was not delivered by now: the *sending*
+        deliveries: the deliveries in order; may be empty.
+        gaps: what may have been missed before these deliveries.
+        current_as_of: a time (`time.monotonic`) at which no event existed that is not delivered by now: the *sending*
             of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
             if more may be waiting, or if the transport cannot know: a replica may be cut off from its primary.
         reconnected: whether a connection that had been lost was replaced by this read.
@@ -103,11 +103,11 @@ class Batch:
 
 
 class Sent(NamedTuple):
-    """The server accepted one payload.
+    """Confirmation that the server accepted one payload.
 
     Attributes:
-        position: where in the stream; ``None`` where there are no positions.
-        receivers: how many connections got it from this server; ``None`` where nobody counts.
+        position: its position in the stream; ``None`` where there are no positions.
+        receivers: how many connections got it from this server; ``None`` where that is not counted.
     """
 
     position: str | None = None
@@ -119,10 +119,10 @@ class Server:
     """The server behind a transport, as traces name it.
 
     Attributes:
-        system: what kind of server: ``redis``.
-        address: its host, the path of its socket, or the name of the service that it stands for.
+        system: the kind of server: ``redis``.
+        address: its host, the path of its socket, or the name of its Sentinel service.
         port: its port; ``None`` where there is none.
-        group: whom the events are shared with; ``None`` for nobody.
+        group: the consumer group that shares the events; ``None`` for none.
     """
 
     system: str
@@ -132,50 +132,50 @@ class Server:
 
 
 class Sender(Protocol):
-    """Sends payloads. Safe to call from many tasks at once."""
+    """Sends payloads to a server. Safe to call from many tasks at once."""
 
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
-        """Hand payloads to the server, in this order, and say what became of each.
+        """Send payloads to the server in order, and return the outcome of each.
 
         Never raises for a payload that was not accepted: its place holds the error, whose ``maybe_done`` and
-        ``retryable`` tell what to do. Does not retry. Cancelling it leaves other callers' payloads alone.
+        ``retryable`` tell whether to send it again. Does not retry. Cancelling it leaves other callers' payloads alone.
 
         Args:
-            payloads: what to send.
+            payloads: the payloads.
             within: seconds after which to give up.
         """
         ...
 
 
 class Receiver(Protocol):
-    """Receives payloads. For one task."""
+    """Receives payloads. For use by one task."""
 
     async def receive(self) -> Batch:
-        """Wait for the next page. Reconnects by itself and reports what may have been missed as gaps.
+        """Wait for the next batch. Reconnects by itself and reports what may have been missed as gaps.
 
-        Returns after the ``poll_timeout`` even if there is nothing. A durable transport does not even wait for that as
-        long as the end was not reached. Cancelling it loses nothing that was not returned, except on a transport that
-        is not durable.
+        Returns an empty batch after the ``poll_timeout``. A durable transport does not wait at all until it has reached
+        the end. Cancelling it loses no delivery that was not returned, except on a transport that is not durable.
 
         Raises:
-            TransportError: it is of no use to go on.
+            TransportError: a failure that receiving again would not change.
         """
         ...
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        """Say that a delivery is done with, so that it is not delivered again.
+        """Mark a delivery as done, so that it is not delivered again.
 
-        Returns at once; leaving the receiver's context waits until the server knows.
+        Returns at once; leaving the receiver's context waits until the server has confirmed it.
 
         Args:
-            delivery: which one.
-            failure: if it was given up, why. A durable transport then keeps its exact bytes as a dead letter.
+            delivery: the delivery.
+            failure: why it was given up; ``None`` if it was handled. With a failure, a durable transport keeps its
+                exact bytes as a dead letter.
         """
         ...
 
 
 class Transport(Protocol):
-    """A way to move payloads from senders to receivers."""
+    """Carries payloads from senders to receivers."""
 
     @property
     def name(self) -> str:
@@ -189,41 +189,41 @@ class Transport(Protocol):
 
     @property
     def guarantees(self) -> Guarantees:
-        """What it promises."""
+        """What the transport guarantees."""
         ...
 
     @property
     def retention(self) -> timedelta | None:
-        """How long it remembers; ``None`` if it has no memory, or does not forget."""
+        """How long it keeps events; ``None`` if it stores none, or never removes any."""
         ...
 
     @property
     def claim_after(self) -> float | None:
-        """Seconds after which a delivery that is not settled can go to somebody else; ``None`` if it never does."""
+        """Seconds after which a delivery that is not settled can go to another receiver; ``None`` if it never does."""
         ...
 
     def sender(self) -> AbstractAsyncContextManager[Sender]:
-        """Open a way to send. Connects when first needed."""
+        """Open a sender. Connects when it is first used."""
         ...
 
     def receiver(
         self, *, from_oldest: bool = False, poll_timeout: float | None = None
     ) -> AbstractAsyncContextManager[Receiver]:
-        """Subscribe. Entered means that the server confirmed it, so that nothing sent from then on is missed.
+        """Open a receiver. Entering it returns when the server has confirmed, so that no later event is missed.
 
         Args:
-            from_oldest: begin with the oldest event that is remembered, wherever the transport would begin by itself.
-            poll_timeout: seconds that a read may wait at most before it returns, even if there is nothing; ``None`` for
-                what suits the transport, about a second.
+            from_oldest: begin with the oldest event that is stored, in place of where the transport begins by default.
+            poll_timeout: seconds after which a read without events returns an empty batch; ``None`` for the default of
+                the transport, about a second.
         """
         ...
 
 
 @runtime_checkable
 class Located(Protocol):
-    """A transport that uses a server. What traces say of it; a transport need not be one."""
+    """A transport that tells which server it uses, for traces. Optional: not every transport has a server."""
 
     @property
     def server(self) -> Server:
-        """Which server."""
+        """The server."""
         ...

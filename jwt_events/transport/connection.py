@@ -1,6 +1,6 @@
-"""Connections to the server, for whoever needs more of it than a transport does: the command line, the embedded server.
+"""Connections to the server, for the command line and the embedded server, which need more than a transport offers.
 
-A `Connector` makes connections like those of a client or URL; a `Connection` is one socket, which never retries.
+A `Connector` opens connections with the options of a client or URL; a `Connection` is one socket, which never retries.
 """
 
 from jwt_events.transport._redis.connection import Connection, Connector

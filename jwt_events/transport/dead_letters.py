@@ -1,4 +1,4 @@
-"""Look after what was given up: list, inspect, replay and purge dead letters."""
+"""Management of dead letters: count, list, inspect, replay and purge."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from jwt_events._internal import options
 from jwt_events.errors import Closed, InvalidOption, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._stream.dead_letter import DeadLetter, letters
+from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters
 from jwt_events.transport._stream.position import OLDEST, is_position
 from jwt_events.transport.stream import FIELD, RedisStream
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
-_MAX_AT_ONCE = 1_000
+_MAX_LIMIT = 1_000
 
 
 class DeadLetters:
-    """The dead letters of a stream; an async context manager.
+    """Access to the dead letters of a stream; an async context manager.
 
     ::
 
@@ -31,11 +31,11 @@ class DeadLetters:
                 await dead.replay(letter.id)
 
     Args:
-        transport: the stream whose dead letters they are.
+        transport: the stream.
         timeout: seconds that each operation may take.
 
     Raises:
-        InvalidOption: an option cannot work.
+        InvalidOption: an option is invalid.
     """
 
     def __init__(self, transport: RedisStream, *, timeout: float = 5.0) -> None:
@@ -44,56 +44,56 @@ class DeadLetters:
         self._transport = transport
         self._timeout = options.seconds("timeout", timeout)
         self._stack = AsyncExitStack()
-        self._pipeline: Multiplexer | None = None
+        self._multiplexer: Multiplexer | None = None
 
     async def __aenter__(self) -> Self:
-        self._pipeline = await self._stack.enter_async_context(Multiplexer(self._transport.connector))
+        self._multiplexer = await self._stack.enter_async_context(Multiplexer(self._transport.connector))
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pipeline = None
+        self._multiplexer = None
         await self._stack.aclose()
 
     async def count(self) -> int:
-        """Return how many there are."""
-        (answer,) = await self._run([("XLEN", self._transport.dead_letter)])
-        return int(answer)
+        """Return how many dead letters there are."""
+        (length,) = await self._run([("XLEN", self._transport.dead_letter)])
+        return int(length)
 
     async def list(self, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, oldest first.
 
         Args:
-            after: the id of the last one that was listed already; ``None`` to begin with the oldest.
-            limit: how many at most, up to 1,000.
+            after: list those after the dead letter with this id; ``None`` to begin with the oldest.
+            limit: how many to return at most, up to 1,000.
 
         Raises:
             TransportError: the server did not answer or refused.
         """
         start = OLDEST if after is None else f"({_checked(after)}"
-        count = options.count("limit", limit, most=_MAX_AT_ONCE)
-        (answer,) = await self._run([("XRANGE", self._transport.dead_letter, start, "+", "COUNT", count)])
-        return letters(answer)
+        count = options.count("limit", limit, maximum=_MAX_LIMIT)
+        (entries,) = await self._run([("XRANGE", self._transport.dead_letter, start, "+", "COUNT", count)])
+        return parse_dead_letters(entries)
 
     async def get(self, letter_id: str) -> DeadLetter | None:
-        """Return one dead letter, or ``None`` if there is none with this id.
+        """Return the dead letter with this id; ``None`` if there is none.
 
         Raises:
             TransportError: the server did not answer or refused.
         """
         position = _checked(letter_id)
-        (answer,) = await self._run([("XRANGE", self._transport.dead_letter, position, position)])
-        return next(iter(letters(answer)), None)
+        (entries,) = await self._run([("XRANGE", self._transport.dead_letter, position, position)])
+        return next(iter(parse_dead_letters(entries)), None)
 
     async def replay(self, *letter_ids: str) -> Sequence[str]:
-        """Append the exact bytes of dead letters to the stream again, then remove the letters.
+        """Append the exact bytes of dead letters to the stream again, then remove the dead letters.
 
-        Subscribers that handled the event already skip it; those that failed on it get another chance. Cancelled in
-        between, a letter may remain although it was replayed; replaying it again does no harm.
+        Subscribers that handled the event already skip it; those that failed on it get it again. If it is cancelled in
+        between, a dead letter may remain although it was replayed; replaying it again does no harm.
 
         Args:
-            letter_ids: which ones; those that are gone are left out.
+            letter_ids: their ids; ids of dead letters that no longer exist are skipped.
 
         Returns:
             The new positions in the stream.
@@ -109,7 +109,7 @@ class DeadLetters:
         return [position.decode() for position in appended]
 
     async def purge(self, *letter_ids: str) -> int:
-        """Remove dead letters for good and return how many there were.
+        """Remove dead letters for good and return how many were removed.
 
         Raises:
             TransportError: the server did not answer or refused.
@@ -118,13 +118,13 @@ class DeadLetters:
         return sum(removed)
 
     async def _run(self, commands: Sequence[Command]) -> Sequence[Any]:
-        if self._pipeline is None:
+        if self._multiplexer is None:
             raise Closed("use the dead letters inside `async with`")
-        answers = await self._pipeline.run(commands, within=self._timeout)
-        for answer in answers:
-            if isinstance(answer, TransportError):
-                raise answer
-        return answers
+        replies = await self._multiplexer.run(commands, within=self._timeout)
+        for reply in replies:
+            if isinstance(reply, TransportError):
+                raise reply
+        return replies
 
 
 def _checked(letter_id: str) -> str:

@@ -13,24 +13,24 @@ from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
 
-_PAGE = 500
+_BATCH_SIZE = 500
 
-# How long a quiet read waits before it returns an empty page, like the Redis transports.
+# Seconds that a read waits for an event before it returns an empty batch, as in the Redis transports.
 _BLOCK = 1.0
 
 
 class MemoryTransport:
-    """Events within one process and one event loop; behaves like `RedisStream` and remembers as long as it lives.
+    """Events within one process and one event loop; behaves like `RedisStream`, and never removes an event.
 
     Pass the same object to the publisher and to the subscribers.
 
     Args:
-        start: where a receiver begins: ``"new"`` with what is sent from now on, ``"all"`` with the first event.
-        retention: refuse events that expire later than this from now, as a stream with this retention does. Nothing is
-            ever forgotten. ``None`` refuses none.
+        start: where a receiver begins: ``"new"`` with events that are sent from now on, ``"all"`` with the first event.
+        retention: refuse events that expire later than this from now, as a stream with this retention does. ``None``
+            refuses none.
 
     Attributes:
-        dead_letters: what was given up, and why.
+        dead_letters: deliveries that were given up, and why.
     """
 
     name = "memory"
@@ -45,14 +45,14 @@ class MemoryTransport:
         self._start = start
         self.dead_letters: list[tuple[Delivery, Failure]] = []
         self._log: list[Delivery] = []
-        self._grown = asyncio.Event()  # replaced whenever something is appended
+        self._has_grown = asyncio.Event()  # replaced whenever something is appended
 
     def __repr__(self) -> str:
         return f"<MemoryTransport with {len(self._log)} events>"
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
-        """Open a way to send; see `Transport.sender`."""
+        """Open a sender; see `Transport.sender`."""
         yield _MemorySender(self)
 
     @asynccontextmanager
@@ -64,23 +64,23 @@ class MemoryTransport:
         yield _MemoryReceiver(self, index, poll_timeout=_BLOCK if poll_timeout is None else min(poll_timeout, _BLOCK))
 
     def append(self, payloads: Sequence[bytes]) -> list[Sent]:
-        """Remember payloads and wake whoever waits for them."""
+        """Store payloads and wake the receivers that wait for them."""
         sent = []
         for payload in payloads:
             position = f"{len(self._log) + 1}-0"
             self._log.append(Delivery(payload, position))
             sent.append(Sent(position=position))
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self._has_grown.set()
+        self._has_grown = asyncio.Event()
         return sent
 
     async def read(self, index: int, *, within: float) -> Sequence[Delivery]:
-        """Return what follows the first ``index`` payloads, waiting so many seconds for it."""
+        """Return the deliveries after the first ``index``; if there are none, wait up to ``within`` seconds for one."""
         if index >= len(self._log) and within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
-                    await self._grown.wait()
-        return self._log[index : index + _PAGE]
+                    await self._has_grown.wait()
+        return self._log[index : index + _BATCH_SIZE]
 
 
 class _MemorySender:
@@ -102,7 +102,7 @@ class _MemoryReceiver:
         asked_at = time.monotonic()
         deliveries = await self._transport.read(self._index, within=self._poll_timeout if self._is_at_end else 0.0)
         self._index += len(deliveries)
-        self._is_at_end = len(deliveries) < _PAGE
+        self._is_at_end = len(deliveries) < _BATCH_SIZE
         return Batch(deliveries, current_as_of=asked_at if self._is_at_end else None)
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Redis Pub/Sub: fan-out to whoever listens at the moment, at the lowest cost.
+"""Redis Pub/Sub: fan-out to the receivers that are connected at the moment, at the lowest cost.
 
-What is sent while a receiver is away is gone, and Redis does not say so. This transport does: every reconnection is a
-`Gap`. So that being away cannot go unnoticed, silence is questioned by PING and a connection that does not answer is
-dropped.
+An event that is sent while a receiver is disconnected is lost, and Redis does not report it. This transport does: every
+reconnection is a `Gap`. To detect a dead connection, it sends PING when nothing arrives, and drops a connection that
+does not reply.
 
 Source: https://redis.io/docs/latest/develop/pubsub/
 """
@@ -17,35 +17,34 @@ from typing import TYPE_CHECKING
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import number
-from jwt_events.transport._redis.sender import RedisSender
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# A silent connection is asked for a sign of life after this long, and given up after the third silence in a row.
-_SILENCE = 0.75
-_SILENCES = 3
+# Seconds without a message after which a PING is sent; after the third such timeout in a row the connection is dropped.
+_PING_AFTER = 0.75
+_MAX_TIMEOUTS = 3
 
 
 class RedisPubSub:
-    """Events over a Redis Pub/Sub channel: at most once, to those who listen at the moment.
+    """Events over a Redis Pub/Sub channel: at most once, to the receivers that are connected at the moment.
 
-    Choose it when a missed event does no harm, or when a `Gap` can be made good by other means. If in doubt, use
-    `RedisStream`, which remembers.
+    Choose it when a missed event does no harm, or when the application can recover from a `Gap` by other means. If in
+    doubt, use `RedisStream`, which stores events.
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
             ``redis://``, ``rediss://`` or ``unix://`` URL.
-        channel: the name of the channel; everyone who uses the same name hears the same events. Pub/Sub channels are
-            shared by all databases of a server.
+        channel: the name of the channel; all who use the same name share its events. Pub/Sub channels are shared by all
+            databases of a server.
 
     Raises:
-        InvalidOption: an argument cannot work.
+        InvalidOption: an argument is invalid.
     """
 
     name = "pubsub"
@@ -62,88 +61,88 @@ class RedisPubSub:
 
     @property
     def server(self) -> Server:
-        """Which server, for traces."""
+        """The server, as traces name it."""
         return Server("redis", self.connector.host, self.connector.port)
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
-        """Open a way to send; see `Transport.sender`."""
+        """Open a sender; see `Transport.sender`."""
         channel = self.destination.encode()
 
         def command(payload: bytes) -> Command:
             return (b"PUBLISH", channel, payload)
 
-        async with Multiplexer(self.connector) as pipeline:
-            yield RedisSender(pipeline, command=command, sent=lambda answer: Sent(receivers=number(answer)))
+        async with Multiplexer(self.connector) as multiplexer:
+            yield RedisSender(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))
 
     @asynccontextmanager
     async def receiver(
         self, *, from_oldest: bool = False, poll_timeout: float | None = None
     ) -> AsyncIterator[Receiver]:
-        """Subscribe; see `Transport.receiver`. There is no history, so ``from_oldest`` changes nothing."""
+        """Subscribe; see `Transport.receiver`. A channel stores no events, so ``from_oldest`` has no effect."""
         receiver = _PubSubReceiver(self.connector)
-        async with receiver.link:
+        async with receiver.reconnecting:
             yield receiver
 
 
 class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
-        self.link = ReconnectingConnection(connector, transport=RedisPubSub.name, greet=self._subscribe)
+        self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
         self._channel = connector.destination.encode()
-        self._silences = 0
-        self._reported_away = False
+        self._timeouts = 0
+        self._has_reported_gap = False
 
     async def receive(self) -> Batch:
-        connection = self.link.connection
+        connection = self.reconnecting.connection
         if connection is None:
-            return await self._come_back()
+            return await self._reconnect()
         try:
-            frames = await connection.frames(patience=_SILENCE)
-            if not frames:
-                return await self._question(connection)
+            messages = await connection.pushed(poll_timeout=_PING_AFTER)
+            if not messages:
+                return await self._ping(connection)
         except TransportError as error:
             if not error.retryable:
                 raise
-            await self.link.lose(error)
+            await self.reconnecting.drop(error)
             return Batch()
-        self._silences = 0
-        if any(frame[0] == b"unsubscribe" for frame in frames):
-            await self.link.lose(ConnectionFailed("the server ended the subscription"))
-        return Batch([Delivery(frame[2]) for frame in frames if frame[0] == b"message"])
+        self._timeouts = 0
+        if any(message[0] == b"unsubscribe" for message in messages):
+            await self.reconnecting.drop(ConnectionFailed("the server ended the subscription"))
+        return Batch([Delivery(message[2]) for message in messages if message[0] == b"message"])
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        """Nobody waits for it, and there is no place for dead letters."""
+        """Do nothing: Pub/Sub has neither acknowledgements nor dead letters."""
 
     async def _subscribe(self, connection: Connection) -> None:
         try:
-            connection.send("SUBSCRIBE", self._channel)
-            (frame,) = await connection.frames(within=ATTEMPT_WITHIN, most=1)
+            connection.write("SUBSCRIBE", self._channel)
+            (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1)
         except ServerRefused as error:
             if error.retryable:
                 raise
             raise SubscriptionRefused(str(error)) from None
-        if frame[:2] != [b"subscribe", self._channel]:
+        if confirmation[:2] != [b"subscribe", self._channel]:
             raise SubscriptionRefused("the server did not confirm the subscription")
-        self._silences = 0
+        self._timeouts = 0
 
-    async def _question(self, connection: Connection) -> Batch:
-        """Ask a silent connection for a sign of life; drop it when it gave none to the questions before."""
-        self._silences += 1
-        if self._silences < _SILENCES:
-            connection.send("PING")
+    async def _ping(self, connection: Connection) -> Batch:
+        """Send PING on a connection on which nothing arrived; drop it if the PINGs before had no reply."""
+        self._timeouts += 1
+        if self._timeouts < _MAX_TIMEOUTS:
+            connection.write("PING")
             return Batch()
-        await self.link.lose(ConnectionFailed("the server does not answer"))
-        return self._away()
+        await self.reconnecting.drop(ConnectionFailed("the server does not answer"))
+        return self._report_disconnected()
 
-    async def _come_back(self) -> Batch:
-        if not await self.link.reconnect():
-            return self._away()
-        self._reported_away = False
+    async def _reconnect(self) -> Batch:
+        if not await self.reconnecting.reconnect():
+            return self._report_disconnected()
+        self._has_reported_gap = False
         return Batch(gaps=(Gap(None, "reconnected"),), reconnected=True)
 
-    def _away(self) -> Batch:
-        """Report once, early, that nothing is being heard; how long it lasted is told by the gap on return."""
-        if self._reported_away:
+    def _report_disconnected(self) -> Batch:
+        """Report once, early, that events are being missed. A second gap, on reconnection, says when that ended."""
+        if self._has_reported_gap:
             return Batch()
-        self._reported_away = True
+        self._has_reported_gap = True
         return Batch(gaps=(Gap(None, "disconnected"),))

@@ -1,9 +1,9 @@
-"""Redis Streams: events that are remembered.
+"""Redis Streams: events that the server stores for a time.
 
 Without a group every receiver keeps a cursor of its own and sees every event, also those that were sent while it was
-away. With a group each event goes to one of its receivers and comes back until it is settled. A stream remembers for
-``retention``. That is a security setting: a revocation must stay as long as a token it covers can live, or a service
-that starts later would let that token in.
+disconnected. With a group each event goes to one of its receivers and is delivered again until it is settled. A stream
+keeps events for ``retention``. That is a security setting: a revocation must be kept as long as a token it covers can
+live, or a service that starts later would accept that token.
 
 Source: https://redis.io/docs/latest/develop/data-types/streams/
 """
@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import position
-from jwt_events.transport._redis.sender import RedisSender
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.group import GroupReceiver
@@ -41,38 +40,38 @@ __all__ = ["FIELD", "RedisStream", "StreamInfo", "is_position", "sort_key", "str
 FIELD = b"event"
 """The one field of a stream entry; its value is the envelope."""
 
-# Trimming is due when this part of the retention has passed since the last time, but at most every second.
-_SWEEPS_PER_RETENTION = 100
+# Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
+_TRIMS_PER_RETENTION = 100
 
 
 class RedisStream:
     """Events over a Redis stream: durable, in one order, at least once.
 
     If in doubt, use this one, without a group: every receiver has a cursor of its own, sees every event, and resumes
-    there after a lost connection. With a group, receivers share the work: each event goes to one of them, is
+    at its cursor after a lost connection. With a group, receivers share the work: each event goes to one of them, is
     acknowledged when all its handlers have succeeded, and goes to another if that one dies. When the stream no longer
-    holds what is still needed, that is reported as a `Gap`.
+    holds events that a receiver has not read, that is reported as a `Gap`.
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
             ``redis://``, ``rediss://`` or ``unix://`` URL.
         key: the name of the stream.
         group: the name of the group to share the work with; ``None`` for none.
-        consumer: who this is within the group; must differ between receivers that live at the same time, and best stays
-            the same when a receiver is started again. ``None`` means host name and process id.
-        start: where a receiver begins: ``"new"`` with what is sent from now on, ``"all"`` with the oldest event that is
-            remembered, a datetime with the first event from then on, a position (as in `Receipt.position`) with
+        consumer: the name of this receiver within the group; must differ between receivers that run at the same time,
+            and is best kept when a receiver is started again. ``None`` means host name and process id.
+        start: where a receiver begins: ``"new"`` with events that are sent from now on, ``"all"`` with the oldest event
+            that is stored, a datetime with the first event from then on, a position (as in `Receipt.position`) with
             the first event after it. A group begins there when it is first used.
-        retention: how long the stream remembers, by the server's clock. At least the longest lifetime of a token.
+        retention: how long the stream keeps events, by the server's clock. At least the longest lifetime of a token.
             Publishing an event that expires later is refused.
-        claim_after: seconds without a sign of life after which what a group's receiver was working on goes to another.
+        claim_after: seconds without a renewed lease after which the deliveries of a group's receiver go to another.
         batch_size: how many events one read may return.
-        block: how long one read waits for an event, in seconds. It does not delay events; it is how often a quiet
-            receiver proves that it is current.
-        dead_letter: the key of the stream that keeps what was given up; ``None`` means ``<key>:dead``.
+        block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
+            without new events proves that it is current.
+        dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
 
     Raises:
-        InvalidOption: an argument cannot work.
+        InvalidOption: an argument is invalid.
     """
 
     name = "stream"
@@ -98,12 +97,12 @@ class RedisStream:
         self.guarantees: Guarantees = Guarantees(
             durable=True, redelivers=group is not None, ordered=True, fan_out=group is None
         )
-        self._group = None if group is None else options.name("group", group, most=options.MAX_GROUP_NAME_LENGTH)
+        self._group = None if group is None else options.name("group", group, maximum=options.MAX_GROUP_NAME_LENGTH)
         self._consumer = _consumer_name(consumer, self._group)
         self._is_named = consumer is not None
-        self._start = _cursor_for(start)
+        self._start = _start_position(start)
         self._is_time = isinstance(start, datetime)
-        self._batch_size = options.count("batch_size", batch_size, most=100_000)
+        self._batch_size = options.count("batch_size", batch_size, maximum=100_000)
         self._block = options.seconds("block", block)
         self.connector: Connector = Connector(client_or_url, destination=key)
 
@@ -113,56 +112,60 @@ class RedisStream:
 
     @property
     def server(self) -> Server:
-        """Which server and group, for traces."""
+        """The server and the group, as traces name them."""
         return Server("redis", self.connector.host, self.connector.port, self._group)
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
-        """Open a way to send; see `Transport.sender`."""
+        """Open a sender; see `Transport.sender`."""
         key = self.destination.encode()
 
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        async with Multiplexer(self.connector, _Trimming(key, self.retention)) as pipeline:
-            yield RedisSender(pipeline, command=command, sent=_sent)
+        async with Multiplexer(self.connector, _Trimming(key, self.retention)) as multiplexer:
+            yield RedisSender(multiplexer, command=command, parse=_parse_sent)
 
     @asynccontextmanager
     async def receiver(
         self, *, from_oldest: bool = False, poll_timeout: float | None = None
     ) -> AsyncIterator[Receiver]:
-        """Subscribe; see `Transport.receiver`. A group that exists keeps its place, whatever ``from_oldest`` says."""
+        """Subscribe; see `Transport.receiver`. ``from_oldest`` has no effect on a group that exists."""
         start = OLDEST if from_oldest else self._start
         block = self._block if poll_timeout is None else min(poll_timeout, self._block)
-        subscribe = self._alone(start, block) if self._group is None else self._sharing(self._group, start, block)
+        subscribe = (
+            self._cursor_receiver(start, block)
+            if self._group is None
+            else self._group_receiver(self._group, start, block)
+        )
         async with subscribe as receiver:
             yield receiver
 
     @asynccontextmanager
-    async def _alone(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
+    async def _cursor_receiver(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
         async with (
-            Multiplexer(self.connector) as pipeline,
+            Multiplexer(self.connector) as multiplexer,
             Settler(
-                pipeline,
+                multiplexer,
                 dead_key=self.dead_letter,
                 consumer=self._consumer,
-                once_for=self.retention.total_seconds(),
+                keep_once_for=self.retention.total_seconds(),
             ) as settler,
         ):
-            place = StreamCursor(start, is_time=self._is_time and start != OLDEST)
-            receiver = CursorReceiver(self.connector, settler, place, batch_size=self._batch_size, block=block)
-            async with receiver.link:
+            cursor = StreamCursor(start, is_time=self._is_time and start != OLDEST)
+            receiver = CursorReceiver(self.connector, settler, cursor, batch_size=self._batch_size, block=block)
+            async with receiver.reconnecting:
                 yield receiver
 
     @asynccontextmanager
-    async def _sharing(self, name: str, start: str | None, block: float) -> AsyncIterator[Receiver]:
+    async def _group_receiver(self, name: str, start: str | None, block: float) -> AsyncIterator[Receiver]:
         wanted = ConsumerGroup(self.destination, name, self._consumer)
         async with AsyncExitStack() as stack:
             group = stack.enter_context(reserve_consumer_name(self.connector.address, wanted, exactly=self._is_named))
-            pipeline = await stack.enter_async_context(Multiplexer(self.connector))
-            stack.push_async_callback(pipeline.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
+            multiplexer = await stack.enter_async_context(Multiplexer(self.connector))
+            stack.push_async_callback(multiplexer.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
             settler = await stack.enter_async_context(
-                Settler(pipeline, dead_key=self.dead_letter, consumer=group.consumer, acknowledge=group.acknowledge)
+                Settler(multiplexer, dead_key=self.dead_letter, consumer=group.consumer, acknowledge=group.acknowledge)
             )
             receiver = GroupReceiver(
                 self.connector,
@@ -173,14 +176,14 @@ class RedisStream:
                 batch_size=self._batch_size,
                 block=block,
             )
-            await stack.enter_async_context(receiver.link)
-            await stack.enter_async_context(_background(receiver.renew(pipeline)))
+            await stack.enter_async_context(receiver.reconnecting)
+            await stack.enter_async_context(_background(receiver.renew(multiplexer)))
             yield receiver
 
 
 @asynccontextmanager
-async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name="jwt_events lease")
+async def _background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine, name="jwt_events lease")
     try:
         yield
     finally:
@@ -193,11 +196,11 @@ def _consumer_name(consumer: str | None, group: str | None) -> str:
         return f"{socket.gethostname()}:{os.getpid()}"[: options.MAX_GROUP_NAME_LENGTH]
     if group is None:
         raise InvalidOption("consumer", "needs a group")
-    return options.name("consumer", consumer, most=options.MAX_GROUP_NAME_LENGTH)
+    return options.name("consumer", consumer, maximum=options.MAX_GROUP_NAME_LENGTH)
 
 
-def _cursor_for(start: str | datetime) -> str | None:
-    """Return the position after which to read; ``None`` for the end of the stream at the time of asking."""
+def _start_position(start: str | datetime) -> str | None:
+    """Return the position after which to read; ``None`` for the end of the stream when it is first read."""
     if isinstance(start, datetime):
         if start.tzinfo is None:
             raise InvalidOption("start", "a datetime needs a timezone")
@@ -212,24 +215,24 @@ def _cursor_for(start: str | datetime) -> str | None:
     raise InvalidOption("start", "must be 'new', 'all', an aware datetime, or a position such as '1700000000000-0'")
 
 
-def _sent(answer: Any) -> Sent:
-    return Sent(position(answer))
+def _parse_sent(reply: Any) -> Sent:
+    return Sent(position(reply))
 
 
 class _Trimming:
-    """Keeps a stream from growing beyond its retention."""
+    """Removes the entries of a stream that are older than its retention. A `Maintenance`."""
 
     def __init__(self, key: bytes, retention: timedelta) -> None:
         self._key = key
         self._retention = int(retention.total_seconds() * 1000)
-        self._interval = max(1.0, retention.total_seconds() / _SWEEPS_PER_RETENTION)
-        self.due_at: float = 0.0  # see `Maintenance`
+        self._interval = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
+        self.due_at: float = 0.0
 
-    async def do(self, connection: Connection) -> None:
-        """Forget what is older than the retention.
+    async def run(self, connection: Connection) -> None:
+        """Remove entries older than the retention.
 
-        By the server's clock, so that a publisher whose own clock runs ahead cannot wipe out what others still need;
-        in a command of its own, so that appending stays as cheap as it can be.
+        By the server's clock, so that a publisher whose own clock runs ahead cannot remove entries that others still
+        need; in a command of its own, so that appending stays as cheap as it can be.
         """
         self.due_at = asyncio.get_running_loop().time() + self._interval
         seconds, microseconds = await connection.call("TIME", within=ATTEMPT_WITHIN)

@@ -1,1 +1,1 @@
-"""What happens in production, happening to real servers: nothing may be lost in silence."""
+"""Failures of production on real servers: no event may be lost without a report."""

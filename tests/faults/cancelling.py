@@ -1,4 +1,4 @@
-"""Cancellation at every point at which it can arrive."""
+"""Cancellation of a coroutine at every point at which it can be cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import scaled
 
 
 class Moment(Enum):
-    """When a suspended task is cancelled."""
+    """The moment at which a suspended task is cancelled."""
 
     WHILE_WAITING = "before what it waits for has happened"
     JUST_AFTER = "when that has happened, and the task has not been told yet"
@@ -23,7 +23,7 @@ class Cut:
     """Runs a coroutine in the current task, and cancels the task when it is suspended for the n-th time.
 
     Attributes:
-        happened: whether it came to that.
+        happened: whether it was suspended that often, and so was cancelled.
     """
 
     def __init__(self, work: Coroutine[Any, Any, object], number: int, moment: Moment) -> None:
@@ -59,18 +59,18 @@ class Cut:
         def cancel(_: object) -> None:
             self.happened = task.cancel()
 
-        awaited.add_done_callback(cancel)  # before the task's own
+        awaited.add_done_callback(cancel)  # before the wake-up of the task itself
 
 
 async def cancelled_everywhere(
     work: Callable[[], Coroutine[Any, Any, object]],
 ) -> AsyncIterator[asyncio.CancelledError]:
-    """Do something again and again, each time cancelled a bit later, until it ends before it is cancelled.
+    """Run an operation repeatedly, each time cancelled one step later, until it ends before it is cancelled.
 
-    Yields after each time, with what it ended with, for the caller to see that all is well.
+    Yields after each run, with its exception or none, so that the caller can check the state.
 
     Args:
-        work: makes a new coroutine of it.
+        work: makes a new coroutine of the operation.
     """
     for moment in Moment:
         for number in itertools.count():

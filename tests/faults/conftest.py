@@ -1,4 +1,4 @@
-"""What the fault tests share."""
+"""Fixtures of the fault tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.restarting import MakeServer, Restartable
 
 @pytest.fixture
 async def restartable(own_server: MakeServer, tmp_path: Path) -> AsyncIterator[Restartable]:
-    """A server that is not running yet."""
+    """A server that is not started yet."""
     server = Restartable(own_server, tmp_path)
     yield server
     await server.kill()

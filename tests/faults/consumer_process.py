@@ -1,4 +1,4 @@
-"""A program that takes its share of a stream, for tests that kill it.
+"""A program that runs a consumer of a group, for tests that kill it.
 
 It appends the subject of each event to a list when a handler starts, and to another one just before the handler ends.
 SIGTERM ends it as a supervisor would: the subscriber is cancelled and drains.
@@ -19,7 +19,7 @@ from jwt_events import Event, RedisStream, Subscriber
 
 
 async def main(url: str, key: str, consumer: str, claim_after: float, seconds: float) -> None:
-    """Handle events until told to end."""
+    """Handle events until SIGTERM."""
     transport = RedisStream(url, key, group="workers", consumer=consumer, claim_after=claim_after, start="all")
     subscriber = Subscriber(transport, concurrency=8, drain_timeout=max(seconds * 2, 0.5))
     async with Redis.from_url(url) as client:

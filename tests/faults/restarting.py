@@ -1,4 +1,4 @@
-"""A server that is killed and comes back."""
+"""A server that a test kills and starts again."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.support.faults import free_port
 
 MakeServer = Callable[..., EmbeddedServer]
 
-# How much of what it confirmed a server still has after kill -9.
+# Options that decide how much of what it confirmed a server still has after kill -9.
 ALL = {"appendonly": "yes", "appendfsync": "always"}
 MOST = {"appendonly": "yes", "appendfsync": "everysec"}
 NONE: dict[str, str] = {}
 
 
 class Restartable:
-    """A server that can be killed and started again at the same address, with what it kept on disk.
+    """A server that can be killed and started again at the same address, with its data on disk.
 
     Attributes:
-        data_dir: where it keeps it.
+        data_dir: the directory of its data.
         url: its address.
-        running: the server in its present life.
+        running: the running server process; ``None`` while it is down.
     """
 
     running: EmbeddedServer
@@ -33,15 +33,15 @@ class Restartable:
         self._make = make
         self.data_dir = data_dir
         self._port = free_port()
-        self._life = AsyncExitStack()
+        self._stack = AsyncExitStack()
         self.url = f"redis://127.0.0.1:{self._port}"
 
     async def start(self, config: dict[str, str], **options: Any) -> EmbeddedServer:
-        """Start it."""
+        """Start the server."""
         server = self._make(port=self._port, data_dir=self.data_dir, config=config, **options)
-        self.running = await self._life.enter_async_context(server)
+        self.running = await self._stack.enter_async_context(server)
         return self.running
 
     async def kill(self) -> None:
-        """Kill it, as by ``kill -9``."""
-        await self._life.aclose()
+        """Kill the server, as by ``kill -9``."""
+        await self._stack.aclose()

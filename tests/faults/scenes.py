@@ -1,4 +1,4 @@
-"""Who is on stage when something fails: somebody who publishes, and somebody who listens."""
+"""Publishers and listeners that run while something fails."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.waiting import scaled, wait_until
 TRANSPORTS = ("pubsub", "stream", "group")
 STREAMS = ("stream", "group")
 
-# Short, so that tests are: what is claimed too early is handled twice, which does no harm here.
+# Short, to keep tests short: an event that is claimed too early is handled twice, which does no harm here.
 CLAIM_AFTER = 1.0
 
 
 def transport_of(kind: str, url: str, key: str, **options: Any) -> Transport:
-    """Describe a transport: ``pubsub``, ``stream`` or ``group``."""
+    """Make a transport: ``pubsub``, ``stream`` or ``group``."""
     if kind == "pubsub":
         return RedisPubSub(url, key)
     if kind == "group":
@@ -32,26 +32,26 @@ def transport_of(kind: str, url: str, key: str, **options: Any) -> Transport:
 
 
 async def for_ever() -> None:
-    """Wait until cancelled, but not for ever."""
+    """Wait until cancelled, for 30 seconds at most (before scaling)."""
     async with asyncio.timeout(scaled(30)):
         await asyncio.Event().wait()
 
 
 @asynccontextmanager
 async def ending(*errors: type[Exception], within: float = 5.0) -> AsyncIterator[None]:
-    """What is inside must end with one of these errors, and in time (before scaling)."""
+    """Require that the block ends with one of these errors, and in time (before scaling)."""
     with pytest.raises(errors):
         async with asyncio.timeout(scaled(within)):
             yield
 
 
 async def some_gap(listener: Listener, *, within: float = 10.0) -> None:
-    """Wait until the listener has heard of a gap."""
+    """Wait until a gap was reported to the listener."""
     await wait_until(lambda: listener.gaps, within=within, what="a gap")
 
 
 class Source:
-    """Publishes events, each about a subject of its own, and remembers which the server confirmed.
+    """Publishes events, each about a subject of its own, and records which the server confirmed.
 
     Attributes:
         confirmed: the subjects of the events with a receipt.
@@ -73,7 +73,7 @@ class Source:
         await self.publisher.aclose()
 
     async def publish(self, number: int = 1) -> str:
-        """Publish so many events one after another, and return the subject of the last."""
+        """Publish ``number`` events one after another, and return the subject of the last."""
         for _ in range(number):
             subject = f"t{self._number}"
             self._number += 1
@@ -82,7 +82,7 @@ class Source:
         return self.confirmed[-1]
 
     async def is_heard_by(self, listener: Listener, *, within: float = 15.0) -> None:
-        """Publish until one of the events is heard: as long as nothing arrives, nothing says that it would."""
+        """Publish until the listener has received one of the events: only then is it known to be subscribed."""
 
         async def one_arrives() -> bool:
             subject = await self.publish()
@@ -92,11 +92,11 @@ class Source:
                 return False
             return True
 
-        await wait_until(one_arrives, within=within, what=lambda: f"a sign of life; gaps: {listener.gaps}")
+        await wait_until(one_arrives, within=within, what=lambda: f"an event; gaps: {listener.gaps}")
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Publish all the time; what is not confirmed is not counted."""
+        """Publish all the time; events without a receipt are not counted."""
 
         async def flow() -> None:
             while True:

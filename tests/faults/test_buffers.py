@@ -1,4 +1,4 @@
-"""The server drops, kills or pauses its clients: whoever may have missed something is told."""
+"""The server drops, kills or pauses its clients: a client that may have missed events reports a gap."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ MakeServer = Callable[..., EmbeddedServer]
 
 
 async def number_subscribed(client: Redis, channel: str) -> int:
-    """Return how many connections listen to a channel."""
+    """Return how many connections subscribe to a channel."""
     ((_, number),) = await client.pubsub_numsub(channel)
     return int(number)
 
 
 class TestDropped:
-    """The server drops a subscriber for which too much piles up."""
+    """The server drops a subscriber whose output buffer exceeds the limit."""
 
     async def test_a_reader_that_is_too_slow(self, own_server: MakeServer) -> None:
-        """A subscriber whose handlers are busy until the server drops it learns that it missed something."""
+        """A subscriber whose handlers are busy until the server drops it reports a gap."""
         gate, gaps, handled = asyncio.Event(), list[Gap](), list[Event]()
         async with own_server() as server, Redis.from_url(server.url) as client:
             await client.config_set("client-output-buffer-limit", "pubsub 1mb 0 0")
@@ -67,8 +67,8 @@ class TestDropped:
                 await wait_until(lambda: last.id in [event.id for event in handled], what="the last event")
             assert len(handled) < published
 
-    async def test_somebody_publishes_33_megabytes(self, own_server: MakeServer) -> None:
-        """A message beyond the server's limit drops a subscriber, which learns of it, or reaches it; it goes on."""
+    async def test_33_megabytes(self, own_server: MakeServer) -> None:
+        """A message beyond the server's limit reaches the subscriber, or drops it and is a gap; events flow again."""
         async with own_server() as server, Redis.from_url(server.url) as client:
             transport = RedisPubSub(server.url)
             async with Listener(transport) as one, Listener(transport) as other, Source(transport) as source:
@@ -77,7 +77,7 @@ class TestDropped:
                 await other.hears(subject)
                 await client.publish("jwt:events", bytes(33 * 1024 * 1024))
                 for listener in (one, other):
-                    # A server that sends a large message without copying it may not count it, and drops nobody.
+                    # A server that sends a large message without copying it may not count it, and drops no client.
                     await wait_until(
                         lambda listener=listener: (
                             "reconnected" in listener.causes or listener.subscriber.stats.decode_errors == 1
@@ -88,7 +88,7 @@ class TestDropped:
 
     @pytest.mark.parametrize("kind", TRANSPORTS)
     async def test_a_megabyte_that_is_no_event(self, own_server: MakeServer, kind: str) -> None:
-        """A large message of somebody else is counted as no event, and what comes after it is handled."""
+        """A large message that is not an event is counted as a decode error, and later events are handled."""
         async with own_server() as server, Redis.from_url(server.url) as client:
             transport = transport_of(kind, server.url, "k")
             async with Listener(transport) as listener, Source(transport) as source:
@@ -127,8 +127,8 @@ class TestPaused:
 
     @pytest.mark.parametrize("mode", ["ALL", "WRITE"])
     async def test_a_short_pause(self, own_server: MakeServer, mode: str) -> None:
-        """A short pause is not mistaken for anything: nothing is lost, nothing reported, nobody connects anew."""
-        async with everybody(own_server) as (client, scenes):
+        """A short pause loses nothing: no gap is reported, and no client reconnects."""
+        async with on_every_transport(own_server) as (client, scenes):
             before = [proxy.accepted for proxy, _, _ in scenes]
             await call(client, "CLIENT", "PAUSE", 600, mode)
             await asyncio.gather(*(source.publish(5) for _, source, _ in scenes))
@@ -138,8 +138,8 @@ class TestPaused:
             assert [proxy.accepted for proxy, _, _ in scenes] == before
 
     async def test_a_long_pause(self, own_server: MakeServer) -> None:
-        """A pause that is longer than anybody waits for an answer loses nothing on a stream; Pub/Sub reports it."""
-        async with everybody(own_server) as (client, scenes):
+        """A pause longer than any deadline loses nothing on a stream; Pub/Sub reports a gap."""
+        async with on_every_transport(own_server) as (client, scenes):
             await call(client, "CLIENT", "PAUSE", 4000, "ALL")
             await asyncio.gather(*(source.publish(5) for _, source, _ in scenes))
             for _, source, listener in scenes:
@@ -152,10 +152,10 @@ class TestPaused:
 
 
 @asynccontextmanager
-async def everybody(
+async def on_every_transport(
     own_server: MakeServer,
 ) -> AsyncIterator[tuple[Redis, list[tuple[Proxy, Source, Listener]]]]:
-    """Let somebody listen on every transport, to one server."""
+    """Run a listener on every transport, on one server."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(own_server())
         client = await stack.enter_async_context(Redis.from_url(server.url))

@@ -1,4 +1,4 @@
-"""Whatever is cancelled, wherever: nothing is left open, nothing is lost, and one can try again."""
+"""Cancellation of every operation at every point: no resource leaks, no event is lost, and a retry works."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import scaled, wait_until
 
 
 class Watch:
-    """Watches what is left of an operation that was cancelled."""
+    """Checks for connections and tasks that a cancelled operation left behind."""
 
     def __init__(self, client: Redis, connections: int) -> None:
         self._client = client
@@ -29,7 +29,7 @@ class Watch:
         self._tasks = len(asyncio.all_tasks())
 
     async def nothing_left(self) -> None:
-        """Wait until there are as many connections and tasks as in the beginning."""
+        """Wait until there are as many connections and tasks as at the beginning."""
 
         async def is_so() -> bool:
             connections = len(await self._client.client_list())
@@ -40,16 +40,16 @@ class Watch:
 
 @pytest.fixture
 async def watch(client: Redis) -> Watch:
-    """What there is before the test begins."""
+    """The connections and tasks before the test begins."""
     return Watch(client, len(await client.client_list()))
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestPublishing:
-    """Cancelled while it publishes."""
+    """Cancellation of a publisher."""
 
     async def test_the_first_time(self, url: str, key: str, watch: Watch, kind: str) -> None:
-        """A publisher whose first publish was cancelled anywhere, connecting included, publishes the next event."""
+        """After its first publish was cancelled at any point, even connecting, a publisher publishes the next event."""
         publishers: list[Publisher] = []
 
         async def publish() -> None:
@@ -64,7 +64,7 @@ class TestPublishing:
         await publishers[-1].aclose()
 
     async def test_again(self, url: str, key: str, client: Redis, kind: str) -> None:
-        """A publish that was cancelled says whether the event may have been sent; the next one is not affected."""
+        """A cancelled publish tells whether the event may have been sent; the next one is not affected."""
         async with Publisher(transport_of(kind, url, key), timeout=scaled(10)) as publisher:
             event = TokenRevoked(token_id="first")
             await publisher.publish(event)
@@ -83,7 +83,7 @@ class TestPublishing:
                     ]
 
     async def test_many_at_once(self, url: str, key: str, kind: str) -> None:
-        """Of many that publish at once, one is cancelled anywhere: the others are not affected."""
+        """One of many concurrent publishes is cancelled at any point: the others are not affected."""
         async with Publisher(transport_of(kind, url, key), timeout=scaled(10)) as publisher:
 
             async def publish() -> None:
@@ -100,7 +100,7 @@ class TestPublishing:
             await soon(asyncio.gather(*others))
 
     async def test_closing(self, url: str, key: str, watch: Watch, kind: str) -> None:
-        """A publisher whose closing was cancelled anywhere can be closed again, and leaves nothing."""
+        """A publisher whose closing was cancelled at any point can be closed again, and leaves nothing open."""
         publishers: list[Publisher] = []
 
         async def close() -> None:
@@ -120,10 +120,10 @@ class TestPublishing:
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestSubscribing:
-    """Cancelled while it subscribes or unsubscribes."""
+    """Cancellation while subscribing or unsubscribing."""
 
     async def test_entering_and_leaving(self, url: str, key: str, watch: Watch, kind: str) -> None:
-        """A subscriber that was cancelled anywhere leaves nothing, and can be entered again."""
+        """A subscriber that was cancelled at any point leaves nothing open, and can be entered again."""
         transport = transport_of(kind, url, key)
         recorder = Recorder()
         subscriber = Subscriber(transport)
@@ -144,7 +144,7 @@ class TestSubscribing:
                 await watch.nothing_left()
 
     async def test_draining(self, url: str, key: str, watch: Watch, kind: str) -> None:
-        """A drain that was cancelled anywhere has ended the subscription; leaving the context closes the rest."""
+        """A drain that was cancelled at any point has ended the subscription; leaving the context closes the rest."""
         transport = transport_of(kind, url, key)
         stack = AsyncExitStack()
         listeners: list[Listener] = []
@@ -165,24 +165,24 @@ class TestSubscribing:
 
 @pytest.fixture
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let connections that are lost again and again be opened again at once."""
+    """Remove the pause before a lost connection is opened again."""
     monkeypatch.setattr("jwt_events.transport._redis.reconnecting._MAX_DELAY", 0.001)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestReceiving:
-    """Cancelled while it waits for events."""
+    """Cancellation while waiting for events."""
 
     @pytest.mark.parametrize("is_connected", [True, False])
     @pytest.mark.usefixtures("_hurried")
     async def test_receive(self, url: str, key: str, client: Redis, kind: str, is_connected: bool) -> None:
-        """A read, or a reconnection, that was cancelled anywhere is taken up by the next; a stream loses nothing."""
+        """After a read or reconnection was cancelled at any point, the next one continues; a stream loses nothing."""
         transport = transport_of(kind, url, key)
         async with transport.receiver() as receiver, Source(transport) as source:
             received: list[str | None] = []
 
             async def receive() -> None:
-                # What was sent to nobody on Pub/Sub does not come later: the first notices, the second connects.
+                # A Pub/Sub event without a subscriber is lost: the first read notices the end, the second reconnects.
                 before, most = len(received), 2 if kind == "pubsub" else 100
                 while len(received) == before and most:
                     most -= 1
@@ -204,7 +204,7 @@ class TestReceiving:
 
 
 async def subjects_of(receiver: Receiver) -> list[str | None]:
-    """Receive once, and return what the events are about."""
+    """Receive one batch, and return the subjects of its events."""
     deliveries = (await receiver.receive()).deliveries
     for delivery in deliveries:
         receiver.settle(delivery)
@@ -212,31 +212,31 @@ async def subjects_of(receiver: Receiver) -> list[str | None]:
 
 
 async def receive_until(receiver: Receiver, subject: str, received: list[str | None]) -> None:
-    """Receive until there is an event about this."""
+    """Receive until an event has this subject."""
     while subject not in received:
         received.extend(await subjects_of(receiver))
 
 
 async def hear_from(source: Source, receiver: Receiver) -> None:
-    """Publish until something is received."""
+    """Publish until an event is received."""
     await source.publish()
     while not await subjects_of(receiver):
         await source.publish()
 
 
 async def kill_readers(client: Redis) -> None:
-    """Close all connections to the server but those of the tests themselves."""
+    """Close all connections to the server except those of the tests themselves."""
     for one in await client.client_list():
         if one["cmd"] in ("xread", "xreadgroup", "xpending", "xautoclaim") or int(one["sub"]) > 0:
             await call(client, "CLIENT", "KILL", "ID", one["id"])
 
 
 class TestSettling:
-    """Cancelled while handlers run that others wait for."""
+    """Cancellation while deliveries are settled."""
 
     @pytest.mark.parametrize("how", ["drain", "stop", "leave"])
     async def test_nothing_is_acknowledged_unhandled(self, url: str, key: str, client: Redis, how: str) -> None:
-        """Wherever the ending of a group's receiver is cancelled: what is acknowledged was handled, the rest is not."""
+        """If a group's receiver is cancelled at any point while it closes, only handled events are acknowledged."""
         transport = transport_of("group", url, key)
         handled: set[str | None] = set()
 
@@ -258,7 +258,7 @@ class TestSettling:
 
             await source.publish(3)
             async with Listener(transport):
-                pass  # makes the group
+                pass  # creates the group
             await source.publish(10)
             cuts = 0
             async for _ in cancelled_everywhere(live):
@@ -275,13 +275,13 @@ class TestSettling:
 
 
 def subject_in(payload: bytes) -> str | None:
-    """Return what the event in an envelope is about."""
+    """Return the subject of the event in an envelope."""
     return decode(payload).event.subject
 
 
 @pytest.mark.parametrize("kind", STREAMS)
 async def test_receiving_many_in_order(url: str, key: str, kind: str) -> None:
-    """A reader that is cancelled at every read, while events come all the time, misses none of them."""
+    """A reader that is cancelled at every read, while events arrive all the time, misses none of them."""
     transport = transport_of(kind, url, key)
     received: list[str | None] = []
     async with transport.receiver() as receiver, Source(transport) as source:
@@ -295,5 +295,5 @@ async def test_receiving_many_in_order(url: str, key: str, kind: str) -> None:
             pass
         await soon(receive_until(receiver, await source.publish(), received))
         missing = set(source.confirmed) - set(received)
-    # What was received and not kept, because the cancellation came in between, is this test's own loss.
+    # A batch that was returned and not kept, because the cancellation came in between, is lost by this test.
     assert missing == set()

@@ -1,6 +1,6 @@
-"""A Pub/Sub subscriber that has gone deaf says so soon: again and again, because this must never not work.
+"""A Pub/Sub subscriber that no longer receives reports a gap soon; repeated, because this must never fail.
 
-``JWT_EVENTS_TEST_REPEAT`` says how often each case is repeated; 10 times, unless it does.
+``JWT_EVENTS_TEST_REPEAT`` sets how often each case is repeated; 10 times by default.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from tests.support.waiting import wait_until
 
 REPEAT = int(os.environ.get("JWT_EVENTS_TEST_REPEAT", "10"))
 
-# So many at the same time: more would test how fast this machine is.
+# How many run at the same time: more would test how fast this machine is.
 AT_ONCE = 10
 
-# From the fault to the report of it, in seconds.
+# Seconds from the fault to its report.
 NOTICED_WITHIN = 3.0
 
 
-def lose_answers(proxy: Proxy) -> None:
-    """Half open: the server hears the client, the client hears nothing."""
+def lose_replies(proxy: Proxy) -> None:
+    """Half open: bytes of the client arrive, bytes of the server do not."""
     proxy.to_client.lose()
 
 
-def lose_questions(proxy: Proxy) -> None:
-    """Half open the other way: the server hears nothing and has nothing to say."""
+def lose_requests(proxy: Proxy) -> None:
+    """Half open the other way: the server receives nothing, and so sends nothing."""
     proxy.to_server.lose()
 
 
 def lose_all(proxy: Proxy) -> None:
-    """Cut the cable."""
+    """Drop all bytes in both directions."""
     proxy.to_client.lose()
     proxy.to_server.lose()
 
 
 def hold_up(proxy: Proxy) -> None:
-    """Stop everything, losing nothing."""
+    """Hold all bytes, losing none."""
     proxy.to_client.hold()
     proxy.to_server.hold()
 
 
 def delay(proxy: Proxy) -> None:
-    """Let everything come, a minute late."""
+    """Delay all bytes by a minute."""
     proxy.to_client.latency = 60.0
 
 
-FAULTS = (lose_answers, lose_questions, lose_all, hold_up, delay)
+FAULTS = (lose_replies, lose_requests, lose_all, hold_up, delay)
 
 
 @asynccontextmanager
-async def everybody(source: Source, *transports: RedisPubSub) -> AsyncIterator[list[Listener]]:
-    """Let a listener on each transport hear its first event, and hear again in the end."""
+async def listening(source: Source, *transports: RedisPubSub) -> AsyncIterator[list[Listener]]:
+    """Run a listener on each transport, from its first event until it receives again at the end."""
     async with AsyncExitStack() as stack:
         listeners = [await stack.enter_async_context(Listener(transport)) for transport in transports]
         subject = await source.publish()
@@ -72,23 +72,23 @@ async def everybody(source: Source, *transports: RedisPubSub) -> AsyncIterator[l
 
 
 async def report_being_deaf(listener: Listener) -> None:
-    """Wait for the report; it must come in time."""
+    """Wait until every listener has reported a gap, in time."""
     await wait_until(lambda: listener.gaps, within=NOTICED_WITHIN, what="a gap")
     assert listener.causes == ["disconnected"]
 
 
 class TestDeaf:
-    """Nothing is heard any more, and the connection looks well."""
+    """Subscriptions that receive nothing, on connections that look open."""
 
     async def test_half_open_connection(self, url: str, key: str) -> None:
-        """Whatever is lost, held up or late, there is a gap within three seconds, and one when events flow again."""
+        """If bytes are lost, held or late, there is a gap within three seconds, and one when events flow again."""
 
         async def once(number: int, fault: Callable[[Proxy], None]) -> None:
             channel = f"{key}:{number}:{fault.__name__}"
             async with (
                 Proxy(url) as proxy,
                 Source(RedisPubSub(url, channel)) as source,
-                everybody(source, RedisPubSub(proxy.url, channel)) as (listener,),
+                listening(source, RedisPubSub(proxy.url, channel)) as (listener,),
             ):
                 fault(proxy)
                 await source.publish()
@@ -103,9 +103,9 @@ class TestDeaf:
                         group.create_task(once(number, fault), name=fault.__name__)
 
     async def test_frozen_server(self, own_server: Callable[..., EmbeddedServer]) -> None:
-        """A server that is frozen is noticed within three seconds by all its subscribers, and its return as well."""
+        """All subscribers notice a frozen server within three seconds, and its return as well."""
         async with own_server(port=0) as server, Source(RedisPubSub(server.url)) as source:
             for _ in range(0, REPEAT, AT_ONCE):
-                async with everybody(source, *[RedisPubSub(server.url)] * AT_ONCE) as listeners:
+                async with listening(source, *[RedisPubSub(server.url)] * AT_ONCE) as listeners:
                     with frozen(server):
                         await asyncio.gather(*map(report_being_deaf, listeners))

@@ -1,4 +1,4 @@
-"""The history of a stream is cut off, removed or replaced: readers say so, go on, and do not spin."""
+"""A stream is trimmed, removed or replaced: readers report it, go on, and do not spin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeServer = Callable[..., EmbeddedServer]
 
 @dataclass
 class Scene:
-    """Somebody listens to a stream, somebody publishes, and somebody else is an administrator."""
+    """A listener to a stream, a publisher, and an administrator's client."""
 
     listener: Listener
     source: Source
@@ -33,13 +33,13 @@ class Scene:
         return int((await self.client.info("stats"))["total_connections_received"])
 
     async def readers(self) -> list[str]:
-        """Return the ids of the connections that wait for entries."""
+        """Return the ids of the connections of readers."""
         found = await self.client.client_list()
         return [one["id"] for one in found if one["cmd"] in ("xread", "xreadgroup") and "b" in one["flags"]]
 
     @asynccontextmanager
     async def while_reader_is_away(self) -> AsyncIterator[Pipeline]:
-        """Run what is queued on the pipeline between the reader's disconnection and its return: in one transaction."""
+        """Run the commands of the pipeline between the reader's disconnection and its return: in one transaction."""
         await wait_until(self.readers, what="a reader")
         async with self.client.pipeline(transaction=True) as pipeline:
             for name in await self.readers():
@@ -48,12 +48,12 @@ class Scene:
             await pipeline.execute()
 
     async def goes_on(self) -> None:
-        """Whatever happened, what is published now is heard."""
+        """Check that the listener receives what is published now."""
         await self.source.is_heard_by(self.listener)
         await self.listener.hears(self.source.confirmed[-1])
 
     async def goes_on_quietly(self) -> None:
-        """The same, for long enough that the reader compares itself with the stream again."""
+        """The same, for long enough that the reader compares its cursor with the stream again."""
         await self.goes_on()
         start = await self.client.time()
 
@@ -68,7 +68,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene_on(kind: str, url: str, key: str) -> AsyncIterator[Scene]:
-    """Let a listener read the first three events of a stream."""
+    """Run a listener that has read the first three events of a stream."""
     transport = transport_of(kind, url, key, block=0.2)
     async with Redis.from_url(url) as client, Listener(transport) as listener, Source(transport) as source:
         await listener.hears(await source.publish(3))
@@ -77,16 +77,16 @@ async def scene_on(kind: str, url: str, key: str) -> AsyncIterator[Scene]:
 
 @pytest.fixture(params=STREAMS)
 async def scene(url: str, key: str, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
-    """A stream whose first three events were read."""
+    """A scene in which three events were read."""
     async with scene_on(request.param, url, key) as scene:
         yield scene
 
 
 class TestRemoved:
-    """The stream, or the group, is removed while somebody reads it."""
+    """The stream or the group is removed under a reader."""
 
     async def test_the_stream(self, scene: Scene) -> None:
-        """There is one gap, what comes afterwards is read, and the reader does not spin in between."""
+        """There is one gap, later events are read, and the reader does not spin in between."""
         before = await scene.connections()
         await scene.client.delete(scene.key)
         await some_gap(scene.listener)
@@ -98,7 +98,7 @@ class TestRemoved:
 
     @pytest.mark.parametrize("kind", STREAMS)
     async def test_everything(self, own_server: MakeServer, kind: str) -> None:
-        """The same, when somebody flushes the server while events are published."""
+        """The same, when the server is flushed while events are published."""
         async with own_server() as server, scene_on(kind, server.url, "k") as scene:
             async with scene.source.flowing():
                 await scene.client.flushall()
@@ -109,7 +109,7 @@ class TestRemoved:
             assert await scene.connections() < 30
 
     async def test_the_stream_and_made_anew_at_once(self, scene: Scene) -> None:
-        """A stream that was removed and made anew before the reader looked is reported, and read from its beginning."""
+        """A stream that was removed and made anew before the next read is reported, and read from its beginning."""
         async with scene.while_reader_is_away() as meanwhile:
             meanwhile.delete(scene.key)
         await scene.source.publish(2)
@@ -119,7 +119,7 @@ class TestRemoved:
 
     @pytest.mark.parametrize("scene", ["group"], indirect=True)
     async def test_the_group(self, scene: Scene) -> None:
-        """A group that was removed is made again where this reader was: what was added in between is read."""
+        """A removed group is created again at this reader's position: entries added in between are read."""
         before = await scene.connections()
         async with scene.while_reader_is_away() as meanwhile:
             meanwhile.xgroup_destroy(scene.key, "workers")
@@ -132,7 +132,7 @@ class TestRemoved:
 
     @pytest.mark.parametrize("scene", ["group"], indirect=True)
     async def test_the_group_while_it_is_quiet(self, scene: Scene) -> None:
-        """A group that is removed from under a reader that waits is noticed without an event."""
+        """A group that is removed while a reader waits is noticed without an event."""
         await scene.client.xgroup_destroy(scene.key, "workers")
         await scene.listener.hears_of_gap("deleted")
         await scene.goes_on()
@@ -140,7 +140,7 @@ class TestRemoved:
 
     @pytest.mark.parametrize("scene", ["group"], indirect=True)
     async def test_the_group_of_two(self, scene: Scene, url: str) -> None:
-        """When two consumers lose their group, one of them makes it again and says so; between them nothing is lost."""
+        """When two consumers lose their group, one creates it again and reports it; together they lose nothing."""
         async with Listener(transport_of("group", url, scene.key, block=0.2)) as other:
             async with scene.source.flowing():
                 await wait_until(lambda: other.events and len(scene.listener.events) > 3)
@@ -151,7 +151,10 @@ class TestRemoved:
                 lambda: set(scene.source.confirmed) <= {*scene.listener.subjects, *other.subjects},
                 what=lambda: f"all events; gaps: {scene.listener.gaps}, {other.gaps}",
             )
-        assert {*scene.listener.causes, *other.causes} <= {"deleted", "rewound"}  # rewound: made again by the other
+        assert {*scene.listener.causes, *other.causes} <= {
+            "deleted",
+            "rewound",
+        }  # rewound: created again by the other consumer
 
 
 class TestTrimmed:
@@ -159,7 +162,7 @@ class TestTrimmed:
 
     @pytest.mark.parametrize(("added", "kept", "lost"), [(5, 2, 3), (1, 0, 1)])
     async def test_what_was_not_read(self, scene: Scene, added: int, kept: int, lost: int) -> None:
-        """What was added and trimmed while the reader was away is counted; what is left is read."""
+        """Entries added and trimmed during a disconnection are counted; those that are left are read."""
         (_, fields), *_ = await entries(scene.client, scene.key)
         async with scene.while_reader_is_away() as meanwhile:
             for number in range(added):
@@ -174,7 +177,7 @@ class TestTrimmed:
         ]
 
     async def test_what_was_read(self, scene: Scene) -> None:
-        """Trimming what was read already is no gap, connected or not."""
+        """Trimming entries that were read is no gap, connected or not."""
         await scene.client.xtrim(scene.key, maxlen=1, approximate=False)
         await scene.source.publish()
         async with scene.while_reader_is_away() as meanwhile:
@@ -188,7 +191,7 @@ class TestRestored:
     """The stream is replaced by an older or another state of itself."""
 
     async def test_from_an_older_state(self, scene: Scene) -> None:
-        """A stream that ends before what was read is reported, and what comes afterwards is read."""
+        """A stream that ends before the cursor is reported, and later events are read."""
         await scene.client.copy(scene.key, f"{scene.key}:backup")
         await scene.listener.hears(await scene.source.publish(5))
         await scene.client.rename(f"{scene.key}:backup", scene.key)

@@ -1,4 +1,4 @@
-"""The network fails in every way it can: on a stream nothing is lost, on Pub/Sub nothing is lost in silence."""
+"""Network failures of every kind: a stream loses no event, and Pub/Sub reports every loss."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ Fault = Callable[[Proxy], None]
 
 
 def slow(proxy: Proxy) -> None:
-    """Make both ways late."""
+    """Delay bytes in both directions."""
     proxy.to_server.latency = proxy.to_client.latency = 0.05
 
 
 def byte_by_byte(proxy: Proxy) -> None:
-    """Let single bytes through in both ways."""
+    """Forward single bytes in both directions."""
     proxy.to_server.byte_by_byte = proxy.to_client.byte_by_byte = True
 
 
 BREAKS: dict[str, Fault] = {
     "reset": lambda proxy: proxy.reset(),
     "half close": lambda proxy: proxy.half_close(),
-    "cut in the middle of an answer": lambda proxy: proxy.to_client.cut_after(7),
+    "cut in the middle of a reply": lambda proxy: proxy.to_client.cut_after(7),
     "cut in the middle of a command": lambda proxy: proxy.to_server.cut_after(7),
-    "a byte of an answer corrupted": lambda proxy: proxy.to_client.corrupt_next(),
+    "a byte of a reply corrupted": lambda proxy: proxy.to_client.corrupt_next(),
 }
 SLOWS: dict[str, Fault] = {"slow": slow, "byte by byte": byte_by_byte}
 LOSSES: dict[str, Fault] = {
-    "deaf": lambda proxy: proxy.to_client.lose(),
-    "mute": lambda proxy: proxy.to_server.lose(),
+    "half open towards the client": lambda proxy: proxy.to_client.lose(),
+    "half open towards the server": lambda proxy: proxy.to_server.lose(),
     "held up": lambda proxy: proxy.to_client.hold(),
 }
 
 
 def acknowledgement(data: bytes) -> bool:
-    """Whether this is one, or the answer to one."""
+    """Whether this is an acknowledgement, or the reply to one."""
     return b"XACK" in data or data in {b":%d\r\n" % number for number in range(1, 10)}
 
 
-# On Pub/Sub nobody waits for what is lost here, and a network that loses a part goes on to lose the connection.
+# On Pub/Sub no request waits for the bytes lost here, and a network that loses a part then loses the connection.
 LOSSES_OF_ONE: dict[str, Fault] = {
-    "an answer lost": lambda proxy: proxy.to_client.swallow_next(),
+    "a reply lost": lambda proxy: proxy.to_client.swallow_next(),
     "a command lost": lambda proxy: proxy.to_server.swallow_next(),
 }
 LOSSES_OF_GROUPS: dict[str, Fault] = {
-    "the answer to an acknowledgement lost": lambda proxy: proxy.to_client.swallow_next(acknowledgement),
+    "the reply to an acknowledgement lost": lambda proxy: proxy.to_client.swallow_next(acknowledgement),
     "an acknowledgement lost": lambda proxy: proxy.to_server.swallow_next(acknowledgement),
 }
 
 
 async def endure(kind: str, url: str, key: str, fault: Fault) -> Listener:
-    """Let a fault happen to a listener while events are published; afterwards it hears again. Check what is promised.
+    """Cause a fault while events are published to a listener; check that it receives again and what is guaranteed.
 
     Returns:
-        The listener, to check more.
+        The listener, for further checks.
     """
     name = f"{key}:{kind}"
     async with Proxy(url) as proxy, Source(transport_of(kind, url, name)) as source:
@@ -71,7 +71,7 @@ async def endure(kind: str, url: str, key: str, fault: Fault) -> Listener:
             connections = proxy.accepted
             fault(proxy)
             await source.publish(5)
-            # On Pub/Sub the listener says nothing as long as it hears something.
+            # On Pub/Sub the listener sends nothing as long as messages arrive.
             async with nullcontext() if kind == "pubsub" else source.flowing():
                 if fault not in SLOWS.values():
                     await wait_until(lambda: proxy.accepted > connections, within=15, what=f"{kind} to connect again")
@@ -80,8 +80,8 @@ async def endure(kind: str, url: str, key: str, fault: Fault) -> Listener:
             await source.is_heard_by(listener)
             if kind != "pubsub":
                 await listener.hears(*source.confirmed)
-        heard = set(listener.subjects)
-        missing = [subject for subject in source.confirmed if subject not in heard]
+        received = set(listener.subjects)
+        missing = [subject for subject in source.confirmed if subject not in received]
         if kind == "pubsub":
             assert listener.gaps or not missing, f"lost in silence: {missing}"
         else:
@@ -93,11 +93,11 @@ async def endure(kind: str, url: str, key: str, fault: Fault) -> Listener:
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestABreak:
-    """The connection breaks, and both sides know."""
+    """Broken connections that both sides are told of."""
 
     @pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
     async def test_is_made_good(self, url: str, key: str, kind: str, fault: Fault) -> None:
-        """After a broken connection events flow again: none is lost on a stream, and Pub/Sub reports a gap."""
+        """After a broken connection events flow again: a stream loses none, and Pub/Sub reports a gap."""
         listener = await endure(kind, url, key, fault)
         if kind == "pubsub":
             assert "reconnected" in listener.causes
@@ -105,7 +105,7 @@ class TestABreak:
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestSlowness:
-    """Bytes are late, or come one at a time."""
+    """Bytes that are late, or arrive one at a time."""
 
     @pytest.mark.parametrize("fault", SLOWS.values(), ids=SLOWS)
     async def test_is_no_failure(self, url: str, key: str, kind: str, fault: Fault) -> None:
@@ -115,10 +115,10 @@ class TestSlowness:
 
 
 class TestSilence:
-    """Bytes disappear, and nobody says so."""
+    """Bytes that disappear without an error."""
 
     async def test_is_noticed(self, url: str, key: str) -> None:
-        """Whatever is lost in silence, events flow again afterwards, on a stream all of them, on Pub/Sub with a gap."""
+        """After a silent loss events flow again: on a stream all of them, on Pub/Sub with a gap."""
         cases = [(kind, name, fault) for name, fault in LOSSES.items() for kind in TRANSPORTS]
         cases += [(kind, name, fault) for name, fault in LOSSES_OF_ONE.items() for kind in STREAMS]
         cases += [("group", name, fault) for name, fault in LOSSES_OF_GROUPS.items()]
@@ -130,7 +130,7 @@ class TestSilence:
                 error.add_note(f"on {kind}: {name}")
                 raise
 
-        # All at the same time, because noticing silence takes its time.
+        # All at the same time, because it takes seconds to notice a silent loss.
         async with asyncio.timeout(scaled(60)), asyncio.TaskGroup() as group:
             for case in cases:
                 group.create_task(endure_one(*case))
@@ -138,7 +138,7 @@ class TestSilence:
 
 @pytest.mark.parametrize("kind", STREAMS)
 async def test_a_corrupted_command(url: str, key: str, kind: str) -> None:
-    """A command that arrives as another one is refused: that ends the subscription with an error, or is made good."""
+    """A corrupted command is refused: that ends the subscription with an error, or is retried."""
     async with Proxy(url) as proxy, Source(transport_of(kind, url, key)) as source:
         await source.publish()
         with suppress(TransportError):

@@ -1,4 +1,4 @@
-"""No stale allow: whatever happens, no token is let in whose revocation was acknowledged longer than allowed ago."""
+"""No stale allow: no failure lets a token in whose revocation was acknowledged longer than ``max_staleness`` ago."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ RIGHTS = ("+xread", "+xrange", "+xinfo|stream", "+info")
 
 
 def block_the_loop(seconds: float) -> None:
-    """Do what nobody should do in an event loop."""
+    """Block the event loop, as no program should."""
     time.sleep(seconds)
 
 
 @contextmanager
 def clock_set(auditor: Auditor, by: float) -> Iterator[None]:
-    """Step the wall clock of this process, as the list sees it."""
-    calendar = auditor.revocations._view._steady_clock
-    calendar._wall = lambda: time.time() + by
+    """Set the wall clock that the list sees."""
+    steady_clock = auditor.revocations._view._steady_clock
+    steady_clock._wall = lambda: time.time() + by
     try:
         yield
     finally:
-        calendar._wall = time.time
+        steady_clock._wall = time.time
 
 
 @contextmanager
 def revoking_in_a_thread(url: str, auditor: Auditor) -> Iterator[None]:
-    """Revoke tokens and ask for them from a thread, whatever the event loop does."""
+    """Revoke tokens and check them from a thread, while the event loop may be blocked."""
     stop = threading.Event()
 
     def work() -> None:
@@ -54,7 +54,7 @@ def revoking_in_a_thread(url: str, auditor: Auditor) -> Iterator[None]:
                 token, sent_at = f"thread-{number}", time.monotonic()
                 client.xadd("k", {"event": encode(Envelope(TokenRevoked(token_id=token)), source="thread")})
                 auditor.note(token, sent_at=sent_at)
-                auditor.ask()
+                auditor.check_all()
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -66,10 +66,10 @@ def revoking_in_a_thread(url: str, auditor: Auditor) -> Iterator[None]:
 
 
 class TestServer:
-    """Something happens to the server."""
+    """Failures of the server."""
 
     async def test_killed_and_restarted(self, restartable: Restartable) -> None:
-        """While it is gone, nobody knows; when it is back, with all it had, the list goes on without a gap."""
+        """While it is down, the verdict is stale; when it is back with all its data, the list goes on without a gap."""
         await restartable.start(ALL)
         async with audited(restartable.url) as auditor:
             await restartable.kill()
@@ -80,25 +80,25 @@ class TestServer:
 
     @pytest.mark.parametrize("seconds", [0.2, 1.0, 3.0])
     async def test_frozen(self, own_server: MakeServer, seconds: float) -> None:
-        """A server that stands still is no proof, and what it says when it goes on is as old as the question."""
+        """A frozen server proves nothing, and its replies afterwards are as old as their requests."""
         async with own_server(port=0) as server, audited(server.url) as auditor:
             with frozen(server):
                 until = time.monotonic() + seconds
                 await wait_until(lambda: time.monotonic() > until)
-            assert auditor.answers[Verdict.STALE] > 0 or seconds < MAX_STALENESS
+            assert auditor.verdicts[Verdict.STALE] > 0 or seconds < MAX_STALENESS
 
     async def test_frozen_again_and_again(self, own_server: MakeServer) -> None:
-        """The same, when it goes on just long enough to be believed."""
+        """The same, when it runs just long enough to count as fresh."""
         async with own_server(port=0) as server, audited(server.url) as auditor:
             for _ in range(5):
                 with frozen(server):
                     until = time.monotonic() + MAX_STALENESS * 0.9
                     await wait_until(lambda until=until: time.monotonic() > until)
-                before = auditor.answers[Verdict.ALLOW]
-                await wait_until(lambda before=before: auditor.answers[Verdict.ALLOW] > before)
+                before = auditor.verdicts[Verdict.ALLOW]
+                await wait_until(lambda before=before: auditor.verdicts[Verdict.ALLOW] > before)
 
     async def test_demoted(self, own_server: MakeServer) -> None:
-        """A server that became a replica and is cut off from its primary proves nothing, until it is one again."""
+        """A replica that is cut off from its primary proves nothing, until it is a primary again."""
         async with own_server(port=0) as server, Redis.from_url(server.url) as client, audited(server.url) as auditor:
             await call(client, "REPLICAOF", "127.0.0.1", free_port())
             await auditor.sees_it_stale()
@@ -106,7 +106,7 @@ class TestServer:
             await auditor.sees_it_fresh()
 
     async def test_rights_taken_and_given_back(self, own_server: MakeServer) -> None:
-        """A list that may not read any more says why; when it may again, it begins anew and knows everything."""
+        """A list that may not read any more tells why; when it may again, it reads everything anew."""
         async with own_server(port=0) as server, Redis.from_url(server.url) as client:
             await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *RIGHTS)
             reader_url = server.url.replace("redis://", "redis://reader:secret@")
@@ -120,19 +120,19 @@ class TestServer:
 
 
 class TestNetwork:
-    """Something happens on the way to the server."""
+    """Failures of the network."""
 
     @pytest.mark.parametrize(
         "fault",
         [
-            pytest.param(lambda proxy: proxy.to_client.lose(), id="answers are lost"),
-            pytest.param(lambda proxy: proxy.to_server.lose(), id="questions are lost"),
-            pytest.param(lambda proxy: proxy.to_client.hold(), id="answers are late"),
-            pytest.param(lambda proxy: proxy.to_server.hold(), id="questions are late"),
+            pytest.param(lambda proxy: proxy.to_client.lose(), id="replies are lost"),
+            pytest.param(lambda proxy: proxy.to_server.lose(), id="requests are lost"),
+            pytest.param(lambda proxy: proxy.to_client.hold(), id="replies are late"),
+            pytest.param(lambda proxy: proxy.to_server.hold(), id="requests are late"),
         ],
     )
     async def test_half_open(self, own_server: MakeServer, fault: Callable[[Proxy], None]) -> None:
-        """A connection over which nothing comes looks like one on which nothing happens: it proves nothing."""
+        """A half-open connection, which looks like one without events, proves nothing."""
         async with (
             own_server() as server,
             Proxy(server.url) as proxy,
@@ -145,7 +145,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("latency", [0.05, 0.3])
     async def test_slow(self, own_server: MakeServer, latency: float) -> None:
-        """Answers that come late are as old as their questions, however many come."""
+        """Late replies are as old as their requests, however many arrive."""
         async with (
             own_server() as server,
             Proxy(server.url) as proxy,
@@ -158,11 +158,11 @@ class TestNetwork:
 
 
 class TestStream:
-    """Something happens to the stream."""
+    """Changes of the stream."""
 
     @pytest.mark.parametrize("words", [("FLUSHALL",), ("DEL", "k"), ("XTRIM", "k", "MAXLEN", "0")])
     async def test_removed(self, own_server: MakeServer, words: tuple[str, ...]) -> None:
-        """What was known stays known, what comes is known, and a stream that was removed is a gap."""
+        """If the stream is removed, that is a gap, known revocations stay known, and new ones arrive."""
         async with own_server(port=0) as server, Redis.from_url(server.url) as client, audited(server.url) as auditor:
             gaps: list[Gap] = []
             auditor.revocations.on_gap(gaps.append)
@@ -175,7 +175,7 @@ class TestStream:
             assert {gap.cause for gap in gaps} <= ({"trimmed"} if words[0] == "XTRIM" else {"deleted", "rewound"})
 
     async def test_trimmed_while_away(self, own_server: MakeServer) -> None:
-        """What was trimmed before it could be read is lost, and reported; the list goes on with what is left."""
+        """Entries trimmed before they were read are lost and reported; the list goes on with those that are left."""
         async with (
             own_server() as server,
             Redis.from_url(server.url) as client,
@@ -192,26 +192,26 @@ class TestStream:
 
 
 class TestProcess:
-    """Something happens to the process that asks."""
+    """Disturbances of the process itself."""
 
     async def test_the_loop_is_blocked(self, own_server: MakeServer) -> None:
-        """While nothing can be heard, other threads are told that nobody knows; and so is whoever asks right after."""
+        """While the loop is blocked, checks from other threads are stale, and so is a check right afterwards."""
         async with own_server(port=0) as server, audited(server.url) as auditor:
             in_thread = Auditor(auditor.revocations)
             with revoking_in_a_thread(server.url, in_thread):
-                await wait_until(lambda: in_thread.answers[Verdict.REVOKED] > 0)
+                await wait_until(lambda: in_thread.verdicts[Verdict.REVOKED] > 0)
                 for _ in range(2):
-                    before = in_thread.answers[Verdict.STALE]
+                    before = in_thread.verdicts[Verdict.STALE]
                     block_the_loop(3 * MAX_STALENESS)
-                    auditor.ask()
-                    assert in_thread.answers[Verdict.STALE] > before
+                    auditor.check_all()
+                    assert in_thread.verdicts[Verdict.STALE] > before
                     await auditor.sees_it_fresh()
                 await in_thread.sees_it_fresh()
         in_thread.is_satisfied()
 
     @pytest.mark.parametrize("seconds", [-3600, 3600])
     async def test_the_wall_clock_is_set(self, own_server: MakeServer, seconds: int) -> None:
-        """A wall clock that is set makes nothing fresh or stale, and forgets no rule before its time."""
+        """Setting the wall clock makes nothing fresh or stale, and expires no rule too early."""
         async with own_server(port=0) as server, audited(server.url) as auditor:
             auditor.revocations.apply(
                 TokenRevoked(token_id="mine", expires_at=datetime.now(UTC) + timedelta(minutes=5))
@@ -224,10 +224,10 @@ class TestProcess:
 
 
 class Troubles:
-    """Everything that can happen to one list, chosen by chance.
+    """Failures of one list, chosen at random.
 
     Attributes:
-        past: what has happened so far.
+        past: the failures so far.
     """
 
     def __init__(self, server: Restartable, proxy: Proxy, auditor: Auditor, chance: random.Random) -> None:
@@ -239,14 +239,14 @@ class Troubles:
         self._all = [self._restart, self._freeze, self._half_open, self._reset, self._block, self._set_the_clock]
 
     async def happen(self) -> None:
-        """Let one of them happen, and pass; perhaps before the last one is over for the list."""
+        """Cause one failure and end it; perhaps before the list has recovered from the last one."""
         trouble = self._chance.choice(self._all)
         self.past.append(trouble.__name__)
         await trouble()
         await self._last()
 
     async def _last(self) -> None:
-        """Wait for a while, short or long in comparison with what may be stale."""
+        """Wait for a while, short or long in comparison with ``max_staleness``."""
         until = time.monotonic() + self._chance.choice([0.0, 0.05, 0.3, 0.45, 0.7])
         await wait_until(lambda: time.monotonic() > until)
 
@@ -270,7 +270,7 @@ class Troubles:
 
     async def _block(self) -> None:
         block_the_loop(self._chance.choice([0.1, 0.4, 0.7]))
-        self._auditor.ask()
+        self._auditor.check_all()
 
     async def _set_the_clock(self) -> None:
         with clock_set(self._auditor, self._chance.choice([-3600, 3600])):
@@ -280,7 +280,7 @@ class Troubles:
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_one_trouble_after_the_other(restartable: Restartable, seed: int) -> None:
-    """Whatever happens, in whatever order, there is no stale allow, and in the end everything is known."""
+    """After failures in any order there is no stale allow, and at the end every revocation is known."""
     await restartable.start(ALL)
     async with Proxy(restartable.url) as proxy, audited(proxy.url, publisher_url=restartable.url) as auditor:
         troubles = Troubles(restartable, proxy, auditor, random.Random(seed))

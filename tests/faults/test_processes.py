@@ -1,4 +1,4 @@
-"""A process of a group dies, or is told to end, in the middle of its work: others finish it."""
+"""A process of a group is killed or terminated in the middle of its work: others finish it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Work:
-    """What the processes have done, as they wrote it down."""
+    """The events that the processes began and handled, as they recorded them."""
 
     def __init__(self, client: Redis, url: str, key: str) -> None:
         self._client = client
@@ -31,7 +31,7 @@ class Work:
 
     @asynccontextmanager
     async def process(self, consumer: str, *, seconds: float) -> AsyncIterator[Process]:
-        """Run a process that takes its share, so many seconds for each event."""
+        """Run a consumer process that takes ``seconds`` for each event."""
         program = ("-m", "tests.faults.consumer_process", self._url, self._key, consumer)
         options = (str(scaled(CLAIM_AFTER)), str(seconds))
         process = await asyncio.create_subprocess_exec(sys.executable, *program, *options, cwd=ROOT)
@@ -46,15 +46,15 @@ class Work:
         return [entry.decode() for entry in await call(self._client, "LRANGE", f"{self._key}:{name}", 0, -1)]
 
     async def started(self) -> list[str]:
-        """Return what the processes began to handle."""
+        """Return the events that the processes began to handle."""
         return await self._list("started")
 
     async def handled(self) -> list[str]:
-        """Return what the processes have handled."""
+        """Return the events that the processes have handled."""
         return await self._list("handled")
 
     async def has_started(self, number: int) -> None:
-        """Wait until the processes began to handle so many events."""
+        """Wait until the processes began to handle ``number`` events."""
 
         async def is_so() -> bool:
             return len(await self.started()) >= number
@@ -62,12 +62,12 @@ class Work:
         await wait_until(is_so, what=f"{number} events in the hands of the processes")
 
     async def pending(self) -> set[str]:
-        """Return the positions that are given out and not acknowledged."""
+        """Return the positions that are delivered and not acknowledged."""
         rows: list[dict[str, Any]] = await self._client.xpending_range(self._key, "workers", "-", "+", 10_000)
         return {row["message_id"].decode() for row in rows}
 
     async def acknowledged(self) -> list[str]:
-        """Return what the events are about that were given out and acknowledged."""
+        """Return the subjects of the events that were delivered and acknowledged."""
         (group,) = await self._client.xinfo_groups(self._key)
         given_out = await call(self._client, "XRANGE", self._key, "-", group["last-delivered-id"])
         pending = await self.pending()
@@ -75,13 +75,13 @@ class Work:
 
 
 def subject_of(payload: bytes) -> str:
-    """Return what an event is about, from its envelope."""
+    """Return the subject of an event from its envelope."""
     return payload.partition(b'"subject":"')[2].partition(b'"')[0].decode()
 
 
 @pytest.fixture
 def work(client: Redis, url: str, key: str) -> Work:
-    """What processes on this test's stream do."""
+    """The work of processes on this test's stream."""
     return Work(client, url, key)
 
 
@@ -89,7 +89,7 @@ class TestKilled:
     """``kill -9`` of a process that holds events."""
 
     async def test_others_take_over(self, url: str, key: str, work: Work) -> None:
-        """What a killed process had in hand is handled by another one, two seconds after its lease has ended."""
+        """Events that a killed process held are handled by another one, two seconds after its lease has ended."""
         transport = transport_of("group", url, key)
         async with Source(transport) as source:
             await source.publish(40)
@@ -104,7 +104,7 @@ class TestKilled:
             assert listener.gaps == []
 
     async def test_it_takes_up_its_own_work(self, url: str, key: str, work: Work) -> None:
-        """A killed process that is started again under its name finishes what it had, without waiting for a lease."""
+        """A killed process that is started again under its name finishes its events, without waiting for a lease."""
         async with Source(transport_of("group", url, key)) as source:
             await source.publish(20)
             async with work.process("one", seconds=60) as victim:
@@ -123,7 +123,7 @@ class TestTerminated:
     """SIGTERM to a process under load."""
 
     async def test_nothing_is_acknowledged_unhandled(self, url: str, key: str, work: Work) -> None:
-        """A process that is told to end acknowledges what it has handled, nothing else; its successor does the rest."""
+        """A terminated process acknowledges exactly what it has handled; its successor handles the rest."""
         async with Source(transport_of("group", url, key)) as source:
             for _ in range(2):
                 async with work.process("one", seconds=0.02) as process:

@@ -1,4 +1,4 @@
-"""The way of a publisher to its server fails: it says truly what became of each event, and each is handled once."""
+"""Network failures of a publisher: it reports the true outcome of each event, and each is handled once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.waiting import scaled
 
 @pytest.mark.parametrize("kind", STREAMS)
 class TestMadeGood:
-    """What can be tried again is tried again."""
+    """Failures after which a publish is retried."""
 
     @pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
     async def test_a_break(self, url: str, key: str, kind: str, fault: Fault) -> None:
-        """A connection that breaks under a publisher costs no event, and none is handled twice."""
+        """A connection that breaks under a publisher loses no event, and none is handled twice."""
         async with (
             Proxy(url) as proxy,
             Source(transport_of(kind, proxy.url, key)) as source,
@@ -34,8 +34,8 @@ class TestMadeGood:
             await listener.hears(*source.confirmed)
         assert sorted(map(str, listener.subjects)) == sorted(source.confirmed)
 
-    async def test_a_lost_answer(self, url: str, key: str, kind: str) -> None:
-        """If the answer is lost, the outcome is unknown; the same event published again is handled once."""
+    async def test_a_lost_reply(self, url: str, key: str, kind: str) -> None:
+        """If the reply is lost, the outcome is unknown; the same event published again is handled once."""
         async with (
             Proxy(url) as proxy,
             Publisher(transport_of(kind, proxy.url, key), timeout=scaled(10)) as publisher,
@@ -56,11 +56,11 @@ class TestMadeGood:
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestInTime:
-    """A publish ends when it said it would."""
+    """Deadlines of publishing."""
 
     @pytest.mark.parametrize("way", ["to_server", "to_client"])
     async def test_half_open(self, url: str, key: str, kind: str, way: str) -> None:
-        """Whichever way is lost, a publish ends at its deadline, and so does closing; another one works afterwards."""
+        """If either direction is lost, a publish ends at its deadline, closing is quick, and a later publish works."""
         async with Proxy(url) as proxy:
             publisher = Publisher(transport_of(kind, proxy.url, key), timeout=scaled(10))
             await publisher.publish(TokenRevoked(token_id="t"))

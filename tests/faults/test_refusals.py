@@ -1,4 +1,4 @@
-"""The server says no: for a while, which is waited out, or for good, which is told."""
+"""Error replies of the server: temporary ones are retried, lasting ones are reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MakeServer = Callable[..., EmbeddedServer]
 
 @asynccontextmanager
 async def refusing(client: Redis, name: str, value: int, normal: int) -> AsyncIterator[None]:
-    """Set an option of the server for a while."""
+    """Set an option of the server during a block."""
     await client.config_set(name, value)
     try:
         yield
@@ -43,7 +43,7 @@ async def refusing(client: Redis, name: str, value: int, normal: int) -> AsyncIt
 
 @asynccontextmanager
 async def disk_full(client: Redis, data_dir: Path) -> AsyncIterator[None]:
-    """Let the server refuse writes because it cannot save: where it wants to put its file is a directory."""
+    """Make the server refuse writes because it cannot save: a directory has the name of its file."""
     in_the_way = data_dir / "dump.rdb"
     in_the_way.unlink(missing_ok=True)
     in_the_way.mkdir()
@@ -70,17 +70,17 @@ async def _has_saved(state: Callable[[], Any], status: str) -> bool:
 
 
 async def fails(source: Source, reason: str) -> None:
-    """Publishing fails at its deadline, and the error names the reason, unless the last try was cut off by it."""
+    """Check that publishing fails at its deadline with the reason, unless the deadline cut off the last attempt."""
     with pytest.raises(PublishError, match=f"{reason}|no answer in time"):
         await source.publisher.publish(TokenRevoked(token_id="refused"), timeout=0.5)
 
 
 class TestForAWhile:
-    """The server refuses writes, and takes them again later."""
+    """Writes that the server refuses for a time."""
 
     @pytest.mark.parametrize("kind", STREAMS)
     async def test_out_of_memory(self, own_server: MakeServer, kind: str) -> None:
-        """Without memory a publish fails at its deadline, or waits until there is some; listeners are not disturbed."""
+        """Without memory a publish fails at its deadline, or is retried until there is some; listeners go on."""
         async with own_server() as server, Redis.from_url(server.url) as client:
             transport = transport_of(kind, server.url, "k")
             async with Listener(transport) as listener, Source(transport) as source:
@@ -93,7 +93,7 @@ class TestForAWhile:
 
     @pytest.mark.parametrize("kind", STREAMS)
     async def test_unable_to_save(self, own_server: MakeServer, tmp_path: Path, kind: str) -> None:
-        """A server that refuses all writes because its disk is full is waited for, without spinning or losing."""
+        """While a server refuses all writes because its disk is full, they are retried, without spinning or loss."""
         async with (
             own_server(data_dir=tmp_path) as server,
             Redis.from_url(server.url) as client,
@@ -113,7 +113,7 @@ class TestForAWhile:
 
     @pytest.mark.parametrize("kind", TRANSPORTS)
     async def test_too_many_clients(self, own_server: MakeServer, kind: str) -> None:
-        """A listener that is turned away because the server is full comes back when there is room, and says so."""
+        """A listener that is refused because the server has too many clients reconnects later, and reports a gap."""
         async with own_server() as server, Redis.from_url(server.url, single_connection_client=True) as client:
             async with Proxy(server.url) as proxy, Source(transport_of(kind, server.url, "k")) as source:
                 await source.publish()
@@ -136,7 +136,7 @@ RIGHTS = {"pubsub": ("subscribe", "publish"), "stream": ("xread", "xadd"), "grou
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 class TestForGood:
-    """Rights are taken away from somebody who is connected."""
+    """Rights that are removed from a connected user."""
 
     @asynccontextmanager
     async def _as_user(self, own_server: MakeServer) -> AsyncIterator[tuple[Redis, str]]:
@@ -145,7 +145,7 @@ class TestForGood:
             yield client, server.url.replace("redis://", "redis://app:secret@")
 
     async def test_the_right_to_listen(self, own_server: MakeServer, kind: str) -> None:
-        """Who may no longer listen is told by a typed error, soon, not by silence."""
+        """A user that may no longer subscribe gets a typed error soon."""
         async with (
             self._as_user(own_server) as (client, url),
             ending(ServerRefused, SubscriptionRefused, within=3),
@@ -155,8 +155,8 @@ class TestForGood:
             await client.client_kill_filter(_type="pubsub")
             await for_ever()
 
-    async def test_the_right_to_the_place(self, own_server: MakeServer, kind: str) -> None:
-        """Who may no longer use the channel or the key is told, too."""
+    async def test_the_right_to_the_channel_or_key(self, own_server: MakeServer, kind: str) -> None:
+        """A user that may no longer use the channel or the key gets one, too."""
         async with (
             self._as_user(own_server) as (client, url),
             ending(ServerRefused, SubscriptionRefused, within=3),
@@ -167,7 +167,7 @@ class TestForGood:
             await for_ever()
 
     async def test_the_user(self, own_server: MakeServer, kind: str) -> None:
-        """Who is no longer known to the server is told, too."""
+        """A user that was deleted gets one, too."""
         async with (
             self._as_user(own_server) as (client, url),
             ending(ServerRefused, SubscriptionRefused, within=3),
@@ -177,7 +177,7 @@ class TestForGood:
             await for_ever()
 
     async def test_the_right_to_publish(self, own_server: MakeServer, kind: str) -> None:
-        """A publish that is refused for good fails at once, says why, and does not show the password."""
+        """A publish that is refused for good fails at once with the reason, and does not show the password."""
         async with (
             self._as_user(own_server) as (client, url),
             Publisher(transport_of(kind, url, "k"), timeout=scaled(30)) as publisher,
@@ -192,10 +192,10 @@ class TestForGood:
 
 
 class TestDeadLettersRefused:
-    """The server takes acknowledgements, and no dead letters."""
+    """A server that accepts acknowledgements and no dead letters."""
 
     async def test_the_others_are_acknowledged(self, url: str, key: str, client: Redis) -> None:
-        """If dead letters cannot be written, what succeeded is acknowledged all the same, and what failed stays."""
+        """If dead letters cannot be written, handled events are acknowledged, and failed ones stay pending."""
 
         async def pending() -> int:
             return int((await client.xpending(key, "g"))["pending"])

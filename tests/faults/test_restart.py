@@ -1,4 +1,4 @@
-"""A server is killed and comes back, with all, some or nothing of what it had: what is lost is reported."""
+"""A server is killed and restarted with all, some or none of its data: losses are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import scaled, wait_until
 async def life_goes_on(
     server: Restartable, kind: str, config: dict[str, str]
 ) -> AsyncIterator[tuple[Listener, Source]]:
-    """Kill the server under load and start it again; afterwards, wait until events flow."""
+    """Kill the server under load, start it again, and wait until events flow."""
     await server.start(config)
     transport = transport_of(kind, server.url, "k")
     async with Listener(transport) as listener, Source(transport, timeout=20) as source:
@@ -40,30 +40,30 @@ async def life_goes_on(
 
 @pytest.mark.parametrize("kind", STREAMS)
 class TestKilled:
-    """The server dies by ``kill -9`` in the middle of the traffic, and is started again."""
+    """A server that is killed by ``kill -9`` under load, and started again."""
 
     async def test_with_every_write_on_disk(self, restartable: Restartable, kind: str) -> None:
-        """A server that confirms nothing before it is on disk loses nothing, and nobody reports that it did."""
+        """A server that confirms nothing before it is on disk loses nothing, and no gap is reported."""
         async with life_goes_on(restartable, kind, ALL) as (listener, source):
             await listener.hears(*source.confirmed)
         assert listener.gaps == []
 
     async def test_with_most_writes_on_disk(self, restartable: Restartable, kind: str) -> None:
-        """A server that may have lost its last second is reported as restarted; what is missing is covered by that."""
+        """A server that may have lost its last second is reported as restarted; that gap covers what is missing."""
         async with life_goes_on(restartable, kind, MOST) as (listener, source):
             await some_gap(listener)
             await listener.hears(source.confirmed[-1])
         assert "restarted" in listener.causes
 
     async def test_with_nothing_on_disk(self, restartable: Restartable, kind: str) -> None:
-        """A server that comes back empty is reported, and read from its new beginning."""
+        """A server that restarts empty is reported, and read from its new beginning."""
         async with life_goes_on(restartable, kind, NONE) as (listener, source):
             await some_gap(listener)
             await listener.hears(*source.confirmed[-5:])
         assert "restarted" in listener.causes
 
     async def test_losing_its_tail(self, restartable: Restartable, own_server: MakeServer, kind: str) -> None:
-        """A server that comes back without what a reader has already read is reported, and read on without a hole."""
+        """A server that restarts without entries that were read is reported, and read on without a hole."""
         await restartable.start(MOST)
         transport = transport_of(kind, restartable.url, "k")
         (log,) = restartable.data_dir.rglob("*.incr.aof")
@@ -81,11 +81,11 @@ class TestKilled:
 
 
 class TestPublisherAndRestart:
-    """Who publishes through a restart learns what became of each event."""
+    """A publisher learns the outcome of each event during a restart."""
 
     @pytest.mark.parametrize("kind", STREAMS)
     async def test_waits_for_the_server(self, restartable: Restartable, kind: str) -> None:
-        """A publish that finds no server succeeds as soon as there is one again, if that is before its deadline."""
+        """A publish without a server succeeds as soon as there is one again, if that is before its deadline."""
         await restartable.start(ALL)
         transport = transport_of(kind, restartable.url, "k")
         async with Listener(transport) as listener, Source(transport, timeout=20) as source:
@@ -97,18 +97,18 @@ class TestPublisherAndRestart:
             assert listener.subjects == ["t0", "t1", "t2", "t3"]
 
     async def test_gives_up_at_its_deadline(self, restartable: Restartable) -> None:
-        """Without a server a publish fails at its deadline and says that nothing was sent."""
+        """Without a server a publish fails at its deadline and tells that nothing was sent."""
         async with Publisher(RedisStream(restartable.url, "k"), timeout=0.3) as publisher:
             with pytest.raises(PublishFailed):
                 await soon(publisher.publish(TokenRevoked(token_id="t")))
 
 
 class TestReplaced:
-    """Another server takes over, which has not got everything: a replica that was promoted."""
+    """A promoted replica, which has not got every entry, replaces the server."""
 
     @pytest.mark.parametrize("kind", TRANSPORTS)
     async def test_without_the_tail(self, own_server: MakeServer, kind: str) -> None:
-        """Whoever was connected to the old server says that something may be lost, and goes on with the new one."""
+        """Receivers of the old server report a possible loss, and go on with the new one."""
         async with (
             own_server() as old,
             own_server() as new,
@@ -135,7 +135,7 @@ class TestFrozen:
     """The server is stopped for a while by SIGSTOP."""
 
     async def test_nothing_is_lost(self, own_server: MakeServer) -> None:
-        """What was published to a stream before, during and after is read; nobody reports a loss."""
+        """Events published to a stream before, during and after are read, without a gap."""
         async with own_server(port=0) as server, AsyncExitStack() as stack:
             scenes = []
             for kind in STREAMS:
@@ -155,18 +155,18 @@ class TestFrozen:
 
 
 class TestChangedPassword:
-    """The server comes back with another password."""
+    """A server that restarts with another password."""
 
     @pytest.mark.parametrize("kind", TRANSPORTS)
     async def test_ends_the_context(self, restartable: Restartable, kind: str) -> None:
-        """Whoever listens or publishes with the old password is told by a typed error, soon, and not by silence."""
+        """Listeners and publishers with the old password get a typed error soon."""
         await restartable.start(ALL)
         transport = transport_of(kind, restartable.url, "k")
         async with Publisher(transport, timeout=scaled(10)) as publisher:
             async with ending(ServerRefused, SubscriptionRefused), Listener(transport):
                 await publisher.publish(TokenRevoked(token_id="t"))
                 await restartable.kill()
-                # In a task of its own: what is inside the listener's context is cancelled.
+                # In a task of its own: the body of the listener's context is cancelled.
                 restart = asyncio.create_task(restartable.start(ALL | {"requirepass": "other"}))
                 await for_ever()
             await restart

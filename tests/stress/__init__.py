@@ -1,1 +1,1 @@
-"""Much of everything, for a long time: what must stay bounded, and what must not get lost. `make stress`."""
+"""Stress tests: memory must stay bounded, and no event must be lost, under much load for a long time. `make stress`."""

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.stress, pytest.mark.timeout(scaled(1_200))]
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    """A server of one's own, over TCP as in production."""
+    """A server for this test alone, over TCP as in production."""
     async with EmbeddedServer(port=0) as server:
         yield server.url
 
@@ -76,15 +76,15 @@ async def test_ten_thousand_handlers_are_each_called_once_for_each_of_their_even
     """
     each, events, concurrency = 5_000, 20, 64
     calls: Counter[tuple[str, int]] = Counter()
-    running = most = 0
+    running = max_running = 0
     transport = RedisStream(url)
     subscriber = Subscriber(transport, concurrency=concurrency)
 
     def register(kind: type[Event], index: int) -> None:
         async def handle(event: Event) -> None:
-            nonlocal running, most
+            nonlocal running, max_running
             running += 1
-            most = max(most, running)
+            max_running = max(max_running, running)
             await asyncio.sleep(0)
             calls[event.type, index] += 1
             running -= 1
@@ -101,7 +101,7 @@ async def test_ten_thousand_handlers_are_each_called_once_for_each_of_their_even
         await wait_until(lambda: subscriber.stats.handled == 2 * events, within=120.0)
     kinds = ("token_revoked", "session_created")
     assert calls == {(kind, index): events for kind in kinds for index in range(each)}
-    assert 1 < most <= concurrency
+    assert 1 < max_running <= concurrency
     assert subscriber.stats.in_flight == 0
 
 
@@ -109,7 +109,7 @@ async def test_five_thousand_tasks_publish_at_once_over_one_connection(url: str)
     """5,000 tasks publish ten events each through one publisher: all are accepted once, and in the order of each task.
 
     How it knows: the stream itself is read with redis-py. It holds every event once, where its receipt says, and the
-    positions of a task's events rise. The server counts the connections that it was ever asked for.
+    positions of a task's events rise. The server counts the connections that it ever accepted.
     """
     tasks, each = 5_000, 10
     transport = RedisStream(url)

@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.stress, pytest.mark.timeout(scaled(600))]
 
 MINUTE = 60.0
 SAMPLE_EVERY = 2.0  # seconds
-PAGE = 500
+BATCH = 500
 WARM = 120_000  # events; the window in which duplicates are known, 100,000 ids, is full by then
-MOST = 1_000_000  # more than are published in all
+MAX_EVENTS = 1_000_000  # more than are published in all
 
 
 class Pace:
-    """A handler that is slow when told to be, and what it has seen.
+    """A handler that is slow on demand, and records which events it has handled.
 
     Args:
         pause: seconds that it waits while it is slow.
@@ -32,7 +32,7 @@ class Pace:
 
     def __init__(self, *, pause: float, behind: int) -> None:
         self.is_slow = False
-        self.calls = bytearray(MOST)
+        self.calls = bytearray(MAX_EVENTS)
         self.last = -1
         self.handled = 0
         self.published = 0
@@ -40,7 +40,7 @@ class Pace:
         self._far = behind
 
     async def handle(self, event: TokenRevoked) -> None:
-        """Note the number of an event."""
+        """Record the number of an event."""
         if self.is_slow:
             await asyncio.sleep(self._pause)
         self.last = int(event.token_id or "", 16)
@@ -48,24 +48,24 @@ class Pace:
         self.handled += 1
 
     def is_within(self, number: int) -> bool:
-        """Whether fewer than so many were published after the last that was handled."""
+        """Whether fewer than ``number`` events were published after the last one that was handled."""
         return self.published - 1 - self.last < number
 
-    async def publish_page(self, publisher: Publisher) -> None:
-        """Publish the next few hundred."""
-        numbers = range(self.published, self.published + PAGE)
+    async def publish_batch(self, publisher: Publisher) -> None:
+        """Publish the next batch."""
+        numbers = range(self.published, self.published + BATCH)
         await publisher.publish_many([TokenRevoked(token_id=f"{number:x}") for number in numbers])
-        self.published += PAGE
+        self.published += BATCH
 
     async def have_a_slow_minute(self, transport: Transport, resident: Resident) -> None:
-        """Warm up; then be slow for a minute, while somebody publishes far ahead; sample the memory."""
+        """Warm up; then be slow for a minute, while events are published far ahead; sample the memory."""
         async with Publisher(transport, timeout=scaled(30.0)) as publisher:
             while self.published < WARM:
-                await self.publish_page(publisher)
-                await wait_until(lambda: self.is_within(PAGE), within=30.0)
+                await self.publish_batch(publisher)
+                await wait_until(lambda: self.is_within(BATCH), within=30.0)
             self.is_slow = True
             while self.is_within(self._far):
-                await self.publish_page(publisher)
+                await self.publish_batch(publisher)
             began = time.monotonic()
 
             def is_time() -> bool:
@@ -75,38 +75,38 @@ class Pace:
                 if is_time():
                     resident.sample()
                 if self.is_within(self._far):
-                    await self.publish_page(publisher)
+                    await self.publish_batch(publisher)
                 else:
                     await wait_until(lambda: self.is_within(self._far) or is_time(), within=MINUTE)
             self.is_slow = False
 
 
 async def test_a_stream_keeps_what_a_slow_consumer_has_not_reached() -> None:
-    """For a minute a handler is 20,000 events behind. Memory stays flat, and in the end nothing was lost.
+    """For a minute a handler is 20,000 events behind. Memory stays flat, and at the end no event was lost.
 
-    How it knows: what waits lies on the server; the subscriber never holds more than two pages and what its handlers
-    are at. Resident memory is sampled every two seconds, and no sample is more than 5 % above the first. After the
-    minute the handler stops being slow, and a byte for each event says that it was handled once.
+    How it knows: waiting events stay on the server; the subscriber never holds more than two batches and what its
+    handlers are at. Resident memory is sampled every two seconds, and no sample is more than 5 % above the first. After
+    the minute the handler stops being slow, and a byte for each event says that it was handled once.
     """
-    pace, resident, batch, most_held = Pace(pause=0.02, behind=20_000), Resident(), 500, 0
+    pace, resident, batch, max_held = Pace(pause=0.02, behind=20_000), Resident(), 500, 0
     async with EmbeddedServer(port=0) as server:
         transport = RedisStream(server.url, batch_size=batch)
         subscriber = Subscriber(transport, concurrency=8)
 
         @subscriber.on(TokenRevoked)
         async def handle(event: TokenRevoked) -> None:
-            nonlocal most_held
-            if pace.handled % PAGE == 0:
-                most_held = max(most_held, subscriber.stats.received - pace.handled)
+            nonlocal max_held
+            if pace.handled % BATCH == 0:
+                max_held = max(max_held, subscriber.stats.received - pace.handled)
             await pace.handle(event)
 
         async with subscriber:
             await pace.have_a_slow_minute(transport, resident)
-            assert not pace.is_within(20_000 - PAGE)
+            assert not pace.is_within(20_000 - BATCH)
             await wait_until(lambda: pace.handled >= pace.published, within=120.0)
     assert pace.calls.count(1) == pace.published == pace.handled
     assert subscriber.stats.gaps == subscriber.stats.duplicates == subscriber.stats.failed == 0
-    assert 0 < most_held <= 2 * batch + 8
+    assert 0 < max_held <= 2 * batch + 8
     resident.assert_flat(at_least=20)
 
 
@@ -114,7 +114,7 @@ async def test_what_the_server_takes_from_a_slow_subscriber_is_a_gap() -> None:
     """For a minute a handler is up to 100,000 events behind a channel. Memory stays flat, and every loss is a `Gap`.
 
     How it knows: the server may keep one megabyte for a subscriber, and drops the connection of one who needs more,
-    which is when the kernel's buffers are full too. With one place to run in, the handler sees its events in order.
+    which is when the kernel's buffers are full too. With a concurrency of one, the handler sees its events in order.
     Wherever some are missing, the subscription was lost, so there are at least as many gaps as holes. After the minute,
     what is published arrives again.
     """
@@ -136,7 +136,7 @@ async def test_what_the_server_takes_from_a_slow_subscriber_is_a_gap() -> None:
                 until = pace.published
 
                 async def arrives() -> bool:
-                    await pace.publish_page(publisher)
+                    await pace.publish_batch(publisher)
                     return pace.last >= until
 
                 await wait_until(arrives, within=60.0)

@@ -154,10 +154,10 @@ class TestRules:
     def test_count(self, most: int, value: int) -> None:
         """A count is a whole number from one to the limit, and the error names the limit."""
         if 1 <= value <= most:
-            assert rules.count("option", value, most=most) == value
+            assert rules.count("option", value, maximum=most) == value
         else:
             with pytest.raises(InvalidOption, match=f"at least 1 and at most {most}"):
-                rules.count("option", value, most=most)
+                rules.count("option", value, maximum=most)
 
     @pytest.mark.parametrize("value", [timedelta(0), timedelta(-1), timedelta(microseconds=999), 5, "1 day", None])
     def test_no_duration(self, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to: for what a real one does only by bad luck."""
+"""A server that replies what a test tells it to: for replies that a real server gives only by chance."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ HANG_UP = None
 SILENCE = b""
 OK = b"+OK\r\n"
 
-Answer = Callable[[list[bytes]], bytes | None]
-"""From the words of a command to the bytes that answer it; `HANG_UP` closes the connection instead."""
+Reply = Callable[[list[bytes]], bytes | None]
+"""Returns the bytes of the reply to the words of a command; `HANG_UP` closes the connection instead."""
 
 _INTRODUCTIONS = frozenset({b"AUTH", b"CLIENT", b"HELLO", b"SELECT"})
 
@@ -21,17 +21,17 @@ class FakeServer:
     """Speaks the Redis protocol on a free port; an asynchronous context manager.
 
     Args:
-        answer: asked for every command, except for those with which a client introduces itself.
+        reply: called for every command, except those that a client sends when it connects.
 
     Attributes:
         commands: what was received, in order.
-        connections: how many were accepted.
+        connections: how many connections were accepted.
         address: host and port.
         url: the same as a URL.
     """
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.commands: list[list[bytes]] = []
@@ -40,7 +40,7 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        """How to reach it."""
+        """The URL of the server."""
         return f"redis://{self.address}"
 
     async def __aenter__(self) -> Self:
@@ -60,7 +60,7 @@ class FakeServer:
         return [words for words in self.commands if words[0] == name]
 
     def say(self, content: bytes) -> None:
-        """Send bytes that nobody asked for, or an answer that is late, on every connection."""
+        """Send bytes on every connection, without a command or long after one."""
         for writer in self._writers:
             writer.write(content)
 
@@ -84,10 +84,10 @@ class FakeServer:
                 writer.write(OK)
                 continue
             self.commands.append(words)
-            answer = self._answer(words)
-            if answer is HANG_UP:
+            reply = self._reply(words)
+            if reply is HANG_UP:
                 return
-            writer.write(answer)
+            writer.write(reply)
 
 
 def text(content: bytes) -> bytes:
@@ -96,7 +96,7 @@ def text(content: bytes) -> bytes:
 
 
 def array(*items: bytes) -> bytes:
-    """Encode an array of what is encoded already."""
+    """Encode an array of encoded items."""
     return b"*%d\r\n" % len(items) + b"".join(items)
 
 

@@ -1,4 +1,4 @@
-"""A group of a stream, around the library: as the server sees it."""
+"""A consumer group without the library, as the server sees it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.support.waiting import wait_until
 
 
 class RawGroup:
-    """The group ``g`` of a stream."""
+    """Access to the group ``g`` of a stream."""
 
     def __init__(self, client: Redis, key: str) -> None:
         self.client = client
         self.key = key
 
     async def give(self, consumer: str, count: int = 1_000_000) -> list[str]:
-        """Give new entries to a consumer that does nothing with them, and return their positions."""
+        """Deliver new entries to a consumer that does not handle them, and return their positions."""
         await call(self.client, "XGROUP", "CREATECONSUMER", self.key, "g", consumer)
-        answer: Any = await self.client.xreadgroup("g", consumer, {self.key: ">"}, count=count)
-        return [position.decode() for _, found in answer for position, _ in found]
+        reply: Any = await self.client.xreadgroup("g", consumer, {self.key: ">"}, count=count)
+        return [position.decode() for _, found in reply for position, _ in found]
 
     async def pretend(self, consumer: str, positions: list[str], *, idle: float, deliveries: int = 1) -> None:
-        """Let entries look as if a consumer had held them for so many seconds, and got them so often."""
+        """Make entries look as if a consumer had held them for some seconds and got them several times."""
         names: list[Any] = list(positions)
         milliseconds = int(idle * 1000)
         await self.client.xclaim(
@@ -32,12 +32,12 @@ class RawGroup:
         )
 
     async def pending(self) -> dict[str, str]:
-        """Return who holds which entry."""
+        """Return the consumer that holds each pending entry."""
         rows: list[dict[str, Any]] = await self.client.xpending_range(self.key, "g", "-", "+", 100_000)
         return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
 
     async def nothing_pending(self, *, within: float = 10.0) -> None:
-        """Wait until all that was given out is acknowledged."""
+        """Wait until every delivered entry is acknowledged."""
 
         async def is_so() -> bool:
             return not await self.pending()

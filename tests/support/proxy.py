@@ -1,11 +1,11 @@
-"""A network that fails on demand: a proxy before a server, with a switch for each way in which networks fail.
+"""A proxy in front of a server that simulates network failures on demand.
 
 ::
 
     async with Proxy(server.url) as proxy:
         transport = RedisPubSub(proxy.url)
         proxy.to_client.lose()   # half open: the client's bytes arrive, the server's do not
-        proxy.heal()             # connections that lost bytes stay dead, as in life; new ones work
+        proxy.heal()             # connections that lost bytes stay dead, as in reality; new ones work
 
 Each fault holds for one direction, `Proxy.to_server` or `Proxy.to_client`, of all connections.
 """
@@ -29,11 +29,11 @@ _WITH_RESET = struct.pack("ii", 1, 0)
 
 
 class Way:
-    """One direction of all connections, and what is wrong with it.
+    """One direction of all connections, with its faults.
 
     Attributes:
-        latency: seconds by which everything is late.
-        byte_by_byte: let bytes through one at a time.
+        latency: seconds by which bytes are delayed.
+        byte_by_byte: forward bytes one at a time.
         passed: how many bytes arrived so far.
     """
 
@@ -48,32 +48,32 @@ class Way:
         self._open.set()
 
     def lose(self) -> None:
-        """Lose everything from now on: nothing arrives, nobody is told."""
+        """Drop all bytes from now on, without an error on either side."""
         self.is_lost = True
 
     def hold(self) -> None:
-        """Stop everything until `heal`; nothing is lost."""
+        """Delay all bytes until `heal`; none is lost."""
         self._open.clear()
 
     def cut_after(self, number: int) -> None:
-        """Let so many more bytes through, in the middle of whatever that is, then cut the connection."""
+        """Forward ``number`` more bytes, wherever that ends, then cut the connection."""
         self.left_to_cut = number
 
     def swallow_next(self, like: Callable[[bytes], bool] = bool) -> None:
-        """Lose what is said next, or what is next of a kind, and let through what comes after it."""
+        """Drop the next chunk, or the next one that ``like`` accepts, and forward the chunks after it."""
         self._damage_next(lambda _: b"", like)
 
     def corrupt_next(self) -> None:
-        """Change the first byte of what is said next."""
+        """Change the first byte of the next chunk."""
         self._damage_next(lambda data: bytes([data[0] ^ 0x40]) + data[1:], bool)
 
     @property
     def is_armed(self) -> bool:
-        """Whether a fault that happens once is still to come."""
+        """Whether a fault that happens once has not happened yet."""
         return self.damage is not None or self.left_to_cut is not None
 
     def heal(self) -> None:
-        """Let everything through from now on."""
+        """Forward all bytes from now on."""
         self.latency, self.byte_by_byte, self.is_lost = 0.0, False, False
         self.damage = self.left_to_cut = None
         self._open.set()
@@ -88,11 +88,11 @@ class Way:
         self.damage = once
 
     async def opened(self) -> None:
-        """Wait until nothing is held."""
+        """Wait while bytes are held."""
         await self._open.wait()
 
     def take(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what arrives of some bytes, and whether the connection is cut behind them."""
+        """Return which of these bytes to forward, and whether to cut the connection after them."""
         if self.damage is not None:
             data = self.damage(data)
         is_cut = self.left_to_cut is not None and len(data) >= self.left_to_cut
@@ -103,18 +103,18 @@ class Way:
 
 
 class Proxy:
-    """Stands before a server; an async context manager.
+    """Forwards connections to a server; an async context manager.
 
     Args:
-        upstream: the server's URL: ``redis://host:port`` or ``unix:///path``. It may be changed at any time, for
-            connections to come.
+        upstream: the server's URL: ``redis://host:port`` or ``unix:///path``. A change applies to
+            new connections.
         path: listen on a unix socket here; ``None`` for a TCP port of its own.
         tls: speak TLS to clients on that port; ``None`` for plain TCP.
 
     Attributes:
-        to_server: what is wrong with the way to the server.
-        to_client: what is wrong with the way back.
-        accepted: how many connections there were so far.
+        to_server: the faults from clients to the server.
+        to_client: the faults from the server to clients.
+        accepted: how many connections were accepted so far.
     """
 
     def __init__(self, upstream: str, *, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -130,12 +130,12 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the proxy."""
         return self._address
 
     @property
     def connected(self) -> int:
-        """How many connections there are now."""
+        """How many connections are open."""
         return len(self._pairs)
 
     async def __aenter__(self) -> Self:
@@ -159,17 +159,17 @@ class Proxy:
         await self._server.wait_closed()
 
     def heal(self) -> None:
-        """End all faults. Connections that have lost bytes stay dead, new ones are well."""
+        """End all faults. Connections that have lost bytes stay dead; new ones work."""
         self.to_server.heal()
         self.to_client.heal()
 
     def reset(self) -> None:
-        """Break all connections at once, both sides being told so by a reset."""
+        """Reset all connections, on both sides."""
         for pair in self._pairs.values():
             pair.abort()
 
     def half_close(self) -> None:
-        """End what the server says on all connections, as if it had closed its side; the other side stays open."""
+        """Send the end of the stream to all clients, as if the server had closed its side; theirs stays open."""
         for pair in self._pairs.values():
             pair.half_close()
 
@@ -181,7 +181,7 @@ class Proxy:
         try:
             await pair.run(reader, self)
         except (OSError, asyncio.CancelledError):
-            pass  # no server there, or the proxy ends: the callback of a listening socket has nobody to tell
+            pass  # no server there, or the proxy ends: no caller could handle an error of this callback
         finally:
             pair.abort()
             del self._pairs[task]
@@ -199,7 +199,7 @@ class _Pair:
         async with asyncio.TaskGroup() as group:
             there = group.create_task(self._pass_on(from_client, to_server, proxy.to_server))
             back = group.create_task(self._pass_on(from_server, self._writers[0], proxy.to_client))
-            # When one side has ended, so has the other: no Redis client speaks on after it has heard the end.
+            # When one side has ended, so has the other: no Redis client sends more after it has received the end.
             there.add_done_callback(lambda _: back.cancel())
             back.add_done_callback(lambda _: there.cancel())
         for writer in self._writers:
@@ -233,7 +233,7 @@ class _Pair:
                 if is_cut:
                     return
         if has_lost or way.is_lost:
-            await asyncio.Event().wait()  # the news of the end is lost as well
+            await asyncio.Event().wait()  # the end of the stream is lost as well
 
 
 def _single_bytes(data: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Commands to a server, around the library: to prepare what it meets and to see what it did."""
+"""Commands to a server without the library: to prepare its state and to check the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 
 async def call(client: Redis, *words: str | bytes | int) -> Any:
-    """Send a command and return its answer."""
+    """Send a command and return its reply."""
     return await client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
 
 
@@ -19,7 +19,7 @@ async def add(client: Redis, key: str, *positions: str) -> None:
 
 
 async def entries(client: Redis, key: str) -> list[tuple[str, dict[bytes, bytes]]]:
-    """Return all that a stream holds."""
+    """Return all entries of a stream."""
     return [(position.decode(), fields) for position, fields in await call(client, "XRANGE", key, "-", "+")]
 
 

@@ -1,4 +1,4 @@
-"""A transport that delivers what the test says, when it says so."""
+"""A transport that delivers what the test tells it to, when the test tells it to."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jwt_events.transport.base import Batch, Delivery, Failure, Receiver, Sender
 
 
 class ScriptedTransport:
-    """Delivers pages, gaps and failures as a test asks for them. Cannot send.
+    """Delivers batches, gaps and failures on request of a test. Cannot send.
 
     Attributes:
         opening: set it to let subscribing succeed; a test may clear it first.
         open: how many receivers are open.
-        opened: how many were ever opened.
+        opened: how many receivers were opened so far.
         failed: how many reads failed.
-        settled: what was settled, and why if it was given up.
+        settled: the settled deliveries, with the failure of each that was given up.
     """
 
     name = "scripted"
@@ -39,19 +39,19 @@ class ScriptedTransport:
         self._script: asyncio.Queue[Batch | Exception] = asyncio.Queue()
 
     def deliver(self, *events: Event, gaps: tuple[Gap, ...] = (), payloads: tuple[bytes, ...] = ()) -> None:
-        """Let the next read return one page with these events, and whatever else."""
+        """Let the next read return one batch with these events, gaps and payloads."""
         encoded = [encode(Envelope(event), source="script") for event in events]
         self._script.put_nowait(Batch([Delivery(payload) for payload in (*encoded, *payloads)], gaps))
 
     def fail(self, error: Exception | None = None) -> Exception:
-        """Let the next read fail for good, and return the error."""
+        """Let the next read raise an error that is not retryable, and return it."""
         error = error or TransportError("the script says so")
         self._script.put_nowait(error)
         return error
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
-        """Refuse: there is nobody to send to."""
+        """Refuse: this transport cannot send."""
         raise NotImplementedError
         yield
 
@@ -69,7 +69,7 @@ class ScriptedTransport:
             self.open -= 1
 
     async def receive(self) -> Batch:
-        """Return the next page of the script, or raise its next error."""
+        """Return the next batch of the script, or raise its next error."""
         item = await self._script.get()
         if isinstance(item, Exception):
             self.failed += 1
@@ -77,5 +77,5 @@ class ScriptedTransport:
         return item
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        """Take note."""
+        """Record the settled delivery."""
         self.settled.append((delivery, failure))

@@ -1,4 +1,4 @@
-"""A Sentinel that watches a server."""
+"""A Sentinel process that watches a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 @asynccontextmanager
 async def sentinel(server: EmbeddedServer, directory: Path) -> AsyncIterator[Sentinel]:
-    """Run a Sentinel process for a server on a TCP port, which it knows as ``main``; yield redis-py's side of it."""
+    """Run a Sentinel process for a server on a TCP port, which it knows as ``main``; yield redis-py's client for it."""
     host, _, port = server.url.removeprefix("redis://").rpartition(":")
     own_port = free_port()
     config = directory / "sentinel.conf"

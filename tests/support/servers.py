@@ -1,4 +1,4 @@
-"""The servers that the tests run on: real ones, started once."""
+"""The real servers that the tests run on, started once."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jwt_events.embedded import EmbeddedServer
 
 EXTERNAL_URL = os.environ.get("JWT_EVENTS_TEST_URL")
 
-# Those that a test can start, freeze and kill.
+# The kinds that a test can start, freeze and kill.
 OWN_KINDS = ("valkey", "redis") if shutil.which("redis-server") else ("valkey",)
 KINDS = (*OWN_KINDS, "url") if EXTERNAL_URL else OWN_KINDS
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that tests share; nobody may stop, freeze or reconfigure it.
+    """A server that tests share; no test may stop, freeze or reconfigure it.
 
     Attributes:
         kind: ``valkey``, ``redis`` or ``url``.
-        url: how to reach it.
-        inspector: a connection for the fixtures that look for what was left behind.
+        url: its URL.
+        inspector: a connection for the fixtures that look for leftovers.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Server:
     inspector: redis.Redis
 
     def connections(self) -> dict[str, dict[str, str]]:
-        """Return what CLIENT LIST says, by connection id."""
+        """Return the reply to CLIENT LIST, by connection id."""
         clients: list[dict[str, str]] = self.inspector.client_list()
         return {client["id"]: client for client in clients}
 
@@ -51,7 +51,7 @@ class Server:
         return set(self.inspector.scan_iter())
 
     def delete(self, prefix: str) -> None:
-        """Delete every key whose name begins so."""
+        """Delete every key whose name begins with ``prefix``."""
         for name in self.inspector.scan_iter(match=f"{prefix}*"):
             self.inspector.delete(name)
 

@@ -1,4 +1,4 @@
-"""Every transport, as a mixin that tells a test class how to make it."""
+"""A mixin for each transport, with a fixture that makes it for a test class."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OnMemory:
 
 
 class OnFaulty:
-    """Run the tests of a class on a `FaultyTransport` with no fault, with a memory and without."""
+    """Run the tests of a class on a `FaultyTransport` without faults, durable and not."""
 
     @pytest.fixture(params=[False, True], ids=["durable", "live"])
     def make_transport(self, request: pytest.FixtureRequest) -> MakeTransport:

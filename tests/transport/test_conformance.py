@@ -1,4 +1,4 @@
-"""Every transport passes the suite that the library offers for somebody's own."""
+"""Every transport passes the conformance suite that the library offers for custom transports."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.support.waiting import wait_until
 
 
 class Conformance(TransportConformance):
-    """The suite, and what is special about the library's own transports."""
+    """The suite, with one more test for the library's own transports."""
 
     async def test_a_run_of_poison_is_survived(self, make_transport: MakeTransport) -> None:
-        """Each of many poisonous deliveries is counted, and none of their content is logged, nor that of events."""
+        """Each of many undecodable deliveries is counted; neither their content nor that of events is logged."""
         transport = make_transport()
         typed: list[Event] = []
         listener = Listener(transport)
@@ -44,8 +44,8 @@ class TestStream(OnStream, Conformance):
 
 
 class TestMemory(OnMemory, Conformance):
-    """In one process."""
+    """`MemoryTransport`."""
 
 
 class TestFaulty(OnFaulty, Conformance):
-    """In one process, on a transport where nothing goes wrong unless told to."""
+    """`FaultyTransport` without a fault."""

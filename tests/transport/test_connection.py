@@ -1,4 +1,4 @@
-"""How to reach the server: by a client, which is left alone, or by a URL."""
+"""Connections as a client describes them, which is left alone, or a URL."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MakeTransport = Callable[..., RedisPubSub | RedisStream]
 
 
 def state(value: object) -> object:
-    """What an option is and holds, to be compared later."""
+    """Return the identity and content of an option, for comparison."""
     held = {name: repr(part) for name, part in vars(value).items()} if hasattr(value, "__dict__") else repr(value)
     return id(value), copy.copy(held)
 
 
 async def use(transport: RedisPubSub | RedisStream) -> None:
-    """Send an event all the way."""
+    """Send one event from a publisher to a listener."""
     async with Listener(transport) as listener, Publisher(transport) as publisher:
         await publisher.publish(TokenRevoked(token_id="t", metadata={"ключ": "ü"}))
         await listener.hears("t")
@@ -44,7 +44,7 @@ async def use(transport: RedisPubSub | RedisStream) -> None:
 
 
 class TestClient:
-    """A client is a description of the way to the server."""
+    """A client only describes the server and the options."""
 
     @TRANSPORTS
     @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ class TestClient:
     async def test_it_is_used_and_left_alone(
         self, url: str, key: str, make: MakeTransport, options: dict[str, Any]
     ) -> None:
-        """Whatever its options, it works, is not reconfigured, is not closed, and lends no connection."""
+        """With any options it works; the client is not reconfigured, not closed, and lends no connection."""
         async with Redis.from_url(url, **options) as client:
             await call(client, "PING")
             await self._use_and_compare(make(client, key), client)
@@ -74,7 +74,7 @@ class TestClient:
 
     @TRANSPORTS
     async def test_a_pool_that_blocks_is_not_blocked(self, url: str, key: str, make: MakeTransport) -> None:
-        """A client whose only connection is taken can be passed all the same."""
+        """A client whose only connection is in use can be passed as well."""
         pool = BlockingConnectionPool.from_url(url, max_connections=1, timeout=0.1)
         async with Redis.from_pool(pool) as client:
             taken = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
@@ -96,7 +96,7 @@ class TestClient:
             await wait_until(lambda: named(0))
 
     async def test_it_may_be_closed_first(self, url: str, key: str) -> None:
-        """What was made from a client goes on when the client is closed."""
+        """A transport that was made from a client works after the client is closed."""
         async with Redis.from_url(url) as client:
             transport = RedisStream(client, key)
         await use(transport)
@@ -114,7 +114,7 @@ class TestClient:
     async def test_a_sentinels_client_finds_the_master(
         self, own_server: Callable[..., EmbeddedServer], tmp_path: Path
     ) -> None:
-        """A client made by a Sentinel is asked for the master, even if nobody else keeps that client."""
+        """A client made by a Sentinel finds the master, even if no other reference keeps that client."""
         async with own_server(port=0) as server, sentinel(server, tmp_path) as watcher:
             transports: list[RedisStream | RedisPubSub] = [
                 make(watcher.master_for("main"), "k") for make in (RedisStream, RedisPubSub)
@@ -135,7 +135,7 @@ class TestClient:
 
 
 class TestUrl:
-    """A URL says where the server is."""
+    """Connections to the server of a URL."""
 
     @TRANSPORTS
     async def test_tcp_and_unix_with_database_and_password(
@@ -159,10 +159,10 @@ class TestUrl:
 
 
 class TestConnection:
-    """One socket."""
+    """`Connection`: one socket."""
 
     async def test_what_is_closed_stays_closed(self, server: Server, url: str) -> None:
-        """A connection that was closed refuses every use, and does not come back by itself."""
+        """A closed connection refuses every use and does not reconnect."""
         connection = await Connector(url).connect(within=scaled(5))
         await connection.call("PING", within=scaled(5))
         await connection.aclose()
@@ -171,27 +171,27 @@ class TestConnection:
         with pytest.raises(ConnectionFailed, match="closed"):
             await connection.call("PING", within=scaled(5))
         with pytest.raises(ConnectionFailed, match="closed"):
-            connection.send("PING")
+            connection.write("PING")
         with pytest.raises(ConnectionFailed):
-            await connection.frames(within=scaled(5))
+            await connection.pushed(within=scaled(5))
         assert server.connections().keys() <= before
-        assert connection.hung_up
+        assert connection.is_closed
 
-    async def test_a_cancelled_question_closes_it(self, url: str) -> None:
-        """After a cancellation nobody could tell whose the next answer is, so there is none."""
+    async def test_a_cancelled_call_closes_it(self, url: str) -> None:
+        """A cancelled call closes the connection."""
         connection = await Connector(url).connect(within=scaled(5))
-        asking = asyncio.create_task(connection.call("BLPOP", "nothing", 0, within=scaled(30)))
+        calling = asyncio.create_task(connection.call("BLPOP", "nothing", 0, within=scaled(30)))
         await asyncio.sleep(0)
-        asking.cancel()
-        await asyncio.wait([asking])
-        assert connection.hung_up
+        calling.cancel()
+        await asyncio.wait([calling])
+        assert connection.is_closed
         with pytest.raises(ConnectionFailed, match="closed"):
             await connection.call("PING", within=scaled(5))
 
-    async def test_an_answer_out_of_time_closes_it(self, url: str) -> None:
-        """When an answer does not come in time, it may have been done, and the connection is closed."""
+    async def test_a_missed_deadline_closes_it(self, url: str) -> None:
+        """If a reply misses its deadline, the connection is closed, and the command may have been carried out."""
         connection = await Connector(url, destination="the key").connect(within=scaled(5))
         with pytest.raises(ConnectionFailed, match=r"BLPOP at \S+ for 'the key' failed: no answer in time") as caught:
             await connection.call("BLPOP", "nothing", 0, within=0.05)
         assert (caught.value.maybe_done, caught.value.retryable) == (True, True)
-        assert connection.hung_up
+        assert connection.is_closed

@@ -1,4 +1,4 @@
-"""Ways to a server that lead nowhere: said clearly, and never with a password."""
+"""Connections that cannot be made: the errors name the reason and never a password."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MakeTransport = Callable[..., RedisPubSub | RedisStream]
 
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up early on entering a subscription."""
+    """Shorten the time for opening a subscription."""
     monkeypatch.setattr("jwt_events.transport._redis.reconnecting.OPEN_WITHIN", scaled(0.6))
 
 
@@ -59,12 +59,12 @@ async def publishing(transport: RedisPubSub | RedisStream, *, timeout: float = 0
 
 
 def shown(error: Exception) -> str:
-    """Return all that an error can end up as in a log."""
+    """Return every text of an error that can reach a log."""
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
 class TestArguments:
-    """What is neither a client nor a URL."""
+    """Arguments that are neither a client nor a URL."""
 
     @TRANSPORTS
     @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ class TestArguments:
         ],
     )
     async def test_are_refused_where_they_are_given(self, make: MakeTransport, argument: Any, problem: str) -> None:
-        """The error says what is needed and what came, and quotes no URL."""
+        """The error tells what is needed and what was given, and quotes no URL."""
         made = argument() if callable(argument) else argument
         with pytest.raises(InvalidOption) as caught:
             make(made)
@@ -120,7 +120,7 @@ class TestArguments:
         ],
     )
     async def test_no_password_is_shown(self, make: MakeTransport, url: str) -> None:
-        """No repr has a password, whether it came by URL or with a client; each says where it leads."""
+        """No repr contains a password, whether from a URL or from a client; each names the server."""
         async with Redis.from_url(url) as client:
             for transport in (make(url), make(client)):
                 for thing in (transport, Publisher(transport), Subscriber(transport), transport.connector):
@@ -128,12 +128,12 @@ class TestArguments:
                     assert "127.0.0.1:1" in repr(thing) or "unix:/nowhere.sock" in repr(thing)
 
 
-class TestNobodyThere:
-    """Where no server is."""
+class TestNoServer:
+    """Addresses without a server."""
 
     @TRANSPORTS
     async def test_a_closed_port(self, make: MakeTransport, in_a_hurry: None) -> None:
-        """The message says which host and port, and why."""
+        """The message names host, port and reason."""
         address = f"127.0.0.1:{free_port()}"
         transport = make(f"redis://me:{SECRET}@{address}", "the name")
         with everything_logged() as lines:
@@ -147,15 +147,15 @@ class TestNobodyThere:
 
     @TRANSPORTS
     async def test_a_socket_that_does_not_exist(self, make: MakeTransport, in_a_hurry: None) -> None:
-        """The message says which path, and why."""
+        """The message names path and reason."""
         transport = make("unix:///nowhere/to/be/found.sock")
         for error in (await entering(transport), await publishing(transport)):
             assert "connecting at unix:/nowhere/to/be/found.sock for 'jwt:events' failed: No such file" in str(error)
 
     @TRANSPORTS
     async def test_an_unknown_host(self, make: MakeTransport, in_a_hurry: None) -> None:
-        """The message says which host, and why."""
-        # The blanks make it a name that no name server needs to be asked for.
+        """The message names host and reason."""
+        # The blanks make it a name that is never looked up at a name server.
         async with Redis(host="no such host", port=1, password=SECRET) as client:
             transport = make(client)
             for error in (await entering(transport), await publishing(transport)):
@@ -163,15 +163,15 @@ class TestNobodyThere:
                 assert SECRET not in shown(error)
 
 
-class TestNotLetIn:
-    """Where the server says no."""
+class TestRefused:
+    """Connections that the server refuses."""
 
     @TRANSPORTS
     @pytest.mark.parametrize("port", [None, 0], ids=["unix", "tcp"])
     async def test_a_wrong_password_or_none(
         self, own_server: Callable[..., EmbeddedServer], make: MakeTransport, port: int | None
     ) -> None:
-        """It is fatal and ends at once, with a code, and no password in message, repr, traceback or log."""
+        """It fails at once and for good, with a code, and no password in message, repr, traceback or log."""
         async with own_server(port=port, config={"requirepass": "the-right-one"}) as server:
             for user, code in (("", "NOAUTH"), (f":{SECRET}@", "WRONGPASS"), (f"{SECRET}:{SECRET}@", "WRONGPASS")):
                 transport = make(server.url.replace("://", f"://{user}"))
@@ -186,7 +186,7 @@ class TestNotLetIn:
 
     @TRANSPORTS
     async def test_a_database_that_does_not_exist(self, url: str, make: MakeTransport) -> None:
-        """It is fatal and ends at once, with the server's reason."""
+        """It fails at once and for good, with the server's reason."""
         transport = make(f"{url}?db=99999")
         async with asyncio.timeout(scaled(1)):
             for error in (await entering(transport), await publishing(transport, timeout=5)):
@@ -195,7 +195,7 @@ class TestNotLetIn:
 
     @TRANSPORTS
     async def test_a_credential_provider_that_fails(self, url: str, make: MakeTransport, in_a_hurry: None) -> None:
-        """A failure of the application's own is tried again like one of the network, and named without its message."""
+        """A failure of the application's provider is retried like one of the network, and named without its message."""
 
         class Broken(CredentialProvider):
             def get_credentials(self) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Who is who in a group: names that are distinct and stay, and consumers that are gone and can be removed."""
+"""Consumer names, which are distinct within a process, and the removal of abandoned consumers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Make = Callable[..., RedisStream]
 
 @pytest.fixture
 def make(url: str, key: str) -> Make:
-    """Describes the stream as seen by a group."""
+    """Makes a `RedisStream` with a group."""
 
     def make(consumer: str | None = None, **options: Any) -> RedisStream:
         return RedisStream(url, key, **{"group": "g", "consumer": consumer, "start": "all"} | options)
@@ -38,14 +38,14 @@ async def raw(client: Redis, key: str) -> RawGroup:
 
 
 class TestNames:
-    """What a consumer is called."""
+    """Names of consumers."""
 
     async def test_distinct_by_themselves(self, make: Make, raw: RawGroup) -> None:
-        """Consumers without a name of their own get different ones in a process, and leave nothing when they end."""
+        """Consumers of one process get distinct names by default, and are removed when they end."""
         async with Listener(make()), Listener(make()), Listener(make()):
 
             async def three() -> bool:
-                await publish(make(), revoked(1))  # Redis 7.0 knows a consumer only when it has got something
+                await publish(make(), revoked(1))  # Redis 7.0 lists a consumer only when it has got an entry
                 return len(await raw.consumers()) == 3
 
             await wait_until(three)
@@ -73,12 +73,12 @@ class TestNames:
 
     @pytest.mark.parametrize("options", [{"consumer": "one"}, {"group": "g", "claim_after": 0}])
     def test_options_that_cannot_work(self, options: dict[str, Any]) -> None:
-        """A consumer needs a group, and a lease a length."""
+        """A consumer needs a group, and a lease must be longer than zero."""
         with pytest.raises(InvalidOption):
             RedisStream("redis://localhost", **options)
 
     def test_a_lease_that_is_too_short(self) -> None:
-        """A handler that may take longer than the lease is refused: others would take its event."""
+        """A handler timeout longer than the lease is refused: other consumers would claim its event."""
         transport = RedisStream("redis://localhost", group="g", claim_after=5.0)
         with pytest.raises(InvalidOption) as caught:
             Subscriber(transport, handler_timeout=6.0)
@@ -87,10 +87,10 @@ class TestNames:
 
 
 class TestRemoval:
-    """Consumers that have ended."""
+    """Removal of consumers that have ended."""
 
     async def test_who_still_holds_something_stays(self, make: Make, raw: RawGroup) -> None:
-        """A consumer that ends with something in its hands is not removed, or that would be lost."""
+        """A consumer that ends while it holds an entry is not removed, as the entry would be lost."""
         subscriber = Subscriber(make("one"), drain_timeout=0.01)
         gate = Gate()
         subscriber.on()(gate)
@@ -101,7 +101,7 @@ class TestRemoval:
         assert len(await raw.pending()) == 1
 
     async def test_in_one_step(self, make: Make, raw: RawGroup) -> None:
-        """A consumer is removed if it holds nothing and was idle for long enough, and only then."""
+        """A consumer is removed only if it holds no entries and was idle for long enough."""
         await publish(make(), revoked(1))
         await raw.give("holds something")
         await raw.give("holds nothing")
@@ -116,8 +116,8 @@ class TestRemoval:
         assert await raw.consumers() == {"holds something"}
         assert await remove("unknown", 0) == -1
 
-    async def test_by_whoever_comes_next(self, make: Make, raw: RawGroup, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A consumer that was killed with empty hands is removed later by another one; one with full hands is not."""
+    async def test_by_another_consumer(self, make: Make, raw: RawGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A killed consumer that holds no entries is removed later by another one; one that holds some is not."""
         monkeypatch.setattr("jwt_events.transport._stream.group._ABANDONED_AFTER", 1)
         await publish(make(), revoked(1))
         await raw.give("holds something")

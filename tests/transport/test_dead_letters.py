@@ -1,4 +1,4 @@
-"""Dead letters: what was given up is kept, with the reason, and can be listed, replayed and purged."""
+"""Dead letters: deliveries that were given up are kept with the reason, listed, replayed and purged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AT_ONCE = Retry(attempts=3, initial=0.001, maximum=0.002)
 
 @pytest.fixture
 def make(url: str, key: str) -> Callable[..., RedisStream]:
-    """Describes the stream, as seen by a group unless told otherwise."""
+    """Makes a `RedisStream`, with a group by default."""
 
     def make(consumer: str | None = None, **options: Any) -> RedisStream:
         return RedisStream(url, key, **{"group": "g", "consumer": consumer, "start": "all"} | options)
@@ -51,7 +51,7 @@ async def dead(make: Make) -> AsyncIterator[DeadLetters]:
 
 
 class Failing:
-    """A handler that fails, until it is told not to."""
+    """A handler that fails until the test repairs it."""
 
     def __init__(self) -> None:
         self.calls: list[str | None] = []
@@ -74,7 +74,7 @@ def failing(transport: RedisStream, handler: Failing, retry: Retry = AT_ONCE) ->
 
 
 async def wait_for_dead_letters(dead: DeadLetters, number: int = 1) -> list[DeadLetter]:
-    """Wait until there are so many dead letters, and return them."""
+    """Wait until there are ``number`` dead letters, and return them."""
 
     async def is_so() -> bool:
         return await dead.count() >= number
@@ -86,7 +86,7 @@ async def wait_for_dead_letters(dead: DeadLetters, number: int = 1) -> list[Dead
 
 
 async def acknowledged(client: Redis, key: str) -> None:
-    """Wait until the group holds nothing."""
+    """Wait until no entry of the group is pending."""
 
     async def is_so() -> bool:
         return int((await client.xpending(key, "g"))["pending"]) == 0
@@ -95,7 +95,7 @@ async def acknowledged(client: Redis, key: str) -> None:
 
 
 class TestGivingUp:
-    """When, and what is kept."""
+    """When a delivery is given up, and what is kept."""
 
     async def test_after_the_last_attempt(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
         """A handler that fails is called three times; then the exact bytes and the reason are kept, and no secret."""
@@ -117,7 +117,7 @@ class TestGivingUp:
         assert (stats.failed, stats.dead_lettered, stats.handled) == (1, 1, 0)
 
     async def test_at_once(self, make: Make, dead: DeadLetters) -> None:
-        """An error that is not worth another attempt is given up at once."""
+        """An error that is not retryable is given up at once."""
         handler = Failing()
         async with failing(make(), handler, Retry(on=(OSError,))):
             await publish(make(), revoked(1))
@@ -125,7 +125,7 @@ class TestGivingUp:
         assert (len(handler.calls), letter.attempts) == (1, 1)
 
     async def test_one_of_two_handlers(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
-        """One handler's failure is kept although the other one has succeeded, and names the one that failed."""
+        """One handler's failure is kept with its name although the other one has succeeded."""
         handler = Failing()
         async with Listener(make(), retry=AT_ONCE) as listener:
             listener.subscriber.on()(handler)
@@ -136,7 +136,7 @@ class TestGivingUp:
         assert listener.subjects == ["token-1"]
 
     async def test_over_several_lives(self, make: Make, dead: DeadLetters) -> None:
-        """Deliveries in earlier lives count: after three that were cut off there is one more try, and no other."""
+        """Deliveries to earlier processes count: after three that were cut off there is one more attempt."""
         await publish(make(), revoked(1))
         for _ in range(3):
             gate = Gate()
@@ -152,7 +152,7 @@ class TestGivingUp:
         assert (letter.handler, letter.attempts) == ("Failing", 4)
 
     async def test_delivered_too_often(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
-        """What was delivered ten times and never came to an end is given up without another try."""
+        """An event that was delivered ten times and never settled is given up without another attempt."""
         await publish(make(), revoked(1))
         await client.xgroup_create(key, "g", "0")
         await client.xreadgroup("g", "one", {key: ">"})
@@ -165,7 +165,7 @@ class TestGivingUp:
         assert (letter.error, letter.attempts, letter.payload) == ("delivered too often", 10, fields[b"event"])
 
     async def test_another_key(self, make: Make, key: str, client: Redis) -> None:
-        """The dead letters lie where one wants them."""
+        """The key of the dead letters can be chosen."""
         transport = make(dead_letter=f"{key}:elsewhere")
         async with DeadLetters(transport) as dead, failing(transport, Failing()):
             await publish(make(), revoked(1))
@@ -173,7 +173,7 @@ class TestGivingUp:
         assert await client.exists(f"{key}:dead") == 0
 
     async def test_without_a_group(self, make: Make, dead: DeadLetters) -> None:
-        """Without a group each reader that fails leaves its own dead letter, and reads on."""
+        """Without a group each reader that fails keeps its own dead letter, and reads on."""
         transport, handlers = make(group=None), (Failing(), Failing())
         async with failing(transport, handlers[0]), failing(transport, handlers[1]):
             await publish(transport, revoked(1), revoked(2))
@@ -184,13 +184,13 @@ class TestGivingUp:
 
 
 class TestPoison:
-    """Bytes that are no event."""
+    """Bytes that cannot be decoded as an event."""
 
     @pytest.mark.parametrize(
         ("payload", "reason"), [(b"\xff", "not_json"), (b"{}", "not_an_envelope"), (b"x" * 2_000_000, "too_large")]
     )
     async def test_in_a_group(self, make: Make, dead: DeadLetters, client: Redis, payload: bytes, reason: str) -> None:
-        """They are kept once, exactly, acknowledged, and do not hold up what follows."""
+        """They are kept once and exactly, acknowledged, and do not delay later events."""
         key = make().destination
         await call(client, "XADD", key, "*", "event", payload)
         async with Listener(make()) as listener:
@@ -202,7 +202,7 @@ class TestPoison:
         assert listener.subscriber.stats.decode_errors == 1
 
     async def test_once_for_all_readers(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
-        """Three readers with cursors of their own meet the same bytes, and keep them once; two entries are two."""
+        """Three readers with cursors of their own keep the same bytes once; two entries are kept twice."""
         transport = make(group=None)
         async with Listener(transport) as a, Listener(transport) as b, Listener(transport) as c:
             for _ in range(2):
@@ -218,7 +218,7 @@ class TestPoison:
         assert await dead.count() == 2
 
     async def test_foreign_entries(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
-        """An entry that somebody else wrote in another form is kept as well, and does no harm."""
+        """An entry that another program wrote in another form is kept as well, and does no harm."""
         await call(client, "XADD", key, "*", "a", "1", "b", "2")
         async with Listener(make()) as listener:
             await publish(make(), revoked(1))
@@ -236,7 +236,7 @@ class TestLookingAfterThem:
             return await wait_for_dead_letters(dead, number)
 
     async def test_list_and_get(self, make: Make, dead: DeadLetters) -> None:
-        """They are listed oldest first, page by page; each can be had by its id."""
+        """They are listed oldest first, in batches; each can be read by its id."""
         found = await self._dead_letter(make, dead, 5)
         ids = [letter.id for letter in found]
         assert [letter.id for letter in await dead.list(limit=2)] == ids[:2]
@@ -246,7 +246,7 @@ class TestLookingAfterThem:
         assert await dead.get("1-1") is None
 
     async def test_replay(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
-        """What is replayed is handled by whoever failed on it, skipped by others, and no dead letter any more."""
+        """A replayed event is handled by the handler that failed, skipped by others, and no dead letter any more."""
         handler = Failing()
         async with failing(make(), handler), Listener(make(group="other")) as other:
             await publish(make(), revoked(1))
@@ -262,7 +262,7 @@ class TestLookingAfterThem:
         assert (await entries(client, key))[-1] == (position, {b"event": letter.payload})
 
     async def test_replay_of_what_is_gone(self, make: Make, dead: DeadLetters) -> None:
-        """What is gone is left out."""
+        """Ids of dead letters that no longer exist are skipped."""
         letter, *_ = await self._dead_letter(make, dead, 2)
         assert await dead.purge(letter.id) == 1
         assert list(await dead.replay(letter.id)) == []
@@ -270,7 +270,7 @@ class TestLookingAfterThem:
         assert await dead.count() == 1
 
     async def test_purge(self, make: Make, dead: DeadLetters) -> None:
-        """What is purged is gone for good; how many there were is returned."""
+        """Purged dead letters are removed for good, and their count is returned."""
         a, b, c = await self._dead_letter(make, dead, 3)
         assert await dead.purge(a.id, b.id, "1-1") == 2
         assert await dead.purge(a.id) == 0
@@ -278,7 +278,7 @@ class TestLookingAfterThem:
         assert await dead.list() == [c]
 
     async def test_refused(self, make: Make, dead: DeadLetters) -> None:
-        """What is no id, no stream, no number, or not open, is refused."""
+        """A bad id, transport or limit, and use before entering, are refused."""
         for letter_id in ("", "1", "+", "1-1 ", 5):
             with pytest.raises(InvalidOption):
                 await dead.get(letter_id)  # type: ignore[arg-type]  # the point

@@ -1,4 +1,4 @@
-"""How long questions are waited for: each until its own deadline, with one timer for all."""
+"""`Deadlines`: each request is settled at its own deadline, with one timer for all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.handling import soon
 
 
 class _Clock:
-    """The loop of a test, but for its time, which stands still until it is moved: what is due is then called."""
+    """An event loop whose time stands still until the test moves it; due timers are then called."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -22,15 +22,15 @@ class _Clock:
         self._loop = asyncio.get_running_loop()
 
     def time(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
     def create_future(self) -> asyncio.Future[None]:
-        """Make one of the loop's futures."""
+        """Make a future of the real loop."""
         return self._loop.create_future()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.Handle:
-        """Keep a timer, which is no more than a handle: uvloop makes such ones of what is due already."""
+        """Keep a timer as a plain handle, as uvloop does with one that is already due."""
         self.made += 1
         handle = asyncio.Handle(callback, (), self._loop)
         self.timers[handle] = when
@@ -38,11 +38,11 @@ class _Clock:
 
     @property
     def ticking(self) -> list[float]:
-        """When the timers end that were neither cancelled nor due."""
+        """The end times of the timers that are neither cancelled nor over."""
         return sorted(when for handle, when in self.timers.items() if not handle.cancelled())
 
     def move_to(self, now: float) -> None:
-        """Let time pass."""
+        """Move the time forward and call the timers that are due."""
         while due := [h for h, when in self.timers.items() if when <= now and not h.cancelled()]:
             first = min(due, key=self.timers.__getitem__)
             self.now = max(self.now, self.timers.pop(first))
@@ -52,139 +52,139 @@ class _Clock:
 
 @pytest.fixture
 async def clock() -> _Clock:
-    """Tells the time."""
+    """A clock that the test moves."""
     return _Clock()
 
 
 @pytest.fixture
-async def patience(clock: _Clock) -> AsyncIterator[Deadlines]:
-    """What is under test."""
-    patience = Deadlines(clock)  # type: ignore[arg-type]  # as much of a loop as it needs
-    yield patience
-    patience.close()
+async def deadlines(clock: _Clock) -> AsyncIterator[Deadlines]:
+    """The object under test."""
+    deadlines = Deadlines(clock)  # type: ignore[arg-type]  # as much of a loop as it needs
+    yield deadlines
+    deadlines.close()
 
 
 @pytest.fixture
-def ask(clock: _Clock, patience: Deadlines) -> Callable[[float], Request]:
-    """Asks something that is not answered by itself, and waits for it until then."""
+def wait(clock: _Clock, deadlines: Deadlines) -> Callable[[float], Request]:
+    """Makes a request that waits for its replies until a deadline."""
 
-    def ask(deadline: float) -> Request:
-        question = Request([("PING",)], clock)  # type: ignore[arg-type]  # as above
-        patience.wait(question, deadline)
-        return question
+    def wait(deadline: float) -> Request:
+        request = Request([("PING",)], clock)  # type: ignore[arg-type]  # as above
+        deadlines.wait(request, deadline)
+        return request
 
-    return ask
-
-
-Ask = Callable[[float], Request]
+    return wait
 
 
-async def test_each_at_its_deadline(clock: _Clock, ask: Ask) -> None:
-    """Questions are settled when their time is up, neither before nor after, in whatever order they were asked."""
-    deadlines = [5.0, 5.0, 7.0, 3.0, 6.0, 1.0, 9.0, 2.0, 9.0, 4.0]
-    questions = {ask(deadline): deadline for deadline in deadlines}
-    for now in (0.5, *sorted(set(deadlines)), 10.0):
+Wait = Callable[[float], Request]
+
+
+async def test_each_at_its_deadline(clock: _Clock, wait: Wait) -> None:
+    """Requests are settled at their deadlines, neither before nor after, in whatever order they were made."""
+    times = [5.0, 5.0, 7.0, 3.0, 6.0, 1.0, 9.0, 2.0, 9.0, 4.0]
+    requests = {wait(deadline): deadline for deadline in times}
+    for now in (0.5, *sorted(set(times)), 10.0):
         clock.move_to(now - 0.001)
-        assert {q for q in questions if q.settled.done()} == {q for q, deadline in questions.items() if deadline < now}
+        assert {q for q in requests if q.settled.done()} == {q for q, deadline in requests.items() if deadline < now}
         clock.move_to(now)
-        assert {q for q in questions if q.settled.done()} == {q for q, deadline in questions.items() if deadline <= now}
+        assert {q for q in requests if q.settled.done()} == {q for q, deadline in requests.items() if deadline <= now}
     assert clock.ticking == []
 
 
-async def test_one_timer_for_many(clock: _Clock, ask: Ask) -> None:
-    """Questions that are asked one after another, with as much time each, and answered, need a timer now and then."""
+async def test_one_timer_for_many(clock: _Clock, wait: Wait) -> None:
+    """Successive requests with the same timeout share one timer."""
     for n in range(1_000):
         clock.move_to(n / 1_000)
-        question = ask(clock.now + 5.0)
+        request = wait(clock.now + 5.0)
         assert len(clock.ticking) == 1
         if n % 10:
-            question.settle()
+            request.settle()
     assert clock.made == 1
     clock.move_to(10.0)
     assert clock.ticking == []
 
 
-async def test_answered_ones_are_forgotten(patience: Deadlines, ask: Ask) -> None:
-    """What was answered is not kept until its deadline."""
+async def test_settled_requests_are_forgotten(deadlines: Deadlines, wait: Wait) -> None:
+    """A settled request is not kept until its deadline."""
     for _ in range(1_000):
-        ask(5.0).settle()
-    assert len(patience._waiting) == 1
+        wait(5.0).settle()
+    assert len(deadlines._waiting) == 1
 
 
-async def test_less_time_than_those_that_were_answered(clock: _Clock, ask: Ask) -> None:
-    """A question with little time, asked when those with much have been answered, is settled when it is due."""
+async def test_earlier_than_settled_ones(clock: _Clock, wait: Wait) -> None:
+    """A request with an early deadline, made after those with later ones were settled, is settled on time."""
     for _ in range(3):
-        ask(60.0).settle()
-    question = ask(1.0)
+        wait(60.0).settle()
+    request = wait(1.0)
     clock.move_to(1.0)
-    assert question.settled.done()
+    assert request.settled.done()
 
 
-async def test_less_time_than_those_that_wait(clock: _Clock, ask: Ask) -> None:
-    """A question with less time than others is settled when it is due; its timer goes when it is answered before."""
-    long, short, answered = ask(60.0), ask(1.0), ask(2.0)
-    answered.settle()
+async def test_earlier_than_waiting_ones(clock: _Clock, wait: Wait) -> None:
+    """A request with an earlier deadline is settled on time; its timer is cancelled if it is settled before."""
+    late, early, replied = wait(60.0), wait(1.0), wait(2.0)
+    replied.settle()
     await asyncio.sleep(0)
     assert clock.ticking == [1.0, 60.0]
     clock.move_to(1.0)
-    assert short.settled.done()
-    assert not long.settled.done()
+    assert early.settled.done()
+    assert not late.settled.done()
 
 
-async def test_a_little_less_time_each(clock: _Clock, ask: Ask) -> None:
-    """A row of questions, each with a little less time than the one before, is settled on time."""
+async def test_each_a_little_earlier(clock: _Clock, wait: Wait) -> None:
+    """A row of requests, each with a slightly earlier deadline, is settled on time."""
     deadlines = [5.0 - 0.0015 * n for n in range(200)]
-    questions = [ask(deadline) for deadline in deadlines]
-    for question, deadline in reversed(list(zip(questions, deadlines, strict=True))):
+    requests = [wait(deadline) for deadline in deadlines]
+    for request, deadline in reversed(list(zip(requests, deadlines, strict=True))):
         clock.move_to(deadline + 0.003)
-        assert question.settled.done()
+        assert request.settled.done()
 
 
-async def test_jitter_makes_no_timers(clock: _Clock, ask: Ask) -> None:
-    """Deadlines that differ by less than a clock can tell need one timer."""
+async def test_jitter_needs_one_timer(clock: _Clock, wait: Wait) -> None:
+    """Deadlines that differ by a microsecond share one timer."""
     for n in range(1_000):
-        ask(5.0 - 0.000_001 * n)
+        wait(5.0 - 0.000_001 * n)
     assert clock.made == 1
 
 
-async def test_no_time_at_all(clock: _Clock, ask: Ask) -> None:
-    """A question whose time is over is settled at once, and those after it are not."""
+async def test_deadline_has_passed(clock: _Clock, wait: Wait) -> None:
+    """A request whose deadline has passed is settled at once; later ones are not."""
     clock.move_to(10.0)
-    over, other, also_over = ask(9.0), ask(20.0), ask(3.0)
+    passed, later, also_passed = wait(9.0), wait(20.0), wait(3.0)
     clock.move_to(10.0)
-    assert (over.settled.done(), other.settled.done(), also_over.settled.done()) == (True, False, True)
+    assert (passed.settled.done(), later.settled.done(), also_passed.settled.done()) == (True, False, True)
 
 
-async def test_whoever_gave_up_is_left_alone(clock: _Clock, ask: Ask) -> None:
-    """A question that was cancelled stays so."""
-    questions = [ask(1.0), ask(0.5)]
-    for question in questions:
-        question.settled.cancel()
+async def test_cancelled_requests(clock: _Clock, wait: Wait) -> None:
+    """A cancelled request stays cancelled."""
+    requests = [wait(1.0), wait(0.5)]
+    for request in requests:
+        request.settled.cancel()
     clock.move_to(2.0)
-    assert all(question.settled.cancelled() for question in questions)
+    assert all(request.settled.cancelled() for request in requests)
 
 
-async def test_closed(clock: _Clock, patience: Deadlines, ask: Ask) -> None:
-    """Closing it forgets what it waits for; what is asked later has its deadline all the same."""
-    before = ask(1.0)
-    patience.close()
+async def test_closed(clock: _Clock, deadlines: Deadlines, wait: Wait) -> None:
+    """Closing forgets the waiting requests; a later request is settled at its deadline."""
+    before = wait(1.0)
+    deadlines.close()
     assert clock.ticking == []
-    after = ask(2.0)
+    after = wait(2.0)
     clock.move_to(3.0)
     assert (before.settled.done(), after.settled.done()) == (False, True)
 
 
-async def test_on_the_loop_of_the_program() -> None:
-    """By the clock of a real loop it is the same, with deadlines that are over, near and far."""
+async def test_on_a_real_loop() -> None:
+    """On a real loop requests are settled at their deadlines: passed, near and far ones."""
     loop = asyncio.get_running_loop()
-    patience = Deadlines(loop)
-    questions = []
+    deadlines = Deadlines(loop)
+    requests = []
     for seconds in (0.02, -1.0, 60.0, 0.0001, 0.01, 0.0, 0.03):
-        question = Request([("PING",)], loop)
-        patience.wait(question, loop.time() + seconds)
-        questions.append(question)
-    far = questions.pop(2)
-    for question in questions:
-        await soon(question.settled)
+        request = Request([("PING",)], loop)
+        deadlines.wait(request, loop.time() + seconds)
+        requests.append(request)
+    far = requests.pop(2)
+    for request in requests:
+        await soon(request.settled)
     assert not far.settled.done()
-    patience.close()
+    deadlines.close()

@@ -1,4 +1,4 @@
-"""A group shares a stream: each event to one consumer, acknowledged when handled, taken over when that one dies."""
+"""Consumer groups: each event goes to one consumer, is acknowledged when handled, and claimed if that one dies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import scaled, wait_until
 
 @pytest.fixture
 def make(url: str, key: str) -> Callable[..., RedisStream]:
-    """Describes the stream as seen by a group."""
+    """Makes a `RedisStream` with a group."""
 
     def make(consumer: str | None = None, **options: Any) -> RedisStream:
         return RedisStream(url, key, **{"group": "g", "consumer": consumer, "start": "all"} | options)
@@ -40,10 +40,10 @@ async def raw(client: Redis, key: str) -> RawGroup:
 
 
 class TestSharing:
-    """Who gets what, and when it is done."""
+    """Which consumer gets an event, and when it is acknowledged."""
 
     async def test_each_event_to_one(self, make: Make, raw: RawGroup) -> None:
-        """Of three consumers each takes a part; together they handle everything once, and all is acknowledged."""
+        """Three consumers share the events; together they handle each once, and all are acknowledged."""
         async with Listener(make(batch_size=5)) as a, Listener(make(batch_size=5)) as b, Listener(make()) as c:
             await publish(make(), *(revoked(n) for n in range(200)))
             await wait_until(lambda: len(a.events) + len(b.events) + len(c.events) >= 200)
@@ -52,14 +52,14 @@ class TestSharing:
             assert a.gaps + b.gaps + c.gaps == []
 
     async def test_two_groups(self, make: Make, raw: RawGroup) -> None:
-        """Each group gets everything."""
+        """Each group gets every event."""
         async with Listener(make()) as one, Listener(make(group="other")) as other:
             await publish(make(), revoked(1), revoked(2))
             await one.hears("token-1", "token-2")
             await other.hears("token-1", "token-2")
 
     async def test_start(self, make: Make, client: Redis, key: str) -> None:
-        """A group begins where it is told to when it is first used, and afterwards keeps its place."""
+        """A group begins at its start position when it is first used, and then keeps its cursor."""
         await publish(make(), revoked(0), revoked(1), revoked(2))
         first = (await entries(client, key))[0][0]
         starts = {"all": [0, 1, 2, 3], first: [1, 2, 3], "new": [3]}
@@ -102,7 +102,7 @@ class TestSharing:
             await raw.nothing_pending()
 
     async def test_no_stream_but_another_thing(self, make: Make, client: Redis, key: str) -> None:
-        """If the key holds no stream, entering says so."""
+        """If the key holds another type, entering raises an error that tells so."""
         await client.set(key, "text")
         with pytest.raises(ServerRefused) as caught:
             await Listener(make()).__aenter__()
@@ -110,10 +110,10 @@ class TestSharing:
 
 
 class TestTakingOver:
-    """Events that were given out before."""
+    """Events that were delivered before."""
 
     async def test_own_first(self, make: Make, raw: RawGroup) -> None:
-        """A consumer that comes back begins with what it held, in order, whatever is new."""
+        """A consumer that returns begins with the entries that it holds, in order, before new ones."""
         await publish(make(), *(revoked(n) for n in range(5)))
         await raw.give("one", 3)
         async with Listener(make("one", batch_size=2, claim_after=60.0)) as listener:
@@ -122,7 +122,7 @@ class TestTakingOver:
         assert listener.subjects == [f"token-{n}" for n in range(5)]
 
     async def test_only_what_is_stale(self, make: Make, raw: RawGroup) -> None:
-        """What another consumer has held for longer than the lease is taken over; what it got just now is not."""
+        """Entries that another consumer has held for longer than the lease are claimed; newer ones are not."""
         await publish(make(), revoked(0), revoked(1))
         stale, fresh = await raw.give("dead")
         await raw.pretend("dead", [stale], idle=61)
@@ -135,7 +135,7 @@ class TestTakingOver:
         assert listener.subjects == ["token-0", "token-2"]
 
     async def test_soon_after_the_lease_has_ended(self, make: Make, raw: RawGroup) -> None:
-        """A dead consumer's events are handled by another one as soon as its lease has ended, by pages."""
+        """A dead consumer's events are handled by another one as soon as its lease has ended, in batches."""
         await publish(make(), *(revoked(n) for n in range(25)))
         await raw.give("dead")
         async with Listener(make(claim_after=scaled(0.5), batch_size=10)) as listener:
@@ -144,7 +144,7 @@ class TestTakingOver:
         assert (len(listener.events), listener.gaps) == (25, [])
 
     async def test_removed_meanwhile(self, make: Make, raw: RawGroup) -> None:
-        """What was removed from the stream while somebody held it is a gap, with the number of those that are lost."""
+        """Entries that were removed while a consumer held them are a gap with their count."""
         await publish(make(), *(revoked(n) for n in range(5)))
         for consumer, count in (("dead", 3), ("one", 2)):
             await raw.give(consumer, count)
@@ -157,13 +157,13 @@ class TestTakingOver:
         assert set(listener.causes) == {"trimmed"}
 
     async def test_a_long_handler_keeps_its_lease(self, make: Make, raw: RawGroup) -> None:
-        """A handler that takes three times as long as the lease is not disturbed: nobody else gets its event."""
+        """A handler that takes three times as long as the lease keeps its event: no other consumer gets it."""
         gate, lease = Gate(), scaled(0.5)
         one = Subscriber(make(claim_after=lease))
         one.on()(gate)
         async with one, Listener(make(claim_after=lease)) as other:
             ends_at = 0.0
-            while not gate.running:  # until it is this one that gets an event
+            while not gate.running:  # until this consumer gets an event
                 await publish(make(), revoked(len(other.events)))
                 ends_at = asyncio.get_running_loop().time() + 3 * lease
                 await wait_until(lambda: gate.running or len(other.events))
@@ -175,7 +175,7 @@ class TestTakingOver:
             await raw.nothing_pending()
 
     async def test_delivered_too_often(self, make: Make, raw: RawGroup) -> None:
-        """Of a large page that is taken over, each event has its own count of deliveries, the last ones too."""
+        """Each event of a large claimed batch has its own count of deliveries, the last ones too."""
         await publish(make(), *(revoked(n) for n in range(1_500)))
         await raw.pretend("dead", await raw.give("dead"), idle=61, deliveries=10)
         async with Listener(make(batch_size=2_000, claim_after=30.0)) as listener:

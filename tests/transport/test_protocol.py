@@ -1,4 +1,4 @@
-"""The two ends of a socket, with somebody at the other end who says exactly these bytes."""
+"""`RespProtocol` on a socket whose peer sends exactly the bytes of the test."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.support.waiting import scaled, wait_until
 
 
 class Peer:
-    """The other end of a socket.
+    """The other end of a socket, as a test needs it.
 
     Attributes:
-        heard: the bytes that arrived.
-        is_left: whether the other side hung up.
+        received: the bytes that arrived.
+        is_closed: whether the other side closed the socket.
     """
 
     def __init__(self) -> None:
-        self.heard = bytearray()
-        self.is_left = False
+        self.received = bytearray()
+        self.is_closed = False
         self._writer: asyncio.StreamWriter | None = None
 
     @property
@@ -40,61 +40,61 @@ class Peer:
         assert self._writer is not None
         return self._writer
 
-    def say(self, *parts: bytes) -> None:
-        """Send bytes, all at once."""
+    def send(self, *parts: bytes) -> None:
+        """Send bytes in one write."""
         self._socket.write(b"".join(parts))
 
-    async def hears(self, content: bytes) -> None:
+    async def receives(self, content: bytes) -> None:
         """Wait until exactly these bytes have arrived, and forget them."""
         await wait_until(
-            lambda: len(self.heard) >= len(content), what=lambda: f"{len(content)} bytes, not {len(self.heard)}"
+            lambda: len(self.received) >= len(content), what=lambda: f"{len(content)} bytes, not {len(self.received)}"
         )
-        heard, self.heard = self.heard, bytearray()
-        assert heard == content
+        received, self.received = self.received, bytearray()
+        assert received == content
 
     @property
     def unsent(self) -> int:
-        """How many bytes the other side did not take so far."""
+        """How many bytes the other side has not read so far."""
         return self._socket.transport.get_write_buffer_size()
 
-    def stop_listening(self) -> None:
-        """Take nothing more, so that what is sent piles up."""
+    def stop_reading(self) -> None:
+        """Stop reading, so that sent bytes pile up."""
         cast("asyncio.Transport", self._socket.transport).pause_reading()
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Close in good order."""
         self._socket.close()
 
-    def tear_down(self) -> None:
-        """Close at once; if there is something that was not read, by a reset."""
+    def abort(self) -> None:
+        """Close at once; by a reset if bytes were not read."""
         self._socket.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Listen until the other side hangs up."""
+        """Read until the other side closes the socket."""
         self._writer = writer
         try:
             while data := await reader.read(1_048_576):
-                self.heard += data
+                self.received += data
         except ConnectionError:
             pass
         finally:
-            self.is_left = True
+            self.is_closed = True
             writer.transport.abort()
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[RespProtocol, Peer]]:
-    """Connect to a peer."""
+    """Connect a protocol and a peer."""
     peer = Peer()
     async with await asyncio.start_server(peer.serve, "127.0.0.1", 0) as server:
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        wire = RespProtocol(writer)
+        protocol = RespProtocol(writer)
         try:
             await wait_until(lambda: peer.is_there)
-            yield wire, peer
+            yield protocol, peer
         finally:
-            await wire.aclose(within=scaled(5))
-            await wait_until(lambda: peer.is_left, what="the other side to see that it was closed")
+            await protocol.aclose(within=scaled(5))
+            await wait_until(lambda: peer.is_closed, what="the peer to see that it was closed")
 
 
 @pytest.fixture
@@ -107,11 +107,11 @@ async def ends() -> AsyncIterator[tuple[RespProtocol, Peer]]:
 Ends = tuple[RespProtocol, Peer]
 
 
-def asked(wire: RespProtocol, *words: str) -> Request:
-    """Ask, with a command for each word."""
-    question = Request([("ECHO", word) for word in words], asyncio.get_running_loop())
-    wire.ask(question, asyncio.get_running_loop().time())
-    return question
+def sent(protocol: RespProtocol, *words: str) -> Request:
+    """Send a request with an ECHO for each word."""
+    request = Request([("ECHO", word) for word in words], asyncio.get_running_loop())
+    protocol.send(request, asyncio.get_running_loop().time())
+    return request
 
 
 def command(*words: bytes) -> bytes:
@@ -119,258 +119,258 @@ def command(*words: bytes) -> bytes:
     return array(*map(text, words))
 
 
-def connection_on(wire: RespProtocol) -> Connection:
-    """Make a connection of it."""
-    return Connection(wire, Connector("redis://127.0.0.1", destination="k").interpreter)
+def connection_on(protocol: RespProtocol) -> Connection:
+    """Make a connection that uses this protocol."""
+    return Connection(protocol, Connector("redis://127.0.0.1", destination="k").decoder)
 
 
-class TestQuestions:
-    """What is asked is answered, in order."""
+class TestRequests:
+    """Requests get their replies in order."""
 
     async def test_exact_bytes(self, ends: Ends) -> None:
-        """Questions of one turn of the loop arrive in the order in which they were asked, with nothing in between."""
-        wire, peer = ends
+        """Requests of one turn of the loop arrive in the order in which they were sent, with nothing in between."""
+        protocol, peer = ends
         for word in ("a", "b", "c"):
-            asked(wire, word, f"{word}2")
+            sent(protocol, word, f"{word}2")
         words = (b"a", b"a2", b"b", b"b2", b"c", b"c2")
-        await peer.hears(b"".join(command(b"ECHO", word) for word in words))
-        assert wire.awaited == 6
+        await peer.receives(b"".join(command(b"ECHO", word) for word in words))
+        assert protocol.outstanding == 6
 
-    async def test_many_answers_in_one_packet(self, ends: Ends) -> None:
-        """Answers that arrive together go to whom they belong to, errors among them as they stand."""
-        wire, peer = ends
-        questions = [asked(wire, *"ab"), asked(wire, "c"), asked(wire, *"def")]
-        peer.say(text(b"a"), b"-ERR b\r\n", b":3\r\n", b"$-1\r\n", array(text(b"e"), b"-ERR in e\r\n"), b"*-1\r\n")
-        for question in questions:
-            await soon(question.settled)
-        (a, b), (c,), (d, e, f) = (question.answers for question in questions)
+    async def test_many_replies_in_one_packet(self, ends: Ends) -> None:
+        """Replies that arrive together are matched to their requests, error replies as they are."""
+        protocol, peer = ends
+        requests = [sent(protocol, *"ab"), sent(protocol, "c"), sent(protocol, *"def")]
+        peer.send(text(b"a"), b"-ERR b\r\n", b":3\r\n", b"$-1\r\n", array(text(b"e"), b"-ERR in e\r\n"), b"*-1\r\n")
+        for request in requests:
+            await soon(request.settled)
+        (a, b), (c,), (d, e, f) = (request.replies for request in requests)
         assert (a, c, d, f) == (b"a", 3, None, None)
         assert (type(b), str(b)) == (ErrorReply, "ERR b")
         assert (e[0], type(e[1])) == (b"e", ErrorReply)
-        assert wire.awaited == 0
+        assert protocol.outstanding == 0
 
     async def test_cut_anywhere(self, ends: Ends) -> None:
-        """However answers are cut into packets, they are the same."""
-        wire, _ = ends
+        """Replies are the same however they are split into packets."""
+        protocol, _ = ends
         content = b"".join((text(b"a\r\nb"), b":12\r\n", array(text(b""), array(), b"+x\r\n"), b"-ERR no\r\n", OK))
         whole = [b"a\r\nb", 12, [b"", [], b"x"], "ERR no", b"OK"]
         for pieces in (
             [content[n : n + 1] for n in range(len(content))],
             *((content[:n], content[n:]) for n in range(len(content))),
         ):
-            questions = [asked(wire, "a"), asked(wire, "b", "c"), asked(wire, "d", "e")]
+            requests = [sent(protocol, "a"), sent(protocol, "b", "c"), sent(protocol, "d", "e")]
             for piece in pieces:
-                wire.get_buffer(-1)[: len(piece)] = piece
-                wire.buffer_updated(len(piece))
-            assert all(question.settled.done() for question in questions)
-            answers = [answer for question in questions for answer in question.answers]
-            assert [str(answer) if isinstance(answer, ErrorReply) else answer for answer in answers] == whole
+                protocol.get_buffer(-1)[: len(piece)] = piece
+                protocol.buffer_updated(len(piece))
+            assert all(request.settled.done() for request in requests)
+            replies = [reply for request in requests for reply in request.replies]
+            assert [str(reply) if isinstance(reply, ErrorReply) else reply for reply in replies] == whole
 
-    async def test_nobody_waits_any_more(self, ends: Ends) -> None:
-        """The answer to a question that was given up is nobody else's, and nothing breaks by it."""
-        wire, peer = ends
-        given_up, other = asked(wire, "a", "b"), asked(wire, "c")
-        assert wire.may_ask(1, 9)
-        given_up.settle()
-        assert not wire.may_ask(1, 9)
-        wire.forsake_if_unwanted()  # somebody does want the other answer
-        peer.say(text(b"a"), text(b"b"), text(b"c"))
+    async def test_abandoned_request(self, ends: Ends) -> None:
+        """The reply to an abandoned request goes to no other request, and breaks nothing."""
+        protocol, peer = ends
+        abandoned, other = sent(protocol, "a", "b"), sent(protocol, "c")
+        assert protocol.can_send(1, 9)
+        abandoned.settle()
+        assert not protocol.can_send(1, 9)
+        protocol.abort_if_abandoned()  # a caller waits for the other reply
+        peer.send(text(b"a"), text(b"b"), text(b"c"))
         await soon(other.settled)
-        assert other.answers == [b"c"]
-        assert wire.may_ask(1, 9)
+        assert other.replies == [b"c"]
+        assert protocol.can_send(1, 9)
 
-    async def test_nobody_waits_for_anything(self, ends: Ends) -> None:
-        """If nobody waits for what is outstanding, the socket is given up; if nothing is, it is not."""
-        wire, peer = ends
-        wire.forsake_if_unwanted()
-        assert not wire.is_lost
-        for question in (asked(wire, "a"), asked(wire, "b")):
-            question.settled.cancel()
-        wire.forsake_if_unwanted()
-        assert wire.is_lost
-        await wait_until(lambda: peer.is_left)
+    async def test_only_abandoned_requests(self, ends: Ends) -> None:
+        """The socket is closed if every outstanding request is abandoned, and stays open if none is outstanding."""
+        protocol, peer = ends
+        protocol.abort_if_abandoned()
+        assert not protocol.is_closed
+        for request in (sent(protocol, "a"), sent(protocol, "b")):
+            request.settled.cancel()
+        protocol.abort_if_abandoned()
+        assert protocol.is_closed
+        await wait_until(lambda: peer.is_closed)
 
     async def test_more_than_the_socket_takes(self, ends: Ends) -> None:
-        """What the other side does not take at once waits, and arrives whole."""
-        wire, peer = ends
+        """Bytes that the peer does not read at once are buffered, and arrive completely."""
+        protocol, peer = ends
         large = "x" * 20_000_000
         for word in (large, "a", large):
-            asked(wire, word)
+            sent(protocol, word)
         expected = b"".join(command(b"ECHO", word.encode()) for word in (large, "a", large))
-        await peer.hears(expected)
+        await peer.receives(expected)
 
 
-class TestFrames:
-    """What arrives without a question."""
+class TestPushed:
+    """Messages that the server sends without a request."""
 
-    async def test_where_they_are_expected(self, ends: Ends) -> None:
-        """Whoever sent what has frames for an answer gets them in order, as many as wanted, however they are cut."""
-        wire, peer = ends
-        wire.send([("SUBSCRIBE", "k")])
-        await peer.hears(command(b"SUBSCRIBE", b"k"))
+    async def test_expected(self, ends: Ends) -> None:
+        """After `write`, pushed messages are returned in order, up to the maximum, however they are split."""
+        protocol, peer = ends
+        protocol.write([("SUBSCRIBE", "k")])
+        await peer.receives(command(b"SUBSCRIBE", b"k"))
         content = b"".join(array(text(b"message"), text(b"k"), text(b"%d" % n)) for n in range(10))
         for n in range(len(content)):
-            peer.say(content[n : n + 1])
+            peer.send(content[n : n + 1])
         taken: list[bytes] = []
         while len(taken) < 10:
-            frames = await connection_on(wire).frames(within=scaled(5), most=3)
-            assert 1 <= len(frames) <= 3
-            taken += [frame[2] for frame in frames]
+            messages = await connection_on(protocol).pushed(within=scaled(5), maximum=3)
+            assert 1 <= len(messages) <= 3
+            taken += [message[2] for message in messages]
         assert taken == [b"%d" % n for n in range(10)]
 
-    async def test_where_nobody_expects_them(self, ends: Ends) -> None:
-        """An answer that nobody asked for ends it: the next would be taken for the answer to another question."""
-        wire, peer = ends
-        question = asked(wire, "a")
-        peer.say(text(b"a"), text(b"once more"))
-        await soon(question.settled)
-        assert question.answers == [b"a"]
-        assert wire.is_lost
-        assert isinstance(wire.failure, ConnectionAbortedError)
-        await wait_until(lambda: peer.is_left)
+    async def test_unexpected(self, ends: Ends) -> None:
+        """A reply without a request closes the socket: later ones would be taken for replies to other requests."""
+        protocol, peer = ends
+        request = sent(protocol, "a")
+        peer.send(text(b"a"), text(b"once more"))
+        await soon(request.settled)
+        assert request.replies == [b"a"]
+        assert protocol.is_closed
+        assert isinstance(protocol.failure, ConnectionAbortedError)
+        await wait_until(lambda: peer.is_closed)
 
     async def test_errors_come_alone(self, ends: Ends) -> None:
-        """An error among frames is raised in its turn, and costs none of the others."""
-        wire, peer = ends
-        wire.send([("SUBSCRIBE", "k")])
-        peer.say(text(b"1"), text(b"2"), b"-ERR three\r\n", b"-ERR four\r\n", text(b"5"), text(b"6"))
-        await wait_until(lambda: len(wire.frames) == 6)
-        connection = connection_on(wire)
-        assert await connection.frames() == [b"1", b"2"]
+        """An error among pushed messages is raised in its turn, and none of the others is lost."""
+        protocol, peer = ends
+        protocol.write([("SUBSCRIBE", "k")])
+        peer.send(text(b"1"), text(b"2"), b"-ERR three\r\n", b"-ERR four\r\n", text(b"5"), text(b"6"))
+        await wait_until(lambda: len(protocol.pushed) == 6)
+        connection = connection_on(protocol)
+        assert await connection.pushed() == [b"1", b"2"]
         for word in ("three", "four"):
             with pytest.raises(ServerRefused, match=word):
-                await connection.frames()
-        assert await connection.frames() == [b"5", b"6"]
+                await connection.pushed()
+        assert await connection.pushed() == [b"5", b"6"]
 
-    async def test_a_reader_that_is_slow(self, ends: Ends) -> None:
-        """With enough unread, reading pauses, and goes on when that was taken: nothing is lost, memory is bounded."""
-        wire, peer = ends
-        wire.send([("SUBSCRIBE", "k")])
+    async def test_slow_reader(self, ends: Ends) -> None:
+        """Reading pauses above the limit and resumes when messages were taken: none is lost, memory is bounded."""
+        protocol, peer = ends
+        protocol.write([("SUBSCRIBE", "k")])
         number, size = 300, 100_000
-        peer.say(*(text(b"%06d" % n + bytes(size)) for n in range(number)))
-        await wait_until(lambda: len(wire.frames) > 0)
-        await wait_until(lambda: not wire._transport.is_reading())
+        peer.send(*(text(b"%06d" % n + bytes(size)) for n in range(number)))
+        await wait_until(lambda: len(protocol.pushed) > 0)
+        await wait_until(lambda: not protocol._transport.is_reading())
         assert peer.unsent > 0
-        assert len(wire.frames) * size < 2_000_000
+        assert len(protocol.pushed) * size < 2_000_000
         taken: list[bytes] = []
         while len(taken) < number:
-            taken += await connection_on(wire).frames(within=scaled(10), most=2)
-        assert [int(frame[:6]) for frame in taken] == list(range(number))
+            taken += await connection_on(protocol).pushed(within=scaled(10), maximum=2)
+        assert [int(message[:6]) for message in taken] == list(range(number))
 
-    async def test_one_that_is_huge(self, ends: Ends) -> None:
-        """A frame that is larger than what may be unread arrives, and so does what comes after it."""
-        wire, peer = ends
-        wire.send([("SUBSCRIBE", "k")])
-        peer.say(text(b"a"), text(bytes(30_000_000)), text(b"b"))
+    async def test_huge_message(self, ends: Ends) -> None:
+        """A message larger than the limit of unread bytes arrives, and so do those after it."""
+        protocol, peer = ends
+        protocol.write([("SUBSCRIBE", "k")])
+        peer.send(text(b"a"), text(bytes(30_000_000)), text(b"b"))
         taken: list[bytes] = []
         while len(taken) < 3:
-            taken += await connection_on(wire).frames(within=scaled(20))
-        assert [len(frame) for frame in taken] == [1, 30_000_000, 1]
+            taken += await connection_on(protocol).pushed(within=scaled(20))
+        assert [len(message) for message in taken] == [1, 30_000_000, 1]
 
-    @pytest.mark.parametrize("end", [Peer.hang_up, Peer.tear_down])
-    async def test_the_end_while_reading_is_paused(self, ends: Ends, end: Callable[[Peer], None]) -> None:
-        """If the other side ends while reading is paused, that is told when what came before was taken."""
-        wire, peer = ends
-        wire.send([("SUBSCRIBE", "k")])
-        peer.say(*[text(bytes(100_000))] * 100)
-        await wait_until(lambda: wire._unread > 262_144)
+    @pytest.mark.parametrize("end", [Peer.close, Peer.abort])
+    async def test_closed_while_reading_is_paused(self, ends: Ends, end: Callable[[Peer], None]) -> None:
+        """If the peer closes while reading is paused, that is reported after the messages before it were taken."""
+        protocol, peer = ends
+        protocol.write([("SUBSCRIBE", "k")])
+        peer.send(*[text(bytes(100_000))] * 100)
+        await wait_until(lambda: protocol._unread > 262_144)
         end(peer)
         taken = 0
-        while wire.frames or not wire.is_lost:
-            await soon(wire.news() if not wire.frames else asyncio.sleep(0))
-            taken += len(wire.take_frames(1))
-        assert taken == 100 if end is Peer.hang_up else taken > 0
+        while protocol.pushed or not protocol.is_closed:
+            await soon(protocol.wait_for_data() if not protocol.pushed else asyncio.sleep(0))
+            taken += len(protocol.take_pushed(1))
+        assert taken == 100 if end is Peer.close else taken > 0
         with pytest.raises(ConnectionFailed):
-            await connection_on(wire).frames()
+            await connection_on(protocol).pushed()
 
-    async def test_patience(self, ends: Ends) -> None:
-        """Whoever was patient for nothing keeps the connection, and gets what comes next."""
-        wire, peer = ends
-        wire.send([("SUBSCRIBE", "k")])
-        connection = connection_on(wire)
-        assert await connection.frames(patience=0.001) == []
-        async with running(connection.frames()) as waiting:
+    async def test_poll_timeout(self, ends: Ends) -> None:
+        """A poll timeout keeps the connection open, and the next message is returned."""
+        protocol, peer = ends
+        protocol.write([("SUBSCRIBE", "k")])
+        connection = connection_on(protocol)
+        assert await connection.pushed(poll_timeout=0.001) == []
+        async with running(connection.pushed()) as waiting:
             await asyncio.sleep(0)
-            peer.say(text(b"a"))
+            peer.send(text(b"a"))
             assert await soon(waiting) == [b"a"]
 
 
-class TestEnds:
-    """How it ends."""
+class TestClosing:
+    """How a socket is closed, by either side."""
 
-    @pytest.mark.parametrize("end", [Peer.hang_up, Peer.tear_down])
-    async def test_answers_are_outstanding(self, ends: Ends, end: Callable[[Peer], None]) -> None:
-        """If the other side ends, whoever waits is told, with the answers that came before."""
-        wire, peer = ends
-        first, second = asked(wire, "a", "b"), asked(wire, "c")
-        connection = connection_on(wire)
-        peer.say(text(b"a"))
-        await wait_until(lambda: first.answers)
+    @pytest.mark.parametrize("end", [Peer.close, Peer.abort])
+    async def test_replies_are_outstanding(self, ends: Ends, end: Callable[[Peer], None]) -> None:
+        """If the peer closes, waiting callers get the replies that arrived before, and errors for the rest."""
+        protocol, peer = ends
+        first, second = sent(protocol, "a", "b"), sent(protocol, "c")
+        connection = connection_on(protocol)
+        peer.send(text(b"a"))
+        await wait_until(lambda: first.replies)
         end(peer)
-        a, b = await connection.answers(first, within=scaled(5))
-        (c,) = await connection.answers(second, within=scaled(5))
+        a, b = await connection.replies(first, within=scaled(5))
+        (c,) = await connection.replies(second, within=scaled(5))
         assert a == b"a"
         for error in (b, c):
             assert isinstance(error, ConnectionFailed)
             assert error.maybe_done
-        assert wire.is_lost
-        assert (wire.awaited, wire.oldest) == (0, None)
+        assert protocol.is_closed
+        assert (protocol.outstanding, protocol.oldest) == (0, None)
 
     @pytest.mark.parametrize("garbage", [b"nonsense\r\n", b"\x00", b"*1\r\nx", b"$x\r\n"])
     async def test_garbage(self, ends: Ends, garbage: bytes) -> None:
-        """What is no answer ends it for everybody, without being quoted; what was answered before is."""
-        wire, peer = ends
-        first, second = asked(wire, "a"), asked(wire, "s3cret")
-        peer.say(text(b"a"), garbage)
-        connection = connection_on(wire)
-        assert await connection.answers(first, within=scaled(5)) == [b"a"]
-        (error,) = await connection.answers(second, within=scaled(5))
+        """Bytes that are not RESP fail all outstanding requests and are not quoted; earlier replies are returned."""
+        protocol, peer = ends
+        first, second = sent(protocol, "a"), sent(protocol, "s3cret")
+        peer.send(text(b"a"), garbage)
+        connection = connection_on(protocol)
+        assert await connection.replies(first, within=scaled(5)) == [b"a"]
+        (error,) = await connection.replies(second, within=scaled(5))
         assert isinstance(error, ConnectionFailed)
         assert error.maybe_done
         assert str(error) == "ECHO at 127.0.0.1:6379 for 'k' failed: the answer makes no sense"
 
-    async def test_whoever_waits_for_news(self, ends: Ends) -> None:
-        """Whoever waits for anything at all is told of the end, and later ones at once."""
-        wire, peer = ends
-        async with running(wire.news()) as waiting:
+    async def test_waiting_for_data(self, ends: Ends) -> None:
+        """`wait_for_data` returns when the socket is closed, and from then on at once."""
+        protocol, peer = ends
+        async with running(protocol.wait_for_data()) as waiting:
             await asyncio.sleep(0)
-            peer.hang_up()
+            peer.close()
             await soon(waiting)
-        await soon(wire.news())
-        await soon(wire.news())
+        await soon(protocol.wait_for_data())
+        await soon(protocol.wait_for_data())
 
-    async def test_nothing_is_sent_after_the_end(self, ends: Ends) -> None:
-        """What waits for its turn when the socket is torn down is dropped, and who asked is told."""
-        wire, peer = ends
-        questions = [asked(wire, word) for word in "abc"]
-        wire.abort()
-        for question in questions:
-            await soon(question.settled)
-            assert question.answers == []
-        await wait_until(lambda: peer.is_left)
-        assert bytes(peer.heard) in (b"", command(b"ECHO", b"a"))
+    async def test_nothing_is_sent_after_abort(self, ends: Ends) -> None:
+        """Requests that are buffered when the socket is aborted are dropped, and their callers are woken."""
+        protocol, peer = ends
+        requests = [sent(protocol, word) for word in "abc"]
+        protocol.abort()
+        for request in requests:
+            await soon(request.settled)
+            assert request.replies == []
+        await wait_until(lambda: peer.is_closed)
+        assert bytes(peer.received) in (b"", command(b"ECHO", b"a"))
 
     async def test_closing_waits_no_longer_than_told(self, ends: Ends) -> None:
-        """If the other side takes nothing, closing tears the socket down; it may be repeated."""
-        wire, peer = ends
-        peer.stop_listening()
-        wire.send([("SUBSCRIBE", "x" * 30_000_000)])
-        await soon(wire.aclose(within=0.01))
-        await soon(wire.aclose(within=0.01))
-        assert wire.is_lost
-        peer.tear_down()
+        """If the peer reads nothing, closing aborts the socket after its time; it may be repeated."""
+        protocol, peer = ends
+        peer.stop_reading()
+        protocol.write([("SUBSCRIBE", "x" * 30_000_000)])
+        await soon(protocol.aclose(within=0.01))
+        await soon(protocol.aclose(within=0.01))
+        assert protocol.is_closed
+        peer.abort()
 
-    async def test_what_came_before_the_takeover(self) -> None:
-        """Reading goes on, even if the streams of asyncio had paused it."""
+    async def test_reading_was_paused_before(self) -> None:
+        """Reading continues even if the streams of asyncio had paused it."""
         peer = Peer()
         async with await asyncio.start_server(peer.serve, "127.0.0.1", 0) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1)
             await wait_until(lambda: peer.is_there)
-            peer.say(bytes(1_000))
+            peer.send(bytes(1_000))
             await reader.readexactly(1_000)
-            wire = RespProtocol(writer)
-            question = asked(wire, "a")
-            peer.say(text(b"a"))
-            await soon(question.settled)
-            await wire.aclose(within=scaled(5))
-            await wait_until(lambda: peer.is_left)
+            protocol = RespProtocol(writer)
+            request = sent(protocol, "a")
+            peer.send(text(b"a"))
+            await soon(request.settled)
+            await protocol.aclose(within=scaled(5))
+            await wait_until(lambda: peer.is_closed)

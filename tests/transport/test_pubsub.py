@@ -1,4 +1,4 @@
-"""Pub/Sub: whatever keeps a subscriber from hearing is a gap, or ends it with a reason."""
+"""Pub/Sub: every interruption of a subscription is a gap, or ends it with an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIRMATION = array(text(b"subscribe"), text(CHANNEL.encode()), b":1\r\n")
 
 
 async def listen(transport: RedisPubSub, meanwhile: Callable[[], Awaitable[object]]) -> None:
-    """Listen until something ends it."""
+    """Run a listener until it ends."""
     async with asyncio.timeout(scaled(20)), Listener(transport):
         await meanwhile()
         await asyncio.Event().wait()
@@ -31,17 +31,17 @@ async def listen(transport: RedisPubSub, meanwhile: Callable[[], Awaitable[objec
 
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up early on a server that does not answer."""
+    """Shorten the time for opening a subscription."""
     monkeypatch.setattr("jwt_events.transport._redis.reconnecting.OPEN_WITHIN", scaled(1.0))
     monkeypatch.setattr("jwt_events.transport._redis.reconnecting.ATTEMPT_WITHIN", 0.2)
     monkeypatch.setattr("jwt_events.transport.pubsub.ATTEMPT_WITHIN", 0.2)
 
 
 class TestReceipts:
-    """What a publisher learns."""
+    """Receipts of published events."""
 
     async def test_the_server_says_how_many_connections_there_were(self, url: str, key: str) -> None:
-        """A receipt has the number of subscribers, none of which is needed, and no position."""
+        """A receipt has the count of subscribers, which may be zero, and no position."""
         transport = RedisPubSub(url, key)
         async with Publisher(transport) as publisher:
             assert (await publisher.publish(TokenRevoked(token_id="t"))).receivers == 0
@@ -50,7 +50,7 @@ class TestReceipts:
         assert (receipt.receivers, receipt.position) == (2, None)
 
     async def test_a_channel_may_have_any_printable_name(self, url: str, key: str) -> None:
-        """Blanks, patterns and other alphabets in a channel's name mean themselves."""
+        """Blanks, pattern characters and other alphabets in a channel's name are taken literally."""
         transport, other = RedisPubSub(url, f"{key} *[ä]"), RedisPubSub(url, f"{key} x[ä]")
         async with Listener(transport) as listener, Publisher(transport) as publisher, Publisher(other) as to_other:
             await to_other.publish(TokenRevoked(token_id="1"))
@@ -60,7 +60,7 @@ class TestReceipts:
 
 
 class TestGaps:
-    """Not listening is never unnoticed."""
+    """Every interruption is reported as a gap."""
 
     async def test_a_killed_connection_is_one_gap(self, url: str, key: str, client: Redis) -> None:
         """After each loss of the connection there is exactly one gap, and events flow again."""
@@ -101,7 +101,7 @@ class TestGaps:
         assert listener.causes == ["disconnected", "reconnected"]
 
     async def test_a_frozen_server_is_reported_and_its_thaw(self, own_server: Callable[..., EmbeddedServer]) -> None:
-        """A server that keeps the connection and says nothing is a gap within three seconds."""
+        """A server that keeps the connection open and sends nothing is a gap within three seconds."""
         async with own_server() as server:
             transport = RedisPubSub(server.url, CHANNEL)
             async with Listener(transport) as listener, Publisher(transport) as publisher:
@@ -112,23 +112,23 @@ class TestGaps:
                 await listener.hears("after")
 
     async def test_a_quiet_channel_is_no_gap(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server that answers its PINGs is alive, however quiet the channel."""
-        monkeypatch.setattr("jwt_events.transport.pubsub._SILENCE", 0.2)
+        """A server that replies to PINGs is alive, even if no event arrives."""
+        monkeypatch.setattr("jwt_events.transport.pubsub._PING_AFTER", 0.2)
         async with RedisPubSub(url, key).receiver() as receiver:
-            pages = [await receiver.receive() for _ in range(12)]
-        assert all(list(page.gaps) == [] and list(page.deliveries) == [] for page in pages)
+            batches = [await receiver.receive() for _ in range(12)]
+        assert all(list(batch.gaps) == [] and list(batch.deliveries) == [] for batch in batches)
 
     async def test_a_subscription_that_the_server_ends_is_a_gap(self) -> None:
-        """An `unsubscribe` that nobody asked for leads to a new connection and a gap."""
+        """An `unsubscribe` that the server sends by itself leads to a new connection and a gap."""
         ended = array(text(b"unsubscribe"), text(CHANNEL.encode()), b":0\r\n")
-        answers = iter([CONFIRMATION + ended, CONFIRMATION])
-        async with FakeServer(lambda words: next(answers) if words[0] == b"SUBSCRIBE" else SILENCE) as server:
+        replies = iter([CONFIRMATION + ended, CONFIRMATION])
+        async with FakeServer(lambda words: next(replies) if words[0] == b"SUBSCRIBE" else SILENCE) as server:
             async with Listener(RedisPubSub(server.url, CHANNEL)) as listener:
                 await listener.hears_of_gap("reconnected")
             assert server.connections == 2
 
     async def test_a_server_that_hangs_up_is_a_gap(self) -> None:
-        """A server that closes the connection when it is asked for a sign of life is a gap."""
+        """A server that closes the connection upon a PING is a gap."""
         async with FakeServer(lambda words: CONFIRMATION if words[0] == b"SUBSCRIBE" else HANG_UP) as server:
             async with Listener(RedisPubSub(server.url, CHANNEL)) as listener:
                 await wait_until(lambda: listener.gaps)
@@ -137,10 +137,10 @@ class TestGaps:
 
 
 class TestRefused:
-    """A subscription that will never be is an error, not a silence."""
+    """A subscription that cannot be made raises an error."""
 
     async def test_by_permission(self, own_server: Callable[..., EmbeddedServer]) -> None:
-        """A user without the right to the channel is refused on entering, whichever way one listens."""
+        """A user without the right to the channel is refused on entering, by every way to subscribe."""
         async with own_server() as server, Redis.from_url(server.url) as admin:
             await call(admin, "ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@all", "resetchannels")
             transport = RedisPubSub(server.url.replace("unix://", "unix://reader:pw@"), CHANNEL)
@@ -155,7 +155,7 @@ class TestRefused:
         assert not caught.value.retryable
 
     async def test_later(self, own_server: Callable[..., EmbeddedServer]) -> None:
-        """A user who loses the right while listening, and then the connection, gets the reason where the block ends."""
+        """A user who loses the right, and then the connection, gets the reason where the block ends."""
         async with own_server() as server, Redis.from_url(server.url) as admin:
             await call(admin, "ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@all", "allchannels")
             transport = RedisPubSub(server.url.replace("unix://", "unix://reader:pw@"), CHANNEL)
@@ -167,15 +167,15 @@ class TestRefused:
             with pytest.raises(SubscriptionRefused, match="NOPERM"):
                 await listen(transport, revoke)
 
-    async def test_by_another_answer(self) -> None:
-        """An answer that is no confirmation is not taken for one."""
+    async def test_by_another_reply(self) -> None:
+        """A reply that is no confirmation is not taken for one."""
         other = array(text(b"subscribe"), text(b"another"), b":1\r\n")
         async with FakeServer(lambda _: other) as server:
             with pytest.raises(SubscriptionRefused, match="did not confirm"):
                 await Listener(RedisPubSub(server.url, CHANNEL)).__aenter__()
 
     async def test_by_silence(self, in_a_hurry: None) -> None:
-        """A server that never confirms is tried again, and then an error that says where."""
+        """A server that never confirms is tried again, and then an error names its address."""
         async with FakeServer(lambda _: SILENCE) as server:
             with pytest.raises(ConnectionFailed, match="no answer in time") as caught:
                 await Listener(RedisPubSub(server.url, CHANNEL)).__aenter__()
@@ -184,14 +184,14 @@ class TestRefused:
         assert CHANNEL in str(caught.value)
 
     async def test_by_silence_of_one_attempt(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A first attempt that outlasts the time for entering is an error like any other."""
+        """A first attempt that takes longer than the time for entering raises an error with the address."""
         monkeypatch.setattr("jwt_events.transport._redis.reconnecting.OPEN_WITHIN", 0.1)
         async with FakeServer(lambda _: SILENCE) as server:
             with pytest.raises(ConnectionFailed, match=f"no answer in time from {server.address}"):
                 await Listener(RedisPubSub(server.url, CHANNEL)).__aenter__()
 
-    async def test_by_nobody(self, in_a_hurry: None) -> None:
-        """A closed port is an error that says where."""
+    async def test_by_closed_port(self, in_a_hurry: None) -> None:
+        """A closed port raises an error with the address."""
         port = free_port()
         with pytest.raises(ConnectionFailed, match=f"127.0.0.1:{port}.*Connection refused"):
             await Listener(RedisPubSub(f"redis://127.0.0.1:{port}", CHANNEL)).__aenter__()

@@ -1,4 +1,4 @@
-"""What the server said, read: an answer that cannot be one ends all belief in those behind it."""
+"""`ReplyDecoder`: a reply of the wrong shape ends the trust in all replies after it."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ _OTHER_KINDS: list[tuple[ReplyParser, Any]] = [
 ]
 
 
-def _answered(*answers: Any, commands: int | None = None) -> Request:
-    question = Request([("XACK", "k")] * (commands or len(answers)), asyncio.get_running_loop())
-    question.answers.extend(answers)
-    return question
+def _replied(*replies: Any, commands: int | None = None) -> Request:
+    request = Request([("XACK", "k")] * (commands or len(replies)), asyncio.get_running_loop())
+    request.replies.extend(replies)
+    return request
 
 
-def _read(question: Request, reading: ReplyParser = unchanged) -> list[Any]:
-    return ReplyDecoder("there:1", "k", secrets=["s3cret"]).read(question, reading)
+def _decode(request: Request, parse: ReplyParser = unchanged) -> list[Any]:
+    return ReplyDecoder("there:1", "k", secrets=["s3cret"]).decode(request, parse)
 
 
-class TestReadings:
-    """What can be read as what."""
+class TestParsers:
+    """Which parser accepts which reply."""
 
     @pytest.mark.parametrize(
-        ("reading", "answer"),
+        ("parse", "reply"),
         [(unchanged, None), (unchanged, b"x"), (unchanged, []), (number, 0), (array, []), (array, [1])],
     )
-    async def test_as_it_is(self, reading: ReplyParser, answer: Any) -> None:
-        """An answer of the right kind is what it is."""
-        assert _read(_answered(answer, answer), reading) == [answer, answer]
+    async def test_right_kind(self, parse: ReplyParser, reply: Any) -> None:
+        """A reply of the right kind is returned unchanged."""
+        assert _decode(_replied(reply, reply), parse) == [reply, reply]
 
     async def test_a_position(self) -> None:
-        """A position is text."""
-        assert _read(_answered(b"1-2"), position) == ["1-2"]
+        """A position is returned as text."""
+        assert _decode(_replied(b"1-2"), position) == ["1-2"]
 
-    @pytest.mark.parametrize(("reading", "answer"), _OTHER_KINDS)
-    async def test_another_kind(self, reading: ReplyParser, answer: Any) -> None:
-        """An answer of another kind is none, and it is not quoted."""
-        (error,) = _read(_answered(answer), reading)
+    @pytest.mark.parametrize(("parse", "reply"), _OTHER_KINDS)
+    async def test_wrong_kind(self, parse: ReplyParser, reply: Any) -> None:
+        """A reply of another kind becomes an error that does not quote it."""
+        (error,) = _decode(_replied(reply), parse)
         assert isinstance(error, ConnectionFailed)
         assert (error.maybe_done, error.retryable) == (True, True)
         assert str(error) == "XACK at there:1 for 'k' failed: no answer in time"  # there is no socket here
 
 
-class TestBelief:
-    """What is believed of the rest."""
+class TestTrust:
+    """Which of several replies are trusted."""
 
-    async def test_refusals(self) -> None:
-        """What was refused says so in its place, without a password, and the others stand."""
-        first, refused, last = _read(_answered(1, ErrorReply("NOPERM of s3cret"), 2), number)
+    async def test_error_replies(self) -> None:
+        """An error reply becomes an error in its place, without a password; the other replies are returned."""
+        first, refused, last = _decode(_replied(1, ErrorReply("NOPERM of s3cret"), 2), number)
         assert (first, last) == (1, 2)
         assert isinstance(refused, ServerRefused)
         assert str(refused) == "XACK at there:1 for 'k' refused: NOPERM of ***"
 
-    async def test_behind_one_that_makes_no_sense(self) -> None:
-        """Nothing behind it is believed, not even a refusal; what came before is."""
-        first, *rest = _read(_answered(1, [], 2, ErrorReply("ERR")), number)
+    async def test_after_a_wrong_kind(self) -> None:
+        """No reply after one of the wrong kind is trusted, not even an error reply; earlier ones are."""
+        first, *rest = _decode(_replied(1, [], 2, ErrorReply("ERR")), number)
         assert first == 1
         assert [type(error) for error in rest] == [ConnectionFailed] * 3
 
-    async def test_that_are_missing(self) -> None:
-        """What was not answered may have been done all the same."""
-        first, error = _read(_answered(1, commands=2), number)
+    async def test_missing(self) -> None:
+        """A command without a reply may have been carried out."""
+        first, error = _decode(_replied(1, commands=2), number)
         assert first == 1
         assert isinstance(error, ConnectionFailed)
         assert error.maybe_done

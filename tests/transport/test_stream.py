@@ -1,4 +1,4 @@
-"""Where a stream's reader begins, and how long a stream remembers."""
+"""Start positions of a reader, and the retention of a stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOUR = timedelta(hours=1)
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after the beginning of 1970."""
+    """Return the time ``seconds`` after the beginning of 1970."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -32,9 +32,9 @@ async def receive_until(receiver: Receiver, last: str) -> tuple[list[str], list[
     gaps: list[Gap] = []
     async with asyncio.timeout(scaled(10)):
         while last not in payloads:
-            page = await receiver.receive()
-            payloads += [delivery.payload.decode() for delivery in page.deliveries]
-            gaps += page.gaps
+            batch = await receiver.receive()
+            payloads += [delivery.payload.decode() for delivery in batch.deliveries]
+            gaps += batch.gaps
     return payloads, gaps
 
 
@@ -43,7 +43,7 @@ class TestStart:
 
     @pytest.fixture
     async def url(self, own_server: Callable[..., EmbeddedServer]) -> AsyncIterator[str]:
-        """A server that keeps all it confirms; of another, a position from before it began would be in doubt."""
+        """A server that loses nothing it confirmed: on another, a position from before its start would be in doubt."""
         async with own_server(config={"appendonly": "yes", "appendfsync": "always"}) as server:
             yield server.url
 
@@ -75,7 +75,7 @@ class TestStart:
         ],
     )
     def test_garbage_is_refused_where_it_is_given(self, start: Any) -> None:
-        """A start that is no word, datetime with a timezone, or position is an InvalidOption that names it."""
+        """A start that is no known word, aware datetime or position is an `InvalidOption` that names it."""
         with pytest.raises(InvalidOption, match=r"^start: ") as caught:
             RedisStream("redis://127.0.0.1:1", start=start)
         assert caught.value.option == "start"
@@ -97,7 +97,7 @@ class TestStart:
     async def test_the_past_from_there_on_is_read(
         self, url: str, key: str, client: Redis, start: Any, expected: list[str]
     ) -> None:
-        """Reading begins after a position, at a datetime, or with the first entry; nothing is called missing."""
+        """Reading begins after a position, at a datetime, or with the first entry; no gap is reported."""
         await add(client, key, "1000-0", "2000-0", "2000-1", "3000-0")
         async with RedisStream(url, key, start=start).receiver() as receiver:
             assert await receive_until(receiver, "3000-0") == (expected, [])
@@ -115,15 +115,15 @@ class TestStart:
             position = (await call(client, "XADD", key, "*", "event", "x")).decode()
             assert await receive_until(receiver, "x") == (["x"], [])
         async with RedisStream(url, key, start=at(1)).receiver() as receiver:
-            page = await receiver.receive()
-        assert [delivery.position for delivery in page.deliveries] == [position]
-        assert list(page.gaps) == []
+            batch = await receiver.receive()
+        assert [delivery.position for delivery in batch.deliveries] == [position]
+        assert list(batch.gaps) == []
 
     @pytest.mark.parametrize("start", [at(1.5), "1000-0"])
     async def test_a_start_in_a_past_that_was_trimmed_is_a_gap(
         self, url: str, key: str, client: Redis, start: Any
     ) -> None:
-        """Who asks for a past that was partly forgotten gets what is left, and is told."""
+        """A start before the oldest entry reads what is left, and reports a gap."""
         await add(client, key, "1000-0", "2000-0", "3000-0", "4000-0")
         await trim(client, key, 2)
         async with RedisStream(url, key, start=start).receiver() as receiver:
@@ -132,7 +132,7 @@ class TestStart:
         assert [gap.cause for gap in gaps] == ["trimmed"]
 
     async def test_a_position_that_the_stream_never_reached_is_a_gap(self, url: str, key: str, client: Redis) -> None:
-        """A position ahead of the stream belongs to another past: all there is is read, and a gap reported."""
+        """A position ahead of the stream belongs to an earlier stream: every entry is read, and a gap is reported."""
         await add(client, key, "1000-0", "2000-0")
         async with RedisStream(url, key, start="5000-0").receiver() as receiver:
             payloads, gaps = await receive_until(receiver, "2000-0")
@@ -148,7 +148,7 @@ class TestStart:
         assert listener.subjects == ["t1", "t2"]
 
     async def test_entries_that_are_not_ours_are_counted(self, url: str, key: str, client: Redis) -> None:
-        """An entry with other fields, or with more than one, is skipped and counted."""
+        """An entry of another form is skipped and counted."""
         async with Publisher(RedisStream(url, key)) as publisher:
             await publisher.publish(TokenRevoked(token_id="real"))
             ((_, fields),) = await entries(client, key)
@@ -164,16 +164,16 @@ class TestStart:
 
 
 class TestRetention:
-    """How long a stream remembers."""
+    """Retention of a stream."""
 
     @pytest.mark.parametrize("retention", [timedelta(0), -HOUR, timedelta(microseconds=1), 3600, "1h", None])
     def test_garbage_is_refused_where_it_is_given(self, retention: Any) -> None:
-        """A retention that is no positive timedelta is an InvalidOption."""
+        """A retention that is no positive timedelta is an `InvalidOption`."""
         with pytest.raises(InvalidOption, match=r"^retention: "):
             RedisStream("redis://127.0.0.1:1", retention=retention)
 
     async def test_publishing_forgets_what_is_older(self, url: str, key: str, client: Redis) -> None:
-        """Entries older than the retention are gone after the next publish, younger ones stay."""
+        """Entries older than the retention are removed by the next publish; younger ones stay."""
         now = await server_time(client)
         old, young = f"{now - 3_660_000}-0", f"{now - 3_540_000}-0"
         await add(client, key, "1-0", old, young)
@@ -185,7 +185,7 @@ class TestRetention:
     async def test_only_the_servers_clock_counts(
         self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
     ) -> None:
-        """A publisher whose own clock is wrong forgets exactly what the others would, and gives no wrong position."""
+        """A publisher whose own clock is wrong removes exactly what others would, and assigns no wrong position."""
         now = await server_time(client)
         old, young = f"{now - 3_660_000}-0", f"{now - 3_540_000}-0"
         await add(client, key, old, young)
@@ -209,7 +209,7 @@ class TestRetention:
         assert abs(int(str(receipt.position).partition("-")[0]) - await server_time(client)) < 3_600_000
 
     async def test_an_event_that_outlives_it_is_refused(self, url: str, key: str, client: Redis) -> None:
-        """Publishing what would be forgotten while it matters raises, names the retention, and sends nothing."""
+        """Publishing an event that expires after the retention raises, names the retention, and sends nothing."""
         transport = RedisStream(url, key, retention=HOUR)
         expires = datetime.now(UTC) + 2 * HOUR
         events: list[Event] = [TokenRevoked(token_id="a"), TokenRevoked(token_id="b", expires_at=expires)]
@@ -234,7 +234,7 @@ class TestRetention:
     [("batch_size", 0), ("batch_size", 1.0), ("batch_size", 10**6), ("block", 0), ("block", float("inf")), ("key", "")],
 )
 def test_an_option_that_cannot_work_is_refused(option: str, value: Any) -> None:
-    """Each option is checked where it is given, and named."""
+    """An invalid option raises when it is given, and the error names it."""
     with pytest.raises(InvalidOption) as caught:
         RedisStream("redis://127.0.0.1:1", **{option: value})
     assert caught.value.option == option

@@ -1,4 +1,4 @@
-"""A stream's reader that was away resumes where it was, or says what it has lost."""
+"""A reader of a stream that was disconnected resumes at its cursor, or reports what it has lost."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
 
 
 def revoked(name: str) -> TokenRevoked:
-    """An event that is told from others by its subject."""
+    """Return an event with a subject of its own."""
     return TokenRevoked(token_id=name)
 
 
 async def listen(transport: RedisStream, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
-    """Listen until something ends it."""
+    """Run a listener until it ends."""
     async with asyncio.timeout(scaled(20)), Listener(transport):
         if meanwhile is not None:
             await meanwhile()
@@ -38,15 +38,15 @@ async def listen(transport: RedisStream, meanwhile: Callable[[], Awaitable[objec
 
 @pytest.fixture
 def compares_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader compares its cursor with the stream before every read, and not just once a second."""
+    """Make a reader compare its cursor with the stream before every read, and not once a second."""
     monkeypatch.setattr("jwt_events.transport._stream.cursor._AUDIT_INTERVAL", 0.0)
 
 
 class TestNothingLost:
-    """Being away does no harm while the stream remembers."""
+    """A disconnection loses nothing that the stream still holds."""
 
     async def test_a_killed_connection_is_made_good(self, url: str, key: str, client: Redis) -> None:
-        """A reader whose connection was killed gets what was published meanwhile, once, in order, without a gap."""
+        """A reader whose connection was killed gets the events of the meantime, once, in order, without a gap."""
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             for round_ in range(3):
@@ -61,7 +61,7 @@ class TestNothingLost:
     async def test_a_killed_connection_before_the_first_event_is_made_good(
         self, url: str, key: str, client: Redis
     ) -> None:
-        """A reader that has had nothing yet resumes where it began, wherever that was."""
+        """A reader that has read nothing yet resumes where it began."""
         for start in ("new", "all", "0-0", datetime.now(UTC) - timedelta(hours=1)):
             await client.delete(key)
             async with Listener(RedisStream(url, key, start=start)) as listener:
@@ -73,22 +73,22 @@ class TestNothingLost:
             assert listener.gaps == []
 
     async def test_a_datetime_to_come_is_kept(self, url: str, key: str, client: Redis) -> None:
-        """A reader that waits for a datetime still does so after its connection was killed."""
+        """A reader that begins at a future datetime still does so after its connection was killed."""
         await add(client, key, "1000-0")
         async with RedisStream(url, key, start=datetime.fromtimestamp(2, UTC), block=0.1).receiver() as receiver:
             assert not (await receiver.receive()).deliveries
             reading = asyncio.create_task(receiver.receive())
             await kill_reader(client)
             await add(client, key, "1500-0", "2000-0")
-            pages = [await reading]
+            batches = [await reading]
             async with asyncio.timeout(scaled(10)):
-                while not pages[-1].deliveries:
-                    pages.append(await receiver.receive())
-        assert [delivery.payload for delivery in pages[-1].deliveries] == [b"2000-0"]
-        assert not any(page.gaps for page in pages)
+                while not batches[-1].deliveries:
+                    batches.append(await receiver.receive())
+        assert [delivery.payload for delivery in batches[-1].deliveries] == [b"2000-0"]
+        assert not any(batch.gaps for batch in batches)
 
     async def test_what_was_sent_meanwhile_is_read(self, url: str, key: str, client: Redis) -> None:
-        """What was appended while the reader was away is read first, without a gap, even if what it had is trimmed."""
+        """Entries appended during a disconnection are read first, without a gap, even if earlier ones were trimmed."""
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             await publisher.publish(revoked("before"))
@@ -106,7 +106,7 @@ class TestNothingLost:
     async def test_a_crash_of_a_server_that_keeps_a_log_is_made_good(
         self, own_server: Callable[..., EmbeddedServer], tmp_path: Path
     ) -> None:
-        """A server that was killed and wrote all to disk before it confirmed: readers resume, nothing lost, no gap."""
+        """After a kill of a server that writes to disk before it confirms, readers resume without a loss or a gap."""
         port = free_port()
         make = partial(own_server, port=port, data_dir=tmp_path, config=KEEPS_ALL)
         transport = RedisStream(f"redis://127.0.0.1:{port}", "k")
@@ -127,7 +127,7 @@ class TestNothingLost:
 
 
 class TestSomethingLost:
-    """What can no longer be had is a gap."""
+    """Entries that can no longer be read are a gap."""
 
     async def _read_three(self, listener: Listener, publisher: Publisher) -> str:
         for number in range(3):
@@ -139,7 +139,7 @@ class TestSomethingLost:
     async def test_trimmed_past_the_cursor(
         self, url: str, key: str, client: Redis, *, added: int, kept: int, lost: int
     ) -> None:
-        """What was added and trimmed while the reader was away is counted; what is left is read."""
+        """Entries added and trimmed during a disconnection are counted; those that are left are read."""
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             position = await self._read_three(listener, publisher)
@@ -150,7 +150,7 @@ class TestSomethingLost:
             await listener.hears_of_gap("trimmed")
             await publisher.publish(revoked("after"))
             await listener.hears("after")
-            # What was reported once is not reported again.
+            # A gap is reported once.
             async with while_reader_is_away(client) as meanwhile:
                 meanwhile.ping()
             await publisher.publish(revoked("again"))
@@ -161,7 +161,7 @@ class TestSomethingLost:
         assert stats.gaps == 1
 
     async def test_trimmed_while_reading_pauses(self, url: str, key: str, client: Redis, compares_always: None) -> None:
-        """A reader that was overtaken by trimming, its connection intact, reports it all the same."""
+        """A connected reader that was overtaken by trimming reports a gap, too."""
         transport = RedisStream(url, key, batch_size=1)
         async with transport.receiver() as receiver, Publisher(transport) as publisher:
             positions = [
@@ -172,16 +172,16 @@ class TestSomethingLost:
             await receiver.receive()
             await trim(client, key, 1)
             while positions[9] not in read:
-                page = await receiver.receive()
-                gaps += page.gaps
-                read += [delivery.position for delivery in page.deliveries]
-        # It asks for the next page while the one before is being taken, so that one may come in spite of the trimming.
+                batch = await receiver.receive()
+                gaps += batch.gaps
+                read += [delivery.position for delivery in batch.deliveries]
+        # It requests the next batch while the one before is delivered, so that one may arrive in spite of the trimming.
         *ahead, last = read
         assert (ahead, last) == (positions[1 : 1 + len(ahead)], positions[9])
         assert gaps == [Gap(positions[len(ahead)], "trimmed", 8 - len(ahead))]
 
     async def test_deleted_while_away(self, url: str, key: str, client: Redis) -> None:
-        """A stream that is gone is a gap; a new one of that name is read from its beginning."""
+        """A deleted stream is a gap; a new one of that name is read from its beginning."""
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             position = await self._read_three(listener, publisher)
@@ -218,22 +218,22 @@ class TestSomethingLost:
         assert listener.gaps == [Gap(position, "deleted")]
 
     async def test_nothing_is_proven_about_a_stream_that_was_replaced(self, url: str, key: str, client: Redis) -> None:
-        """What is in a stream that took the place of another is delivered before the reader counts as current."""
+        """The entries of a stream that replaced another are delivered before the reader counts as current."""
         transport = RedisStream(url, key, block=0.05)
         await add(client, key, "9-1")
         async with transport.receiver(from_oldest=True) as receiver:
-            while (page := await receiver.receive()).current_as_of is None:
+            while (batch := await receiver.receive()).current_as_of is None:
                 pass
             await client.delete(key)
             await add(client, key, "5-1")
             replaced_at, delivered = time.monotonic(), list[str]()
-            while page.current_as_of is None or page.current_as_of < replaced_at:
-                page = await receiver.receive()
-                delivered += [delivery.position or "" for delivery in page.deliveries]
+            while batch.current_as_of is None or batch.current_as_of < replaced_at:
+                batch = await receiver.receive()
+                delivered += [delivery.position or "" for delivery in batch.deliveries]
         assert delivered == ["5-1"]
 
     async def test_restored_from_an_older_state(self, url: str, key: str, client: Redis) -> None:
-        """A stream that knows less than the reader has read is a gap; it is read anew, and nothing is handled twice."""
+        """A stream with less than the reader has read is a gap; it is read anew, and no event is handled twice."""
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             await self._read_three(listener, publisher)
@@ -251,7 +251,7 @@ class TestSomethingLost:
         assert stats.duplicates == 3
 
     async def test_a_last_id_behind_the_cursor(self, url: str, key: str, client: Redis) -> None:
-        """A new server whose clock is behind gives out positions before the cursor: they are read, after a gap."""
+        """A new server whose clock is behind assigns positions before the cursor: they are read, after a gap."""
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             position = await self._read_three(listener, publisher)
@@ -265,10 +265,10 @@ class TestSomethingLost:
 
 
 class TestFatal:
-    """What another try will not change ends the context, at once and with a reason."""
+    """Errors that are not retryable end the context at once, with a reason."""
 
     async def test_a_key_of_another_type(self, url: str, key: str, client: Redis) -> None:
-        """A key that holds no stream is refused on entering and on publishing, by its name."""
+        """A key of another type is refused on entering and on publishing, with its name."""
         await client.set(key, "x")
         transport = RedisStream(url, key)
         with pytest.raises(ServerRefused, match="WRONGTYPE") as caught:
@@ -281,7 +281,7 @@ class TestFatal:
         assert key in str(failed.value)
 
     async def test_a_key_that_becomes_one_of_another_type(self, url: str, key: str, client: Redis) -> None:
-        """A stream that is replaced by something else ends the context with the reason."""
+        """A stream that is replaced by a key of another type ends the context with the reason."""
 
         async def replace() -> None:
             await wait_until(lambda: readers(client))

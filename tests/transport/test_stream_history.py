@@ -1,4 +1,4 @@
-"""Gap arithmetic: what a reader at a position can no longer get from a stream."""
+"""Gap arithmetic: which entries a reader at a position can no longer read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ numbers = st.integers(min_value=0, max_value=2**64 - 1)
 few = st.integers(min_value=0, max_value=8)
 
 
-def missed(cursor: str, read: int | None, found: StreamInfo | None) -> Gap | None:
-    """What a reader at this place can no longer get."""
-    return StreamCursor.after(cursor, read).reconcile(found)
+def missed(position: str, count: int | None, found: StreamInfo | None) -> Gap | None:
+    """Return the gap of a reader at this position."""
+    return StreamCursor.after(position, count).reconcile(found)
 
 
 @dataclass
@@ -43,8 +43,8 @@ class Stream:
         """Remove the oldest entries."""
         del self.entries[:count]
 
-    def history(self) -> StreamInfo:
-        """What XINFO STREAM would say."""
+    def info(self) -> StreamInfo:
+        """Return what XINFO STREAM would tell."""
         first = f"{self.entries[0]}-0" if self.entries else None
         return StreamInfo(first, f"{self.last}-0", self.added, len(self.entries))
 
@@ -64,20 +64,20 @@ def streams(before: int = 0) -> st.SearchStrategy[Stream]:
 
 @given(streams(), st.data())
 def test_what_was_trimmed_unread_is_lost(stream: Stream, data: st.DataObject) -> None:
-    """A gap is reported exactly if an unread entry was trimmed, and it counts them exactly."""
+    """A gap is reported exactly if an unread entry was trimmed, and counts them exactly."""
     read = data.draw(st.integers(0, stream.added))
     removed = stream.added - len(stream.entries)
     lost = max(0, removed - read)
     cursor = f"{read}-0"
-    assert missed(cursor, read, stream.history()) == (Gap(cursor, "trimmed", lost) if lost else None)
+    assert missed(cursor, read, stream.info()) == (Gap(cursor, "trimmed", lost) if lost else None)
 
 
 @given(streams(), st.data())
 def test_an_uncounted_loss_is_still_a_gap(stream: Stream, data: st.DataObject) -> None:
-    """Where the server, or the reader, does not know how many there were, every loss is a gap without a number."""
+    """Where the server or the reader has no count, every loss is a gap without a count."""
     read = data.draw(st.integers(0, stream.added))
     lost = stream.added - len(stream.entries) - read
-    counted = stream.history()
+    counted = stream.info()
     for gap in (missed(f"{read}-0", read, replace(counted, added=None)), missed(f"{read}-0", None, counted)):
         assert gap in (None, Gap(f"{read}-0", "trimmed"))
         if lost > 0:
@@ -86,17 +86,17 @@ def test_an_uncounted_loss_is_still_a_gap(stream: Stream, data: st.DataObject) -
 
 @given(streams())
 def test_a_reader_at_the_end_misses_nothing(stream: Stream) -> None:
-    """A reader that has had the last entry has no gap, whatever was trimmed behind it."""
-    assert missed(f"{stream.last}-0", stream.added, stream.history()) is None
-    assert missed(f"{stream.last}-0", None, stream.history()) is None
+    """A reader that has read the last entry has no gap, whatever was trimmed behind it."""
+    assert missed(f"{stream.last}-0", stream.added, stream.info()) is None
+    assert missed(f"{stream.last}-0", None, stream.info()) is None
 
 
 @given(streams(), st.integers(1, 100))
 def test_a_stream_behind_the_reader_was_rewound(stream: Stream, ahead: int) -> None:
-    """A stream whose last position is before the cursor is another past."""
+    """A stream whose last position is before the cursor was rewound."""
     cursor = f"{stream.last + ahead}-0"
-    assert missed(cursor, None, stream.history()) == Gap(cursor, "rewound")
-    assert missed(cursor, stream.added + ahead, stream.history()) == Gap(cursor, "rewound")
+    assert missed(cursor, None, stream.info()) == Gap(cursor, "rewound")
+    assert missed(cursor, stream.added + ahead, stream.info()) == Gap(cursor, "rewound")
 
 
 @given(st.data())
@@ -105,7 +105,7 @@ def test_a_stream_made_anew_is_not_taken_for_the_old_one(data: st.DataObject) ->
     read = data.draw(st.integers(1, 8))
     anew = data.draw(streams(before=100).filter(lambda stream: stream.added > 0))
     removed = anew.added - len(anew.entries)
-    gap = missed(f"{read}-0", read, anew.history())
+    gap = missed(f"{read}-0", read, anew.info())
     if removed < read:
         assert gap == Gap(f"{read}-0", "deleted")
     else:
@@ -114,14 +114,14 @@ def test_a_stream_made_anew_is_not_taken_for_the_old_one(data: st.DataObject) ->
 
 @given(streams().filter(lambda stream: stream.added > 0), st.integers(1, 8))
 def test_a_stream_that_has_had_fewer_than_were_read_is_another(stream: Stream, more: int) -> None:
-    """A stream that was restored from older state and grew past the cursor since is told by its count."""
+    """A stream that was restored from older state and has grown past the cursor is recognized by its count."""
     cursor = f"{stream.last}-0"
-    assert missed(cursor, stream.added + more, stream.history()) == Gap(cursor, "deleted")
+    assert missed(cursor, stream.added + more, stream.info()) == Gap(cursor, "deleted")
 
 
 @given(st.none() | few)
 def test_a_missing_stream_was_deleted_if_anything_was_read(read: int | None) -> None:
-    """A stream that does not exist is a gap for a reader that has had something, and none for one that has not."""
+    """A stream that does not exist is a gap for a reader that has read an entry, and none for another."""
     assert missed("7-1", read, None) == Gap("7-1", "deleted")
     assert missed(OLDEST, read, None) is None
 
@@ -140,7 +140,7 @@ def test_a_position_is_two_numbers_of_64_bits(a: int, b: int) -> None:
 
 @given(st.text(alphabet="0123456789-٣ \n+*x", max_size=8))
 def test_nothing_else_is_a_position(text: str) -> None:
-    """Whatever is accepted is digits, a hyphen, digits."""
+    """Only digits, a hyphen and digits are accepted."""
     if is_position(text):
         left, hyphen, right = text.partition("-")
         assert hyphen
@@ -148,9 +148,9 @@ def test_nothing_else_is_a_position(text: str) -> None:
 
 
 async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key: str) -> None:
-    """XINFO STREAM of a real server becomes a history, before and after trimming and deleting."""
+    """The reply of a real server to XINFO STREAM is parsed, before and after trimming and deleting."""
 
-    async def history() -> StreamInfo:
+    async def info() -> StreamInfo:
         connection = await Connector(url).connect(within=scaled(5))
         try:
             return StreamInfo.parse(await connection.call("XINFO", "STREAM", key, within=scaled(5)))
@@ -159,20 +159,20 @@ async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key
 
     for number in range(1, 6):
         await add(client, key, f"{number}-{number}")
-    assert await history() == StreamInfo("1-1", "5-5", 5, 5)
+    assert await info() == StreamInfo("1-1", "5-5", 5, 5)
     await trim(client, key, 3)
     await client.xdel(key, "4-4")
-    trimmed = await history()
+    trimmed = await info()
     assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", 5, 2), 3)
     await trim(client, key, 0)
-    empty = await history()
+    empty = await info()
     assert (empty, empty.removed) == (StreamInfo(None, "5-5", 5, 0), 5)
 
 
 @pytest.mark.parametrize("entry", [None, [b"3-0", [b"event", b"x"]]])
 def test_a_server_that_does_not_count_is_understood(entry: list[object] | None) -> None:
-    """Before Redis 7 there is no entries-added, so nobody knows how many were removed."""
-    answer = [b"length", 1 if entry else 0, b"last-generated-id", b"3-0", b"first-entry", entry]
-    history = StreamInfo.parse(answer)
-    assert history == StreamInfo("3-0" if entry else None, "3-0", None, 1 if entry else 0)
-    assert history.removed is None
+    """Before Redis 7 there is no entries-added, so it is unknown how many entries were removed."""
+    reply = [b"length", 1 if entry else 0, b"last-generated-id", b"3-0", b"first-entry", entry]
+    info = StreamInfo.parse(reply)
+    assert info == StreamInfo("3-0" if entry else None, "3-0", None, 1 if entry else 0)
+    assert info.removed is None

@@ -1,4 +1,4 @@
-"""Over TLS, to a real server: what holds for a socket holds there, too, though asyncio has another transport for it."""
+"""TLS to a real server: the same behaviour as on plain TCP, on another transport of asyncio."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ MakeTransport = type[RedisPubSub] | type[RedisStream]
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Who issues certificates."""
+    """The authority that issues certificates."""
     return trustme.CA()
 
 
 @dataclass(frozen=True)
 class Secured:
-    """A server, and how to reach it by TLS."""
+    """A server and its TLS address."""
 
     server: EmbeddedServer
     address: str
@@ -52,7 +52,7 @@ class Secured:
 
 @pytest.fixture(params=OWN_KINDS)
 async def secured(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> AsyncIterator[Secured]:
-    """Speak TLS: by the server itself, or before one that cannot, as a TLS terminator does in production."""
+    """A server with TLS of its own, or one behind a TLS terminator, as in production."""
     certificate = authority.issue_cert("127.0.0.1")
     files = {name: tmp_path / f"{name}.pem" for name in ("tls-ca-cert-file", "tls-cert-file", "tls-key-file")}
     authority.cert_pem.write_to_path(files["tls-ca-cert-file"])
@@ -72,19 +72,19 @@ async def secured(request: pytest.FixtureRequest, authority: trustme.CA, tmp_pat
 
 @pytest.fixture
 def secure_server(secured: Secured) -> EmbeddedServer:
-    """The server behind."""
+    """The server behind the TLS address."""
     return secured.server
 
 
 @pytest.fixture
 def url(secured: Secured, tmp_path: Path) -> str:
-    """How to reach it by TLS."""
+    """The URL of the server by TLS."""
     return f"{secured.address}?ssl_ca_certs={tmp_path / 'tls-ca-cert-file.pem'}"
 
 
 @TRANSPORTS
 async def test_events_flow(secure_server: EmbeddedServer, url: str, make: MakeTransport) -> None:
-    """Events arrive, also after the server closed all connections; there is a gap where there has to be one."""
+    """Events arrive, also after the server closed all connections; only Pub/Sub reports a gap."""
     transport = make(url, "k")
     subjects = [f"t{number}" for number in range(200)]
     async with (
@@ -104,31 +104,31 @@ async def test_events_flow(secure_server: EmbeddedServer, url: str, make: MakeTr
         assert (listener.gaps == []) == (make is RedisStream)
 
 
-async def test_a_reader_that_is_slow(secure_server: EmbeddedServer, url: str) -> None:
-    """With enough unread, reading pauses, and goes on when that was taken; nothing is lost."""
+async def test_slow_reader(secure_server: EmbeddedServer, url: str) -> None:
+    """Reading pauses above the limit and resumes when messages were taken; none is lost."""
     connection = await Connector(url).connect(within=scaled(5))
-    connection.send("SUBSCRIBE", "k")
-    await connection.frames(within=scaled(5), most=1)
+    connection.write("SUBSCRIBE", "k")
+    await connection.pushed(within=scaled(5), maximum=1)
     async with Redis.from_url(secure_server.url) as client:
         for number in range(50):
             await client.publish("k", b"%06d" % number + bytes(100_000))
-    await wait_until(lambda: connection.wire._unread > 262_144)
-    assert len(connection.wire.frames) < 50
+    await wait_until(lambda: connection.protocol._unread > 262_144)
+    assert len(connection.protocol.pushed) < 50
     taken: list[bytes] = []
     while len(taken) < 50:
-        taken += [frame[2] for frame in await connection.frames(within=scaled(10), most=2)]
-    assert [int(frame[:6]) for frame in taken] == list(range(50))
+        taken += [message[2] for message in await connection.pushed(within=scaled(10), maximum=2)]
+    assert [int(message[:6]) for message in taken] == list(range(50))
     await connection.aclose()
 
 
 async def test_the_server_is_killed(secure_server: EmbeddedServer, url: str) -> None:
-    """Whoever waits for an answer is told at once, a publish fails in time, and closing does not take long."""
+    """Waiting callers get an error at once, a publish fails at its deadline, and closing is quick."""
     publisher = Publisher(RedisStream(url, "k"), timeout=scaled(10))
     await publisher.publish(TokenRevoked(token_id="t"))
     connection = await Connector(url).connect(within=scaled(5))
-    question = connection.ask([("BLPOP", "nothing", 0)])
+    request = connection.send([("BLPOP", "nothing", 0)])
     os.kill(secure_server.pid, signal.SIGKILL)
-    (error,) = await soon(connection.answers(question, within=scaled(60)))
+    (error,) = await soon(connection.replies(request, within=scaled(60)))
     assert isinstance(error, ConnectionFailed)
     assert error.maybe_done
     await soon(connection.aclose(), within=2)
@@ -137,8 +137,8 @@ async def test_the_server_is_killed(secure_server: EmbeddedServer, url: str) -> 
     await soon(publisher.aclose(), within=2)
 
 
-async def test_a_stranger(secure_server: EmbeddedServer, url: str, tmp_path: Path) -> None:
-    """A server whose certificate nobody vouches for is refused, and another try would not change that."""
+async def test_unknown_authority(secure_server: EmbeddedServer, url: str, tmp_path: Path) -> None:
+    """A server with a certificate of an unknown authority is refused, with an error that is not retryable."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     with pytest.raises(TransportError, match="certificate verify failed") as caught:
         await Connector(url.replace("tls-ca-cert-file.pem", "other.pem")).connect(within=scaled(5))

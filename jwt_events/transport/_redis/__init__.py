@@ -1,1 +1,1 @@
-"""Not public."""
+"""Connections to a Redis server: protocol, replies, deadlines, multiplexing, reconnecting. Not public."""

@@ -1,8 +1,13 @@
-"""The door to redis-py: connections of the library's own.
+"""Connections of the library's own, opened by redis-py.
 
-redis-py's clients retry and reconnect by themselves, in silence: a lost reply repeats an XADD, a lost connection
-resubscribes and what was sent meanwhile is gone. So nothing here uses its clients or its pools. A `Connection` is one
-socket: it never retries, never reconnects, waits no longer than it is told, and after any failure is closed for good.
+redis-py's clients retry and reconnect by themselves and do not report it: a lost reply repeats an XADD, and a lost
+connection resubscribes although what was sent meanwhile is gone. So nothing here uses its clients or its pools. A
+`Connection` is one socket: it never retries, never reconnects, waits no longer than it is told, and after any failure
+is closed for good.
+
+Every reply is parsed by the shape that its command has: a `Connection` returns replies unchanged to the one caller that
+sent the commands, which unpacks them so; on a `Multiplexer`, which many callers share, each request names the parser of
+its reply (see `replies`).
 """
 
 from __future__ import annotations
@@ -26,9 +31,9 @@ _SCHEMES = ("redis://", "rediss://", "unix://")
 # Longest wait for a socket to close in good order before it is torn down.
 _CLOSE_WITHIN = 1.0
 
-# What a client was given for its own retrying, and the machinery that a pool shares between its connections: none of it
-# may steer, or be touched by, a connection that is ours.
-_NOT_OURS = (
+# Options of a client for its own retries, and objects that a pool shares between its connections. None of them may
+# affect, or be changed by, a connection of this library.
+_IGNORED_OPTIONS = (
     "event_dispatcher",
     "himport_registry",
     "maint_notifications_config",
@@ -40,7 +45,7 @@ _NOT_OURS = (
 
 
 class Connector:
-    """Makes connections like those of a client or URL, and leaves the client alone.
+    """Opens connections with the options of a client or URL; never uses or changes the client.
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` (also one made by a Sentinel), or a ``redis://``, ``rediss://`` or
@@ -48,24 +53,24 @@ class Connector:
         destination: the channel or key that error messages name.
 
     Raises:
-        InvalidOption: it is neither. The message never repeats a URL, which may hold a password.
+        InvalidOption: ``client_or_url`` is neither. The message never repeats a URL, which may hold a password.
     """
 
     def __init__(self, client_or_url: Redis | str, *, destination: str = "") -> None:
         self._pool = pool = _pool_of(client_or_url)  # kept alive, as a Sentinel's connections refer to theirs weakly
-        options = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_OURS}
+        options = {name: value for name, value in pool.connection_kwargs.items() if name not in _IGNORED_OPTIONS}
         self.destination = destination
         self.host: str
         self.port: int | None
         self.host, self.port = _host(options)
         self.address: str = _address(options)
         secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
-        self.interpreter: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets)
+        self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets)
         self._connection_class = pool.connection_class
         self._options = options | {
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
-            "socket_timeout": None,  # every wait here has a deadline of its own
+            "socket_timeout": None,  # every wait has a deadline of its own
             "socket_connect_timeout": options.get("socket_connect_timeout") or _CLOSE_WITHIN * 5,
             "decode_responses": False,  # one undecodable payload would make every later read fail
             "protocol": 2,  # with 3, redis-py logs pushed payloads, and nothing here needs it
@@ -79,161 +84,162 @@ class Connector:
         return f"<Connector {self.address}>"
 
     async def connect(self, *, within: float) -> Connection:
-        """Open a connection, authenticated and ready.
+        """Open an authenticated connection.
 
         Args:
-            within: seconds for all of it.
+            within: seconds for connecting and authenticating together.
 
         Raises:
-            TransportError: it could not be opened; the message says where to, and holds no password.
+            TransportError: it could not be opened; the message names the server and holds no password.
         """
         raw = self._connection_class(**self._options)
         try:
             async with asyncio.timeout(within):
                 await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            return Connection(RespProtocol(_handed_over(raw)), self.interpreter)
+            return Connection(RespProtocol(_take_socket(raw)), self.decoder)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
-            await _give_up(raw)
-            raise self.interpreter.failure(error, "connecting", maybe_done=False) from None
+            await _abort(raw)
+            raise self.decoder.failure(error, "connecting", maybe_done=False) from None
         except BaseException:
-            await _give_up(raw)
+            await _abort(raw)
             raise
 
 
 class Connection:
     """One socket to the server. Made by `Connector.connect`.
 
-    Any task may ask, whatever others wait for; answers come in the order of the questions. Whoever waits for an answer
-    here and is cancelled, or waits too long, closes the socket: a server that does not answer one will not answer the
-    next.
+    Any task may send at any time; replies come in the order of the requests. A caller that is cancelled while it waits
+    for a reply here, or waits too long, closes the socket: a server that does not reply to one request will not reply
+    to the next.
     """
 
-    def __init__(self, wire: RespProtocol, interpreter: ReplyDecoder) -> None:
-        self.wire = wire
-        self._interpreter = interpreter
+    def __init__(self, protocol: RespProtocol, decoder: ReplyDecoder) -> None:
+        self.protocol = protocol
+        self._decoder = decoder
 
     @property
-    def hung_up(self) -> bool:
-        """Whether it is closed, by either side, as far as this process has been told."""
-        return self.wire.is_lost
+    def is_closed(self) -> bool:
+        """Whether the socket is closed, by either side, as far as this process has been told."""
+        return self.protocol.is_closed
 
     async def call(self, *command: Argument, within: float) -> Any:
-        """Send one command and return its answer.
+        """Send one command and return its reply.
 
         Args:
             command: its words.
-            within: seconds for sending and answering.
+            within: seconds until the reply must have arrived.
 
         Raises:
-            TransportError: no answer, or an error for an answer.
+            TransportError: no reply, or an error reply.
         """
-        (answer,) = await self.pipeline([command], within=within)
-        if isinstance(answer, TransportError):
-            raise answer
-        return answer
+        (reply,) = await self.execute_many([command], within=within)
+        if isinstance(reply, TransportError):
+            raise reply
+        return reply
 
-    async def pipeline(self, commands: Sequence[Command], *, within: float) -> list[Any]:
-        """Send commands in one go and return their answers, an error in the place of each that was refused.
+    async def execute_many(self, commands: Sequence[Command], *, within: float) -> list[Any]:
+        """Send commands together and return their replies, an error in the place of each that was refused.
 
-        If the connection fails in between, the places of all unanswered commands hold that error.
+        If the connection fails in between, the places of all commands without a reply hold that error.
 
         Args:
             commands: each a sequence of words.
-            within: seconds for all of them.
+            within: seconds until all replies must have arrived.
         """
         try:
-            question = self.ask(commands)
+            request = self.send(commands)
         except TransportError as error:
             return [error] * len(commands)
-        return await self.answers(question, within=within)
+        return await self.replies(request, within=within)
 
-    def ask(self, commands: Sequence[Command]) -> Request:
-        """Send commands, and do not wait for their answers.
+    def send(self, commands: Sequence[Command]) -> Request:
+        """Send commands without waiting for their replies.
 
         Raises:
             TransportError: they could not be sent.
         """
         self._check_open()
         loop = asyncio.get_running_loop()
-        question = Request(commands, loop)
-        self.wire.ask(question, loop.time())
-        return question
+        request = Request(commands, loop)
+        self.protocol.send(request, loop.time())
+        return request
 
-    async def answers(self, question: Request, *, within: float) -> list[Any]:
-        """Return the answers to commands that were sent, as `pipeline` does."""
-        if not question.settled.done():
+    async def replies(self, request: Request, *, within: float) -> list[Any]:
+        """Wait for the replies to a request and return them as `execute_many` does."""
+        if not request.settled.done():
             try:
                 async with asyncio.timeout(within):
-                    await question.settled
+                    await request.settled
             except TimeoutError as error:
-                self.wire.fail(error)
+                self.protocol.fail(error)
             except BaseException:
-                self.wire.abort()
+                self.protocol.abort()
                 raise
-        return self._interpreter.read(question)
+        return self._decoder.decode(request)
 
-    def send(self, *command: Argument) -> None:
-        """Send a command whose answer arrives among the frames.
+    def write(self, *command: Argument) -> None:
+        """Send a command whose reply arrives among the pushed messages.
 
         Raises:
             TransportError: it could not be sent.
         """
         self._check_open()
-        self.wire.send([command])
+        self.protocol.write([command])
 
-    async def frames(
-        self, *, within: float | None = None, patience: float | None = None, most: int = 1_000
+    async def pushed(
+        self, *, within: float | None = None, poll_timeout: float | None = None, maximum: int = 1_000
     ) -> list[Any]:
-        """Wait for frames that the server sends, and return what is there; nothing if patience ended first.
+        """Wait for pushed messages and return those that have arrived; none if ``poll_timeout`` passed first.
 
         Args:
-            within: seconds after which the connection has failed; ``None`` for as long as it takes.
-            patience: seconds after which to return, and keep the connection.
-            most: how many to return.
+            within: seconds after which the connection counts as failed; ``None`` for no such limit.
+            poll_timeout: seconds after which to return an empty list and keep the connection; ``None`` for no such
+                limit. Ignored if ``within`` is given.
+            maximum: how many messages to return at most.
 
         Raises:
             TransportError: the connection failed, or the server sent an error.
         """
-        if not self.wire.frames:
+        if not self.protocol.pushed:
             try:
-                async with asyncio.timeout(patience if within is None else within):
-                    await self.wire.news()
+                async with asyncio.timeout(poll_timeout if within is None else within):
+                    await self.protocol.wait_for_data()
             except TimeoutError as error:
                 if within is None:
                     return []
-                self.wire.fail(error)
-        frames = self.wire.take_frames(most)
-        if not frames:
-            failure = self.wire.failure or exceptions.ConnectionError("the connection is closed")
-            raise self._interpreter.failure(failure, "reading", maybe_done=True)
-        if type(frames[0]) is ErrorReply:
-            raise self._interpreter.refusal(frames[0], "reading")
-        return frames
+                self.protocol.fail(error)
+        messages = self.protocol.take_pushed(maximum)
+        if not messages:
+            failure = self.protocol.failure or exceptions.ConnectionError("the connection is closed")
+            raise self._decoder.failure(failure, "reading", maybe_done=True)
+        if type(messages[0]) is ErrorReply:
+            raise self._decoder.error_reply(messages[0], "reading")
+        return messages
 
     def abort(self) -> None:
-        """Tear the socket down at once; whoever waits for an answer gets none."""
-        self.wire.abort()
+        """Close the socket at once; requests without a reply fail."""
+        self.protocol.abort()
 
     async def aclose(self) -> None:
-        """Close the socket; idempotent."""
-        await self.wire.aclose(within=_CLOSE_WITHIN)
+        """Close the socket in good order; idempotent."""
+        await self.protocol.aclose(within=_CLOSE_WITHIN)
 
     def _check_open(self) -> None:
-        if self.hung_up:
+        if self.is_closed:
             closed = exceptions.ConnectionError("the connection is closed")
-            raise self._interpreter.failure(closed, "writing", maybe_done=False)
+            raise self._decoder.failure(closed, "writing", maybe_done=False)
 
 
-def _handed_over(raw: AbstractConnection) -> asyncio.StreamWriter:
-    """Take the socket from a connection of redis-py, which has no way to hand it over."""
+def _take_socket(raw: AbstractConnection) -> asyncio.StreamWriter:
+    """Take the socket from a connection of redis-py, which has no public way to do so."""
     writer = raw._writer  # noqa: SLF001 - see above
     assert writer is not None  # noqa: S101 - just connected
-    raw._reader = raw._writer = None  # noqa: SLF001 - what it does not have it can neither use nor close
+    raw._reader = raw._writer = None  # noqa: SLF001 - so that redis-py can neither use nor close it
     return writer
 
 
-async def _give_up(raw: AbstractConnection) -> None:
-    """Leave no half-open socket behind."""
+async def _abort(raw: AbstractConnection) -> None:
+    """Close the socket of a connection that could not be opened, at once."""
     writer = raw._writer  # noqa: SLF001 - redis-py can only close in good order, which may wait for the server
     if writer is not None:
         writer.transport.abort()

@@ -1,4 +1,4 @@
-"""How long questions are waited for: one timer for all of them, as making one for each costs as much as sending it."""
+"""Deadlines of requests: one timer for all of them, as a timer for each costs as much as sending the request."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from math import inf
 
 from jwt_events.transport._redis.protocol import Request
 
-# So much later than it asked for, in seconds, a question may be settled: deadlines that differ by less count as in
-# order. Those of callers with the same timeout differ by how long each took to get here.
+# Seconds by which a request may be settled after its deadline: deadlines that differ by less count as in order. Those
+# of callers with the same timeout differ by how long each took to get here.
 _SLACK = 0.002
 
 
 class Deadlines:
-    """Settles questions whose time is up.
+    """Settles each request at its deadline.
 
     Args:
-        loop: what the time is told by.
+        loop: the event loop, whose clock the deadlines refer to.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[tuple[float, Request]] = deque()  # the earliest deadline first
         self._timer: asyncio.Handle | None = None
-        self._looks_at = inf  # when the timer ends; it does not say so itself on every loop
+        self._timer_ends = inf  # kept here, as not every loop's handle tells it
 
-    def wait(self, question: Request, deadline: float) -> None:
-        """Settle this question at that time, unless it is settled by then."""
+    def wait(self, request: Request, deadline: float) -> None:
+        """Settle this request at its deadline, unless it is settled before."""
         waiting = self._waiting
         while waiting and waiting[0][1].settled.done():
             waiting.popleft()
-        # Somebody has less time than those before: rare, and worth a timer.
+        # A deadline earlier than those that wait already: rare, and worth a timer of its own.
         if waiting and deadline < waiting[-1][0] - _SLACK:
-            timer = self._loop.call_at(deadline, question.settle)
-            question.settled.add_done_callback(lambda _: timer.cancel())
+            timer = self._loop.call_at(deadline, request.settle)
+            request.settled.add_done_callback(lambda _: timer.cancel())
             return
         if waiting:
-            deadline = max(deadline, waiting[-1][0])  # or a row of them, each with a little less, would add up
-        waiting.append((deadline, question))
-        if deadline < self._looks_at:
-            self._look_at(deadline)
+            deadline = max(deadline, waiting[-1][0])  # or a row of them, each a little earlier, would add up
+        waiting.append((deadline, request))
+        if deadline < self._timer_ends:
+            self._start_timer(deadline)
 
-    def _look_at(self, time: float) -> None:
-        if self._timer is not None:  # it was for one that is settled
+    def _start_timer(self, time: float) -> None:
+        if self._timer is not None:  # it was for a request that is settled
             self._timer.cancel()
-        self._timer, self._looks_at = self._loop.call_at(time, self._look), time
+        self._timer, self._timer_ends = self._loop.call_at(time, self._settle_due), time
 
-    def _look(self) -> None:
-        self._timer, self._looks_at = None, inf
+    def _settle_due(self) -> None:
+        self._timer, self._timer_ends = None, inf
         now = self._loop.time()
         while self._waiting:
-            deadline, question = self._waiting[0]
-            if deadline > now and not question.settled.done():
-                self._look_at(deadline)
+            deadline, request = self._waiting[0]
+            if deadline > now and not request.settled.done():
+                self._start_timer(deadline)
                 return
             self._waiting.popleft()
-            question.settle()
+            request.settle()
 
     def close(self) -> None:
-        """Forget them."""
+        """Forget all requests and cancel the timer."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer, self._looks_at = None, inf
+            self._timer, self._timer_ends = None, inf

@@ -1,10 +1,10 @@
-"""Commands of many tasks over one connection, without waiting for one another's answers."""
+"""Commands of many tasks over one connection, without waiting for one another's replies."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -15,61 +15,62 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.replies import ReplyParser, unchanged
+from jwt_events.transport.base import Sent
 
-# The longest wait for a connection, or for an answer, before the connection is given up.
-_ANSWER_WITHIN = 5.0
+# The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
+_REPLY_WITHIN = 5.0
 
 _CUT_OFF = "cancelled before all answers came"
 
-PAGE = 1_000
-"""How many answers may be outstanding: enough to hide the way there and back, few enough that a deadline which ends
-in between leaves little in doubt."""
+MAX_OUTSTANDING = 1_000
+"""How many replies may be outstanding: enough to hide the round trip, few enough that a deadline which passes in
+between leaves little in doubt."""
 
 
 class Maintenance(Protocol):
-    """What has to be done on the server now and then.
+    """A task that a server needs from time to time.
 
     Attributes:
-        due_at: when next, by the clock of the loop. Looked at before every command.
+        due_at: when it has to run next, by the clock of the loop. Read before every command.
     """
 
     due_at: float
 
-    async def do(self, connection: Connection) -> None:
-        """Do it."""
+    async def run(self, connection: Connection) -> None:
+        """Do the task on this connection and set ``due_at`` anew."""
         ...
 
 
 class Multiplexer:
-    """Runs commands on a connection of its own. Safe to call from many tasks; an async context manager.
+    """Runs commands of many tasks on a connection of its own; an async context manager.
 
-    Who calls sends at once, without a task in between, and those who call in the same turn of the loop share a packet.
-    A task does what has to come first now and then: connect, keep up, wait for room. A caller that is cancelled or runs
-    out of time does not break the connection for the others.
+    A caller sends at once, without a task in between, and callers of the same turn of the loop share a packet. A task
+    does what has to come first now and then: connect, run maintenance, wait until fewer replies are outstanding. A
+    caller that is cancelled or whose deadline passes does not break the connection for the others.
 
     Args:
-        connector: makes its connection, when it is first needed.
-        upkeep: done before whatever is sent when it is due. If it fails, that goes out all the same.
+        connector: opens the connection when the first command needs it.
+        maintenance: run before the next command when it is due. If it fails, the command is sent all the same.
     """
 
-    def __init__(self, connector: Connector, upkeep: Maintenance | None = None) -> None:
+    def __init__(self, connector: Connector, maintenance: Maintenance | None = None) -> None:
         self.address: str = connector.address
         self._connector = connector
-        self._interpreter = connector.interpreter
-        self._upkeep = upkeep
-        self._waiting: deque[Request] = deque()
-        self._something_waits = asyncio.Event()
+        self._decoder = connector.decoder
+        self._maintenance = maintenance
+        self._queue: deque[Request] = deque()  # requests that could not be sent at once
+        self._has_queued = asyncio.Event()
         self._connection: Connection | None = None
-        self._trouble: TransportError | None = None  # why the last attempt to connect failed
-        self._watch: asyncio.TimerHandle | None = None
+        self._connect_error: TransportError | None = None  # why the last attempt to connect failed
+        self._watchdog: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._patience: Deadlines
+        self._deadlines: Deadlines
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()  # asking for it once more would cost more than the rest of sending
-        self._patience = Deadlines(self._loop)
-        self._task = asyncio.create_task(self._work(), name=f"jwt_events pipeline {self._connector.destination}")
+        self._loop = asyncio.get_running_loop()  # looking it up for every command costs more than all else in sending
+        self._deadlines = Deadlines(self._loop)
+        self._task = asyncio.create_task(self._work(), name=f"jwt_events multiplexer {self._connector.destination}")
         return self
 
     async def __aexit__(
@@ -80,145 +81,148 @@ class Multiplexer:
                 self._task.cancel()
                 await asyncio.wait([self._task])
         finally:
-            self._fail_waiting(ConnectionFailed("it was closed before this could be sent"))
-            self._patience.close()
-            if self._watch is not None:
-                self._watch.cancel()
+            self._fail_queued(ConnectionFailed("it was closed before this could be sent"))
+            self._deadlines.close()
+            if self._watchdog is not None:
+                self._watchdog.cancel()
             await self._disconnect()
 
-    async def run(self, commands: Sequence[Command], *, within: float, reading: ReplyParser = unchanged) -> list[Any]:
-        """Run commands in order and return what the answers say, an error in the place of each that failed.
+    async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser = unchanged) -> list[Any]:
+        """Run commands in order and return their parsed replies; an error takes the place of each that failed.
 
-        Cancelling it is safe: what was not sent is not sent any more. If it was sent, the ``CancelledError`` has
-        a `TransportError` as its cause.
+        Cancelling it is safe: a command that was not sent yet is never sent. If any was sent, the ``CancelledError``
+        has a `TransportError` as its cause.
 
         Args:
-            commands: what to run, in this order.
+            commands: the commands.
             within: seconds after which to give up.
-            reading: reads each answer.
+            parse: the parser of each reply.
         """
-        loop, number = self._loop, len(commands)
+        loop, count = self._loop, len(commands)
         now = loop.time()
         deadline = now + within
-        if number > PAGE:
-            return await self._run_pages(commands, deadline, reading)
-        if not number or within <= 0:  # what would be sent now would at once be in doubt
-            return [self._out_of_time()] * number
-        question = Request(commands, loop)
-        if self._waiting or (connection := self._connection) is None or not self._may_send(connection, number, now):
-            self._waiting.append(question)
-            self._something_waits.set()
+        if count > MAX_OUTSTANDING:
+            return await self._run_batches(commands, deadline, parse)
+        if not count or within <= 0:  # sent now, its outcome would be in doubt at once
+            return [self._timed_out()] * count
+        request = Request(commands, loop)
+        if self._queue or (connection := self._connection) is None or not self._can_send(connection, count, now):
+            self._queue.append(request)
+            self._has_queued.set()
         else:
-            self._send(connection, question, now)
-        self._patience.wait(question, deadline)
+            self._send(connection, request, now)
+        self._deadlines.wait(request, deadline)
         try:
-            await question.settled
+            await request.settled
         except asyncio.CancelledError as cancelled:
-            if question.wire is not None:
-                question.wire.forsake_if_unwanted()
+            if request.protocol is not None:
+                request.protocol.abort_if_abandoned()
                 cancelled.__cause__ = ConnectionFailed(_CUT_OFF, maybe_done=True)
             raise
-        if question.wire is None:
-            return [question.trouble or self._out_of_time()] * number
-        if len(question.answers) < number:
-            question.wire.forsake_if_unwanted()
-        return self._interpreter.read(question, reading)
+        if request.protocol is None:
+            return [request.error or self._timed_out()] * count
+        if len(request.replies) < count:
+            request.protocol.abort_if_abandoned()
+        return self._decoder.decode(request, parse)
 
-    async def _run_pages(self, commands: Sequence[Command], deadline: float, reading: ReplyParser) -> list[Any]:
-        answers: list[Any] = []
-        for start in range(0, len(commands), PAGE):
-            page = commands[start : start + PAGE]
+    async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser) -> list[Any]:
+        replies: list[Any] = []
+        for start in range(0, len(commands), MAX_OUTSTANDING):
+            batch = commands[start : start + MAX_OUTSTANDING]
             try:
-                answers += await self.run(page, within=deadline - self._loop.time(), reading=reading)
+                replies += await self.run(batch, within=deadline - self._loop.time(), parse=parse)
             except asyncio.CancelledError as cancelled:
-                if answers:  # if not this page, then those before it
+                if replies:  # even if nothing of this batch was sent, the batches before it were
                     cancelled.__cause__ = ConnectionFailed(_CUT_OFF, maybe_done=True)
                 raise
-            failure = next((answer for answer in answers if isinstance(answer, TransportError)), None)
-            if failure is not None:  # what follows must not overtake it
+            failure = next((reply for reply in replies if isinstance(reply, TransportError)), None)
+            if failure is not None:  # later commands must not overtake one that failed
                 held_back = TransportError(str(failure), retryable=failure.retryable)
-                return answers + [held_back] * (len(commands) - len(answers))
-        return answers
+                return replies + [held_back] * (len(commands) - len(replies))
+        return replies
 
-    def _may_send(self, connection: Connection, number: int, now: float) -> bool:
-        """Whether so many may be sent now: all is well, there is room, and nothing has to be done first."""
-        return connection.wire.may_ask(number, PAGE) and (self._upkeep is None or now < self._upkeep.due_at)
+    def _can_send(self, connection: Connection, count: int, now: float) -> bool:
+        """Whether ``count`` commands may be sent now: the limit allows it, and no maintenance is due."""
+        return connection.protocol.can_send(count, MAX_OUTSTANDING) and (
+            self._maintenance is None or now < self._maintenance.due_at
+        )
 
-    def _send(self, connection: Connection, question: Request, now: float) -> None:
-        connection.wire.ask(question, now)
-        if self._watch is None:
-            self._watch = self._loop.call_later(_ANSWER_WITHIN, self._look)
+    def _send(self, connection: Connection, request: Request, now: float) -> None:
+        connection.protocol.send(request, now)
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(_REPLY_WITHIN, self._check_replies)
 
-    def _look(self) -> None:
-        """Give the connection up if the server has not answered for too long; otherwise look again later."""
-        self._watch = None
-        if self._connection is None or (oldest := self._connection.wire.oldest) is None:
+    def _check_replies(self) -> None:
+        """Close the connection if the oldest request has waited too long; otherwise check again when it will have."""
+        self._watchdog = None
+        if self._connection is None or (oldest := self._connection.protocol.oldest) is None:
             return
-        give_up_at = oldest.asked_at + _ANSWER_WITHIN
+        give_up_at = oldest.sent_at + _REPLY_WITHIN
         if self._loop.time() >= give_up_at:
-            self._connection.wire.fail(TimeoutError())
+            self._connection.protocol.fail(TimeoutError())
         else:
-            self._watch = self._loop.call_at(give_up_at, self._look)
+            self._watchdog = self._loop.call_at(give_up_at, self._check_replies)
 
-    def _out_of_time(self) -> TransportError:
-        """Say why something was not sent in time."""
-        return ConnectionFailed(str(self._trouble) if self._trouble else f"no answer in time from {self.address}")
+    def _timed_out(self) -> TransportError:
+        """Return the error of a command that was not sent before its deadline."""
+        message = f"no answer in time from {self.address}" if self._connect_error is None else str(self._connect_error)
+        return ConnectionFailed(message)
 
     async def _work(self) -> None:
-        """Do what has to come before sending, for as long as this pipeline is open."""
+        """Connect, run maintenance and send queued requests, until cancelled."""
         while True:
-            await self._something_waits.wait()
-            self._something_waits.clear()
-            while self._waiting:
+            await self._has_queued.wait()
+            self._has_queued.clear()
+            while self._queue:
                 try:
-                    await self._send_waiting(await self._connected())
+                    await self._send_queued(await self._connected())
                 except TransportError as error:
-                    self._fail_waiting(error)
+                    self._fail_queued(error)
                 except Exception as error:  # noqa: BLE001 - without this task, every later command would time out
                     await self._disconnect()
-                    self._fail_waiting(unexpected(error, self.address, maybe_done=False))
+                    self._fail_queued(unexpected(error, self.address, maybe_done=False))
 
-    async def _send_waiting(self, connection: Connection) -> None:
-        """Send what waits, as there is room for it, leaving out what nobody waits for any more."""
-        while self._waiting:
-            question = self._waiting[0]
-            if question.settled.done():
-                self._waiting.popleft()
-            elif self._may_send(connection, len(question.commands), now := self._loop.time()):
-                self._waiting.popleft()
-                self._send(connection, question, now)
-            elif connection.wire.oldest is not None and not connection.hung_up:
-                await connection.wire.news()
+    async def _send_queued(self, connection: Connection) -> None:
+        """Send queued requests as the limit allows, except those whose caller has given up."""
+        while self._queue:
+            request = self._queue[0]
+            if request.settled.done():
+                self._queue.popleft()
+            elif self._can_send(connection, len(request.commands), now := self._loop.time()):
+                self._queue.popleft()
+                self._send(connection, request, now)
+            elif connection.protocol.oldest is not None and not connection.is_closed:
+                await connection.protocol.wait_for_data()
             else:
                 return
 
-    def _fail_waiting(self, error: TransportError) -> None:
-        while self._waiting:
-            question = self._waiting.popleft()
-            question.trouble = error
-            question.settle()
+    def _fail_queued(self, error: TransportError) -> None:
+        while self._queue:
+            request = self._queue.popleft()
+            request.error = error
+            request.settle()
 
     async def _connected(self) -> Connection:
-        """Return a live connection that is in good order."""
-        if self._connection is None or self._connection.hung_up:
+        """Return an open connection on which no maintenance is due."""
+        if self._connection is None or self._connection.is_closed:
             await self._disconnect()
             try:
-                self._connection = await self._connector.connect(within=_ANSWER_WITHIN)
+                self._connection = await self._connector.connect(within=_REPLY_WITHIN)
             except TransportError as error:
-                self._trouble = error
+                self._connect_error = error
                 raise
-            self._trouble = None
-        if self._upkeep is not None and self._loop.time() >= self._upkeep.due_at:
-            await self._keep_up(self._upkeep, self._connection)
+            self._connect_error = None
+        if self._maintenance is not None and self._loop.time() >= self._maintenance.due_at:
+            await self._maintain(self._maintenance, self._connection)
         return self._connection
 
-    async def _keep_up(self, upkeep: Maintenance, connection: Connection) -> None:
+    async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
         try:
-            await upkeep.do(connection)
+            await maintenance.run(connection)
         except TransportError as error:
-            logger.warning("upkeep failed", destination=self._connector.destination, error=str(error))
-            if connection.hung_up:
-                error.maybe_done = False  # whatever became of the upkeep, none of the commands was sent
+            logger.warning("maintenance failed", destination=self._connector.destination, error=str(error))
+            if connection.is_closed:
+                error.maybe_done = False  # whatever became of the maintenance, none of the commands was sent
                 raise
         except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
             await self._disconnect()
@@ -230,6 +234,27 @@ class Multiplexer:
             await connection.aclose()
 
 
+class RedisSender:
+    """Sends payloads over a multiplexer, one command each; the `Sender` of both Redis transports.
+
+    Args:
+        multiplexer: runs the commands.
+        command: makes the command that sends a payload.
+        parse: the parser of its reply.
+    """
+
+    def __init__(
+        self, multiplexer: Multiplexer, *, command: Callable[[bytes], Command], parse: Callable[[Any], Sent]
+    ) -> None:
+        self._multiplexer = multiplexer
+        self._command = command
+        self._parse = parse
+
+    def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
+        """Send payloads in order; see `Sender.send`."""
+        return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
+
+
 def unexpected(error: Exception, address: str, *, maybe_done: bool) -> TransportError:
-    """Say that an answer made no sense, without quoting it."""
+    """Return the error of an exchange with the server that made no sense; it quotes nothing of the reply."""
     return TransportError(f"unexpected {type(error).__name__} in the exchange with {address}", maybe_done=maybe_done)

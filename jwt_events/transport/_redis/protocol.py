@@ -1,8 +1,8 @@
-"""The two ends of a socket: commands out, answers in, in order. RESP itself is hiredis's business.
+"""One socket to the server: commands out, replies in, in the same order. hiredis encodes and decodes RESP.
 
 redis-py opens the socket, authenticates, speaks TLS and knows Sentinels. Then a `RespProtocol` takes the socket over:
 here a request may follow the one before without waiting for its reply, replies are taken as they arrive and not one
-task switch each, and nothing is tried again or connected again behind anybody's back.
+task switch each, and nothing retries or reconnects without the caller's knowledge.
 
 Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
@@ -26,122 +26,126 @@ _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignm
 
 _NONSENSE = "the answer makes no sense"
 
-# How many bytes to take from the socket at once. asyncio's own way allocates four times as much for every read.
-_READ_AT_ONCE = 65_536
+# Bytes to take from the socket in one read. asyncio's own default allocates four times as much for every read.
+_READ_SIZE = 65_536
 
-# More than this in unread frames, in bytes, and the server has to wait: it knows what to do with a reader that is slow.
+# Above this many bytes of pushed messages that were not taken, reading pauses. The server has limits of its own for
+# readers that are slow.
 _MAX_UNREAD = 262_144
 
 
 class ErrorReply(Exception):
-    """The server's answer to a command is an error; holds its text."""
+    """An error that the server sent in reply to a command; holds its text."""
 
 
 class Request:
-    """Commands, and the answers to them so far.
+    """Commands that are sent together, and the replies to them so far.
 
     Attributes:
-        commands: what is asked, at least one.
-        wire: where it was sent; ``None`` if it was not.
-        asked_at: when it was sent, by the clock of the loop.
-        trouble: why it was not sent and will not be.
-        answers: in order; a `ErrorReply` in the place of each command that was refused.
-        settled: done when all answers are there, or when no more will come: then some are missing. Whoever is no
-            longer interested may settle or cancel it.
+        commands: the commands, at least one.
+        protocol: the socket that it was sent on; ``None`` if it was not sent.
+        sent_at: when it was sent, by the clock of the loop.
+        error: why it was not sent and will not be.
+        replies: the replies in order; an `ErrorReply` in the place of each command that was refused.
+        settled: done when all replies have arrived, or when no more will come: then some are missing. A caller that
+            gives up may settle or cancel it.
     """
 
-    __slots__ = ("answers", "asked_at", "commands", "settled", "trouble", "wire")
+    __slots__ = ("commands", "error", "protocol", "replies", "sent_at", "settled")
 
     def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
         self.commands: Sequence[Command] = commands
-        self.wire: RespProtocol | None = None
-        self.asked_at: float = 0.0
-        self.trouble: TransportError | None = None
-        self.answers: list[Any] = []
+        self.protocol: RespProtocol | None = None
+        self.sent_at: float = 0.0
+        self.error: TransportError | None = None
+        self.replies: list[Any] = []
         self.settled: asyncio.Future[None] = loop.create_future()
 
     def settle(self) -> None:
-        """Tell who waits that it is over; idempotent."""
+        """Wake the caller that waits for this request; idempotent."""
         if not self.settled.done():
             self.settled.set_result(None)
 
 
 class RespProtocol(asyncio.BufferedProtocol):
-    """One socket that is connected.
+    """Sends requests on one connected socket and matches the replies to them.
 
     Args:
-        writer: the socket's; nobody else may use it from now on.
+        writer: the socket's writer. From now on only this object may use it.
 
     Attributes:
-        frames: what arrived without a question, in order; where nothing was sent that has frames for an answer, nothing
-            may.
-        failure: why it was lost; ``None`` if it was not, or was closed from here.
-        awaited: how many answers are outstanding.
-        is_distrusted: whether an answer may belong to another question, so that none is to be believed.
+        pushed: messages that arrived while no request was outstanding, in order. Only a socket on which `write` was
+            called may get any.
+        failure: why the socket was closed; ``None`` if it is open, or was closed in good order from here.
+        outstanding: how many replies have not arrived yet.
+        is_out_of_sync: whether a reply may belong to another request, so that none can be trusted.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
-        self._received = memoryview(bytearray(_READ_AT_ONCE))  # a view, as TLS fills it slice by slice
-        self._open: deque[Request] = deque()
+        self._received = memoryview(bytearray(_READ_SIZE))  # a view, as TLS fills it slice by slice
+        self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
         self._unsent: list[bytes] = []
         self._unread = 0
-        self._listens = False
-        self._news: asyncio.Future[None] | None = None
+        self._expects_pushed = False
+        self._data_arrived: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self.frames: deque[Any] = deque()
+        self.pushed: deque[Any] = deque()
         self.failure: Exception | None = None
-        self.awaited: int = 0
-        self.is_distrusted: bool = False
+        self.outstanding: int = 0
+        self.is_out_of_sync: bool = False
         self._writer = writer  # kept, as it closes the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
         self._transport.set_protocol(self)
 
     @property
-    def is_lost(self) -> bool:
-        """Whether it is closed, by either side, as far as this process has been told."""
+    def is_closed(self) -> bool:
+        """Whether the socket is closed, by either side, as far as this process has been told."""
         return self._transport.is_closing()
 
     @property
     def oldest(self) -> Request | None:
-        """The question that waits longest for an answer."""
-        return self._open[0] if self._open else None
+        """The request that has waited longest for its replies."""
+        return self._requests[0] if self._requests else None
 
-    def may_ask(self, number: int, most: int) -> bool:
-        """Whether to ask so many things more here, where no more than ``most`` answers may be outstanding.
+    def can_send(self, count: int, maximum: int) -> bool:
+        """Whether `count` more commands may be sent, given the limit on outstanding replies.
 
-        Not if it is lost, nor if the next answer is too late for whoever waited for it.
+        Not if the socket is closed, nor if the caller of the oldest request has given up waiting for its replies.
         """
-        return self.awaited + number <= most and not (self._open and self._open[0].settled.done()) and not self.is_lost
+        requests = self._requests
+        return (
+            self.outstanding + count <= maximum and not (requests and requests[0].settled.done()) and not self.is_closed
+        )
 
-    def forsake_if_unwanted(self) -> None:
-        """Tear the socket down if nobody waits for an answer any more, although some are outstanding."""
-        if self._open and all(question.settled.done() for question in self._open):
+    def abort_if_abandoned(self) -> None:
+        """Close the socket at once if replies are outstanding and no caller waits for any of them."""
+        if self._requests and all(request.settled.done() for request in self._requests):
             self.fail(TimeoutError())
 
-    def ask(self, question: Request, now: float) -> None:
-        """Send a question. Those that others ask in the same turn of the loop go along.
+    def send(self, request: Request, now: float) -> None:
+        """Send a request. Requests of the same turn of the loop share a packet.
 
         Args:
-            question: what to ask.
+            request: the request.
             now: the time, by the clock of the loop.
         """
-        self._write(question.commands)
-        question.wire = self
-        question.asked_at = now
-        self._open.append(question)
-        self.awaited += len(question.commands)
+        self._transmit(request.commands)
+        request.protocol = self
+        request.sent_at = now
+        self._requests.append(request)
+        self.outstanding += len(request.commands)
 
-    def send(self, commands: Sequence[Command]) -> None:
-        """Send commands whose answers are frames."""
-        self._listens = True
-        self._write(commands)
+    def write(self, commands: Sequence[Command]) -> None:
+        """Send commands whose replies arrive among the pushed messages."""
+        self._expects_pushed = True
+        self._transmit(commands)
 
-    def _write(self, commands: Sequence[Command]) -> None:
+    def _transmit(self, commands: Sequence[Command]) -> None:
         data = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
-        if not self._open and not self._unsent:
-            self._transport.write(data)  # whoever is alone does not wait for a turn
+        if not self._requests and not self._unsent:
+            self._transport.write(data)  # with no request outstanding there is nothing to share a packet with
             return
         if not self._unsent:
             self._loop.call_soon(self._flush)
@@ -149,98 +153,98 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if not self.is_lost:
+        if not self.is_closed:
             self._transport.writelines(unsent)
 
-    async def news(self) -> None:
-        """Wait until something arrives, an answer or a frame, or until the socket is lost. For one task."""
+    async def wait_for_data(self) -> None:
+        """Wait until a reply or a pushed message arrives, or until the socket is closed. For one task at a time."""
         if self._closed.done():
             return
-        self._news = self._loop.create_future()
+        self._data_arrived = self._loop.create_future()
         try:
-            await self._news
+            await self._data_arrived
         finally:
-            self._news = None
+            self._data_arrived = None
 
-    def take_frames(self, most: int) -> list[Any]:
-        """Return so many of the frames that arrived, and forget them. A `ErrorReply` comes alone."""
+    def take_pushed(self, maximum: int) -> list[Any]:
+        """Remove and return up to ``maximum`` pushed messages. An `ErrorReply` is returned alone."""
         taken: list[Any] = []
-        if self.frames and type(self.frames[0]) is ErrorReply:
-            most = 1
-        while self.frames and len(taken) < most and not (taken and type(self.frames[0]) is ErrorReply):
-            taken.append(self.frames.popleft())
-        if not self.frames:
+        if self.pushed and type(self.pushed[0]) is ErrorReply:
+            maximum = 1
+        while self.pushed and len(taken) < maximum and not (taken and type(self.pushed[0]) is ErrorReply):
+            taken.append(self.pushed.popleft())
+        if not self.pushed:
             self._unread = 0
-            if not self.is_lost:
+            if not self.is_closed:
                 self._transport.resume_reading()
         return taken
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Say where to put what arrives."""
+        """Return the buffer that received bytes are written to; called by asyncio."""
         return self._received
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what the server says."""
+        """Decode what arrived; called by asyncio."""
         self._reader.feed(self._received, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
-        gets, is_news = self._reader.gets, False
+        gets, has_arrived = self._reader.gets, False
         try:
-            while (answer := gets()) is not _NOTHING:
-                self._take(answer)
-                is_news = True
+            while (reply := gets()) is not _NOTHING:
+                self._accept(reply)
+                has_arrived = True
         except hiredis.HiredisError:  # its message quotes what it could not read
             self.fail(ConnectionAbortedError(_NONSENSE))
             return
-        if self.frames:
+        if self.pushed:
             self._unread += nbytes
             if self._unread > _MAX_UNREAD:
                 self._transport.pause_reading()
-        if is_news:
-            self._tell()
+        if has_arrived:
+            self._wake()
 
-    def _take(self, answer: Any) -> None:
-        if not self._open:
-            if self._listens:
-                self.frames.append(answer)
-            else:  # nobody can tell whose answer is whose
-                self.distrust()
+    def _accept(self, reply: Any) -> None:
+        if not self._requests:
+            if self._expects_pushed:
+                self.pushed.append(reply)
+            else:  # one reply too many: which of them belongs to which request cannot be told
+                self.mark_out_of_sync()
             return
-        question = self._open[0]
-        question.answers.append(answer)
-        self.awaited -= 1
-        if len(question.answers) == len(question.commands):
-            self._open.popleft()
-            question.settle()
+        request = self._requests[0]
+        request.replies.append(reply)
+        self.outstanding -= 1
+        if len(request.replies) == len(request.commands):
+            self._requests.popleft()
+            request.settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everybody who waits that nothing more will come."""
+        """Wake all waiting callers, as no more replies will come; called by asyncio."""
         self.failure = self.failure or exc or ConnectionResetError("the server hung up")
         if not self._closed.done():
             self._closed.set_result(None)
-        self.awaited = 0
-        while self._open:
-            self._open.popleft().settle()
-        self._tell()
+        self.outstanding = 0
+        while self._requests:
+            self._requests.popleft().settle()
+        self._wake()
 
-    def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+    def _wake(self) -> None:
+        if self._data_arrived is not None and not self._data_arrived.done():
+            self._data_arrived.set_result(None)
 
-    def distrust(self) -> None:
-        """Tear the socket down because questions and answers are out of step."""
-        self.is_distrusted = True
+    def mark_out_of_sync(self) -> None:
+        """Close the socket at once, because replies no longer match requests."""
+        self.is_out_of_sync = True
         self.fail(ConnectionAbortedError(_NONSENSE))
 
     def fail(self, failure: Exception) -> None:
-        """Tear the socket down at once, for a reason."""
+        """Close the socket at once and record why, unless a reason was recorded before."""
         self.failure = self.failure or failure
         self.abort()
 
     def abort(self) -> None:
-        """Tear the socket down at once."""
+        """Close the socket at once, without sending what is buffered."""
         self._transport.abort()
 
     async def aclose(self, *, within: float) -> None:
-        """Close the socket in good order, or tear it down after so many seconds; idempotent."""
+        """Close the socket in good order, and abort it after ``within`` seconds; idempotent."""
         try:
             self._transport.close()
             await asyncio.wait([self._closed], timeout=within)

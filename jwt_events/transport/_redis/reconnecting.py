@@ -1,4 +1,4 @@
-"""A connection that is kept: opened, watched, and opened again when it is lost."""
+"""A connection that is opened again when it is lost."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 
-# How long entering a subscription may take before it fails, retries included; and one attempt of it.
+# Seconds that opening a subscription may take, retries included; and one attempt of it.
 OPEN_WITHIN = 5.0
 ATTEMPT_WITHIN = 2.0
 
-# A small cap: a receiver that is away is deaf, and one connection attempt a second is no load.
+# Seconds between attempts. The maximum is small: a receiver without a connection gets no events, and one attempt
+# a second is no load.
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
 
 
 class ConnectionState(StrEnum):
-    """Where a link is in its life."""
+    """The state of a `ReconnectingConnection`."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -33,17 +34,19 @@ class ConnectionState(StrEnum):
 
 
 class ReconnectingConnection:
-    """Keeps one connection to the server for a receiver.
+    """Keeps a receiver connected to the server; an async context manager.
 
     Args:
-        connector: makes the connections.
+        connector: opens the connections.
         transport: the transport's name, for the log.
-        greet: called with every new connection before it counts as live: subscribes, compares positions.
+        on_connect: called with every new connection before it counts as live: subscribes, compares positions.
     """
 
-    def __init__(self, connector: Connector, *, transport: str, greet: Callable[[Connection], Awaitable[None]]) -> None:
+    def __init__(
+        self, connector: Connector, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
+    ) -> None:
         self._connector = connector
-        self._greet = greet
+        self._on_connect = on_connect
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
         self._failures = 0
         self._live_since = 0.0
@@ -55,7 +58,7 @@ class ReconnectingConnection:
         """Connect for the first time.
 
         Raises:
-            TransportError: not within five seconds, or the server refused.
+            TransportError: it took longer than five seconds, or the server refused.
         """
         try:
             async with asyncio.timeout(OPEN_WITHIN) as limit:
@@ -73,20 +76,20 @@ class ReconnectingConnection:
         await self.aclose()
 
     async def reconnect(self) -> bool:
-        """Try once to be live again, after the pause that the failures so far call for; the first try is at once.
+        """Make one attempt to connect, after a pause that grows with the failures in a row; the first is at once.
 
         Returns:
             Whether the connection is live.
 
         Raises:
-            TransportError: the server refused in a way that another try will not change.
+            TransportError: the server refused, and another attempt would not change that.
         """
         if self._failures:
             await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
         connection = None
         try:
             connection = await self._connector.connect(within=ATTEMPT_WITHIN)
-            await self._greet(connection)
+            await self._on_connect(connection)
         except BaseException as error:
             if connection is not None:
                 await connection.aclose()
@@ -101,8 +104,8 @@ class ReconnectingConnection:
         self._enter(ConnectionState.LIVE)
         return True
 
-    async def lose(self, error: TransportError) -> None:
-        """Close a connection that failed. The next attempt is at once, unless this one did not last either."""
+    async def drop(self, error: TransportError) -> None:
+        """Close a connection that failed. The next attempt is at once, unless this one lasted less than a second."""
         connection, self.connection = self.connection, None
         lasted = asyncio.get_running_loop().time() - self._live_since
         self._failures = 0 if lasted > _MAX_DELAY else self._failures + 1
@@ -113,7 +116,7 @@ class ReconnectingConnection:
             await connection.aclose()
 
     async def aclose(self) -> None:
-        """Close for good; idempotent."""
+        """Close the connection for good; idempotent."""
         connection, self.connection = self.connection, None
         self._enter(ConnectionState.CLOSED)
         if connection is not None:

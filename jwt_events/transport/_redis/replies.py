@@ -1,49 +1,101 @@
-"""What the server said, read, and what went wrong, in our words."""
+"""Replies of the server: parsers for their shapes, and errors of redis-py or the socket as errors of this library.
+
+Every reply is parsed by the shape that its command has. Each request names the parser of its reply; with `unchanged`,
+the caller unpacks the reply itself. A reply that its parser refuses belongs to another request, and then no later reply
+on that socket can be trusted.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import ssl
 from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any, TypeAlias
 
-from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport._redis.errors import map_error, refusal
+from redis import exceptions
+
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 
+# redis-py cuts the first word off the error replies that it has a class for.
+_CODES: dict[type[Exception], str] = {
+    exceptions.AuthenticationError: "WRONGPASS",  # or NOAUTH
+    exceptions.AuthenticationWrongNumberOfArgsError: "WRONGPASS",
+    exceptions.AuthorizationError: "NOAUTH",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.MovedError: "MOVED",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.TryAgainError: "TRYAGAIN",
+}
+
+# Codes that redis-py leaves in the text. It cuts off "ERR", too; what then comes first can be a word like DB or EXEC.
+_CODES_IN_TEXT = frozenset(
+    {"BUSY", "BUSYGROUP", "CROSSSLOT", "MISCONF", "NOGROUP", "NOREPLICAS", "UNBLOCKED", "UNKILLABLE", "WRONGTYPE"}
+)
+
+# Error replies that mean "not now": the command was not carried out, and a moment later it may be. All others last.
+_TEMPORARY = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+    }
+)
+
+_QUOTED = ", with args"
+
+# What a server replies to a command, or to a form of one, that it does not know yet. The newest of those used here is
+# XAUTOCLAIM, with XTRIM ... MINID: both came with Redis 6.2.
+_TOO_OLD = ("unknown command", "unknown subcommand", "Unknown subcommand", "syntax error")
+
 ReplyParser: TypeAlias = Callable[[Any], Any]
-"""Turns an answer into what it says. Whatever it raises means that this cannot be the answer to what was asked."""
+"""Checks and converts a reply. Any exception that it raises means that the reply cannot be that of the command."""
 
 
-def unchanged(answer: Any) -> Any:
-    """Take an answer as it is; a refusal is none."""
-    if type(answer) is ErrorReply:
-        raise answer
-    return answer
+def unchanged(reply: Any) -> Any:
+    """Return the reply unchanged; raise if it is an error reply."""
+    if type(reply) is ErrorReply:
+        raise reply
+    return reply
 
 
-def number(answer: Any) -> int:
-    """Read a number, of things that were done or of those who got something."""
-    return index(answer)
+def number(reply: Any) -> int:
+    """Parse an integer, such as a count of entries or of receivers."""
+    return index(reply)
 
 
-def array(answer: Any) -> list[Any]:
-    """Read an array."""
-    if type(answer) is not list:
+def array(reply: Any) -> list[Any]:
+    """Parse an array."""
+    if type(reply) is not list:
         raise TypeError
-    return answer
+    return reply
 
 
-def position(answer: Any) -> str:
-    """Read a position in a stream."""
-    return str(answer, "ascii")
+def position(reply: Any) -> str:
+    """Parse a position in a stream."""
+    return str(reply, "ascii")
 
 
 class ReplyDecoder:
-    """Reads answers, and tells of errors without a password in them.
+    """Decodes replies, and describes errors without a password in them.
 
     Args:
         address: the server.
-        destination: the channel or key that messages name; empty for none.
+        destination: the channel or key that error messages name; empty for none.
         secrets: texts that no message may contain.
     """
 
@@ -52,51 +104,121 @@ class ReplyDecoder:
         self._destination = destination
         self._secrets = secrets
 
-    def read(self, question: Request, reading: ReplyParser = unchanged) -> list[Any]:
-        """Return what the answers say, an error in the place of each that is none.
+    def decode(self, request: Request, parse: ReplyParser = unchanged) -> list[Any]:
+        """Decode all replies; an error takes the place of each command that failed.
 
-        An answer that cannot be read belongs to another question: the two sides are out of step. So the socket is torn
-        down, and nothing is believed any more that was not read before, to whichever question.
+        A reply that cannot be parsed belongs to another request: the two sides are out of sync. Then the socket is
+        closed, and no reply on it that was not decoded before is trusted, of whichever request.
         """
-        if question.wire is not None and question.wire.is_distrusted:
-            question.answers.clear()
-        elif len(question.answers) == len(question.commands):
+        if request.protocol is not None and request.protocol.is_out_of_sync:
+            request.replies.clear()
+        elif len(request.replies) == len(request.commands):
             try:
-                return list(map(reading, question.answers))
+                return list(map(parse, request.replies))
             except Exception:  # noqa: BLE001, S110 - the server, or what stands for it, may answer anything
                 pass
-        return self._read_each(question, reading)
+        return self._decode_each(request, parse)
 
-    def _read_each(self, question: Request, reading: ReplyParser) -> list[Any]:
-        read: list[Any] = []
-        for command, answer in zip(question.commands, question.answers, strict=False):
-            if type(answer) is ErrorReply:
-                read.append(error := self.refusal(answer, _name(command)))
-                # It was a primary once: whoever connects again may find the one that is now.
-                if error.code == "READONLY" and question.wire is not None:
-                    question.wire.abort()
+    def _decode_each(self, request: Request, parse: ReplyParser) -> list[Any]:
+        decoded: list[Any] = []
+        for command, reply in zip(request.commands, request.replies, strict=False):
+            if type(reply) is ErrorReply:
+                decoded.append(error := self.error_reply(reply, _name(command)))
+                # The server was a primary and is a replica now: a new connection may reach the present primary.
+                if error.code == "READONLY" and request.protocol is not None:
+                    request.protocol.abort()
                 continue
             try:
-                read.append(reading(answer))
+                decoded.append(parse(reply))
             except Exception:  # noqa: BLE001 - see above
-                if question.wire is not None:
-                    question.wire.distrust()
+                if request.protocol is not None:
+                    request.protocol.mark_out_of_sync()
                 break
-        if missing := len(question.commands) - len(read):
-            failure = (question.wire and question.wire.failure) or TimeoutError()
-            read += [self.failure(failure, _name(question.commands[0]), maybe_done=True)] * missing
-        return read
+        if missing := len(request.commands) - len(decoded):
+            failure = (request.protocol and request.protocol.failure) or TimeoutError()
+            decoded += [self.failure(failure, _name(request.commands[0]), maybe_done=True)] * missing
+        return decoded
 
-    def failure(self, error: Exception, doing: str, *, maybe_done: bool) -> TransportError:
-        """Say what went wrong with a connection."""
-        return map_error(error, self._place(doing), secrets=self._secrets, maybe_done=maybe_done)
+    def failure(self, error: Exception, operation: str, *, maybe_done: bool) -> TransportError:
+        """Return the error that describes why a connection failed; see `map_error`."""
+        return map_error(error, self._context(operation), secrets=self._secrets, maybe_done=maybe_done)
 
-    def refusal(self, answer: ErrorReply, doing: str) -> ServerRefused:
-        """Say what the server refused."""
-        return refusal(str(answer), self._place(doing), secrets=self._secrets)
+    def error_reply(self, reply: ErrorReply, operation: str) -> ServerRefused:
+        """Return the error that describes an error reply."""
+        code, _, text = str(reply).partition(" ")
+        # The server quotes the arguments of a command that it does not know, and those are payloads.
+        return _refused(code, _without(self._secrets, text).partition(_QUOTED)[0], self._context(operation))
 
-    def _place(self, doing: str) -> str:
-        return f"{doing} at {self._address}" + (f" for {self._destination!r}" if self._destination else "")
+    def _context(self, operation: str) -> str:
+        return f"{operation} at {self._address}" + (f" for {self._destination!r}" if self._destination else "")
+
+
+def map_error(error: Exception, context: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:
+    """Convert an error of redis-py or of the socket into an error of this library.
+
+    Args:
+        error: what was raised.
+        context: which operation failed, and where.
+        secrets: texts that the message must not contain.
+        maybe_done: whether the server may have carried out the command if it did not reply.
+    """
+    if isinstance(error, TransportError):
+        return error
+    text = _without(secrets, _reason(error))
+    if (code := _code(error)) is not None:
+        return _refused(code, text, context)
+    if isinstance(_root(error), ssl.SSLCertVerificationError):
+        return TransportError(f"{context} failed: {text}")
+    return ConnectionFailed(f"{context} failed: {text}", maybe_done=maybe_done)
+
+
+def _refused(code: str, text: str, context: str) -> ServerRefused:
+    if text.startswith(_TOO_OLD):
+        text = f"{text}; Redis 6.2 or newer is needed, or Valkey"
+    text = text if text.startswith(code) else f"{code} {text}"
+    return ServerRefused(f"{context} refused: {text}", code=code, retryable=code in _TEMPORARY)
+
+
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _code(error: Exception) -> str | None:
+    """Return the code of the error reply, its first word; ``None`` if the server did not reply."""
+    if isinstance(error.__cause__, exceptions.RedisError):  # connecting to a unix socket wraps the error reply
+        error = error.__cause__
+    if isinstance(error, exceptions.AuthenticationError) and "required" in str(error):
+        return "NOAUTH"
+    for cls in type(error).__mro__:
+        if cls in _CODES:
+            return _CODES[cls]
+    if isinstance(error, exceptions.ResponseError):
+        word = str(error).partition(" ")[0]
+        return word if word in _CODES_IN_TEXT else "ERR"
+    return None
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the error that redis-py wrapped. Errors deeper in the chain may come from the application's own code."""
+    while isinstance(error, exceptions.RedisError) and (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def _reason(error: Exception) -> str:
+    root = _root(error)
+    if isinstance(root, (TimeoutError, asyncio.CancelledError)):
+        return "no answer in time"
+    if isinstance(root, OSError) and root.errno is not None and root.strerror:
+        # asyncio puts the address into strerror, and the message has that already. TLS has error numbers of its own.
+        is_of_system = root.errno in errno.errorcode and not isinstance(root, ssl.SSLError)
+        return os.strerror(root.errno) if is_of_system else root.strerror
+    raised = error.__cause__ or error
+    if not isinstance(raised, (exceptions.RedisError, OSError)):
+        return type(raised).__qualname__  # from the application's code, and its message may quote what it failed on
+    return str(error).partition(_QUOTED)[0] or type(error).__name__
 
 
 def _name(command: Command) -> str:

@@ -1,4 +1,4 @@
-"""A consumer of a group: what it can say to the server, and its name."""
+"""A consumer of a group: the commands that it sends, and the reservation of its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from jwt_events.errors import Closed
 from jwt_events.transport._redis.protocol import Command
 
-# Removing a consumer that holds something would lose that, so looking and removing must be one step.
+# Removing a consumer that holds entries would lose them, so the check and the removal must be one step.
 _REMOVE_IF_EMPTY = """
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
     local is = {}
@@ -24,7 +24,13 @@ return -1
 
 @dataclass(frozen=True, slots=True)
 class ConsumerGroup:
-    """A group and one of its consumers, as the commands of Redis see them."""
+    """A group and one of its consumers; each method returns a command.
+
+    Attributes:
+        key: the stream.
+        name: the name of the group.
+        consumer: the name of the consumer.
+    """
 
     key: str
     name: str
@@ -35,63 +41,63 @@ class ConsumerGroup:
         return ("XGROUP", "CREATE", self.key, self.name, position, "MKSTREAM")
 
     def read(self, *, count: int, block: float) -> Command:
-        """Read what nobody was given yet."""
+        """Read entries that were not delivered to any consumer yet."""
         options = ("COUNT", count, "BLOCK", max(1, int(block * 1000)))
         return ("XREADGROUP", "GROUP", self.name, self.consumer, *options, "STREAMS", self.key, ">")
 
     def claim(self, cursor: str, *, idle: float, count: int) -> Command:
-        """Take over what others hold without a sign of life."""
+        """Claim entries that other consumers hold and have not renewed for ``idle`` seconds."""
         idle_ms = int(idle * 1000)
         return ("XAUTOCLAIM", self.key, self.name, self.consumer, idle_ms, cursor, "COUNT", count)
 
-    def held(self, first: str, last: str, *, count: int) -> Command:
-        """Ask what this consumer holds, and how often each was delivered; reading it would count as a delivery."""
+    def list_pending(self, first: str, last: str, *, count: int) -> Command:
+        """List entries that this consumer holds and how often each was delivered, without counting as a delivery."""
         return ("XPENDING", self.key, self.name, first, last, count, self.consumer)
 
-    def unfinished(self) -> Command:
-        """Ask how many entries all consumers hold, and which is the oldest."""
+    def summarize_pending(self) -> Command:
+        """Return how many entries all consumers hold, and the oldest of them."""
         return ("XPENDING", self.key, self.name)
 
     def deliver_again(self, positions: Sequence[str]) -> Command:
-        """Read entries again that this consumer holds."""
+        """Read again entries that this consumer holds."""
         return ("XCLAIM", self.key, self.name, self.consumer, 0, *positions)
 
     def renew(self, positions: Sequence[str]) -> Command:
-        """Give a sign of life for what this consumer holds."""
+        """Renew the lease on entries that this consumer holds."""
         return ("XCLAIM", self.key, self.name, self.consumer, 0, *positions, "JUSTID")
 
     def acknowledge(self, positions: Sequence[str]) -> Command:
-        """Say that entries are done with."""
+        """Acknowledge entries."""
         return ("XACK", self.key, self.name, *positions)
 
     def remove(self, consumer: str, *, idle: int) -> Command:
-        """Remove a consumer that holds nothing and was idle for so many milliseconds."""
+        """Remove a consumer that holds no entries and was idle for ``idle`` milliseconds."""
         return ("EVAL", _REMOVE_IF_EMPTY, 1, self.key, self.name, consumer, idle)
 
 
-_names_in_use: set[tuple[str, ConsumerGroup]] = set()
+_reserved: set[tuple[str, ConsumerGroup]] = set()
 
 
 @contextmanager
 def reserve_consumer_name(address: str, group: ConsumerGroup, *, exactly: bool) -> Iterator[ConsumerGroup]:
-    """Reserve the name of a consumer within this process: two that share one would take each other's events for theirs.
+    """Reserve a consumer name within this process: consumers with the same name would read each other's entries.
 
     Args:
         address: the server.
-        group: the group and the name that is wanted.
-        exactly: fail if it is in use, instead of numbering it.
+        group: the group and the preferred name.
+        exactly: raise if the name is in use, instead of adding a number to it.
 
     Raises:
-        Closed: it is in use.
+        Closed: the name is in use, and ``exactly`` is set.
     """
-    chosen, number = group, 1
-    while (address, chosen) in _names_in_use:
+    reserved, number = group, 1
+    while (address, reserved) in _reserved:
         if exactly:
             raise Closed(f"the consumer {group.consumer!r} of group {group.name!r} is running already in this process")
         number += 1
-        chosen = replace(group, consumer=f"{group.consumer}:{number}")
-    _names_in_use.add((address, chosen))
+        reserved = replace(group, consumer=f"{group.consumer}:{number}")
+    _reserved.add((address, reserved))
     try:
-        yield chosen
+        yield reserved
     finally:
-        _names_in_use.discard((address, chosen))
+        _reserved.discard((address, reserved))

@@ -1,4 +1,4 @@
-"""Reads a stream from a cursor: every reader sees every event."""
+"""A receiver with a cursor of its own, which sees every event of a stream."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
-from jwt_events.transport._stream.epoch import Epoch, epoch_of, is_replica
+from jwt_events.transport._stream.epoch import Epoch, fetch_epoch, is_replica
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
-# How much longer than asked for a blocking read may take before the connection counts as dead.
+# Seconds by which a blocking read may take longer than asked for before the connection counts as dead.
 GRACE = 2.0
 
-# A server that is idle looks only so often, in seconds, whether a blocking read has waited long enough (its ``hz``).
+# Seconds between the checks of an idle server whether a blocking read has waited long enough (its ``hz``).
 _SERVER_TICK = 0.1
 
-# How often at least a reader makes sure that nothing was removed before it could be read, in seconds.
+# Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
 
 
@@ -29,37 +29,39 @@ class _Read(NamedTuple):
     """A read that was sent.
 
     Attributes:
-        question: the read, after the audit that goes with it now and then.
-        asked_at: when, by `time.monotonic`.
-        connection: where the answer will come.
+        request: the read, preceded by the audit when that is due.
+        sent_at: when it was sent, by `time.monotonic`.
+        connection: the connection that it was sent on.
     """
 
-    question: Request
-    asked_at: float
+    request: Request
+    sent_at: float
     connection: Connection
 
 
 class CursorReceiver:
-    """Reads on from a place, across reconnections, and proves that nothing is missing. A `Receiver`.
+    """Reads a stream from a cursor, across reconnections, and proves that no entry is missing. A `Receiver`.
 
     Args:
-        connector: makes its connections.
-        settler: keeps what was given up.
-        place: where to begin.
+        connector: opens its connections.
+        settler: keeps dead letters.
+        cursor: where to begin.
         batch_size: how many entries one read may return.
         block: how long one read waits at most, in seconds.
     """
 
     def __init__(
-        self, connector: Connector, settler: Settler, place: StreamCursor, *, batch_size: int, block: float
+        self, connector: Connector, settler: Settler, cursor: StreamCursor, *, batch_size: int, block: float
     ) -> None:
-        self.link: ReconnectingConnection = ReconnectingConnection(connector, transport="stream", greet=self._greet)
+        self.reconnecting: ReconnectingConnection = ReconnectingConnection(
+            connector, transport="stream", on_connect=self._on_connect
+        )
         self._key = connector.destination
         self._settler = settler
-        self._place = place
+        self._cursor = cursor
         self._batch_size = batch_size
         self._block = block
-        # A read that may not wait for a tick of the server does not block there: the wait comes before it, here.
+        # A read that may wait for less than a tick of the server does not block there: it is delayed here instead.
         self._blocks_for = block - _SERVER_TICK if block > _SERVER_TICK else None
         self._epoch: Epoch | None = None
         self._gaps: list[Gap] = []
@@ -70,101 +72,102 @@ class CursorReceiver:
         self._is_replica = False
 
     async def receive(self) -> Batch:
-        """Read on; see `Receiver.receive`."""
-        if (connection := self.link.connection) is None:
-            reconnected = await self.link.reconnect()
+        """Read the next batch; see `Receiver.receive`."""
+        if (connection := self.reconnecting.connection) is None:
+            reconnected = await self.reconnecting.reconnect()
             return Batch(gaps=self._take_gaps(), reconnected=reconnected)
         try:
             entries = await self._read(connection)
         except TransportError as error:
             if not error.retryable:
                 raise
-            await self.link.lose(error)
+            await self.reconnecting.drop(error)
             return Batch()
         if entries is None:
             return Batch(gaps=self._take_gaps())
         return Batch(
-            [Delivery(payload(fields), position.decode()) for position, fields in entries],
+            [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
             self._take_gaps(),
-            # The end of a stream that was replaced since the last audit would prove nothing, nor that of a replica,
-            # which may be cut off from where events are added.
+            # The time of the last audit, as the stream may have been replaced since. A replica proves nothing: it may
+            # be cut off from where entries are added.
             self._audited_at if self._is_at_end and not self._is_replica else None,
         )
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        """Keep what was given up; see `Receiver.settle`."""
+        """Keep a dead letter if the delivery was given up; see `Receiver.settle`."""
         if failure is not None:
             self._settler.settle(delivery, failure)
 
     async def _read(self, connection: Connection) -> list[Any] | None:
-        """Return the entries that come next; ``None`` if they have to be read again from further back."""
-        cursor = self._place.cursor
+        """Return the next entries; ``None`` if they have to be read again from an earlier position."""
+        position = self._cursor.position
         read, self._ahead = self._ahead, None
         if read is None or read.connection is not connection:
-            read = await self._ask(connection, cursor)
-        *audit, answer = await connection.answers(read.question, within=self._block + GRACE)
-        if isinstance(answer, TransportError):
-            raise answer
+            read = await self._send_read(connection, position)
+        *audit, reply = await connection.replies(read.request, within=self._block + GRACE)
+        if isinstance(reply, TransportError):
+            raise reply
         if audit:
-            history, replication = audit
+            stream, replication = audit
             self._is_replica = is_replica(replication)
-            self._reconcile(stream_info(history), read.asked_at)
-        if self._place.cursor != cursor:  # rewound: what was read comes again, in its order
+            self._reconcile(stream_info(stream), read.sent_at)
+        if self._cursor.position != position:  # rewound: these entries are read again, in their order
             return None
-        entries: list[Any] = answer[0][1] if answer else []
+        entries: list[Any] = reply[0][1] if reply else []
         self._is_at_end = len(entries) < self._batch_size
         if not entries:
             return []
         last = entries[-1][0].decode()
         if not self._is_at_end:
-            # There is more: let the server look for it while these are taken. If that fails, or is cancelled, the
-            # connection is closed, and with the place unchanged these are read again.
-            self._ahead = await self._ask(connection, last)
-        self._place.advance(last, len(entries))
+            # There are more: let the server read them while these are delivered. If sending fails or is cancelled, the
+            # connection is closed, and as the cursor has not moved these are read again.
+            self._ahead = await self._send_read(connection, last)
+        self._cursor.advance(last, len(entries))
         return entries
 
-    async def _ask(self, connection: Connection, cursor: str) -> _Read:
+    async def _send_read(self, connection: Connection, position: str) -> _Read:
         wait: Command = ()
-        if self._is_at_end:  # whoever does not know to be there wants to hear it at once
+        if self._is_at_end:  # until the end is known to be reached, a read must reply at once
             if self._blocks_for is None:
                 await asyncio.sleep(self._block)
             else:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
-        commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, cursor)]
-        asked_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
-        if asked_at >= self._audited_at + self._audit_interval:
+        commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, position)]
+        sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
+        if sent_at >= self._audited_at + self._audit_interval:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
-        return _Read(connection.ask(commands), asked_at, connection)
+        return _Read(connection.send(commands), sent_at, connection)
 
-    async def _greet(self, connection: Connection) -> None:
-        """Find out where to read on, whether something in between is gone, and whether this is the same server."""
-        asked_at = time.monotonic()
-        epoch = await epoch_of(connection, within=ATTEMPT_WITHIN)
-        (history,) = await connection.pipeline([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
-        found = stream_info(history)
-        since, before = self._place.cursor, self._epoch
-        if epoch.may_lack(before) if before is not None else self._place.resumes:
-            holds = await self._still_holds(connection, since)  # if this fails, nothing was decided yet
+    async def _on_connect(self, connection: Connection) -> None:
+        """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
+        sent_at = time.monotonic()
+        epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
+        (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
+        found = stream_info(stream)
+        since, before = self._cursor.position, self._epoch
+        if epoch.may_lack(before) if before is not None else self._cursor.is_at_entry:
+            # Before any change of state, as all of this is repeated if it fails.
+            holds = await self._still_holds(connection, since)
             if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
-                self._doubt(found, holds=holds)
+                self._report_restart(found, holds=holds)
         self._epoch, self._is_replica = epoch, epoch.is_replica
         self._is_at_end = False
-        self._reconcile(found, asked_at)
+        self._reconcile(found, sent_at)
 
-    def _doubt(self, found: StreamInfo | None, *, holds: bool) -> None:
-        """Report that this server may lack what followed the cursor, and begin again if it lacks what was there."""
-        self._gaps.append(Gap(self._place.cursor, "restarted"))
+    def _report_restart(self, found: StreamInfo | None, *, holds: bool) -> None:
+        """Report that this server may lack entries after the cursor, and rewind if it lacks the one at the cursor."""
+        self._gaps.append(Gap(self._cursor.position, "restarted"))
         if holds or found is None:
-            self._place.doubt()
+            self._cursor.forget_count()
         else:
-            self._place.rewind(found)
+            self._cursor.rewind(found)
 
     async def _still_holds(self, connection: Connection, position: str) -> bool:
         return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
 
-    def _reconcile(self, found: StreamInfo | None, asked_at: float) -> None:
-        self._audited_at = asked_at
-        if gap := self._place.reconcile(found):
+    def _reconcile(self, found: StreamInfo | None, sent_at: float) -> None:
+        self._audited_at = sent_at
+        if gap := self._cursor.reconcile(found):
             self._gaps.append(gap)
 
     def _take_gaps(self) -> list[Gap]:
@@ -172,19 +175,19 @@ class CursorReceiver:
         return gaps
 
 
-def stream_info(answer: Any) -> StreamInfo | None:
-    """Read the answer of XINFO STREAM; ``None`` if there is no such stream.
+def stream_info(reply: Any) -> StreamInfo | None:
+    """Parse the reply to XINFO STREAM; ``None`` if there is no such stream.
 
     Raises:
-        TransportError: the server refused or did not answer.
+        TransportError: the server refused or did not reply.
     """
-    if isinstance(answer, ServerRefused) and "no such key" in str(answer):
+    if isinstance(reply, ServerRefused) and "no such key" in str(reply):
         return None
-    if isinstance(answer, TransportError):
-        raise answer
-    return StreamInfo.parse(answer)
+    if isinstance(reply, TransportError):
+        raise reply
+    return StreamInfo.parse(reply)
 
 
-def payload(fields: list[bytes] | None) -> bytes:
-    """Return the envelope in an entry. One that is not ours decodes to an error that is counted, like any other."""
+def parse_payload(fields: list[bytes] | None) -> bytes:
+    """Return the envelope in an entry; empty for a foreign entry, which then fails to decode and is counted."""
     return fields[1] if fields is not None and len(fields) == 2 else b""

@@ -1,6 +1,6 @@
-"""Dead letters: events that were given up, kept with the reason until somebody looks.
+"""Dead letters: events that were given up, kept with the reason until an operator decides about them.
 
-They lie in a stream of their own, ``<key>:dead`` unless said otherwise, one entry each.
+Each is one entry of a stream of its own, by default ``<key>:dead``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from jwt_events.transport._redis.protocol import Argument
 from jwt_events.transport.base import Delivery, Failure
 
-# The oldest are forgotten beyond this many: a handler that fails on everything must not fill the server.
+# Beyond this count the oldest are removed: a handler that fails on every event must not fill the server.
 _MAX_DEAD_LETTERS = 100_000
 
 
@@ -23,13 +23,13 @@ class DeadLetter:
 
     Attributes:
         id: its position among the dead letters.
-        payload: the exact bytes that were delivered; an envelope, unless they were no event at all.
+        payload: the exact bytes that were delivered: an envelope, unless they could not be decoded as an event.
         error: the kind of error, and where it was raised.
-        handler: which handler failed; ``None`` if the bytes were no event.
-        attempts: how often it was tried.
-        consumer: who gave it up.
+        handler: which handler failed; ``None`` if the bytes could not be decoded as an event.
+        attempts: how often handling it was tried, over all deliveries.
+        consumer: the name of the consumer that gave it up.
         position: where it was in the stream.
-        dead_lettered_at: when it was given up, by the clock of whoever did.
+        dead_lettered_at: when it was given up, by the clock of the consumer that did.
     """
 
     id: str
@@ -49,9 +49,9 @@ def dead_letter_command(
 
     Args:
         dead_key: the stream of dead letters.
-        delivery: what to keep.
+        delivery: the delivery that was given up.
         failure: why.
-        consumer: who gives it up.
+        consumer: the name of the consumer that gives it up.
         now: the time, in seconds since 1970.
     """
     fields: Mapping[str, Argument] = {
@@ -74,14 +74,15 @@ def dead_letter_command(
     )
 
 
-def letters(entries: Iterable[Sequence[Any]]) -> list[DeadLetter]:
-    """Read stream entries as dead letters."""
+def parse_dead_letters(entries: Iterable[Sequence[Any]]) -> list[DeadLetter]:
+    """Parse stream entries as dead letters."""
     return [
-        _letter(position.decode(), dict(zip(fields[::2], fields[1::2], strict=True))) for position, fields in entries
+        _parse_dead_letter(position.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+        for position, fields in entries
     ]
 
 
-def _letter(position: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
+def _parse_dead_letter(position: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
     def text(name: bytes) -> str:
         return fields.get(name, b"").decode("utf-8", "replace")
 

@@ -1,8 +1,8 @@
-"""Whether the server is still the one that a reader knew.
+"""The epoch of a server, which tells whether entries that it confirmed may have been lost since.
 
 A position alone cannot prove that nothing is missing: a server that was restarted, or replaced by a replica, may have
-lost what it had confirmed, and what it confirms next takes the same place. So a position is trusted only together with
-the server's run id, unless the server is set up to lose nothing.
+lost entries that it had confirmed, and entries that it confirms next take the same positions. So a position is trusted
+only together with the server's run id, unless the server is configured to lose nothing.
 
 Source: https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
 """
@@ -22,18 +22,18 @@ _NEVER_PROMOTED = "0" * 40
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One life of a server.
+    """One run of a server process, and which of its data can be missing afterwards.
 
     Attributes:
         run_id: changes whenever the server process does; empty if the server does not say.
-        keeps_all: whether what it confirmed survives a crash: every write is on disk before it is confirmed, and the
-            server was never promoted from a replica. ``False`` if it does not say.
-        keeps_nothing: whether it writes nothing to disk and never got anything from another server, so that whatever is
-            there was added in this epoch. ``False`` if it does not say.
-        is_replica: whether it follows another server, of which it may have heard nothing for a long time. ``False`` if
-            it does not say.
-        began: when it had certainly begun, in milliseconds of its own clock, which positions are made of; 0 if it does
-            not say.
+        keeps_all: whether entries that it confirmed survive a crash: every write is on disk before it is confirmed, and
+            the server was never promoted from a replica. ``False`` if it does not say.
+        keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
+            was added in this epoch. ``False`` if it does not say.
+        is_replica: whether it follows another server, from which it may have received nothing for a long time.
+            ``False`` if it does not say.
+        began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of; 0
+            if it does not say.
     """
 
     run_id: str = ""
@@ -43,16 +43,16 @@ class Epoch:
     began: int = 0
 
     def may_lack(self, before: Epoch) -> bool:
-        """Whether something that was confirmed in the epoch ``before`` may be missing in this one."""
+        """Whether an entry that was confirmed in the epoch ``before`` may be missing in this one."""
         is_same = before.run_id == self.run_id != ""
         return not is_same and not (before.keeps_all and self.keeps_all)
 
     def may_lack_what_followed(self, position: str, *, is_there: bool) -> bool:
-        """Whether something confirmed after this position may be missing, for a reader that knows no earlier epoch.
+        """Whether an entry confirmed after this position may be missing, for a reader that knows no earlier epoch.
 
         Args:
             position: that of an entry that was confirmed.
-            is_there: whether the server still knows of it.
+            is_there: whether the server still has that entry.
         """
         if self.keeps_all or (self.keeps_nothing and is_there):
             return False
@@ -60,7 +60,7 @@ class Epoch:
 
     @classmethod
     def parse(cls, info: str, policy: Sequence[str]) -> Epoch:
-        """Read the answers of INFO and of CONFIG GET."""
+        """Parse the replies to INFO and to CONFIG GET."""
         fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         options = dict(zip(policy[::2], policy[1::2], strict=False))
         is_original = (
@@ -73,17 +73,17 @@ class Epoch:
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
             is_replica=fields.get("role") == "slave",
-            began=_beginning(fields),
+            began=_parse_beginning(fields),
         )
 
 
-async def epoch_of(connection: Connection, *, within: float) -> Epoch:
-    """Ask the server. What it refuses to say counts as the worse case.
+async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
+    """Return the present epoch of a server. What the server refuses to tell counts as the worse case.
 
     Raises:
-        TransportError: no answer, or nothing at all is told, for want of a password.
+        TransportError: no reply, or the connection is not authenticated.
     """
-    server, replication, *policy = await connection.pipeline(
+    server, replication, *policy = await connection.execute_many(
         [
             ("INFO", "server"),
             ("INFO", "replication"),
@@ -93,40 +93,38 @@ async def epoch_of(connection: Connection, *, within: float) -> Epoch:
         ],
         within=within,
     )
-    return Epoch.parse(
-        _text(server) + _text(replication), [part.decode() for answer in policy for part in _list(answer)]
-    )
+    return Epoch.parse(_text(server) + _text(replication), [part.decode() for reply in policy for part in _list(reply)])
 
 
 def is_replica(replication: Any) -> bool:
-    """Read the answer of INFO replication; see `Epoch.is_replica`.
+    """Parse the reply to INFO replication; see `Epoch.is_replica`.
 
     Raises:
-        TransportError: no answer.
+        TransportError: no reply.
     """
     return "role:slave" in _text(replication)
 
 
-def _beginning(fields: Mapping[str, str]) -> int:
-    """Return the end of the second in which the server began: it tells whole seconds, and missing a loss is worse."""
+def _parse_beginning(fields: Mapping[str, str]) -> int:
+    """Return the end of the second in which the server began: INFO tells whole seconds, and a missed loss is worse."""
     try:
         return (int(fields["server_time_usec"]) // 1_000_000 - int(fields["uptime_in_seconds"]) + 1) * 1_000
     except (KeyError, ValueError):
         return 0
 
 
-def _text(answer: Any) -> str:
-    return "" if _is_refused(answer) else answer.decode()
+def _text(reply: Any) -> str:
+    return "" if _is_refused(reply) else reply.decode()
 
 
-def _list(answer: Any) -> list[bytes]:
-    return [] if _is_refused(answer) else answer
+def _list(reply: Any) -> list[bytes]:
+    return [] if _is_refused(reply) else reply
 
 
-def _is_refused(answer: Any) -> bool:
-    """Whether the server will not tell, for want of rights or because it has no such command."""
-    if isinstance(answer, ServerRefused) and answer.code in {"NOPERM", "ERR"}:
+def _is_refused(reply: Any) -> bool:
+    """Whether the server refused because the user lacks the right, or because it does not know the command."""
+    if isinstance(reply, ServerRefused) and reply.code in {"NOPERM", "ERR"}:
         return True
-    if isinstance(answer, TransportError):
-        raise answer
+    if isinstance(reply, TransportError):
+        raise reply
     return False

@@ -1,4 +1,4 @@
-"""Shares a stream between receivers: each event goes to one of them and comes back until it is settled.
+"""A receiver of a consumer group: each event goes to one receiver and is delivered again until it is settled.
 
 Source: https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups
 """
@@ -15,29 +15,32 @@ from loguru import logger
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import PAGE, Multiplexer
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import GRACE, payload, stream_info
-from jwt_events.transport._stream.epoch import Epoch, epoch_of
+from jwt_events.transport._stream.cursor import GRACE, parse_payload, stream_info
+from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
-# A consumer that holds nothing and has not asked for anything for so long is not coming back, in milliseconds.
+# Milliseconds without a command after which a consumer that holds no entries counts as abandoned.
 _ABANDONED_AFTER = 3_600_000
+
+# How many leases one command renews.
+_MAX_RENEWED_AT_ONCE = 1_000
 
 
 class GroupReceiver:
-    """Takes its share of a stream. A `Receiver`; open it with `joined`.
+    """Reads a stream as one consumer of a group. A `Receiver`.
 
     Args:
-        connector: makes its connections.
-        settler: acknowledges and buries.
-        group: whom to share with.
+        connector: opens its connections.
+        settler: acknowledges, and keeps dead letters.
+        group: the group and the name of this consumer.
         start: where a group that does not exist begins; ``None`` for the end of the stream.
-        claim_after: seconds without a sign of life after which an entry of another consumer is taken over.
+        claim_after: seconds without a renewed lease after which an entry of another consumer is claimed.
         batch_size: how many entries one read may return.
         block: how long one read waits, in seconds.
     """
@@ -53,9 +56,11 @@ class GroupReceiver:
         batch_size: int,
         block: float,
     ) -> None:
-        self.link: ReconnectingConnection = ReconnectingConnection(connector, transport="stream", greet=self._greet)
+        self.reconnecting: ReconnectingConnection = ReconnectingConnection(
+            connector, transport="stream", on_connect=self._on_connect
+        )
         self._settler = settler
-        self._settler.on_settled = self._let_go
+        self._settler.on_settled = self._release
         self._group = group
         self._start = start
         self._claim_after = claim_after
@@ -63,76 +68,79 @@ class GroupReceiver:
         self._block = block
         self._in_hand: set[str] = set()
         self._gaps: list[Gap] = []
-        self._last_read: str | None = None  # once the group is known to exist, how far it had come at least
-        self._finished = OLDEST  # up to here nobody held anything any more; where to make the group again
-        self._own: str | None = OLDEST  # what this consumer holds is read again first, after here
+        self._last_read: str | None = None  # the group read at least up to here; ``None`` until it is known to exist
+        self._finished = OLDEST  # up to here every entry is settled; where to create the group again
+        self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
         self._epoch: Epoch | None = None
         self._reported: Gap | None = None
 
     async def receive(self) -> Batch:
-        """Take what comes next; see `Receiver.receive`."""
-        if (connection := self.link.connection) is None:
-            reconnected = await self.link.reconnect()
+        """Read the next batch; see `Receiver.receive`."""
+        if (connection := self.reconnecting.connection) is None:
+            reconnected = await self.reconnecting.reconnect()
             return Batch(gaps=self._take_gaps(), reconnected=reconnected)
-        asked_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
         try:
             if self._own is not None:
                 deliveries = await self._read_own(connection)
-            elif asked_at >= self._next_claim:
-                deliveries = await self._take_over(connection)
+            elif now >= self._next_claim:
+                deliveries = await self._claim(connection)
                 await self._audit(connection)
             else:
                 deliveries = await self._read_new(connection)
         except TransportError as error:
-            # Without its group, greeting again makes a new one.
+            # If the group is gone, connecting again creates it.
             if not error.retryable and not (isinstance(error, ServerRefused) and error.code == "NOGROUP"):
                 raise
-            await self.link.lose(error)
+            await self.reconnecting.drop(error)
             return Batch()
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
         return Batch(deliveries, self._take_gaps())
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        """Acknowledge, or bury and acknowledge; see `Receiver.settle`."""
+        """Acknowledge a delivery, after keeping a dead letter if it was given up; see `Receiver.settle`."""
         self._settler.settle(delivery, failure)
 
-    async def renew(self, pipeline: Multiplexer) -> None:
-        """Keep the lease on what is in hand for as long as handlers need; runs until cancelled."""
+    async def renew(self, multiplexer: Multiplexer) -> None:
+        """Renew the leases on the deliveries in hand, for as long as handlers need; runs until cancelled."""
         while True:
             await asyncio.sleep(self._claim_after / 3)
             positions = sorted(self._in_hand)
-            commands = [self._group.renew(positions[i : i + PAGE]) for i in range(0, len(positions), PAGE)]
-            for answer in await pipeline.run(commands, within=self._claim_after / 3, reading=array):
-                if isinstance(answer, TransportError):
-                    logger.warning("a lease was not renewed", error=str(answer), count=len(positions))
+            commands = [
+                self._group.renew(positions[start : start + _MAX_RENEWED_AT_ONCE])
+                for start in range(0, len(positions), _MAX_RENEWED_AT_ONCE)
+            ]
+            for reply in await multiplexer.run(commands, within=self._claim_after / 3, parse=array):
+                if isinstance(reply, TransportError):
+                    logger.warning("a lease was not renewed", error=str(reply), count=len(positions))
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         block = min(self._block, self._next_claim - asyncio.get_running_loop().time())
         command = self._group.read(count=self._batch_size, block=max(0.001, block))
-        answer = await connection.call(*command, within=self._block + GRACE)
-        deliveries = [Delivery(payload(fields), position.decode()) for position, fields in _entries(answer)]
+        reply = await connection.call(*command, within=self._block + GRACE)
+        deliveries = [Delivery(parse_payload(fields), position.decode()) for position, fields in _entries(reply)]
         if deliveries:
             self._last_read = deliveries[-1].position
         return deliveries
 
     async def _read_own(self, connection: Connection) -> list[Delivery]:
-        """Read again what this consumer holds from before a disconnection or an earlier end, and does not work on."""
+        """Read again entries that this consumer held before it was disconnected or restarted, except those in hand."""
         after = "-" if self._own in {None, OLDEST} else f"({self._own}"
-        held = await self._held(connection, after, "+", count=self._batch_size)
+        held = await self._list_pending(connection, after, "+", count=self._batch_size)
         self._own = list(held)[-1] if len(held) == self._batch_size else None
         lost = [position for position in held if position not in self._in_hand]
         if not lost:
             return []
         entries = await connection.call(*self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
-        deliveries = self._again(entries, {position: held[position] + 1 for position in lost})
+        deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
         missing = set(lost) - {delivery.position for delivery in deliveries}
-        self._report_removed(await self._not_there(connection, missing))
+        self._report_removed(await self._find_removed(connection, missing))
         return deliveries
 
-    async def _take_over(self, connection: Connection) -> list[Delivery]:
-        """Claim one page of what dead consumers hold. Receivers do so at different times, and share by pages."""
+    async def _claim(self, connection: Connection) -> list[Delivery]:
+        """Claim one batch of what dead consumers hold. Receivers do so at different times, and so share it."""
         command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size)
         cursor, entries, *removed = await connection.call(*command, within=ATTEMPT_WITHIN)
         self._claim_cursor = cursor.decode()
@@ -144,77 +152,80 @@ class GroupReceiver:
         positions = [entry[0].decode() for entry in entries if entry]
         if not positions:
             return []
-        # What is in hand may lie between them.
-        counts = await self._held(connection, positions[0], positions[-1], count=len(positions) + len(self._in_hand))
-        return self._again(entries, counts)
+        # Deliveries in hand may lie between them.
+        counts = await self._list_pending(
+            connection, positions[0], positions[-1], count=len(positions) + len(self._in_hand)
+        )
+        return self._redeliver(entries, counts)
 
-    async def _held(self, connection: Connection, first: str, last: str, *, count: int) -> dict[str, int]:
-        rows = await connection.call(*self._group.held(first, last, count=count), within=ATTEMPT_WITHIN)
+    async def _list_pending(self, connection: Connection, first: str, last: str, *, count: int) -> dict[str, int]:
+        rows = await connection.call(*self._group.list_pending(first, last, count=count), within=ATTEMPT_WITHIN)
         return {row[0].decode(): row[3] for row in rows}
 
-    async def _not_there(self, connection: Connection, positions: Collection[str]) -> set[str]:
-        """Tell those that the stream no longer has from those that were finished just now, and so are held no more."""
+    async def _find_removed(self, connection: Connection, positions: Collection[str]) -> set[str]:
+        """Return the positions that the stream no longer has; the others were settled a moment ago."""
         if not positions:
             return set()
-        questions = [("XRANGE", self._group.key, position, position) for position in positions]
-        answers = await connection.pipeline(questions, within=ATTEMPT_WITHIN)
-        return {position for position, answer in zip(positions, answers, strict=True) if answer == []}
+        commands = [("XRANGE", self._group.key, position, position) for position in positions]
+        replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+        return {position for position, reply in zip(positions, replies, strict=True) if reply == []}
 
-    def _again(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
-        """Turn entries that were delivered before into deliveries, but for those in hand and those removed."""
+    def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
+        """Make deliveries of entries that were delivered before, except those in hand and those removed."""
         known = [(entry[0].decode(), entry[1]) for entry in entries if entry]
         return [
-            Delivery(payload(fields), position, attempts.get(position, 1))
+            Delivery(parse_payload(fields), position, attempts.get(position, 1))
             for position, fields in known
             if fields is not None and position not in self._in_hand
         ]
 
     def _report_removed(self, positions: Collection[str]) -> None:
-        """Report entries that were removed from the stream before they were handled, and let go of them."""
+        """Report entries that were removed from the stream before they were handled, and settle them."""
         if positions:
             self._gaps.append(Gap(previous(min(positions, key=sort_key)), "trimmed", len(positions)))
             for position in positions:
                 self._settler.settle(Delivery(b"", position), None)
 
-    async def _greet(self, connection: Connection) -> None:
-        """Make sure that there is a group, find out what it can no longer get, and begin with what is in hand."""
-        epoch = await epoch_of(connection, within=ATTEMPT_WITHIN)
+    async def _on_connect(self, connection: Connection) -> None:
+        """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
+        epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
         if self._epoch is not None and epoch.may_lack(self._epoch):
             self._gaps.append(Gap(self._finished, "restarted"))
         is_first, self._epoch = self._epoch is None, epoch
-        await self._audit(connection, unknown=epoch if is_first else None)
+        await self._audit(connection, first_epoch=epoch if is_first else None)
         await self._remove_abandoned(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
 
-    async def _audit(self, connection: Connection, *, unknown: Epoch | None = None) -> None:
-        """Find out whether something was removed before the group got it; make the group if there is none.
+    async def _audit(self, connection: Connection, *, first_epoch: Epoch | None = None) -> None:
+        """Report entries that were removed before the group read them; create the group if there is none.
 
         Args:
-            connection: where to ask.
-            unknown: the server's epoch, if this receiver does not know whether the group has lived in another one.
+            connection: the connection to use.
+            first_epoch: the server's epoch, if it is the first that this receiver knows: the group may have existed in
+                an earlier one.
         """
-        # The stream is asked last, or what was added and read in between would look like a stream that went back; how
-        # far the group has come is asked first, or what was given out in between would look finished.
-        groups, unfinished, stream = await connection.pipeline(
-            [("XINFO", "GROUPS", self._group.key), self._group.unfinished(), ("XINFO", "STREAM", self._group.key)],
-            within=ATTEMPT_WITHIN,
+        # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
+        # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
+        key = self._group.key
+        groups, pending, stream = await connection.execute_many(
+            [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)], within=ATTEMPT_WITHIN
         )
-        history = stream_info(stream)
-        place = None if history is None else _place_of(self._group.name, groups)
-        if place is None:
-            await self._make_group(connection, history)
+        found = stream_info(stream)
+        cursor = None if found is None else _parse_cursor(self._group.name, groups)
+        if cursor is None:
+            await self._create_group(connection, found)
             return
-        if self._last_read is not None and sort_key(place.cursor) < sort_key(self._last_read):
+        if self._last_read is not None and sort_key(cursor.position) < sort_key(self._last_read):
             self._gaps.append(Gap(self._finished, "rewound"))  # replaced, together with its groups, by an older state
-            self._last_read = place.cursor
-        self._last_read = self._last_read or place.cursor
-        self._finished = _finished_of(place, unfinished)
-        if unknown is not None and unknown.may_lack_what_followed(place.cursor, is_there=True):
+            self._last_read = cursor.position
+        self._last_read = self._last_read or cursor.position
+        self._finished = _last_settled(cursor, pending)
+        if first_epoch is not None and first_epoch.may_lack_what_followed(cursor.position, is_there=True):
             self._gaps.append(Gap(self._finished, "restarted"))
-        self._report_lost(place.reconcile(history))
+        self._report_lost(cursor.reconcile(found))
 
     def _report_lost(self, gap: Gap | None) -> None:
-        """Report what was not reported before: what a group lost is seen until it reads on; on Redis 7.0, for ever."""
+        """Report the new part of a gap: a group's gap stays visible until it reads on; on Redis 7.0, for ever."""
         previous, self._reported = self._reported, gap
         if gap is None or gap == previous:
             return
@@ -224,11 +235,11 @@ class GroupReceiver:
             gap = replace(gap, lost=gap.lost - previous.lost)
         self._gaps.append(gap)
 
-    async def _make_group(self, connection: Connection, history: StreamInfo | None) -> None:
-        end = OLDEST if history is None else history.last
+    async def _create_group(self, connection: Connection, found: StreamInfo | None) -> None:
+        end = OLDEST if found is None else found.last
         position = self._start or end
         if self._last_read is not None:
-            # It was there before. Who held what is known to nobody now, so all that was not finished comes again.
+            # It existed before. Which consumer held what is lost with it, so all that was not settled comes again.
             position = OLDEST if sort_key(end) < sort_key(self._last_read) else self._finished
             self._gaps.append(Gap(self._finished, "deleted"))
         try:
@@ -236,22 +247,22 @@ class GroupReceiver:
         except ServerRefused as error:
             if error.code != "BUSYGROUP":
                 raise
-            self._last_read = None  # another consumer was faster, and may have been elsewhere
+            self._last_read = None  # another consumer was faster, and may have begun at another position
             await self._audit(connection)
         else:
             self._last_read = self._finished = position
 
     async def _remove_abandoned(self, connection: Connection) -> None:
-        """Remove consumers that are gone and hold nothing, so that restarts do not pile them up."""
+        """Remove abandoned consumers that hold no entries, so that they do not accumulate with every restart."""
         consumers = await connection.call(
             "XINFO", "CONSUMERS", self._group.key, self._group.name, within=ATTEMPT_WITHIN
         )
         for consumer in (dict(zip(row[::2], row[1::2], strict=True)) for row in consumers):
             if consumer[b"pending"] == 0 and consumer[b"idle"] >= _ABANDONED_AFTER:
                 command = self._group.remove(consumer[b"name"].decode(), idle=_ABANDONED_AFTER)
-                await connection.pipeline([command], within=ATTEMPT_WITHIN)  # without the right to do so, they stay
+                await connection.execute_many([command], within=ATTEMPT_WITHIN)  # without the right to, they stay
 
-    def _let_go(self, positions: Sequence[str]) -> None:
+    def _release(self, positions: Sequence[str]) -> None:
         self._in_hand.difference_update(positions)
 
     def _take_gaps(self) -> list[Gap]:
@@ -259,20 +270,20 @@ class GroupReceiver:
         return gaps
 
 
-def _entries(answer: Any) -> list[Any]:
-    return answer[0][1] if answer else []
+def _entries(reply: Any) -> list[Any]:
+    return reply[0][1] if reply else []
 
 
-def _finished_of(place: StreamCursor, unfinished: Any) -> str:
-    """Return the position up to which everything was given out and nothing is held, from the answer of XPENDING."""
-    if isinstance(unfinished, TransportError):
-        raise unfinished
-    number, oldest, *_ = unfinished
-    return min(place.cursor, previous(oldest.decode()), key=sort_key) if number else place.cursor
+def _last_settled(cursor: StreamCursor, pending: Any) -> str:
+    """Return the position up to which every entry was delivered and settled, from the reply to XPENDING."""
+    if isinstance(pending, TransportError):
+        raise pending
+    count, oldest, *_ = pending
+    return min(cursor.position, previous(oldest.decode()), key=sort_key) if count else cursor.position
 
 
-def _place_of(name: str, groups: Any) -> StreamCursor | None:
-    """Return how far a group has come; ``None`` if there is no such group."""
+def _parse_cursor(name: str, groups: Any) -> StreamCursor | None:
+    """Return the cursor of a group from the reply to XINFO GROUPS; ``None`` if there is no such group."""
     if isinstance(groups, TransportError):
         raise groups
     for row in groups:

@@ -1,8 +1,8 @@
-"""What a stream still holds, and what a reader at a given position can no longer get from it. Pure arithmetic.
+"""Gap arithmetic: which entries a reader at a given position can no longer read. Pure: no I/O, no clock.
 
-Trimming moves no marker that a reader would see: one that fell behind silently continues at the first entry that is
-left. A server that was replaced may know less than the reader has already read. So positions are compared with what
-XINFO STREAM says whenever a reader connects.
+Trimming moves no marker that a reader would see: a reader that fell behind continues at the first entry that is left,
+and no error tells it. A server that was replaced may have fewer entries than the reader has already read. So positions
+are compared with what XINFO STREAM says whenever a reader connects.
 
 Source: https://redis.io/docs/latest/commands/xinfo-stream/
 """
@@ -34,7 +34,7 @@ def sort_key(position: str) -> tuple[int, int]:
 
 
 def previous(position: str) -> str:
-    """Return the last position before this one."""
+    """Return the position directly before this one."""
     milliseconds, sequence = sort_key(position)
     if sequence:
         return f"{milliseconds}-{sequence - 1}"
@@ -43,11 +43,11 @@ def previous(position: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What a stream holds at one moment.
+    """State of a stream at one moment, as XINFO STREAM tells it.
 
     Attributes:
         first: the position of the oldest entry, or ``None`` if there is none.
-        last: the last position that was ever given out.
+        last: the last position that was ever assigned to an entry.
         added: how many entries were ever added; ``None`` if the server does not count (before Redis 7).
         length: how many entries there are.
     """
@@ -58,9 +58,9 @@ class StreamInfo:
     length: int = 0
 
     @classmethod
-    def parse(cls, answer: Sequence[Any]) -> StreamInfo:
-        """Read the answer of XINFO STREAM."""
-        fields = dict(zip(answer[::2], answer[1::2], strict=True))
+    def parse(cls, reply: Sequence[Any]) -> StreamInfo:
+        """Parse the reply to XINFO STREAM."""
+        fields = dict(zip(reply[::2], reply[1::2], strict=True))
         first = fields[b"first-entry"]
         return cls(
             first=None if first is None else first[0].decode(),
@@ -76,101 +76,101 @@ class StreamInfo:
 
 
 class StreamCursor:
-    """Where a reader is in a stream, and how many entries had ever been added up to there.
+    """A reader's position in a stream, with the count of entries that had ever been added up to there.
 
-    The count is what proves that nothing is missing: when the reader is at the end of the stream, it must equal the
+    The count is the proof that nothing is missing: when the reader is at the end of the stream, it must equal the
     number of entries ever added.
 
     Args:
-        cursor: the position after which to read; ``None`` for the end of the stream when it is first looked at.
-        is_time: the cursor was made from a point in time, which may be still to come.
+        position: the position after which to read; ``None`` for the end of the stream when it is first read.
+        is_time: the position was made from a point in time, which may be in the future.
     """
 
-    def __init__(self, cursor: str | None, *, is_time: bool = False) -> None:
-        self._cursor = cursor
-        self._reached = None if is_time else cursor  # a position that the stream has had
-        self._read: int | None = None  # how many entries had been added up to there, where known
-        self._is_settled = False
+    def __init__(self, position: str | None, *, is_time: bool = False) -> None:
+        self._position = position
+        self._reached = None if is_time else position  # the last position that the stream is known to have had
+        self._count: int | None = None  # how many entries had been added up to there, where known
+        self._is_placed = False
         self._existed = False
-        self._doubted: str | None = ""  # the first entry at which a gap was reported without a count
+        self._uncounted_at: str | None = ""  # the first entry at which a gap was reported without a count
 
     @classmethod
-    def after(cls, position: str, read: int | None) -> StreamCursor:
-        """Return the place after an entry, given how many entries had been added up to there, if that is known."""
-        place = cls(position)
-        place._read, place._is_settled = read, True
-        return place
+    def after(cls, position: str, count: int | None) -> StreamCursor:
+        """Return the cursor after an entry, given how many entries had been added up to there, if that is known."""
+        cursor = cls(position)
+        cursor._count, cursor._is_placed = count, True
+        return cursor
 
     @property
-    def cursor(self) -> str:
+    def position(self) -> str:
         """The position after which to read."""
-        return self._cursor or OLDEST
+        return self._position or OLDEST
 
     @property
-    def resumes(self) -> bool:
-        """Whether it was made from the position of an entry, so that what came after that is expected to be there."""
+    def is_at_entry(self) -> bool:
+        """Whether it stands at an entry, so that the entries added after that one are expected to exist."""
         return self._reached not in (None, OLDEST)
 
-    def advance(self, position: str, entries: int) -> None:
-        """Move on by so many entries, the last of which is at ``position``."""
-        self._cursor = self._reached = position
-        if self._read is not None:
-            self._read += entries
+    def advance(self, position: str, count: int) -> None:
+        """Move on by ``count`` entries, the last of which is at ``position``."""
+        self._position = self._reached = position
+        if self._count is not None:
+            self._count += count
 
     def rewind(self, now: StreamInfo) -> None:
-        """Begin again with the oldest entry."""
-        self._cursor = self._reached = OLDEST
-        self._read = now.removed
+        """Move back before the oldest entry."""
+        self._position = self._reached = OLDEST
+        self._count = now.removed
 
-    def doubt(self) -> None:
+    def forget_count(self) -> None:
         """Forget the count, because it may have been that of another server."""
-        self._read = None
+        self._count = None
 
     def reconcile(self, found: StreamInfo | None) -> Gap | None:
-        """Compare with what the stream holds now, and return what can no longer be read.
+        """Compare with the present state of the stream, and return what can no longer be read.
 
         Args:
-            found: what it holds; ``None`` if it does not exist.
+            found: the state of the stream; ``None`` if it does not exist.
         """
         now = found or StreamInfo()
         if self._reached is None:
-            self._settle(now)
-        elif self._reached == OLDEST and not self._is_settled:
-            self._read = now.removed
-        self._is_settled = True
+            self._place(now)
+        elif self._reached == OLDEST and not self._is_placed:
+            self._count = now.removed
+        self._is_placed = True
         since = self._reached or OLDEST
         existed, self._existed = self._existed, found is not None
         if sort_key(now.last) < sort_key(since) or (found is None and existed):
             self.rewind(now)
             return Gap(since, "deleted" if found is None else "rewound")
-        if found is None:  # nothing was ever there
+        if found is None:  # it never existed
             return None
-        if self._read is None or now.added is None or now.removed is None:
+        if self._count is None or now.added is None or now.removed is None:
             return self._reconcile_uncounted(since, now)
         behind = _is_behind(since, now)
-        if now.added < self._read or (behind and now.last != since and now.removed < self._read):
-            self.rewind(now)  # deleted and made anew: what was read is not there, and was never removed from this one
+        if now.added < self._count or (behind and now.last != since and now.removed < self._count):
+            self.rewind(now)  # deleted and made anew: entries that were read are not in it and were not removed from it
             return Gap(since, "deleted")
         # At the end, everything was read. Before the end, what was removed in front of the first entry was read.
-        counted = now.added if now.last == since else now.removed if behind else self._read
-        lost, self._read = counted - self._read, counted
+        counted = now.added if now.last == since else now.removed if behind else self._count
+        lost, self._count = counted - self._count, counted
         return Gap(since, "trimmed", lost) if lost > 0 else None
 
-    def _settle(self, now: StreamInfo) -> None:
-        """Find the place in a stream that is looked at for the first time."""
-        if self._cursor is None or sort_key(now.last) < sort_key(self._cursor):
-            self._cursor = self._cursor or now.last
-            self._reached, self._read = now.last, now.added
+    def _place(self, now: StreamInfo) -> None:
+        """Place the cursor in a stream that is read for the first time."""
+        if self._position is None or sort_key(now.last) < sort_key(self._position):
+            self._position = self._position or now.last
+            self._reached, self._count = now.last, now.added
         else:
-            self._reached = self._cursor
+            self._reached = self._position
 
     def _reconcile_uncounted(self, since: str, now: StreamInfo) -> Gap | None:
         if now.last == since:
-            self._read = now.added
+            self._count = now.added
         elif _is_behind(since, now):
-            self._read = now.removed
-            if now.removed != 0 and self._doubted != now.first:
-                self._doubted = now.first
+            self._count = now.removed
+            if now.removed != 0 and self._uncounted_at != now.first:
+                self._uncounted_at = now.first
                 return Gap(since, "trimmed")
         return None
 

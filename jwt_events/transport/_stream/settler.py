@@ -1,4 +1,4 @@
-"""Tells the server what became of deliveries: acknowledged, or kept as dead letters."""
+"""Settles deliveries at the server: acknowledges them, or keeps them as dead letters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from jwt_events.transport._redis.replies import ReplyParser, number, position, u
 from jwt_events.transport._stream.dead_letter import dead_letter_command
 from jwt_events.transport.base import Delivery, Failure
 
-# How long one try may take, and all tries that are left when the receiver closes.
-_TRY_WITHIN = 5.0
+# Seconds that one attempt may take, and that all remaining attempts may take when the receiver closes.
+_ATTEMPT_WITHIN = 5.0
 _FLUSH_WITHIN = 2.0
 
 _INITIAL_DELAY = 0.05
@@ -28,37 +28,40 @@ _MAX_DELAY = 1.0
 
 
 class Settler:
-    """Settles deliveries in the background, many in one go, until the server has confirmed each.
+    """Settles deliveries in the background, many at once, and retries until the server has confirmed each.
 
-    What is given up is copied to the dead letters first and acknowledged only then: whatever is cut off in between, the
-    event is in at least one of the two places.
+    A delivery that was given up is first added to the dead letters and only then acknowledged: if the two steps are cut
+    off in between, the event is in at least one of the two places.
 
     Args:
-        pipeline: runs the commands.
+        multiplexer: runs the commands.
         dead_key: the stream of dead letters.
-        consumer: who settles.
-        acknowledge: makes the command that acknowledges positions; ``None`` if nobody waits for that.
-        once_for: seconds for which bytes that are no event are not kept a second time, by whatever reader; ``None``
+        consumer: the name of the consumer that settles.
+        acknowledge: makes the command that acknowledges positions; ``None`` where there are no acknowledgements.
+        keep_once_for: seconds for which bytes that are not an event are not kept a second time, by any reader; ``None``
             where each delivery has only one reader anyway.
+
+    Attributes:
+        on_settled: called with the positions of deliveries that the server has confirmed.
     """
 
     def __init__(
         self,
-        pipeline: Multiplexer,
+        multiplexer: Multiplexer,
         *,
         dead_key: str,
         consumer: str,
         acknowledge: Callable[[Sequence[str]], Command] | None = None,
-        once_for: float | None = None,
+        keep_once_for: float | None = None,
     ) -> None:
-        self._pipeline = pipeline
+        self._multiplexer = multiplexer
         self._dead_key = dead_key
         self._consumer = consumer
         self._acknowledge = acknowledge
-        self._once_for = once_for
-        self._letters: list[tuple[Delivery, Failure]] = []
+        self._keep_once_for = keep_once_for
+        self._given_up: list[tuple[Delivery, Failure]] = []
         self._finished: list[Delivery] = []
-        self._something_to_do = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_closing = False
@@ -78,50 +81,50 @@ class Settler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_WITHIN):
                     await self._idle.wait()
-            if unsettled := len(self._letters) + len(self._finished):
+            if unsettled := len(self._given_up) + len(self._finished):
                 logger.warning("deliveries remain unsettled, the server does not take it", count=unsettled)
         finally:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     def settle(self, delivery: Delivery, failure: Failure | None) -> None:
-        """Take note; see `Receiver.settle`."""
+        """Queue a delivery to be settled; see `Receiver.settle`."""
         if failure is not None:
-            self._letters.append((delivery, failure))
+            self._given_up.append((delivery, failure))
         elif self._acknowledge is not None:
             self._finished.append(delivery)
         else:
             return
         self._idle.clear()
-        self._something_to_do.set()
+        self._has_work.set()
 
     async def _work(self) -> None:
         failures = 0
         while True:
-            await self._something_to_do.wait()
-            self._something_to_do.clear()
-            while self._letters or self._finished:
+            await self._has_work.wait()
+            self._has_work.clear()
+            while self._given_up or self._finished:
                 try:
-                    await self._finish()  # first, so that a refused burial does not hold up what succeeded
+                    await self._acknowledge_finished()  # first, so that a refused dead letter does not delay them
                     await self._dead_letter()
                     failures = 0
                 except TransportError as error:
                     if self._is_closing and not error.retryable:
-                        break  # a refusal for good must not hold up the end
+                        break  # a lasting refusal must not delay closing
                     failures += 1
                     logger.warning("settling will be tried again", attempt=failures, error=str(error))
                     await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
 
     async def _dead_letter(self) -> None:
-        while self._letters:
-            delivery, failure = self._letters[0]
+        while self._given_up:
+            delivery, failure = self._given_up[0]
             if await self._is_first(delivery, failure):
-                letter = dead_letter_command(
+                command = dead_letter_command(
                     self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()
                 )
-                await self._run(letter, position)
-            self._letters.pop(0)
+                await self._run(command, position)
+            self._given_up.pop(0)
             self._finished.append(delivery)
             logger.error(
                 "dead letter",
@@ -132,24 +135,24 @@ class Settler:
             )
 
     async def _is_first(self, delivery: Delivery, failure: Failure) -> bool:
-        """Return whether no other reader kept these bytes already, and that none will."""
-        if self._once_for is None or failure.handler is not None:
+        """Return whether this reader is the first to keep these bytes; if so, no other reader will keep them."""
+        if self._keep_once_for is None or failure.handler is not None:
             return True
         marker = f"{self._dead_key}:{delivery.position}"
         owner = f"{self._consumer}:{id(self):x}"
-        if await self._run(("SET", marker, owner, "NX", "PX", int(self._once_for * 1000)), unchanged) is not None:
+        if await self._run(("SET", marker, owner, "NX", "PX", int(self._keep_once_for * 1000)), unchanged) is not None:
             return True
-        return await self._run(("GET", marker), unchanged) == owner.encode()  # set by a try whose answer was lost
+        return await self._run(("GET", marker), unchanged) == owner.encode()  # set by an attempt whose reply was lost
 
-    async def _finish(self) -> None:
+    async def _acknowledge_finished(self) -> None:
         positions = [delivery.position or "" for delivery in self._finished]
         if self._acknowledge is not None and positions:
             await self._run(self._acknowledge(positions), number)
         del self._finished[: len(positions)]
         self.on_settled(positions)
 
-    async def _run(self, command: Command, reading: ReplyParser) -> object:
-        (answer,) = await self._pipeline.run([command], within=_TRY_WITHIN, reading=reading)
-        if isinstance(answer, TransportError):
-            raise answer
-        return answer
+    async def _run(self, command: Command, parse: ReplyParser) -> object:
+        (reply,) = await self._multiplexer.run([command], within=_ATTEMPT_WITHIN, parse=parse)
+        if isinstance(reply, TransportError):
+            raise reply
+        return reply
