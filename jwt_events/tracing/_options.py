@@ -3,8 +3,8 @@
 The trace context of the publish travels in the event. By default the process span is *linked* to the publish span and
 starts a new trace, because an event has many receivers and may be handled long after the request that published it.
 
-Without an OpenTelemetry SDK no spans are created, at almost no cost. No attribute identifies a person: spans have the id
-of an event but not its content, and the class and place of an error but not its message.
+Without an OpenTelemetry SDK no spans are created, at almost no cost. No attribute identifies a person: a span has the
+id of an event but not its content, and the class and place of an error but not its message.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/ (version 1.44)
 """
