@@ -126,7 +126,7 @@ class DecodeError(JWTEventsError):
 
 
 class InvalidClaims(JWTEventsError, ValueError):
-    """The value to check is not the claims of a token. Refuse the token (HTTP 401).
+    """The value is not the claims of a token. Raised by every check of a revocation list: refuse the token (HTTP 401).
 
     Attributes:
         claim: the name of the invalid claim; ``claims`` if the value is not a mapping of claims.

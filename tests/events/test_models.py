@@ -170,13 +170,13 @@ class TestTexts:
             assert not [secret for secret in secrets if secret in shown]
 
     @_examples
-    def test_says_what_and_when(self, event: Event) -> None:
+    def test_type_id_and_instants_are_shown(self, event: Event) -> None:
         """The class, the id and the instants are not secret and are shown."""
         assert repr(event).startswith(f"{type(event).__name__}(")
         assert event.id in repr(event)
         assert "2026-03-01 12:00:00+00:00" in repr(event)
 
-    def test_fingerprints_tell_identifiers_apart(self) -> None:
+    def test_fingerprints_distinguish_identifiers(self) -> None:
         """Equal identifiers have equal fingerprints, different ones different fingerprints."""
         one, same, other = (
             TokenRevoked(token_id=token, id="a", occurred_at=NOON) for token in ("one", "one", "another")

@@ -148,7 +148,7 @@ class TestFields:
         assert skipped.items() >= {"reason": "not_json", "position": "3-0", "size": 6}.items()
         assert records.of("duplicate skipped", "DEBUG") == [{"event_id": event.id, "position": "2-0"}]
 
-    async def test_failing_order(self) -> None:
+    async def test_failing_ordered_by(self) -> None:
         """A failed ordered_by function is logged with the error, without the event's content."""
         transport, event = MemoryTransport(), revoked(user_id=SECRET)
         subscriber, recorder = Subscriber(transport, ordered_by=_raises), Recorder()

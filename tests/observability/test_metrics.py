@@ -133,9 +133,9 @@ class TestTruth:
 
     async def test_what_became_of_a_publish(self, registry: CollectorRegistry) -> None:
         """An event is counted as published, failed, unknown or refused."""
-        answers: list[Sent | TransportError] = []
+        replies: list[Sent | TransportError] = []
 
-        class Answering(ScriptedTransport):
+        class Replying(ScriptedTransport):
             def sender(self) -> Any:
                 return self.Open()
 
@@ -146,10 +146,10 @@ class TestTruth:
                 async def __aexit__(self, *_: object) -> None: ...
 
                 async def send(self, payloads: list[bytes], *, within: float) -> list[Sent | TransportError]:
-                    return [answers.pop(0) for _ in payloads]
+                    return [replies.pop(0) for _ in payloads]
 
-        async with Publisher(Answering(), max_event_bytes=300, metrics=Metrics(registry)) as publisher:
-            answers += [
+        async with Publisher(Replying(), max_event_bytes=300, metrics=Metrics(registry)) as publisher:
+            replies += [
                 Sent(),
                 TransportError("no"),
                 TransportError("?", maybe_done=True),
@@ -298,7 +298,7 @@ class TestSeries:
 
     def test_taken_name(self, registry: CollectorRegistry) -> None:
         """A registry in which a name is taken is refused, and left unchanged."""
-        Gauge("jwt_events_gaps_total", "Somebody else's.", registry=registry)
+        Gauge("jwt_events_gaps_total", "Another program's.", registry=registry)
         before = generate_latest(registry)
         for _ in range(2):
             with pytest.raises(InvalidOption, match="jwt_events_gaps_total") as caught:
@@ -319,7 +319,7 @@ class TestSeries:
         with pytest.raises(InvalidOption, match="metrics"):
             part(MemoryTransport(), metrics=metrics)
 
-    def test_forgotten_with_its_registry(self) -> None:
+    def test_released_with_its_registry(self) -> None:
         """A registry without other references is garbage-collected."""
         program = """
             import gc, weakref

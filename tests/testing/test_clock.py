@@ -15,7 +15,7 @@ from jwt_events.testing import FaultyTransport, ManualClock, eventually
 
 
 def instant(clock: Clock, later: float) -> datetime:
-    """Return a future that is done after a number of seconds."""
+    """Return the instant that is a number of seconds later on a clock."""
     return datetime.fromtimestamp(clock.wall() + later, UTC)
 
 
@@ -57,7 +57,7 @@ def test_it_does_not_go_back(seconds: Any) -> None:
         ManualClock().advance(seconds)
 
 
-async def test_one_can_sleep_on_it() -> None:
+async def test_sleeping() -> None:
     """A sleep ends when the clock is advanced; on the system clock it ends by itself."""
     clock = ManualClock()
     sleeping = asyncio.create_task(sleep(clock, 60.0))
@@ -70,7 +70,7 @@ async def test_one_can_sleep_on_it() -> None:
 
 
 @pytest.mark.parametrize("clock", [None, time, ManualClock])
-def test_what_is_no_clock_is_refused(clock: Any) -> None:
+def test_an_invalid_clock_is_refused(clock: Any) -> None:
     """A value without the methods of a clock is refused."""
     with pytest.raises(InvalidOption, match=r"^clock: "):
         RevocationList(MemoryTransport(), clock=clock)
@@ -95,7 +95,7 @@ async def test_states_follow_the_clock() -> None:
         assert revocations.staleness < 0.4
 
 
-async def test_rules_are_forgotten_by_the_clock() -> None:
+async def test_rules_expire_by_the_clock() -> None:
     """A rule is in force until the token expires, and is dropped soon after."""
     clock = ManualClock()
     async with RevocationList(FaultyTransport(MemoryTransport()), clock=clock) as revocations:

@@ -96,7 +96,7 @@ class TestStarting:
                 assert second.url == first.url
                 assert await client.ping() is True
 
-    async def test_what_it_says_about_itself(self, own_server: OwnServer) -> None:
+    async def test_pid_and_version(self, own_server: OwnServer) -> None:
         """The process id and the version are those that the server reports."""
         server = own_server()
         async with server, connected(server) as client:
@@ -267,7 +267,7 @@ class TestFailingToStart:
                 pass
 
     @pytest.mark.parametrize("script", ["exec sleep 60", "echo Redis server v=1; exec sleep 60"])
-    async def test_no_answer(self, script: str, tmp_path: Path) -> None:
+    async def test_no_reply(self, script: str, tmp_path: Path) -> None:
         """A program that prints nothing is killed after the timeout, with an error."""
         with pytest.raises(ServerNotStarted, match=r"no answer within 0\.2 s"):
             async with EmbeddedServer(binary=executable(tmp_path, script), start_timeout=0.2):
@@ -299,7 +299,7 @@ class TestStopping:
         assert content(temporary) == []
 
     async def test_closing_is_idempotent(self, own_server: OwnServer) -> None:
-        """Aclose is idempotent, and allowed before the context ends."""
+        """Calling aclose twice, or before the context ends, is allowed."""
         async with own_server() as server:
             await server.aclose()
             await server.aclose()
@@ -365,7 +365,7 @@ def parent_of(pid: int) -> int:
 
 
 def content(directory: Path) -> list[Path]:
-    """Return the names in a directory."""
+    """Return the entries of a directory."""
     return list(directory.iterdir())
 
 

@@ -53,7 +53,7 @@ async def heard(listener: Listener, *numbers: int) -> None:
 class TestDeliveries:
     """Faults that apply to the next deliveries."""
 
-    async def test_lost_ones_are_reported(self, transport: FaultyTransport) -> None:
+    async def test_lost_deliveries_are_reported(self, transport: FaultyTransport) -> None:
         """The next deliveries are lost, and one gap has their number and start."""
         async with Listener(transport) as listener:
             await publish(transport, 1)
@@ -64,7 +64,7 @@ class TestDeliveries:
             await listener.hears_of_gap("trimmed")
         assert listener.gaps == [Gap("1-0", "trimmed", 2)]
 
-    async def test_they_can_be_lost_without_a_word(self, transport: FaultyTransport) -> None:
+    async def test_deliveries_can_be_lost_without_a_gap(self, transport: FaultyTransport) -> None:
         """Without a cause no gap is reported."""
         async with Listener(transport) as listener:
             transport.faults.lose(cause=None)
@@ -93,7 +93,7 @@ class TestDeliveries:
         assert [delivery.attempt for delivery in deliveries] == [1, 2]
         assert inner.dead_letters == [(deliveries[0], Failure("an error"))]
 
-    async def test_the_other_way_round(self, transport: FaultyTransport) -> None:
+    async def test_deliveries_are_reordered(self, transport: FaultyTransport) -> None:
         """The next deliveries arrive in reverse order."""
         async with Listener(transport) as listener:
             transport.faults.reorder(3)
@@ -101,7 +101,7 @@ class TestDeliveries:
             await publish(transport, 3, 4)
             await heard(listener, 3, 2, 1, 4)
 
-    async def test_late_ones_are_overtaken(self, transport: FaultyTransport) -> None:
+    async def test_delayed_deliveries_arrive_later(self, transport: FaultyTransport) -> None:
         """Delayed deliveries arrive after heal."""
         async with Listener(transport) as listener:
             transport.faults.delay(2)
@@ -110,7 +110,7 @@ class TestDeliveries:
             transport.faults.heal()
             await heard(listener, 3, 1, 2)
 
-    async def test_orders_wait_for_each_other(self, transport: FaultyTransport) -> None:
+    async def test_faults_apply_in_turn(self, transport: FaultyTransport) -> None:
         """Faults apply one after another, each to its number of deliveries."""
         faults = transport.faults
         async with Listener(transport) as listener:
@@ -121,7 +121,7 @@ class TestDeliveries:
             await heard(listener, 3, 2, 4, 5)
             assert listener.subscriber.stats.duplicates == 1
 
-    async def test_orders_are_for_every_receiver(self, transport: FaultyTransport) -> None:
+    async def test_faults_apply_to_every_receiver(self, transport: FaultyTransport) -> None:
         """Each open receiver loses its deliveries; one that opens later loses none."""
         async with Listener(transport) as one, Listener(transport) as other:
             transport.faults.lose(1)
@@ -131,7 +131,7 @@ class TestDeliveries:
                 await heard(other, 2)
                 await heard(late, 1, 2)
 
-    async def test_an_order_waits_for_a_receiver(self, transport: FaultyTransport) -> None:
+    async def test_a_fault_waits_for_a_receiver(self, transport: FaultyTransport) -> None:
         """A fault without an open receiver applies to the first one that opens."""
         transport.faults.lose(1)
         async with Listener(transport) as listener, Listener(transport) as other:
@@ -139,8 +139,8 @@ class TestDeliveries:
             await heard(listener, 2)
             await heard(other, 1, 2)
 
-    async def test_healing_drops_what_was_ordered(self, transport: FaultyTransport) -> None:
-        """Heal discards faults not yet applied, and an incomplete reordering arrives in order."""
+    async def test_healing_discards_faults(self, transport: FaultyTransport) -> None:
+        """After heal, faults not yet applied are discarded, and an incomplete reordering arrives in order."""
         async with Listener(transport) as listener:
             transport.faults.reorder(3)
             transport.faults.lose(5)
@@ -150,18 +150,18 @@ class TestDeliveries:
             await publish(transport, 3, 4)
             await heard(listener, 1, 2, 3, 4)
 
-    @pytest.mark.parametrize("order", ["lose", "duplicate", "reorder", "delay", "refuse", "leave_unknown"])
+    @pytest.mark.parametrize("fault", ["lose", "duplicate", "reorder", "delay", "refuse", "leave_unknown"])
     @pytest.mark.parametrize("number", [0, -1, 1.5])
-    def test_a_number_that_cannot_be(self, transport: FaultyTransport, order: str, number: Any) -> None:
+    def test_an_invalid_count_is_refused(self, transport: FaultyTransport, fault: str, number: Any) -> None:
         """The number of deliveries must be a positive integer."""
         with pytest.raises(InvalidOption, match=r"^count: "):
-            getattr(transport.faults, order)(number)
+            getattr(transport.faults, fault)(number)
 
 
 class TestConnections:
     """Faults of the connection look as on real transports."""
 
-    async def test_one_that_remembers_goes_on(self, transport: FaultyTransport) -> None:
+    async def test_a_durable_transport_loses_nothing(self, transport: FaultyTransport) -> None:
         """On a durable transport a lost connection loses no event, and there is no gap."""
         async with Listener(transport) as listener, Publisher(transport, timeout=scaled(10)) as publisher:
             transport.faults.disconnect()
@@ -174,7 +174,7 @@ class TestConnections:
             await heard(listener, 1)
         assert listener.gaps == []
 
-    async def test_one_that_is_live_reports_a_gap(self) -> None:
+    async def test_a_live_transport_reports_a_gap(self) -> None:
         """On a live transport events are lost meanwhile; gaps report its start and end."""
         inner = MemoryTransport()
         transport = FaultyTransport(inner, is_live=True)
@@ -212,7 +212,7 @@ class TestConnections:
             await publish(transport, 1)
             await heard(listener, 1)
 
-    async def test_a_gap_out_of_nowhere(self, transport: FaultyTransport) -> None:
+    async def test_a_gap_without_a_loss(self, transport: FaultyTransport) -> None:
         """Any gap can be reported."""
         async with Listener(transport) as listener:
             transport.faults.gap("restarted", lost=7)
@@ -238,7 +238,7 @@ class TestConnections:
         with pytest.raises(SubscriptionRefused):
             await listen()
 
-    def test_its_repr_says_how_it_is(self, transport: FaultyTransport) -> None:
+    def test_the_repr_shows_the_state(self, transport: FaultyTransport) -> None:
         """The repr shows the state and the wrapped transport."""
         assert repr(transport) == "<FaultyTransport <Faults connected, 0 receivers>, <MemoryTransport with 0 events>>"
         transport.faults.hold()
@@ -295,7 +295,7 @@ class TestViews:
             await eventually(lambda: revocations.is_fresh)
             assert revocations.check(CLAIMS) is Verdict.REVOKED
 
-    async def test_what_was_asked_before_proves_nothing(self, transport: FaultyTransport) -> None:
+    async def test_a_read_before_the_hold_is_no_proof(self, transport: FaultyTransport) -> None:
         """A read that began before the hold is no proof; the next one is."""
         async with transport.receiver() as receiver:
             await receiver.receive()
@@ -306,7 +306,7 @@ class TestViews:
             assert (await reading).current_as_of is None
             assert (await receiver.receive()).current_as_of is not None
 
-    async def test_what_is_kept_back_is_not_vouched_for(self, transport: FaultyTransport) -> None:
+    async def test_a_delayed_delivery_prevents_a_proof(self, transport: FaultyTransport) -> None:
         """A batch is no proof while a delivery is delayed or reordered."""
         clock = ManualClock()
         async with RevocationList(transport, clock=clock) as revocations:

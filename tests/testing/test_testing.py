@@ -37,7 +37,7 @@ from tests.support.waiting import scaled
 
 
 class TestRecording:
-    """RecordingPublisher."""
+    """The class `RecordingPublisher`."""
 
     async def test_it_is_a_publisher(self) -> None:
         """Every way to publish is recorded, in order; receipts and errors are those of a publisher."""
@@ -95,7 +95,7 @@ class TestRecording:
             "  2. KeyRotated(key_id='k1')",
         ]
 
-    async def test_what_should_not_be_there(self) -> None:
+    async def test_an_event_that_should_not_be_published(self) -> None:
         """The failure shows the event; without arguments, any event fails."""
         publisher = RecordingPublisher()
         publisher.assert_not_published()
@@ -107,7 +107,7 @@ class TestRecording:
             publisher.assert_not_published(TokenRevoked, token_id="t1")
 
     @pytest.mark.parametrize("ask", [RecordingPublisher.assert_published, RecordingPublisher.assert_not_published])
-    def test_a_question_without_sense(self, ask: Callable[..., object]) -> None:
+    def test_an_unknown_field(self, ask: Callable[..., object]) -> None:
         """A field that the class does not have is an InvalidOption."""
         with pytest.raises(InvalidOption, match="KeyRotated has no jti, token_id"):
             ask(RecordingPublisher(), KeyRotated, token_id="t", jti="t")
@@ -133,7 +133,7 @@ class TestRecording:
 
 
 class TestEventually:
-    """eventually."""
+    """The function `eventually`."""
 
     async def test_it_returns_what_it_waited_for(self) -> None:
         """Returns the first true result of a function or a coroutine function."""
