@@ -1,4 +1,4 @@
-"""Learn to publish: tell every service that a token, a session or a key is no longer good."""
+"""Learn to publish events: a token is revoked, a session is destroyed, a key is rotated."""
 
 import asyncio
 import os
@@ -11,16 +11,16 @@ URL = os.environ.get("JWT_EVENTS_URL", "redis://localhost:6379")
 
 async def main() -> None:
     async with Publisher(RedisStream(URL), source="auth-service") as publisher:
-        # From the claims of a decoded token: its jti decides, its exp says how long this matters.
+        # From the claims of a decoded token: jti selects the token, exp limits how long the rule is kept.
         claims = {"jti": "token-1", "sub": "alice", "exp": int(time.time()) + 900}
         receipt = await publisher.publish(TokenRevoked.from_claims(claims, reason="logout"))
         print("token revoked at", receipt.position)
 
-        # By type and fields, when the event comes from somewhere else.
+        # By type and fields, for example when they come from another system.
         await publisher.publish(EventType.KEY_ROTATED, {"key_id": "2026-11", "previous_key_id": "2026-10"})
         print("key rotated")
 
-        # Many at a time: log a user out everywhere.
+        # Several in one call: log a user out on every device.
         receipts = await publisher.publish_many(
             [
                 SessionDestroyed(session_id="laptop", user_id="alice"),

@@ -1,4 +1,4 @@
-"""Learn to subscribe: run handlers for events until Ctrl-C, and finish what was begun."""
+"""Learn to subscribe: call handlers for events until Ctrl-C, then let running handlers finish."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ async def forget(event: TokenRevoked | SessionDestroyed) -> None:
     print(f"no longer good: {event.subject}", flush=True)
 
 
-@subscriber.on()  # every event; a plain function is run in a thread
+@subscriber.on()  # every event; a plain function runs in a thread
 def audit(event: Event) -> None:
     print(f"audit: {event.type} from {event.source}", flush=True)
 
@@ -31,7 +31,7 @@ async def main() -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    async with subscriber:  # entered means subscribed: the server confirmed it
+    async with subscriber:  # on entry the server has confirmed the subscription
         print("listening", flush=True)
         await stopped.wait()
     print("handled", subscriber.stats.handled, "events", flush=True)

@@ -1,4 +1,4 @@
-"""Learn to replay: a stream remembers, so a service that starts later hears what happened before."""
+"""Learn to replay a stream: a service that starts later receives earlier events."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ async def main() -> None:
     async with Publisher(RedisStream(URL, key=KEY)) as publisher:
         receipts = await publisher.publish_many(TokenRevoked(token_id=f"token-{number}") for number in range(5))
 
-    # Nobody listened. From the oldest event that the stream remembers:
+    # There was no subscriber. Read from the oldest event in the stream:
     everything = Subscriber(RedisStream(URL, key=KEY, start="all"))
     async with aclosing(everything.events()) as events:
         async for event in events:
@@ -22,7 +22,7 @@ async def main() -> None:
             if event.id == receipts[-1].event_id:
                 break
 
-    # From a position, for example one that was saved before a restart:
+    # Read from a position, for example one that was saved before a restart:
     rest = Subscriber(RedisStream(URL, key=KEY, start=receipts[2].position or "all"))
     async with aclosing(rest.events()) as events:
         async for event in events:

@@ -1,4 +1,4 @@
-"""Learn to guard a FastAPI service: log in, log out, log out everywhere, and old tokens are refused at once."""
+"""Learn to guard a FastAPI service: log in, log out, log out everywhere; revoked tokens are refused."""
 
 import os
 import time
@@ -18,7 +18,7 @@ URL = os.environ.get("JWT_EVENTS_URL", "redis://localhost:6379")
 SECRET = os.environ.get("JWT_SECRET", "a secret of 32 bytes at the least")
 LIFETIME = timedelta(hours=1)
 
-stream = RedisStream(URL, retention=LIFETIME)  # remember a revocation for as long as a token lives
+stream = RedisStream(URL, retention=LIFETIME)  # keep revocations for the lifetime of a token
 revocations, publisher = RevocationList(stream), Publisher(stream, source="example")
 
 
@@ -33,8 +33,8 @@ app.include_router(readiness_router(revocations))
 
 
 @app.post("/login/{user}")
-async def login(user: str) -> str:  # here you would ask for a password
-    now = time.time()  # with fractions, so that who logs out everywhere can log in again in the same second
+async def login(user: str) -> str:  # check a password here
+    now = time.time()  # with fractions, so that a login in the same second as "logout everywhere" works
     claims = {"sub": user, "jti": uuid.uuid4().hex, "iat": now, "exp": now + LIFETIME.total_seconds()}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 

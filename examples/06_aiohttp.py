@@ -1,4 +1,4 @@
-"""Learn to guard an aiohttp service: log in, log out, log out everywhere, and old tokens are refused at once."""
+"""Learn to guard an aiohttp service: log in, log out, log out everywhere; revoked tokens are refused."""
 
 import os
 import time
@@ -16,7 +16,7 @@ URL = os.environ.get("JWT_EVENTS_URL", "redis://localhost:6379")
 SECRET = os.environ.get("JWT_SECRET", "a secret of 32 bytes at the least")
 LIFETIME = timedelta(hours=1)
 
-stream = RedisStream(URL, retention=LIFETIME)  # remember a revocation for as long as a token lives
+stream = RedisStream(URL, retention=LIFETIME)  # keep revocations for the lifetime of a token
 revocations, publisher = RevocationList(stream), Publisher(stream, source="example")
 
 
@@ -28,8 +28,8 @@ guard = BearerGuard(revocations, decode)
 
 
 @public
-async def login(request: web.Request) -> web.Response:  # here you would ask for a password
-    now = time.time()  # with fractions, so that who logs out everywhere can log in again in the same second
+async def login(request: web.Request) -> web.Response:  # check a password here
+    now = time.time()  # with fractions, so that a login in the same second as "logout everywhere" works
     times = {"iat": now, "exp": now + LIFETIME.total_seconds()}
     claims = {"sub": request.match_info["user"], "jti": uuid.uuid4().hex} | times
     return web.json_response(jwt.encode(claims, SECRET, algorithm="HS256"))

@@ -1,4 +1,4 @@
-"""Learn to end what goes on and on: a WebSocket closes with 4401 the moment its token is revoked."""
+"""Learn to end long connections: a WebSocket closes with 4401 as soon as its token is revoked."""
 
 import os
 import time
@@ -25,7 +25,7 @@ def decode(token: str) -> dict[str, Any]:
 
 
 def subprotocol(websocket: WebSocket) -> str | None:
-    """Find the token where browsers can put it: ``new WebSocket(url, ["bearer", token])``."""
+    """Return the token from where browsers can put it: ``new WebSocket(url, ["bearer", token])``."""
     match websocket.scope["subprotocols"]:
         case ["bearer", token]:
             return str(token)
@@ -38,20 +38,20 @@ app = FastAPI(lifespan=lifespan(revocations, publisher))
 
 
 @app.post("/login/{user}/{device}")
-async def login(user: str, device: str) -> str:  # here you would ask for a password
+async def login(user: str, device: str) -> str:  # check a password here
     now = time.time()
     return jwt.encode({"sub": user, "sid": f"{user}'s {device}", "iat": now, "exp": now + 3600}, SECRET)
 
 
 @app.post("/lost/{user}/{device}")
-async def lost(user: str, device: str) -> None:  # and here, too
+async def lost(user: str, device: str) -> None:  # and here
     await publisher.publish(SessionDestroyed(session_id=f"{user}'s {device}", reason="the device is lost"))
 
 
 @app.websocket("/echo")
 async def echo(websocket: WebSocket, claims: Annotated[Mapping[str, Any], Depends(live)]) -> None:
     await websocket.accept("bearer" if "bearer" in websocket.scope["subprotocols"] else None)
-    async for text in websocket.iter_text():  # cancelled here on revocation; `finally` is yours
+    async for text in websocket.iter_text():  # cancelled here on revocation; clean up in `finally`
         await websocket.send_text(f"{claims['sub']} said {text}")
 
 

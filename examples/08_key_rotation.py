@@ -1,4 +1,4 @@
-"""Learn to rotate signing keys: a new one is known before its first token comes, a leaked one is refused at once."""
+"""Learn to rotate signing keys: a new key is known before its first token, a leaked one is refused at once."""
 
 import os
 import time
@@ -14,10 +14,10 @@ from jwt.algorithms import OKPAlgorithm
 from jwt_events import KeyRotated, Publisher, RedisStream, RevocationList, SigningKeys
 from jwt_events.fastapi import BearerGuard, lifespan
 
-pairs = {uuid.uuid4().hex: Ed25519PrivateKey.generate()}  # the issuer's; the last one signs. No name comes twice
+pairs = {uuid.uuid4().hex: Ed25519PrivateKey.generate()}  # of the issuer; the last one signs. Ids are never reused
 
 
-async def fetch() -> dict[str, Any]:  # from another service it would be: GET /.well-known/jwks.json
+async def fetch() -> dict[str, Any]:  # in another service: GET /.well-known/jwks.json
     return {"keys": [OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": kid} for kid, key in pairs.items()]}
 
 
@@ -31,17 +31,18 @@ async def decode(token: str) -> dict[str, Any]:
     return jwt.decode(token, await keys.get(jwt.get_unverified_header(token).get("kid")))
 
 
-app = FastAPI(lifespan=lifespan(revocations, keys, publisher))
+# Entered from left to right: the revocation list calls a handler that uses the keys, so it is closed before them.
+app = FastAPI(lifespan=lifespan(publisher, keys, revocations))
 
 
 @app.post("/login/{user}")
-async def login(user: str) -> str:  # here you would ask for a password
+async def login(user: str) -> str:  # check a password here
     kid, key = list(pairs.items())[-1]
     return jwt.encode({"sub": user, "exp": time.time() + 3600}, key, "EdDSA", {"kid": kid})
 
 
 @app.post("/rotate")
-async def rotate(*, leaked: bool = False) -> None:  # and here for an administrator
+async def rotate(*, leaked: bool = False) -> None:  # and for an administrator here
     old, new = list(pairs)[-1], uuid.uuid4().hex
     pairs[new] = Ed25519PrivateKey.generate()
     announced = KeyRotated(key_id=new, previous_key_id=old)

@@ -1,4 +1,4 @@
-"""Learn to watch it: what Prometheus scrapes, and the way from the request that revoked to the handler that obeyed."""
+"""Learn to observe: metrics for Prometheus, and a trace from the request that revokes to the handler."""
 
 import asyncio
 import os
@@ -13,31 +13,31 @@ from jwt_events.metrics import Metrics
 
 URL = os.environ.get("JWT_EVENTS_URL", "redis://localhost:6379")
 
-# For Jaeger it is one line instead of three: provider = jwt_events.tracing.setup("shop", "http://jaeger:4317")
+# For Jaeger, one line replaces these three: provider = jwt_events.tracing.setup("shop", "http://jaeger:4317")
 provider = TracerProvider()
 spans = InMemorySpanExporter()
 provider.add_span_processor(SimpleSpanProcessor(spans))
 
-metrics = Metrics()  # one for all parts of a program
+metrics = Metrics()  # one for the whole program
 stream = RedisStream(URL, key="jwt:events:watched")
 publisher = Publisher(stream, metrics=metrics, tracer_provider=provider)
 subscriber = Subscriber(stream, metrics=metrics, tracer_provider=provider)
-revocations = RevocationList(stream, metrics=metrics)  # how stale it is is the number to be woken up for
-obeyed = asyncio.Event()
+revocations = RevocationList(stream, metrics=metrics)  # its staleness is the metric to alert on
+handled = asyncio.Event()
 
 
 @subscriber.on(TokenRevoked)
 async def close_cart(event: TokenRevoked) -> None:
-    obeyed.set()
+    handled.set()
 
 
 async def main() -> None:
-    async with revocations, subscriber, publisher:
-        with provider.get_tracer("shop").start_as_current_span("POST /logout"):  # your framework makes this one
+    async with publisher, revocations, subscriber:
+        with provider.get_tracer("shop").start_as_current_span("POST /logout"):  # created by your framework
             await publisher.publish(TokenRevoked(token_id="token-1"))
-        await obeyed.wait()
+        await handled.wait()
 
-    # Have it scraped by prometheus_client.start_http_server(9000), each instance by itself.
+    # In a service, serve them with prometheus_client.start_http_server(9000) in each instance.
     for sample in (sample for family in REGISTRY.collect() for sample in family.samples):
         if sample.value and sample.name in ("jwt_events_published_total", "jwt_events_handled_total"):
             print(sample.name, *sample.labels.values(), sample.value)

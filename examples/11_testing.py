@@ -1,4 +1,4 @@
-"""Learn to test your own code without a server: what it publishes, and what it does when things go wrong.
+"""Learn to test your code without a server: what it publishes, and how it handles failures.
 
 Run it with ``pytest examples/11_testing.py``; it needs pytest-asyncio.
 """
@@ -47,7 +47,7 @@ async def test_nothing_is_known_while_the_network_is_gone(
 ) -> None:
     async with jwt_events_revocations as revocations:
         jwt_events_transport.faults.disconnect()
-        jwt_events_clock.advance(6.0)  # seconds; nobody sleeps
+        jwt_events_clock.advance(6.0)  # seconds, without sleeping
         assert revocations.check({"jti": "token-2"}) is Verdict.STALE
         jwt_events_transport.faults.heal()
         await eventually(lambda: revocations.is_fresh)

@@ -1,14 +1,14 @@
 """JWT lifecycle events between services, over Redis.
 
-A JWT is valid until it expires, whatever happened since. This library tells every service at once that a token was
-revoked, a session destroyed or a key rotated, and says so when it may have missed something::
+A JWT is valid until it expires, even if it should no longer be accepted. This library tells every service at once that
+a token was revoked, a session destroyed or a key rotated, and reports when it may have missed an event::
 
     from jwt_events import Publisher, RedisStream, Subscriber, TokenRevoked
 
-Each name is imported when it is asked for, so that nobody waits for redis-py or pydantic, or has prometheus_client
-change its default registry, who does not use them.
+Each name is imported on first access, so a program that does not use redis-py, pydantic or prometheus_client does not
+import them.
 
-It logs through loguru and stays silent until ``loguru.logger.enable("jwt_events")``.
+The library logs through loguru and is silent until ``loguru.logger.enable("jwt_events")``.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-# What follows is for type checkers; _NAMES says the same at run time, and a test holds them together.
+# These imports are for type checkers; _NAMES lists the same names for run time, and a test compares the two.
 if TYPE_CHECKING:
     from jwt_events._internal.event_type import EventType
     from jwt_events._internal.receipt import Receipt
@@ -130,7 +130,9 @@ __version__ = "0.1.0"
 logger.disable("jwt_events")
 
 _NAMES = {
-    "transport.dead_letters": "DeadLetter DeadLetters",
+    "_internal.event_type": "EventType",
+    "_internal.receipt": "Receipt",
+    "_internal.retry": "Retry",
     "errors": (
         "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
         "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
@@ -138,36 +140,34 @@ _NAMES = {
         "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey"
     ),
     "events": "Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
-    "_internal.event_type": "EventType",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
     "publisher": "Publisher",
-    "_internal.receipt": "Receipt",
-    "_internal.retry": "Retry",
     "revocation": "Explanation RevocationList RevocationStats Verdict ViewState Watch",
     "subscriber": "Subscriber SubscriberStats",
     "transport.base": "Gap Guarantees Transport",
+    "transport.dead_letters": "DeadLetter DeadLetters",
     "transport.memory": "MemoryTransport",
     "transport.pubsub": "RedisPubSub",
     "transport.stream": "RedisStream",
 }
-_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_MODULE_OF = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 
-if not TYPE_CHECKING:  # which would take every name for one that is there
+if not TYPE_CHECKING:  # with a module-level __getattr__, a type checker would accept every name
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for; a module of one of the names, too."""
-        if name in _HOMES:
-            value: object = getattr(import_module(f"jwt_events.{_HOMES[name]}"), name)
+        """Import a public name, or a module that holds some, on first access."""
+        if name in _MODULE_OF:
+            value: object = getattr(import_module(f"jwt_events.{_MODULE_OF[name]}"), name)
         elif name in _NAMES or name == "transport":
             value = import_module(f"jwt_events.{name}")
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value  # from now on it is found without this function
+        globals()[name] = value  # later accesses bypass this function
         return value
 
 
 def __dir__() -> list[str]:
-    """List what is here, and what can be asked for."""
-    return sorted(globals() | _HOMES)
+    """List the names that are loaded and those that can be."""
+    return sorted(globals() | _MODULE_OF)

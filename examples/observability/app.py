@@ -1,8 +1,8 @@
-"""Learn to be watched: a login service that revokes and a shop that obeys, with metrics and traces.
+"""Learn to observe services: a login service that revokes tokens and a shop that refuses them, with metrics and traces.
 
-``python app.py login`` and ``python app.py shop``, as often as you like. In the environment: ``JWT_EVENTS_URL``, the
-server; ``METRICS_PORT`` for Prometheus, 0 for a free one; ``OTLP_ENDPOINT`` for Jaeger, without which there are no
-traces; ``RATE``, publishes per second.
+Start ``python app.py login`` and any number of ``python app.py shop``. Environment variables: ``JWT_EVENTS_URL``, the
+server; ``METRICS_PORT`` for Prometheus, 0 for a free one; ``OTLP_ENDPOINT`` for Jaeger, unset for no traces; ``RATE``,
+publishes per second.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ transport = RedisStream(URL, retention=timedelta(minutes=15))
 
 
 def claims(user: str) -> dict[str, object]:
-    """Make the payload of a token that lives for a minute, half of which is over."""
+    """Return the claims of a token that was issued 30 s ago and expires in 30 s."""
     now = int(time.time())
     return {"jti": f"{user}-{random.randrange(20)}", "sub": user, "iat": now - 30, "exp": now + 30}
 
@@ -46,7 +46,7 @@ def claims(user: str) -> dict[str, object]:
 async def log_in_and_out(publisher: Publisher) -> None:
     user = random.choice(USERS)
     try:
-        if random.random() < 0.05:  # log out everywhere
+        if random.random() < 0.05:  # log out on every device
             await publisher.publish_many([SessionDestroyed(session_id=f"{user}-{n}", user_id=user) for n in range(5)])
         elif random.random() < 0.3:
             await publisher.publish(SessionCreated(session_id=f"{user}-0", user_id=user))
@@ -68,8 +68,8 @@ subscriber = Subscriber(transport, retry=Retry(attempts=3, initial=0.1), metrics
 
 @subscriber.on(TokenRevoked, SessionDestroyed)
 async def close_cart(event: TokenRevoked | SessionDestroyed) -> None:
-    await asyncio.sleep(random.lognormvariate(-5, 1))  # a database, say: 7 ms, at times much more
-    if random.random() < 0.02 or hash(event.id) % 2000 == 0:  # it fails now and then, and for some events always
+    await asyncio.sleep(random.lognormvariate(-5, 1))  # like a database: 7 ms, sometimes much more
+    if random.random() < 0.02 or hash(event.id) % 2000 == 0:  # fails now and then, and always for some events
         raise OSError
 
 
@@ -81,7 +81,7 @@ async def audit(_event: object) -> None:
 async def shop() -> None:
     async with RevocationList(transport, metrics=metrics) as revocations, subscriber:
         while True:
-            revocations.check(claims(random.choice(USERS)))  # what every request does
+            revocations.check(claims(random.choice(USERS)))  # as for every request
             await asyncio.sleep(random.expovariate(5 * RATE))
 
 

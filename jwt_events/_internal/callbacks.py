@@ -1,4 +1,4 @@
-"""Calls what the application registered, without waiting for it."""
+"""Calls the application's callbacks without waiting for them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Callback = Callable[..., object]
 
 
 class Callbacks:
-    """Calls functions at once, and coroutine functions as tasks. One that fails is logged and harms nobody."""
+    """Calls plain functions at once and runs coroutine functions as tasks. A failure is logged and never raised."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, callback: Callback, *arguments: object) -> None:
-        """Call one."""
+        """Call a callback; a coroutine function continues in a task of its own."""
         try:
             result = callback(*arguments)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the application's; the caller has work to do
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the application's code
             _log(callback, error)
             return
         if inspect.isawaitable(result):
@@ -35,15 +35,15 @@ class Callbacks:
             task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Cancel what is still running, and wait for its end; idempotent."""
+        """Cancel the tasks that are still running and wait until they end. Idempotent."""
         await end(self._tasks)
 
 
 def callback(option: str, function: Any) -> Any:
-    """Accept what can be called.
+    """Return the function if it is callable.
 
     Raises:
-        InvalidOption: it cannot.
+        InvalidOption: it is not callable.
     """
     if not callable(function):
         raise InvalidOption(option, f"must be callable, not {type(function).__name__}")
@@ -53,7 +53,7 @@ def callback(option: str, function: Any) -> Any:
 async def _finish(callback: Callback, result: Awaitable[object]) -> None:
     try:
         await result
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - it is the application's code
         _log(callback, error)
 
 

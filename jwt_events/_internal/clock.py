@@ -1,4 +1,4 @@
-"""What time it is: the seam that lets a test decide it."""
+"""The clock that the library reads, so that a test can replace it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from jwt_events.errors import InvalidOption
 
 
 class Timer(Protocol):
-    """Something that will be called later, unless it is cancelled."""
+    """Handle of a scheduled call."""
 
     def cancel(self) -> None:
-        """Do not call it. Idempotent."""
+        """Cancel the call. Idempotent."""
         ...
 
 
 @runtime_checkable
 class Clock(Protocol):
-    """Tells the time and waits. `SYSTEM` is the real one, `jwt_events.testing.ManualClock` one for tests."""
+    """Tells the time and schedules calls. `SYSTEM` is the real one, `jwt_events.testing.ManualClock` one for tests."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that nobody sets. May be called from any thread."""
+        """Return seconds on a clock that is never set. May be called from any thread."""
         ...
 
     def wall(self) -> float:
-        """Seconds since 1970, on a clock that people set."""
+        """Return seconds since 1970, on a clock that an operator or NTP can set."""
         ...
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
-        """Call a function on the event loop after so many seconds."""
+        """Call a function on the event loop after ``delay`` seconds."""
         ...
 
 
@@ -39,7 +39,7 @@ class SystemClock:
     """The clock of this machine."""
 
     def __init__(self) -> None:
-        # Not wrapped: a check of a token asks for the time.
+        # Not wrapped in methods: every check of a token reads the time.
         self.monotonic: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
 
@@ -52,10 +52,10 @@ SYSTEM = SystemClock()
 
 
 def valid(clock: Clock) -> Clock:
-    """Accept a clock.
+    """Return the clock if it has the methods of a `Clock`.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidOption: it does not.
     """
     if isinstance(clock, type) or not isinstance(clock, Clock):
         raise InvalidOption("clock", "must be a jwt_events._internal.clock.Clock")
@@ -63,7 +63,7 @@ def valid(clock: Clock) -> Clock:
 
 
 async def sleep(clock: Clock, seconds: float) -> None:
-    """Wait until so many seconds have passed on a clock. Cancelling is safe."""
+    """Wait until ``seconds`` have passed on a clock. Cancelling is safe."""
     woken = asyncio.Event()
     timer = clock.call_later(seconds, woken.set)
     try:

@@ -1,4 +1,4 @@
-"""Whether anybody reads the lines that are written for every event."""
+"""Cheap check: would a DEBUG line from a module be emitted?"""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _DEBUG = logger.level("DEBUG").no
 
 
 def is_debugging(module: str) -> bool:
-    """Return whether a line at DEBUG from this module would be read.
+    """Cheap check: would a DEBUG line from this module be emitted?
 
-    A line that nobody reads still costs the better part of a microsecond, and there are two for every event. loguru has
-    no way to ask, so this looks into it; where that fails, the line is written and loguru decides.
+    A line that is discarded still costs the better part of a microsecond, and there are two for every event. loguru has
+    no public way to ask, so this reads its private state; if that fails, the line is written and loguru decides.
     """
     try:
         core = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see above

@@ -1,4 +1,4 @@
-"""The types of events, by name. Apart from the events, so that who needs the names alone does not wait for pydantic."""
+"""Names of the event types, in a module of their own so that importing them does not import pydantic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EventType(StrEnum):
-    """The types of events that this version knows."""
+    """Type of an event, as far as this version knows it."""
 
     TOKEN_REVOKED = "token_revoked"
     TOKEN_EXPIRED = "token_expired"

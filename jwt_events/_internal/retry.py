@@ -1,4 +1,4 @@
-"""When to try again. Pure: chance is passed in, nothing sleeps here."""
+"""Decides when a failed operation is tried again. Pure: randomness is passed in, and nothing sleeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jwt_events.errors import InvalidOption
 
 
 def backoff(failures: int, *, initial: float, maximum: float, chance: Callable[[], float] = random.random) -> float:
-    """Return how long to wait after so many failures in a row, in seconds: exponential, with full jitter.
+    """Return the pause in seconds after a number of consecutive failures: exponential, with full jitter.
 
     Full jitter spreads a fleet that failed together over the whole interval instead of sending it back as one wave.
     Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
@@ -21,14 +21,14 @@ def backoff(failures: int, *, initial: float, maximum: float, chance: Callable[[
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and when a handler that failed is called again.
+    """Retry policy for handlers: how often and when a failed handler is called again.
 
     Attributes:
-        attempts: how often at most, the first call included; 1 means never again.
-        initial: the longest wait before the second call, in seconds; it doubles from call to call.
-        maximum: what it doubles up to, in seconds.
+        attempts: maximum number of calls, including the first; 1 means no retry.
+        initial: longest wait before the second call, in seconds; it doubles with each further call.
+        maximum: upper limit of the wait, in seconds.
         jitter: wait a random part of that time instead of all of it.
-        on: which exceptions are worth another call; all others fail at once.
+        on: exceptions that are retried; a handler that raises any other fails at once.
     """
 
     attempts: int = 3
@@ -47,12 +47,12 @@ class Retry:
             raise InvalidOption("on", "must be a tuple of exception classes")
 
     def delay(self, attempt: int, error: BaseException, *, chance: Callable[[], float] = random.random) -> float | None:
-        """Return the seconds to wait after this attempt failed with this error; ``None`` to give up.
+        """Return the pause in seconds before the next attempt; ``None`` to give up.
 
         Args:
-            attempt: 1 for the first call.
-            error: what it raised.
-            chance: returns a number from 0 to 1.
+            attempt: number of the attempt that failed; 1 for the first call.
+            error: the exception that it raised.
+            chance: returns a random number from 0 to 1.
         """
         if attempt >= self.attempts or not isinstance(error, self.on):
             return None

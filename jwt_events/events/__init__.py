@@ -1,4 +1,4 @@
-"""What happened: the events in the life of a JWT."""
+"""Events of the JWT lifecycle: models, validation and routing."""
 
 from jwt_events._internal.event_type import EventType
 from jwt_events.events._fast_path import fast_builder as fast_builder
@@ -21,7 +21,7 @@ from jwt_events.events._routing import EventHandler as EventHandler
 from jwt_events.events._routing import Handler as Handler
 from jwt_events.events._routing import Routes as Routes
 
-# What is imported "as" itself is for the packages that stand on this one.
+# Names imported "as" themselves are for other packages of this library, not for its users.
 __all__ = [
     "EVENT_CLASSES",
     "Event",

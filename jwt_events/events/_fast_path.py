@@ -1,8 +1,8 @@
-"""The short way from a parsed message to its event: decided inside pydantic-core, without a Python call for each field.
+"""Fast path from a parsed message to its event: validated inside pydantic-core, without a Python call for each field.
 
-Nearly every event on a bus is plain: no identifier resembles a token, and every instant is RFC 3339 in UTC.
-Each schema here accepts only what the type of the same name in ``values`` accepts, and makes the same of it.
-What is not plain is not wrong by that: the class decides.
+It covers nearly every event on a bus: no identifier resembles a token, and every instant is RFC 3339 in UTC. Each
+schema here accepts a subset of what the type of the same name in ``_fields`` accepts, and produces the same value. A
+message that the fast path does not cover may still be valid: the event class decides.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from jwt_events.events._fields import (
 )
 from jwt_events.events._models import Event, EventType
 
-# A whole token has two dots at least, and begins with "eyJ" or "Bearer" in any case, maybe after white space. An
-# identifier needs a character that is not white space: here it is the first one.
+# A whole token has at least two dots and begins with "eyJ" or "Bearer" in any case, possibly after white space. An
+# identifier must contain a character that is not white space: here it is the first one.
 _AT_MOST_ONE_DOT = r"[^.\s][^.]*\.?[^.]*$"
-_NO_JWT = rf"^(?:[^\seEbB]|[eE][^yY]|[bB][^eE]|{_AT_MOST_ONE_DOT})"
-_IN_UTC = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z$"
+_NOT_A_JWT = rf"^(?:[^\seEbB]|[eE][^yY]|[bB][^eE]|{_AT_MOST_ONE_DOT})"
+_UTC_INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z$"
 
-_NO_SECRET = core_schema.str_schema(pattern=_NO_JWT)
-_EXACT = 2**53
+_SAFE_TEXT = core_schema.str_schema(pattern=_NOT_A_JWT)
+_MAX_EXACT_INTEGER = 2**53
 
 _SCHEMAS: Mapping[Any, CoreSchema] = {
-    Identifier: core_schema.str_schema(max_length=MAX_IDENTIFIER_LENGTH, pattern=_NO_JWT),
+    Identifier: core_schema.str_schema(max_length=MAX_IDENTIFIER_LENGTH, pattern=_NOT_A_JWT),
     TokenId: core_schema.str_schema(max_length=MAX_IDENTIFIER_LENGTH, pattern=f"^{_AT_MOST_ONE_DOT}"),
-    Text: core_schema.str_schema(max_length=MAX_TEXT_LENGTH, pattern=_NO_JWT),
+    Text: core_schema.str_schema(max_length=MAX_TEXT_LENGTH, pattern=_NOT_A_JWT),
     Instant: core_schema.no_info_after_validator_function(
-        datetime.fromisoformat, core_schema.str_schema(pattern=_IN_UTC)
+        datetime.fromisoformat, core_schema.str_schema(pattern=_UTC_INSTANT)
     ),
     Metadata: core_schema.dict_schema(
-        _NO_SECRET,
+        _SAFE_TEXT,
         core_schema.union_schema(
             [
-                _NO_SECRET,
-                core_schema.int_schema(ge=-_EXACT, le=_EXACT),
+                _SAFE_TEXT,
+                core_schema.int_schema(ge=-_MAX_EXACT_INTEGER, le=_MAX_EXACT_INTEGER),
                 core_schema.bool_schema(),
                 core_schema.none_schema(),
             ],
@@ -57,7 +57,7 @@ _SCHEMAS: Mapping[Any, CoreSchema] = {
     bool: core_schema.bool_schema(),
 }
 
-# On the wire these are attributes of the envelope, and required.
+# On the wire these fields are attributes of the envelope, and required.
 _HEADER: Mapping[str, CoreSchema] = {
     "id": _SCHEMAS[Identifier],
     "occurred_at": _SCHEMAS[Instant],
@@ -65,33 +65,33 @@ _HEADER: Mapping[str, CoreSchema] = {
 }
 
 _new = object.__new__
-# An event is frozen, and these do not ask it.
+# An event is frozen, so these descriptors set its attributes directly.
 _set_values = BaseModel.__dict__["__dict__"].__set__
 _set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
-_set_given = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
 def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None]:
-    """Return a function that makes events of this class from messages, as CloudEvents in parsed JSON.
+    """Return a function that builds events of a class from messages: CloudEvents as parsed JSON.
 
-    The function returns ``None`` for a message that is not plain; also for one that is wrong, and for an event without
-    a subject.
+    The function returns ``None`` for a message that the fast path does not cover, for an invalid one, and for an event
+    without a subject.
     """
     hints = get_type_hints(cls, include_extras=True)
     fields = {
         name: core_schema.model_field(_field(name, hints[name], cls.model_fields[name])) for name in cls.model_fields
     }
-    # A schema of type "model" would ask the class in place of these fields, as it would for a model within a model.
+    # A schema of type "model" would use the validator of the class in place of these fields, as for a nested model.
     validate = SchemaValidator(
         core_schema.model_fields_schema(fields), CoreConfig(strict=True, extra_fields_behavior="ignore")
     ).validate_python
 
-    def read(message: Mapping[str, Any]) -> Event | None:
+    def build(message: Mapping[str, Any]) -> Event | None:
         try:
             if message["specversion"] != "1.0":
                 return None
-            values, extra, given = validate(
+            values, extra, fields_set = validate(
                 {**message["data"], "id": message["id"], "source": message["source"], "occurred_at": message["time"]}
             )
         except (KeyError, TypeError, ValidationError):
@@ -99,17 +99,17 @@ def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
         event = _new(cls)
         _set_values(event, values)
         _set_extra(event, extra)
-        _set_given(event, given)
+        _set_fields_set(event, fields_set)
         _set_private(event, None)
         return None if event.subject is None else event
 
-    return read
+    return build
 
 
 def _field(name: str, hint: Any, field: FieldInfo) -> CoreSchema:
     if name in _HEADER:
         return _HEADER[name]
-    if name == "type":  # no JSON is an EventType, so a message cannot bring one
+    if name == "type":  # parsed JSON never holds an EventType, so a message cannot set it
         return core_schema.with_default_schema(core_schema.is_instance_schema(EventType), default=field.default)
     schema = _SCHEMAS[hint] if hint in _SCHEMAS else core_schema.nullable_schema(_SCHEMAS[get_args(hint)[0]])
     if field.is_required():

@@ -1,7 +1,7 @@
-"""What a field of an event may hold: instants, identifiers and metadata.
+"""Validated types of event fields: instants, identifiers and metadata.
 
-Everything here is a pure function that returns the value to keep or raises ``ValueError`` with a message that names the
-limit and never the value.
+Every validator is a pure function that returns the value to keep, or raises ``ValueError`` with a message that names
+the limit and never the value.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MAX_IDENTIFIER_LENGTH = 512
 MAX_TEXT_LENGTH = 1_024
 MAX_METADATA_DEPTH = 8
 
-# Ten thousand years after 1970 in milliseconds is 3e14, in seconds 3e11. Every instant in milliseconds since 1973 is
-# above this limit, every one in seconds until the year 5138 is below it.
+# Upper limit of a NumericDate, to tell seconds from milliseconds: every instant in milliseconds since 1973 is above it,
+# every instant in seconds until the year 5138 is below it.
 MAX_NUMERIC_DATE = 1e11
 _MAX_INTEGER = 2**63 - 1
 
@@ -27,19 +27,19 @@ _THREE_SEGMENTS = re.compile(r"\s*[\w-]+\.[\w-]+\.[\w-]*\s*", re.ASCII)
 
 
 def looks_like_jwt(text: str) -> bool:
-    """Whether ``text`` is a compact JWS or JWE: three or five base64url segments, the first an encoded JSON object."""
+    """Return whether ``text`` is a compact JWS or JWE: 3 or 5 base64url segments, the first an encoded JSON object."""
     return text.count(".") >= 2 and _COMPACT_JWT.fullmatch(text) is not None
 
 
-def to_instant(value: object, info: ValidationInfo) -> object:
-    """Turn a NumericDate (RFC 7519 §2: seconds since 1970 in UTC, fractions allowed) into an aware datetime.
+def convert_numeric_date(value: object, info: ValidationInfo) -> object:
+    """Convert a NumericDate (RFC 7519 §2: seconds since 1970 in UTC, fractions allowed) to an aware datetime.
 
-    Text is an instant only where there is nothing better: in JSON.
+    Text is accepted as an instant in JSON only, which has no type for it.
     """
     if isinstance(value, str) and info.mode == "json":
         return datetime.fromisoformat(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value  # pydantic says what is wrong with it, or takes it if it is a datetime
+        return value  # pydantic accepts a datetime and rejects everything else
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number of seconds")
     if value >= MAX_NUMERIC_DATE:
@@ -49,30 +49,30 @@ def to_instant(value: object, info: ValidationInfo) -> object:
     return datetime.fromtimestamp(value, UTC)
 
 
-def to_utc(value: datetime) -> datetime:
-    """Express an aware datetime in UTC, so that equal instants look and travel alike."""
+def convert_to_utc(value: datetime) -> datetime:
+    """Convert an aware datetime to UTC, so that equal instants have equal text on the wire."""
     try:
         return value.astimezone(UTC)
     except OverflowError:
         raise ValueError("is outside the years 1 to 9999 in UTC") from None
 
 
-def without_jwt(text: str) -> str:
-    """Refuse a whole token where an identifier or a text belongs: a bus is read by many, a token is a secret."""
+def reject_jwt(text: str) -> str:
+    """Reject a whole JWT in an identifier or text: a bus has many readers, and a token is a secret."""
     if looks_like_jwt(text):
         raise ValueError("looks like a whole JWT, which must not travel on a bus; publish its jti")
     return text
 
 
-def without_segments(text: str) -> str:
-    """Refuse anything of the form ``x.y.z`` as a token id: it is the token itself, whatever its encoding."""
+def reject_segments(text: str) -> str:
+    """Reject a token id of the form ``x.y.z``: it is the token itself, whatever its encoding."""
     if text.count(".") == 2 and _THREE_SEGMENTS.fullmatch(text):
         raise ValueError("looks like a whole token (x.y.z), which must not travel on a bus; publish its jti")
     return text
 
 
-def storable_metadata(value: object) -> object:
-    """Refuse metadata that nests deeper than the limit or carries a whole token, before anything recurses into it."""
+def check_metadata(value: object) -> object:
+    """Reject metadata that nests too deep or holds a value that must not be sent, before pydantic recurses into it."""
     pending: list[tuple[object, int]] = [(value, 0)]
     while pending:
         item, depth = pending.pop()
@@ -96,7 +96,7 @@ def _check_encodable(text: str) -> None:
 
 def _check_scalar(item: object) -> None:
     if isinstance(item, str):
-        without_jwt(item)
+        reject_jwt(item)
         _check_encodable(item)
     elif isinstance(item, float) and not math.isfinite(item):
         raise ValueError("must not contain NaN or Infinity, which JSON does not have")
@@ -104,21 +104,21 @@ def _check_scalar(item: object) -> None:
         raise ValueError("must not contain an integer beyond 64 bits, which other JSON readers would change")
 
 
-Instant = Annotated[AwareDatetime, BeforeValidator(to_instant), AfterValidator(to_utc)]
-"""A point in time: an aware datetime, or a NumericDate in seconds."""
+Instant = Annotated[AwareDatetime, BeforeValidator(convert_numeric_date), AfterValidator(convert_to_utc)]
+"""Point in time: an aware datetime, or a NumericDate in seconds."""
 
 Identifier = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_IDENTIFIER_LENGTH, pattern=r"\S"),
-    AfterValidator(without_jwt),
+    AfterValidator(reject_jwt),
 ]
-"""An opaque identifier from the application: not empty, at most 512 characters, not a whole token."""
+"""Opaque identifier from the application: not empty, at most 512 characters, not a whole token."""
 
-TokenId = Annotated[Identifier, AfterValidator(without_segments)]
-"""The ``jti`` of a token, never the token."""
+TokenId = Annotated[Identifier, AfterValidator(reject_segments)]
+"""``jti`` of a token, never the token itself."""
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(without_jwt)]
-"""A short text for people, at most 1,024 characters."""
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(reject_jwt)]
+"""Short text for people, at most 1,024 characters."""
 
-Metadata = Annotated[dict[str, JsonValue], BeforeValidator(storable_metadata)]
-"""Whatever else the application wants to carry, as JSON."""
+Metadata = Annotated[dict[str, JsonValue], BeforeValidator(check_metadata)]
+"""Additional data of the application, as a JSON object."""

@@ -1,8 +1,7 @@
-"""What happened: one frozen model per event in the life of a JWT.
+"""Event models: one frozen pydantic model for each event of the JWT lifecycle.
 
-Events are values. Each gets an id (UUIDv7) and the time of its making by itself, refuses what it does not know, and
-compares by content. Their ``repr`` shows short fingerprints in place of identifiers, so that an event can stand in a
-log line or a traceback.
+Events are values: they compare by content. The constructor sets an id (UUIDv7) and the current time, and rejects
+unknown fields. The ``repr`` shows short fingerprints in place of identifiers, so it is safe in logs and tracebacks.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from typing import Any, ClassVar, Literal, Self
 import uuid_utils
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it belongs here, too
+from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
 
 
 def fingerprint(value: str) -> str:
-    """Eight hexadecimal digits that tell identifiers apart in a log without showing them."""
+    """Return eight hexadecimal digits that distinguish identifiers in a log without showing them."""
     return hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
@@ -34,17 +33,17 @@ def _now() -> datetime:
 
 
 class Event(BaseModel):
-    """What every event has. Make one of its subclasses.
+    """Base class of all events. Construct one of its subclasses.
 
     Instants accept an aware datetime or a NumericDate (seconds since 1970, as in JWT claims); milliseconds and naive
-    datetimes are refused. Identifiers are 1 to 512 characters. A whole JWT is refused everywhere.
+    datetimes are rejected. Identifiers have 1 to 512 characters. A whole JWT is rejected in every field.
 
     Attributes:
-        type: what happened; fixed by the class.
-        id: identifies this event everywhere; a UUIDv7 made on construction. Publishing again keeps it.
-        occurred_at: when it happened, in UTC; now, unless given.
-        source: who says so; ``None`` lets the publisher fill in its own name.
-        metadata: whatever else the application wants to carry: JSON, nested at most 8 levels.
+        type: type of the event; fixed by the class.
+        id: globally unique id, by default a new UUIDv7. Publishing the same object again keeps it.
+        occurred_at: when the event happened, in UTC; by default now.
+        source: name of the service that reports the event; ``None`` means the name of the publisher.
+        metadata: additional data of the application: JSON, nested at most 8 levels.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -55,7 +54,7 @@ class Event(BaseModel):
         allow_inf_nan=False,
     )
 
-    _PLAIN: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
+    _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
 
     type: str
     id: Identifier = Field(default_factory=_new_id)
@@ -65,23 +64,23 @@ class Event(BaseModel):
 
     @property
     def subject(self) -> str | None:
-        """The identifier of what the event is about: the CloudEvents ``subject``."""
+        """Identifier of the token, session, user, client or key concerned: the CloudEvents ``subject``."""
         return None
 
     @property
     def needed_until(self) -> datetime | None:
-        """Until when a late starter still has to learn of this event; ``None`` if the event does not say."""
+        """Until when a service that starts later must still receive this event; ``None`` if the event does not say."""
         return None
 
     def __hash__(self) -> int:
-        """Equal events have equal ids."""
+        """Hash the id: equal events have equal ids."""
         return hash(self.id)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Show what is no secret, and fingerprints of identifiers; leave out text and metadata."""
+        """Yield values that are not secret, and fingerprints of identifiers; omit text and metadata."""
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name in self._PLAIN or isinstance(value, datetime | bool):
+            if name in self._SHOWN_IN_REPR or isinstance(value, datetime | bool):
                 yield name, str(value)
             elif name.endswith("_id") and value is not None:
                 yield name, f"#{fingerprint(value)}"
@@ -91,22 +90,22 @@ class Event(BaseModel):
 
 
 class TokenRevoked(Event):
-    """Tokens that must stop working now, although they have not expired.
+    """Tokens were revoked: they must be refused although they have not expired.
 
     The narrowest identifier decides what is revoked: ``token_id`` one token; else ``session_id`` the tokens of a
     session; else ``user_id`` all tokens of a user (with ``client_id``: those issued to that client); else ``client_id``
-    all tokens of a client. Wider identifiers beside it are context for handlers. At least one must be given.
+    all tokens of a client. Wider identifiers beside it are context for handlers. At least one is required.
 
     Attributes:
-        token_id: the token's ``jti``, never the token.
+        token_id: the token's ``jti``, never the token itself.
         user_id: the ``sub``.
         session_id: the ``sid``.
         client_id: the ``client_id`` or ``azp``.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
             ``occurred_at``.
-        expires_at: when the rule may be forgotten, usually the token's own ``exp``. A durable transport refuses one
-            beyond its retention; ``None`` means as long as the transport remembers.
-        reason: for people, at most 1,024 characters.
+        expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
+            that outlives its retention; ``None`` means as long as the transport keeps the event.
+        reason: text for people, at most 1,024 characters.
     """
 
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
@@ -119,21 +118,21 @@ class TokenRevoked(Event):
     reason: Text | None = None
 
     @model_validator(mode="after")
-    def _has_a_target(self) -> Self:
+    def _check_subject(self) -> Self:
         if self.subject is None:
             raise ValueError("give at least one of token_id, session_id, user_id, client_id")
         return self
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any], *, reason: str | None = None) -> Self:
-        """Revoke the token that these decoded claims belong to.
+        """Return the event that revokes the token with these decoded claims.
 
-        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``; all others are ignored. Without a
-        ``jti`` the next wider identifier is revoked, as described on the class, for as long as the transport remembers:
-        others of its tokens may live longer than this one.
+        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``; all other claims are ignored. Without a
+        ``jti`` the event revokes by the next wider identifier, as described on the class, and has no ``expires_at``,
+        because other tokens with that identifier may expire later than this one.
 
         Raises:
-            pydantic.ValidationError: a claim has the wrong type, or none of the identifiers is there.
+            pydantic.ValidationError: a claim has the wrong type, or all identifiers are missing.
             TypeError: ``claims`` is not a mapping: decode the token first.
         """
         if not isinstance(claims, Mapping):
@@ -150,23 +149,23 @@ class TokenRevoked(Event):
 
     @property
     def subject(self) -> str | None:
-        """The narrowest identifier."""
+        """The narrowest identifier given."""
         return self.token_id or self.session_id or self.user_id or self.client_id
 
     @property
     def needed_until(self) -> datetime | None:
-        """As long as a token that it covers can live."""
+        """Same as ``expires_at``: afterwards every token that it covers has expired."""
         return self.expires_at
 
 
 class TokenExpired(Event):
-    """A token reached its end of life by itself.
+    """A token expired.
 
     Attributes:
         token_id: the token's ``jti``.
         user_id: the ``sub``.
         session_id: the ``sid``.
-        expired_at: its ``exp``.
+        expired_at: the token's ``exp``.
     """
 
     type: Literal[EventType.TOKEN_EXPIRED] = EventType.TOKEN_EXPIRED
@@ -186,12 +185,12 @@ class KeyRotated(Event):
 
     Attributes:
         key_id: the ``kid`` of the new key; with ``compromised``, of the key that must not be trusted any more.
-        previous_key_id: the ``kid`` that it replaces.
-        issuer: whose keys: the ``iss``.
+        previous_key_id: the ``kid`` of the key that it replaces.
+        issuer: the ``iss`` of tokens signed with the key.
         algorithm: the ``alg``, for example ``ES256``.
-        active_from: when tokens signed with it begin to appear; ``None`` means at once.
+        active_from: when the issuer begins to sign with the key; ``None`` means at once.
         retire_at: when the previous key is withdrawn.
-        compromised: the key leaked: tokens signed with it are refused from now on.
+        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on.
     """
 
     type: Literal[EventType.KEY_ROTATED] = EventType.KEY_ROTATED
@@ -215,9 +214,9 @@ class SessionCreated(Event):
     Attributes:
         session_id: the ``sid``.
         user_id: the ``sub``.
-        client_id: the client that it was opened with.
-        expires_at: when it ends by itself. A durable transport refuses one beyond its retention: the session could not
-            be revoked reliably for all of its life.
+        client_id: the client that the user logged in with.
+        expires_at: when the session expires. A durable transport refuses an event that outlives its retention, because
+            it could not revoke such a session reliably.
     """
 
     type: Literal[EventType.SESSION_CREATED] = EventType.SESSION_CREATED
@@ -233,19 +232,19 @@ class SessionCreated(Event):
 
     @property
     def needed_until(self) -> datetime | None:
-        """As long as the session can live."""
+        """Same as ``expires_at``."""
         return self.expires_at
 
 
 class SessionDestroyed(Event):
-    """A user logged out, or was logged out: the tokens of the session must stop working.
+    """A user logged out, or was logged out: the tokens of the session must be refused.
 
     Attributes:
         session_id: the ``sid``.
         user_id: the ``sub``.
-        expires_at: when its last token expires and this may be forgotten; ``None`` means as long as the transport
-            remembers.
-        reason: for people, at most 1,024 characters.
+        expires_at: when its last token expires and the rule may be dropped; ``None`` means as long as the transport
+            keeps the event.
+        reason: text for people, at most 1,024 characters.
     """
 
     type: Literal[EventType.SESSION_DESTROYED] = EventType.SESSION_DESTROYED
@@ -261,16 +260,16 @@ class SessionDestroyed(Event):
 
     @property
     def needed_until(self) -> datetime | None:
-        """As long as a token of the session can live."""
+        """Same as ``expires_at``: afterwards every token of the session has expired."""
         return self.expires_at
 
 
 class UnknownEvent(Event):
-    """An event of a type that this version does not know; only handlers of every event see it.
+    """An event of a type that this version does not know; only handlers of every event receive it.
 
     Attributes:
         type: the type exactly as it was on the wire, for example ``jwt.session_paused.v1``.
-        data: its content, as it came.
+        data: its content as received.
     """
 
     data: dict[str, JsonValue] = Field(default_factory=dict)
@@ -283,21 +282,21 @@ EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.SESSION_CREATED: SessionCreated,
     EventType.SESSION_DESTROYED: SessionDestroyed,
 }
-"""The class of every known type."""
+"""Event class of each known type."""
 
 
 def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
-    """Make an event from its type and its fields.
+    """Return an event of a type with these fields.
 
     Raises:
-        InvalidEvent: the fields are not those of that type. The message names them, and never their values.
+        InvalidEvent: the fields are not valid for the type. The message names them, and never their values.
     """
     try:
         return EVENT_CLASSES[kind].model_validate(dict(fields))
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_place(problem["loc"]), problem["msg"]) for problem in problems]) from None
+        raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _field_path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part)[:80] for part in location) or "payload"

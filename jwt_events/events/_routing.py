@@ -1,4 +1,4 @@
-"""Route it: which handlers an event goes to. Pure: nothing is called here."""
+"""Routes events to handlers by event class. Pure: it calls no handler."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jwt_events.errors import InvalidOption
 from jwt_events.events._models import EVENT_CLASSES, Event, EventType, UnknownEvent
 
 EventHandler = Callable[[Any], Awaitable[object] | object]
-"""A function of one event: a coroutine function, or a plain function, which is run in a thread."""
+"""Function that takes one event: a coroutine function, or a plain function, which runs in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A registered handler.
+    """Registered handler.
 
     Attributes:
-        name: what it is called in logs and metrics: its qualified name.
-        function: what to call.
-        is_async: whether it is awaited, or run in a thread.
+        name: qualified name, used in logs and metrics.
+        function: the function to call.
+        is_async: whether it is awaited; otherwise it runs in a thread.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Handler:
 
     @classmethod
     def of(cls, function: EventHandler) -> Handler:
-        """Describe a function, a method, a ``functools.partial`` or a callable object.
+        """Return the handler for a function, a method, a ``functools.partial`` or a callable object.
 
         Raises:
-            InvalidOption: it cannot be called.
+            InvalidOption: it is not callable.
         """
         if not callable(function):
             raise InvalidOption("handler", f"must be callable, not {type(function).__name__}")
@@ -47,40 +47,40 @@ class Handler:
 
 
 class Routes:
-    """Which handlers want which events, in the order of their registration."""
+    """Table of handlers by event class, in the order of their registration."""
 
     def __init__(self) -> None:
         self._by_class: dict[type[Event], list[Handler]] = {}
-        self._of_every_event: list[Handler] = []
-        self._found: dict[type[Event], tuple[Handler, ...]] = {}
+        self._for_every_event: list[Handler] = []
+        self._cache: dict[type[Event], tuple[Handler, ...]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._by_class or self._of_every_event)
+        return bool(self._by_class or self._for_every_event)
 
     def add(self, function: EventHandler, kinds: Iterable[object] = ()) -> None:
-        """Register a handler for some kinds of events, or for every event if none is named.
+        """Register a handler for these kinds of events, or for every event if there are no kinds.
 
         Args:
-            function: what to call.
-            kinds: classes of events, or `EventType` values.
+            function: the handler.
+            kinds: event classes or `EventType` values.
 
         Raises:
-            InvalidOption: a kind is no event, or the handler cannot be called.
+            InvalidOption: a kind is not an event class or type, or the handler is not callable.
         """
         handler = Handler.of(function)
         classes = [_class_of(kind) for kind in kinds]
         if not classes:
-            self._of_every_event.append(handler)
+            self._for_every_event.append(handler)
         for cls in dict.fromkeys(classes):
             self._by_class.setdefault(cls, []).append(handler)
-        self._found.clear()
+        self._cache.clear()
 
     def to(self, event: Event) -> tuple[Handler, ...]:
-        """Return the handlers of an event: those of its class, then those of every event."""
+        """Return the handlers of an event: those for its class, then those for every event."""
         cls = type(event)
-        if cls not in self._found:
-            self._found[cls] = (*self._by_class.get(cls, ()), *self._of_every_event)
-        return self._found[cls]
+        if cls not in self._cache:
+            self._cache[cls] = (*self._by_class.get(cls, ()), *self._for_every_event)
+        return self._cache[cls]
 
 
 def _class_of(kind: object) -> type[Event]:

@@ -1,4 +1,4 @@
-"""Prometheus metrics."""
+"""Prometheus metrics of publishers, subscribers and revocation lists."""
 
 from jwt_events.metrics._prometheus import Metrics
 

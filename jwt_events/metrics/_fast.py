@@ -1,7 +1,7 @@
-"""Counters and histograms that cost next to nothing where they count.
+"""Counters and histograms with almost no cost per observation.
 
-What happens thousands of times a second must not cost microseconds each time, so these leave out what prometheus_client
-does for others: checking arguments, taking locks, and looking through all buckets each time.
+An event that occurs thousands of times a second must not cost microseconds each time, so these omit what
+prometheus_client does on every observation: checking arguments, taking locks, and searching the buckets.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ import prometheus_client
 from prometheus_client.samples import Sample
 
 
-def has_other_processes() -> bool:
-    """Whether others scrape what this process writes down."""
+def is_multiprocess() -> bool:
+    """Return whether prometheus_client runs in multiprocess mode, in which each process writes its values to files."""
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 
 class Counter(prometheus_client.Counter):
-    """Counts by ones without a lock, and adds them up when it is scraped.
+    """Counter that increments by one without a lock, and adds the increments up when it is scraped.
 
     Attributes:
-        one: counts one. A function of C, as calling one of Python costs more than counting.
+        increment: adds one. It is a C function, because calling a Python function costs more than the increment.
     """
 
     def _metric_init(self) -> None:
         super()._metric_init()
-        self._ones = count()  # taking the next number is one step, whichever thread takes it
-        self._looks = 0
-        self._added = 0
-        self._adding = Lock()
-        # Others scrape what is written down, so for them each is.
-        self.one: Callable[[], object] = self.inc if has_other_processes() else self._ones.__next__
+        self._ones = count()  # taking the next number is atomic, in any thread
+        self._scrapes = 0
+        self._counted = 0
+        self._scrape_lock = Lock()
+        # In multiprocess mode every increment goes to the file.
+        self.increment: Callable[[], object] = self.inc if is_multiprocess() else self._ones.__next__
 
     def _child_samples(self) -> Iterable[Sample]:
-        with self._adding:
-            ones = next(self._ones) - self._looks  # looking takes a number, too
-            self._looks += 1
-            self._value.inc(ones - self._added)
-            self._added = ones
+        with self._scrape_lock:
+            ones = next(self._ones) - self._scrapes  # a scrape takes a number, too
+            self._scrapes += 1
+            self._value.inc(ones - self._counted)
+            self._counted = ones
         return super()._child_samples()
 
 
 class Histogram(prometheus_client.Histogram):
-    """Keeps what it observes and sorts many at once, when it is scraped at the latest.
+    """Histogram that keeps observed values, and sorts many at once into its buckets, at the latest when scraped.
 
     Attributes:
-        MANY: how many values it may keep, roughly, before it is to sort them.
-        add: observes a value; a negative one counts as zero. A function of C, too. `sort` is due now and then.
+        MAX_PENDING: approximate number of values that it may keep before the caller should `flush` it.
+        add: observes a value; a negative one counts as zero. It is a C function, too, and does not flush.
     """
 
-    MANY = 512
+    MAX_PENDING = 512
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._pending: list[float] = []
-        self._taking = Lock()
-        # Others scrape what is written down, so for them each is.
-        self._most = 1 if has_other_processes() else self.MANY
-        self.add: Callable[[float], object] = self.observe if has_other_processes() else self._pending.append
+        self._take_lock = Lock()
+        # In multiprocess mode every value goes to the file.
+        self._max_pending = 1 if is_multiprocess() else self.MAX_PENDING
+        self.add: Callable[[float], object] = self.observe if is_multiprocess() else self._pending.append
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Observe a value, and sort if there are many."""
+        """Observe a value, and flush if there are many."""
         self._pending.append(amount)
-        if len(self._pending) >= self._most:
-            self.sort()
+        if len(self._pending) >= self._max_pending:
+            self.flush()
 
-    def sort(self) -> None:
-        """Put what was observed into its buckets."""
+    def flush(self) -> None:
+        """Put the pending values into their buckets."""
         values = self._take()
         values.sort()
         if values and values[0] < 0:
@@ -85,11 +85,11 @@ class Histogram(prometheus_client.Histogram):
             below = up_to
 
     def _take(self) -> list[float]:
-        with self._taking:  # others may add meanwhile, at the end, but nobody else takes
+        with self._take_lock:  # other threads may append meanwhile, but none removes
             taken = self._pending[:]
             del self._pending[: len(taken)]
             return taken
 
     def _child_samples(self) -> Iterable[Sample]:
-        self.sort()
+        self.flush()
         return super()._child_samples()

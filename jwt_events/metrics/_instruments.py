@@ -1,4 +1,4 @@
-"""The instruments of `jwt_events.metrics`: every series there is, with its name, labels and meaning."""
+"""Definitions of all Prometheus metrics of this library: name, labels and help text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import EVENT_CLASSES, Event, UnknownEvent
-from jwt_events.metrics._fast import Counter, Histogram, has_other_processes
+from jwt_events.metrics._fast import Counter, Histogram, is_multiprocess
 
 _T = TypeVar("_T", bound=MetricWrapperBase)
 
-# From a fifth of a millisecond, what one hop takes, to a minute, when something is surely wrong. No boundary is more
-# than two and a half times the one before, which bounds the error of every quantile that is read off, be it fast or
-# slow. One list for all durations, so that their graphs can be laid over one another.
+# Buckets from 0.2 ms, the duration of one hop, to 60 s, which always indicates a fault. No boundary is more than 2.5
+# times the previous one, which bounds the error of every quantile estimate. All durations share the same buckets, so
+# that their graphs can be compared.
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 
 UNKNOWN = "unknown"
-"""The type of every event whose type this version does not know: what is on the wire must not make new series."""
+"""Label value for event types that this version does not know: values on the wire must not create new series."""
 
 TYPES: Mapping[type[Event], str] = {cls: kind.value for kind, cls in EVENT_CLASSES.items()} | {UnknownEvent: UNKNOWN}
 CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted")
@@ -35,52 +35,50 @@ class Instruments:
 
     def __init__(self, make: _InstrumentFactory) -> None:
         self.published: Counter = make.counter(
-            "published_total", "Events that were to be published.", "type", "transport", "outcome"
+            "published_total", "Events passed to publish, by outcome.", "type", "transport", "outcome"
         )
-        self.publish_duration: Histogram = make.histogram(
-            "publish_duration_seconds", "How long a call of publish took."
-        )
+        self.publish_duration: Histogram = make.histogram("publish_duration_seconds", "Duration of a call of publish.")
         self.received: Counter = make.counter(
-            "received_total", "Deliveries that were events, duplicates included.", "type", "transport"
+            "received_total", "Deliveries that were events, including duplicates.", "type", "transport"
         )
         self.duplicates: Counter = make.counter(
-            "duplicates_total", "Deliveries of events that had been there already.", "transport"
+            "duplicates_total", "Deliveries of events that had been received before.", "transport"
         )
-        self.decode_errors: Counter = make.counter("decode_errors_total", "Deliveries that were no events.", "reason")
+        self.decode_errors: Counter = make.counter("decode_errors_total", "Deliveries that were not events.", "reason")
         self.handled: Counter = make.counter("handled_total", "Calls of handlers.", "type", "handler", "outcome")
         self.handler_duration: Histogram = make.histogram(
-            "handler_duration_seconds", "How long a call of a handler took.", "type", "handler"
+            "handler_duration_seconds", "Duration of a call of a handler.", "type", "handler"
         )
         self.propagation: Histogram = make.histogram(
-            "propagation_seconds", "From when an event occurred until all its handlers were done.", "type"
+            "propagation_seconds", "Time from when an event occurred until all its handlers had succeeded.", "type"
         )
-        self.gaps: Counter = make.counter("gaps_total", "How often events may have been missed.", "transport", "cause")
+        self.gaps: Counter = make.counter("gaps_total", "Times that events may have been missed.", "transport", "cause")
         self.reconnects: Counter = make.counter(
-            "reconnects_total", "Subscriptions that were lost and came back.", "transport"
+            "reconnects_total", "Subscriptions that were lost and restored.", "transport"
         )
-        self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were given up.", "type")
-        self.checks: Counter = make.counter("revocation_checks_total", "Answers of revocation lists.", "verdict")
-        # What a process that is gone was doing, nobody does any more; so only live ones count in gauges.
+        self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
+        self.checks: Counter = make.counter("revocation_checks_total", "Checks of tokens, by verdict.", "verdict")
+        # Handlers of a process that has ended do not run any more, so gauges include live processes only.
         self.in_flight: _InFlight = _InFlight(
             make.gauge("in_flight", "Handlers that were started and have not ended.", mode="livesum")
         )
-        # A check may go to any process, so the worst counts; each holds the same rules, so they are not added up.
-        self.rules: Gauge = make.gauge("revocation_rules", "Rules that revocation lists hold.", "kind", mode="livemax")
+        # Every process holds the same rules and any of them may check a token, so the maximum is reported, not the sum.
+        self.rules: Gauge = make.gauge("revocation_rules", "Rules in the revocation lists.", "kind", mode="livemax")
         self.staleness: _Staleness = _Staleness(
             make.gauge(
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
-        _at_zero(self.dead_lettered, TYPES.values())
-        _at_zero(self.decode_errors, _REASONS)
+        _create_at_zero(self.dead_lettered, TYPES.values())
+        _create_at_zero(self.decode_errors, _REASONS)
 
 
 class _InstrumentFactory:
-    """Makes instruments in a registry."""
+    """Creates instruments in a registry; unregisters them all if one of the names is taken."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._made: list[MetricWrapperBase] = []
+        self._created: list[MetricWrapperBase] = []
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._make(name, lambda full: Counter(full, text, labels, registry=self._registry))
@@ -95,60 +93,60 @@ class _InstrumentFactory:
         full = f"jwt_events_{name}"
         try:
             instrument = make(full)
-        except ValueError:  # the registry's way to say that the name is taken
-            for made in self._made:
-                self._registry.unregister(made)
+        except ValueError:  # raised by the registry if the name is taken
+            for created in self._created:
+                self._registry.unregister(created)
             problem = f"has a metric {full} already, which is not of this library, or of another copy of it"
             raise InvalidOption("registry", problem) from None
-        self._made.append(instrument)
+        self._created.append(instrument)
         return instrument
 
 
-def _at_zero(counter: Counter, values: Iterable[str]) -> None:
-    """Begin to count with 0: a series that appears with a 1 has not increased, as far as Prometheus can see."""
+def _create_at_zero(counter: Counter, values: Iterable[str]) -> None:
+    """Create the series with value 0: for Prometheus, a series that first appears with value 1 has not increased."""
     for value in values:
         counter.labels(value)
 
 
 class _InFlight:
-    """Adds up what the subscribers of this process are working on when it is scraped; writes it down for others."""
+    """Sums the running handlers of this process's subscribers on scrape, or writes them to the multiprocess file."""
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
         self._counts: WeakSet[InFlight] = WeakSet()
-        gauge.set_function(lambda: sum(count.number for count in tuple(self._counts)))
+        gauge.set_function(lambda: sum(count.value for count in tuple(self._counts)))
 
-    def count(self) -> InFlight:
-        """Make the count of one subscriber."""
-        made = _WrittenInFlight(self._gauge) if has_other_processes() else InFlight()
-        self._counts.add(made)
-        return made
+    def new_count(self) -> InFlight:
+        """Create the count of one subscriber."""
+        created = _WrittenInFlight(self._gauge) if is_multiprocess() else InFlight()
+        self._counts.add(created)
+        return created
 
 
 class InFlight:
-    """How many handlers of one subscriber are running."""
+    """Number of running handlers of one subscriber."""
 
-    number: int = 0
+    value: int = 0
 
-    def set(self, number: int) -> None:
-        """Say how many there are now."""
-        self.number = number
+    def set(self, value: int) -> None:
+        """Set the current number."""
+        self.value = value
 
 
 class _WrittenInFlight(InFlight):
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
 
-    def set(self, number: int) -> None:
-        self._gauge.inc(number - self.number)
-        self.number = number
+    def set(self, value: int) -> None:
+        self._gauge.inc(value - self.value)
+        self.value = value
 
 
 class _Staleness:
-    """Tells the staleness of the stalest view of each destination.
+    """Reports the staleness of the stalest view of each destination.
 
-    It is asked for when it is scraped, because a number that somebody has to bring up to date would look fresh for ever
-    in a program that hangs. Other processes cannot ask, so for them it is written down as well.
+    It is computed on scrape, because a stored value would look fresh forever in a program that hangs. In multiprocess
+    mode the scrape happens in another process, so the value is also written to the file.
     """
 
     def __init__(self, gauge: Gauge) -> None:
@@ -170,7 +168,7 @@ class _Staleness:
             views.remove(staleness)
             if views:
                 return
-            if has_other_processes():  # series cannot be removed then
+            if is_multiprocess():  # which does not support the removal of series
                 self._gauge.labels(destination).set(0.0)
             else:
                 self._gauge.remove(destination)
@@ -179,17 +177,17 @@ class _Staleness:
         return max([staleness() for staleness in tuple(self._views[destination])], default=0.0)
 
 
-_known: WeakKeyDictionary[CollectorRegistry, Instruments] = WeakKeyDictionary()
+_by_registry: WeakKeyDictionary[CollectorRegistry, Instruments] = WeakKeyDictionary()
 _lock = Lock()
 
 
 def instruments_for(registry: CollectorRegistry) -> Instruments:
-    """Return the instruments in a registry, made when they are first asked for.
+    """Return the instruments in a registry; create them on the first call.
 
     Raises:
         InvalidOption: one of their names is taken.
     """
     with _lock:
-        if registry not in _known:
-            _known[registry] = Instruments(_InstrumentFactory(registry))
-        return _known[registry]
+        if registry not in _by_registry:
+            _by_registry[registry] = Instruments(_InstrumentFactory(registry))
+        return _by_registry[registry]

@@ -1,7 +1,7 @@
-"""Counts for Prometheus what happens.
+"""Observers that record what happens as Prometheus metrics.
 
-Importing this imports prometheus_client, which decides at that moment, by ``PROMETHEUS_MULTIPROC_DIR``, whether it
-works for many processes; the rest of the library does not import it.
+Importing this module imports prometheus_client, which reads ``PROMETHEUS_MULTIPROC_DIR`` at that moment to choose
+between one process and many; the rest of the library does not import it.
 
 Source: https://prometheus.github.io/client_python/multiprocess/
 """
@@ -23,24 +23,25 @@ from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, instrume
 
 
 class Metrics:
-    """Counts for Prometheus. Pass it to publishers, subscribers and views; one can be shared by all of a program.
+    """Prometheus metrics. Pass one instance as ``metrics`` to all publishers, subscribers and lists of a program.
 
     ::
 
         metrics = Metrics()
         publisher = Publisher(transport, metrics=metrics)
 
-    The instruments exist once for each registry: several ``Metrics`` on the same registry count into the same ones.
-    With ``PROMETHEUS_MULTIPROC_DIR`` set before the first import of this module or of prometheus_client, they are right
-    over all processes: counters and ``in_flight`` are added up, ``staleness_seconds`` is that of the stalest live
-    process and ``revocation_rules`` that of the one that holds most. Tell prometheus_client of workers that ended, by
-    its ``mark_process_dead``, and let the endpoint collect from a registry of its own with a ``MultiProcessCollector``.
+    The instruments exist once in each registry: several ``Metrics`` on the same registry share them. If
+    ``PROMETHEUS_MULTIPROC_DIR`` is set before the first import of this module or of prometheus_client, the values cover
+    all processes: counters and ``in_flight`` are summed, ``staleness_seconds`` and ``revocation_rules`` are the maximum
+    over live processes. Call prometheus_client's ``mark_process_dead`` for each worker that ended, and serve a separate
+    registry with a ``MultiProcessCollector``.
 
     Args:
         registry: a ``prometheus_client.CollectorRegistry``; ``None`` means the default one of prometheus_client.
 
     Raises:
-        InvalidOption: it is none, or it holds a metric of one of our names that is not ours.
+        InvalidOption: it is not a registry, or it holds a metric with one of these names that this library did not
+            create.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -49,39 +50,39 @@ class Metrics:
         self._instruments = instruments_for(REGISTRY if registry is None else registry)
 
     def publishing(self, transport: str) -> Observer:
-        """Make an observer for a publisher; see `Instrumentation.publishing`."""
+        """Return an observer for a publisher; see `Instrumentation.publishing`."""
         return _Publishing(self._instruments, transport)
 
     def subscribing(self, transport: str) -> Observer:
-        """Make an observer for a subscriber; see `Instrumentation.subscribing`."""
+        """Return an observer for a subscriber; see `Instrumentation.subscribing`."""
         return _Subscribing(self._instruments, transport)
 
     def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> ViewObserver:
-        """Make an observer for a view; see `Instrumentation.view`."""
+        """Return an observer for a view; see `Instrumentation.view`."""
         return _Viewing(self._instruments, transport, destination, staleness)
 
 
-_HANDLED = Handled.HANDLED  # finding it in its class costs more than counting it
+_HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
 
-
-_FEW = 16  # to count so many one by one takes no longer than to add them up first
+# Up to this number of events, one increment for each takes no longer than grouping them first.
+_MAX_SINGLE_INCREMENTS = 16
 
 
 def _count(events: Sequence[Event], counters: Mapping[type[Event], Counter]) -> None:
-    """Count events, each by the counter of its class."""
-    if len(events) <= _FEW:
+    """Increment the counters of the events' classes."""
+    if len(events) <= _MAX_SINGLE_INCREMENTS:
         for event in events:
-            counters[type(event)].one()
+            counters[type(event)].increment()
     else:
-        for cls, number in Multiset(map(type, events)).items():
-            counters[cls].inc(number)
+        for cls, count in Multiset(map(type, events)).items():
+            counters[cls].inc(count)
 
 
-# The series are looked up once, as that costs more than counting.
+# Each observer looks up its series once, because the lookup costs more than the increment.
 
 
 class _Publishing(Observer):
-    """Counts for one publisher."""
+    """Records the metrics of one publisher."""
 
     def __init__(self, instruments: Instruments, transport: str) -> None:
         self._duration = instruments.publish_duration
@@ -102,12 +103,12 @@ class _Publishing(Observer):
 
 
 class _Subscribing(Observer):
-    """Counts for one subscriber."""
+    """Records the metrics of one subscriber."""
 
     def __init__(self, instruments: Instruments, transport: str) -> None:
         self._instruments = instruments
         self._received = {cls: instruments.received.labels(kind, transport) for cls, kind in TYPES.items()}
-        self._in_flight = instruments.in_flight.count()
+        self._in_flight = instruments.in_flight.new_count()
         self._duplicates = instruments.duplicates.labels(transport)
         self._reconnects = instruments.reconnects.labels(transport)
         self._gaps = partial(instruments.gaps.labels, transport)
@@ -115,21 +116,21 @@ class _Subscribing(Observer):
             self._gaps(cause)
         self._calls: dict[tuple[type[Event], str], _Calls] = {}
         self._propagation: dict[type[Event], Histogram] = {}
-        self._add_propagation: dict[type[Event], Callable[[float], object]] = {}
-        self._untidy = 0
+        self._propagation_adders: dict[type[Event], Callable[[float], object]] = {}
+        self._since_flush = 0
 
     def received(self, events: Sequence[Event]) -> None:
         _count(events, self._received)
-        self._untidy += len(events)
-        if self._untidy >= Histogram.MANY:
-            self._tidy_up()
+        self._since_flush += len(events)
+        if self._since_flush >= Histogram.MAX_PENDING:
+            self._flush_histograms()
 
-    def _tidy_up(self) -> None:
-        self._untidy = 0
+    def _flush_histograms(self) -> None:
+        self._since_flush = 0
         for propagation in self._propagation.values():
-            propagation.sort()
+            propagation.flush()
         for calls in self._calls.values():
-            calls.duration.sort()
+            calls.duration.flush()
 
     def duplicate(self, event: Event) -> None:
         self._duplicates.inc()
@@ -151,21 +152,21 @@ class _Subscribing(Observer):
         if (calls := self._calls.get(key)) is None:
             calls = self._calls[key] = _Calls(self._instruments, TYPES[type(event)], handler)
         if outcome is _HANDLED:
-            calls.one_handled()
+            calls.increment_handled()
         else:
-            calls.by_outcome[outcome].one()
+            calls.by_outcome[outcome].increment()
         calls.add_duration(seconds)
 
     def processed(self, event: Event, error: str | None, seconds: float) -> None:
         if error is None:
-            self._arrived(event)
+            self._observe_propagation(event)
 
-    def _arrived(self, event: Event) -> None:
+    def _observe_propagation(self, event: Event) -> None:
         cls = type(event)
-        if (add := self._add_propagation.get(cls)) is None:
+        if (add := self._propagation_adders.get(cls)) is None:
             propagation = self._propagation[cls] = self._instruments.propagation.labels(TYPES[cls])
-            add = self._add_propagation[cls] = propagation.add
-        # Negative where the clock of the publisher's machine is ahead: then it seems to arrive before it occurs.
+            add = self._propagation_adders[cls] = propagation.add
+        # Negative if the clock of the publisher's machine is ahead of this one.
         add(time.time() - event.occurred_at.timestamp())
 
     def dead_lettered(self, event: Event) -> None:
@@ -173,17 +174,17 @@ class _Subscribing(Observer):
 
 
 class _Calls:
-    """The series of one handler for one type of events."""
+    """Series of one handler for one type of event."""
 
     def __init__(self, instruments: Instruments, kind: str, handler: str) -> None:
         self.duration = instruments.handler_duration.labels(kind, handler)
         self.by_outcome = {outcome: instruments.handled.labels(kind, handler, outcome.value) for outcome in Handled}
-        self.one_handled = self.by_outcome[_HANDLED].one
+        self.increment_handled = self.by_outcome[_HANDLED].increment
         self.add_duration = self.duration.add
 
 
 class _Viewing(_Subscribing, ViewObserver):
-    """Counts for one view."""
+    """Records the metrics of one view."""
 
     def __init__(
         self, instruments: Instruments, transport: str, destination: str, staleness: Callable[[], float]
@@ -196,13 +197,13 @@ class _Viewing(_Subscribing, ViewObserver):
         instruments.staleness.add(destination, staleness)
 
     def applied(self, event: Event) -> None:
-        self._arrived(event)
+        self._observe_propagation(event)
 
     def checked(self, verdict: str, number: int) -> None:
         self._instruments.checks.labels(verdict).inc(number)
 
     def rules(self, kind: str, number: int) -> None:
-        # By the difference, so that several views in a process add up.
+        # By the difference, because several views in a process share the gauge.
         self._instruments.rules.labels(kind).inc(number - self._rules.get(kind, 0))
         self._rules[kind] = number
 

@@ -1,11 +1,11 @@
-"""For tests of programs that use this library: no server, no sleeping, no guessing.
+"""Tools for tests of programs that use this library, without a server and without sleeping.
 
 ::
 
     from jwt_events.testing import FaultyTransport, ManualClock, RecordingPublisher, eventually
 
-Ready-made pytest fixtures come with ``pytest_plugins = ["jwt_events.testing.plugin"]``, and somebody's own transport is
-put to the test by `jwt_events.testing.conformance`. Only these two import pytest.
+``pytest_plugins = ["jwt_events.testing.plugin"]`` provides pytest fixtures, and `jwt_events.testing.conformance` is a
+test suite for your own transport. Only these two import pytest.
 """
 
 from jwt_events.testing.faults import Faults

@@ -1,4 +1,4 @@
-"""What every transport does, as tests that somebody's own transport can run.
+"""Conformance tests that every transport passes; run them for your own transport.
 
 ::
 
@@ -10,8 +10,8 @@
 
             return make
 
-The tests are asynchronous: set pytest-asyncio's mode to "auto", or mark the class. A test that needs more than a
-transport guarantees is skipped for it. With the plugin `jwt_events.testing.plugin`, a failure shows the values.
+The tests are asynchronous: set pytest-asyncio's mode to "auto", or mark the class. A test that requires a guarantee
+which the transport does not give is skipped. With the plugin `jwt_events.testing.plugin`, a failure shows the values.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ EVENTS = (
 
 
 def revoked(number: int) -> TokenRevoked:
-    """An event that is told from others by its number."""
+    """Return an event that is identified by its number."""
     return TokenRevoked(token_id=f"t{number}")
 
 
-def need_memory(transport: Transport) -> None:
-    """Go on only if the transport remembers."""
+def require_durable(transport: Transport) -> None:
+    """Skip the test unless the transport is durable."""
     if not transport.guarantees.durable:
         pytest.skip("only for transports that are durable")
 
 
-async def read_in_vain(transport: Transport, receiver: Receiver) -> asyncio.Task[Batch]:
-    """Begin to read, and return the read once it waits for something to come."""
+async def start_waiting_read(transport: Transport, receiver: Receiver) -> asyncio.Task[Batch]:
+    """Start a read, and return its task once it waits for deliveries."""
     if transport.guarantees.durable:
-        await receiver.receive()  # sees that there is nothing, so that the next read waits
+        await receiver.receive()  # reaches the end of the stream, so the next read waits
     while True:
         reading = asyncio.create_task(receiver.receive())
         for _ in range(10):
@@ -89,21 +89,21 @@ async def read_in_vain(transport: Transport, receiver: Receiver) -> asyncio.Task
             return reading
 
 
-async def read(receiver: Receiver, number: int) -> list[tuple[str | None, bytes]]:
-    """Receive as many deliveries as that."""
+async def read(receiver: Receiver, count: int) -> list[tuple[str | None, bytes]]:
+    """Receive ``count`` deliveries, and return their positions and payloads."""
     found: list[tuple[str | None, bytes]] = []
     async with asyncio.timeout(scaled(10)):
-        while len(found) < number:
+        while len(found) < count:
             found += [(delivery.position, delivery.payload) for delivery in (await receiver.receive()).deliveries]
     return found
 
 
 class TransportConformance(PoisonConformance):
-    """Derive a class of tests from this one, and give it the fixture ``make_transport``: a `MakeTransport`."""
+    """Conformance suite. Derive a test class from it that has the fixture ``make_transport``: a `MakeTransport`."""
 
     @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
     async def test_an_event_arrives_as_it_was_published(self, make_transport: MakeTransport, event: Event) -> None:
-        """Every field of every type of event survives the journey."""
+        """Every field of every type of event arrives unchanged."""
         transport = make_transport()
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             await publisher.publish(event)
@@ -112,7 +112,7 @@ class TransportConformance(PoisonConformance):
         assert type(listener.events[0]) is type(event)
 
     async def test_destinations_are_apart(self, make_transport: MakeTransport) -> None:
-        """What is sent to one channel or key is not heard on another."""
+        """An event sent to one channel or key is not delivered on another."""
         here, there = make_transport(), make_transport(":there")
         async with Listener(here) as listener, Publisher(here) as to_here, Publisher(there) as to_there:
             await to_there.publish(revoked(1))
@@ -121,7 +121,7 @@ class TransportConformance(PoisonConformance):
         assert listener.subjects == ["t2"]
 
     async def test_every_subscriber_sees_every_event(self, make_transport: MakeTransport) -> None:
-        """Three subscribers each see all of ten events, once."""
+        """Three subscribers each receive all of ten events, once."""
         transport = make_transport()
         if not transport.guarantees.fan_out:
             pytest.skip("only for transports that fan out")
@@ -136,7 +136,7 @@ class TransportConformance(PoisonConformance):
             assert len(listener.events) == 10
 
     async def test_one_publishers_events_arrive_in_order(self, make_transport: MakeTransport) -> None:
-        """Events that were published one after another are handed out in that order."""
+        """Events published one after another are handled in that order."""
         transport = make_transport()
         found = []
         async with Subscriber(transport) as subscriber, Publisher(transport) as publisher:
@@ -149,7 +149,7 @@ class TransportConformance(PoisonConformance):
         assert found == [f"t{number}" for number in range(100)]
 
     async def test_receivers_agree_on_one_order(self, make_transport: MakeTransport) -> None:
-        """Where the order is guaranteed, two receivers see concurrent publishers' events in the same one."""
+        """If order is guaranteed, two receivers get the events of concurrent publishers in the same order."""
         transport = make_transport()
         if not transport.guarantees.ordered:
             pytest.skip("only for transports that are ordered")
@@ -163,7 +163,7 @@ class TransportConformance(PoisonConformance):
             assert await read(one, 100) == await read(other, 100)
 
     async def test_entered_means_subscribed(self, make_transport: MakeTransport) -> None:
-        """Whatever is published after a subscription was entered arrives, every time."""
+        """Every event published after a subscription was entered arrives."""
         transport = make_transport()
         async with Publisher(transport) as publisher:
             for number in range(50):
@@ -183,9 +183,9 @@ class TransportConformance(PoisonConformance):
             assert event.id.encode() in payload
 
     async def test_the_past_is_replayed_on_request(self, make_transport: MakeTransport) -> None:
-        """With start="all" a subscriber gets what was published while nobody listened, and then what follows."""
+        """With start="all" a subscriber gets the events published before it started, and then later ones."""
         transport = make_transport(start="all")
-        need_memory(transport)
+        require_durable(transport)
         async with Publisher(transport) as publisher:
             await publisher.publish(revoked(1))
             await publisher.publish(revoked(2))
@@ -197,9 +197,9 @@ class TransportConformance(PoisonConformance):
         assert listener.gaps == []
 
     async def test_a_receiver_can_ask_for_the_oldest(self, make_transport: MakeTransport) -> None:
-        """from_oldest begins with the oldest event, although the transport would begin with new ones."""
+        """from_oldest starts at the oldest event, even if the transport would start with new ones."""
         transport = make_transport(start="new")
-        need_memory(transport)
+        require_durable(transport)
         async with transport.sender() as sender:
             await sender.send([b"1", b"2"], within=scaled(5))
         async with transport.receiver(from_oldest=True) as receiver:
@@ -218,7 +218,7 @@ class TransportConformance(PoisonConformance):
     async def test_receipts_name_positions(self, make_transport: MakeTransport) -> None:
         """A receipt names the position at which the event is delivered, which no other event has."""
         transport = make_transport()
-        need_memory(transport)
+        require_durable(transport)
         async with transport.receiver() as receiver, Publisher(transport) as publisher:
             receipts = await publisher.publish_many([revoked(number) for number in range(20)])
             deliveries = await read(receiver, 20)
@@ -227,63 +227,63 @@ class TransportConformance(PoisonConformance):
         assert len(set(positions)) == 20
         assert None not in positions
 
-    async def test_a_page_says_whether_the_end_was_reached(self, make_transport: MakeTransport) -> None:
-        """A page that leaves something for the next one is not current; the one that reaches the end is."""
+    async def test_a_batch_says_whether_the_end_was_reached(self, make_transport: MakeTransport) -> None:
+        """A batch is current only if it reaches the end of the stream."""
         transport = make_transport()
-        need_memory(transport)
+        require_durable(transport)
         entered_at = time.monotonic()
         async with transport.receiver() as receiver, transport.sender() as sender:
             await sender.send([b"x"] * 1_200, within=scaled(5))
-            pages: list[Batch] = []
+            batches: list[Batch] = []
             async with asyncio.timeout(scaled(10)):
-                while not pages or pages[-1].current_as_of is None:
-                    pages.append(await receiver.receive())
-        assert sum(len(page.deliveries) for page in pages) == 1_200
-        assert pages[-1].current_as_of is not None
-        assert entered_at <= pages[-1].current_as_of <= time.monotonic()
+                while not batches or batches[-1].current_as_of is None:
+                    batches.append(await receiver.receive())
+        assert sum(len(batch.deliveries) for batch in batches) == 1_200
+        assert batches[-1].current_as_of is not None
+        assert entered_at <= batches[-1].current_as_of <= time.monotonic()
 
-    async def test_a_page_is_current_as_of_its_question(self, make_transport: MakeTransport) -> None:
-        """What arrives in the middle of a long read does not make the page any more current than its beginning."""
+    async def test_a_batch_is_current_as_of_its_request(self, make_transport: MakeTransport) -> None:
+        """A batch is current as of the start of its read, even if a delivery arrived during the read."""
         transport = make_transport()
         async with transport.receiver() as receiver, transport.sender() as sender:
-            reading = await read_in_vain(transport, receiver)
+            reading = await start_waiting_read(transport, receiver)
             sent_at = time.monotonic()
             await sender.send([b"x"], within=scaled(5))
-            page = await reading
-        assert [delivery.payload for delivery in page.deliveries] == [b"x"]
+            batch = await reading
+        assert [delivery.payload for delivery in batch.deliveries] == [b"x"]
         if transport.guarantees.durable:
-            assert page.current_as_of is not None
-            assert page.current_as_of <= sent_at
+            assert batch.current_as_of is not None
+            assert batch.current_as_of <= sent_at
         else:
-            assert page.current_as_of is None
+            assert batch.current_as_of is None
 
-    async def test_a_quiet_read_returns_an_empty_page(self, make_transport: MakeTransport) -> None:
-        """When nothing is sent, a read still returns after about a second: empty, and without a gap."""
+    async def test_a_quiet_read_returns_an_empty_batch(self, make_transport: MakeTransport) -> None:
+        """Without deliveries a read still returns after about a second, with an empty batch and no gap."""
         transport = make_transport()
         started = asyncio.get_running_loop().time()
         async with transport.receiver() as receiver:
-            page = await receiver.receive()
+            batch = await receiver.receive()
         assert asyncio.get_running_loop().time() - started < scaled(2.5)
-        assert (list(page.deliveries), list(page.gaps)) == ([], [])
-        assert (page.current_as_of is not None) == transport.guarantees.durable
+        assert (list(batch.deliveries), list(batch.gaps)) == ([], [])
+        assert (batch.current_as_of is not None) == transport.guarantees.durable
 
     async def test_a_read_can_be_cancelled(self, make_transport: MakeTransport) -> None:
-        """A receiver whose read was cancelled delivers what is sent afterwards, or says that it may have missed it."""
+        """A receiver whose read was cancelled delivers what is sent afterwards, or reports a gap."""
         transport = make_transport()
         async with transport.receiver() as receiver, transport.sender() as sender:
-            reading = await read_in_vain(transport, receiver)
+            reading = await start_waiting_read(transport, receiver)
             reading.cancel()
             await asyncio.wait([reading])
             assert reading.cancelled()
             await sender.send([b"x"], within=scaled(5))
-            pages: list[Batch] = []
+            batches: list[Batch] = []
             async with asyncio.timeout(scaled(10)):
-                while not any(page.deliveries or page.gaps for page in pages):
-                    pages.append(await receiver.receive())
-        assert any(page.deliveries for page in pages) or not transport.guarantees.durable
+                while not any(batch.deliveries or batch.gaps for batch in batches):
+                    batches.append(await receiver.receive())
+        assert any(batch.deliveries for batch in batches) or not transport.guarantees.durable
 
     async def test_closing_twice_is_closing_once(self, make_transport: MakeTransport) -> None:
-        """aclose, stop and drain can be called again, also after the context was left."""
+        """aclose, stop and drain are idempotent, also after the context was left."""
         transport = make_transport()
         listener = Listener(transport)
         async with listener, Publisher(transport) as publisher:

@@ -1,4 +1,4 @@
-"""What a test can make happen to a transport."""
+"""Faults that a test can inject into a transport."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
-from jwt_events.testing.line import Line
+from jwt_events.testing.delivery_path import DeliveryPath
 from jwt_events.transport.base import Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What becomes of one payload that is sent.
+class SendOutcome:
+    """Outcome of sending one payload.
 
     Attributes:
-        arrives: whether the transport gets it.
-        error: what the sender is told; ``None`` for what the transport says.
+        arrives: whether the payload reaches the transport.
+        error: error that the sender gets; ``None`` means the result of the transport.
     """
 
     arrives: bool = True
@@ -27,135 +27,134 @@ class Fate:
 
 
 class Faults:
-    """Makes things go wrong on a `FaultyTransport`, when it is told to and never by chance. It never sleeps.
+    """Injects faults into a `FaultyTransport`, on request and never at random. It never sleeps.
 
-    What concerns deliveries happens to every receiver that is open, or, if none is, to the next one that opens.
-    Orders about a number of deliveries are carried out one after another: after ``lose(2)`` and ``duplicate(1)`` the
-    next two are lost and the third is delivered twice.
+    A fault that concerns deliveries applies to every open receiver, or, if there is none, to the next one that opens.
+    Faults for a number of deliveries apply one after another: after ``lose(2)`` and ``duplicate(1)`` the next two
+    deliveries are lost and the third is made twice.
 
     Use it in the event loop of the transport.
     """
 
     def __init__(self) -> None:
-        self._lines: list[Line] = []
-        self._waiting: list[Callable[[Line], None]] = []
-        self._fates: deque[Fate] = deque()
+        self._paths: list[DeliveryPath] = []
+        self._pending: list[Callable[[DeliveryPath], None]] = []
+        self._send_outcomes: deque[SendOutcome] = deque()
         self._refused_subscriptions = 0
-        self._is_away = self._is_held = False
+        self._is_disconnected = self._is_held = False
 
     def __repr__(self) -> str:
-        state = "disconnected" if self._is_away else "held" if self._is_held else "connected"
-        return f"<Faults {state}, {len(self._lines)} receivers>"
+        state = "disconnected" if self._is_disconnected else "held" if self._is_held else "connected"
+        return f"<Faults {state}, {len(self._paths)} receivers>"
 
     @property
     def kept_back(self) -> int:
-        """How many deliveries wait on their way, over all receivers: late ones, and those to be reordered."""
-        return sum(line.kept_back for line in self._lines)
+        """Number of deliveries kept back over all receivers: delayed ones, and those to be reordered."""
+        return sum(path.kept_back for path in self._paths)
 
     def drop(self) -> None:
-        """Drop the connection; it is back at once.
+        """Drop the connections of all receivers, and restore them at once.
 
-        Receivers are told as real ones would be: a transport that remembers goes on where it was, one that does not
-        reports a gap.
+        As on a real server, a durable transport continues at its position, and one that is not durable reports a gap.
         """
-        self._tell(Line.cut_short)
+        self._apply(DeliveryPath.drop)
 
     def disconnect(self) -> None:
-        """Lose the connection until `heal`: nothing is received, and nothing can be sent or opened.
+        """Lose all connections until `heal`: receivers get no deliveries, and sending and opening fail.
 
-        A publish is tried again until its ``timeout``, and then is a `PublishFailed`.
+        A publish is retried until its ``timeout`` and then raises `PublishFailed`.
         """
-        self._is_away = True
-        for line in self._lines:
-            line.cut()
-            line.ring()
+        self._is_disconnected = True
+        for path in self._paths:
+            path.disconnect()
+            path.notify()
 
     def hold(self) -> None:
-        """Let nothing through to receivers until `heal`, without a word, like a network that is half open.
+        """Hold all deliveries silently until `heal`, like a half-open connection.
 
-        This is what makes a `RevocationList` stale: at once with `ManualClock.advance`, else after ``max_staleness``.
+        This makes a `RevocationList` stale: at once with `ManualClock.advance`, otherwise after ``max_staleness``.
         """
         self._is_held = True
-        for line in self._lines:
-            line.hold()
-            line.ring()
+        for path in self._paths:
+            path.hold()
+            path.notify()
 
-    def lose(self, number: int = 1, *, cause: str | None = "trimmed") -> None:
+    def lose(self, count: int = 1, *, cause: str | None = "trimmed") -> None:
         """Lose the next deliveries, and report them as a `Gap`.
 
         Args:
-            number: how many.
-            cause: that of the gap; ``None`` reports none, which no transport of this library would do.
+            count: number of deliveries.
+            cause: cause of the gap; ``None`` reports no gap, which no transport of this library would do.
         """
-        number = options.count("number", number)
-        self._tell(lambda line: line.lose(number, cause))
+        count = options.count("count", count)
+        self._apply(lambda path: path.lose(count, cause))
 
-    def duplicate(self, number: int = 1) -> None:
-        """Make each of the next deliveries twice. A `Subscriber` passes on only the first of them."""
-        number = options.count("number", number)
-        self._tell(lambda line: line.duplicate(number))
+    def duplicate(self, count: int = 1) -> None:
+        """Make each of the next deliveries twice. A `Subscriber` handles only the first."""
+        count = options.count("count", count)
+        self._apply(lambda path: path.duplicate(count))
 
-    def reorder(self, number: int = 2) -> None:
-        """Wait for so many deliveries, and make them the other way round."""
-        number = options.count("number", number)
-        self._tell(lambda line: line.reorder(number))
+    def reorder(self, count: int = 2) -> None:
+        """Keep the next deliveries back until all have arrived, then make them in reverse order."""
+        count = options.count("count", count)
+        self._apply(lambda path: path.reorder(count))
 
-    def delay(self, number: int = 1) -> None:
-        """Keep the next deliveries back until `heal`, and let later ones overtake them."""
-        number = options.count("number", number)
-        self._tell(lambda line: line.delay(number))
+    def delay(self, count: int = 1) -> None:
+        """Keep the next deliveries back until `heal`, while later ones arrive."""
+        count = options.count("count", count)
+        self._apply(lambda path: path.delay(count))
 
     def gap(self, cause: str = "restarted", *, lost: int | None = None) -> None:
-        """Report a `Gap` although nothing is lost."""
-        self._tell(lambda line: line.report(Gap(None, cause, lost)))
+        """Report a `Gap` without losing a delivery."""
+        self._apply(lambda path: path.report(Gap(None, cause, lost)))
 
     def refuse_subscription(self, times: int = 1) -> None:
-        """Refuse the next ones that want to open a receiver: `SubscriptionRefused`."""
+        """Fail the next attempts to open a receiver with `SubscriptionRefused`."""
         self._refused_subscriptions += options.count("times", times)
 
     def end_subscriptions(self) -> None:
-        """Fail every receiver that is open, for good: `SubscriptionRefused`. A `Subscriber` ends."""
-        for line in self._lines:
-            line.refusal = SubscriptionRefused("the test ended the subscription")
-            line.ring()
+        """Fail every open receiver for good with `SubscriptionRefused`. A `Subscriber` ends."""
+        for path in self._paths:
+            path.failure = SubscriptionRefused("the test ended the subscription")
+            path.notify()
 
-    def refuse(self, number: int = 1) -> None:
-        """Refuse the next payloads that are sent: `PublishFailed`, and nothing arrives."""
+    def refuse(self, count: int = 1) -> None:
+        """Refuse the next payloads: they do not arrive, and publishing raises `PublishFailed`."""
         error = ServerRefused("the test refuses it", code="NOPERM")
-        self._fates += [Fate(arrives=False, error=error)] * options.count("number", number)
+        self._send_outcomes += [SendOutcome(arrives=False, error=error)] * options.count("count", count)
 
-    def leave_unknown(self, number: int = 1, *, arrives: bool = True) -> None:
-        """Leave open what became of the next payloads that are sent: `PublishOutcomeUnknown`.
+    def leave_unknown(self, count: int = 1, *, arrives: bool = True) -> None:
+        """Make publishing the next payloads raise `PublishOutcomeUnknown`.
 
         Args:
-            number: how many.
-            arrives: what became of them in truth.
+            count: number of payloads.
+            arrives: whether they arrive nevertheless.
         """
         error = TransportError("the test leaves it open", maybe_done=True)
-        self._fates += [Fate(arrives, error)] * options.count("number", number)
+        self._send_outcomes += [SendOutcome(arrives, error)] * options.count("count", count)
 
     def heal(self) -> None:
-        """End all faults: reconnect, deliver what was kept back, and drop the orders that are left.
+        """End all faults: reconnect, release the deliveries that were kept back, and discard faults not yet applied.
 
-        What was lost stays lost, and a subscription that was ended stays so.
+        Lost deliveries stay lost, and ended subscriptions stay ended.
         """
-        self._is_away = self._is_held = False
+        self._is_disconnected = self._is_held = False
         self._refused_subscriptions = 0
-        self._waiting.clear()
-        self._fates.clear()
-        for line in self._lines:
-            line.heal()
-            line.ring()
+        self._pending.clear()
+        self._send_outcomes.clear()
+        for path in self._paths:
+            path.heal()
+            path.notify()
 
-    def fate(self) -> Fate:
-        """Say what becomes of a payload; for the transport."""
-        if self._is_away:
-            return Fate(arrives=False, error=ConnectionFailed("the test cut the connection"))
-        return self._fates.popleft() if self._fates else Fate()
+    def next_send_outcome(self) -> SendOutcome:
+        """Return the outcome of the next payload; for the transport."""
+        if self._is_disconnected:
+            return SendOutcome(arrives=False, error=ConnectionFailed("the test cut the connection"))
+        return self._send_outcomes.popleft() if self._send_outcomes else SendOutcome()
 
     @contextmanager
-    def listening(self, *, is_live: bool) -> Iterator[Line]:
-        """Open a line to a receiver; for the transport.
+    def listening(self, *, is_live: bool) -> Iterator[DeliveryPath]:
+        """Open the path to a receiver; for the transport.
 
         Raises:
             TransportError: the receiver cannot be opened.
@@ -163,23 +162,23 @@ class Faults:
         if self._refused_subscriptions:
             self._refused_subscriptions -= 1
             raise SubscriptionRefused("the test refuses the subscription")
-        if self._is_away:
+        if self._is_disconnected:
             raise ConnectionFailed("the test cut the connection")
-        line = Line(is_live=is_live)
+        path = DeliveryPath(is_live=is_live)
         if self._is_held:
-            line.hold()
-        waiting, self._waiting = self._waiting, []
-        for order in waiting:
-            order(line)
-        self._lines.append(line)
+            path.hold()
+        pending, self._pending = self._pending, []
+        for fault in pending:
+            fault(path)
+        self._paths.append(path)
         try:
-            yield line
+            yield path
         finally:
-            self._lines.remove(line)
+            self._paths.remove(path)
 
-    def _tell(self, order: Callable[[Line], None]) -> None:
-        if not self._lines:
-            self._waiting.append(order)
-        for line in self._lines:
-            order(line)
-            line.ring()
+    def _apply(self, fault: Callable[[DeliveryPath], None]) -> None:
+        if not self._paths:
+            self._pending.append(fault)
+        for path in self._paths:
+            fault(path)
+            path.notify()

@@ -1,4 +1,4 @@
-"""A transport on which things go wrong when a test says so."""
+"""Transport that wraps another one and injects faults on request."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from functools import partial
 from typing import Any
 
 from jwt_events.errors import TransportError
+from jwt_events.testing.delivery_path import DeliveryPath, DuplicateDelivery
 from jwt_events.testing.faults import Faults
-from jwt_events.testing.line import Line, Repeated
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent, Transport
 
-# Reads are short, so that all is as before soon after a fault has ended. In seconds.
+# Seconds. Reads are short, so that the transport works normally again soon after a fault has ended.
 _POLL_TIMEOUT = 0.1
 
 
 class FaultyTransport:
-    """Another transport, and what can go wrong with it.
+    """Wrapper around a transport, on which a test can inject faults.
 
     ::
 
@@ -28,14 +28,15 @@ class FaultyTransport:
         async with RevocationList(transport) as revocations:
             transport.faults.disconnect()
 
-    While nothing is wrong it does what the other transport does.
+    Without a fault it behaves like the wrapped transport.
 
     Args:
-        inner: what carries the events.
-        is_live: forget what is sent while a receiver is away, and prove nothing, as `RedisPubSub` does.
+        inner: transport that carries the events.
+        is_live: whether messages sent while a receiver is disconnected are lost, and batches are no proof of currency,
+            as with `RedisPubSub`.
 
     Attributes:
-        faults: makes things go wrong.
+        faults: injects the faults.
     """
 
     def __init__(self, inner: Transport, *, is_live: bool = False) -> None:
@@ -54,7 +55,7 @@ class FaultyTransport:
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
-        """Open a way to send; see `Transport.sender`."""
+        """Open a sender; see `Transport.sender`."""
         async with self._inner.sender() as sender:
             yield _FaultySender(sender, self.faults)
 
@@ -64,12 +65,12 @@ class FaultyTransport:
     ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`."""
         is_live = not self.guarantees.durable
-        with self.faults.listening(is_live=is_live) as line:
+        with self.faults.listening(is_live=is_live) as path:
             poll_timeout = _POLL_TIMEOUT if poll_timeout is None else min(poll_timeout, _POLL_TIMEOUT)
             subscribe = partial(
                 self._inner.receiver, from_oldest=from_oldest and not is_live, poll_timeout=poll_timeout
             )
-            receiver = _FaultyReceiver(subscribe, line)
+            receiver = _FaultyReceiver(subscribe, path)
             await receiver.open()
             try:
                 yield receiver
@@ -83,17 +84,17 @@ class _FaultySender:
         self._faults = faults
 
     async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent | TransportError]:
-        fates = [self._faults.fate() for _ in payloads]
-        arriving = [payload for payload, fate in zip(payloads, fates, strict=True) if fate.arrives]
-        outcomes = iter(await self._inner.send(arriving, within=within) if arriving else ())
-        truths = [next(outcomes) if fate.arrives else None for fate in fates]
-        return [fate.error or truth or Sent() for fate, truth in zip(fates, truths, strict=True)]
+        outcomes = [self._faults.next_send_outcome() for _ in payloads]
+        arriving = [payload for payload, outcome in zip(payloads, outcomes, strict=True) if outcome.arrives]
+        inner = iter(await self._inner.send(arriving, within=within) if arriving else ())
+        results = [next(inner) if outcome.arrives else None for outcome in outcomes]
+        return [outcome.error or result or Sent() for outcome, result in zip(outcomes, results, strict=True)]
 
 
 class _FaultyReceiver:
-    def __init__(self, subscribe: Callable[[], AbstractAsyncContextManager[Receiver]], line: Line) -> None:
+    def __init__(self, subscribe: Callable[[], AbstractAsyncContextManager[Receiver]], path: DeliveryPath) -> None:
         self._subscribe = subscribe
-        self._line = line
+        self._path = path
         self._stack = AsyncExitStack()
         self._reading: asyncio.Future[Batch] | None = None
 
@@ -108,28 +109,28 @@ class _FaultyReceiver:
         await self._stack.aclose()
 
     async def receive(self) -> Batch:
-        line = self._line
+        path = self._path
         while True:
-            if line.refusal is not None:
-                raise line.refusal
-            if line.must_reopen:
+            if path.failure is not None:
+                raise path.failure
+            if path.must_reopen:
                 await self.aclose()
                 await self.open()
-                line.must_reopen = False
-            if (page := line.news()) is not None:
-                return page
-            bell = line.bell()
-            if line.is_away or line.is_held:
-                await bell
+                path.must_reopen = False
+            if (report := path.next_report()) is not None:
+                return report
+            changed = path.changed()
+            if path.is_disconnected or path.is_held:
+                await changed
                 continue
             if self._reading is None:
                 self._reading = asyncio.ensure_future(self._inner.receive())
-            waiting: set[asyncio.Future[Any]] = {self._reading, bell}
+            waiting: set[asyncio.Future[Any]] = {self._reading, changed}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if self._reading.done() and not bell.done():
+            if self._reading.done() and not changed.done():
                 reading, self._reading = self._reading, None
-                return line.pass_on(reading.result())
+                return path.apply_faults(reading.result())
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        if not isinstance(delivery, Repeated):
+        if not isinstance(delivery, DuplicateDelivery):
             self._inner.settle(delivery, failure)

@@ -1,4 +1,4 @@
-"""A subscriber that keeps what it hears, for tests that look at it afterwards."""
+"""Subscriber that records events and gaps, for assertions afterwards."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from jwt_events.testing.waiting import eventually
 
 
 class Listener:
-    """Subscribes, and keeps events and gaps in the order of their arrival; an asynchronous context manager.
+    """Subscribes, and records events and gaps in the order of their arrival; an asynchronous context manager.
 
     Args:
-        transport: where to listen.
-        options: those of `Subscriber`.
+        transport: transport to subscribe to.
+        options: options of the `Subscriber`.
 
     Attributes:
-        events: what its handler of every event was called with.
-        gaps: what its handler of gaps was called with.
-        subscriber: the subscriber itself.
+        events: events that its handler of every event was called with.
+        gaps: gaps that its gap handler was called with.
+        subscriber: the subscriber.
     """
 
     def __init__(self, transport: Transport, **options: Any) -> None:
         self.events: list[Event] = []
         self.gaps: list[Gap] = []
         self.subscriber: Subscriber = Subscriber(transport, **options)
-        self.subscriber.on()(self._hear)
-        self.subscriber.on_gap(self._hear_of_gap)
+        self.subscriber.on()(self._record_event)
+        self.subscriber.on_gap(self._record_gap)
 
     async def __aenter__(self) -> Self:
         await self.subscriber.__aenter__()
@@ -40,16 +40,16 @@ class Listener:
 
     @property
     def causes(self) -> list[str]:
-        """The causes of the gaps."""
+        """Causes of the gaps, in order."""
         return [gap.cause for gap in self.gaps]
 
     @property
     def subjects(self) -> list[str | None]:
-        """What the events were about."""
+        """Subjects of the events, in order."""
         return [event.subject for event in self.events]
 
     async def hears(self, *subjects: str, within: float = 10.0) -> None:
-        """Wait for events about these subjects, in whatever order."""
+        """Wait for events with these subjects, in any order."""
         await eventually(
             lambda: set(subjects) <= set(self.subjects),
             within=within,
@@ -57,13 +57,13 @@ class Listener:
         )
 
     async def hears_of_gap(self, *causes: str, within: float = 10.0) -> None:
-        """Wait for gaps with these causes, and no others, in this order."""
+        """Wait until the gaps have exactly these causes, in this order."""
         await eventually(
             lambda: self.causes == list(causes), within=within, what=lambda: f"{causes}; there were {self.gaps}"
         )
 
-    async def _hear(self, event: Event) -> None:
+    async def _record_event(self, event: Event) -> None:
         self.events.append(event)
 
-    async def _hear_of_gap(self, gap: Gap) -> None:
+    async def _record_gap(self, gap: Gap) -> None:
         self.gaps.append(gap)

@@ -1,4 +1,4 @@
-"""A clock that a test sets."""
+"""Clock that a test advances."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from jwt_events._internal import options
 
 
 class ManualClock:
-    """A clock that begins now and stands still until it is advanced; for ``RevocationList(…, clock=clock)``.
+    """Clock that starts at the current time and stands still until it is advanced: ``RevocationList(…, clock=clock)``.
 
     ::
 
         clock.advance(6.0)
         assert revocations.check(claims) is Verdict.STALE
 
-    What is due is called while the clock is being advanced. What a task does then, such as forgetting rules, happens
-    when the task next runs: ``await eventually(…)``.
+    Scheduled calls that are due run inside ``advance``. Tasks that they wake, such as the one that drops expired rules,
+    run later: ``await eventually(…)``.
 
-    A transport goes on to prove that the list is current, so the list is fresh again soon after. For as long as it is
-    to be stale, hold the reads: `Faults.hold`.
+    The transport keeps proving that the list is current, so the list is fresh again soon after. To keep it stale, hold
+    the reads with `Faults.hold`.
     """
 
     def __init__(self) -> None:
         self._now = time.monotonic()
         self._offset = time.time() - self._now
         self._timers: list[tuple[float, int, _ManualTimer]] = []
-        self._number = itertools.count()  # what is due at the same time is called in the order of its making
+        self._number = itertools.count()  # calls due at the same time run in the order in which they were scheduled
 
     def __repr__(self) -> str:
         return f"<ManualClock with {len(self._timers)} timers>"
 
     def monotonic(self) -> float:
-        """Seconds; see `Clock.monotonic`."""
+        """Return seconds; see `Clock.monotonic`."""
         return self._now
 
     def wall(self) -> float:
-        """Seconds since 1970; see `Clock.wall`."""
+        """Return seconds since 1970; see `Clock.wall`."""
         return self._now + self._offset
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> _ManualTimer:
-        """Call a function while the clock is advanced; see `Clock.call_later`."""
+        """Call a function when the clock is advanced by ``delay`` seconds; see `Clock.call_later`."""
         timer = _ManualTimer(callback)
         heapq.heappush(self._timers, (self._now + delay, next(self._number), timer))
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and call what is due, in order.
+        """Advance the clock, and run the scheduled calls that are due, in order.
 
         Args:
-            seconds: how much.
+            seconds: the duration.
 
         Raises:
-            InvalidOption: that is no positive number.
+            InvalidOption: it is not a positive number.
         """
         until = self._now + options.seconds("seconds", seconds)
         while self._timers and self._timers[0][0] <= until:

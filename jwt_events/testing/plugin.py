@@ -1,4 +1,4 @@
-"""Pytest fixtures, for those who ask for them in a test module or in the topmost ``conftest.py``.
+"""Pytest fixtures. Load the plugin in a test module or in the topmost ``conftest.py``.
 
 ::
 
@@ -12,7 +12,7 @@
 ``jwt_events_revocations``  a `RevocationList` on both; enter it: ``async with jwt_events_revocations:``
 ==========================  ====================================================================================
 
-No fixture is asynchronous, so they go with every plugin for asynchronous tests.
+No fixture is asynchronous, so they work with every plugin for asynchronous tests.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from jwt_events.testing.manual import ManualClock
 from jwt_events.testing.recording import RecordingPublisher
 from jwt_events.transport.memory import MemoryTransport
 
-# So that a failure shows the values. These modules must not have been imported before.
+# Failures then show the values. This must run before these modules are imported.
 pytest.register_assert_rewrite("jwt_events.testing.conformance", "jwt_events.testing.poison")
 
 
 @pytest.fixture
 def jwt_events_transport() -> FaultyTransport:
-    """A transport without a server, on which things go wrong when told to."""
+    """Transport in memory, on which a test can inject faults."""
     return FaultyTransport(MemoryTransport())
 
 
 @pytest.fixture
 def jwt_events_faults(jwt_events_transport: FaultyTransport) -> Faults:
-    """Makes things go wrong on the transport."""
+    """Faults of the transport."""
     return jwt_events_transport.faults
 
 
 @pytest.fixture
 def jwt_events_publisher(jwt_events_transport: FaultyTransport) -> RecordingPublisher:
-    """A publisher on the transport that keeps what was published."""
+    """Publisher on the transport that records the published events."""
     return RecordingPublisher(jwt_events_transport)
 
 
 @pytest.fixture
 def jwt_events_clock() -> ManualClock:
-    """A clock that stands still until it is advanced."""
+    """Clock that stands still until it is advanced."""
     return ManualClock()
 
 
 @pytest.fixture
 def jwt_events_revocations(jwt_events_transport: FaultyTransport, jwt_events_clock: ManualClock) -> RevocationList:
-    """A list of revocations on the transport and the clock, to be entered by the test."""
+    """Revocation list on the transport and the clock, not yet entered."""
     return RevocationList(jwt_events_transport, clock=jwt_events_clock)

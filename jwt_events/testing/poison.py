@@ -1,4 +1,4 @@
-"""What is no event stops nobody: on every transport it is counted, and the next event is handled."""
+"""Conformance tests with invalid messages: each is counted, and the next event is handled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOOD = {
 
 
 def altered(**members: Any) -> bytes:
-    """The good message with some members replaced, or left out if ``None``."""
+    """Return the valid message with some members replaced, or omitted if ``None``."""
     return json.dumps({name: value for name, value in (GOOD | members).items() if value is not None}).encode()
 
 
@@ -60,36 +60,36 @@ POISON = {
 
 
 async def send(transport: Transport, payload: bytes) -> None:
-    """Put bytes on the wire."""
+    """Send bytes as a message."""
     async with transport.sender() as sender:
         (outcome,) = await sender.send([payload], within=scaled(5))
     assert isinstance(outcome, Sent)
 
 
 class MakeTransport(Protocol):
-    """Makes a transport whose destination is the test's own."""
+    """Function that returns a transport with a destination of the test's own."""
 
     def __call__(self, name: str = "", *, start: Literal["new", "all"] = "new") -> Transport:
-        """Describe the transport.
+        """Return the transport.
 
         Args:
-            name: appended to the test's own name: another one is another channel or key.
-            start: where a receiver begins, on a transport that remembers.
+            name: suffix of the destination: each suffix is a different channel or key.
+            start: where a receiver starts, on a durable transport.
         """
         ...
 
 
 class PoisonConformance:
-    """The part of `TransportConformance` that sends what is no event."""
+    """Part of `TransportConformance` that sends invalid messages."""
 
     @pytest.fixture
     def make_transport(self) -> MakeTransport:
-        """Makes the transport; to be overridden."""
+        """Return a `MakeTransport`; to be overridden."""
         raise NotImplementedError("give the class a fixture `make_transport`; see jwt_events.testing.conformance")
 
     @pytest.mark.parametrize("payload", POISON.values(), ids=POISON.keys())
     async def test_poison_is_counted(self, make_transport: MakeTransport, payload: bytes) -> None:
-        """Bytes that are no event are counted once, no handler sees them, and a good event follows at once."""
+        """An invalid message is counted once, no handler sees it, and the next event is handled."""
         transport = make_transport()
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             await send(transport, payload)
@@ -101,7 +101,7 @@ class PoisonConformance:
         assert listener.gaps == []
 
     async def test_an_unknown_type_goes_to_handlers_of_every_event(self, make_transport: MakeTransport) -> None:
-        """A type from a newer version is no error; only handlers of every event are called with it."""
+        """An event of an unknown type is not an error; only handlers of every event are called with it."""
         transport = make_transport()
         typed: list[Event] = []
         listener = Listener(transport)
@@ -117,7 +117,7 @@ class PoisonConformance:
         assert stats.decode_errors == 0
 
     async def test_the_same_event_twice_is_handled_once(self, make_transport: MakeTransport) -> None:
-        """A second delivery with an id that was there already is counted as a duplicate."""
+        """A second delivery with the same id is counted as a duplicate."""
         transport = make_transport()
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             event = TokenRevoked(token_id="once")

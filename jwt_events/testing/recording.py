@@ -1,4 +1,4 @@
-"""A publisher that keeps what was published, for tests of code that publishes."""
+"""Publisher that records the published events, for tests of code that publishes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _E = TypeVar("_E", bound=Event)
 
 
 class RecordingPublisher(Publisher):
-    """A `Publisher` that keeps what was published, in order. Pass it where a publisher is expected.
+    """`Publisher` that records the published events in order. Pass it where a publisher is expected.
 
     ::
 
@@ -24,15 +24,15 @@ class RecordingPublisher(Publisher):
         await log_out(publisher, user)
         publisher.assert_published(TokenRevoked, user_id="alice", reason="logout")
 
-    What a publisher refuses, this one refuses, too: an event that is too large, or any after it was closed. It need not
-    be closed. Failures show values as they are, unlike logs and errors: they are those of tests.
+    It raises the same errors as a publisher, for example for an event that is too large or after it was closed. It need
+    not be closed. Unlike logs and errors, assertion failures show values, as these come from tests.
 
     Args:
-        transport: where to publish as well; ``None`` for nowhere.
-        source: as for `Publisher`.
+        transport: transport that also gets the events; ``None`` means none.
+        source: see `Publisher`.
 
     Attributes:
-        published: the events that were accepted, as they were given.
+        published: the accepted events, as they were passed.
     """
 
     def __init__(self, transport: Transport | None = None, *, source: str | None = "tests") -> None:
@@ -42,73 +42,75 @@ class RecordingPublisher(Publisher):
         self.published: list[Event] = []
 
     def __del__(self) -> None:
-        """Do not complain: a test need not close it."""
+        """Suppress the warning of `Publisher`: a test need not close it."""
 
-    def fail_next(self, error: type[PublishFailed | PublishOutcomeUnknown] = PublishFailed, *, number: int = 1) -> None:
-        """Do not publish the next events; they are not kept.
+    def fail_next(self, error: type[PublishFailed | PublishOutcomeUnknown] = PublishFailed, *, count: int = 1) -> None:
+        """Make publishing the next events fail; they are not recorded.
 
         Args:
-            error: what is raised instead.
-            number: how many events.
+            error: exception to raise.
+            count: number of events.
 
         Raises:
-            InvalidOption: it is another error.
+            InvalidOption: ``error`` is another class.
         """
         if error is PublishFailed:
-            self._faults.refuse(number)
+            self._faults.refuse(count)
         elif error is PublishOutcomeUnknown:
-            self._faults.leave_unknown(number, arrives=False)
+            self._faults.leave_unknown(count, arrives=False)
         else:
             raise InvalidOption("error", "must be PublishFailed or PublishOutcomeUnknown")
 
     def assert_published(self, kind: type[_E], /, **fields: object) -> _E:
-        """Return the first event of this class whose fields have these values.
+        """Return the first published event of this class whose fields have these values.
 
         Raises:
-            AssertionError: there is none. It shows, with all values, what was published instead, and how it differs.
-            InvalidOption: such events have no such field, so the question makes no sense.
+            AssertionError: there is none. The message lists the published events with their values and differences.
+            InvalidOption: the class has no such field.
         """
         _check_fields(kind, fields)
         for event in self.published:
             if isinstance(event, kind) and not _differences(event, fields):
                 return event
-        raise AssertionError(f"no {_shown(kind, fields)} was published; {self._told(kind, fields)}")
+        raise AssertionError(f"no {_format_event(kind, fields)} was published; {self._summary(kind, fields)}")
 
     def assert_not_published(self, kind: type[Event] = Event, /, **fields: object) -> None:
-        """Fail if an event of this class was published whose fields have these values; without arguments, any event.
+        """Fail if an event of this class with these field values was published; without arguments, if any event was.
 
         Raises:
             AssertionError: there is one.
-            InvalidOption: such events have no such field, so the question makes no sense.
+            InvalidOption: the class has no such field.
         """
         _check_fields(kind, fields)
         for number, event in enumerate(self.published, start=1):
             if isinstance(event, kind) and not _differences(event, fields):
-                raise AssertionError(f"number {number} of those published is {_shown(type(event), _given(event))}")
+                raise AssertionError(
+                    f"number {number} of those published is {_format_event(type(event), _explicit_fields(event))}"
+                )
 
     def clear(self) -> None:
-        """Forget what was published so far."""
+        """Clear the record of published events."""
         self.published.clear()
 
     async def _publish(self, events: Sequence[Event], timeout: float | None) -> list[Receipt]:
         try:
             receipts = await super()._publish(events, timeout)
         except PublishError as error:
-            self._keep(events, error.receipts)
+            self._record(events, error.receipts)
             raise
-        self._keep(events, receipts)
+        self._record(events, receipts)
         return receipts
 
-    def _keep(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
+    def _record(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
         accepted = {receipt.event_id for receipt in receipts}
         self.published += [event for event in events if event.id in accepted]
 
-    def _told(self, kind: type[Event], fields: dict[str, object]) -> str:
+    def _summary(self, kind: type[Event], fields: dict[str, object]) -> str:
         if not self.published:
             return "nothing was"
         lines = ["published were:"]
         for number, event in enumerate(self.published, start=1):
-            line = f"  {number}. {_shown(type(event), _given(event))}"
+            line = f"  {number}. {_format_event(type(event), _explicit_fields(event))}"
             if isinstance(event, kind):
                 line += f"\n     differs in {', '.join(_differences(event, fields))}"
             lines.append(line)
@@ -124,10 +126,10 @@ def _differences(event: Event, fields: dict[str, object]) -> list[str]:
     return [name for name, value in fields.items() if getattr(event, name) != value]
 
 
-def _given(event: Event) -> dict[str, object]:
-    """Return what somebody gave the event: no defaults, and no id and time that were made for it."""
+def _explicit_fields(event: Event) -> dict[str, object]:
+    """Return the fields that were set explicitly, without defaults, generated ids and times."""
     return {name: getattr(event, name) for name in type(event).model_fields if name in event.model_fields_set}
 
 
-def _shown(kind: type[Event], fields: dict[str, object]) -> str:
+def _format_event(kind: type[Event], fields: dict[str, object]) -> str:
     return f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, and no longer than that."""
+"""Waits until a condition is true, or fails after a deadline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, TypeVar, overload
 _T = TypeVar("_T")
 
 FACTOR = float(os.environ.get("JWT_EVENTS_TEST_TIMEOUT_FACTOR", "1"))
-"""Every deadline is multiplied by this; raise it for a slow machine."""
+"""Factor of every deadline; raise it for a slow machine."""
 
 _INTERVAL = 0.005
 
 
 def scaled(seconds: float) -> float:
-    """Return a deadline as it applies on this machine: multiplied by JWT_EVENTS_TEST_TIMEOUT_FACTOR."""
+    """Return a duration multiplied by JWT_EVENTS_TEST_TIMEOUT_FACTOR, for deadlines on slow machines."""
     return seconds * FACTOR
 
 
@@ -34,32 +34,32 @@ async def eventually(predicate: Callable[[], Any], *, within: float = 10.0, what
     """Return as soon as the predicate is true.
 
     Args:
-        predicate: asked again and again; sync or async.
-        within: seconds, before scaling, after which the test fails.
-        what: what is awaited, for the failure; a function is asked when it comes to that. If empty, the name of the
-            predicate.
+        predicate: called repeatedly; a plain or a coroutine function.
+        within: deadline in seconds, before scaling.
+        what: description of the condition for the failure message, or a function that returns it. If empty, the name
+            of the predicate.
 
     Returns:
-        What the predicate returned in the end.
+        The first true result of the predicate.
 
     Raises:
-        AssertionError: it did not become true in time.
+        AssertionError: it did not become true before the deadline.
 
     Cancelling is safe.
     """
     deadline = time.monotonic() + scaled(within)
     while True:
-        answer = predicate()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
-            return answer
+        result = predicate()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
         if time.monotonic() > deadline:
             raise AssertionError(failure(predicate, within, what))
         await asyncio.sleep(_INTERVAL)
 
 
 def failure(predicate: Callable[[], object], within: float, what: str | Callable[[], str]) -> str:
-    """Say what did not become true."""
-    awaited = (what() if callable(what) else what) or getattr(predicate, "__qualname__", repr(predicate))
-    return f"not within {scaled(within):g} s: {awaited}"
+    """Return the message of a condition that did not become true."""
+    description = (what() if callable(what) else what) or getattr(predicate, "__qualname__", repr(predicate))
+    return f"not within {scaled(within):g} s: {description}"

@@ -1,9 +1,9 @@
-"""OpenTelemetry traces and metrics."""
+"""OpenTelemetry traces and metrics of publishers and subscribers."""
 
 from jwt_events.tracing._options import AnyTracing, Tracing, setup
 from jwt_events.tracing._spans import Processing as Processing
 from jwt_events.tracing._spans import Publishing as Publishing
 from jwt_events.tracing._spans import Spans as Spans
 
-# What is imported "as" itself is for the packages that stand on this one.
+# Names imported "as" themselves are for other packages of this library, not for its users.
 __all__ = ["AnyTracing", "Tracing", "setup"]

@@ -1,7 +1,6 @@
-"""The trace that an event belongs to, as it travels: W3C Trace Context. Pure.
+"""Parses and formats W3C Trace Context, which travels with an event. Pure.
 
-What is on the wire may come from anybody. A header that is malformed or too large is as good as none; nothing of it is
-logged or passed on.
+The wire is untrusted. A malformed or oversized header is ignored; no part of it is logged or passed on.
 
 Source: https://www.w3.org/TR/trace-context/
 """
@@ -12,22 +11,22 @@ import re
 
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
-# A later version may have more after these four fields; version ff is not one.
+# A later version may append fields to these four; version ff is invalid.
 _PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _MEMBER = re.compile(
     r"[ \t]*([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
     r"=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])[ \t]*",
     re.ASCII,
 )
-_FLAGS = TraceFlags.SAMPLED | 0x02  # the second says that the id is random; no others are defined
+_FLAGS = TraceFlags.SAMPLED | 0x02  # the second means that the id is random; no other flags are defined
 
-# What everybody must pass on at least, and so what nobody can count on to exceed.
+# The minimum that every implementation must propagate, so a sender cannot rely on more.
 _MAX_LENGTH = 512
 _MAX_MEMBERS = 32
 
 
 def parse(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
-    """Read the context of a publish; ``None`` if there is none, or none that can be believed."""
+    """Parse the trace context of a publish; ``None`` if it is missing or invalid."""
     if traceparent is None or len(traceparent) > _MAX_LENGTH or (found := _PARENT.fullmatch(traceparent)) is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
@@ -44,13 +43,13 @@ def parse(traceparent: str | None, tracestate: str | None) -> SpanContext | None
 
 
 def is_sampled(traceparent: str | None) -> bool:
-    """Whether somebody keeps the trace of a publish."""
+    """Return whether the trace of a publish is sampled."""
     context = parse(traceparent, None)
     return context is not None and context.trace_flags.sampled
 
 
 def _state(tracestate: str | None) -> TraceState:
-    # Checked here, because OpenTelemetry logs what it does not like.
+    # Validated here, because OpenTelemetry logs invalid members.
     if tracestate is None or len(tracestate) > _MAX_LENGTH:
         return TraceState()
     members = [member for member in tracestate.split(",") if member.strip(" \t")]
@@ -62,7 +61,7 @@ def _state(tracestate: str | None) -> TraceState:
 
 
 def headers(context: SpanContext) -> tuple[str, str | None]:
-    """Write a context as ``traceparent`` and ``tracestate``."""
+    """Format a context as ``traceparent`` and ``tracestate``."""
     parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     if not context.trace_state:
         return parent, None

@@ -1,10 +1,10 @@
-"""Traces that connect who publishes an event with who handles it, through the OpenTelemetry API.
+"""Options of tracing. Traces connect the publish of an event with its handling, through the OpenTelemetry API.
 
-The context of the publish travels in the event. By default the span of the handling is *linked* to it and begins a
-trace of its own: an event has many receivers, and may be handled long after the request that published it has ended.
+The trace context of the publish travels in the event. By default the process span is *linked* to the publish span and
+starts a new trace, because an event has many receivers and may be handled long after the request that published it.
 
-Without an OpenTelemetry SDK there are no spans and it costs next to nothing. No attribute names a person: of an event
-there is its id and nothing of its content; of an error its class and place, not its message.
+Without an OpenTelemetry SDK no spans are created, at almost no cost. No attribute identifies a person: a span has the
+id of an event but not its content, and the class and place of an error but not its message.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/ (version 1.44)
 """
@@ -26,19 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """How to trace, where a provider alone does not say enough. Pass it as ``tracer_provider``.
+    """Tracing options beyond the choice of a provider. Pass it as ``tracer_provider``.
 
     Attributes:
-        tracer_provider: makes the tracers; ``None`` means the global one, as soon as there is one.
-        meter_provider: counts by the messaging conventions; ``None`` does not.
-        parent: whether the span of the handling only has a ``"link"`` to the span of the publish, or is its ``"child"``
-            too.
-        create_spans: whether ``publish_many`` makes a span for each event beside that of the sending, as the
-            conventions recommend; otherwise all of them carry the context of the sending.
-        ratio: which part of the events to trace, from 0 to 1, decided by one random number before OpenTelemetry is
-            asked: with many events its samplers cost more than anything else here. What is published within a recorded
-            span, and what handles an event whose publish was recorded, is always traced, so that both ends of a link
-            are kept or neither. ``None`` leaves it to the sampler of the provider, which decides for each span.
+        tracer_provider: creates the tracers; ``None`` means the global provider, once it is set.
+        meter_provider: records metrics by the messaging conventions; ``None`` means no metrics.
+        parent: ``"link"``: the process span has a link to the publish span; ``"child"``: it is also its child.
+        create_spans: whether ``publish_many`` creates a span for each event beside the publish span, as the conventions
+            recommend; otherwise all events carry the context of the publish span.
+        ratio: fraction of the events to trace, from 0 to 1, decided by one random number before OpenTelemetry is
+            called, because with many events its samplers are the most expensive part. A publish within a recorded span,
+            and the handling of an event whose publish was recorded, are always traced, so that both ends of a link are
+            recorded or neither is. ``None`` leaves the decision to the sampler of the provider, for each span.
     """
 
     tracer_provider: TracerProvider | None = None
@@ -59,27 +58,27 @@ class Tracing:
 
 
 AnyTracing: TypeAlias = TracerProvider | Tracing
-"""What a publisher or subscriber accepts as ``tracer_provider``."""
+"""Type of ``tracer_provider`` of a publisher or subscriber."""
 
 
 def setup(
     service_name: str, endpoint: str = "http://localhost:4317", *, ratio: float = 1.0
 ) -> opentelemetry.sdk.trace.TracerProvider:
-    """Send traces to Jaeger, or whatever else takes OTLP over gRPC, from a thread of its own. Needs the extra ``otlp``.
+    """Export traces to Jaeger or another OTLP collector over gRPC, from a background thread. Needs the extra ``otlp``.
 
-    The provider becomes the global one, so publishers and subscribers use it without being told. Call its
-    ``shutdown()`` when the program ends, which sends what is left; the interpreter does so at its exit if nobody did.
-    While the endpoint is down, spans are dropped, with one warning through the logger of OpenTelemetry's exporter;
-    nothing waits for it, but for ``shutdown()``, up to about five seconds.
+    The provider becomes the global one, which publishers and subscribers use by default. Call its ``shutdown()`` when
+    the program ends, to export the remaining spans; otherwise the interpreter does so at exit. While the endpoint is
+    down, spans are dropped, with one warning through the logger of OpenTelemetry's exporter. Only ``shutdown()`` waits
+    for the endpoint, for up to about five seconds.
 
     Args:
-        service_name: what the program is called in the traces.
-        endpoint: where to send them; ``https://`` for TLS.
-        ratio: which part of the traces to keep, from 0 to 1. A trace that began elsewhere is kept if it was there.
-            Where that is small and events are many, `Tracing.ratio` is much cheaper.
+        service_name: name of the program in the traces.
+        endpoint: URL of the collector; ``https://`` for TLS.
+        ratio: fraction of the traces to record, from 0 to 1. A trace that began in another program is recorded if it
+            was recorded there. For a small fraction of many events, `Tracing.ratio` is much cheaper.
 
     Raises:
-        InvalidOption: an argument cannot work, there is a global provider already, or the extra is not installed.
+        InvalidOption: an argument cannot work, a global provider is already set, or the extra is not installed.
     """
     try:
         from jwt_events.tracing import _otlp as otlp  # noqa: PLC0415 - an extra, and slow to import

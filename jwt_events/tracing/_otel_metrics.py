@@ -1,4 +1,4 @@
-"""Counts for OpenTelemetry what happens, by its messaging conventions.
+"""Observer that records OpenTelemetry metrics by the messaging conventions.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/ (version 1.44)
 """
@@ -12,19 +12,19 @@ from opentelemetry.metrics import Meter
 from jwt_events.events import Event
 from jwt_events.instrumentation import Observer, Published
 
-# Those that the conventions ask for, in seconds.
+# Bucket boundaries that the conventions require, in seconds.
 _BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 _ERRORS = {Published.FAILED: "PublishFailed", Published.UNKNOWN: "PublishOutcomeUnknown"}
 
 
 class MessagingMetrics(Observer):
-    """Counts for one publisher or subscriber.
+    """Records the messaging metrics of one publisher or subscriber.
 
     Args:
-        meter: makes the instruments.
-        send: the attributes of what is sent.
-        process: the attributes of what is processed.
+        meter: creates the instruments.
+        send: attributes of the send operation.
+        process: attributes of the process operation.
     """
 
     def __init__(self, meter: Meter, *, send: Mapping[str, str | int], process: Mapping[str, str | int]) -> None:
@@ -54,7 +54,7 @@ class MessagingMetrics(Observer):
         )
 
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
-        """Count; see `Observer.published`."""
+        """Record sent messages and the duration; see `Observer.published`."""
         failed = {**self._send, "error.type": _ERRORS[outcome]} if rest else self._send
         if accepted:
             self._sent.add(len(accepted), self._send)
@@ -63,9 +63,9 @@ class MessagingMetrics(Observer):
         self._operation.record(seconds, failed)
 
     def received(self, events: Sequence[Event]) -> None:
-        """Count; see `Observer.received`."""
+        """Record consumed messages; see `Observer.received`."""
         self._consumed.add(len(events), self._process)
 
     def processed(self, event: Event, error: str | None, seconds: float) -> None:
-        """Count; see `Observer.processed`."""
+        """Record the duration of processing; see `Observer.processed`."""
         self._processing.record(seconds, self._process if error is None else {**self._process, "error.type": error})

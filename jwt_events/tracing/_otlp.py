@@ -1,4 +1,4 @@
-"""Sends traces by OTLP over gRPC; see `jwt_events.tracing.setup`. Imports the OpenTelemetry SDK, which is an extra."""
+"""Exports traces by OTLP over gRPC; see `jwt_events.tracing.setup`. Imports the OpenTelemetry SDK, an extra."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
 
-# How long one batch is tried for, and how long an endpoint that did not take it is left alone, in seconds.
-_TRY_FOR = 5
+# Seconds that the export of one batch may take, and seconds without exports after one has failed.
+_EXPORT_TIMEOUT = 5
 _PAUSE = 5.0
 
-# Where the SDK speaks of exports that fail, and of spans that it drops because of that.
+# Loggers of the SDK that report failed exports, and spans that are dropped because of them.
 _LOGGERS = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
 
 
 def provider(service_name: str, endpoint: str, ratio: float) -> TracerProvider:
-    """Make the global provider; see `jwt_events.tracing.setup`."""
+    """Create the global provider; see `jwt_events.tracing.setup`."""
     options.name("service_name", service_name)
     if not isinstance(endpoint, str) or urlsplit(endpoint).scheme not in ("http", "https"):
         raise InvalidOption("endpoint", "must be a URL such as http://localhost:4317")
@@ -37,13 +37,15 @@ def provider(service_name: str, endpoint: str, ratio: float) -> TracerProvider:
     made = TracerProvider(
         resource=Resource.create({SERVICE_NAME: service_name}), sampler=ParentBasedTraceIdRatio(ratio)
     )
-    made.add_span_processor(BatchSpanProcessor(_QuietExporter(OTLPSpanExporter(endpoint=endpoint, timeout=_TRY_FOR))))
+    made.add_span_processor(
+        BatchSpanProcessor(_QuietExporter(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT)))
+    )
     trace.set_tracer_provider(made)
     return made
 
 
 class _QuietExporter(SpanExporter):
-    """Exports spans; does not insist while the endpoint is down, nor complain more than once."""
+    """Span exporter that pauses while the endpoint is down, and warns once per outage."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -61,7 +63,7 @@ class _QuietExporter(SpanExporter):
         finally:
             _is_exporting.reset(exporting)
         self._failed_at = None if result is SpanExportResult.SUCCESS else time.monotonic()
-        self._outage.told = self._failed_at is not None
+        self._outage.has_warned = self._failed_at is not None
         return result
 
     def shutdown(self) -> None:
@@ -77,18 +79,20 @@ _is_exporting: ContextVar[bool] = ContextVar("is_exporting", default=False)
 
 
 class _OncePerOutage(logging.Filter):
-    """Lets the first warning of an outage pass, and no more until an export succeeds; what others export is not ours.
+    """Log filter that passes the first warning of an outage and drops the others until an export succeeds.
+
+    Warnings about the exporters of other libraries pass.
 
     Attributes:
-        told: whether there was one.
+        has_warned: whether a warning was passed during this outage.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.told = False
+        self.has_warned = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING or not (_is_exporting.get() or record.name == _LOGGERS[1]):
             return True
-        first, self.told = not self.told, True
+        first, self.has_warned = not self.has_warned, True
         return first

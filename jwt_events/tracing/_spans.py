@@ -1,4 +1,4 @@
-"""Makes the spans that `jwt_events.tracing` describes, and ends them.
+"""Creates and ends the spans of publishing and processing.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/ (version 1.44)
 """
@@ -31,21 +31,21 @@ _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 
 _NO_CONTEXT = Context()
 
-# How often to look whether there is a global provider now, in seconds: asking costs more than all the rest.
-_LOOK_EVERY = 1.0
+# Seconds between two checks for a global provider, because a check costs more than everything else here.
+_PROVIDER_CHECK_INTERVAL = 1.0
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
 
 class Spans:
-    """Makes the spans of one publisher or subscriber.
+    """Creates the spans of one publisher or subscriber.
 
     Args:
-        tracing: how.
-        transport: where the events travel.
+        tracing: the provider, or the options; ``None`` means the global provider.
+        transport: carries the events; describes the destination.
 
     Raises:
-        InvalidOption: it is neither a ``TracerProvider`` nor a `Tracing`.
+        InvalidOption: ``tracing`` is neither a ``TracerProvider`` nor a `Tracing`.
     """
 
     def __init__(self, tracing: AnyTracing | None, transport: Transport) -> None:
@@ -59,40 +59,40 @@ class Spans:
         self.process: Attributes = _operation("process", "process", place | _group(transport))
         self.observer: Observer | None = _observer(self.tracing.meter_provider, self.publish, self.process)
         self._tracer: trace.Tracer | None = None
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def publishing(self, events: Sequence[Event]) -> Publishing | None:
-        """Make the span of a call of publish; ``None`` while nobody collects traces."""
-        tracer = self._tracer or self._look()
-        if tracer is None or not events or not (self._is_chosen() or trace.get_current_span().is_recording()):
+        """Return the span of a call of publish, not yet started; ``None`` if it is not traced."""
+        tracer = self._tracer or self._find_tracer()
+        if tracer is None or not events or not (self._is_selected() or trace.get_current_span().is_recording()):
             return None
         return Publishing(self, tracer, events)
 
     def processing(self, envelope: Envelope) -> Processing | None:
-        """Make the span of an event that is to be handled; ``None`` while nobody collects traces."""
-        tracer = self._tracer or self._look()
-        if tracer is None or not (self._is_chosen() or is_sampled(envelope.traceparent)):
+        """Return the span of the handling of an event, not yet started; ``None`` if it is not traced."""
+        tracer = self._tracer or self._find_tracer()
+        if tracer is None or not (self._is_selected() or is_sampled(envelope.traceparent)):
             return None
         return Processing(self, tracer, envelope)
 
-    def _is_chosen(self) -> bool:
+    def _is_selected(self) -> bool:
         ratio = self.tracing.ratio
-        return ratio is None or random.random() < ratio  # noqa: S311 - nobody gains by guessing it
+        return ratio is None or random.random() < ratio  # noqa: S311 - the number is not a secret
 
-    def _look(self) -> trace.Tracer | None:
-        if (now := time.monotonic()) < self._next_look:
+    def _find_tracer(self) -> trace.Tracer | None:
+        if (now := time.monotonic()) < self._next_check:
             return None
-        self._next_look = now + _LOOK_EVERY
+        self._next_check = now + _PROVIDER_CHECK_INTERVAL
         provider = self.tracing.tracer_provider or trace.get_tracer_provider()
         if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
             self._tracer = provider.get_tracer(_SCOPE, schema_url=_SCHEMA)
         return self._tracer
 
 
-class Active:
-    """Makes a span the current one: for spans that are made meanwhile, and for log lines, which get its ids.
+class CurrentSpan:
+    """Context manager that makes a span the current one: new spans become its children, and log lines get its ids.
 
-    Log lines only if it is recorded: ids of a trace that nobody keeps lead nowhere, and binding them has its price.
+    Log lines get ids only if the span is recorded: others could not be looked up, and binding them takes time.
     """
 
     __slots__ = ("_lines", "_span", "_token")
@@ -119,7 +119,7 @@ class Active:
 
 
 class Publishing:
-    """The span of one call of publish; entered, it returns the trace context that each event carries."""
+    """Span of one call of publish. On entry it starts and returns the trace context of each event."""
 
     __slots__ = ("_active", "_creates", "_events", "_span", "_spans", "_tracer")
 
@@ -128,17 +128,17 @@ class Publishing:
         self._tracer = tracer
         self._events = events
         self._creates = len(events) > 1 and spans.tracing.create_spans
-        self._active: Active | None = None
+        self._active: CurrentSpan | None = None
 
     def __enter__(self) -> Sequence[tuple[str, str | None]]:
-        # The kind says whose context the events carry: that of this span, or those of spans made for each.
+        # PRODUCER if the events carry the context of this span, CLIENT if each carries that of its own create span.
         self._span = self._tracer.start_span(
             self._spans.publish_name,
             kind=SpanKind.CLIENT if self._creates else SpanKind.PRODUCER,
             attributes=self._spans.publish,
         )
         carried = [headers(self._span.get_span_context())] * len(self._events)
-        if not self._span.is_recording():  # most are not where many events are published, so that must be cheap
+        if not self._span.is_recording():  # the common case with a small ratio, so it must be cheap
             return carried
         if len(self._events) == 1:
             self._span.set_attribute("messaging.message.id", self._events[0].id)
@@ -146,7 +146,7 @@ class Publishing:
             self._span.set_attribute("messaging.batch.message_count", len(self._events))
         if self._creates:
             carried = [self._create(event) for event in self._events]
-        self._active = Active(self._span)
+        self._active = CurrentSpan(self._span)
         self._active.__enter__()
         return carried
 
@@ -174,7 +174,7 @@ class Publishing:
 
 
 class Processing:
-    """The span of one event, from the first call of a handler to the end of the last."""
+    """Span of the handling of one event, from the first call of a handler to the end of the last."""
 
     __slots__ = ("_envelope", "_span", "_spans", "_tracer")
 
@@ -185,35 +185,35 @@ class Processing:
         self._span: Span = trace.INVALID_SPAN
 
     def begin(self) -> None:
-        """Start it. Not before a handler is called: waiting for its turn is no processing."""
+        """Start the span. Call it when the first handler is called, so that the span excludes the time in the queue."""
         envelope, child = self._envelope, self._spans.tracing.parent == "child"
         origin = parse(envelope.traceparent, envelope.tracestate) if child else None
         self._span = self._tracer.start_span(
             self._spans.process_name,
-            # Never the context around: it is that of whoever started the subscriber.
+            # Never the current context, which is that of the task that started the subscriber.
             _NO_CONTEXT if origin is None else trace.set_span_in_context(trace.NonRecordingSpan(origin), _NO_CONTEXT),
             kind=SpanKind.CONSUMER,
             attributes=self._spans.process,
         )
-        if self._span.is_recording():  # most are not where many events are handled, so the rest is only for those
+        if self._span.is_recording():  # with a small ratio most are not, so the attributes are set only here
             self._span.set_attribute("messaging.message.id", envelope.event.id)
             if origin is None:
                 origin = parse(envelope.traceparent, envelope.tracestate)
             if origin is not None:
                 self._span.add_link(origin)
 
-    def active(self) -> Active:
-        """Make it the current span for a while, for one call of a handler."""
-        return Active(self._span)
+    def active(self) -> CurrentSpan:
+        """Return a context manager that makes this the current span, for one call of a handler."""
+        return CurrentSpan(self._span)
 
     def record(self, error: BaseException, handler: str) -> None:
-        """Take note of an error of a handler, final or not, without its message."""
+        """Record an exception of a handler, final or not, without its message."""
         if self._span.is_recording():
             fields = {"exception.type": _name(error), "exception.stacktrace": describe(error)}
             self._span.add_event("exception", {**fields, "jwt_events.handler": handler})
 
     def end(self, error: str | None) -> None:
-        """End it; with the class of the error that a handler failed with for good, if one did."""
+        """End the span. ``error`` is the class of the exception that a handler finally failed with, if any."""
         if error is not None:
             _fail(self._span, error)
         self._span.end()

@@ -1,1 +1,1 @@
-"""Events, and how they travel."""
+"""Tests of events and their encoding."""

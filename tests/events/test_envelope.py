@@ -1,4 +1,4 @@
-"""What travels: the exact bytes, and that nothing is lost on the way there and back."""
+"""Encoding and decoding: exact bytes, and lossless round trips."""
 
 from __future__ import annotations
 
@@ -91,20 +91,20 @@ def _wire(**changes: Any) -> bytes:
 
 
 class TestBytes:
-    """The form on the wire."""
+    """Exact bytes of messages."""
 
     @_examples
     def test_golden(self, event: Event) -> None:
-        """Every type of event has exactly this form."""
+        """Every type of event is encoded to exactly these bytes."""
         assert encode(Envelope(event), source="not used") == _GOLDEN[type(event)]
 
     @_examples
     def test_golden_back(self, event: Event) -> None:
-        """And this form is exactly that event."""
+        """These bytes are decoded to exactly that event."""
         assert decode(_GOLDEN[type(event)]) == Envelope(event)
 
     def test_smallest(self) -> None:
-        """What an event does not say takes no room."""
+        """Fields that are not set are not encoded."""
         event = TokenRevoked(id="event-1", occurred_at=NOON, user_id="user-1")
         assert encode(Envelope(event), source="auth") == (
             b'{"specversion":"1.0","id":"event-1","source":"auth","type":"jwt.token_revoked.v1",'
@@ -112,7 +112,7 @@ class TestBytes:
         )
 
     def test_no_leak(self) -> None:
-        """A key is taken for sound unless the message says otherwise."""
+        """A key is not compromised unless the message says so."""
         event = KeyRotated(id="event-1", occurred_at=NOON, key_id="key-1")
         assert encode(Envelope(event), source="auth").endswith(b'"data":{"key_id":"key-1"}}')
         assert decode(encode(Envelope(event), source="auth")).event == event.model_copy(update={"source": "auth"})
@@ -144,11 +144,11 @@ class TestBytes:
 
 
 class TestThereAndBack:
-    """What was encoded is decoded to the same."""
+    """Decoding returns the encoded event."""
 
     @given(known_events, st.none() | st.text("0123456789abcdef-"), st.none() | st.text("abc=,", max_size=20))
     def test_known_events(self, event: Event, traceparent: str | None, tracestate: str | None) -> None:
-        """Any event comes back equal, with the publisher's name if it had none of its own."""
+        """Any event is decoded to an equal one, with the publisher's name if it had no source."""
         payload = encode(Envelope(event, traceparent, tracestate), source="auth")
         back = decode(payload)
         assert back == Envelope(event.model_copy(update={"source": event.source or "auth"}), traceparent, tracestate)
@@ -157,13 +157,13 @@ class TestThereAndBack:
 
     @given(known_events)
     def test_again(self, event: Event) -> None:
-        """Encoding what was decoded gives the same bytes."""
+        """Encoding a decoded message returns the same bytes."""
         payload = encode(Envelope(event), source="auth")
         assert encode(decode(payload), source="not used") == payload
 
     @given(unknown_events)
     def test_unknown_events(self, event: UnknownEvent) -> None:
-        """An event of an unknown type comes back as it was, data and all."""
+        """An event of an unknown type is decoded to an equal one, including its data."""
         payload = encode(Envelope(event), source="not used")
         back = decode(payload)
         assert back == Envelope(event)
@@ -173,7 +173,7 @@ class TestThereAndBack:
 
 
 class TestTolerance:
-    """What a newer version, or another implementation, may add or leave out."""
+    """Additions and omissions of newer versions and other implementations."""
 
     @given(st.dictionaries(st.text(min_size=1).map(lambda name: f"x{name}"), json_values))
     def test_unknown_attributes(self, more: dict[str, Any]) -> None:
@@ -186,12 +186,12 @@ class TestTolerance:
         assert decode(_wire(data={"token_id": "token-1"} | more)) == decode(_wire())
 
     def test_data_cannot_change_the_header(self) -> None:
-        """An id or a type inside data is just another unknown field."""
+        """An id or a type inside data is ignored like any unknown field."""
         data = {"token_id": "token-1", "id": "other", "type": "other", "source": "other", "occurred_at": 5}
         assert decode(_wire(data=data)) == decode(_wire())
 
     def test_null_is_absent(self) -> None:
-        """A field of data that is null is a field that was not given."""
+        """A null field of data counts as not set."""
         assert decode(_wire(data={"token_id": "token-1", "user_id": None, "expires_at": None})) == decode(_wire())
 
     @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ class TestTolerance:
         ["2026-03-01T12:00:00+00:00", "2026-03-01T13:00:00+01:00", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00Z"],
     )
     def test_forms_of_time(self, time: str) -> None:
-        """RFC 3339 has several ways to write one instant."""
+        """Every form that RFC 3339 allows for an instant is accepted."""
         assert decode(_wire(time=time)).event.occurred_at == NOON
 
     def test_numeric_dates_in_data(self) -> None:
@@ -210,11 +210,11 @@ class TestTolerance:
 
     @pytest.mark.parametrize("trace", [5, True, ["00-aa-bb-01"], {"a": 1}, None], ids=repr)
     def test_malformed_trace_context(self, trace: object) -> None:
-        """Trace context that is no text is ignored; the event counts."""
+        """Trace context that is not text is ignored; the event is decoded."""
         assert decode(_wire(traceparent=trace, tracestate=trace)) == decode(_wire())
 
     def test_unknown_type(self) -> None:
-        """An event of an unknown type keeps its type and data as they came, identifiers of whole tokens included."""
+        """An event of an unknown type keeps its type and data unchanged, even whole tokens."""
         data = {"token": COMPACT_JWT, "deep": [[[[[[[[[[["down here"]]]]]]]]]]], "large": 10**40}
         event = decode(_wire(type="jwt.token_revoked.v2", data=data)).event
         assert isinstance(event, UnknownEvent)
@@ -222,7 +222,7 @@ class TestTolerance:
         assert (event.id, event.source, event.occurred_at) == ("event-1", "elsewhere", NOON)
 
     def test_unknown_type_without_data(self) -> None:
-        """Data is optional where nothing is known about it."""
+        """Data is optional for an unknown type."""
         message = json.loads(_wire(type="other"))
         del message["data"]
         event = decode(json.dumps(message).encode()).event
@@ -230,6 +230,6 @@ class TestTolerance:
         assert event.data == {}
 
     def test_order_and_spaces(self) -> None:
-        """The order of attributes and white space mean nothing."""
+        """The order of attributes and white space are ignored."""
         message = dict(reversed(json.loads(_wire()).items()))
         assert decode(json.dumps(message, indent=4).encode()) == decode(_wire())

@@ -1,4 +1,4 @@
-"""What is no event: every reason has its word, and no text repeats the payload."""
+"""Invalid messages: each reason has a fixed word, and no error repeats the payload."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _refusal(payload: bytes) -> DecodeError:
 
 
 def _survives(payload: bytes) -> None:
-    """Decode a payload that may be anything."""
+    """Decode an arbitrary payload: it is an event that can be encoded again, or a DecodeError."""
     try:
         envelope = decode(payload)
     except DecodeError as refusal:
@@ -57,7 +57,7 @@ def _survives(payload: bytes) -> None:
 
 
 class TestReasons:
-    """Each reason for a refusal, and where it is."""
+    """Each reason for a DecodeError, and the place that it names."""
 
     @pytest.mark.parametrize(
         ("payload", "detail"),
@@ -82,18 +82,18 @@ class TestReasons:
         ids=lambda value: repr(value)[:25],
     )
     def test_not_json(self, payload: bytes, detail: str) -> None:
-        """Bytes that are no JSON, or JSON that cannot be passed on."""
+        """Bytes that are not JSON, or JSON that cannot be encoded again."""
         error = _refusal(payload)
         assert error.reason == "not_json"
         assert detail in error.detail
 
     def test_surrogate_pairs_are_characters(self) -> None:
-        """Two escapes that make one character are what JSON wants for it."""
+        """A surrogate pair in JSON escapes is decoded to one character."""
         assert decode(_wire(data={"token_id": "key \U0001f511"})).event.subject == "key \U0001f511"
 
     @pytest.mark.parametrize("place", ["top", "data", "metadata", "unknown"])
     def test_duplicate_key(self, place: str) -> None:
-        """A key twice in one object is refused: two readers would see two different events."""
+        """A duplicate key in an object is rejected: two readers could see two different events."""
         twice = b'{"token_id":"a","token_id":"b"}'
         payload = {
             "top": _wire()[:-1] + b',"type":"jwt.token_expired.v1"}',
@@ -105,12 +105,12 @@ class TestReasons:
 
     @pytest.mark.parametrize("payload", [b"null", b"5", b'"text"', b"[]", b"true"])
     def test_no_object(self, payload: bytes) -> None:
-        """Any other JSON is no envelope."""
+        """JSON other than an object is not an envelope."""
         assert _refusal(payload).reason == "not_an_envelope"
 
     @pytest.mark.parametrize("attribute", ["specversion", "id", "source", "type", "time"])
     def test_attribute_missing_or_no_text(self, attribute: str) -> None:
-        """The attributes that CloudEvents requires must be there, and be text."""
+        """The attributes that CloudEvents requires must be present and be text."""
         for payload in (_without(attribute), _wire(**{attribute: None}), _wire(**{attribute: 5})):
             error = _refusal(payload)
             assert error.reason == "not_an_envelope"
@@ -118,12 +118,12 @@ class TestReasons:
 
     @pytest.mark.parametrize("version", ["0.3", "1.1", "2.0", "", 1.0])
     def test_other_version(self, version: object) -> None:
-        """Another version of CloudEvents may mean something else."""
+        """Other versions of CloudEvents are rejected."""
         assert _refusal(_wire(specversion=version)).reason == "not_an_envelope"
 
     @pytest.mark.parametrize("data", [None, [], "text", 5, True], ids=repr)
     def test_data_is_no_object(self, data: object) -> None:
-        """Data that is there must be an object."""
+        """Data, if present, must be an object."""
         error = _refusal(_wire(data=data))
         assert (error.reason, error.detail) == ("not_an_envelope", "data is not an object")
 
@@ -153,14 +153,14 @@ class TestReasons:
         ids=lambda value: str(value)[:40],
     )
     def test_invalid_event(self, changes: dict[str, Any], place: str) -> None:
-        """An envelope whose event breaks a rule: the detail names the field."""
+        """An envelope with an invalid event: the detail names the field."""
         error = _refusal(_wire(**changes))
         assert error.reason == "invalid_event"
         assert error.detail.startswith(place)
 
     @pytest.mark.parametrize("number", [b"1e999", b"-1e999"])
     def test_number_beyond_a_float(self, number: bytes) -> None:
-        """A number that would become infinite is refused in every place that holds numbers."""
+        """A number that overflows to infinity is rejected in every place."""
         for payload in (
             _wire(data={"user_id": "a", "expires_at": 0}),
             _wire(data={"user_id": "a", "metadata": {"a": 0}}),
@@ -170,10 +170,10 @@ class TestReasons:
 
 
 class TestSizes:
-    """How large a message may be."""
+    """Maximum size of a message."""
 
     def test_largest(self) -> None:
-        """A message of exactly the limit is read, one byte more is not looked into."""
+        """A message of exactly the limit is decoded; one more byte is rejected without parsing."""
         room = MAX_WIRE_BYTES - len(_wire(type="other", data={"a": ""}))
         assert decode(_wire(type="other", data={"a": "x" * room})).event.type == "other"
         error = _refusal(_wire(type="other", data={"a": "x" * (room + 1)}))
@@ -183,11 +183,11 @@ class TestSizes:
 
 
 class TestSecrets:
-    """No text of a refusal repeats what was in the payload."""
+    """No error repeats a value of the payload."""
 
     @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
     def test_no_value(self, event: Event) -> None:
-        """With a secret in each place in turn, in whatever wrong form, no text contains it."""
+        """With a secret in each place in turn, in every wrong form, no error contains it."""
         secret = "the-secret-itself"
         message = json.loads(encode(Envelope(event), source="auth"))
         forms: list[Any] = [secret * 200, [secret], {secret: secret}, f"eyJ{secret}.{secret}.{secret}"]
@@ -206,27 +206,27 @@ class TestSecrets:
                 part[name] = kept
 
     def test_no_key_of_unknown_data(self) -> None:
-        """Keys of unknown data may be secrets too, and may be very long."""
+        """Errors do not repeat keys of unknown data, which may be secret or very long."""
         payload = _wire(type="other", data={"the-secret-itself" * 50: 0}).replace(b": 0}", b": 1e999}")
         assert "secret" not in all_that_is_said(_refusal(payload))
 
 
 class TestAnything:
-    """Whatever arrives, it is an event or a DecodeError."""
+    """Every payload is decoded to an event or raises DecodeError."""
 
     @given(st.binary(max_size=500))
     def test_bytes(self, payload: bytes) -> None:
-        """Any bytes."""
+        """Arbitrary bytes."""
         _survives(payload)
 
     @given(json_values)
     def test_json(self, value: Any) -> None:
-        """Any JSON."""
+        """Arbitrary JSON."""
         _survives(json.dumps(value).encode())
 
     @given(known_events, st.data())
     def test_one_part_replaced(self, event: Event, data: st.DataObject) -> None:
-        """A message with any JSON in the place of one of its parts."""
+        """A message in which arbitrary JSON replaces one part."""
         message = json.loads(encode(Envelope(event), source="auth"))
         part = data.draw(st.sampled_from([message, message["data"]]))
         part[data.draw(st.sampled_from(sorted(part)))] = data.draw(json_values)
@@ -234,7 +234,7 @@ class TestAnything:
 
     @given(known_events, st.data())
     def test_a_few_bytes_changed(self, event: Event, data: st.DataObject) -> None:
-        """A message of which some bytes were changed, lost or added."""
+        """A message with bytes changed, removed or added."""
         payload = bytearray(encode(Envelope(event), source="auth"))
         for _ in range(data.draw(st.integers(1, 4))):
             start = data.draw(st.integers(0, len(payload)))

@@ -1,4 +1,4 @@
-"""Events are values: what they hold, what they fill in by themselves, and what they show of themselves."""
+"""Events as values: fields, defaults, comparison and repr."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ _examples = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(even
 
 
 class TestDefaults:
-    """What an event fills in by itself."""
+    """Defaults of the fields."""
 
     @_classes
     def test_type_is_fixed_by_the_class(self, cls: type[Event]) -> None:
-        """Every class knows its own type."""
+        """Every class sets its own type."""
         assert cls(**_SMALLEST[cls]).type is _TYPES[cls]
 
     @_classes
     def test_id_is_a_new_uuid7(self, cls: type[Event]) -> None:
-        """Each event gets an id of its own, a UUID of version 7."""
+        """Each event gets a unique id, a UUID of version 7."""
         events = [cls(**_SMALLEST[cls]) for _ in range(100)]
         assert len({event.id for event in events}) == 100
         assert all(_UUID7.fullmatch(event.id) for event in events)
 
     def test_ids_sort_by_time(self) -> None:
-        """An event that was made later has a greater id."""
+        """An event that is constructed later has a greater id."""
         ids = [TokenRevoked(token_id="a").id for _ in range(1_000)]
         assert ids == sorted(ids)
 
     @_classes
     def test_occurred_at_is_now_in_utc(self, cls: type[Event]) -> None:
-        """An event happened when it was made, unless it says otherwise."""
+        """The default of occurred_at is the time of construction."""
         before = datetime.now(UTC)
         event = cls(**_SMALLEST[cls])
         assert before <= event.occurred_at <= datetime.now(UTC)
@@ -76,17 +76,17 @@ class TestDefaults:
 
     @_classes
     def test_everything_else_is_empty(self, cls: type[Event]) -> None:
-        """What was not given is None, an empty dictionary, or False."""
+        """Fields that are not set are None, an empty dictionary, or False."""
         event = cls(**_SMALLEST[cls])
         left = set(cls.model_fields) - _SMALLEST[cls].keys() - {"type", "id", "occurred_at"}
         assert {name: getattr(event, name) for name in left if getattr(event, name) not in (None, {}, False)} == {}
 
     def test_metadata_is_not_shared(self) -> None:
-        """Two events have two dictionaries."""
+        """Two events do not share their metadata."""
         assert TokenRevoked(token_id="a").metadata is not TokenRevoked(token_id="a").metadata
 
     def test_metadata_is_a_copy(self) -> None:
-        """Changing what was passed in does not change the event."""
+        """Changing an argument afterwards does not change the event."""
         given_metadata: dict[str, Any] = {"list": [1], "object": {"a": 1}}
         event = TokenRevoked(token_id="a", metadata=given_metadata)
         given_metadata["list"].append(2)
@@ -100,13 +100,13 @@ class TestValues:
 
     @_classes
     def test_all_fields_are_kept(self, cls: type[Event]) -> None:
-        """What was given is what is there."""
+        """Fields have the values that were passed."""
         event = cls(**FIELDS[cls])
         assert {name: getattr(event, name) for name in FIELDS[cls]} == FIELDS[cls]
 
     @_examples
     def test_fields_cannot_be_set(self, event: Event) -> None:
-        """An event is frozen."""
+        """Assigning to a field of an event fails."""
         for name in type(event).model_fields:
             with pytest.raises(ValidationError, match="frozen"):
                 setattr(event, name, getattr(event, name))
@@ -121,7 +121,7 @@ class TestValues:
 
     @_classes
     def test_different_by_any_field(self, cls: type[Event]) -> None:
-        """An event with one field less is another event."""
+        """Events that differ in one field are not equal."""
         event = cls(**FIELDS[cls])
         for name in FIELDS[cls].keys() - _SMALLEST[cls].keys() - {"id", "occurred_at"}:
             fields = {field: value for field, value in FIELDS[cls].items() if field != name}
@@ -135,22 +135,22 @@ class TestValues:
 
 
 class TestInstants:
-    """Points in time."""
+    """Instants in fields."""
 
     @pytest.mark.parametrize("seconds", [LATER.timestamp(), int(NOON.timestamp()), 0, 1.5])
     def test_numeric_date(self, seconds: float) -> None:
-        """A NumericDate, as in the claims of a token, is an instant."""
+        """A NumericDate, as in the claims of a token, is accepted as an instant."""
         event = TokenRevoked.model_validate({"token_id": "a", "expires_at": seconds})
         assert event.expires_at == datetime.fromtimestamp(seconds, UTC)
 
     @given(st.floats(0, 1e11, exclude_max=True) | st.integers(0, 10**11 - 1))
     def test_any_numeric_date(self, seconds: float) -> None:
-        """Seconds from 1970 to far beyond the life of any token are accepted."""
+        """Seconds from 1970 to far beyond the lifetime of any token are accepted."""
         event = TokenExpired.model_validate({"token_id": "a", "expired_at": seconds, "occurred_at": seconds})
         assert event.expired_at == event.occurred_at == datetime.fromtimestamp(seconds, UTC)
 
     def test_other_timezones_become_utc(self) -> None:
-        """Equal instants make equal events, whatever the timezone that they were given in."""
+        """Equal instants in different timezones make equal events."""
         there = NOON.astimezone(timezone(timedelta(hours=9)))
         event = TokenRevoked(id="a", token_id="a", occurred_at=there, expires_at=there)
         assert event == TokenRevoked(id="a", token_id="a", occurred_at=NOON, expires_at=NOON)
@@ -159,7 +159,7 @@ class TestInstants:
 
 
 class TestTexts:
-    """What an event shows of itself."""
+    """The repr of an event."""
 
     @_examples
     def test_no_identifier_text_or_metadata(self, event: Event) -> None:
@@ -170,29 +170,29 @@ class TestTexts:
             assert not [secret for secret in secrets if secret in shown]
 
     @_examples
-    def test_says_what_and_when(self, event: Event) -> None:
-        """The class, the id and the instants are no secrets and are shown."""
+    def test_type_id_and_instants_are_shown(self, event: Event) -> None:
+        """The class, the id and the instants are not secret and are shown."""
         assert repr(event).startswith(f"{type(event).__name__}(")
         assert event.id in repr(event)
         assert "2026-03-01 12:00:00+00:00" in repr(event)
 
-    def test_fingerprints_tell_identifiers_apart(self) -> None:
-        """Equal identifiers look equal, different ones different."""
+    def test_fingerprints_distinguish_identifiers(self) -> None:
+        """Equal identifiers have equal fingerprints, different ones different fingerprints."""
         one, same, other = (
             TokenRevoked(token_id=token, id="a", occurred_at=NOON) for token in ("one", "one", "another")
         )
         assert repr(one) == repr(same) != repr(other)
 
     def test_unknown_event_hides_its_data(self) -> None:
-        """Nobody knows what is in the data of an unknown event, so it is not shown."""
+        """The data of an unknown event may be secret, so it is not shown."""
         assert "secret" not in repr(UnknownEvent(type="jwt.other.v1", data={"secret": "secret"}))
 
 
 class TestFromClaims:
-    """A revocation made from the claims of a decoded token."""
+    """TokenRevoked.from_claims."""
 
     def test_all_claims(self) -> None:
-        """Each claim goes to its field, and claims that do not matter are ignored."""
+        """Each claim sets its field, and other claims are ignored."""
         claims = {"jti": "token", "sub": "user", "sid": "session", "client_id": "client", "exp": 1_800_000_000}
         event = TokenRevoked.from_claims(claims | {"azp": "not this", "iss": "x", "aud": ["y"]}, reason="logout")
         assert (event.token_id, event.user_id, event.session_id) == ("token", "user", "session")
@@ -201,23 +201,23 @@ class TestFromClaims:
 
     @pytest.mark.parametrize("claims", [{"azp": "client"}, {"azp": "client", "client_id": None}])
     def test_azp_stands_in_for_client_id(self, claims: dict[str, Any]) -> None:
-        """OpenID Connect calls the client azp."""
+        """The claim azp of OpenID Connect is used as client_id."""
         assert TokenRevoked.from_claims(claims).client_id == "client"
 
     def test_what_is_wider_than_a_token_outlives_it(self) -> None:
-        """Without a jti the end of this token says nothing about the others that are revoked with it."""
+        """Without a jti the event has no expires_at, as it revokes other tokens, too."""
         assert TokenRevoked.from_claims({"sub": "user", "exp": 1_800_000_000}).expires_at is None
 
     @pytest.mark.parametrize("claim", ["jti", "sub", "sid", "client_id", "azp"])
     def test_one_identifier_is_enough(self, claim: str) -> None:
-        """Any one of the identifying claims makes a revocation, with nothing invented beside it."""
+        """Each identifying claim alone makes a revocation, and no other field is set."""
         event = TokenRevoked.from_claims({claim: "it"})
         assert event.subject == "it"
         assert (event.expires_at, event.reason) == (None, None)
 
     @pytest.mark.parametrize("claims", [{}, {"exp": 1_800_000_000}, {"jti": None}])
     def test_no_identifier(self, claims: dict[str, Any]) -> None:
-        """Claims that identify nothing cannot be revoked."""
+        """Claims without an identifier are rejected."""
         with pytest.raises(ValidationError, match="give at least one of"):
             TokenRevoked.from_claims(claims)
 
@@ -226,19 +226,19 @@ class TestFromClaims:
         [("jti", 5), ("sub", b"user"), ("sid", ["s"]), ("client_id", {}), ("exp", "1800000000"), ("exp", True)],
     )
     def test_wrong_types(self, claim: str, value: object) -> None:
-        """A claim of the wrong type is an error, not a guess."""
+        """A claim of the wrong type is rejected, not converted."""
         with pytest.raises(ValidationError):
             TokenRevoked.from_claims({"jti": "token", claim: value})
 
     @pytest.mark.parametrize("claims", ["a.b.c", b"a.b.c", [("jti", "a")], None])
     def test_not_a_mapping(self, claims: Any) -> None:
-        """A token that was not decoded yet is refused with a hint."""
+        """A token that was not decoded is rejected with a hint."""
         with pytest.raises(TypeError, match="decoded payload of a token"):
             TokenRevoked.from_claims(claims)
 
 
 class TestTargets:
-    """Which identifier decides what is revoked."""
+    """The identifier that decides what is revoked."""
 
     @pytest.mark.parametrize(
         ("fields", "subject"),
@@ -255,5 +255,5 @@ class TestTargets:
 
     @_examples
     def test_every_event_has_a_subject(self, event: Event) -> None:
-        """Every known event is about something."""
+        """Every event of a known type has a subject."""
         assert event.subject in FIELDS[type(event)].values()

@@ -1,4 +1,4 @@
-"""What events refuse: clearly, naming the field and the limit, and without repeating the value."""
+"""Invalid events: the error names the field and the limit, and does not repeat the value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _instants = pytest.mark.parametrize(("cls", "field"), _INSTANTS, ids=str)
 
 
 def _refusal(cls: type[Event], **changes: Any) -> ValidationError:
-    """Make an event that is right but for these changes, and return the error."""
+    """Construct an event with these invalid fields, and return the error."""
     with pytest.raises(ValidationError) as caught:
         cls(**(FIELDS[cls] | changes))
     return caught.value
@@ -44,7 +44,7 @@ class TestIdentifiers:
     @_identifiers
     @pytest.mark.parametrize("value", ["", " ", "\t\n", "\u2003"], ids=repr)
     def test_empty_or_blank(self, cls: type[Event], field: str, value: str) -> None:
-        """An identifier that identifies nothing is refused."""
+        """An empty or blank identifier is rejected."""
         assert field in str(_refusal(cls, **{field: value}))
 
     @_identifiers
@@ -72,7 +72,7 @@ class TestIdentifiers:
         ids=["signed", "bearer", "spaces", "unsigned", "encrypted"],
     )
     def test_whole_token(self, cls: type[Event], field: str, token: str) -> None:
-        """A token in the place of an identifier is refused with advice, and never repeated."""
+        """A token in place of an identifier is rejected with advice, and not repeated."""
         error = _refusal(cls, **{field: token})
         assert "publish its jti" in str(error)
         assert "eyJ" not in all_that_is_said(error)
@@ -80,28 +80,28 @@ class TestIdentifiers:
     @pytest.mark.parametrize("cls", [TokenRevoked, TokenExpired])
     @pytest.mark.parametrize("token", ["x.y.z", "abc.def.", " a_b.c-d.e "], ids=repr)
     def test_three_segments_as_token_id(self, cls: type[Event], token: str) -> None:
-        """A token_id of the form x.y.z is a token, whatever its encoding."""
+        """A token_id of the form x.y.z is rejected as a token, whatever its encoding."""
         error = _refusal(cls, token_id=token)
         assert "publish its jti" in str(error)
         assert token.strip() not in str(error).replace("(x.y.z)", "")
 
     @pytest.mark.parametrize("jti", ["a.b", "a.b.c.d", "urn:uuid:01961f7e", "7f/8+9==", "x y.z w.v", "..", "Bearer"])
     def test_what_only_resembles_a_token(self, jti: str) -> None:
-        """Dots alone do not make a token."""
+        """An identifier with dots is not always taken for a token."""
         assert TokenRevoked(token_id=jti).token_id == jti
 
     @pytest.mark.parametrize("host", ["auth.eu.example", "10.0.0.1"])
     def test_three_segments_elsewhere(self, host: str) -> None:
-        """Host names have dots, so only a token_id is refused for having two."""
+        """Only a token_id is rejected for having two dots, because host names have dots."""
         assert TokenRevoked(user_id=host, source=host).source == host
 
     @_identifiers
     def test_lone_surrogate(self, cls: type[Event], field: str) -> None:
-        """Text that UTF-8 cannot express is refused where it is given, not when it is sent."""
+        """Text that UTF-8 cannot encode is rejected on construction, not on publishing."""
         assert field in str(_refusal(cls, **{field: "half \ud83d"}))
 
     def test_no_target(self) -> None:
-        """A revocation that revokes nothing is refused."""
+        """A revocation without a target is rejected."""
         with pytest.raises(ValidationError, match="at least one of token_id, session_id, user_id, client_id"):
             TokenRevoked(reason="because")
 
@@ -116,18 +116,18 @@ class TestIdentifiers:
         ],
     )
     def test_required(self, cls: type[Event], field: str) -> None:
-        """An event without what it is about is refused, and the error names the field."""
+        """An event without a required identifier is rejected, and the error names the field."""
         fields = {name: value for name, value in FIELDS[cls].items() if name != field}
         with pytest.raises(ValidationError, match=f"(?s){field}.*required"):
             cls(**fields)
 
 
 class TestTexts:
-    """Reasons are short texts for people."""
+    """Reasons are short texts."""
 
     @pytest.mark.parametrize("cls", [TokenRevoked, SessionDestroyed])
     def test_reason(self, cls: type[Event]) -> None:
-        """A reason is 1 to 1,024 characters and no token."""
+        """A reason has 1 to 1,024 characters and is not a token."""
         assert cls(**(FIELDS[cls] | {"reason": "é" * 1_024})) is not None
         assert "1024" in str(_refusal(cls, reason="é" * 1_025))
         assert "reason" in str(_refusal(cls, reason=""))
@@ -136,11 +136,11 @@ class TestTexts:
 
 
 class TestInstants:
-    """Points in time are aware datetimes or seconds."""
+    """Instants are aware datetimes or seconds."""
 
     @_instants
     def test_naive(self, cls: type[Event], field: str) -> None:
-        """A datetime without a timezone could mean anything."""
+        """A datetime without a timezone is ambiguous, so it is rejected."""
         error = _refusal(cls, **{field: datetime(2026, 3, 1)})  # noqa: DTZ001 - the point of the test
         assert field in str(error)
         assert "timezone" in str(error)
@@ -148,7 +148,7 @@ class TestInstants:
     @_instants
     @pytest.mark.parametrize("value", [1_772_366_400_000, 1_772_366_400_000.0, 10**11, 10**30, 10**400], ids=repr)
     def test_milliseconds(self, cls: type[Event], field: str, value: float) -> None:
-        """Milliseconds, or anything as large, are refused with a hint."""
+        """Numbers as large as milliseconds are rejected with a hint."""
         assert "milliseconds" in str(_refusal(cls, **{field: value}))
 
     @_instants
@@ -161,17 +161,17 @@ class TestInstants:
         ids=repr,
     )
     def test_no_instant(self, cls: type[Event], field: str, value: object) -> None:
-        """Nothing else is an instant, also not what could be converted to one."""
+        """Other values are rejected, even if they could be converted to an instant."""
         assert field in str(_refusal(cls, **{field: value}))
 
     def test_outside_the_calendar(self) -> None:
-        """An instant that UTC cannot express is refused like any other value."""
+        """An instant outside the range of UTC is rejected."""
         edge = datetime.fromisoformat("0001-01-01T00:00:00+14:00")
         assert "1 to 9999" in str(_refusal(TokenRevoked, expires_at=edge))
 
 
 class TestMetadata:
-    """Metadata is JSON, and not too much of it."""
+    """Metadata is JSON with limits."""
 
     @_classes
     def test_deepest(self, cls: type[Event]) -> None:
@@ -185,7 +185,7 @@ class TestMetadata:
 
     @pytest.mark.parametrize("kind", ["object", "list"])
     def test_circular(self, kind: str) -> None:
-        """What contains itself is refused."""
+        """Metadata that contains itself is rejected."""
         circle: dict[str, Any] = {}
         circle["again"] = circle if kind == "object" else [circle]
         assert "metadata" in str(_refusal(TokenRevoked, metadata=circle))
@@ -200,20 +200,20 @@ class TestMetadata:
     )
     @pytest.mark.parametrize("place", ["top", "object", "list"])
     def test_not_json(self, value: object, place: str) -> None:
-        """What JSON readers could not read, or would change, is refused wherever it stands."""
+        """Values that JSON cannot express exactly are rejected in every place."""
         part: Any = {"top": value, "object": {"a": value}, "list": [1, value]}[place]
         assert "metadata" in str(_refusal(TokenRevoked, metadata={"key": part}))
 
     @pytest.mark.parametrize("key", [5, None, True, b"bytes", ("a",), "half \ud83d", COMPACT_JWT], ids=repr)
     def test_keys(self, key: Any) -> None:
-        """Keys are text, and no tokens either."""
+        """Keys must be text and must not be tokens."""
         error = _refusal(TokenRevoked, metadata={key: 1})
         assert "metadata" in str(error)
         assert "eyJ" not in all_that_is_said(error)
 
     @pytest.mark.parametrize("value", [[], "text", 5, None, [("a", 1)]], ids=repr)
     def test_no_object(self, value: object) -> None:
-        """Metadata is an object, not any JSON."""
+        """Metadata must be an object."""
         assert "metadata" in str(_refusal(TokenRevoked, metadata=value))
 
     def test_largest_integers(self) -> None:
@@ -227,24 +227,24 @@ class TestShape:
 
     @_classes
     def test_unknown_field(self, cls: type[Event]) -> None:
-        """A field that does not exist is most likely misspelt."""
+        """An unknown field is rejected, because it is probably misspelt."""
         assert "tokenid" in str(_refusal(cls, tokenid="a"))
 
     @_classes
     @pytest.mark.parametrize("value", ["nonsense", "", None, 5])
     def test_wrong_type(self, cls: type[Event], value: object) -> None:
-        """The type cannot be anything but the one of the class."""
+        """The type must be that of the class."""
         assert "type" in str(_refusal(cls, type=value))
 
     @_classes
     def test_type_of_another_class(self, cls: type[Event]) -> None:
-        """An event cannot pass itself off as another."""
+        """The type of another class is rejected."""
         for other in FIELDS.keys() - {cls}:
             assert "type" in str(_refusal(cls, type=other.model_fields["type"].default))
 
     @pytest.mark.parametrize("value", [1, 0, "true", None])
     def test_compromised(self, value: object) -> None:
-        """Whether a key leaked is True or False, and nothing that resembles it."""
+        """Only True and False are accepted for compromised."""
         assert "compromised" in str(_refusal(KeyRotated, compromised=value))
 
     @pytest.mark.parametrize(
@@ -257,11 +257,11 @@ class TestShape:
 
 
 class TestSecrets:
-    """No error repeats what it refuses."""
+    """No error repeats a value."""
 
     @_classes
     def test_no_error_shows_a_value(self, cls: type[Event]) -> None:
-        """With a secret in each field in turn, in whatever wrong form, no text of the error contains it."""
+        """With a secret in each field in turn, in every wrong form, no error contains it."""
         secret = "-".join(["the", "secret", "itself"])
         forms = [secret * 200, [secret], {secret}, secret.encode(), object.__new__(type(secret, (), {}))]
         forms += [f"eyJ{secret}.{secret}.{secret}", f"{secret}.{secret}.{secret}\ud800", secret + "\ud800"]
@@ -271,7 +271,7 @@ class TestSecrets:
 
     @_classes
     def test_no_error_shows_the_other_fields(self, cls: type[Event]) -> None:
-        """An error about one field does not show what is in the others."""
+        """An error about one field does not show the values of others."""
         secret = "-".join(["the", "secret", "itself"])
         texts = {name: f"{secret}-{name}" for name, value in FIELDS[cls].items() if isinstance(value, str)}
         error = _refusal(cls, **texts, metadata={"key": secret}, nonsense=secret)

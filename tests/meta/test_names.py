@@ -101,7 +101,7 @@ class TestPackage:
         for_checkers = {
             alias.name: node.module for node in told.body if isinstance(node, ast.ImportFrom) for alias in node.names
         }
-        at_run_time = {name: f"jwt_events.{home}" for name, home in jwt_events._HOMES.items()}
+        at_run_time = {name: f"jwt_events.{home}" for name, home in jwt_events._MODULE_OF.items()}
         assert for_checkers == at_run_time
         assert sorted(jwt_events.__all__) == sorted(at_run_time)
 

@@ -1,1 +1,1 @@
-"""Metrics, traces and logs."""
+"""Tests of metrics, traces and logs."""

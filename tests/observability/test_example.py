@@ -1,4 +1,4 @@
-"""The example that shows how to watch: its files agree with the library and with one another, and its program runs."""
+"""The observability example: its files agree with the library and with one another, and its program runs."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ TARGETS = dict(_targets())
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
-    """The labels of every metric that there is."""
+    """The labels of every metric."""
     registry = CollectorRegistry()
     Metrics(registry)
     return vocabulary(registry)
 
 
 class TestDashboard:
-    """A panel that asks for what is not there would stay empty, which looks like peace."""
+    """The dashboard. A panel that queries a metric that does not exist would stay empty, which looks healthy."""
 
     @pytest.mark.parametrize("name", TARGETS)
     def test_asks_for_what_there_is(self, known: dict[str, set[str]], name: str) -> None:
-        """Every metric, label and outcome in the expression of a panel exists, and the legend has what is left over."""
+        """Every metric, label and outcome in a panel's expression exists, and the legend uses the remaining labels."""
         expression, legend = TARGETS[name]["expr"], TARGETS[name]["legendFormat"]
         assert read(expression).names
         assert unknown(expression, known, VALUES) == []
         assert set(re.findall(r"{{(\w+)}}", legend)) == read(expression).groupings - {"le"}
 
     def test_shows_everything(self, known: dict[str, set[str]]) -> None:
-        """There is no metric that the dashboard does not show."""
+        """The dashboard shows every metric."""
         shown = {name for target in TARGETS.values() for name in read(target["expr"]).names}
         assert {_family(name) for name in known} == {_family(name) for name in shown}
 
     def test_layout(self) -> None:
-        """No two panels have the same number or lie over one another."""
+        """No two panels have the same id or overlap."""
         panels = DASHBOARD["panels"]
         places = [panel["gridPos"] for panel in panels]
         cells = [(place["x"] + x, place["y"] + y) for place in places for x in range(8) for y in range(7)]
@@ -89,25 +89,25 @@ class TestDashboard:
 
 
 class TestAlerts:
-    """An alert that asks for what is not there never fires."""
+    """The alerts. One that queries a metric that does not exist would never fire."""
 
     @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
     def test_asks_for_what_there_is(self, known: dict[str, set[str]], alert: dict[str, Any]) -> None:
-        """Every metric, label and outcome exists, and so do the labels that the summary names."""
+        """Every metric, label and outcome exists, as do the labels in the summary."""
         assert unknown(alert["expr"], known, VALUES) == []
         named = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
         assert named <= (read(alert["expr"]).groupings or {"job", "instance"})
 
     def test_explained(self) -> None:
-        """The page says what to do about each, and about no others."""
+        """The page has a section for each alert, and no other."""
         assert re.findall(r"^### (\w+)$", PAGE, re.MULTILINE) == [alert["alert"] for alert in ALERTS]
 
 
 class TestPage:
-    """A page that is wrong is read when there is no time to find out."""
+    """The page for operators, which must be correct when an alert fires."""
 
     def test_names(self, known: dict[str, set[str]]) -> None:
-        """Every metric that it names exists, with the labels that it says."""
+        """Every metric on the page exists, with these labels."""
         labels = {_family(name): labels for name, labels in known.items()}
         named = re.findall(r"`(jwt_events_\w+)(\{[^}`]*\})?", PAGE)
         assert named
@@ -117,17 +117,17 @@ class TestPage:
             assert unknown(f"{name}{inside}", labels, VALUES) == []
 
     def test_links(self) -> None:
-        """Every file that it links to is there."""
+        """Every linked file exists."""
         files = re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE)
         assert files
         assert [file for file in files if not (EXAMPLE / file).exists()] == []
 
 
 class TestCompose:
-    """For those who have Docker."""
+    """The files for Docker."""
 
     def test_mounts(self) -> None:
-        """What is mounted or built from exists, and is mounted where it is looked for."""
+        """Mounted files and build contexts exist, and are mounted where the services expect them."""
         mounts: dict[str, str] = {}
         for service in COMPOSE["services"].values():
             for volume in service.get("volumes", []):
@@ -143,12 +143,12 @@ class TestCompose:
         assert mounts[home] == "./dashboard.json"
 
     def test_copied(self) -> None:
-        """What the image is made of exists, and is where the build begins."""
+        """The files that the image copies exist in its build context."""
         for line in re.findall(r"^COPY (.+) \S+$", (EXAMPLE / "Dockerfile").read_text(), re.MULTILINE):
             assert all((ROOT / name).exists() for name in line.split())
 
     def test_names(self) -> None:
-        """Whoever is spoken to by name is a service, and Prometheus finds those that serve metrics."""
+        """Every host name is a service, and Prometheus scrapes the services that serve metrics."""
         services = COMPOSE["services"]
         texts = [json.dumps(services), *(path.read_text() for path in (EXAMPLE / "grafana").glob("*.yml"))]
         hosts = {host for text in texts for host in re.findall(r"\w+://([\w-]+):\d+", text)}
@@ -164,7 +164,7 @@ class TestCompose:
 
 @asynccontextmanager
 async def _app(role: str, url: str) -> AsyncIterator[Callable[..., Awaitable[bool]]]:
-    """Run the program in one of its roles, stop it by SIGTERM; return what says whether series of it are above zero."""
+    """Run the program in one role, and stop it by SIGTERM; yield a check whether its series are above zero."""
     environment = os.environ | {"JWT_EVENTS_URL": url, "METRICS_PORT": "0", "RATE": "100", "PYTHONWARNINGS": "error"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, EXAMPLE / "app.py", role, env=environment, stdout=PIPE, stderr=PIPE
@@ -193,7 +193,7 @@ async def _app(role: str, url: str) -> AsyncIterator[Callable[..., Awaitable[boo
 
 
 async def test_app() -> None:
-    """What the login service publishes comes into force in the shop, and both serve the numbers of it."""
+    """Events of the login service take effect in the shop, and both serve metrics of them."""
     async with embedded("valkey") as server, AsyncExitStack() as stack:
         shop = await stack.enter_async_context(_app("shop", server.url))
         login = await stack.enter_async_context(_app("login", server.url))

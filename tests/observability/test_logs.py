@@ -1,4 +1,4 @@
-"""What an operator sees: constant messages, with what differs in their fields."""
+"""Logs: constant messages, with variable data in bound fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _raises(subject: Any) -> Any:
 
 
 class TestSilence:
-    """A library does not talk unless asked to."""
+    """The library does not log unless enabled."""
 
     _PROGRAM = """
 import asyncio, sys
@@ -58,21 +58,21 @@ asyncio.run(main())
         return done.stdout + done.stderr
 
     def test_silent(self) -> None:
-        """A program that only imports the library sees nothing of it, whatever happens."""
+        """A program that does not enable logging gets no line, even on failures."""
         assert self._said("as it is") == ""
 
     def test_enabled(self) -> None:
-        """One call makes it talk."""
+        """One call enables logging."""
         said = self._said("enabled")
         for message in ("subscribed", "handler failed", "handler cancelled", "delivery skipped", "unsubscribed"):
             assert message in said
 
 
 class TestFields:
-    """Messages are constant; what differs is in the fields."""
+    """Messages are constant; variable data is in the fields."""
 
     async def test_published_and_handled(self) -> None:
-        """An event can be followed by its id, from one end to the other."""
+        """The id of an event is in its lines, from publish to handling."""
         transport, event = MemoryTransport(), revoked()
         subscriber = Subscriber(transport)
         recorder = Recorder()
@@ -87,7 +87,7 @@ class TestFields:
         assert handled == common | {"handler": "Recorder", "attempt": 1}
 
     async def test_lifecycle(self) -> None:
-        """Subscribing and unsubscribing are told at INFO."""
+        """Subscribing and unsubscribing are logged at INFO."""
         with watching() as records:
             async with Subscriber(ScriptedTransport()):
                 pass
@@ -95,7 +95,7 @@ class TestFields:
         assert records.of("subscribed", "INFO") == records.of("unsubscribed", "INFO") == where
 
     async def test_gap(self) -> None:
-        """A gap is a warning, whether anybody handles it or not."""
+        """A gap is a warning, with or without a gap handler."""
         transport = ScriptedTransport()
         async with Subscriber(transport) as subscriber:
             with watching() as records:
@@ -104,7 +104,7 @@ class TestFields:
         assert records.of("events may have been missed", "WARNING") == [{"cause": "trimmed", "since": "5-0", "lost": 7}]
 
     async def test_failed(self) -> None:
-        """A failure names the handler, the attempt, the class of the error and its place, but not its message."""
+        """A failed handler is logged with its name, attempt, and the error's class and place, without its message."""
         transport, event = MemoryTransport(), revoked()
         subscriber = Subscriber(transport, retry=Retry(attempts=2, initial=0.001))
 
@@ -124,7 +124,7 @@ class TestFields:
         assert last["error"].startswith("LookupError at test_logs.py:")
 
     async def test_failing_gap_handler(self) -> None:
-        """A gap handler that fails is named with the gap."""
+        """A failed gap handler is logged with its name and the gap."""
         transport = ScriptedTransport()
         subscriber = Subscriber(transport, retry=ONCE)
         subscriber.on_gap(_raises)
@@ -136,7 +136,7 @@ class TestFields:
         assert fields.items() >= {"cause": "reconnected", "since": None, "attempt": 1}.items()
 
     async def test_skipped(self) -> None:
-        """A delivery that is no event is an error with its reason, place and size; a duplicate is worth a DEBUG."""
+        """An invalid message is logged as an error with reason, place and size; a duplicate at DEBUG."""
         transport, event = MemoryTransport(), revoked()
         with watching() as records:
             async with Subscriber(transport) as subscriber:
@@ -148,8 +148,8 @@ class TestFields:
         assert skipped.items() >= {"reason": "not_json", "position": "3-0", "size": 6}.items()
         assert records.of("duplicate skipped", "DEBUG") == [{"event_id": event.id, "position": "2-0"}]
 
-    async def test_failing_order(self) -> None:
-        """A function for the order that fails is named with the error, not with what it failed on."""
+    async def test_failing_ordered_by(self) -> None:
+        """A failed ordered_by function is logged with the error, without the event's content."""
         transport, event = MemoryTransport(), revoked(user_id=SECRET)
         subscriber, recorder = Subscriber(transport, ordered_by=_raises), Recorder()
         subscriber.on()(recorder)

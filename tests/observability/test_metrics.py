@@ -1,4 +1,4 @@
-"""What Prometheus sees, number by number, in the text that it scrapes."""
+"""Prometheus metrics: every value in the text that is scraped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Series = dict[tuple[str, ...], float]
 
 
 class Scrape:
-    """What a registry says when it is scraped."""
+    """The samples of a registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.samples: dict[str, Series] = {}
@@ -61,17 +61,17 @@ class Scrape:
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """A registry of the test's own."""
+    """A new registry for the test."""
     return CollectorRegistry()
 
 
 class TestTruth:
-    """What is counted is what happened."""
+    """Metrics of publishers and subscribers."""
 
     async def test_a_long_run(
         self, registry: CollectorRegistry, url: str, key: str, client: redis.asyncio.Redis
     ) -> None:
-        """After 20,000 events with failures, retries, duplicates, unknown types and poison, every number agrees."""
+        """After 20,000 events with failures, retries, duplicates, unknown and invalid ones, every value is right."""
         transport, metrics = RedisStream(url, key, dead_letter=f"{key}:dead"), Metrics(registry)
         subscriber = Subscriber(transport, retry=Retry(attempts=3, initial=0.001), metrics=metrics)
         calls: Counter[str] = Counter()
@@ -132,10 +132,10 @@ class TestTruth:
         assert subscriber.stats.handled == 20_000 - never
 
     async def test_what_became_of_a_publish(self, registry: CollectorRegistry) -> None:
-        """An event is counted as published, surely not, perhaps, or refused."""
-        answers: list[Sent | TransportError] = []
+        """An event is counted as published, failed, unknown or refused."""
+        replies: list[Sent | TransportError] = []
 
-        class Answering(ScriptedTransport):
+        class Replying(ScriptedTransport):
             def sender(self) -> Any:
                 return self.Open()
 
@@ -146,10 +146,10 @@ class TestTruth:
                 async def __aexit__(self, *_: object) -> None: ...
 
                 async def send(self, payloads: list[bytes], *, within: float) -> list[Sent | TransportError]:
-                    return [answers.pop(0) for _ in payloads]
+                    return [replies.pop(0) for _ in payloads]
 
-        async with Publisher(Answering(), max_event_bytes=300, metrics=Metrics(registry)) as publisher:
-            answers += [
+        async with Publisher(Replying(), max_event_bytes=300, metrics=Metrics(registry)) as publisher:
+            replies += [
                 Sent(),
                 TransportError("no"),
                 TransportError("?", maybe_done=True),
@@ -183,7 +183,7 @@ class TestTruth:
         client: redis.asyncio.Redis,
         kind: type[RedisStream | RedisPubSub],
     ) -> None:
-        """A subscription that was lost and came back is counted, and what may have been missed meanwhile."""
+        """A lost and restored subscription is counted, as is its gap."""
         transport = kind(url, key)
         async with Subscriber(transport, metrics=Metrics(registry)):
             name = "pubsub" if kind is RedisPubSub else "xread"
@@ -196,7 +196,7 @@ class TestTruth:
         assert Scrape(registry)["gaps_total"] == gaps
 
     async def test_gaps(self, registry: CollectorRegistry) -> None:
-        """Gaps are counted by their cause."""
+        """Gaps are counted by cause."""
         transport = ScriptedTransport()
         async with Subscriber(transport, metrics=Metrics(registry)) as subscriber:
             transport.deliver(gaps=(Gap("1-0", "trimmed", 3), Gap("2-0", "restarted")))
@@ -204,7 +204,7 @@ class TestTruth:
         assert Scrape(registry)["gaps_total"] == {("scripted", "trimmed"): 1, ("restarted", "scripted"): 1}
 
     async def test_in_flight(self, registry: CollectorRegistry) -> None:
-        """Handlers are in flight from their start to their end, however they end."""
+        """Handlers count as in flight from their start until they return, fail or are cancelled."""
         transport, gate, metrics = MemoryTransport(), Gate(), Metrics(registry)
         subscriber = Subscriber(transport, drain_timeout=0.01, metrics=metrics)
         subscriber.on()(gate)
@@ -217,7 +217,7 @@ class TestTruth:
         assert Scrape(registry)["propagation_seconds_count"] == {}
 
     async def test_pulled(self, registry: CollectorRegistry) -> None:
-        """Events that a program takes itself are counted as handled when it asks for the next."""
+        """An event from events() is counted as handled when the next one is requested."""
         transport = MemoryTransport(start="all")
         await publish(transport, revoked(), revoked(id="another"))
         async for event in Subscriber(transport, metrics=Metrics(registry)).events():
@@ -231,7 +231,7 @@ class TestTruth:
 
     @pytest.mark.parametrize(("age", "bucket"), [(-60.0, "0.0002"), (0.7, "1.0"), (40.0, "60.0"), (3600.0, "+Inf")])
     async def test_propagation(self, registry: CollectorRegistry, age: float, bucket: str) -> None:
-        """Propagation is the time since the event occurred; one that seems to come from the future took none."""
+        """Propagation is the time since the event occurred; it is zero for an event from the future."""
         transport, recorder = MemoryTransport(), Recorder()
         subscriber = Subscriber(transport, metrics=Metrics(registry))
         subscriber.on()(recorder)
@@ -244,7 +244,7 @@ class TestTruth:
         assert seen["propagation_seconds_sum"].get(("token_revoked",), 0.0) >= max(0.0, age)
 
     def test_buckets(self) -> None:
-        """From 0.2 ms to a minute, no boundary is more than 2.5 times the one before."""
+        """Boundaries range from 0.2 ms to a minute, each at most 2.5 times the previous one."""
         assert (SECONDS[0], SECONDS[-1]) == (0.0002, 60)
         assert all(1 < b / a <= 2.5001 for a, b in pairwise(SECONDS))
 
@@ -258,10 +258,10 @@ async def _listening(client: redis.asyncio.Redis, name: str) -> bool:
 
 
 class TestSeries:
-    """Which series there are."""
+    """Existence of series."""
 
     async def test_hostile_types(self, registry: CollectorRegistry) -> None:
-        """Whatever types are on the wire, they make no new series."""
+        """Unknown event types on the wire do not create new series."""
         transport, metrics = MemoryTransport(), Metrics(registry)
         subscriber, recorder = Subscriber(transport, metrics=metrics), Recorder()
         subscriber.on()(recorder)
@@ -279,7 +279,7 @@ class TestSeries:
         assert before == after
 
     def test_at_zero(self, registry: CollectorRegistry) -> None:
-        """What an alert looks at is there before it happens for the first time."""
+        """Series that alerts query exist before the first occurrence."""
         metrics = Metrics(registry)
         Subscriber(MemoryTransport(), metrics=metrics)
         Publisher(MemoryTransport(), metrics=metrics)
@@ -290,15 +290,15 @@ class TestSeries:
         assert samples["published_total"][("failed", "memory", "token_revoked")] == 0
 
     def test_shared(self, registry: CollectorRegistry) -> None:
-        """Several on one registry count into the same series."""
+        """Several Metrics on one registry share their series."""
         one, other = Metrics(registry), Metrics(registry)
         one.publishing("memory").refused(revoked())
         other.publishing("memory").refused(revoked())
         assert list(Scrape(registry)["published_total"].values()) == [2]
 
     def test_taken_name(self, registry: CollectorRegistry) -> None:
-        """A registry that has one of the names already is refused by that name, and left as it was."""
-        Gauge("jwt_events_gaps_total", "Somebody else's.", registry=registry)
+        """A registry in which a name is taken is refused, and left unchanged."""
+        Gauge("jwt_events_gaps_total", "Another program's.", registry=registry)
         before = generate_latest(registry)
         for _ in range(2):
             with pytest.raises(InvalidOption, match="jwt_events_gaps_total") as caught:
@@ -308,19 +308,19 @@ class TestSeries:
 
     @pytest.mark.parametrize("registry", ["registry", object(), CollectorRegistry])
     def test_no_registry(self, registry: Any) -> None:
-        """What is no registry is refused."""
+        """A value that is not a registry is refused."""
         with pytest.raises(InvalidOption, match="registry"):
             Metrics(registry)
 
     @pytest.mark.parametrize("metrics", [True, REGISTRY, Metrics])
     @pytest.mark.parametrize("part", [Publisher, Subscriber])
     def test_no_metrics(self, part: Any, metrics: Any) -> None:
-        """What is no `Metrics` is refused by publisher and subscriber."""
+        """Publisher and subscriber refuse metrics that are not a `Metrics`."""
         with pytest.raises(InvalidOption, match="metrics"):
             part(MemoryTransport(), metrics=metrics)
 
-    def test_forgotten_with_its_registry(self) -> None:
-        """A registry that nobody needs any more is not kept."""
+    def test_released_with_its_registry(self) -> None:
+        """A registry without other references is garbage-collected."""
         program = """
             import gc, weakref
             from prometheus_client import CollectorRegistry
@@ -335,7 +335,7 @@ class TestSeries:
         _run(program)
 
     def test_default_registry(self) -> None:
-        """Importing registers nothing and does not import prometheus_client; making one registers with the default."""
+        """Importing the package does not import prometheus_client; constructing Metrics uses the default registry."""
         program = """
             import sys
             import jwt_events
@@ -351,10 +351,10 @@ class TestSeries:
 
 
 class TestView:
-    """What a view tells."""
+    """Metrics of views."""
 
     def test_staleness(self, registry: CollectorRegistry) -> None:
-        """It is asked for at the moment of the scrape; of several views of one destination the stalest counts."""
+        """Staleness is computed on scrape; of several views of one destination the stalest counts."""
         metrics, ages = Metrics(registry), {"a": 1.0, "b": 7.0, "c": 2.0}
         a = metrics.view("stream", "one", staleness=lambda: ages["a"])
         b = metrics.view("stream", "one", staleness=lambda: ages["b"])
@@ -369,7 +369,7 @@ class TestView:
         assert Scrape(registry)["staleness_seconds"] == {("two",): 2}
 
     def test_rules_and_checks(self, registry: CollectorRegistry) -> None:
-        """Rules are how many there are now, in all views; checks are added up."""
+        """Rules are the current number over all views; checks are summed."""
         metrics = Metrics(registry)
         one, two = (metrics.view("stream", name, staleness=lambda: 0.0) for name in "ab")
         one.rules("token", 5)
@@ -387,7 +387,7 @@ class TestView:
 
 
 class TestManyProcesses:
-    """With PROMETHEUS_MULTIPROC_DIR, one scrape tells what all workers did."""
+    """With PROMETHEUS_MULTIPROC_DIR, one scrape covers all workers."""
 
     _WORKER = """
         import asyncio, sys
@@ -431,7 +431,7 @@ class TestManyProcesses:
     """
 
     def test_real_workers(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Counters add up, of the dead too; gauges are those of the living: in flight the sum, staleness the worst."""
+        """Counters are summed over all workers; of live ones, in_flight is summed and staleness is the maximum."""
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
         workers = [
             subprocess.Popen(

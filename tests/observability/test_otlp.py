@@ -1,4 +1,4 @@
-"""Traces as a collector receives them from several programs, each with the few lines of set-up, over real gRPC."""
+"""Traces of several programs, as a collector receives them over real gRPC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.collector import Collector, Told
+from tests.support.collector import Collector, ReceivedSpan
 from tests.support.servers import Server
 from tests.support.waiting import block_until, scaled
 
@@ -60,7 +60,7 @@ _SUBSCRIBER = f"""{_BEGIN}
 
 @contextmanager
 def _program(text: str, *arguments: str) -> Iterator[Popen[str]]:
-    """Run a program beside the test; it has to end well and say nothing to the standard error."""
+    """Run a program beside the test; it must exit with 0 and write nothing to standard error."""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *arguments]
     with Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as process:
         try:
@@ -78,7 +78,7 @@ def _says(process: Popen[str], line: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(_servers: Callable[[str], Server]) -> Iterator[Server]:
-    """A server for all of these tests, as they look at one run."""
+    """A server for all tests of the module, which share one run."""
     running = _servers("valkey")
     yield running
     running.delete(KEY)
@@ -86,7 +86,7 @@ def server(_servers: Callable[[str], Server]) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def collector(server: Server) -> Iterator[Collector]:
-    """What a collector was told of a run: *login* published; *shop* handled linked, *bank* as children."""
+    """A collector with the spans of one run: *login* published; *shop* handled with links, *bank* as children."""
     with Collector() as collector:
         where = (server.url, KEY, collector.endpoint)
         with (
@@ -101,15 +101,15 @@ def collector(server: Server) -> Iterator[Collector]:
 
 
 @pytest.fixture
-def origins(collector: Collector) -> dict[str, Told]:
-    """The spans that began the way of each event, by its id."""
+def origins(collector: Collector) -> dict[str, ReceivedSpan]:
+    """The span whose context each event carries, by the event's id."""
     spans = [*collector.of("login", f"publish {KEY}"), *collector.of("login", f"create {KEY}")]
     return {
         span.attributes["messaging.message.id"]: span for span in spans if "messaging.message.id" in span.attributes
     }
 
 
-def _handled(collector: Collector, service: str) -> dict[str, Told]:
+def _handled(collector: Collector, service: str) -> dict[str, ReceivedSpan]:
     spans = collector.of(service, f"process {KEY}")
     by_id = {span.attributes["messaging.message.id"]: span for span in spans}
     assert len(by_id) == len(spans) == PUBLISHED
@@ -117,7 +117,7 @@ def _handled(collector: Collector, service: str) -> dict[str, Told]:
 
 
 def test_nothing_else(collector: Collector) -> None:
-    """There is a span for each publish, for each event of a batch and for each handling, and none for reading."""
+    """There is a span for each publish, each event of a batch and each handling, and none for reading."""
     names = sorted((span.service, span.name.partition(" ")[0]) for span in collector.spans)
     handled = [(service, "process") for service in ("bank", "shop") for _ in range(PUBLISHED)]
     assert names == sorted([*handled, *[("login", "create")] * 3, *[("login", "publish")] * 3])
@@ -126,8 +126,8 @@ def test_nothing_else(collector: Collector) -> None:
     }
 
 
-def test_linked(collector: Collector, origins: dict[str, Told]) -> None:
-    """By default the handling in another program is a trace of its own, linked to the publish."""
+def test_linked(collector: Collector, origins: dict[str, ReceivedSpan]) -> None:
+    """By default the process span in another program starts a new trace, linked to the publish."""
     for event_id, span in _handled(collector, "shop").items():
         assert span.kind == "CONSUMER"
         assert span.parent == b""
@@ -135,8 +135,8 @@ def test_linked(collector: Collector, origins: dict[str, Told]) -> None:
         assert span.links == [origins[event_id].ids]
 
 
-def test_child(collector: Collector, origins: dict[str, Told]) -> None:
-    """By option it is part of the trace of the publish, below the span that began the way of the event."""
+def test_child(collector: Collector, origins: dict[str, ReceivedSpan]) -> None:
+    """With parent="child" it is part of the publish's trace, a child of the span whose context the event carries."""
     for event_id, span in _handled(collector, "bank").items():
         assert span.kind == "CONSUMER"
         assert (span.ids[0], span.parent) == origins[event_id].ids
@@ -144,7 +144,7 @@ def test_child(collector: Collector, origins: dict[str, Told]) -> None:
 
 
 def test_batch(collector: Collector) -> None:
-    """The sending of a batch counts its events and links to their creations, which are its children."""
+    """The publish span of a batch has the event count and links to the create spans, which are its children."""
     (sent,) = [span for span in collector.of("login", f"publish {KEY}") if span.kind == "CLIENT"]
     created = collector.of("login", f"create {KEY}")
     assert sent.attributes["messaging.batch.message_count"] == 3
@@ -162,8 +162,8 @@ def _conventional(name: str, kind: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_attributes(collector: Collector, origins: dict[str, Told]) -> None:
-    """The attributes are those of the conventions and no others: nothing tells whom an event is about."""
+def test_attributes(collector: Collector, origins: dict[str, ReceivedSpan]) -> None:
+    """The attributes are exactly those of the conventions: none identifies a person."""
     published, processed = origins["alone"], _handled(collector, "shop")["alone"]
     place = {name: value for name, value in published.attributes.items() if name.startswith("server.")}
     assert "server.address" in place
@@ -174,7 +174,7 @@ def test_attributes(collector: Collector, origins: dict[str, Told]) -> None:
 
 
 def test_failure(collector: Collector) -> None:
-    """A handler that fails for good leaves its error on the span, with each try, and without its message."""
+    """A finally failed handler records each attempt's error on the span, without its message."""
     failed = {event_id: span for event_id, span in _handled(collector, "shop").items() if span.failed}
     assert failed.keys() == {"broken"}
     assert failed["broken"].attributes["error.type"] == "ValueError"
@@ -182,8 +182,8 @@ def test_failure(collector: Collector) -> None:
     assert "alice" not in repr(collector.spans)
 
 
-def test_endpoint_that_does_not_answer(server: Server, key: str) -> None:
-    """While a collector takes what it is sent and does not answer, events are published as if it did."""
+def test_endpoint_that_does_not_reply(server: Server, key: str) -> None:
+    """While a collector receives exports without a reply, publishing is not delayed."""
     program = f"""{_BEGIN}
     import logging, time
     logging.disable()  # on a slow machine the exporter may give up meanwhile and say so
@@ -202,13 +202,13 @@ def test_endpoint_that_does_not_answer(server: Server, key: str) -> None:
     provider.shutdown()
     """
     with (
-        Collector(answers=False) as collector,
+        Collector(replies=False) as collector,
         _program(program, "login", server.url, key, collector.endpoint) as login,
     ):
         assert login.stdin is not None
         _says(login, "published")
-        block_until(collector.asked.is_set, what="an export")
+        block_until(collector.requested.is_set, what="an export")
         login.stdin.write("\n")
         login.stdin.flush()
         _says(login, "published")
-        collector.answer()
+        collector.reply()

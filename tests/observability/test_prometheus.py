@@ -1,4 +1,4 @@
-"""What a real Prometheus makes of it. Not run unless it is asked for: `make test-observability`."""
+"""Metrics and alerts in a real Prometheus. Run by `make test-observability` only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "observability"
 
 @contextmanager
 def _served(registry: CollectorRegistry) -> Iterator[int]:
-    """Serve a registry as programs do, and return the port."""
+    """Serve a registry over HTTP, and return the port."""
     server, thread = start_http_server(0, "127.0.0.1", registry)
     try:
         yield server.server_port
@@ -41,7 +41,7 @@ def _served(registry: CollectorRegistry) -> Iterator[int]:
 
 
 async def _run(metrics: Metrics) -> None:
-    """Publish 100 events, of which a handler refuses ten for good and ten more the first time."""
+    """Publish 100 events, of which a handler fails ten finally and ten more on the first attempt."""
     transport, tries = MemoryTransport(), set()
     subscriber = Subscriber(transport, metrics=metrics, retry=Retry(attempts=2, initial=0.001))
 
@@ -60,7 +60,7 @@ async def _run(metrics: Metrics) -> None:
 
 
 def test_numbers() -> None:
-    """What Prometheus answers after a known run is what happened."""
+    """The results of queries after a known run are exact."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     view = metrics.view("stream", "jwt:events", staleness=lambda: 3.5)
@@ -93,7 +93,7 @@ def test_numbers() -> None:
 
 @contextmanager
 def _app(role: str, url: str) -> Iterator[int]:
-    """Run the example's program in one of its roles, and return the port of its metrics."""
+    """Run the example's program in one role, and return the port of its metrics."""
     environment = os.environ | {"JWT_EVENTS_URL": url, "METRICS_PORT": "0", "RATE": "100"}
     with Popen([sys.executable, EXAMPLE / "app.py", role], env=environment, stdout=PIPE, text=True) as process:
         try:
@@ -104,7 +104,7 @@ def _app(role: str, url: str) -> Iterator[int]:
 
 
 def test_dashboard() -> None:
-    """Every expression of the dashboard and the alerts is answered, and with numbers where something always happens."""
+    """Every expression of the dashboard and the alerts is valid, and returns numbers where data is expected."""
     panels = json.loads((EXAMPLE / "dashboard.json").read_text())["panels"]
     with ExitStack() as stack:
         server = stack.enter_context(shared("valkey"))
@@ -125,7 +125,7 @@ def test_dashboard() -> None:
     [("check", "rules", "alerts.yml"), ("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")],
 )
 def test_promtool(arguments: tuple[str, ...]) -> None:
-    """The rules are well-formed, the configuration too, and every alert fires when it should and only then."""
+    """The rules and the configuration are valid, and every alert fires exactly when it should."""
     done = subprocess.run(
         [program("promtool"), *arguments], cwd=EXAMPLE, capture_output=True, text=True, check=False, timeout=scaled(60)
     )

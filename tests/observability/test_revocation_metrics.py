@@ -1,4 +1,4 @@
-"""What Prometheus is told about a revocation list."""
+"""Prometheus metrics of a revocation list."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from tests.support.waiting import wait_until
 
 
 class Numbers:
-    """Reads samples of a registry."""
+    """Reader of the samples of a registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
 
     def __call__(self, name: str, **labels: str) -> float | None:
-        """Return one sample; ``None`` if it is not there."""
+        """Return the value of a sample; ``None`` if it does not exist."""
         return self.registry.get_sample_value(f"jwt_events_{name}", labels)
 
 
 @pytest.fixture
 def numbers() -> Numbers:
-    """A registry with the instruments."""
+    """Samples of a new registry."""
     return Numbers()
 
 
 async def test_rules_and_checks(numbers: Numbers) -> None:
-    """Rules are counted by kind and answers by verdict, exactly, and the rules go when the list is closed."""
+    """Rules are counted by kind and checks by verdict, exactly; rules are removed when the list is closed."""
     transport = MemoryTransport()
     revocations = RevocationList(transport, metrics=numbers.metrics)
     async with Publisher(transport) as publisher:
@@ -65,7 +65,7 @@ async def test_rules_and_checks(numbers: Numbers) -> None:
 
 
 async def test_events(numbers: Numbers, url: str, key: str, client: Any) -> None:
-    """All that comes is counted; how long it took is observed for what happened since, and not for the history."""
+    """Every event is counted; propagation is observed for new events, not for the history."""
     transport = RedisStream(url, key)
     async with Publisher(transport) as publisher:
         await publisher.publish(TokenRevoked(token_id="before"))
@@ -79,7 +79,7 @@ async def test_events(numbers: Numbers, url: str, key: str, client: Any) -> None
 
 
 async def test_staleness(numbers: Numbers) -> None:
-    """The age of the last proof can be read at any time while the list is open, and is gone afterwards."""
+    """Staleness can be read while the list is open, and is removed when it is closed."""
     transport = MemoryTransport()
     async with RevocationList(transport, metrics=numbers.metrics):
         age = numbers("staleness_seconds", destination="memory")
@@ -89,7 +89,7 @@ async def test_staleness(numbers: Numbers) -> None:
 
 
 def test_not_metrics() -> None:
-    """What is no Metrics is refused with its name."""
+    """A value that is not a Metrics is refused with the option's name."""
     metrics: Any = CollectorRegistry()
     with pytest.raises(InvalidOption, match="metrics"):
         RevocationList(MemoryTransport(), metrics=metrics)

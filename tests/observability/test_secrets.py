@@ -1,4 +1,4 @@
-"""Whatever happens, no log line, error, representation, metric or span has a secret in it."""
+"""No log line, error, repr, metric or span contains a secret."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _with_password(server: EmbeddedServer) -> str:
 
 
 def _secret_events() -> list[Event]:
-    """Return events with a secret in every field that an application fills in."""
+    """Return events with a secret in every field that an application sets."""
     common: dict[str, Any] = {"source": SECRET, "metadata": {SECRET: [SECRET]}}
     return [
         TokenRevoked(token_id=SECRET, user_id=SECRET, session_id=SECRET, client_id=SECRET, reason=SECRET, **common),
@@ -58,13 +58,13 @@ def _secret_events() -> list[Event]:
 
 
 class TestLogs:
-    """What is logged."""
+    """Log lines."""
 
     @pytest.mark.parametrize("kind", [RedisStream, RedisPubSub])
     async def test_everything_that_can_be_logged(
         self, own_server: Callable[..., EmbeddedServer], kind: type[RedisStream | RedisPubSub]
     ) -> None:
-        """Events, failing handlers, poison, a lost connection and a hard end, with secrets everywhere."""
+        """Events, failing handlers, invalid messages, a lost connection and a hard stop, with secrets everywhere."""
         async with own_server(config={"requirepass": SECRET}) as server:
             url, gate = _with_password(server), Gate()
             transport = kind(url, "events")
@@ -120,7 +120,7 @@ class TestLogs:
             assert SECRET not in all_that_is_said(caught.value)
 
     def test_malformed_url(self) -> None:
-        """A URL that cannot be used is not repeated."""
+        """An invalid URL is not repeated."""
         for url in (f"http://:{SECRET}@localhost", f"redis://:{SECRET}@localhost:port", f"{SECRET}"):
             with pytest.raises(InvalidOption) as caught:
                 RedisStream(url)
@@ -140,13 +140,13 @@ class TestLogs:
                 assert SECRET not in all_that_is_said(caught.value)
 
     def test_representations(self) -> None:
-        """What may stand in a traceback or a debugger's log shows no payload."""
+        """A repr that can appear in a traceback or a log shows no payload."""
         delivery = Delivery(SECRET.encode(), "1-0")
         for thing in (delivery, Batch([delivery]), *_secret_events()):
             assert SECRET not in repr(thing)
 
     async def test_blocked_listener(self) -> None:
-        """An event that nobody takes is dropped without a word about its content."""
+        """The content of an event that is dropped is not logged."""
         transport = ScriptedTransport()
         with watching(SECRET) as records:
             async with Subscriber(transport) as subscriber:

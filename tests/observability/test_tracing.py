@@ -1,4 +1,4 @@
-"""Traces that cross the wire, by the messaging conventions of OpenTelemetry 1.44."""
+"""Traces across the wire, by the messaging conventions of OpenTelemetry 1.44."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 
 
 class Collector:
-    """Keeps finished spans.
+    """Collector of finished spans in memory.
 
     Attributes:
         provider: makes those spans.
@@ -57,22 +57,22 @@ class Collector:
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """All of them, in the order in which they ended."""
+        """All finished spans, in the order of their ends."""
         return self._exporter.get_finished_spans()
 
     def of(self, name: str) -> list[ReadableSpan]:
-        """Those of one name."""
+        """Return the spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     def one(self, name: str) -> ReadableSpan:
-        """The one of this name."""
+        """Return the only span with this name."""
         (span,) = self.of(name)
         return span
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """Collects the spans of the test."""
+    """Collector of the spans of the test."""
     made = Collector()
     yield made
     made.provider.shutdown()
@@ -84,7 +84,7 @@ def _ids(span: Any) -> tuple[int, int]:
 
 
 async def _send(transport: Transport, tracing: AnyTracing, *reasons: str, handler: Any = None, **options: Any) -> Any:
-    """Publish events for these reasons in one call and handle them; return what was published."""
+    """Publish events with these reasons in one call and handle them; return the events."""
     subscriber = Subscriber(transport, tracer_provider=tracing, **options)
     subscriber.on()(handler or Recorder())
     events = [revoked(id=f"id-{reason}", reason=reason) for reason in reasons]
@@ -99,10 +99,10 @@ async def _send(transport: Transport, tracing: AnyTracing, *reasons: str, handle
 
 
 class TestStructure:
-    """Which spans there are, and how they hang together."""
+    """Spans and their relations."""
 
     async def test_linked(self, collector: Collector) -> None:
-        """The handling is a trace of its own with a link to the publish."""
+        """The process span starts a new trace with a link to the publish span."""
         await _send(MemoryTransport(), collector.provider, "one")
         published, processed = collector.one("publish memory"), collector.one("process memory")
         assert (published.kind, processed.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
@@ -114,7 +114,7 @@ class TestStructure:
         assert published.instrumentation_scope.schema_url == "https://opentelemetry.io/schemas/1.44.0"
 
     async def test_child(self, collector: Collector) -> None:
-        """By option, the handling is a child of the publish, and linked all the same."""
+        """With parent="child", the process span is a child of the publish span, and linked to it."""
         await _send(MemoryTransport(), Tracing(collector.provider, parent="child"), "one")
         published, processed = collector.one("publish memory"), collector.one("process memory")
         assert processed.parent is not None
@@ -123,7 +123,7 @@ class TestStructure:
         assert [_ids(link.context) for link in processed.links] == [_ids(published)]
 
     async def test_caller(self, collector: Collector) -> None:
-        """The publish is part of the trace of the caller; the handling is not part of the one that subscribed."""
+        """The publish span is part of the caller's trace; the process span is not part of the subscriber's."""
         with collector.provider.get_tracer("test").start_as_current_span("around") as around:
             await _send(MemoryTransport(), collector.provider, "one")
         published = collector.one("publish memory")
@@ -132,7 +132,7 @@ class TestStructure:
         assert collector.one("process memory").parent is None
 
     async def test_batch(self, collector: Collector) -> None:
-        """Each event of a batch has a span of its creation; that of the sending links to them, and handlers do."""
+        """Each event of a batch has a create span; the publish span and the process spans link to it."""
         await _send(MemoryTransport(), collector.provider, "one", "two", "three")
         sent, created = collector.one("publish memory"), collector.of("create memory")
         assert sent.kind is SpanKind.CLIENT
@@ -148,7 +148,7 @@ class TestStructure:
             assert [_ids(link.context) for link in span.links] == [_ids(by_id[span.attributes["messaging.message.id"]])]
 
     async def test_batch_in_one(self, collector: Collector) -> None:
-        """By option, all events of a batch carry the context of its sending."""
+        """With create_spans=False, all events of a batch carry the context of the publish span."""
         await _send(MemoryTransport(), Tracing(collector.provider, create_spans=False), "one", "two")
         sent = collector.one("publish memory")
         assert sent.kind is SpanKind.PRODUCER
@@ -157,7 +157,7 @@ class TestStructure:
 
     @pytest.mark.parametrize("sync", [False, True])
     async def test_inside_a_handler(self, collector: Collector, sync: bool) -> None:
-        """Spans that handlers make are children of the handling, in threads too; two handlers share one span."""
+        """Spans created by handlers are children of the process span, in threads too; two handlers share one span."""
         tracer, around = collector.provider.get_tracer("test"), trace.get_current_span()
 
         def work(event: Any) -> None:
@@ -179,7 +179,7 @@ class TestStructure:
         assert trace.get_current_span() is around
 
     async def test_pulled(self, collector: Collector) -> None:
-        """Events that a program takes itself have a span from one to the next."""
+        """An event from events() has a span until the next one is requested."""
         transport = MemoryTransport(start="all")
         async with Publisher(transport, tracer_provider=collector.provider) as publisher:
             await publisher.publish(revoked())
@@ -191,17 +191,17 @@ class TestStructure:
         assert [s.status.status_code for s in collector.of("process memory")] == [StatusCode.UNSET, StatusCode.ERROR]
 
     async def test_nothing_for_polling(self, collector: Collector, url: str, key: str) -> None:
-        """Connecting, reading and settling make no spans."""
+        """Connecting, reading and settling create no spans."""
         await _send(RedisStream(url, key, group="g", block=0.01), collector.provider, "one")
         assert {span.name for span in collector.spans} == {f"publish {key}", f"process {key}"}
 
 
 class TestAttributes:
-    """What spans say."""
+    """Attributes and events of spans."""
 
     @pytest.mark.parametrize("group", [None, "mailer"])
     async def test_conventions(self, collector: Collector, url: str, key: str, group: str | None) -> None:
-        """They say system, destination, operation, message and server, and nothing about people."""
+        """Attributes describe system, destination, operation, message and server, and no person."""
         await _send(RedisStream(url, key, group=group), collector.provider, "one")
         common = {"messaging.system": "redis", "messaging.destination.name": key, "messaging.message.id": "id-one"}
         published, processed = collector.one(f"publish {key}").attributes, collector.one(f"process {key}").attributes
@@ -227,7 +227,7 @@ class TestAttributes:
         assert "hush" not in repr(server)
 
     async def test_failed_handler(self, collector: Collector) -> None:
-        """Each failure is an event with class, place and handler, without its message; the last makes it an error."""
+        """Each failure is a span event with class, place and handler, without its message; the last sets the status."""
 
         async def fail(event: Any) -> None:
             raise LookupError(event.reason)
@@ -247,7 +247,7 @@ class TestAttributes:
         assert "hush" not in processed.to_json().replace("id-hush", "")
 
     async def test_recovered_handler(self, collector: Collector) -> None:
-        """A handler that succeeds in the end leaves no error, but the failure is told."""
+        """A handler that succeeds on a retry leaves no error status, but the failure is recorded."""
         outcomes = [ValueError(), None]
 
         async def flaky(event: Any) -> None:
@@ -261,7 +261,7 @@ class TestAttributes:
         assert len(processed.events) == 1
 
     async def test_cancelled_handler(self, collector: Collector) -> None:
-        """A handler that is cancelled ends its span, as an error."""
+        """A cancelled handler ends its span with an error status."""
         transport, gate = MemoryTransport(), Gate()
         subscriber = Subscriber(transport, drain_timeout=0.01, tracer_provider=collector.provider)
         subscriber.on()(gate)
@@ -273,7 +273,7 @@ class TestAttributes:
         assert trace.get_current_span() is trace.INVALID_SPAN
 
     async def test_failed_publish(self, collector: Collector) -> None:
-        """A publish that fails is an error by its class, and nothing stays attached."""
+        """A failed publish has its class as error.type, and its context is detached."""
         before = context.get_current()
         async with Publisher(MemoryTransport(), max_event_bytes=10, tracer_provider=collector.provider) as publisher:
             with pytest.raises(EventTooLarge):
@@ -284,7 +284,7 @@ class TestAttributes:
         assert context.get_current() == before
 
     async def test_log_lines(self, collector: Collector) -> None:
-        """Log lines carry the ids of the span that they belong to, and none outside of one."""
+        """Log lines have the ids of the current span, and none without a span."""
 
         async def fail(event: Any) -> None:
             raise ValueError
@@ -299,10 +299,10 @@ class TestAttributes:
 
 
 class TestContext:
-    """What is on the wire."""
+    """Trace context on the wire."""
 
     async def _handle(self, tracing: AnyTracing, traceparent: str | None, tracestate: str | None = None) -> Any:
-        """Handle one event with this context, which is published on from the handler; return what is on the wire."""
+        """Handle an event with this context and publish another from the handler; return the message on the wire."""
         transport, onward = MemoryTransport(), MemoryTransport()
         subscriber = Subscriber(transport, tracer_provider=tracing)
         async with subscriber, Publisher(onward, tracer_provider=tracing) as publisher:
@@ -333,7 +333,7 @@ class TestContext:
         ],
     )
     async def test_malformed(self, collector: Collector, traceparent: str | None) -> None:
-        """A context that is none is ignored: the event is handled in a new trace."""
+        """An invalid context is ignored: the event is handled in a new trace."""
         with watching(TRACE):
             await self._handle(Tracing(collector.provider, parent="child"), traceparent)
         processed = collector.of("process memory")[0]
@@ -342,7 +342,7 @@ class TestContext:
 
     @pytest.mark.parametrize("traceparent", [PARENT, "01" + PARENT[2:] + "-of-the-future", PARENT[:-2] + "00"])
     async def test_accepted(self, collector: Collector, traceparent: str) -> None:
-        """A context of this version or a later one is linked to."""
+        """The process span links to a context of this version or a later one."""
         await self._handle(collector.provider, traceparent)
         (link,) = collector.of("process memory")[0].links
         assert _ids(link.context) == (int(TRACE, 16), int(SPAN, 16))
@@ -363,7 +363,7 @@ class TestContext:
         ],
     )
     async def test_tracestate(self, collector: Collector, tracestate: str, kept: str | None) -> None:
-        """The state of a vendor is passed on if it keeps to the rules, else dropped without a word about it."""
+        """A valid tracestate is propagated; an invalid one is dropped without a log line."""
         with watching("hush"):
             wire = await self._handle(Tracing(collector.provider, parent="child"), PARENT, tracestate)
         assert wire.get("tracestate") == kept
@@ -372,19 +372,19 @@ class TestContext:
         assert wire["traceparent"].startswith(f"00-{TRACE}-")
 
     async def test_unsampled(self) -> None:
-        """Who does not sample passes the context on all the same, with that decision in it."""
+        """A publisher that does not sample propagates the context with that decision."""
         provider = TracerProvider(sampler=ALWAYS_OFF)
         wire = await self._handle(Tracing(provider, parent="child"), PARENT)
         assert wire["traceparent"].startswith(f"00-{TRACE}-")
         assert wire["traceparent"].endswith("-00")
 
     @pytest.mark.parametrize("tracing", [None, NoOpTracerProvider()])
-    async def test_nobody_collects(self, tracing: Any) -> None:
-        """Without an SDK nothing is added to events."""
+    async def test_without_a_collector(self, tracing: Any) -> None:
+        """Without an SDK events carry no context."""
         assert "traceparent" not in await self._handle(tracing, PARENT)
 
     def test_global_provider(self) -> None:
-        """The global provider is used as soon as it is set, even after the parts were made."""
+        """The global provider is used once it is set, even after publishers and subscribers were constructed."""
         program = """
             import asyncio
             from opentelemetry import trace
@@ -409,10 +409,10 @@ class TestContext:
 
 
 class TestRatio:
-    """Tracing only a part of the events."""
+    """Tracing of a fraction of the events."""
 
     async def test_both_ends_or_neither(self, collector: Collector) -> None:
-        """Of what a publisher traces a part of, receivers trace that part, whatever theirs is."""
+        """Receivers trace the events that the publisher traces, whatever their own ratio is."""
         transport = MemoryTransport()
         subscriber = Subscriber(transport, tracer_provider=Tracing(collector.provider, ratio=0.0))
         subscriber.on()(Recorder())
@@ -427,7 +427,7 @@ class TestRatio:
         assert len(processed) == len(published)
 
     async def test_within_a_trace(self, collector: Collector) -> None:
-        """A publish within a recorded span is always part of that trace."""
+        """A publish within a recorded span is always traced."""
         tracing = Tracing(collector.provider, ratio=0.0)
         with collector.provider.get_tracer("test").start_as_current_span("around"):
             await _send(MemoryTransport(), tracing, "one")
@@ -436,12 +436,12 @@ class TestRatio:
 
 
 class TestOptions:
-    """What may be passed as ``tracer_provider``."""
+    """Values of ``tracer_provider``."""
 
     @pytest.mark.parametrize("part", [Publisher, Subscriber])
     @pytest.mark.parametrize("tracing", [True, "provider", TracerProvider])
     def test_refused(self, part: Any, tracing: Any) -> None:
-        """Neither a provider nor a `Tracing`."""
+        """A value that is neither a provider nor a `Tracing` is refused."""
         with pytest.raises(InvalidOption, match="tracer_provider"):
             part(MemoryTransport(), tracer_provider=tracing)
 
@@ -450,16 +450,16 @@ class TestOptions:
         [{"ratio": 2}, {"ratio": True}, {"parent": "sibling"}, {"meter_provider": True}, {"tracer_provider": 1}],
     )
     def test_refused_choices(self, options: Any) -> None:
-        """A choice that there is not is refused by its name."""
+        """An invalid option is refused by its name."""
         with pytest.raises(InvalidOption, match=next(iter(options))):
             Tracing(**options)
 
 
 class TestMeters:
-    """Metrics by the messaging conventions."""
+    """OpenTelemetry metrics by the messaging conventions."""
 
     async def test_counts(self) -> None:
-        """What is sent, delivered and processed is counted and timed, failures by their class."""
+        """Sending, delivery and processing are counted and timed, failures by class."""
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader])
 
@@ -494,10 +494,10 @@ class TestMeters:
 
 
 class TestSetup:
-    """The few lines that everybody writes."""
+    """The function setup."""
 
     def test_endpoint_down(self) -> None:
-        """While nobody takes the traces, publishing is as fast as ever, one warning is given, and the end is soon."""
+        """Without a collector, publishing is not delayed, one warning is logged, and shutdown is quick."""
         program = """
             import asyncio, logging, time
             from jwt_events import MemoryTransport, Publisher, TokenRevoked
@@ -540,14 +540,14 @@ class TestSetup:
         ],
     )
     def test_refused(self, arguments: Any, named: str) -> None:
-        """What cannot work is refused by its name, and starts no thread."""
+        """An invalid argument is refused by its name, and starts no thread."""
         before = threading.active_count()
         with pytest.raises(InvalidOption, match=named):
             setup(*arguments[:2], **({"ratio": arguments[2]} if len(arguments) > 2 else {}))
         assert threading.active_count() == before
 
     def test_twice(self) -> None:
-        """A program has one global provider."""
+        """A second global provider is refused."""
         program = """
             from jwt_events import InvalidOption
             from jwt_events.tracing import setup

@@ -227,7 +227,7 @@ class TestConcurrency:
             assert (subscriber.stats.received, subscriber.stats.in_flight) == (5, 4)
             gate.open()
             await wait_until(lambda: subscriber.stats.handled == 50)
-        assert gate.most == 4
+        assert gate.max_running == 4
         assert sorted(event.subject for event in gate.finished) == sorted(f"token-{n}" for n in range(50))
 
     async def test_handlers_of_one_event_count_each(self, transport: MemoryTransport) -> None:
@@ -240,7 +240,7 @@ class TestConcurrency:
             await wait_until(lambda: gate.running == 4)
             gate.open()
             await wait_until(lambda: subscriber.stats.handled == 1)
-        assert (gate.most, len(gate.finished)) == (4, 10)
+        assert (gate.max_running, len(gate.finished)) == (4, 10)
 
     async def test_failures_free_their_slot(self, transport: MemoryTransport) -> None:
         """Handlers that fail, time out or are cancelled take no slot with them."""

@@ -1,4 +1,4 @@
-"""A collector of traces, as Jaeger is one: takes OTLP over gRPC, so that a test can read what crossed the wire."""
+"""Collector of traces over OTLP and gRPC, like Jaeger, whose spans a test can read."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Ids = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
-class Told:
-    """A span, as somebody else learns of it.
+class ReceivedSpan:
+    """Span as a collector receives it.
 
     Attributes:
-        service: the name of the program that it is from.
-        scope: the library that made it.
-        schema: the conventions that it follows.
+        service: name of the program that created it.
+        scope: name of the instrumentation scope.
+        schema: URL of the semantic conventions.
         name: its name.
-        kind: its kind, without the prefix: ``PRODUCER``.
-        ids: of its trace and its own.
-        parent: the id of its parent; empty for a root.
-        links: the ids of what it is linked to.
+        kind: its kind without the prefix: ``PRODUCER``.
+        ids: trace id and span id.
+        parent: span id of its parent; empty for a root.
+        links: trace ids and span ids of its links.
         attributes: its attributes.
-        events: the names of its events.
+        events: names of its events.
         failed: whether its status is an error.
     """
 
@@ -55,23 +55,23 @@ class Told:
 
 
 class Collector(TraceServiceServicer):
-    """A collector on a free port of this machine; a context manager.
+    """Collector on a free loopback port; a context manager.
 
     Args:
-        answers: whether to answer; otherwise those who export wait until they are.
+        replies: whether to reply to exports at once; otherwise they wait for `reply`.
 
     Attributes:
-        endpoint: where to send spans.
-        spans: what was received.
-        asked: set when the first export arrives, answered or not.
+        endpoint: URL for exporters.
+        spans: the received spans.
+        requested: set when the first export arrives, before the reply.
     """
 
-    def __init__(self, *, answers: bool = True) -> None:
-        self.spans: list[Told] = []
-        self.asked = threading.Event()
-        self._may_answer = threading.Event()
-        if answers:
-            self._may_answer.set()
+    def __init__(self, *, replies: bool = True) -> None:
+        self.spans: list[ReceivedSpan] = []
+        self.requested = threading.Event()
+        self._may_reply = threading.Event()
+        if replies:
+            self._may_reply.set()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
         add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]  # it is generated
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -81,33 +81,33 @@ class Collector(TraceServiceServicer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.answer()
+        self.reply()
         self._server.stop(grace=None).wait()
 
-    def answer(self) -> None:
-        """Answer those who wait, and from now on everybody at once."""
-        self._may_answer.set()
+    def reply(self) -> None:
+        """Reply to the waiting exports, and from now on to each at once."""
+        self._may_reply.set()
 
     def Export(  # noqa: N802 - the name of the method in the protocol
         self, request: ExportTraceServiceRequest, _context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        """Take spans; see the protocol."""
-        self.asked.set()
-        self._may_answer.wait()
+        """Receive spans; see the protocol."""
+        self.requested.set()
+        self._may_reply.wait()
         self.spans += _read(request)
         return ExportTraceServiceResponse()
 
-    def of(self, service: str, name: str) -> list[Told]:
-        """Return the spans of this program with this name."""
+    def of(self, service: str, name: str) -> list[ReceivedSpan]:
+        """Return the spans of a program with this name."""
         return [span for span in self.spans if (span.service, span.name) == (service, name)]
 
 
-def _read(request: ExportTraceServiceRequest) -> Iterable[Told]:
+def _read(request: ExportTraceServiceRequest) -> Iterable[ReceivedSpan]:
     for resource in request.resource_spans:
         service = _values(resource.resource.attributes)["service.name"]
         for scope in resource.scope_spans:
             for span in scope.spans:
-                yield Told(
+                yield ReceivedSpan(
                     service=service,
                     scope=scope.scope.name,
                     schema=scope.schema_url,

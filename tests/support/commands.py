@@ -1,4 +1,4 @@
-"""Commands of the command line: in this process, which is quick, or in one of their own, as an operator runs them."""
+"""Runs commands of the command line in this process, which is fast, or in a process of their own."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COMMAND = (sys.executable, "-m", "jwt_events.cli")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a command.
+    """Result of a command.
 
     Attributes:
-        code: its exit code.
-        output: what it printed.
-        errors: what it said on standard error.
+        code: exit code.
+        output: standard output.
+        errors: standard error.
     """
 
     code: int
@@ -37,17 +37,17 @@ class Outcome:
 
     @property
     def lines(self) -> list[str]:
-        """The lines that it printed."""
+        """Lines of standard output."""
         return self.output.splitlines()
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The JSON objects that it printed, one on each line."""
+        """JSON objects on standard output, one on each line."""
         return [json.loads(line) for line in self.lines]
 
     @property
     def complaint(self) -> str:
-        """The one line that it said on standard error; it printed nothing."""
+        """The only line on standard error; standard output must be empty."""
         assert self.output == ""
         (line,) = self.errors.splitlines()
         assert line.startswith("jwt-events: ")
@@ -59,7 +59,7 @@ def run(*arguments: str, url: str | None = None, given: str | bytes = b"") -> Ou
 
     Args:
         arguments: its arguments.
-        url: what JWT_EVENTS_URL is to be; ``None`` for not set.
+        url: value of JWT_EVENTS_URL; ``None`` means unset.
         given: its standard input.
     """
     result = CliRunner(env={"JWT_EVENTS_URL": url}).invoke(app, arguments, input=given, prog_name="jwt-events")
@@ -84,7 +84,7 @@ def run_apart(*arguments: str, url: str | None = None, given: str = "") -> Outco
 
 @contextmanager
 def running(*arguments: str, url: str | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run a command in a process of its own, alongside the test; it is killed in the end."""
+    """Run a command in a process of its own beside the test; it is killed afterwards."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
         stdin=subprocess.PIPE,
@@ -100,7 +100,7 @@ def running(*arguments: str, url: str | None = None) -> Iterator[subprocess.Pope
 
 
 def run_in_terminal(*arguments: str, url: str) -> tuple[int, str]:
-    """Run a command in a terminal; return its exit code and what was written."""
+    """Run a command in a terminal; return its exit code and output."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(url) | {"TERM": "xterm"}
@@ -110,19 +110,19 @@ def run_in_terminal(*arguments: str, url: str) -> tuple[int, str]:
         while select.select([ours], [], [], scaled(30))[0]:
             try:
                 written += os.read(ours, 65_536)
-            except OSError:  # how the end of a terminal looks on Linux
+            except OSError:  # raised on Linux at the end of the terminal
                 break
         os.close(ours)
         return process.wait(scaled(10)), written.decode()
 
 
 def environment(url: str | None) -> dict[str, str]:
-    """The environment, in which JWT_EVENTS_URL is this one, or not set."""
+    """Return the environment with JWT_EVENTS_URL set to this URL, or unset."""
     others = {name: value for name, value in os.environ.items() if name != "JWT_EVENTS_URL"}
     return others if url is None else others | {"JWT_EVENTS_URL": url}
 
 
 def pipe(stream: IO[str] | None) -> IO[str]:
-    """Return a stream of a process that is known to be a pipe."""
+    """Return a stream of a process after checking that it is a pipe."""
     assert stream is not None
     return stream

@@ -1,4 +1,4 @@
-"""One event of each type with every field set, and helpers around them."""
+"""Example events: one of each type with every field set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 13, 30, 15, 250_000, tzinfo=UTC)
 
 COMPACT_JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
-"""A whole token, as it must never travel."""
+"""A whole token, which must never be sent."""
 
 _HEADER: dict[str, Any] = {
     "id": "01961f7e-0000-7000-8000-000000000001",
@@ -52,17 +52,17 @@ FIELDS: dict[type[Event], dict[str, Any]] = {
 """Every field of every type of event, with a valid value."""
 
 EVENTS: list[Event] = [cls(**fields) for cls, fields in FIELDS.items()]
-"""One of each type, all fields set."""
+"""One event of each type, with every field set."""
 
 IDENTIFIERS = {name: value for fields in FIELDS.values() for name, value in fields.items() if name.endswith("_id")}
-"""The identifiers in them, by field."""
+"""Identifiers in the example events, by field."""
 
 
 def revoked(number: int = 1, **fields: Any) -> TokenRevoked:
-    """Make an event that a test can tell apart by its number."""
+    """Return an event that is identified by its number."""
     return TokenRevoked(token_id=f"token-{number}", **fields)
 
 
 def all_that_is_said(error: BaseException) -> str:
-    """Return every text in which an error may end up in a log."""
+    """Return every text of an error that may appear in a log."""
     return "\n".join([str(error), repr(error), *map(str, error.args), *traceback.format_exception(error)])

@@ -1,4 +1,4 @@
-"""What happens to servers in production."""
+"""Faults of servers: frozen processes, lost connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 @contextmanager
 def frozen(server: EmbeddedServer) -> Iterator[None]:
-    """Stop the server's process for a while: it keeps its connections, accepts new ones, and answers nothing."""
+    """Suspend the server's process: it keeps its connections, accepts new ones, and sends no reply."""
     pid = server.pid
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -28,9 +28,9 @@ def frozen(server: EmbeddedServer) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Find a TCP port for a server that will come back to it.
+    """Return a free TCP port for a server that will be restarted on it.
 
-    Below those that the kernel hands out by itself, or a client that waits for the server could be given its port.
+    The port is below the ephemeral range, so that the kernel does not assign it to a client meanwhile.
     """
     while True:
         port = random.SystemRandom().randrange(12_000, 30_000)
@@ -46,13 +46,13 @@ def free_port() -> int:
 
 
 async def readers(client: Redis) -> list[str]:
-    """Return the ids of the connections on which something listens: to a stream, or to a channel."""
+    """Return the ids of the connections that read a stream or are subscribed to a channel."""
     found = await client.client_list()
     return [one["id"] for one in found if one["cmd"] == "xread" or int(one["sub"]) > 0]
 
 
 async def the_reader(client: Redis) -> str:
-    """Wait until there is exactly one connection that listens, and return its id."""
+    """Wait until exactly one connection reads, and return its id."""
     found: list[str] = []
 
     async def one() -> bool:
@@ -64,13 +64,13 @@ async def the_reader(client: Redis) -> str:
 
 
 async def kill_reader(client: Redis) -> None:
-    """Close the one connection that listens, from the server's side."""
+    """Close the only reading connection, from the server's side."""
     await client.client_kill_filter(_id=await the_reader(client))
 
 
 @asynccontextmanager
 async def while_reader_is_away(client: Redis) -> AsyncIterator[Pipeline]:
-    """Run what is queued on the pipeline between the reader's disconnection and its return: in one transaction."""
+    """Run the queued commands while the reader is disconnected, in one transaction with its disconnection."""
     name = await the_reader(client)
     async with client.pipeline(transaction=True) as pipeline:
         pipeline.client_kill_filter(_id=name)

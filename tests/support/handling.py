@@ -1,4 +1,4 @@
-"""Handlers for tests of the subscriber, and ways to watch them."""
+"""Handlers for tests of the subscriber, which record their calls."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _T = TypeVar("_T")
 
 
 async def soon(awaitable: Awaitable[_T], *, within: float = 10.0) -> _T:
-    """Await something that is expected to end by itself; fail if it does not within the deadline (before scaling)."""
+    """Await with a deadline in seconds, before scaling."""
     async with asyncio.timeout(scaled(within)):
         return await awaitable
 
 
 async def publish(transport: Transport, *events: Event) -> None:
-    """Publish events by a publisher made for the occasion."""
+    """Publish events with a publisher of its own."""
     async with Publisher(transport, source="tests", timeout=scaled(10)) as publisher:
         await publisher.publish_many(events)
 
 
 class Recorder:
-    """A handler that remembers what it was called with."""
+    """Handler that records its events."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -37,42 +37,42 @@ class Recorder:
 
     @property
     def subjects(self) -> list[str | None]:
-        """What the events were about, in order."""
+        """Subjects of the events, in order."""
         return [event.subject for event in self.seen]
 
     async def has_seen(self, number: int, *, within: float = 10.0) -> None:
-        """Wait until it was called so many times, and no more."""
+        """Wait until it was called exactly this number of times."""
         await wait_until(lambda: len(self.seen) >= number, within=within, what=lambda: f"{number}, got {self.seen}")
         assert len(self.seen) == number
 
 
 class Gate(Recorder):
-    """A handler that waits until it is opened.
+    """Handler that blocks until it is opened.
 
     Attributes:
-        running: how many calls are waiting now.
-        most: how many were waiting at the same time.
-        finished: what the calls that were let through had been called with.
-        cancelled: the same of those that were cancelled.
+        running: number of calls that are waiting.
+        max_running: maximum of ``running`` so far.
+        finished: events of the calls that returned.
+        cancelled: events of the calls that were cancelled.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.running = 0
-        self.most = 0
+        self.max_running = 0
         self.finished: list[Any] = []
         self.cancelled: list[Any] = []
         self._open = asyncio.Event()
 
     def open(self) -> None:
-        """Let all calls through, those to come as well."""
+        """Let all calls return, including later ones."""
         self._open.set()
 
     async def __call__(self, event: Any) -> None:
         """Handle an event."""
         self.seen.append(event)
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
             await self._open.wait()
         except asyncio.CancelledError:
@@ -86,7 +86,7 @@ class Gate(Recorder):
 
 @asynccontextmanager
 async def running(work: Awaitable[_T]) -> AsyncIterator[asyncio.Task[_T]]:
-    """Run something in a task beside the test; cancel it in the end if it is still running."""
+    """Run an awaitable in a task beside the test; cancel it afterwards if it is still running."""
 
     async def run() -> _T:
         return await work

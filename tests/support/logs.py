@@ -1,4 +1,4 @@
-"""What the library logs while a test looks."""
+"""Capture of log lines as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Keep(logging.Handler):
 
 @contextmanager
 def everything_logged() -> Iterator[list[str]]:
-    """Collect what is logged at any level: the library's lines with their fields, and those of the `logging` module."""
+    """Collect log lines of every level: those of the library with their fields, and those of the `logging` module."""
     lines: list[str] = []
     keep = _Keep(lines)
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""Reading PromQL, as far as a test needs it: which metrics and labels an expression is about."""
+"""Partial parser of PromQL: the metrics and labels of an expression."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
-# What Prometheus adds to everything that it scrapes.
+# Labels that Prometheus adds to every series.
 _ADDED = {"job", "instance"}
 
 
 @dataclass(frozen=True)
-class Question:
-    """What an expression asks about.
+class Query:
+    """Metrics and labels of an expression.
 
     Attributes:
-        matchers: for each metric by its name, as it is scraped, the labels and values that are asked for.
-        groupings: the labels by which results are put together.
+        matchers: for each metric name, the labels and values in its selector.
+        groupings: labels of aggregations.
     """
 
     matchers: list[tuple[str, list[tuple[str, str]]]]
@@ -32,20 +32,20 @@ class Question:
 
     @property
     def names(self) -> set[str]:
-        """The metrics."""
+        """Names of the metrics."""
         return {name for name, _ in self.matchers}
 
 
-def read(expression: str) -> Question:
-    """Take an expression apart."""
-    return Question(
+def read(expression: str) -> Query:
+    """Parse an expression."""
+    return Query(
         matchers=[(name, _MATCHER.findall(inside)) for name, inside in _SELECTOR.findall(expression)],
         groupings={label.strip() for inside in _GROUPING.findall(expression) for label in inside.split(",")},
     )
 
 
 def vocabulary(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """Return the labels of each metric of a registry, by each name that it has when it is scraped."""
+    """Return the labels of each metric of a registry, by its names in a scrape."""
     found: dict[str, set[str]] = {}
     for instrument in set(registry._names_to_collectors.values()):
         assert isinstance(instrument, MetricWrapperBase)
@@ -56,16 +56,16 @@ def vocabulary(registry: CollectorRegistry) -> dict[str, set[str]]:
 
 
 def unknown(expression: str, known: dict[str, set[str]], values: dict[str, set[str]]) -> list[str]:
-    """Return what an expression asks for and nobody has.
+    """Return the metrics, labels and values of an expression that do not exist.
 
     Args:
-        expression: in PromQL.
+        expression: a PromQL expression.
         known: the labels of every metric.
-        values: all values of a label, by ``metric.label``, where there is a fixed set of them.
+        values: all values of a label with a fixed set of values, by ``metric.label``.
     """
-    question = read(expression)
-    wrong = sorted(question.names - known.keys())
-    for name, matchers in question.matchers:
+    query = read(expression)
+    wrong = sorted(query.names - known.keys())
+    for name, matchers in query.matchers:
         wrong += [f"{name}{{{label}}}" for label, _ in matchers if label not in known.get(name, {label})]
         wrong += [
             f'{name}{{{label}="{value}"}}'
@@ -73,5 +73,5 @@ def unknown(expression: str, known: dict[str, set[str]], values: dict[str, set[s
             for value in alternatives.split("|")
             if value not in values.get(f"{name}.{label}", {value})
         ]
-    shared = set.intersection(*(known.get(name, set()) for name in question.names)) if question.names else set()
-    return wrong + sorted(question.groupings - (shared or _ADDED))
+    shared = set.intersection(*(known.get(name, set()) for name in query.names)) if query.names else set()
+    return wrong + sorted(query.groupings - (shared or _ADDED))

@@ -1,4 +1,4 @@
-"""What the library logs, record by record."""
+"""Capture of log records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Records(list["Record"]):
-    """Log records, oldest first."""
+    """List of log records, oldest first."""
 
     def of(self, message: str, level: str | None = None) -> list[dict[str, Any]]:
-        """Return the fields of those with this message, and this level if one is named."""
+        """Return the fields of the records with this message, and this level unless it is ``None``."""
         return [
             record["extra"] for record in self if record["message"] == message and level in (None, record["level"].name)
         ]
@@ -30,7 +30,7 @@ class Records(list["Record"]):
 
 @contextmanager
 def recorded() -> Iterator[Records]:
-    """Collect everything that the library logs meanwhile."""
+    """Collect the log records of the library."""
     records = Records()
 
     def keep(message: Message) -> None:
@@ -47,7 +47,7 @@ def recorded() -> Iterator[Records]:
 
 @cache
 def _literals() -> frozenset[str]:
-    """Return every string that stands in the library's code."""
+    """Return every string literal of the library."""
     root = Path(str(jwt_events.__file__)).parent
     return frozenset(
         node.value
@@ -59,9 +59,9 @@ def _literals() -> frozenset[str]:
 
 @contextmanager
 def watching(*secrets: str) -> Iterator[Records]:
-    """Collect what the library logs, and fail if these secrets are in it or in what other libraries log.
+    """Collect the log records of the library; fail if a record, or one of another library, contains a secret.
 
-    Fails too if a message is not a constant of the library's code.
+    Fails, too, if a message is not a string literal of the library.
     """
     texts: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What hypothesis makes events from."""
+"""Hypothesis strategies for events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from jwt_events import (
     UnknownEvent,
 )
 
-# How long an example takes says something about the machine, not about the library.
+# The duration of an example depends on the machine, not on the library.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 identifiers = _TEXT.filter(lambda text: bool(text.strip()) and text.count(".") < 2)
-"""Identifiers of any script, none of which could be taken for a token."""
+"""Identifiers in any script, none of which resembles a token."""
 
 texts = _TEXT.filter(lambda text: bool(text) and text.count(".") < 2)
 

@@ -1,4 +1,4 @@
-"""Waiting for something to become true: the one place in the tests that sleeps, beside `jwt_events.testing`."""
+"""Waits for conditions: the only place in the tests that sleeps, besides `jwt_events.testing`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def wait_until(
     within: float = 10.0,
     what: str | Callable[[], str] = "",
 ) -> None:
-    """Return as soon as the predicate is true; see `eventually`, which says what the predicate returned."""
+    """Return as soon as the predicate is true; see `eventually`."""
     await eventually(predicate, within=within, what=what)
 
 

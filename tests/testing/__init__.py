@@ -1,1 +1,1 @@
-"""The testing kit, and the embedded server."""
+"""Tests of `jwt_events.testing` and the embedded server."""

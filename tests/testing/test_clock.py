@@ -1,4 +1,4 @@
-"""A clock that a test sets, and the list of revocations that goes by it."""
+"""ManualClock, and a revocation list that uses it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jwt_events.testing import FaultyTransport, ManualClock, eventually
 
 
 def instant(clock: Clock, later: float) -> datetime:
-    """Say when so many seconds will have passed."""
+    """Return the instant that is a number of seconds later on a clock."""
     return datetime.fromtimestamp(clock.wall() + later, UTC)
 
 
 def test_it_begins_now_and_stands_still() -> None:
-    """Both of its times are those of the system when it was made."""
+    """Both times start at those of the system."""
     before = (time.monotonic(), time.time())
     clock = ManualClock()
     now = (clock.monotonic(), clock.wall())
@@ -30,7 +30,7 @@ def test_it_begins_now_and_stands_still() -> None:
 
 
 def test_it_calls_what_is_due_in_order() -> None:
-    """Each at its time, what is due at the same time as it was made, what is cancelled not at all."""
+    """Calls run at their times, those due at the same time in order, and cancelled ones never."""
     clock = ManualClock()
     began = clock.monotonic()
     called: list[tuple[str, float]] = []
@@ -52,13 +52,13 @@ def test_it_calls_what_is_due_in_order() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1"])
 def test_it_does_not_go_back(seconds: Any) -> None:
-    """Time passes, by a positive number of seconds."""
+    """Advancing by a number that is not positive is refused."""
     with pytest.raises(InvalidOption, match=r"^seconds: "):
         ManualClock().advance(seconds)
 
 
-async def test_one_can_sleep_on_it() -> None:
-    """A sleeper wakes when the clock says so; the system's clock wakes it by itself."""
+async def test_sleeping() -> None:
+    """A sleep ends when the clock is advanced; on the system clock it ends by itself."""
     clock = ManualClock()
     sleeping = asyncio.create_task(sleep(clock, 60.0))
     await sleep(SYSTEM, 0.001)
@@ -70,20 +70,20 @@ async def test_one_can_sleep_on_it() -> None:
 
 
 @pytest.mark.parametrize("clock", [None, time, ManualClock])
-def test_what_is_no_clock_is_refused(clock: Any) -> None:
-    """A clock is an object with the three methods of one."""
+def test_an_invalid_clock_is_refused(clock: Any) -> None:
+    """A value without the methods of a clock is refused."""
     with pytest.raises(InvalidOption, match=r"^clock: "):
         RevocationList(MemoryTransport(), clock=clock)
 
 
 def test_both_clocks_are_clocks() -> None:
-    """The protocol describes the system's and the one for tests."""
+    """The system clock and ManualClock implement the protocol."""
     clocks: list[Clock] = [SYSTEM, ManualClock()]
     assert all(isinstance(clock, Clock) for clock in clocks)
 
 
 async def test_states_follow_the_clock() -> None:
-    """The list tells that it is stale while the clock is advanced, and that it is fresh after the next proof."""
+    """The list becomes stale when the clock is advanced, and fresh after the next proof."""
     clock = ManualClock()
     states: list[ViewState] = []
     revocations = RevocationList(MemoryTransport(), max_staleness=0.4, clock=clock)
@@ -95,8 +95,8 @@ async def test_states_follow_the_clock() -> None:
         assert revocations.staleness < 0.4
 
 
-async def test_rules_are_forgotten_by_the_clock() -> None:
-    """A rule is in force until the token has expired, and is gone soon after."""
+async def test_rules_expire_by_the_clock() -> None:
+    """A rule is in force until the token expires, and is dropped soon after."""
     clock = ManualClock()
     async with RevocationList(FaultyTransport(MemoryTransport()), clock=clock) as revocations:
         revocations.apply(TokenRevoked(token_id="short", expires_at=instant(clock, 900)))

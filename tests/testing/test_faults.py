@@ -1,4 +1,4 @@
-"""A transport on which things go wrong when a test says so, as subscribers, publishers and lists see it."""
+"""FaultyTransport, as subscribers, publishers and revocation lists see it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLAIMS = {"jti": "token-1", "iat": 1}
 
 @pytest.fixture
 def transport() -> FaultyTransport:
-    """A transport that remembers."""
+    """A durable transport in memory."""
     return FaultyTransport(MemoryTransport())
 
 
@@ -44,17 +44,17 @@ async def publish(transport: FaultyTransport, *numbers: int) -> None:
 
 
 async def heard(listener: Listener, *numbers: int) -> None:
-    """Wait until exactly these events were heard, in this order."""
+    """Wait until exactly these events have arrived, in this order."""
     expected = [f"token-{number}" for number in numbers]
     await eventually(lambda: len(listener.events) >= len(expected), what=lambda: f"{expected}, not {listener.subjects}")
     assert listener.subjects == expected
 
 
 class TestDeliveries:
-    """Orders about the next deliveries."""
+    """Faults that apply to the next deliveries."""
 
-    async def test_lost_ones_are_reported(self, transport: FaultyTransport) -> None:
-        """As many as ordered do not arrive, and one gap says how many, and since when."""
+    async def test_lost_deliveries_are_reported(self, transport: FaultyTransport) -> None:
+        """The next deliveries are lost, and one gap has their number and start."""
         async with Listener(transport) as listener:
             await publish(transport, 1)
             await heard(listener, 1)
@@ -64,7 +64,7 @@ class TestDeliveries:
             await listener.hears_of_gap("trimmed")
         assert listener.gaps == [Gap("1-0", "trimmed", 2)]
 
-    async def test_they_can_be_lost_without_a_word(self, transport: FaultyTransport) -> None:
+    async def test_deliveries_can_be_lost_without_a_gap(self, transport: FaultyTransport) -> None:
         """Without a cause no gap is reported."""
         async with Listener(transport) as listener:
             transport.faults.lose(cause=None)
@@ -73,7 +73,7 @@ class TestDeliveries:
         assert listener.gaps == []
 
     async def test_a_duplicate_is_skipped(self, transport: FaultyTransport) -> None:
-        """A subscriber takes the second delivery for what it is."""
+        """A subscriber counts the second delivery as a duplicate."""
         async with Listener(transport) as listener:
             transport.faults.duplicate(2)
             await publish(transport, 1, 2, 3)
@@ -81,7 +81,7 @@ class TestDeliveries:
             assert listener.subscriber.stats.duplicates == 2
 
     async def test_only_the_first_of_two_is_settled(self) -> None:
-        """The other transport made one delivery, so it is told once what became of it."""
+        """A duplicated delivery is settled once on the wrapped transport."""
         inner = MemoryTransport()
         transport = FaultyTransport(inner)
         transport.faults.duplicate()
@@ -93,16 +93,16 @@ class TestDeliveries:
         assert [delivery.attempt for delivery in deliveries] == [1, 2]
         assert inner.dead_letters == [(deliveries[0], Failure("an error"))]
 
-    async def test_the_other_way_round(self, transport: FaultyTransport) -> None:
-        """The next ones wait for each other, and then come in the reverse order."""
+    async def test_deliveries_are_reordered(self, transport: FaultyTransport) -> None:
+        """The next deliveries arrive in reverse order."""
         async with Listener(transport) as listener:
             transport.faults.reorder(3)
             await publish(transport, 1, 2)
             await publish(transport, 3, 4)
             await heard(listener, 3, 2, 1, 4)
 
-    async def test_late_ones_are_overtaken(self, transport: FaultyTransport) -> None:
-        """What is kept back comes when all is well again."""
+    async def test_delayed_deliveries_arrive_later(self, transport: FaultyTransport) -> None:
+        """Delayed deliveries arrive after heal."""
         async with Listener(transport) as listener:
             transport.faults.delay(2)
             await publish(transport, 1, 2, 3)
@@ -110,8 +110,8 @@ class TestDeliveries:
             transport.faults.heal()
             await heard(listener, 3, 1, 2)
 
-    async def test_orders_wait_for_each_other(self, transport: FaultyTransport) -> None:
-        """Each order takes its number of deliveries, then the next one has its turn."""
+    async def test_faults_apply_in_turn(self, transport: FaultyTransport) -> None:
+        """Faults apply one after another, each to its number of deliveries."""
         faults = transport.faults
         async with Listener(transport) as listener:
             faults.lose(1)
@@ -121,8 +121,8 @@ class TestDeliveries:
             await heard(listener, 3, 2, 4, 5)
             assert listener.subscriber.stats.duplicates == 1
 
-    async def test_orders_are_for_every_receiver(self, transport: FaultyTransport) -> None:
-        """Each receiver that is open loses its own; one that opens later loses none."""
+    async def test_faults_apply_to_every_receiver(self, transport: FaultyTransport) -> None:
+        """Each open receiver loses its deliveries; one that opens later loses none."""
         async with Listener(transport) as one, Listener(transport) as other:
             transport.faults.lose(1)
             async with Listener(transport) as late:
@@ -131,16 +131,16 @@ class TestDeliveries:
                 await heard(other, 2)
                 await heard(late, 1, 2)
 
-    async def test_an_order_waits_for_a_receiver(self, transport: FaultyTransport) -> None:
-        """What is ordered while nobody listens happens to the first one who does."""
+    async def test_a_fault_waits_for_a_receiver(self, transport: FaultyTransport) -> None:
+        """A fault without an open receiver applies to the first one that opens."""
         transport.faults.lose(1)
         async with Listener(transport) as listener, Listener(transport) as other:
             await publish(transport, 1, 2)
             await heard(listener, 2)
             await heard(other, 1, 2)
 
-    async def test_healing_drops_what_was_ordered(self, transport: FaultyTransport) -> None:
-        """Orders that were not carried out are forgotten, and half a reordering comes in order."""
+    async def test_healing_discards_faults(self, transport: FaultyTransport) -> None:
+        """After heal, faults not yet applied are discarded, and an incomplete reordering arrives in order."""
         async with Listener(transport) as listener:
             transport.faults.reorder(3)
             transport.faults.lose(5)
@@ -150,19 +150,19 @@ class TestDeliveries:
             await publish(transport, 3, 4)
             await heard(listener, 1, 2, 3, 4)
 
-    @pytest.mark.parametrize("order", ["lose", "duplicate", "reorder", "delay", "refuse", "leave_unknown"])
+    @pytest.mark.parametrize("fault", ["lose", "duplicate", "reorder", "delay", "refuse", "leave_unknown"])
     @pytest.mark.parametrize("number", [0, -1, 1.5])
-    def test_a_number_that_cannot_be(self, transport: FaultyTransport, order: str, number: Any) -> None:
-        """An order is for one delivery or more."""
-        with pytest.raises(InvalidOption, match=r"^number: "):
-            getattr(transport.faults, order)(number)
+    def test_an_invalid_count_is_refused(self, transport: FaultyTransport, fault: str, number: Any) -> None:
+        """The number of deliveries must be a positive integer."""
+        with pytest.raises(InvalidOption, match=r"^count: "):
+            getattr(transport.faults, fault)(number)
 
 
 class TestConnections:
-    """What is told of connections is what real transports tell."""
+    """Faults of the connection look as on real transports."""
 
-    async def test_one_that_remembers_goes_on(self, transport: FaultyTransport) -> None:
-        """Nothing is lost while the connection is, and there is no gap."""
+    async def test_a_durable_transport_loses_nothing(self, transport: FaultyTransport) -> None:
+        """On a durable transport a lost connection loses no event, and there is no gap."""
         async with Listener(transport) as listener, Publisher(transport, timeout=scaled(10)) as publisher:
             transport.faults.disconnect()
             publishing = asyncio.create_task(publisher.publish(revoked(1)))
@@ -174,8 +174,8 @@ class TestConnections:
             await heard(listener, 1)
         assert listener.gaps == []
 
-    async def test_one_that_is_live_reports_a_gap(self) -> None:
-        """What is sent meanwhile is gone; the gap says when it begins and when it ends."""
+    async def test_a_live_transport_reports_a_gap(self) -> None:
+        """On a live transport events are lost meanwhile; gaps report its start and end."""
         inner = MemoryTransport()
         transport = FaultyTransport(inner, is_live=True)
         async with Listener(transport) as listener, Publisher(inner, source="tests") as behind_its_back:
@@ -189,7 +189,7 @@ class TestConnections:
 
     @pytest.mark.parametrize(("is_live", "causes"), [(False, []), (True, ["reconnected"])])
     async def test_a_short_loss(self, is_live: bool, causes: list[str]) -> None:
-        """A connection that is back at once is a gap only where nothing is remembered."""
+        """A short loss is a gap on a live transport only."""
         transport = FaultyTransport(MemoryTransport(), is_live=is_live)
         async with Listener(transport) as listener:
             transport.faults.drop()
@@ -202,7 +202,7 @@ class TestConnections:
     async def test_on_a_real_server(
         self, url: str, key: str, inner: Callable[..., Transport], causes: list[str]
     ) -> None:
-        """What is behind it may use a server; it is the test that cuts the connection, and has it back."""
+        """The wrapped transport may use a real server; the test cuts and restores the connection."""
         transport = FaultyTransport(inner(url, key))
         async with Listener(transport) as listener:
             transport.faults.disconnect()
@@ -212,7 +212,7 @@ class TestConnections:
             await publish(transport, 1)
             await heard(listener, 1)
 
-    async def test_a_gap_out_of_nowhere(self, transport: FaultyTransport) -> None:
+    async def test_a_gap_without_a_loss(self, transport: FaultyTransport) -> None:
         """Any gap can be reported."""
         async with Listener(transport) as listener:
             transport.faults.gap("restarted", lost=7)
@@ -220,7 +220,7 @@ class TestConnections:
         assert listener.gaps == [Gap(None, "restarted", 7)]
 
     async def test_a_subscription_is_refused(self, transport: FaultyTransport) -> None:
-        """As many as ordered cannot be opened; the next one can."""
+        """The next subscriptions are refused; a later one succeeds."""
         transport.faults.refuse_subscription()
         with pytest.raises(SubscriptionRefused):
             await Listener(transport).__aenter__()
@@ -228,7 +228,7 @@ class TestConnections:
             pass
 
     async def test_a_subscription_ends(self, transport: FaultyTransport) -> None:
-        """A subscriber whose subscription is ended fails where its block ends."""
+        """A subscriber whose subscription ended raises at the end of its block."""
 
         async def listen() -> None:
             async with Listener(transport):
@@ -238,8 +238,8 @@ class TestConnections:
         with pytest.raises(SubscriptionRefused):
             await listen()
 
-    def test_its_repr_says_how_it_is(self, transport: FaultyTransport) -> None:
-        """The state, and what is behind it."""
+    def test_the_repr_shows_the_state(self, transport: FaultyTransport) -> None:
+        """The repr shows the state and the wrapped transport."""
         assert repr(transport) == "<FaultyTransport <Faults connected, 0 receivers>, <MemoryTransport with 0 events>>"
         transport.faults.hold()
         assert "held" in repr(transport)
@@ -248,10 +248,10 @@ class TestConnections:
 
 
 class TestPublishing:
-    """What a publisher is told, and what arrives."""
+    """Faults of sending."""
 
     async def test_refused(self, transport: FaultyTransport) -> None:
-        """As many as ordered fail at once, and do not arrive; the receipts of the others are there."""
+        """The next events fail at once and do not arrive; the error has the receipts of the others."""
         transport.faults.refuse(2)
         async with Listener(transport) as listener:
             with pytest.raises(PublishFailed) as caught:
@@ -261,7 +261,7 @@ class TestPublishing:
 
     @pytest.mark.parametrize(("arrives", "subjects"), [(True, [1, 2]), (False, [2])])
     async def test_unknown(self, transport: FaultyTransport, arrives: bool, subjects: list[int]) -> None:
-        """The publisher cannot know what became of it; the test can."""
+        """The publisher cannot know whether the event arrived; the test decides it."""
         transport.faults.leave_unknown(arrives=arrives)
         async with Listener(transport) as listener:
             with pytest.raises(PublishOutcomeUnknown):
@@ -270,7 +270,7 @@ class TestPublishing:
             await heard(listener, *subjects)
 
     async def test_disconnected(self, transport: FaultyTransport) -> None:
-        """A publish is tried again until its time is over."""
+        """A publish is retried until its deadline."""
         transport.faults.disconnect()
         async with Publisher(transport, timeout=0.15) as publisher:
             with pytest.raises(PublishFailed, match="the test cut the connection"):
@@ -278,10 +278,10 @@ class TestPublishing:
 
 
 class TestViews:
-    """A list of revocations, on a clock that is set and a transport that fails."""
+    """A revocation list on a manual clock and a faulty transport."""
 
     async def test_stale_while_held(self, transport: FaultyTransport) -> None:
-        """Nothing gets through, so nothing is proven; afterwards the list is current again, and knows what was sent."""
+        """While reads are held the list is stale; afterwards it is current and has the events."""
         clock = ManualClock()
         async with RevocationList(transport, clock=clock) as revocations:
             assert revocations.check(CLAIMS) is Verdict.ALLOW
@@ -295,8 +295,8 @@ class TestViews:
             await eventually(lambda: revocations.is_fresh)
             assert revocations.check(CLAIMS) is Verdict.REVOKED
 
-    async def test_what_was_asked_before_proves_nothing(self, transport: FaultyTransport) -> None:
-        """The answer to a read that began before the reads were held is late, so it is no proof; the next one is."""
+    async def test_a_read_before_the_hold_is_no_proof(self, transport: FaultyTransport) -> None:
+        """A read that began before the hold is no proof; the next one is."""
         async with transport.receiver() as receiver:
             await receiver.receive()
             reading = asyncio.create_task(receiver.receive())
@@ -306,8 +306,8 @@ class TestViews:
             assert (await reading).current_as_of is None
             assert (await receiver.receive()).current_as_of is not None
 
-    async def test_what_is_kept_back_is_not_vouched_for(self, transport: FaultyTransport) -> None:
-        """A list that does not get an event, be it late or out of order, is not told that it is current."""
+    async def test_a_delayed_delivery_prevents_a_proof(self, transport: FaultyTransport) -> None:
+        """A batch is no proof while a delivery is delayed or reordered."""
         clock = ManualClock()
         async with RevocationList(transport, clock=clock) as revocations:
             transport.faults.reorder(2)
@@ -321,7 +321,7 @@ class TestViews:
             assert revocations.check(CLAIMS) is Verdict.REVOKED
 
     async def test_it_can_be_entered_while_held(self, transport: FaultyTransport) -> None:
-        """Entering waits until something gets through."""
+        """Entering waits while reads are held."""
         transport.faults.hold()
         revocations = RevocationList(transport)
         entering = asyncio.create_task(revocations.__aenter__())

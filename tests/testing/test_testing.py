@@ -1,4 +1,4 @@
-"""What `jwt_events.testing` offers to tests of programs: a recording publisher, waiting, and fixtures."""
+"""RecordingPublisher, eventually, and the pytest fixtures."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from tests.support.waiting import scaled
 
 
 class TestRecording:
-    """A publisher that keeps what was published."""
+    """The class `RecordingPublisher`."""
 
     async def test_it_is_a_publisher(self) -> None:
-        """Every way to publish is kept, in order; receipts and refusals are those of a publisher."""
+        """Every way to publish is recorded, in order; receipts and errors are those of a publisher."""
         one, two, three = revoked(1), revoked(2), KeyRotated(key_id="k")
         async with RecordingPublisher() as publisher:
             assert isinstance(publisher, Publisher)
@@ -58,7 +58,7 @@ class TestRecording:
         assert publisher.published == []
 
     async def test_it_passes_events_on(self) -> None:
-        """With a transport, others hear what it publishes."""
+        """With a transport, its subscribers get the events."""
         transport = MemoryTransport()
         publisher = RecordingPublisher(transport)
         async with Listener(transport) as listener:
@@ -67,7 +67,7 @@ class TestRecording:
         assert listener.events[0].source == "tests"
 
     async def test_what_was_published_is_found(self) -> None:
-        """The first event of that class with these values is returned, and wider classes find it, too."""
+        """The first event of that class with these values is returned; a base class matches, too."""
         publisher = RecordingPublisher()
         wanted = TokenRevoked(token_id="t2", reason="stolen")
         await publisher.publish_many(
@@ -80,7 +80,7 @@ class TestRecording:
         publisher.assert_not_published(KeyRotated)
 
     async def test_a_failure_shows_what_there_is(self) -> None:
-        """Each published event is listed with what it was given, and those of that class with what is different."""
+        """The failure lists each published event with its explicit fields, and the differences for that class."""
         publisher = RecordingPublisher()
         with pytest.raises(AssertionError) as nothing:
             publisher.assert_published(TokenRevoked)
@@ -95,8 +95,8 @@ class TestRecording:
             "  2. KeyRotated(key_id='k1')",
         ]
 
-    async def test_what_should_not_be_there(self) -> None:
-        """The event that should not have been published is shown; without arguments, it is any event."""
+    async def test_an_event_that_should_not_be_published(self) -> None:
+        """The failure shows the event; without arguments, any event fails."""
         publisher = RecordingPublisher()
         publisher.assert_not_published()
         await publisher.publish(TokenRevoked(token_id="t1"))
@@ -107,16 +107,16 @@ class TestRecording:
             publisher.assert_not_published(TokenRevoked, token_id="t1")
 
     @pytest.mark.parametrize("ask", [RecordingPublisher.assert_published, RecordingPublisher.assert_not_published])
-    def test_a_question_without_sense(self, ask: Callable[..., object]) -> None:
-        """A field that such events do not have is a mistake in the test, not an event that was not published."""
+    def test_an_unknown_field(self, ask: Callable[..., object]) -> None:
+        """A field that the class does not have is an InvalidOption."""
         with pytest.raises(InvalidOption, match="KeyRotated has no jti, token_id"):
             ask(RecordingPublisher(), KeyRotated, token_id="t", jti="t")
 
     @pytest.mark.parametrize("error", [PublishFailed, PublishOutcomeUnknown])
     async def test_it_can_fail(self, error: type[PublishFailed | PublishOutcomeUnknown]) -> None:
-        """As many as ordered fail, and are not kept; those that were accepted with them are."""
+        """The next events fail and are not recorded; accepted events of the same call are."""
         publisher = RecordingPublisher()
-        publisher.fail_next(error, number=2)
+        publisher.fail_next(error, count=2)
         with pytest.raises(error):
             await publisher.publish(revoked(1))
         with pytest.raises(error) as caught:
@@ -126,17 +126,17 @@ class TestRecording:
         assert [event.subject for event in publisher.published] == ["token-3", "token-4"]
 
     def test_it_fails_in_two_ways(self) -> None:
-        """Any other error is refused."""
+        """Any other exception class is refused."""
         wrong: Any = PublishError
         with pytest.raises(InvalidOption, match=r"^error: "):
             RecordingPublisher().fail_next(wrong)
 
 
 class TestEventually:
-    """Waiting for something to become true."""
+    """The function `eventually`."""
 
     async def test_it_returns_what_it_waited_for(self) -> None:
-        """The first true answer of a function, or of a coroutine function."""
+        """Returns the first true result of a function or a coroutine function."""
         answers = iter([0, None, "yes"])
 
         async def ask() -> int | str | None:
@@ -146,7 +146,7 @@ class TestEventually:
         assert await eventually(lambda: 7) == 7
 
     async def test_it_gives_up(self) -> None:
-        """A failure says how long it waited and for what, as it is in the end."""
+        """The failure names the deadline and the condition, described at the end."""
         asked: list[int] = []
         with pytest.raises(AssertionError, match=rf"^not within {scaled(0.02):g} s: more than \d+$"):
             await eventually(lambda: asked.append(1), within=0.02, what=lambda: f"more than {len(asked)}")
@@ -158,7 +158,7 @@ class TestEventually:
             await eventually(the_impossible, within=0.02)
 
     async def test_an_error_is_not_waited_out(self) -> None:
-        """What the predicate raises is raised at once."""
+        """An exception of the predicate is raised at once."""
         with pytest.raises(ZeroDivisionError):
             await eventually(lambda: 1 / 0)
 
@@ -170,7 +170,7 @@ async def test_fixtures_belong_together(
     jwt_events_clock: ManualClock,
     jwt_events_revocations: RevocationList,
 ) -> None:
-    """What the publisher publishes, the list hears, unless the faults are in the way; and it goes by the clock."""
+    """The fixtures share one transport and one clock."""
     assert jwt_events_transport.faults is jwt_events_faults
     async with jwt_events_revocations as revocations:
         await jwt_events_publisher.publish(revoked(1))
@@ -188,16 +188,16 @@ async def test_importing_it_needs_no_pytest() -> None:
 
 
 class TestElsewhere:
-    """In a project of somebody else, which has its own configuration of pytest."""
+    """Use in another project, with its own configuration of pytest."""
 
     async def test_the_example(self, tmp_path: Path) -> None:
-        """The example about testing passes where it is copied to."""
+        """The testing example passes as a copy."""
         copy = tmp_path / "test_example.py"
         copy.write_text((Path(__file__).parents[2] / "examples" / "11_testing.py").read_text())
         assert "4 passed" in await _pytest(copy)
 
-    async def test_somebodys_own_transport(self, tmp_path: Path) -> None:
-        """A transport that loses the beginning of every batch does not conform, and the failure shows the values."""
+    async def test_own_transport(self, tmp_path: Path) -> None:
+        """A transport that loses the first delivery of every batch fails, and the failure shows the values."""
         (tmp_path / "conftest.py").write_text('pytest_plugins = ["jwt_events.testing.plugin"]\n')
         module = tmp_path / "test_mine.py"
         module.write_text(_OWN_TRANSPORT)
@@ -228,7 +228,7 @@ class TestMine(TransportConformance):
 
 
 async def _pytest(*arguments: str | Path) -> str:
-    """Run pytest on a module outside this project, and return what it says."""
+    """Run pytest on a module outside this project, and return its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:valkey", "-p", "no:cacheprovider", *arguments),
         cwd=Path(arguments[0]).parent,
