@@ -1,8 +1,8 @@
-"""Measures jwt_events beside bare redis-py and beside other libraries, all in one run, in turns.
+"""Benchmarks jwt_events against bare redis-py and other libraries, all in one run.
 
-Every contender is a process of its own, on one embedded server. Prints a table, with medians and quartiles over the
-rounds; what is compared was measured in the same round. The exit code is 1 if a floor was missed (not with --quick), or
-if something went wrong with us; what goes wrong with others is in the table.
+Every competitor is a process of its own, on one embedded server; the competitors of a row take turns. Prints a table
+with medians and quartiles over the rounds; ratios compare runs of the same round. The exit code is 1 if a floor was
+missed (not with --quick), or if jwt_events failed; failures of other libraries are shown in the table.
 """
 
 from __future__ import annotations
@@ -16,79 +16,79 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import table
-from bench.race import Runs, Terms, order, race, server
 from bench.report import Report, about
-from bench.results import complaints
+from bench.results import failures
+from bench.rounds import Options, Runs, run_row, select, server
 from bench.rows import ROWS, Row
 
 HERE = Path(__file__).parent
-_QUICK = Terms(rounds=2, scale=0.1)
+_QUICK = Options(rounds=2, scale=0.1)
 
 
-async def measure(rows: list[Row], terms: Terms, console: Console, kept: Path | None) -> Report:
-    """Run all rows, one after the other; keep what there is after each, as the whole takes its time."""
+async def measure(rows: list[Row], options: Options, console: Console, output: Path | None) -> Report:
+    """Run all rows, one after the other; save the runs after each row, because the whole takes minutes."""
     runs: dict[str, Runs] = {}
     async with server() as running:
-        described = about(running.version, terms)
+        described = about(running.version, options)
         for index, row in enumerate(rows, start=1):
             began = time.monotonic()
-            runs[row.id] = await race(row, running.url, terms)
+            runs[row.id] = await run_row(row, running.url, options)
             console.print(f"{index:2}/{len(rows)} {row.id}, {time.monotonic() - began:.0f} s", highlight=False)
-            if kept is not None:
-                Report(described, runs).save(kept)
+            if output is not None:
+                Report(described, runs).save(output)
     return Report(described, runs)
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="rows whose names begin like this")
-    parser.add_argument("--list", action="store_true", help="name the rows, and end")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs (5)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work, twice: does it run at all?")
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    parser.add_argument("--verbose", action="store_true", help="show what the contenders say")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all runs")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, take what --json kept")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart, as SVG or PNG")
     parser.add_argument(
-        "--write", action="store_true", help="put table and chart into bench/README.md, bench/chart.svg"
+        "--only", nargs="+", default=[], metavar="ROW", help="run only rows whose names start with this"
     )
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument("--rounds", type=int, default=5, help="measured runs of each competitor (5)")
+    parser.add_argument("--quick", action="store_true", help="smoke test: a tenth of each workload, two rounds")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--verbose", action="store_true", help="show the output of the competitors")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all runs to FILE")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, read runs that --json wrote")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart as SVG or PNG")
+    parser.add_argument("--write", action="store_true", help="update bench/README.md and bench/chart.svg")
     given = parser.parse_args()
     if given.write and (given.only or given.quick):
-        parser.error("only a whole run is written into the README")
+        parser.error("--write needs a full run, without --only or --quick")
     return given
 
 
 def main() -> int:
-    """Do what was asked for."""
+    """Run the command; return its exit code."""
     given, console, progress = arguments(), Console(width=None if sys.stdout.isatty() else 200), Console(stderr=True)
     if given.list:
         for row in ROWS:
             console.print(f"{row.id:20} {row.title}", highlight=False)
         return 0
-    if not (rows := order(ROWS, given.only)):
-        progress.print("there is no such row; --list names them")
+    if not (rows := select(ROWS, given.only)):
+        progress.print("no such row; --list shows all rows")
         return 2
-    terms = Terms(given.rounds, 1.0, given.loop, given.verbose)
+    options = Options(given.rounds, 1.0, given.loop, given.verbose)
     if given.quick:
-        terms = Terms(_QUICK.rounds, _QUICK.scale, given.loop, given.verbose)
-    report = Report.load(given.read) if given.read else asyncio.run(measure(rows, terms, progress, given.json))
+        options = Options(_QUICK.rounds, _QUICK.scale, given.loop, given.verbose)
+    report = Report.load(given.read) if given.read else asyncio.run(measure(rows, options, progress, given.json))
     table.show(report, console)
     if given.write:
         table.write(report, HERE / "README.md")
     if charted := [*([given.chart] if given.chart else []), *([HERE / "chart.svg"] if given.write else [])]:
-        from bench import chart  # noqa: PLC0415 - drawing needs more than measuring
+        from bench import chart  # noqa: PLC0415 - matplotlib is needed for drawing only
 
         for path in charted:
             chart.draw(report, path)
     found = [
-        complaint
+        failure
         for row, results in report.rows()
-        for complaint in complaints(row, results, floors=not given.quick)  # a tenth of the work proves nothing
+        for failure in failures(row, results, floors=not given.quick)  # a tenth of a workload proves nothing
     ]
-    for complaint in found:
-        console.print(f"MISSED: {complaint}", style="bold red", highlight=False)
+    for failure in found:
+        console.print(f"MISSED: {failure}", style="bold red", highlight=False)
     return 1 if found else 0
 
 

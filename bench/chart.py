@@ -1,4 +1,4 @@
-"""The chart: how many events a second each of them manages."""
+"""The chart: throughput of each competitor."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from bench.report import Report
 from bench.results import Results
 from bench.rows import Row
 
-# One panel each, in this order.
+# The rows of the chart: one panel each, in this order.
 _SHOWN = (
     "publish-one-stream", "publish-200-stream", "publish-many", "drain",
     "group", "across-stream", "across-pubsub", "latency",
 )  # fmt: skip
 _COLUMNS = 2
 
-_OURS, _BARE, _PEERS = "#2f6fde", "#8c959f", "#d0d7de"
+_OURS, _BARE, _OTHERS = "#2f6fde", "#8c959f", "#d0d7de"
 _TEXT, _FAINT, _FAILED = "#1f2328", "#656d76", "#cf222e"
 
 
 def draw(report: Report, output: Path) -> None:
-    """Draw it."""
+    """Draw the chart into a file.
+
+    Raises:
+        ValueError: no row of the chart was measured.
+    """
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "jwt_events", "font.size": 9, "text.color": _TEXT})
     found = {row.id: (row, results) for row, results in report.rows()}
     panels = [found[name] for name in _SHOWN if name in found]
     if not panels:
-        raise ValueError("nothing of what the chart shows was measured")
+        raise ValueError("no row of the chart was measured")
     pairs = [panels[index : index + _COLUMNS] for index in range(0, len(panels), _COLUMNS)]
     heights = [max(len(results) for _, results in pair) + 2 for pair in pairs]
     figure = Figure(figsize=(12, 0.27 * sum(heights)), facecolor="white", layout="constrained")
@@ -46,26 +50,26 @@ def _fill(axes: Axes, row: Row, results: Results) -> None:
     per_second = row.unit == "µs"
     names = list(results)[::-1]
     axes.set_title(f"{row.title} ({'events/s' if per_second else row.unit})", loc="left", size=9, weight="bold")
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         value = results[name].value
         if value is None:
-            axes.text(0, place, " failed: " + (results[name].problem or "")[:60], va="center", color=_FAILED, size=8)
+            axes.text(0, position, " failed: " + (results[name].problem or "")[:60], va="center", color=_FAILED, size=8)
             continue
         low, middle, high = (
             (1e6 / value.high, 1e6 / value.median, 1e6 / value.low)
             if per_second
             else (value.low, value.median, value.high)
         )
-        colour = _OURS if name.startswith("jwt_events") else _BARE if name.startswith("redis-py") else _PEERS
-        axes.barh(place, middle, 0.72, color=colour)
-        axes.plot((low, high), (place, place), color=_TEXT, linewidth=0.9)
+        colour = _OURS if name.startswith("jwt_events") else _BARE if name.startswith("redis-py") else _OTHERS
+        axes.barh(position, middle, 0.72, color=colour)
+        axes.plot((low, high), (position, position), color=_TEXT, linewidth=0.9)
         text = f"{middle:,.0f}" if per_second else f"{middle:.2f}"
-        axes.annotate(text, (max(high, middle), place), (4, 0), textcoords="offset points", va="center", size=8)
+        axes.annotate(text, (max(high, middle), position), (4, 0), textcoords="offset points", va="center", size=8)
     axes.set_yticks(range(len(names)), names, size=8)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0, 1.16 * axes.get_xlim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    if per_second:  # thousands; a time is plain in its unit
+    if per_second:  # thousands; a time is shown in its own unit
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.tick_params(colors=_FAINT, labelcolor=_TEXT, length=0, labelsize=8)
     axes.grid(axis="x", color="#eaeef2", linewidth=0.8)

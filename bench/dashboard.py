@@ -1,7 +1,7 @@
-"""Draws the dashboard of examples/observability from a real run in which things go wrong.
+"""Draws the dashboard of examples/observability from a real run with faults.
 
-``python -m bench.dashboard [--output FILE]``; ``make dashboard`` sees to what it needs. The example's program runs as a
-login service and two shops, a real Prometheus scrapes them, and every panel shows what its own expressions return.
+``python -m bench.dashboard [--output FILE]``; ``make dashboard`` installs what it needs. The example's program runs as
+a login service and two shops, a real Prometheus scrapes them, and every panel shows what its own expressions return.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "observability"
 
 SECONDS = 90
 KILLED, BACK, POISONED = 30, 36, 60
-WINDOW = 5  # what Grafana puts for $__rate_interval, in seconds: four scrapes, and one more than a bar is wide
+WINDOW = 5  # Grafana's $__rate_interval, in seconds: four scrapes, and one more than a bar is wide
 BAR = WINDOW - 1
-SCRAPED = WINDOW + 5  # seconds after which rates are known: Prometheus takes five to begin
+SCRAPED = WINDOW + 5  # seconds after which rates are known: Prometheus takes five to start
 
-# Those of Grafana's dark theme.
+# Colours of Grafana's dark theme.
 GROUND, CARD, TEXT, FAINT = "#111217", "#1b1d22", "#d5d7dc", "#8e929b"
-AWAY = "#352229"  # of the time without a server
+AWAY = "#352229"  # the time without a server
 COLOURS = ("#f2cc0c", "#5794f2", "#b877d9", "#73bf69", "#ff9830", "#8ab8ff")
 GOOD, BAD, DOUBTFUL = "#73bf69", "#f2495c", "#ff9830"
 MEANT = {"published": GOOD, "handled": GOOD, "allow": GOOD, "failed": BAD, "stale": DOUBTFUL, "unknown": DOUBTFUL}
@@ -60,7 +60,7 @@ class Line:
 
 @asynccontextmanager
 async def app(role: str, url: str) -> AsyncIterator[int]:
-    """Run the example's program in one of its roles; return the port of its metrics."""
+    """Run the example's program in one of its roles; yield the port of its metrics."""
     environment = os.environ | {"JWT_EVENTS_URL": url, "METRICS_PORT": "0", "RATE": "40"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, EXAMPLE / "app.py", role, env=environment, stdout=PIPE
@@ -75,8 +75,8 @@ async def app(role: str, url: str) -> AsyncIterator[int]:
         await asyncio.gather(process.wait(), rest)
 
 
-async def trouble(server: EmbeddedServer) -> None:
-    """Let things go wrong when it is their time, until the run is over."""
+async def inject_faults(server: EmbeddedServer) -> None:
+    """Inject the faults at their times, and return at the end of the run."""
     url = server.url
     await asyncio.sleep(KILLED)
     os.kill(server.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ async def trouble(server: EmbeddedServer) -> None:
 
 
 async def run(panels: list[dict[str, Any]]) -> list[list[Line]]:
-    """Have the run, and return what each panel shows of it."""
+    """Carry out the run; return the series of each panel."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     async with EmbeddedServer(port=port) as server, AsyncExitStack() as stack:
@@ -104,17 +104,17 @@ async def run(panels: list[dict[str, Any]]) -> list[list[Line]]:
         )
         await asyncio.sleep(SCRAPED)
         began = time.time()
-        await trouble(server)
+        await inject_faults(server)
         names = {f"127.0.0.1:{port}": name for name, port in instances.items()}
         return [list(lines(prometheus, panel, began, names)) for panel in panels]
 
 
 def lines(prometheus: Prometheus, panel: dict[str, Any], began: float, names: Mapping[str, str]) -> Iterator[Line]:
-    """Ask what a panel asks."""
+    """Query the expressions of a panel."""
     first, step = (BAR, BAR) if style(panel) == "bars" else (0, 1)
     for target in panel["targets"]:
-        asked = target["expr"].replace("$job", ".+").replace("$__rate_interval", f"{WINDOW}s")
-        for series in prometheus.query_range(asked, start=began, end=began + SECONDS, step=step):
+        expression = target["expr"].replace("$job", ".+").replace("$__rate_interval", f"{WINDOW}s")
+        for series in prometheus.query_range(expression, start=began, end=began + SECONDS, step=step):
             legend = target["legendFormat"]
             for label, value in series["metric"].items():
                 legend = legend.replace(f"{{{{{label}}}}}", names.get(value, value))
@@ -130,7 +130,7 @@ def style(panel: dict[str, Any]) -> str:
 
 
 def draw(panels: list[dict[str, Any]], shown: list[list[Line]], output: Path) -> None:
-    """Draw all panels where they lie."""
+    """Draw all panels at their grid positions."""
     mpl.rcParams.update(
         {
             "svg.fonttype": "none",
@@ -157,7 +157,7 @@ def draw(panels: list[dict[str, Any]], shown: list[list[Line]], output: Path) ->
 
 
 def fill(axes: Axes, panel: dict[str, Any], found: list[Line]) -> None:
-    """Draw one panel: of its series those that are ever above zero."""
+    """Draw the series of one panel that are ever above zero."""
     seen = sorted((line for line in found if any(value > 0 for value in line.values)), key=lambda line: line.legend)
     axes.axvspan(KILLED, BACK, color=AWAY, linewidth=0)
     colours = cycle(COLOURS)
@@ -178,11 +178,11 @@ def fill(axes: Axes, panel: dict[str, Any], found: list[Line]) -> None:
 
 
 def fill_bars(axes: Axes, coloured: list[tuple[Line, str]]) -> None:
-    """Draw bars, one upon the other."""
+    """Draw stacked bars."""
     bottom = [0.0] * (SECONDS // BAR)
     for line, colour in coloured:
         heights = [0.0 if math.isnan(value) else value for value in line.values]
-        middles = [at - BAR / 2 for at in line.times]  # each tells of the time before it
+        middles = [at - BAR / 2 for at in line.times]  # each shows the time before it
         axes.bar(middles, heights, BAR * 0.8, bottom, color=colour, label=line.legend)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     place = {"transform": axes.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "center"}
@@ -190,7 +190,7 @@ def fill_bars(axes: Axes, coloured: list[tuple[Line, str]]) -> None:
 
 
 def scale(axes: Axes, defaults: dict[str, Any]) -> None:
-    """Give the axes their range and units."""
+    """Set the range and the units of the axes."""
     if defaults["custom"].get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(NullLocator())
@@ -206,7 +206,7 @@ def scale(axes: Axes, defaults: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run, and draw."""
+    """Run the example, and draw the dashboard."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=EXAMPLE / "dashboard.svg")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
-"""What is sent: the same event for everybody, as an object of jwt_events, as a model, and as the bytes that travel.
+"""The events that are sent: the same for every competitor, as an event of jwt_events, as a model, and as encoded bytes.
 
-Each event has a number, its ``token_id`` in hexadecimal, so that whoever receives can say which ones are missing.
+Each event has a number, its ``token_id`` in hexadecimal, by which a receiver finds out which events are missing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from redis.asyncio import Redis
 from jwt_events import TokenRevoked
 
 SOURCE = "bench"
-RETENTION = timedelta(days=3)  # of every stream: longer than any token of the bench lives
+RETENTION = timedelta(days=3)  # of every stream: longer than the lifetime of any token here
 _NOW = datetime.now(UTC).replace(microsecond=123_456)
 _EXPIRES_ON = (_NOW + timedelta(days=1)).date()
 
-# 292 bytes with a number filled in. Expiries are spread over 20 hours, as those of real tokens are.
+# 292 bytes with the number filled in. Expiries are spread over 20 hours, as those of real tokens are.
 _TEMPLATE = (
     '{"specversion":"1.0","id":"01a21c3e-5079-76d0-8000-%012x","source":"bench","type":"jwt.token_revoked.v1",'
     f'"time":"{_NOW:%Y-%m-%dT%H:%M:%S.%fZ}","subject":"%032x",'
     f'"data":{{"token_id":"%032x","expires_at":"{_EXPIRES_ON}T%02d:%02d:00.123456Z"}}}}'
 )
 
-# The server makes its events by itself: a million of them in seconds, and no client is measured while it makes them.
+# The server makes its events itself: a million of them in seconds, and no client is measured meanwhile.
 _MAKE = """
 local first, count, template, field = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 for i = first, first + count - 1 do
@@ -38,11 +38,11 @@ for i = first, first + count - 1 do
     end
 end
 """
-_PAGE = 10_000
+_BATCH_SIZE = 10_000
 
 
 class Data(BaseModel):
-    """What an event says."""
+    """The payload of an event."""
 
     token_id: str
     expires_at: datetime
@@ -50,7 +50,7 @@ class Data(BaseModel):
 
 
 class Message(BaseModel):
-    """An event, as somebody would write it who needs nothing else: what peers publish and validate."""
+    """An event as a plain pydantic model: what other libraries publish and validate."""
 
     specversion: str
     id: str
@@ -62,7 +62,7 @@ class Message(BaseModel):
 
 
 def payload(number: int, padding: int = 0) -> bytes:
-    """Return the bytes of an event that travel, with so many bytes of metadata."""
+    """Return the encoded bytes of an event, with `padding` bytes of metadata."""
     text = _TEMPLATE % (number, number, number, number // 60 % 20, number % 60)
     if padding:
         text = text.replace('"data":{', f'"data":{{"metadata":{{"note":"{"x" * padding}"}},')
@@ -75,7 +75,7 @@ def message(number: int, padding: int = 0) -> Message:
 
 
 def event(number: int, padding: int = 0) -> TokenRevoked:
-    """Return the same event as one of ours."""
+    """Return the same event as an event of jwt_events."""
     sent = message(number, padding)
     return TokenRevoked(
         id=sent.id,
@@ -86,32 +86,32 @@ def event(number: int, padding: int = 0) -> TokenRevoked:
     )
 
 
-async def make(client: Redis, to: str, number: int, field: str) -> None:
-    """Let the server append the first so many events to a stream; or publish them, if there is no field for them."""
-    for first in range(0, number, _PAGE):
-        await client.eval(_MAKE, 1, to, first, min(_PAGE, number - first), _TEMPLATE, field)
+async def make(client: Redis, to: str, count: int, field: str) -> None:
+    """Let the server append the first `count` events to a stream, or publish them if `field` is empty."""
+    for first in range(0, count, _BATCH_SIZE):
+        await client.eval(_MAKE, 1, to, first, min(_BATCH_SIZE, count - first), _TEMPLATE, field)
 
 
-async def fill(client: Redis, key: str, number: int) -> None:
-    """See to it that a stream holds exactly the first so many events."""
-    if await client.xlen(key) != number:
+async def fill(client: Redis, key: str, count: int) -> None:
+    """Make sure that a stream holds exactly the first `count` events."""
+    if await client.xlen(key) != count:
         await client.unlink(key)
-        await make(client, key, number, "event")
+        await make(client, key, count, "event")
 
 
-class Counters:
-    """Who has arrived: each number once, however often it comes.
+class Arrivals:
+    """The events that one subscriber has received, each counted once however often it comes.
 
     Args:
-        number: how many events there are.
+        count: how many events there are.
     """
 
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._seen = bytearray(number)
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._seen = bytearray(count)
 
-    def note(self, token_id: str) -> bool:
-        """Note an event; return whether it is here for the first time."""
+    def add(self, token_id: str) -> bool:
+        """Count an event; return whether it has come for the first time."""
         index = int(token_id, 16)
         if self._seen[index]:
             return False
@@ -120,10 +120,10 @@ class Counters:
 
     @property
     def missing(self) -> int:
-        """How many have not arrived."""
-        return self._number - sum(self._seen)
+        """How many events have not come."""
+        return self._count - sum(self._seen)
 
 
-def missing(tallies: Sequence[Counters]) -> str:
-    """Say what is missing, in words."""
-    return f"{sum(tally.missing for tally in tallies):,} events missing"
+def missing(all_arrivals: Sequence[Arrivals]) -> str:
+    """Describe how many events are missing, for a message."""
+    return f"{sum(arrivals.missing for arrivals in all_arrivals):,} events missing"

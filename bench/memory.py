@@ -1,4 +1,4 @@
-"""How much memory work needs: what Python allocates, and what the kernel gives."""
+"""Memory workloads: what Python allocates, and what the process holds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import tracemalloc
 from pathlib import Path
 
 from bench.clients.base import Client
-from bench.crowd import published
-from bench.run import Place, Run, Work
+from bench.run import Run, RunParams, Workload
+from bench.subscribers import all_published
 
 
-def allocation(client: Client, *, number: int = 500) -> Work:
-    """Bytes that Python allocates during one publish, at most at a time; and what of them stays."""
+def allocation(client: Client, *, count: int = 500) -> Workload:
+    """Measure the peak of bytes that Python allocates during one publish, and how many of them it retains."""
 
-    async def work(place: Place) -> Run:
-        items = [client.item(index) for index in range(number)]
+    async def workload(params: RunParams) -> Run:
+        items = [client.item(index) for index in range(count)]
         peaks: list[int] = []
-        async with published(client, place, 2 * number), client.publishing(place.url, place.name) as send:
+        async with all_published(client, params, 2 * count), client.publishing(params.url, params.name) as send:
             for item in items:
-                await send(item)  # whatever is made once is made now
+                await send(item)  # warm-up: what is allocated once is allocated now
             gc.collect()
             tracemalloc.start()
             try:
@@ -32,27 +32,27 @@ def allocation(client: Client, *, number: int = 500) -> Work:
                     await send(item)
                     peaks.append(tracemalloc.get_traced_memory()[1] - before)
                 gc.collect()
-                stays = tracemalloc.get_traced_memory()[0] - first
+                retained = tracemalloc.get_traced_memory()[0] - first
             finally:
                 tracemalloc.stop()
-        return Run(statistics.median(peaks), also={"stays": stays / number})
+        return Run(statistics.median(peaks), also={"retained": retained / count})
 
-    return work
+    return workload
 
 
-def peak(of: Work) -> Work:
-    """Megabytes that the process needs at most for some work, beyond what it needs before. Linux only."""
+def peak(measured: Workload) -> Workload:
+    """Measure the peak of resident memory during a workload, in megabytes above that before it. Linux only."""
 
-    async def work(place: Place) -> Run:
+    async def workload(params: RunParams) -> Run:
         gc.collect()
-        await asyncio.to_thread(Path("/proc/self/clear_refs").write_text, "5")  # makes the present the peak
-        before = _most_resident()
-        await of(place)
-        return Run(_most_resident() - before)
+        await asyncio.to_thread(Path("/proc/self/clear_refs").write_text, "5")  # resets the peak to the present size
+        before = _max_resident()
+        await measured(params)
+        return Run(_max_resident() - before)
 
-    return work
+    return workload
 
 
-def _most_resident() -> float:
+def _max_resident() -> float:
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1_024

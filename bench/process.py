@@ -1,4 +1,4 @@
-"""A process of a contender's own: asked by a line of JSON, it answers with one."""
+"""The worker process of a competitor: takes a request as a line of JSON, and replies with one."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from bench.run import Failed
 
 _ROOT = Path(__file__).parent.parent
-# A library that does not work with the newest redis-py has an environment of its own; see the Makefile.
+# A library that does not work with the newest redis-py has its own environment; see the Makefile.
 PYTHONS = {"broadcaster": _ROOT / ".venv" / "broadcaster" / "bin" / "python"}
 
-_STARTED_WITHIN = 60.0  # seconds; importing takes one or two
-_MAX_REPLY_SECONDS = 2**20
+_STARTED_WITHIN = 60.0  # seconds; imports take one or two
+_MAX_REPLY_BYTES = 2**20
 
 
-class Child:
-    """A process that can be asked. Make it by `child`."""
+class WorkerProcess:
+    """A running worker process. Created by `start_worker`."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    async def ask(self, question: Any, within: float) -> Any:
-        """Ask, and return the answer.
+    async def request(self, request: Any, within: float) -> Any:
+        """Send a request, and return the reply.
 
         Raises:
-            Failed: there is none, and there will be no other.
+            Failed: no reply came within the time, or the process ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             async with asyncio.timeout(within):
                 line = await self._process.stdout.readline()
         except TimeoutError:
@@ -50,22 +50,22 @@ class Child:
 
 
 @asynccontextmanager
-async def child(row: str, contender: str, part: str, *, verbose: bool = False) -> AsyncIterator[Child]:
-    """Start ``python -m bench.contend`` for a part of a contender's work, and end it afterwards.
+async def start_worker(row: str, competitor: str, part: str, *, verbose: bool = False) -> AsyncIterator[WorkerProcess]:
+    """Start ``python -m bench.worker`` for one part of a competitor's workload, and end it after the block.
 
     Raises:
         Failed: it does not start.
     """
-    python = PYTHONS.get(contender.partition(" ")[0], Path(sys.executable))
+    python = PYTHONS.get(competitor.partition(" ")[0], Path(sys.executable))
     if not python.exists():
-        raise Failed(f"has no environment: {python} is missing; `make bench` makes it")
+        raise Failed(f"has no environment: {python} is missing; `make bench` creates it")
     process = await asyncio.create_subprocess_exec(
-        python, "-m", "bench.contend", row, contender, part,
-        cwd=_ROOT, stdin=PIPE, stdout=PIPE, stderr=None if verbose else DEVNULL, limit=_MAX_REPLY_SECONDS,
+        python, "-m", "bench.worker", row, competitor, part,
+        cwd=_ROOT, stdin=PIPE, stdout=PIPE, stderr=None if verbose else DEVNULL, limit=_MAX_REPLY_BYTES,
     )  # fmt: skip
     try:
-        started = Child(process)
-        await started.ask("ready?", _STARTED_WITHIN)
+        started = WorkerProcess(process)
+        await started.request("ready?", _STARTED_WITHIN)
         yield started
     finally:
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A Prometheus of one's own for a while: scrapes what it is told to, and answers queries."""
+"""A temporary Prometheus server: scrapes given targets, and answers queries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Series = list[dict[str, Any]]
 
 
 class PrometheusMissing(Exception):
-    """There is no such program on the PATH."""
+    """The program is not on the PATH."""
 
 
 class Prometheus:
@@ -28,7 +28,7 @@ class Prometheus:
         rules: files with rules.
 
     Raises:
-        PrometheusMissing: on making it: there is none to start.
+        PrometheusMissing: by the constructor, if the program is not on the PATH.
     """
 
     def __init__(self, targets: Mapping[str, Sequence[int]], *, every: float = 1.0, rules: Sequence[Path] = ()) -> None:
@@ -46,7 +46,7 @@ class Prometheus:
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="jwt_events-", ignore_cleanup_errors=True)
         path = Path(self._directory.name)
-        (path / "prometheus.yml").write_text(json.dumps(self._config))  # which is YAML too
+        (path / "prometheus.yml").write_text(json.dumps(self._config))  # JSON is YAML too
         self._process = subprocess.Popen(
             [
                 self._program,
@@ -70,33 +70,33 @@ class Prometheus:
         self._end()
 
     def query(self, expression: str) -> Series:
-        """Return what an expression is now: a list of ``{"metric": labels, "value": [time, text]}``."""
+        """Return the current value of an expression: a list of ``{"metric": labels, "value": [time, text]}``."""
         return self._get("query", query=expression)
 
     def query_range(self, expression: str, *, start: float, end: float, step: float) -> Series:
-        """Return what an expression was: a list of ``{"metric": labels, "values": [[time, text], …]}``."""
+        """Return an expression over time: a list of ``{"metric": labels, "values": [[time, text], …]}``."""
         return self._get("query_range", query=expression, start=start, end=end, step=step)
 
     def _get(self, name: str, **parameters: str | float) -> Series:
-        answer = self._client.get(f"/api/v1/{name}", params=parameters).json()
-        if answer["status"] != "success":
-            raise ValueError(f"{answer['error']}: {parameters['query']}")
-        result: Series = answer["data"]["result"]
+        reply = self._client.get(f"/api/v1/{name}", params=parameters).json()
+        if reply["status"] != "success":
+            raise ValueError(f"{reply['error']}: {parameters['query']}")
+        result: Series = reply["data"]["result"]
         return result
 
     def _address(self) -> str:
-        """Wait until it is ready, and return where."""
-        address, ready, said = None, False, []
+        """Wait until it is ready, and return its address."""
+        address, ready, output = None, False, []
         assert self._process.stderr is not None
-        for line in self._process.stderr:  # little enough for the pipe to hold what follows after this
-            said.append(line)
+        for line in self._process.stderr:  # what follows after this is little enough for the pipe to hold
+            output.append(line)
             entry = json.loads(line) if line.startswith("{") else {}
             if entry.get("msg") == "Listening on":
                 address = entry["address"]
             ready = ready or "ready to receive web requests" in entry.get("msg", "")
             if ready and address is not None:
                 return f"http://{address}"
-        raise RuntimeError(f"Prometheus did not start:\n{''.join(said)}")
+        raise RuntimeError(f"Prometheus did not start:\n{''.join(output)}")
 
     def _end(self) -> None:
         with self._process:
@@ -105,7 +105,7 @@ class Prometheus:
 
 
 def program(name: str) -> str:
-    """Find ``prometheus`` or ``promtool``.
+    """Return the path of ``prometheus`` or ``promtool``.
 
     Raises:
         PrometheusMissing: it is not on the PATH.

@@ -1,4 +1,4 @@
-"""What a whole run of the bench says, and how it is kept."""
+"""The report of a benchmark run, and its JSON file."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
-from bench.contenders import PACKAGES
+from bench.competitors import PACKAGES
 from bench.process import PYTHONS
-from bench.race import Runs, Terms
 from bench.results import Result, Results
+from bench.rounds import Options, Runs
 from bench.rows import ROWS, Row
 from bench.run import Run
 
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of one run.
+    """All rows of one benchmark run.
 
     Attributes:
-        about: when, on what machine, with which versions.
-        runs: by row and contender.
+        about: the machine, the server, the interpreter and the versions.
+        runs: by row and competitor.
     """
 
     about: Mapping[str, str]
     runs: Mapping[str, Runs]
 
     def rows(self) -> Iterator[tuple[Row, Results]]:
-        """Go through the rows that were run."""
+        """Iterate over the rows that were run, with their results."""
         for row in ROWS:
             if row.id in self.runs:
                 yield row, {name: Result.of(runs) for name, runs in self.runs[row.id].items()}
 
     def save(self, path: Path) -> None:
-        """Keep it as JSON."""
+        """Write the report as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @staticmethod
     def load(path: Path) -> Report:
-        """Have one again that was kept."""
-        kept = json.loads(path.read_text())
+        """Read a report that `save` wrote."""
+        saved = json.loads(path.read_text())
         runs = {
-            row: {name: [Run(**run) for run in found] for name, found in contenders.items()}
-            for row, contenders in kept["runs"].items()
+            row: {name: [Run(**run) for run in found] for name, found in saved_runs.items()}
+            for row, saved_runs in saved["runs"].items()
         }
-        return Report(kept["about"], runs)
+        return Report(saved["about"], runs)
 
 
-def about(server_version: str, terms: Terms) -> dict[str, str]:
-    """Say on what all this was measured."""
+def about(server_version: str, options: Options) -> dict[str, str]:
+    """Describe the machine, the server and the versions that were measured."""
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "server": f"{server_version}, embedded, over TCP on the same machine",
-        "interpreter": f"{platform.python_implementation()} {platform.python_version()}, {terms.loop}",
+        "interpreter": f"{platform.python_implementation()} {platform.python_version()}, {options.loop}",
         "packages": ", ".join(_versions()),
-        "rounds": f"{terms.rounds}, after one that warms up"
-        + ("" if terms.scale == 1 else "; QUICK, not to be quoted"),
+        "rounds": f"{options.rounds}, after one warm-up round"
+        + ("" if options.scale == 1 else "; QUICK, a smoke test only"),
     }
 
 

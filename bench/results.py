@@ -1,4 +1,4 @@
-"""What the runs of a row say: medians with their spread, ratios round by round, and which floors were missed. Pure."""
+"""Results of a row: medians with quartiles, ratios round by round, and missed floors. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """Sum up values; at least one."""
+        """Compute the spread of values, of which there must be at least one."""
         if len(values) == 1:
             return Spread(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -29,11 +29,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a contender.
+    """The result of a competitor.
 
     Attributes:
-        runs: those that count, one for each round.
-        problem: what went wrong, ever.
+        runs: the measured runs, one for each round.
+        problem: the first failure in any run, the warm-up included.
     """
 
     runs: Sequence[Run]
@@ -41,18 +41,18 @@ class Result:
 
     @staticmethod
     def of(runs: Sequence[Run]) -> Result:
-        """Leave out the first run, which warmed up, unless it is the only one."""
+        """Make a result of runs, without the first, which is the warm-up, unless it is the only one."""
         problem = next((run.problem for run in runs if run.problem), None)
         return Result(runs[1:] or runs, problem)
 
     @property
     def value(self) -> Spread | None:
-        """In the unit of the row; ``None`` after a problem: a library that loses messages is not fast."""
+        """The value in the unit of the row; ``None`` after a failure: a library that loses messages is not fast."""
         return None if self.problem else Spread.of([run.value for run in self.runs])
 
     @property
     def cpu(self) -> float | None:
-        """The median of the processor time, if it was taken."""
+        """The median of the processor time, if it was measured."""
         taken = [run.cpu for run in self.runs if run.cpu is not None]
         return statistics.median(taken) if taken and not self.problem else None
 
@@ -63,11 +63,11 @@ class Result:
 
 
 Results = Mapping[str, Result]
-"""The results of a row, by contender."""
+"""The results of a row, by competitor."""
 
 
 def ratio(results: Results, of: str, to: str) -> Spread | None:
-    """Return how many times as much one took as the other in the same round."""
+    """Return the spread of ``of / to`` over the rounds, each ratio within one round; ``None`` if one of them failed."""
     one, other = results[of], results[to]
     if one.problem or other.problem:
         return None
@@ -79,45 +79,42 @@ class Verdict:
     """Whether a floor was reached.
 
     Attributes:
-        floor: which.
-        reached: the figure; ``None`` if one of the two has none.
-        kept: whether it was reached. It counts as reached where the other one failed.
+        floor: the floor.
+        reached: the figure; ``None`` if one of the two competitors has none.
+        passed: whether the floor was reached. It counts as reached if the competitor that it compares with failed.
     """
 
     floor: Floor
     reached: float | None
-    kept: bool
+    passed: bool
 
 
 def judge(floor: Floor, results: Results) -> Verdict:
-    """Compare a floor with what was measured."""
+    """Compare a floor with the results of its row."""
     own = results[floor.name].value
     if own is None:
-        return Verdict(floor, None, kept=False)
+        return Verdict(floor, None, passed=False)
     if floor.against is None:
-        return Verdict(floor, own.median, own.median <= floor.most)
+        return Verdict(floor, own.median, own.median <= floor.maximum)
     found = ratio(results, floor.against, floor.name)
     if found is None:
-        return Verdict(floor, None, kept=True)
-    return Verdict(floor, found.median, found.median >= floor.least)
+        return Verdict(floor, None, passed=True)
+    return Verdict(floor, found.median, found.median >= floor.minimum)
 
 
-def complaints(row: Row, results: Results, *, floors: bool = True) -> list[str]:
-    """Say what must not be: whatever went wrong with us, and floors that were missed."""
+def failures(row: Row, results: Results, *, floors: bool = True) -> list[str]:
+    """Return what makes the benchmark fail: failures of jwt_events, and missed floors."""
     found = [
-        f"{row.title}: {name}: {result.problem}"
-        for name, result in results.items()
-        if result.problem and not is_peer(row, name)
+        f"{row.title}: {name}: {result.problem}" for name, result in results.items() if result.problem and is_ours(name)
     ]
     for floor in row.floors if floors else ():
         verdict = judge(floor, results)
-        if not verdict.kept:
+        if not verdict.passed:
             reached = "nothing" if verdict.reached is None else f"{verdict.reached:.3g}"
             found.append(f"{row.title}: {floor.name} reached {reached}, must be {floor}")
     return found
 
 
-def is_peer(row: Row, name: str) -> bool:
-    """Whether a contender is somebody else: its failures are told, and are not ours."""
-    ours = ("jwt_events", "RevocationList", "import jwt_events")
-    return not name.startswith(ours)
+def is_ours(name: str) -> bool:
+    """Whether a competitor is jwt_events; the failures of other libraries are reported in the table only."""
+    return name.startswith(("jwt_events", "RevocationList", "import jwt_events"))

@@ -1,7 +1,7 @@
-"""The rows of the table: what is compared, who takes part, and what we promise.
+"""The rows of the table: workloads, competitors, and the floors that jwt_events must reach.
 
-A *row* is one kind of work, a *contender* somebody who does it, a *run* one repetition of it by one contender. Less is
-better in every row.
+A *row* is one kind of workload, a *competitor* a library that runs it, a *run* one repetition of it by one competitor.
+Less is better in every row.
 """
 
 from __future__ import annotations
@@ -10,53 +10,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bench import alone, memory, work
-from bench.contenders import EVERYBODY, Contender, Shape, across, alone_at, on, watched
-from bench.watching import WAYS, metrics
+from bench import memory, micro, workloads
+from bench.competitors import ALL_LIBRARIES, Competitor, WorkloadFactory, across, on, ours_with, single
+from bench.watching import VARIANTS, metrics
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What one of our contenders must reach.
+    """A performance floor of jwt_events: a minimum ratio to another competitor, or a maximum value.
 
     Attributes:
-        name: the contender.
-        least: how many times as long, or as much, the other one must take.
-        against: the other one.
-        most: or the largest value allowed.
+        name: the competitor that must reach it.
+        minimum: how many times as long, or as much, the other competitor must take.
+        against: the other competitor; ``None`` for a maximum.
+        maximum: the largest value allowed, where there is no other competitor.
     """
 
     name: str
-    least: float = 0.0
+    minimum: float = 0.0
     against: str | None = None
-    most: float = 0.0
+    maximum: float = 0.0
 
     def __str__(self) -> str:
         if self.against is None:
-            return f"at most {self.most:g}"
-        return f"at least {self.least:.3g} times {self.against}"
+            return f"at most {self.maximum:g}"
+        return f"at least {self.minimum:.3g} times {self.against}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work.
+    """One kind of workload.
 
     Attributes:
         id: for ``--only``.
         title: for the table.
         unit: of the values.
-        contenders: who takes part; the first is the one that the others are compared with.
-        floors: what we must reach.
-        rounds: how often each does it, after one round that only warms up; ``None`` for as often as the command says.
+        competitors: the first is the one that the others are compared with.
+        floors: what jwt_events must reach.
+        rounds: measured rounds, after one warm-up round; ``None`` for as many as the command says.
         fresh: whether each run needs a new process.
         limit: seconds that a run may take.
-        loop: the event loop that the work is about; ``None`` for the one that the command names.
+        loop: the event loop that the row is about; ``None`` for the one that the command names.
     """
 
     id: str
     title: str
     unit: str
-    contenders: Sequence[Contender]
+    competitors: Sequence[Competitor]
     floors: Sequence[Floor] = ()
     rounds: int | None = None
     fresh: bool = False
@@ -79,9 +79,9 @@ IMPORTS = {
 }
 
 
-def fan_out(subscribers: int) -> Shape:
-    """Let so many listen in one process: about 4,000 deliveries in all."""
-    return partial(work.through, number=max(50, 4_000 // subscribers), tasks=20, subscribers=subscribers)
+def fan_out(subscribers: int) -> WorkloadFactory:
+    """Return a workload with `subscribers` subscribers in one process: about 4,000 deliveries in all."""
+    return partial(workloads.through, count=max(50, 4_000 // subscribers), tasks=20, subscriber_count=subscribers)
 
 
 ROWS: Sequence[Row] = (
@@ -89,27 +89,27 @@ ROWS: Sequence[Row] = (
         "publish-one-stream",
         "publish one by one, stream",
         "µs",
-        on(STREAM, partial(work.publish, number=2_000), *EVERYBODY),
+        on(STREAM, partial(workloads.publish, count=2_000), *ALL_LIBRARIES),
         (Floor(OURS, 0.9, RAW),),
     ),
     Row(
         "publish-one-pubsub",
         "publish one by one, Pub/Sub",
         "µs",
-        on(PUBSUB, partial(work.publish, number=2_000), *EVERYBODY),
+        on(PUBSUB, partial(workloads.publish, count=2_000), *ALL_LIBRARIES),
     ),
     Row(
         "publish-200-stream",
         "publish from 200 tasks, stream",
         "µs",
-        on(STREAM, partial(work.publish, number=4_000, tasks=200), *EVERYBODY),
+        on(STREAM, partial(workloads.publish, count=4_000, tasks=200), *ALL_LIBRARIES),
         (Floor(OURS, 10, "FastStream stream"), Floor(OURS, 2, "valkey-glide stream")),
     ),
     Row(
         "publish-200-pubsub",
         "publish from 200 tasks, Pub/Sub",
         "µs",
-        on(PUBSUB, partial(work.publish, number=4_000, tasks=200), *EVERYBODY),
+        on(PUBSUB, partial(workloads.publish, count=4_000, tasks=200), *ALL_LIBRARIES),
         (
             Floor("jwt_events Pub/Sub", 10, "FastStream Pub/Sub"),
             Floor("jwt_events Pub/Sub", 2, "valkey-glide Pub/Sub"),
@@ -121,7 +121,7 @@ ROWS: Sequence[Row] = (
         "µs",
         on(
             STREAM,
-            partial(work.publish_many, number=20_000),
+            partial(workloads.publish_many, count=20_000),
             "jwt_events", "redis-py", "FastStream", "coredis", "valkey-glide",
         ),
         (Floor(OURS, 1.3, RAW),),
@@ -131,13 +131,13 @@ ROWS: Sequence[Row] = (
         "drain a stream into handlers",
         "µs",
         [
-            watched(STREAM, partial(work.drain, number=200_000), ", metrics", metrics),
-            *on(STREAM, partial(work.drain, number=200_000), "jwt_events", "redis-py"),
-            alone_at(LISTEN, alone.listen(200_000)),
-            *on(STREAM, partial(work.drain, number=200_000), "valkey-glide"),
-            *on(STREAM, partial(work.drain, number=50_000), "coredis"),
-            *on(STREAM, partial(work.drain, number=20_000), "FastStream"),
-            *on(STREAM, partial(work.drain, number=5_000), "taskiq-redis"),
+            ours_with(STREAM, partial(workloads.drain, count=200_000), ", metrics", metrics),
+            *on(STREAM, partial(workloads.drain, count=200_000), "jwt_events", "redis-py"),
+            single(LISTEN, micro.listen(200_000)),
+            *on(STREAM, partial(workloads.drain, count=200_000), "valkey-glide"),
+            *on(STREAM, partial(workloads.drain, count=50_000), "coredis"),
+            *on(STREAM, partial(workloads.drain, count=20_000), "FastStream"),
+            *on(STREAM, partial(workloads.drain, count=5_000), "taskiq-redis"),
         ],
         (Floor(WITH_METRICS, 10, "FastStream stream"), Floor(WITH_METRICS, 0.8, LISTEN)),
         rounds=3,
@@ -148,28 +148,28 @@ ROWS: Sequence[Row] = (
         "drain as a member of a group, and acknowledge",
         "µs",
         [
-            *on(STREAM, partial(work.drain, number=20_000, group=True), "jwt_events", "redis-py", "valkey-glide"),
-            *on(STREAM, partial(work.drain, number=5_000, group=True), "FastStream", "coredis", "taskiq-redis"),
+            *on(STREAM, partial(workloads.drain, count=20_000, group=True), "jwt_events", "redis-py", "valkey-glide"),
+            *on(STREAM, partial(workloads.drain, count=5_000, group=True), "FastStream", "coredis", "taskiq-redis"),
         ],
     ),
     Row(
         "through-pubsub",
         "publish and handle in one process, Pub/Sub",
         "µs",
-        on(PUBSUB, partial(work.through, number=4_000), *EVERYBODY),
+        on(PUBSUB, partial(workloads.through, count=4_000), *ALL_LIBRARIES),
     ),
     Row(
         "across-stream",
         "publish in one process, handle in another, stream",
         "µs",
-        across("across-stream", STREAM, *EVERYBODY),
+        across("across-stream", STREAM, *ALL_LIBRARIES),
         rounds=3,
     ),
     Row(
         "across-pubsub",
         "publish in one process, handle in another, Pub/Sub",
         "µs",
-        across("across-pubsub", PUBSUB, *EVERYBODY),
+        across("across-pubsub", PUBSUB, *ALL_LIBRARIES),
         rounds=3,
     ),
     Row(
@@ -177,9 +177,13 @@ ROWS: Sequence[Row] = (
         "from publish to handler at 1,000 events/s, p99",
         "ms",
         [
-            *on(STREAM, partial(work.latency, seconds=2.0), "jwt_events"),
-            *on(PUBSUB, partial(work.latency, seconds=2.0), "jwt_events", "redis-py", "FastStream", "valkey-glide"),
-            Contender("jwt_events RevocationList", lambda: work.latency(alone.Revocations(), seconds=2.0)),
+            *on(STREAM, partial(workloads.latency, seconds=2.0), "jwt_events"),
+            *on(
+                PUBSUB,
+                partial(workloads.latency, seconds=2.0),
+                "jwt_events", "redis-py", "FastStream", "valkey-glide",
+            ),
+            Competitor("jwt_events RevocationList", lambda: workloads.latency(micro.Revocations(), seconds=2.0)),
         ],
         (Floor(OURS, 1 / 1.5, "redis-py Pub/Sub"), Floor("jwt_events Pub/Sub", 1 / 1.5, "redis-py Pub/Sub")),
         rounds=3,
@@ -200,16 +204,16 @@ ROWS: Sequence[Row] = (
         "check",
         "ask whether a token is revoked",
         "µs",
-        [alone_at(CHECK, alone.check), alone_at(EXISTS, alone.exists)],
-        (Floor(CHECK, most=1.0),),
+        [single(CHECK, micro.check), single(EXISTS, micro.exists)],
+        (Floor(CHECK, maximum=1.0),),
     ),
     Row(
         "catch-up",
         "catch up with 1,000,000 revocations, a revocation",
         "µs",
         [
-            alone_at("RevocationList", alone.catch_up(1_000_000)),
-            alone_at("redis-py XREAD COUNT 1000 + validate", alone.read(1_000_000)),
+            single("RevocationList", micro.catch_up(1_000_000)),
+            single("redis-py XREAD COUNT 1000 + validate", micro.read(1_000_000)),
         ],
         (Floor("RevocationList", 1 / 2.5, "redis-py XREAD COUNT 1000 + validate"),),
         rounds=1,
@@ -220,24 +224,24 @@ ROWS: Sequence[Row] = (
         "memory of a rule, of 1,000,000",
         "bytes",
         [
-            alone_at("RevocationList", alone.keep(1_000_000)),
-            alone_at("dict[str, float]", alone.keep_bare(1_000_000)),
+            single("RevocationList", micro.keep(1_000_000)),
+            single("dict[str, float]", micro.keep_bare(1_000_000)),
         ],
-        (Floor("RevocationList", most=110),),
+        (Floor("RevocationList", maximum=110),),
         rounds=1,
         fresh=True,
         limit=120.0,
     ),
-    # asyncio's streams make a buffer of 256 KiB for every read of a socket; uvloop has one for ever, and so have we.
+    # asyncio's streams allocate a buffer of 256 KiB for every read of a socket; uvloop and jwt_events reuse one buffer.
     Row(
         "memory-publish-uvloop",
         "memory that a publish needs, on uvloop",
         "bytes",
         [
-            *on(STREAM, memory.allocation, *EVERYBODY),
+            *on(STREAM, memory.allocation, *ALL_LIBRARIES),
             *on(PUBSUB, memory.allocation, "jwt_events", "redis-py"),
         ],
-        (Floor(OURS, most=3_500), Floor("jwt_events Pub/Sub", most=3_500)),
+        (Floor(OURS, maximum=3_500), Floor("jwt_events Pub/Sub", maximum=3_500)),
         loop="uvloop",
     ),
     Row(
@@ -245,7 +249,7 @@ ROWS: Sequence[Row] = (
         "memory that a publish needs, on asyncio",
         "bytes",
         on(STREAM, memory.allocation, "jwt_events", "redis-py"),
-        (Floor(OURS, most=3_500),),
+        (Floor(OURS, maximum=3_500),),
         rounds=1,
         loop="asyncio",
     ),
@@ -254,10 +258,10 @@ ROWS: Sequence[Row] = (
         "memory that draining 20,000 events needs at most",
         "MB",
         [
-            watched(STREAM, lambda client: memory.peak(work.drain(client, number=20_000)), ", metrics", metrics),
+            ours_with(STREAM, lambda client: memory.peak(workloads.drain(client, count=20_000)), ", metrics", metrics),
             *on(
                 STREAM,
-                lambda client: memory.peak(work.drain(client, number=20_000)),
+                lambda client: memory.peak(workloads.drain(client, count=20_000)),
                 "redis-py", "valkey-glide", "FastStream",
             ),
         ],
@@ -268,14 +272,17 @@ ROWS: Sequence[Row] = (
         "watching",
         "publish and handle, watched in several ways, processor time",
         "µs",
-        [watched(STREAM, partial(work.watched, number=5_000), suffix, options) for suffix, options in WAYS.items()],
+        [
+            ours_with(STREAM, partial(workloads.processor_time, count=5_000), suffix, options)
+            for suffix, options in VARIANTS.items()
+        ],
         (Floor(WITH_METRICS, 0.9, OURS), Floor(f"{OURS}, traced 1 % by Tracing(ratio=0.01)", 0.85, OURS)),
     ),
     Row(
         "import",
         "import",
         "ms",
-        [alone_at(name, alone.importing(modules)) for name, modules in IMPORTS.items()],
+        [single(name, micro.importing(modules)) for name, modules in IMPORTS.items()],
         (Floor("import jwt_events", 1 / 1.5, "import what it is made of"),),
     ),
     *(
@@ -285,7 +292,7 @@ ROWS: Sequence[Row] = (
             "µs",
             on(
                 STREAM,
-                partial(work.through, number=2_000, padding=size),
+                partial(workloads.through, count=2_000, padding=size),
                 "jwt_events", "redis-py", "FastStream",
             ),
         )
@@ -295,5 +302,5 @@ ROWS: Sequence[Row] = (
 
 
 def named(row: str) -> Row:
-    """Find a row."""
+    """Return the row with this id."""
     return next(found for found in ROWS if found.id == row)

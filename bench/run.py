@@ -1,4 +1,4 @@
-"""One run: what a contender was measured at, or why it could not be."""
+"""One run: its parameters, its measurement, and its failure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from bench.load import Counters, missing
+from bench.load import Arrivals, missing
 
 
 class Failed(Exception):
-    """A contender did not do its work: it lost events, or came to no end."""
+    """A competitor failed: it lost events, or exceeded its time limit."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one repetition of a contender's work came to.
+    """The measurement of one run of a competitor.
 
     Attributes:
         value: in the unit of the row; less is better.
-        cpu: microseconds of processor time per event, of the contender's own process with all its threads; ``None``
+        cpu: microseconds of processor time per event, of the competitor's own process with all its threads; ``None``
             where there are no events.
-        also: other figures worth telling, by name.
-        problem: why there is no value.
+        also: other figures for the table, by name.
+        problem: why there is no value; ``None`` for a run that succeeded.
     """
 
     value: float = 0.0
@@ -36,15 +36,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and how a run takes place.
+class RunParams:
+    """The parameters of a run.
 
     Attributes:
         url: the server.
         name: a key or channel of this run alone.
-        shared: a key for what all runs of this row may read.
-        limit: seconds after which the work has failed.
-        scale: how much of the work to do: 1, or less for a quick look.
+        shared: a key that all runs of this row may read.
+        limit: seconds after which the run has failed.
+        scale: the part of the workload to run: 1, or less for a smoke test.
         loop: ``asyncio`` or ``uvloop``.
     """
 
@@ -55,18 +55,18 @@ class Place:
     scale: float = 1.0
     loop: str = "asyncio"
 
-    def many(self, number: int, least: int = 200) -> int:
-        """Return how many events to take, where all of the work would be so many."""
-        return max(min(number, least), int(number * self.scale))
+    def scaled(self, count: int, minimum: int = 200) -> int:
+        """Return how many of `count` events to take at this scale: at least `minimum`, if there are as many."""
+        return max(min(count, minimum), int(count * self.scale))
 
 
-Work = Callable[[Place], Awaitable[Run]]
+Workload = Callable[[RunParams], Awaitable[Run]]
 
 
 class Stopwatch:
-    """Takes the time of a block, or of its part until `stop`.
+    """Measures the time of a block, or of its part until `stop`.
 
-    What was made before does not burden the garbage collector: a service does not hold its events of a whole day.
+    Objects made before are frozen out of garbage collection: a service does not hold its events of a whole day.
     """
 
     def __enter__(self) -> Self:
@@ -80,35 +80,39 @@ class Stopwatch:
         self.stop()
 
     def stop(self) -> None:
-        """Stop it, if it was not stopped before."""
+        """Stop the measurement; idempotent."""
         if self._running:
             self._running = False
             self._wall, self._cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
             gc.unfreeze()
 
     def run(self, events: int) -> Run:
-        """Return microseconds per event."""
+        """Return the measurement in microseconds per event."""
         return Run(self._wall / events * 1e6, self._cpu / events * 1e6)
 
 
 @asynccontextmanager
-async def limited(place: Place, *tallies: Counters) -> AsyncIterator[None]:
-    """Give up on a block that takes too long, and say what is missing."""
+async def time_limit(params: RunParams, *arrivals: Arrivals) -> AsyncIterator[None]:
+    """Limit the time of a block.
+
+    Raises:
+        Failed: the limit was exceeded; the message counts the events that are missing.
+    """
     try:
-        async with asyncio.timeout(place.limit):
+        async with asyncio.timeout(params.limit):
             yield
     except TimeoutError:
-        lost = f", {missing(tallies)}" if tallies else ""
-        raise Failed(f"no end after {place.limit:g} s{lost}") from None
+        lost = f", {missing(arrivals)}" if arrivals else ""
+        raise Failed(f"no end after {params.limit:g} s{lost}") from None
 
 
-async def shared_out(work: Callable[[object], Awaitable[object]], items: Sequence[object], tasks: int) -> None:
-    """Let so many tasks take one item after the other until none is left."""
-    waiting = iter(items)
+async def run_concurrently(call: Callable[[object], Awaitable[object]], items: Sequence[object], tasks: int) -> None:
+    """Call a function with every item, from `tasks` tasks that take the next item in turn."""
+    remaining = iter(items)
 
     async def one() -> None:
-        for item in waiting:
-            await work(item)
+        for item in remaining:
+            await call(item)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(tasks, len(items))):

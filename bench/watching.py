@@ -1,4 +1,4 @@
-"""Ways to watch a publisher and a subscriber, for what they cost."""
+"""Variants of observability for a publisher and a subscriber, whose cost is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jwt_events.metrics import Metrics
 
 
 def metrics() -> dict[str, Any]:
-    """Metrics on a registry of their own."""
+    """Return metrics on a registry of their own."""
     return {"metrics": Metrics(CollectorRegistry())}
 
 
@@ -27,10 +27,10 @@ def _provider(ratio: float) -> Any:
     from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415 - the same
 
     class Discard(SpanExporter):
-        """Takes spans and drops them."""
+        """An exporter that drops spans."""
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            """Take them."""
+            """Drop the spans."""
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider(sampler=ParentBasedTraceIdRatio(ratio))
@@ -38,27 +38,27 @@ def _provider(ratio: float) -> Any:
     return provider
 
 
-def sampled_by_us() -> dict[str, Any]:
-    """One event in a hundred is traced, as `Tracing.ratio` decides."""
+def sampled_by_tracing() -> dict[str, Any]:
+    """Trace one event in a hundred, as `Tracing.ratio` decides."""
     from jwt_events.tracing import Tracing  # noqa: PLC0415 - with the SDK
 
     return {"tracer_provider": Tracing(_provider(1.0), ratio=0.01)}
 
 
 def sampled_by_the_sdk() -> dict[str, Any]:
-    """One event in a hundred is traced, as the sampler of the SDK decides."""
+    """Trace one event in a hundred, as the sampler of the SDK decides."""
     return {"tracer_provider": _provider(0.01)}
 
 
 def recorded() -> dict[str, Any]:
-    """Every event is traced."""
+    """Trace every event."""
     return {"tracer_provider": _provider(1.0)}
 
 
-WAYS: Mapping[str, Callable[[], dict[str, Any]]] = {
+VARIANTS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "": dict,
     ", metrics": metrics,
-    ", traced 1 % by Tracing(ratio=0.01)": sampled_by_us,
+    ", traced 1 % by Tracing(ratio=0.01)": sampled_by_tracing,
     ", traced 1 % by the SDK's sampler": sampled_by_the_sdk,
     ", traced 100 %": recorded,
 }

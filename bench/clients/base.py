@@ -1,4 +1,4 @@
-"""What the bench asks of every library: to publish, to publish many, and to listen. Each in its own idiom."""
+"""The interface of a benchmarked client: publish, publish many, and listen. Each library in its own idiom."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bench.load import payload
 
 Publish = Callable[[Any], Awaitable[object]]
 PublishMany = Callable[[Sequence[Any]], Awaitable[object]]
-Arrived = Callable[[str], object]
-"""Called with the ``token_id`` of each event that arrived and was validated."""
+OnEvent = Callable[[str], object]
+"""Called with the ``token_id`` of each event that was received and validated."""
 
 TASKS = 200
-"""How many tasks publish at once."""
+"""The number of tasks that publish at once."""
 
-PAGE = 500
-"""How many entries a reader asks for at a time, where it can be said."""
+BATCH_SIZE = 500
+"""The number of entries that a reader requests at a time, where the library has an option for it."""
 
 
 class Client(Protocol):
     """A library on one transport.
 
     Attributes:
-        name: what it is called in the table.
+        name: its name in the table.
         package: its distribution, for the version.
         transport: ``stream`` or ``Pub/Sub``.
     """
@@ -34,22 +34,22 @@ class Client(Protocol):
     transport: str
 
     def item(self, number: int, padding: int = 0) -> Any:
-        """Make what an application would have in its hand: an event, a model, or bytes where only those are taken."""
+        """Make what an application would publish: an event, a model, or bytes where only bytes are accepted."""
 
     def publishing(self, url: str, to: str) -> AbstractAsyncContextManager[Publish]:
-        """Connect, for publishing one item with each call; from up to `TASKS` tasks at once."""
+        """Connect, for publishing one item with each call, from up to `TASKS` tasks at once."""
 
     def publishing_many(self, url: str, to: str) -> AbstractAsyncContextManager[PublishMany]:
         """Connect, for publishing a thousand items with each call."""
 
     def listening(
-        self, url: str, to: str, arrived: Arrived, *, group: str | None = None
+        self, url: str, to: str, on_event: OnEvent, *, group: str | None = None
     ) -> AbstractAsyncContextManager[object]:
-        """Listen; entered means subscribed. From the beginning of a stream, in a group that exists if one is named."""
+        """Subscribe; subscribed when the block begins. From the beginning of a stream, or in an existing group."""
 
 
-class Peer:
-    """What clients of other libraries have in common: a name, and bytes in their hand, unless they take something else.
+class ClientBase:
+    """Base of the clients of other libraries: a name, and encoded bytes as items unless overridden.
 
     Args:
         transport: ``stream`` or ``Pub/Sub``.
@@ -57,12 +57,12 @@ class Peer:
 
     package: ClassVar[str]
     title: ClassVar[str]
-    """What the table calls it, before the transport."""
+    """Its name in the table, before the transport."""
 
     def __init__(self, transport: str) -> None:
         self.name = f"{self.title} {transport}"
         self.transport = transport
 
     def item(self, number: int, padding: int = 0) -> Any:
-        """Bytes, encoded beforehand."""
+        """Return bytes, encoded beforehand."""
         return payload(number, padding)

@@ -8,19 +8,19 @@ from typing import Any
 
 from broadcaster import Broadcast
 
-from bench.clients.base import TASKS, Arrived, Peer, Publish
+from bench.clients.base import TASKS, ClientBase, OnEvent, Publish
 from bench.clients.raw import background
 from bench.load import Message, payload
 
 
-class Broadcaster(Peer):
+class Broadcaster(ClientBase):
     """broadcaster on one transport."""
 
     package = "broadcaster"
     title = "broadcaster"
 
     def item(self, number: int, padding: int = 0) -> str:
-        """Text, encoded beforehand."""
+        """Return text, encoded beforehand."""
         return payload(number, padding).decode()
 
     def _broadcast(self, url: str) -> Broadcast:
@@ -34,20 +34,20 @@ class Broadcaster(Peer):
             yield lambda item: broadcast.publish(to, item)
 
     def publishing_many(self, url: str, to: str) -> Any:
-        """There is no such thing."""
+        """Not supported by broadcaster."""
         raise NotImplementedError
 
     @asynccontextmanager
-    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
-        """``async for event in subscriber``, and validate."""
+    async def listening(self, url: str, to: str, on_event: OnEvent, *, group: str | None = None) -> AsyncIterator[None]:
+        """``async for event in subscriber``, and validate each."""
         async with (
             self._broadcast(url) as broadcast,
             broadcast.subscribe(to) as subscriber,
-            background(_listen(subscriber, arrived)),
+            background(_listen(subscriber, on_event)),
         ):
             yield
 
 
-async def _listen(subscriber: Any, arrived: Arrived) -> None:
+async def _listen(subscriber: Any, on_event: OnEvent) -> None:
     async for received in subscriber:
-        arrived(Message.model_validate_json(received.message).data.token_id)
+        on_event(Message.model_validate_json(received.message).data.token_id)

@@ -1,4 +1,4 @@
-"""coredis: a client; encoding and validating are the caller's."""
+"""coredis: a client; the caller encodes and validates."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import coredis
 from coredis.patterns.streams import Consumer, GroupConsumer
 
-from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish, PublishMany
+from bench.clients.base import BATCH_SIZE, TASKS, ClientBase, OnEvent, Publish, PublishMany
 from bench.clients.raw import background
 from bench.load import Message
 
 
-class CoRedis(Peer):
+class CoRedis(ClientBase):
     """coredis on one transport."""
 
     package = "coredis"
@@ -46,33 +46,33 @@ class CoRedis(Peer):
             yield publish
 
     @asynccontextmanager
-    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
-        """Its ``Consumer``, ``GroupConsumer`` with XACK for each entry, or ``pubsub()``."""
+    async def listening(self, url: str, to: str, on_event: OnEvent, *, group: str | None = None) -> AsyncIterator[None]:
+        """Its ``Consumer``, its ``GroupConsumer`` with XACK for each entry, or ``pubsub()``."""
         async with coredis.Redis.from_url(url) as client:
             if self.transport == "Pub/Sub":
-                async with client.pubsub(channels=[to]) as pubsub, background(_listen(pubsub, arrived)):
+                async with client.pubsub(channels=[to]) as pubsub, background(_listen(pubsub, on_event)):
                     yield
                 return
-            options: dict[str, Any] = {"buffer_size": PAGE - 1, "timeout": 1_000}
+            options: dict[str, Any] = {"buffer_size": BATCH_SIZE - 1, "timeout": 1_000}
             consumer = (
                 Consumer(client, [to], **options | {to: {"identifier": "0-0"}})
                 if group is None
                 else GroupConsumer(client, [to], group, "one", **options)
             )
-            async with consumer, background(_read(client, consumer, to, group, arrived)):
+            async with consumer, background(_read(client, consumer, to, group, on_event)):
                 yield
 
 
-async def _listen(pubsub: Any, arrived: Arrived) -> None:
+async def _listen(pubsub: Any, on_event: OnEvent) -> None:
     async for received in pubsub:
         if received["type"] == "message":
-            arrived(Message.model_validate_json(received["data"]).data.token_id)
+            on_event(Message.model_validate_json(received["data"]).data.token_id)
 
 
-async def _read(client: Any, consumer: Any, key: str, group: str | None, arrived: Arrived) -> None:
+async def _read(client: Any, consumer: Any, key: str, group: str | None, on_event: OnEvent) -> None:
     while True:
         _, entry = await consumer.get_entry()
         if entry is not None:
-            arrived(Message.model_validate_json(entry.field_values[b"event"]).data.token_id)
+            on_event(Message.model_validate_json(entry.field_values[b"event"]).data.token_id)
             if group is not None:
                 await client.xack(key, group, [entry.identifier])

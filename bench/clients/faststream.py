@@ -1,4 +1,4 @@
-"""FastStream: publishes pydantic models, and validates what its subscribers are annotated with."""
+"""FastStream: publishes pydantic models, and validates against the annotations of its subscribers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from faststream.redis import RedisBroker, StreamSub
 from redis.asyncio import Redis
 
-from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish, PublishMany
+from bench.clients.base import BATCH_SIZE, TASKS, ClientBase, OnEvent, Publish, PublishMany
 from bench.load import Message, message
 
 
-class FastStream(Peer):
+class FastStream(ClientBase):
     """FastStream on one transport."""
 
     package = "faststream"
     title = "FastStream"
 
     def item(self, number: int, padding: int = 0) -> Message:
-        """A pydantic model."""
+        """Return a pydantic model."""
         return message(number, padding)
 
     def _broker(self, url: str) -> RedisBroker:
-        silent: Any = None  # as its documentation says, and its annotations do not
+        silent: Any = None  # allowed by its documentation, though not by its annotations
         return RedisBroker(url, logger=silent, max_connections=2 * TASKS)  # the default is too few for the tasks
 
     def _target(self, to: str) -> dict[str, Any]:
@@ -54,17 +54,17 @@ class FastStream(Peer):
             yield publish
 
     @asynccontextmanager
-    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
+    async def listening(self, url: str, to: str, on_event: OnEvent, *, group: str | None = None) -> AsyncIterator[None]:
         """``@broker.subscriber(…)`` with a handler that takes the model."""
         broker = self._broker(url)
         where: dict[str, Any] = {"channel": to}
         if self.transport == "stream":
             shared: dict[str, Any] = {} if group is None else {"group": group, "consumer": "one"}
-            where = {"stream": StreamSub(to, last_id="0" if group is None else ">", max_records=PAGE, **shared)}
+            where = {"stream": StreamSub(to, last_id="0" if group is None else ">", max_records=BATCH_SIZE, **shared)}
 
         @broker.subscriber(**where)  # type: ignore[untyped-decorator]  # with options that are chosen at run time
         async def handle(received: Message) -> None:
-            arrived(received.data.token_id)
+            on_event(received.data.token_id)
 
         async with broker:
             await broker.start()

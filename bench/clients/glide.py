@@ -17,7 +17,7 @@ from glide import (
     StreamReadOptions,
 )
 
-from bench.clients.base import PAGE, Arrived, Peer, Publish, PublishMany
+from bench.clients.base import BATCH_SIZE, ClientBase, OnEvent, Publish, PublishMany
 from bench.clients.raw import background
 from bench.load import Message
 
@@ -35,7 +35,7 @@ async def _connected(url: str, **options: Any) -> AsyncIterator[GlideClient]:
         await client.close()
 
 
-class Glide(Peer):
+class Glide(ClientBase):
     """valkey-glide on one transport."""
 
     package = "valkey-glide"
@@ -64,37 +64,37 @@ class Glide(Peer):
             yield publish
 
     @asynccontextmanager
-    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
-        """``get_pubsub_message()``, or ``xread`` and ``xreadgroup`` with XACK page by page."""
+    async def listening(self, url: str, to: str, on_event: OnEvent, *, group: str | None = None) -> AsyncIterator[None]:
+        """``get_pubsub_message()``, or ``xread`` and ``xreadgroup`` with XACK batch by batch."""
         if self.transport == "Pub/Sub":
             channels = {GlideClientConfiguration.PubSubChannelModes.Exact: {to}}
             wanted = GlideClientConfiguration.PubSubSubscriptions(channels, None, None)
-            async with _connected(url, pubsub_subscriptions=wanted) as client, background(_listen(client, arrived)):
+            async with _connected(url, pubsub_subscriptions=wanted) as client, background(_listen(client, on_event)):
                 yield
         else:
-            async with _connected(url) as client, background(_read(client, to, group, arrived)):
+            async with _connected(url) as client, background(_read(client, to, group, on_event)):
                 yield
 
 
-async def _listen(client: GlideClient, arrived: Arrived) -> None:
+async def _listen(client: GlideClient, on_event: OnEvent) -> None:
     while True:
         received = await client.get_pubsub_message()
-        arrived(Message.model_validate_json(received.message).data.token_id)
+        on_event(Message.model_validate_json(received.message).data.token_id)
 
 
-async def _read(client: GlideClient, key: str, group: str | None, arrived: Arrived) -> None:
+async def _read(client: GlideClient, key: str, group: str | None, on_event: OnEvent) -> None:
     cursor: Any = "0"
     while True:
-        answer: Any
+        reply: Any
         if group is None:
-            answer = await client.xread({key: cursor}, StreamReadOptions(block_ms=1_000, count=PAGE))
+            reply = await client.xread({key: cursor}, StreamReadOptions(block_ms=1_000, count=BATCH_SIZE))
         else:
-            sharing = StreamReadGroupOptions(block_ms=1_000, count=PAGE)
-            answer = await client.xreadgroup({key: ">"}, group, "one", sharing)
-        for page in (answer or {}).values():
-            for position, fields in page.items():
-                arrived(Message.model_validate_json(fields[0][1]).data.token_id)
+            options = StreamReadGroupOptions(block_ms=1_000, count=BATCH_SIZE)
+            reply = await client.xreadgroup({key: ">"}, group, "one", options)
+        for batch in (reply or {}).values():
+            for position, fields in batch.items():
+                on_event(Message.model_validate_json(fields[0][1]).data.token_id)
                 cursor = position
             if group is not None:
-                await client.xack(key, group, list(page))
+                await client.xack(key, group, list(batch))
         await asyncio.sleep(0)

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
-from bench.clients.base import Arrived, Publish, PublishMany
+from bench.clients.base import OnEvent, Publish, PublishMany
 from bench.load import RETENTION, SOURCE, event
 from jwt_events import Publisher, RedisPubSub, RedisStream, Subscriber, TokenRevoked, Transport
 
 
 class Ours:
-    """jwt_events, with whatever options.
+    """jwt_events, with any options.
 
     Args:
         transport: ``stream`` or ``Pub/Sub``.
-        suffix: what the table says of the options.
+        suffix: names the options in the table.
         options: makes the options of publisher and subscriber, in the process that uses them.
     """
 
@@ -28,13 +28,13 @@ class Ours:
         self._options = options
 
     def transport_at(self, url: str, to: str, group: str | None = None) -> Transport:
-        """Describe the transport."""
+        """Return the transport."""
         if self.transport == "stream":
             return RedisStream(url, key=to, start="all", retention=RETENTION, group=group)
         return RedisPubSub(url, channel=to)
 
     def item(self, number: int, padding: int = 0) -> TokenRevoked:
-        """An event."""
+        """Return an event."""
         return event(number, padding)
 
     @asynccontextmanager
@@ -57,13 +57,13 @@ class Ours:
             yield publisher.publish_many
 
     @asynccontextmanager
-    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
+    async def listening(self, url: str, to: str, on_event: OnEvent, *, group: str | None = None) -> AsyncIterator[None]:
         """A subscriber with one asynchronous handler."""
         subscriber = Subscriber(self.transport_at(url, to, group), **self._options())
 
         @subscriber.on(TokenRevoked)
         async def handle(event: TokenRevoked) -> None:
-            arrived(event.token_id or "")
+            on_event(event.token_id or "")
 
         async with subscriber:
             yield

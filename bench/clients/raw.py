@@ -1,4 +1,4 @@
-"""redis-py, bare: what is left when nobody retries, numbers, checks or watches anything."""
+"""redis-py, bare: without retries, ids, checks, metrics or traces."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.clients.base import PAGE, TASKS, Arrived, Peer, Publish, PublishMany
+from bench.clients.base import BATCH_SIZE, TASKS, ClientBase, OnEvent, Publish, PublishMany
 from bench.load import Message
 
 
 @asynccontextmanager
 async def background(listen: Any) -> AsyncIterator[None]:
-    """Run a loop beside the block, and end both if either fails. Cancels it again if a library overheard it once."""
+    """Run a loop beside the block, and end both if either fails.
+
+    Cancels the loop repeatedly, because a library may swallow the first cancellation.
+    """
     async with asyncio.TaskGroup() as group:
         task = group.create_task(listen)
         try:
@@ -26,16 +29,16 @@ async def background(listen: Any) -> AsyncIterator[None]:
                 await asyncio.wait([task], timeout=0.5)
 
 
-def entries(answer: Any) -> list[Any]:
+def entries(reply: Any) -> list[Any]:
     """Return the entries of the one stream that was read; RESP2 and RESP3 shape them differently."""
-    if not answer:
+    if not reply:
         return []
-    found: list[Any] = answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0]
+    found: list[Any] = reply[0][1] if isinstance(reply, list) else next(iter(reply.values()))[0]
     return found
 
 
-class Raw(Peer):
-    """redis-py with the bytes ready: ``xadd`` or ``publish``; ``xread`` or ``listen()``, and validate."""
+class Raw(ClientBase):
+    """redis-py with encoded bytes: ``xadd`` or ``publish``; ``xread`` or ``listen()``, and validate."""
 
     package = "redis"
     title = "redis-py"
@@ -67,35 +70,37 @@ class Raw(Peer):
             yield publish
 
     @asynccontextmanager
-    async def listening(self, url: str, to: str, arrived: Arrived, *, group: str | None = None) -> AsyncIterator[None]:
-        """A loop that reads, validates and acknowledges page by page."""
+    async def listening(self, url: str, to: str, on_event: OnEvent, *, group: str | None = None) -> AsyncIterator[None]:
+        """A loop that reads, validates and acknowledges batch by batch."""
         async with Redis.from_url(url) as client:
             if self.transport == "stream":
-                loop = self._read(client, to, arrived) if group is None else self._share(client, to, group, arrived)
+                loop = (
+                    self._read(client, to, on_event) if group is None else self._read_group(client, to, group, on_event)
+                )
                 async with background(loop):
                     yield
             else:
                 async with client.pubsub() as pubsub:
                     await pubsub.subscribe(to)
                     await pubsub.get_message(timeout=5.0)
-                    async with background(self._listen(pubsub, arrived)):
+                    async with background(self._listen(pubsub, on_event)):
                         yield
 
-    async def _listen(self, pubsub: Any, arrived: Arrived) -> None:
+    async def _listen(self, pubsub: Any, on_event: OnEvent) -> None:
         async for message in pubsub.listen():
-            arrived(Message.model_validate_json(message["data"]).data.token_id)
+            on_event(Message.model_validate_json(message["data"]).data.token_id)
 
-    async def _read(self, client: Redis, key: str, arrived: Arrived) -> None:
+    async def _read(self, client: Redis, key: str, on_event: OnEvent) -> None:
         cursor: Any = "0"
         while True:
-            for position, fields in entries(await client.xread({key: cursor}, count=PAGE, block=1_000)):
-                arrived(Message.model_validate_json(fields[b"event"]).data.token_id)
+            for position, fields in entries(await client.xread({key: cursor}, count=BATCH_SIZE, block=1_000)):
+                on_event(Message.model_validate_json(fields[b"event"]).data.token_id)
                 cursor = position
 
-    async def _share(self, client: Redis, key: str, group: str, arrived: Arrived) -> None:
+    async def _read_group(self, client: Redis, key: str, group: str, on_event: OnEvent) -> None:
         while True:
-            page = entries(await client.xreadgroup(group, "one", {key: ">"}, count=PAGE, block=1_000))
-            for _, fields in page:
-                arrived(Message.model_validate_json(fields[b"event"]).data.token_id)
-            if page:
-                await client.xack(key, group, *(position for position, _ in page))
+            batch = entries(await client.xreadgroup(group, "one", {key: ">"}, count=BATCH_SIZE, block=1_000))
+            for _, fields in batch:
+                on_event(Message.model_validate_json(fields[b"event"]).data.token_id)
+            if batch:
+                await client.xack(key, group, *(position for position, _ in batch))

@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.soak.conductor import Conductor, Settings
 from bench.soak.history import read, write
 from bench.soak.processes import PERSISTENCE
+from bench.soak.runner import Runner, Settings
 from bench.soak.verdict import Verdict, judge
 
 _INTERRUPTED = 130
@@ -26,9 +26,9 @@ _FRAME = 0.2
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description="Publish and handle under faults.")
-    parser.add_argument("--events", type=int, default=20_000, help="how many must be acknowledged (%(default)s)")
-    parser.add_argument("--faults", type=int, default=21, help="how many to inject meanwhile (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="decides on the faults and their order (%(default)s)")
+    parser.add_argument("--events", type=int, default=20_000, help="events that must be acknowledged (%(default)s)")
+    parser.add_argument("--faults", type=int, default=21, help="faults to inject meanwhile (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the faults and their order (%(default)s)")
     parser.add_argument("--transport", choices=("stream", "group"), default="stream", help="(%(default)s)")
     parser.add_argument(
         "--fsync",
@@ -39,11 +39,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--publishers", type=int, default=2, help="processes that publish (%(default)s)")
     parser.add_argument("--subscribers", type=int, default=3, help="processes that handle (%(default)s)")
     parser.add_argument("--rate", type=float, default=2_500.0, help="events per second, at most (%(default)s)")
-    parser.add_argument("--history", type=Path, help="where to write the history (default: a temporary file)")
-    parser.add_argument("--keep", type=Path, help="an empty directory to keep everything in: diaries, logs, data")
-    parser.add_argument("--judge", type=Path, help="run nothing; say what this history proves")
+    parser.add_argument("--history", type=Path, help="file for the history (default: a temporary file)")
+    parser.add_argument("--keep", type=Path, help="an empty directory for histories, logs and data, which is kept")
+    parser.add_argument("--judge", type=Path, help="run nothing; judge this history")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
-    parser.add_argument("--verbose", action="store_true", help="let the processes log, into files beside the diaries")
+    parser.add_argument(
+        "--verbose", action="store_true", help="let the processes log, into files beside their histories"
+    )
     return parser.parse_args()
 
 
@@ -56,59 +58,60 @@ def show(verdict: Verdict, console: Console) -> None:
     )
     table.add_column()
     table.add_column(justify="right")
-    handled = " / ".join(f"{number:,}" for number in verdict.handled.values())
-    lost = " / ".join(f"{number:,}" for number in verdict.lost.values())
+    handled = " / ".join(f"{count:,}" for count in verdict.handled.values())
+    lost = " / ".join(f"{count:,}" for count in verdict.lost.values())
     rows = {
         "seconds": f"{verdict.seconds:,.1f}",
         "faults": f"{sum(verdict.faults.values()):,}",
         "acknowledged": f"{verdict.acknowledged:,}",
-        "unknown outcomes (either is right)": f"{verdict.unknown:,}",
-        "surely not published": f"{verdict.refused:,}",
+        "unknown outcomes (either is correct)": f"{verdict.unknown:,}",
+        "certainly not published": f"{verdict.refused:,}",
         "handled": handled,
         "lost": lost,
-        "lost without a gap that tells": f"{verdict.uncovered:,}",
+        "lost without a gap": f"{verdict.uncovered:,}",
         "gaps reported": _by_kind(verdict.gaps),
         "phantoms": f"{verdict.phantoms:,}",
-        "duplicates within one life": f"{verdict.duplicates:,}",
-        "handled again by another life": f"{verdict.again:,}",
-        "out of order" + ("" if settings["transport"] == "stream" else " (not promised)"): f"{verdict.out_of_order:,}",
+        "duplicates within one incarnation": f"{verdict.duplicates:,}",
+        "handled again by another incarnation": f"{verdict.again:,}",
+        "out of order"
+        + ("" if settings["transport"] == "stream" else " (not guaranteed)"): f"{verdict.out_of_order:,}",
         "overlaps of one key": f"{verdict.overlaps:,}",
-        "dead letters": f"{verdict.buried:,}",
+        "dead letters": f"{verdict.dead_lettered:,}",
     }
     for row in rows.items():
         table.add_row(*row)
     table.add_section()
-    for kind, number in sorted(verdict.faults.items()):
-        table.add_row(f"  {kind}", f"{number:,}")
+    for kind, count in sorted(verdict.faults.items()):
+        table.add_row(f"  {kind}", f"{count:,}")
     console.print(table)
     for problem in verdict.problems:
-        console.print(f"[bold red]broken promise[/]: {problem}", highlight=False)
+        console.print(f"[bold red]broken guarantee[/]: {problem}", highlight=False)
     if not verdict.problems:
-        console.print("[bold green]every promise was kept[/]")
+        console.print("[bold green]every guarantee was kept[/]")
 
 
-def _by_kind(numbers: Mapping[str, int]) -> str:
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()))
+def _by_kind(counts: Mapping[str, int]) -> str:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
     return kinds or "0"
 
 
-async def _run(settings: Settings, directory: Path, console: Console) -> Conductor:
-    """Carry out a run, and show how far it is. SIGTERM ends it as Ctrl-C does."""
-    conductor = Conductor(settings, directory)
-    running = asyncio.create_task(conductor.run())
+async def _run(settings: Settings, directory: Path, console: Console) -> Runner:
+    """Carry out a run and show its progress. SIGTERM ends it as Ctrl-C does."""
+    runner = Runner(settings, directory)
+    running = asyncio.create_task(runner.run())
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, running.cancel)
     with console.status("Starting") as status:
         while not running.done():
-            done, faults = len(conductor.books.acknowledged), sum(conductor.books.faults.values())
+            done, faults = len(runner.summary.acknowledged), sum(runner.summary.faults.values())
             status.update(f"{done:,} of {settings.events:,} acknowledged, {faults} of {settings.faults} faults")
             await asyncio.wait([running], timeout=_FRAME)
     running.result()
-    return conductor
+    return runner
 
 
 def main() -> int:
-    """Run, judge, print, and return the exit code: 0 if every promise was kept."""
+    """Run, judge, print; return the exit code: 0 if every guarantee was kept."""
     given = _arguments()
     console = Console(stderr=given.json)
     if given.judge:
@@ -120,11 +123,11 @@ def main() -> int:
             directory = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jwt_events-soak-")))
             directory.mkdir(parents=True, exist_ok=True)
             try:
-                conductor = asyncio.run(_run(settings, directory, console))
+                runner = asyncio.run(_run(settings, directory, console))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 return _INTERRUPTED
         history = given.history or Path(tempfile.gettempdir(), f"soak-{settings.transport}-{settings.fsync}.jsonl")
-        write(history, conductor.history)
+        write(history, runner.history)
         console.print(f"history: {history}", highlight=False)
         verdict = judge(read(history))
     if given.json:

@@ -1,4 +1,4 @@
-"""Which faults, in which order. A pure function of the seed."""
+"""The faults of a run, and their order. A pure function of the seed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-# How many of each there are in twenty-one. Decks are dealt to the end before the next is shuffled, so that a short run
-# sees every kind, too.
-_DECK: Mapping[str, int] = {
-    "kill everybody": 1,
+# The number of faults of each kind in a block of twenty-one. Each block is shuffled, and used up before the next one,
+# so that a short run has every kind too.
+_BLOCK: Mapping[str, int] = {
+    "kill all": 1,
     "kill server": 3,
     "freeze server": 2,
     "pause clients": 2,
@@ -21,24 +21,24 @@ _DECK: Mapping[str, int] = {
     "kill publisher": 1,
 }
 
-_MIN_PAUSE, _MAX_PAUSE, _MODE = 0.1, 3.0, 0.3
-"""Of a fault that lasts, in seconds."""
+_MIN_SECONDS, _MAX_SECONDS, _MODE_SECONDS = 0.1, 3.0, 0.3
+"""The duration of a fault, in seconds: triangular distribution."""
 
 _OVERLAPPING = 0.35
-"""The share of faults that do not wait for the end of the one before."""
+"""The share of faults that do not wait for the end of the fault before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong.
+    """A fault to inject.
 
     Attributes:
-        number: counts them, from 0.
-        kind: what.
-        target: the name of the process that it happens to.
-        seconds: how long it lasts; for a server that is killed, how long it stays away.
-        at: when it begins: after this part of its share of the events.
-        overlaps: whether it begins even if others have not ended.
+        number: its index in the plan, from 0.
+        kind: what is done, such as ``kill server``.
+        target: the name of the process that it is done to.
+        seconds: how long it lasts; for a server that is killed, how long it stays down.
+        at: when it begins, as a part of its share of the events.
+        overlaps: whether it begins even if earlier faults have not ended.
     """
 
     number: int
@@ -58,29 +58,29 @@ def make_plan(
     also: Collection[str] = (),
     without: Collection[str] = (),
 ) -> list[Fault]:
-    """Return so many faults, the same for the same arguments.
+    """Return a plan of `faults` faults, the same for the same arguments.
 
     Args:
         seed: of the random numbers.
-        faults: how many.
+        faults: how many faults to plan.
         publishers: the names of the processes that publish.
         subscribers: the names of those that handle.
-        also: more kinds, one of each in every deck, that happen to the server.
+        also: more kinds, one of each in every block, that affect the server.
         without: kinds to leave out.
     """
     chance = random.Random(seed)
     kinds: list[str] = []
     while len(kinds) < faults:
-        deck = [*(kind for kind, number in _DECK.items() for _ in range(number) if kind not in without), *also]
-        chance.shuffle(deck)
-        kinds += deck
-    targets = {"publisher": publishers, "subscriber": subscribers, "everybody": ("everybody",)}
+        block = [*(kind for kind, count in _BLOCK.items() for _ in range(count) if kind not in without), *also]
+        chance.shuffle(block)
+        kinds += block
+    targets = {"publisher": publishers, "subscriber": subscribers, "all": ("all",)}
     return [
         Fault(
             number=number,
             kind=kind,
             target=chance.choice(targets.get(kind.split()[-1], ("server",))),
-            seconds=round(chance.triangular(_MIN_PAUSE, _MAX_PAUSE, _MODE), 2),
+            seconds=round(chance.triangular(_MIN_SECONDS, _MAX_SECONDS, _MODE_SECONDS), 2),
             at=round(chance.random(), 2),
             overlaps=chance.random() < _OVERLAPPING,
         )

@@ -1,4 +1,4 @@
-"""The server and the workers, as the one who starts and kills them sees them."""
+"""The server and the workers, as the process that starts and kills them sees them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench.soak.worker import Order
+from bench.soak.worker import WorkerSpec
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.transport._redis.connection import Argument, Connector
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._redis.protocol import Argument
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,15 +29,15 @@ PERSISTENCE = {
     "everysec": {"appendonly": "yes", "appendfsync": "everysec"},
     "no": {"appendonly": "no"},
 }
-"""What the server keeps: everything it confirmed, all but the last second, or nothing."""
+"""What the server keeps when it is killed: everything it confirmed, all but the last second, or nothing."""
 
-_FORGOTTEN_SECONDS = 1.0
-"""What a loss of power takes from a file that is synchronised every second."""
+_POWER_LOSS_SECONDS = 1.0
+"""What a power failure takes from a file that is synchronised every second."""
 
-_ANSWER_WITHIN = 5.0
+_REPLY_WITHIN = 5.0
 _START_WITHIN = 60.0
 
-# The shell sees to it that what was frozen goes on, even if whoever froze it is killed meanwhile.
+# A shell does it, so that the frozen process continues even if this process is killed meanwhile.
 _FREEZE = 'kill -STOP "$1" && sleep "$2"; kill -CONT "$1"'
 
 
@@ -53,24 +54,24 @@ class Server:
 
     @property
     def url(self) -> str:
-        """How to reach it."""
+        """The URL of the server."""
         return self._server.url
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of its process."""
         return self._server.pid
 
     async def start(self) -> None:
-        """Start it, for the first time or again."""
+        """Start the server, or restart it."""
         await self._server.__aenter__()
 
     async def aclose(self) -> None:
-        """Stop it for good; idempotent."""
+        """Stop the server for good; idempotent."""
         await self._server.aclose()
 
     async def kill(self) -> None:
-        """Kill it; where it synchronises every second, as a loss of power would: its last writes are gone.
+        """Kill the server. With ``everysec`` its last writes are lost, as in a power failure.
 
         Killing the process alone takes nothing from the page cache, and so would hardly ever lose anything.
         """
@@ -78,96 +79,99 @@ class Server:
         killed_at = time.monotonic()
         await self._server.aclose()
         if self._loses_power:
-            self._forget_after(killed_at - _FORGOTTEN_SECONDS)
+            self._truncate_to(killed_at - _POWER_LOSS_SECONDS)
 
     def observe(self) -> None:
-        """Take note of how much is in the append-only file by now. Call it often."""
+        """Record the current size of the append-only file. To be called often."""
         if not self._loses_power:
             return
         now = time.monotonic()
         for path in self._directory.glob("appendonlydir/*.incr.aof"):
             self._sizes.append((now, path, path.stat().st_size))
-        while self._sizes and now - self._sizes[0][0] > 2 * _FORGOTTEN_SECONDS:
+        while self._sizes and now - self._sizes[0][0] > 2 * _POWER_LOSS_SECONDS:
             self._sizes.popleft()
 
-    def _forget_after(self, moment: float) -> None:
+    def _truncate_to(self, moment: float) -> None:
+        """Truncate the append-only file to its size at `moment`."""
         for path in self._directory.glob("appendonlydir/*.incr.aof"):
             known = [size for at, seen, size in self._sizes if seen == path and at <= moment]
             if known:
                 os.truncate(path, known[-1])
         self._sizes.clear()
 
-    async def tell(self, *command: Argument) -> Any:
-        """Run a command."""
-        connection = await Connector(self.url).connect(within=_ANSWER_WITHIN)
+    async def execute(self, *command: Argument) -> Any:
+        """Execute a command, and return its reply."""
+        connection = await Connector(self.url).connect(within=_REPLY_WITHIN)
         try:
-            return await connection.call(*command, within=_ANSWER_WITHIN)
+            return await connection.call(*command, within=_REPLY_WITHIN)
         finally:
             await connection.aclose()
 
 
 class Worker:
-    """A publisher or a subscriber, through all its lives.
+    """A publisher or a subscriber, through all its incarnations.
 
     Args:
-        order: what to tell it.
-        died: called with the worker and its exit code if it ends by itself.
+        spec: what the process does.
+        on_exit: called with the worker and its exit code if it exits by itself.
     """
 
-    def __init__(self, order: Order, died: Callable[[Worker, int], None]) -> None:
-        self.name = order.name
-        self._order = replace(order, run=-1)
-        self._died = died
+    def __init__(self, spec: WorkerSpec, on_exit: Callable[[Worker, int], None]) -> None:
+        self.name = spec.name
+        self._spec = replace(spec, incarnation=-1)
+        self._on_exit = on_exit
         self._process: asyncio.subprocess.Process | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._exit_task: asyncio.Task[None] | None = None
 
     @property
-    def run(self) -> int:
-        """Which life this is, counted from 0."""
-        return self._order.run
+    def incarnation(self) -> int:
+        """The number of the current incarnation, from 0."""
+        return self._spec.incarnation
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of its process."""
         assert self._process is not None
         return self._process.pid
 
     async def start(self) -> None:
-        """Start it, for the first time or again."""
-        self._order = replace(self._order, run=self.run + 1)
-        log = os.open(Path(self._order.directory, f"{self.name}.{self.run}.log"), os.O_WRONLY | os.O_CREAT, 0o600)
+        """Start the process, or restart it."""
+        self._spec = replace(self._spec, incarnation=self.incarnation + 1)
+        log = os.open(
+            Path(self._spec.directory, f"{self.name}.{self.incarnation}.log"), os.O_WRONLY | os.O_CREAT, 0o600
+        )
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bench.soak.worker"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends the others in order
+                start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends its children in order
                 cwd=ROOT,
             )
         finally:
             os.close(log)
-        self.tell(json.dumps(asdict(self._order)))
-        self._watching = asyncio.create_task(self._watch(self._process))
+        self.send(json.dumps(asdict(self._spec)))
+        self._exit_task = asyncio.create_task(self._wait_for_exit(self._process))
 
-    def tell(self, line: str) -> None:
-        """Send it a line."""
+    def send(self, line: str) -> None:
+        """Send a line to the process."""
         if self._process is not None and self._process.stdin is not None and not self._process.stdin.is_closing():
             self._process.stdin.write(line.encode() + b"\n")
 
     async def kill(self) -> None:
-        """Kill it."""
-        await self._end(signal.SIGKILL, _ANSWER_WITHIN)
+        """Kill the process."""
+        await self._end(signal.SIGKILL, _REPLY_WITHIN)
 
-    async def leave(self, within: float) -> bool:
-        """Ask it to end in good order; return whether it did, else kill it."""
+    async def stop(self, within: float) -> bool:
+        """Ask the process to shut down gracefully, and kill it after `within` seconds; return whether it did."""
         return await self._end(signal.SIGTERM, within)
 
     async def _end(self, how: signal.Signals, within: float) -> bool:
-        process, watching = self._process, self._watching
-        if process is None or watching is None:
+        process, exit_task = self._process, self._exit_task
+        if process is None or exit_task is None:
             return True
-        self._process = None  # what ends now was asked to
+        self._process = None  # marks the exit as requested
         with suppress(ProcessLookupError):
             process.send_signal(how)
         try:
@@ -179,19 +183,19 @@ class Worker:
             with suppress(ProcessLookupError):
                 process.kill()
             await asyncio.shield(process.wait())
-            await asyncio.wait([watching])
+            await asyncio.wait([exit_task])
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_for_exit(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
         if process.stdin is not None:
             process.stdin.close()
         if self._process is process:
             self._process = None
-            self._died(self, code)
+            self._on_exit(self, code)
 
 
 async def freeze(pid: int, seconds: float) -> None:
-    """Stop a process for so many seconds. Cancelled, it goes on at once."""
+    """Stop a process for `seconds` seconds. When cancelled, the process continues at once."""
     helper = await asyncio.create_subprocess_exec(
         *("/bin/sh", "-c", _FREEZE, "sh", str(pid), f"{seconds:.2f}"),
         stdin=asyncio.subprocess.DEVNULL,
@@ -209,10 +213,10 @@ async def freeze(pid: int, seconds: float) -> None:
 
 
 def free_port() -> int:
-    """Find a port for a server that will be away now and then.
+    """Return a port for a server that will be down now and then.
 
-    Below those that the kernel hands out by itself: one of these could be given to somebody else meanwhile, even to
-    a client that tries to connect to it, which would then be connected to itself.
+    It is below the kernel's ephemeral ports: one of these could be given to another process meanwhile, even to a client
+    that tries to connect to it, which would then be connected to itself.
     """
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)

@@ -1,7 +1,7 @@
-"""What a history proves. Pure: the same history always gets the same verdict.
+"""The verdict on a history. Pure: the same history always gets the same verdict.
 
-A *reader* is who must see every event that was acknowledged: each subscriber by itself where all see everything, all of
-them together where they share. It lives on when its process is killed and started again.
+A *reader* is what must see every acknowledged event: each subscriber by itself where all receive everything, all of
+them together where they share. It persists when its process is killed and restarted.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bench.soak.history import Record
 from jwt_events.subscriber._dedup import WINDOW
+
+from bench.soak.history import Record
 from jwt_events.transport._stream.position import sort_key
 
 SHARED = "the group"
-"""The reader where subscribers share."""
+"""The reader where subscribers share the events."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A gap that a subscriber was told of.
+class ReportedGap:
+    """A gap that a subscriber reported.
 
     Attributes:
         at: when, in milliseconds of the clock that positions are made of.
@@ -34,32 +35,32 @@ class Told:
     cause: str
 
     def covers(self, position: str) -> bool:
-        """Whether it says that an event which was there may be missing: one added after ``since``, before it was told.
+        """Whether it says that this event may be missing: one added after ``since``, before the report.
 
-        The position says when an event was added; its publisher may have been frozen before it could note that.
+        The position says when an event was added; its publisher may have been frozen before it could record that.
         """
         return sort_key(position)[0] <= self.at and (self.since is None or sort_key(self.since) < sort_key(position))
 
 
 @dataclass(slots=True)
-class Ledger:
-    """The books: what was invoked, acknowledged, handled. Takes the records of each process in order.
+class HistorySummary:
+    """What was invoked, acknowledged and handled. Accepts the records of each process in order.
 
     Attributes:
         settings: those of the run.
         events: every event that was invoked: its key, and its number among those of that key.
-        acknowledged: what the server accepted, and at which position.
-        accepted: how many events of each life of a publisher that was.
-        refused: what was surely not published.
-        handled: which events each reader handled.
-        lives: what each life of a subscriber handled and was told, in order: the id of an event, or a gap.
-        ready: the processes that were ready, with the number of that life.
-        faults: those that ended, by kind.
-        buried: which events are among the dead letters.
+        acknowledged: the position of each event that the server accepted.
+        accepted: the number of accepted events, by incarnation of a publisher.
+        refused: events that were certainly not published.
+        handled: the events that each reader handled.
+        incarnations: what each incarnation of a subscriber handled (an id) and reported (a gap), in order.
+        ready: the processes that were ready, with the number of the incarnation.
+        faults: the number of faults that ended, by kind.
+        dead_lettered: the events among the dead letters.
         overlaps: how often two handlers of one key ran at the same time.
         broken: what must not happen, and did.
         began: when the first event was invoked.
-        ended: when nothing more was expected.
+        ended: the time of the last record.
     """
 
     settings: Record = field(default_factory=dict)
@@ -68,10 +69,10 @@ class Ledger:
     accepted: Counter[tuple[str, int]] = field(default_factory=Counter)
     refused: set[str] = field(default_factory=set)
     handled: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    lives: dict[tuple[str, int], list[str | Told]] = field(default_factory=lambda: defaultdict(list))
+    incarnations: dict[tuple[str, int], list[str | ReportedGap]] = field(default_factory=lambda: defaultdict(list))
     ready: set[tuple[str, int]] = field(default_factory=set)
     faults: Counter[str] = field(default_factory=Counter)
-    buried: set[str] = field(default_factory=set)
+    dead_lettered: set[str] = field(default_factory=set)
     overlaps: int = 0
     broken: list[str] = field(default_factory=list)
     began: float | None = None
@@ -79,7 +80,7 @@ class Ledger:
 
     @property
     def readers(self) -> Sequence[str]:
-        """Who must see every event."""
+        """All readers: each must see every event."""
         return [SHARED] if self.settings["transport"] == "group" else self.settings["subscribers"]
 
     def reader(self, who: str) -> str:
@@ -87,39 +88,39 @@ class Ledger:
         return SHARED if self.settings["transport"] == "group" else who
 
     def missing(self) -> dict[str, set[str]]:
-        """Return which acknowledged events each reader has not handled."""
+        """Return the acknowledged events that each reader has not handled."""
         return {reader: self.acknowledged.keys() - self.handled[reader] for reader in self.readers}
 
-    def take(self, record: Record) -> None:
-        """Enter a record."""
-        life = record["who"], record["run"]
+    def add(self, record: Record) -> None:
+        """Add a record."""
+        incarnation = record["who"], record["run"]
         match record["what"]:
             case "invoke":
                 self.events[record["id"]] = record["key"], record["n"]
                 self.began = min(self.began or record["t"], record["t"])
             case "ok":
                 self.acknowledged[record["id"]] = record["position"]
-                self.accepted[life] += 1
+                self.accepted[incarnation] += 1
             case "fail":
                 self.refused.add(record["id"])
             case "handled":
                 self.handled[self.reader(record["who"])].add(record["id"])
-                self.lives[life].append(record["id"])
+                self.incarnations[incarnation].append(record["id"])
             case "gap":
-                self.lives[life].append(Told(record["at"], record["since"], record["cause"]))
+                self.incarnations[incarnation].append(ReportedGap(record["at"], record["since"], record["cause"]))
             case "ready":
-                self.ready.add(life)
+                self.ready.add(incarnation)
             case _:
-                self._take_rare(record)
+                self._add_rare(record)
 
-    def _take_rare(self, record: Record) -> None:
+    def _add_rare(self, record: Record) -> None:
         match record["what"]:
             case "run":
                 self.settings = record
             case "fault" if record["phase"] == "end":
                 self.faults[record["kind"]] += 1
-            case "buried":
-                self.buried.add(record["id"])
+            case "dead_lettered":
+                self.dead_lettered.add(record["id"])
             case "overlap":
                 self.overlaps += 1
             case "broken":
@@ -127,35 +128,35 @@ class Ledger:
             case "end":
                 self.ended = record["t"]
 
-    def gaps(self) -> dict[str, list[Told]]:
-        """Return what each reader was told of gaps."""
-        found: dict[str, list[Told]] = {reader: [] for reader in self.readers}
-        for (who, _), life in self.lives.items():
-            found[self.reader(who)].extend(entry for entry in life if isinstance(entry, Told))
+    def gaps(self) -> dict[str, list[ReportedGap]]:
+        """Return the gaps that each reader reported."""
+        found: dict[str, list[ReportedGap]] = {reader: [] for reader in self.readers}
+        for (who, _), incarnation in self.incarnations.items():
+            found[self.reader(who)].extend(entry for entry in incarnation if isinstance(entry, ReportedGap))
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a history proves.
+    """The verdict on a history.
 
     Attributes:
         settings: those of the run.
         seconds: from the first event to the last.
-        acknowledged: how many events the server accepted.
-        unknown: how many may have been accepted or not; either is right.
-        refused: how many were surely not published.
-        handled: how many different events each reader handled.
-        again: how many were handled more than once, by different lives or subscribers: at least once means that.
-        lost: how many acknowledged events each reader never handled.
-        uncovered: how many of them no gap tells of.
-        phantoms: handled, but never published, or surely not published.
-        duplicates: handled twice by one life of a subscriber, within the window that it promises.
-        out_of_order: handled by one life after a later event of the same key; always counted, held to where promised.
-        overlaps: handled while an earlier event of the same key was.
-        buried: given up, although no handler ever failed.
-        gaps: how many were reported, by cause.
-        faults: how many there were, by kind.
+        acknowledged: the number of events that the server accepted.
+        unknown: how many may have been accepted or not; either is correct.
+        refused: how many were certainly not published.
+        handled: the number of different events that each reader handled.
+        again: how many were handled more than once, by different incarnations or subscribers: at-least-once allows it.
+        lost: the number of acknowledged events that each reader never handled.
+        uncovered: how many of the lost events no gap covers.
+        phantoms: handled, but never published, or certainly not published.
+        duplicates: handled twice by one incarnation of a subscriber, within the guaranteed window.
+        out_of_order: handled by one incarnation after a later event of its key; a problem where guaranteed.
+        overlaps: handled while an earlier event of the same key was being handled.
+        dead_lettered: dead-lettered, although no handler ever failed.
+        gaps: the number of reported gaps, by cause.
+        faults: the number of faults, by kind.
         broken: what must not happen, and did.
     """
 
@@ -172,22 +173,25 @@ class Verdict:
     duplicates: int
     out_of_order: int
     overlaps: int
-    buried: int
+    dead_lettered: int
     gaps: Mapping[str, int]
     faults: Mapping[str, int]
     broken: Sequence[str]
 
     @property
     def problems(self) -> list[str]:
-        """Which promises were not kept, in words; empty if all were."""
+        """The broken guarantees, in words; empty if all were kept."""
         must_be_zero = {
-            "acknowledged events lost without a gap that tells of them": self.uncovered,
+            "acknowledged events lost without a gap that covers them": self.uncovered,
             "events handled that were not published": self.phantoms,
-            "events handled twice within one life and window": self.duplicates,
+            "events handled twice within one incarnation and window": self.duplicates,
             "handlers of one key overlapped": self.overlaps,
         }
         if self.settings["fsync"] == "always":
-            must_be_zero |= {"acknowledged events lost": sum(self.lost.values()), "events given up": self.buried}
+            must_be_zero |= {
+                "acknowledged events lost": sum(self.lost.values()),
+                "events dead-lettered": self.dead_lettered,
+            }
         if self.settings["transport"] == "stream":
             must_be_zero["events handled out of order"] = self.out_of_order
         at_least = {
@@ -195,82 +199,86 @@ class Verdict:
             "faults carried out": (sum(self.faults.values()), self.settings["faults"]),
         }
         return [
-            *(f"{number:,} {what}" for what, number in must_be_zero.items() if number),
-            *(f"only {done:,} of {asked:,} {what}" for what, (done, asked) in at_least.items() if done < asked),
+            *(f"{count:,} {what}" for what, count in must_be_zero.items() if count),
+            *(
+                f"only {done:,} of {required:,} {what}"
+                for what, (done, required) in at_least.items()
+                if done < required
+            ),
             *self.broken,
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything, for machines."""
+        """Return the whole verdict as JSON values."""
         return {"ok": not self.problems, "problems": self.problems, **asdict(self)}
 
 
 def judge(history: Iterable[Record]) -> Verdict:
-    """Say what a history proves."""
-    books = Ledger()
+    """Return the verdict on a history."""
+    summary = HistorySummary()
     last = 0.0
     for record in history:
-        books.take(record)
+        summary.add(record)
         last = max(last, record["t"])
-    missing, gaps = books.missing(), books.gaps()
-    handled = set().union(*books.handled.values())
-    began = books.began or last
+    missing, gaps = summary.missing(), summary.gaps()
+    handled = set().union(*summary.handled.values())
+    began = summary.began or last
     return Verdict(
-        settings={name: books.settings[name] for name in ("transport", "fsync", "seed", "events", "faults")},
-        seconds=round((books.ended or last) - began, 1),
-        acknowledged=len(books.acknowledged),
-        unknown=len(books.events.keys() - books.acknowledged.keys() - books.refused),
-        refused=len(books.refused),
-        handled={reader: len(books.handled[reader]) for reader in books.readers},
-        again=_handled_again(books),
+        settings={name: summary.settings[name] for name in ("transport", "fsync", "seed", "events", "faults")},
+        seconds=round((summary.ended or last) - began, 1),
+        acknowledged=len(summary.acknowledged),
+        unknown=len(summary.events.keys() - summary.acknowledged.keys() - summary.refused),
+        refused=len(summary.refused),
+        handled={reader: len(summary.handled[reader]) for reader in summary.readers},
+        again=_handled_again(summary),
         lost={reader: len(ids) for reader, ids in missing.items()},
         uncovered=sum(
-            not any(told.covers(books.acknowledged[name]) for told in gaps[reader])
+            not any(gap.covers(summary.acknowledged[name]) for gap in gaps[reader])
             for reader, ids in missing.items()
             for name in ids
         ),
-        phantoms=len(handled - books.events.keys()) + len(handled & books.refused - books.acknowledged.keys()),
-        duplicates=sum(map(_duplicates, books.lives.values())),
-        out_of_order=sum(_out_of_order(life, books) for life in books.lives.values()),
-        overlaps=books.overlaps,
-        buried=len(books.buried),
-        gaps=dict(Counter(told.cause for reader in gaps.values() for told in reader)),
-        faults=dict(books.faults),
-        broken=books.broken,
+        phantoms=len(handled - summary.events.keys()) + len(handled & summary.refused - summary.acknowledged.keys()),
+        duplicates=sum(map(_duplicates, summary.incarnations.values())),
+        out_of_order=sum(_out_of_order(incarnation, summary) for incarnation in summary.incarnations.values()),
+        overlaps=summary.overlaps,
+        dead_lettered=len(summary.dead_lettered),
+        gaps=dict(Counter(gap.cause for reader in gaps.values() for gap in reader)),
+        faults=dict(summary.faults),
+        broken=summary.broken,
     )
 
 
-def _handled_again(books: Ledger) -> int:
-    seen: dict[str, Counter[str]] = {reader: Counter() for reader in books.readers}
-    for (who, _), life in books.lives.items():
-        seen[books.reader(who)].update({entry for entry in life if isinstance(entry, str)})
-    return sum(number > 1 for counter in seen.values() for number in counter.values())
+def _handled_again(summary: HistorySummary) -> int:
+    seen: dict[str, Counter[str]] = {reader: Counter() for reader in summary.readers}
+    for (who, _), incarnation in summary.incarnations.items():
+        seen[summary.reader(who)].update({entry for entry in incarnation if isinstance(entry, str)})
+    return sum(count > 1 for counter in seen.values() for count in counter.values())
 
 
-def _duplicates(life: Sequence[str | Told]) -> int:
-    """Count what was handled again while it was among the events that a subscriber promises to remember."""
+def _duplicates(incarnation: Sequence[str | ReportedGap]) -> int:
+    """Count events that were handled again within the window of a subscriber's duplicate detection."""
     latest: dict[str, int] = {}
     found = 0
-    for place, name in enumerate(entry for entry in life if isinstance(entry, str)):
-        found += place - latest.get(name, -WINDOW - 1) <= WINDOW
-        latest[name] = place
+    for index, name in enumerate(entry for entry in incarnation if isinstance(entry, str)):
+        found += index - latest.get(name, -WINDOW - 1) <= WINDOW
+        latest[name] = index
     return found
 
 
-def _out_of_order(life: Sequence[str | Told], books: Ledger) -> int:
-    """Count what came after a later event of its key.
+def _out_of_order(incarnation: Sequence[str | ReportedGap], summary: HistorySummary) -> int:
+    """Count events that were handled after a later event of their key.
 
-    Left out are events whose place in the stream nobody knows, because their publish was not answered, and those that
-    a reader was told it would read again: at or before the ``since`` of a gap.
+    Excluded are events whose position is unknown, because their publish had no reply, and those that a reader reported
+    it would read again: at or before the ``since`` of a gap.
     """
     latest: dict[str, int] = {}
     replayed_up_to = (0, 0)
     found = 0
-    for entry in life:
-        if isinstance(entry, Told):
+    for entry in incarnation:
+        if isinstance(entry, ReportedGap):
             replayed_up_to = max(replayed_up_to, sort_key(entry.since) if entry.since else (0, 0))
-        elif (position := books.acknowledged.get(entry)) is not None and sort_key(position) > replayed_up_to:
-            key, number = books.events.get(entry, (entry, 0))
+        elif (position := summary.acknowledged.get(entry)) is not None and sort_key(position) > replayed_up_to:
+            key, number = summary.events.get(entry, (entry, 0))
             found += number < latest.get(key, number)
             latest[key] = max(number, latest.get(key, number))
     return found

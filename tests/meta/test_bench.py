@@ -1,4 +1,4 @@
-"""The bench: that all are given the same, that its arithmetic is right, and that nobody's failure is hidden."""
+"""The benchmark: equal events for all competitors, correct arithmetic, and no hidden failure."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import pytest
 from redis.asyncio import Redis
 
 from bench import load, table
-from bench.contend import run_once
-from bench.contenders import Contender
+from bench.competitors import Competitor
 from bench.report import Report
-from bench.results import Result, Results, Spread, complaints, judge, ratio
+from bench.results import Result, Results, Spread, failures, judge, ratio
 from bench.rows import ROWS, Floor, Row, named
-from bench.run import Failed, Place, Run, limited, shared_out
+from bench.run import Failed, Run, RunParams, run_concurrently, time_limit
+from bench.worker import run_once
 from jwt_events import Publisher, RedisStream
 from tests.support.raw import entries
 
 ROOT = Path(__file__).parents[2]
-OURS, OTHER = "jwt_events stream", "somebody"
-PLACE = Place("redis://nowhere", "name", "shared", limit=0.05)
+OURS, OTHER = "jwt_events stream", "another library"
+PARAMS = RunParams("redis://nowhere", "name", "shared", limit=0.05)
 
 
 def row(*floors: Floor) -> Row:
-    """A row with two contenders."""
-    nothing = named("check").contenders[0].start
-    return Row("row", "some work", "µs", [Contender(OURS, nothing), Contender(OTHER, nothing)], floors)
+    """A row with two competitors."""
+    nothing = named("check").competitors[0].start
+    return Row("row", "some workload", "µs", [Competitor(OURS, nothing), Competitor(OTHER, nothing)], floors)
 
 
 def results(ours: list[Run], other: list[Run]) -> Results:
-    """What they were measured at, without a round that warms up."""
+    """Results of two competitors, each with a warm-up run before the given runs."""
     return {OURS: Result.of([Run(0.0), *ours]), OTHER: Result.of([Run(0.0), *other])}
 
 
 class TestLoad:
-    """Everybody sends and reads the same."""
+    """All competitors send and read the same events."""
 
-    async def test_the_bytes_of_others_are_those_of_ours(self, url: str, key: str, client: Redis) -> None:
-        """What a bare client sends is, byte for byte, what our publisher makes of the same event."""
+    async def test_a_bare_client_sends_the_bytes_of_ours(self, url: str, key: str, client: Redis) -> None:
+        """A bare client sends, byte for byte, what our publisher makes of the same event."""
         async with Publisher(RedisStream(url, key=key, retention=load.RETENTION), source=load.SOURCE) as publisher:
             await publisher.publish_many([load.event(number, padding) for number, padding in ((7, 0), (61, 100))])
         sent = [fields[b"event"] for _, fields in await entries(client, key)]
@@ -56,131 +56,131 @@ class TestLoad:
         await load.fill(client, key, 3)
         assert len(await entries(client, key)) == 3
 
-    def test_models_say_the_same(self) -> None:
-        """What peers publish and validate is the same event."""
+    def test_models_are_the_same_event(self) -> None:
+        """The model that other libraries publish and validate is the same event."""
         assert load.message(5).data.token_id == load.event(5).token_id
         assert load.message(5).data.expires_at == load.event(5).expires_at
 
-    def test_who_is_missing_is_counted_once(self) -> None:
-        """A duplicate does not make good for one that was lost."""
-        tally = load.Counters(3)
-        assert [tally.note(f"{number:032x}") for number in (0, 1, 1)] == [True, True, False]
-        assert tally.missing == 1
+    def test_an_arrival_is_counted_once(self) -> None:
+        """A duplicate does not make up for a lost event."""
+        arrivals = load.Arrivals(3)
+        assert [arrivals.add(f"{number:032x}") for number in (0, 1, 1)] == [True, True, False]
+        assert arrivals.missing == 1
 
 
 class TestResults:
     """Medians, ratios, floors."""
 
     def test_a_spread_is_a_median_and_its_quartiles(self) -> None:
-        """Outliers do not move it."""
+        """Outliers do not move the median."""
         assert Spread.of([5.0, 1.0, 2.0, 3.0, 1_000.0]) == Spread(2.0, 3.0, 5.0)
         assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
 
-    def test_the_round_that_warms_up_does_not_count(self) -> None:
-        """It does where it is the only one."""
+    def test_the_warm_up_does_not_count(self) -> None:
+        """The warm-up run counts only if it is the only run."""
         assert Result.of([Run(9.0), Run(1.0)]).value == Spread(1.0, 1.0, 1.0)
         assert Result.of([Run(9.0)]).value == Spread(9.0, 9.0, 9.0)
 
     def test_a_ratio_is_of_the_same_round(self) -> None:
-        """A round in which the machine was busy is busy for both."""
+        """A ratio compares runs of the same round: a busy machine slows both."""
         found = results([Run(1.0), Run(10.0), Run(2.0)], [Run(3.0), Run(30.0), Run(6.0)])
         assert ratio(found, OTHER, OURS) == Spread(3.0, 3.0, 3.0)
 
-    @pytest.mark.parametrize(("least", "kept"), [(3.0, True), (3.1, False)])
-    def test_a_floor_is_a_ratio(self, least: float, kept: bool) -> None:
-        """The other must take so many times as long."""
+    @pytest.mark.parametrize(("minimum", "passed"), [(3.0, True), (3.1, False)])
+    def test_a_floor_is_a_ratio(self, minimum: float, passed: bool) -> None:
+        """The other competitor must take at least `minimum` times as long."""
         found = results([Run(1.0)], [Run(3.0)])
-        assert judge(Floor(OURS, least, OTHER), found).kept is kept
-        assert bool(complaints(row(Floor(OURS, least, OTHER)), found)) is not kept
+        assert judge(Floor(OURS, minimum, OTHER), found).passed is passed
+        assert bool(failures(row(Floor(OURS, minimum, OTHER)), found)) is not passed
 
-    @pytest.mark.parametrize(("most", "kept"), [(1.0, True), (0.9, False)])
-    def test_a_floor_is_a_limit(self, most: float, kept: bool) -> None:
-        """Or the value itself must not be larger."""
-        assert judge(Floor(OURS, most=most), results([Run(1.0)], [Run(3.0)])).kept is kept
+    @pytest.mark.parametrize(("maximum", "passed"), [(1.0, True), (0.9, False)])
+    def test_a_floor_is_a_limit(self, maximum: float, passed: bool) -> None:
+        """Without another competitor the value must be at most `maximum`."""
+        assert judge(Floor(OURS, maximum=maximum), results([Run(1.0)], [Run(3.0)])).passed is passed
 
-    def test_floors_of_a_quick_look_are_not_complained_of(self) -> None:
-        """But our own failures are."""
-        missed, lost = Floor(OURS, most=0.1), [Run(problem="3 events missing")]
-        assert complaints(row(missed), results([Run(1.0)], [Run(3.0)]), floors=False) == []
-        assert complaints(row(missed), results(lost, [Run(3.0)]), floors=False) == [
-            f"some work: {OURS}: 3 events missing"
+    def test_a_smoke_test_checks_no_floors(self) -> None:
+        """A smoke test reports our failures, and no missed floor."""
+        missed, lost = Floor(OURS, maximum=0.1), [Run(problem="3 events missing")]
+        assert failures(row(missed), results([Run(1.0)], [Run(3.0)]), floors=False) == []
+        assert failures(row(missed), results(lost, [Run(3.0)]), floors=False) == [
+            f"some workload: {OURS}: 3 events missing"
         ]
 
-    def test_a_peer_that_fails_has_no_figures(self) -> None:
-        """Whoever loses messages in any round is not fast; that is told, and is no failure of ours."""
+    def test_a_library_that_fails_has_no_value(self) -> None:
+        """A library that loses messages in any round has no value; the benchmark does not fail by it."""
         found = results([Run(1.0), Run(1.0)], [Run(3.0), Run(problem="lost 3")])
         floor = Floor(OURS, 10.0, OTHER)
         assert (found[OTHER].value, found[OTHER].problem) == (None, "lost 3")
-        assert complaints(row(floor), found) == []
+        assert failures(row(floor), found) == []
         assert judge(floor, found).reached is None
 
-    def test_without_figures_of_ours_no_floor_is_reached(self) -> None:
-        """Failing is no way to keep a promise."""
+    def test_our_failure_misses_a_floor(self) -> None:
+        """A floor is missed if our own competitor fails."""
         found = results([Run(problem="hung")], [Run(3.0)])
-        assert len(complaints(row(Floor(OURS, 10.0, OTHER)), found)) == 2
+        assert len(failures(row(Floor(OURS, 10.0, OTHER)), found)) == 2
 
 
 class TestRows:
-    """The table of rows fits together."""
+    """The rows are consistent."""
 
-    def test_floors_are_of_contenders(self) -> None:
-        """Each names those who take part in its row."""
+    def test_floors_name_competitors(self) -> None:
+        """Each floor names competitors of its row."""
         for found in ROWS:
-            names = {contender.name for contender in found.contenders}
-            assert len(names) == len(found.contenders)
+            names = {competitor.name for competitor in found.competitors}
+            assert len(names) == len(found.competitors)
             assert {floor.name for floor in found.floors} <= names
             assert {floor.against for floor in found.floors} - {None} <= names
 
     def test_names_are_unique(self) -> None:
-        """A row is found by its name."""
+        """The id of a row is unique."""
         names = [found.id for found in ROWS]
         assert len(set(names)) == len(names)
 
 
 class TestRuns:
-    """Whatever goes wrong in a run is its result."""
+    """Every failure becomes the problem of a run."""
 
-    async def test_too_late(self) -> None:
-        """What comes to no end is cut off, and says what is missing."""
+    async def test_a_run_beyond_its_limit(self) -> None:
+        """A run that exceeds its limit is cancelled, and reports the missing events."""
 
-        async def work(place: Place) -> Run:
-            tally = load.Counters(2)
-            tally.note("1")
-            async with limited(place, tally):
+        async def workload(params: RunParams) -> Run:
+            arrivals = load.Arrivals(2)
+            arrivals.add("1")
+            async with time_limit(params, arrivals):
                 await asyncio.Event().wait()
             return Run(1.0)
 
-        assert (await run_once(work, PLACE)).problem == "no end after 0.05 s, 1 events missing"
+        assert (await run_once(workload, PARAMS)).problem == "no end after 0.05 s, 1 events missing"
 
     async def test_an_exception_in_one_of_many_tasks(self) -> None:
-        """The first of them is told, not the group that it came in."""
+        """An exception of a task is reported, not the group that it was raised in."""
 
-        async def refuse(item: object) -> None:
+        async def reject(item: object) -> None:
             raise ValueError(f"no {item}")
 
-        async def work(_: Place) -> Run:
-            await shared_out(refuse, ["events"], 1)
+        async def workload(_: RunParams) -> Run:
+            await run_concurrently(reject, ["events"], 1)
             return Run(1.0)
 
-        assert (await run_once(work, PLACE)).problem == "ValueError: no events"
+        assert (await run_once(workload, PARAMS)).problem == "ValueError: no events"
 
     async def test_events_that_are_lost(self) -> None:
-        """A failure that the work itself found is told as it is."""
+        """The message of `Failed` is reported unchanged."""
 
-        async def work(_: Place) -> Run:
+        async def workload(_: RunParams) -> Run:
             raise Failed("3 events missing")
 
-        assert (await run_once(work, PLACE)).problem == "3 events missing"
+        assert (await run_once(workload, PARAMS)).problem == "3 events missing"
 
-    def test_a_quick_look_does_less(self) -> None:
-        """But never less than makes sense."""
-        assert replace(PLACE, scale=0.1).many(10_000) == 1_000
-        assert replace(PLACE, scale=0.1).many(500) == 200
-        assert replace(PLACE, scale=0.1).many(100) == 100
+    def test_a_smoke_test_does_less(self) -> None:
+        """A smoke test does less, but not less than the minimum."""
+        assert replace(PARAMS, scale=0.1).scaled(10_000) == 1_000
+        assert replace(PARAMS, scale=0.1).scaled(500) == 200
+        assert replace(PARAMS, scale=0.1).scaled(100) == 100
 
 
 class TestTable:
-    """The table in the README, and what is kept of a run."""
+    """The table in the README, and the JSON file of a run."""
 
     REPORT = Report(
         {"machine": "a fast one"},
@@ -188,7 +188,7 @@ class TestTable:
     )
 
     def test_it_is_written_between_its_markers(self, tmp_path: Path) -> None:
-        """Twice the same; everything around it stays."""
+        """Writing is idempotent, and leaves everything around the table."""
         path = tmp_path / "README.md"
         path.write_text("before\n<!-- written by `make bench` -->\nold\n<!-- end -->\nafter\n")
         for _ in range(2):
@@ -200,37 +200,37 @@ class TestTable:
         assert "- machine: a fast one" in text
         assert "| RevocationList.check | 0.50 | 0.50 to 0.50 |" in text
 
-    def test_failures_are_loud(self) -> None:
-        """They stand out, in one cell, and say why."""
+    def test_failures_are_emphasised(self) -> None:
+        """A failure is emphasised, in one cell, with its reason."""
         assert "| **FAILED** |  |  |  | a\\|b c |" in table.markdown(self.REPORT)
 
-    def test_a_file_without_a_place_for_it_is_left_alone(self, tmp_path: Path) -> None:
-        """Nothing is appended anywhere."""
+    def test_a_file_without_markers_is_unchanged(self, tmp_path: Path) -> None:
+        """A file without markers is unchanged."""
         path = tmp_path / "README.md"
         path.write_text("before\n")
-        with pytest.raises(ValueError, match="no place for the table"):
+        with pytest.raises(ValueError, match="no markers for the table"):
             table.write(self.REPORT, path)
         assert path.read_text() == "before\n"
 
-    def test_the_readme_has_a_place_for_it(self) -> None:
-        """`make bench` writes there."""
+    def test_the_readme_has_markers(self) -> None:
+        """bench/README.md has the markers of the table once."""
         assert (ROOT / "bench" / "README.md").read_text().count("<!-- written by `make bench` -->\n") == 1
 
-    def test_a_run_can_be_kept(self, tmp_path: Path) -> None:
-        """And read again."""
+    def test_a_report_can_be_saved(self, tmp_path: Path) -> None:
+        """A report that was saved can be loaded again."""
         path = tmp_path / "run.json"
         self.REPORT.save(path)
         assert Report.load(path) == self.REPORT
 
 
 async def test_the_command_measures_a_row(tmp_path: Path) -> None:
-    """A quick look at one row, with processes of its own and a server: a table, all runs as JSON, and success."""
-    kept = tmp_path / "run.json"
+    """A smoke test of one row, with real processes and a server: a table, all runs as JSON, and exit code 0."""
+    passed = tmp_path / "run.json"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench", "--quick", "--only", "check", "--json", kept,
+        sys.executable, "-m", "bench", "--quick", "--only", "check", "--json", passed,
         cwd=ROOT, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
     output, errors = await process.communicate()
     assert (process.returncode, b"FAILED" in output) == (0, False), output.decode() + errors.decode()
-    runs = json.loads(kept.read_text())["runs"]["check"]
+    runs = json.loads(passed.read_text())["runs"]["check"]
     assert {name: len(found) for name, found in runs.items()} == {"RevocationList.check": 3, "redis-py EXISTS": 3}

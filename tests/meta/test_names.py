@@ -1,4 +1,4 @@
-"""Names: what ``import jwt_events`` offers, and that one thing has one name wherever somebody meets it."""
+"""Names: what ``import jwt_events`` exports, and that one thing has one name everywhere."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def words(text: str) -> set[str]:
     return set(text.split())
 
 
-# Whose parameters the options of the command line are.
+# The callables whose parameters are the options of the command line.
 SOURCES = (DeadLetters.list, EmbeddedServer, Publisher, RedisPubSub, RedisStream, RevocationList)
 
-# Options that mean nothing of the library: how a command speaks, what it looks at, and when it ends.
+# Options without a counterpart in the library: the output of a command, what it reads, and when it ends.
 OWN = words(
     "all count events file from_line help idle_after install_completion json rate revocations seconds "
     "show_completion subscribers transport until_current url version yes"
 )
 
-# A server of one's own is found where everybody looks for one.
+# `serve` starts on the well-known port, the embedded server on a free one.
 DIFFERENT = {(("serve",), "port")}
 
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)"
@@ -72,7 +72,7 @@ LOG_FIELDS = words(
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
 
-# Names that the README prints as code and that are not of this library.
+# Names that the README prints as code and that belong to other libraries.
 FOREIGN = words("RedisCluster")
 
 
@@ -86,33 +86,33 @@ COMMANDS = dict(_commands(get_command(app)))
 
 
 class TestPackage:
-    """What is imported when it is asked for."""
+    """The names of the package are imported on first use."""
 
     @pytest.mark.parametrize("name", jwt_events.__all__)
-    def test_every_name_is_there(self, name: str) -> None:
-        """A name leads to what bears it, and is listed."""
+    def test_every_name_resolves(self, name: str) -> None:
+        """Every public name resolves to the object of that name, and is listed."""
         assert getattr(jwt_events, name).__name__ == name
         assert name in dir(jwt_events)
 
     def test_one_list(self) -> None:
-        """What a type checker is told, what is imported and what is public are the same."""
+        """The names for type checkers, the lazily imported names and the public names are the same."""
         source = (ROOT / "jwt_events" / "__init__.py").read_text()
-        told = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
+        block = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
         for_checkers = {
-            alias.name: node.module for node in told.body if isinstance(node, ast.ImportFrom) for alias in node.names
+            alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
         }
         at_run_time = {name: f"jwt_events.{home}" for name, home in jwt_events._MODULE_OF.items()}
         assert for_checkers == at_run_time
         assert sorted(jwt_events.__all__) == sorted(at_run_time)
 
-    def test_what_is_not_there(self) -> None:
-        """A name that is not there is an AttributeError; the modules of the names that are there can be reached."""
+    def test_unknown_names(self) -> None:
+        """An unknown name is an AttributeError; the modules of the public names are reachable."""
         with pytest.raises(AttributeError, match="has no attribute 'Revoker'"):
-            _ = jwt_events.Revoker  # type: ignore[attr-defined]  # that it is not there is what is tested
+            _ = jwt_events.Revoker  # type: ignore[attr-defined]  # its absence is what is tested
         assert jwt_events.errors.Closed is jwt_events.Closed
 
     def test_importing_does_nothing_else(self) -> None:
-        """Importing the package imports none of the libraries that it builds on but loguru, and silences the logs."""
+        """Importing the package imports none of its dependencies but loguru, and disables the logs."""
         program = textwrap.dedent("""
             import sys
 
@@ -133,10 +133,10 @@ class TestPackage:
 
 
 class TestCommandLine:
-    """An option that means what a parameter or field means is called like it, and defaults to the same."""
+    """An option that corresponds to a parameter or field has its name and its default."""
 
     def test_options(self) -> None:
-        """Every option is named after a parameter or field, or is known to be of the command line alone."""
+        """Every option is named after a parameter or field, or is listed as one of the command line alone."""
         parameters = {name for source in SOURCES for name in signature(source).parameters} | {
             field for event in EVENT_CLASSES.values() for field in event.model_fields
         }
@@ -165,26 +165,26 @@ class TestCommandLine:
         ids=lambda value: " ".join(value) if isinstance(value, tuple) else value.__qualname__,
     )
     def test_defaults(self, path: tuple[str, ...], source: Callable[..., object]) -> None:
-        """What is not said means the same on the command line and in a program."""
+        """A default is the same on the command line and in a program."""
         given = {option.replace("-", "_"): default for option, default in options(COMMANDS[path]).items()}
         for name, parameter in signature(source).parameters.items():
             if name in given and parameter.default is not Parameter.empty and (path, name) not in DIFFERENT:
                 default = duration(name, given[name]) if name == "retention" else given[name]
-                if not (name == "key" and default is None):  # the help says which it then is
+                if not (name == "key" and default is None):  # its help says what the default is
                     assert default == parameter.default, name
 
     def test_default_name(self) -> None:
-        """A stream or channel that is not named is the same everywhere."""
+        """The default stream and the default channel have the same name everywhere."""
         url = "redis://localhost"
         assert {RedisStream(url).destination, RedisPubSub(url).destination} == {DEFAULT_NAME}
 
     def test_transports(self) -> None:
-        """What carries events is called on the command line as in logs and metrics."""
+        """A transport has the same name on the command line as in logs and metrics."""
         assert list(TransportName) == [RedisStream.name, RedisPubSub.name]
 
     @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
     def test_documents(self, path: Path) -> None:
-        """Every command that a document shows is there, with every option that it shows; the README shows all."""
+        """Every command and option in a document exists; the README shows all commands."""
         text = path.read_text()
         shown = [span.split() for span in re.findall(r"[`\s]jwt-events ([^`\n]*)", text) if path.suffix != ".py"]
         for words in shown:
@@ -198,23 +198,23 @@ class TestCommandLine:
 
 
 class TestLogs:
-    """Whoever searches the logs for a field finds every line that has it."""
+    """A field has one name in all log lines."""
 
     def test_fields(self) -> None:
         """The fields of all log lines are these."""
         assert set(_log_fields()) == LOG_FIELDS
 
     def test_documents(self) -> None:
-        """The README names some that exist."""
+        """The fields that the README names exist."""
         (named,) = re.findall(r"are bound fields \(([^)]*)\)", README.read_text())
         assert set(re.findall(r"`(\w+)`", named)) <= LOG_FIELDS
 
 
 class TestReadme:
-    """A name that is not spelled as in the code leads nowhere."""
+    """Names in the README are spelled as in the code."""
 
     def test_metrics(self) -> None:
-        """It lists every metric, with its labels."""
+        """The README lists every metric, with its labels."""
         registry = CollectorRegistry()
         Metrics(registry)
         (table,) = re.findall(r"^\| `jwt_events_…` \|.*?\n\n", README.read_text(), re.MULTILINE | re.DOTALL)
@@ -229,9 +229,9 @@ class TestReadme:
         assert {f"jwt_events_{name}": labels for name, labels in listed.items()} == there
 
     def test_words(self) -> None:
-        """Every name in its text that has two words occurs in the code, or is somebody else's."""
+        """Every name of two words in its text occurs in the code, or belongs to another library."""
         known = {word for path in SOURCE for word in re.findall(r"\w+", path.read_text())} | FOREIGN | ENVIRONMENT
-        known |= {f"jwt_events_{word}" for word in known}  # what metrics are called
+        known |= {f"jwt_events_{word}" for word in known}  # the names of metrics
         spans = [
             span
             for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README.read_text(), flags=re.DOTALL))
@@ -242,7 +242,7 @@ class TestReadme:
         } - known == set()
 
     def test_errors(self) -> None:
-        """The tree of errors that it points to has all of them."""
+        """The tree of errors that it points to is complete."""
         drawn = re.findall(r"^    [ │├└─]*([A-Z]\w+)", str(errors.__doc__), re.MULTILINE)
         there = [
             name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
@@ -251,7 +251,7 @@ class TestReadme:
 
 
 def test_environment() -> None:
-    """No variable of the environment is spelled in two ways."""
+    """Every environment variable is spelled in one way."""
     paths = [
         path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".yml", ".yaml"} or path.name == "Makefile"
     ]
@@ -261,13 +261,13 @@ def test_environment() -> None:
 
 
 def options(command: Any) -> dict[str, Any]:
-    """Return the options of a command, without dashes in front, and their defaults."""
+    """Return the options of a command without leading dashes, and their defaults."""
     found = {name: one.default for one in command.params for name in one.opts if name.startswith("--")}
     return {name.removeprefix("--"): default for name, default in found.items()} | {"help": None}
 
 
 def _log_fields() -> Iterator[str]:
-    """Name what is bound to log lines, wherever it is."""
+    """Iterate over the fields that are bound to log lines."""
     for path in SOURCE:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and re.fullmatch(LOG_CALL, ast.unparse(node.func)):

@@ -1,7 +1,7 @@
-"""The soak: what its verdict makes of made-up histories, and short runs of the real thing.
+"""The soak test: its verdict on made-up histories, and short real runs.
 
-A verdict that is never against anything proves nothing, so each promise is broken here once, in a history of a few
-lines. Long runs are made by ``make soak``.
+A verdict that never fails proves nothing, so each guarantee is broken here once, in a history of a few lines. Long runs
+are made by ``make soak``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from bench.soak.bookmark import Bookmark, Bookmarked
-from bench.soak.history import Diary, Reader, Record, read, write
+from bench.soak.checkpoint import Checkpoint, CheckpointedTransport
+from bench.soak.history import HistoryReader, HistoryWriter, Record, read, write
 from bench.soak.plan import Fault, make_plan
 from bench.soak.processes import free_port
 from bench.soak.verdict import Verdict, judge
@@ -57,7 +57,7 @@ class Story:
         self.records.append({"t": float(next(self._clock)), "who": who, "run": run, "what": what, **facts})
 
     def publish(self, *numbers: int, key: str = "k", outcome: str | None = "ok") -> None:
-        """Publish events of a key, numbered so."""
+        """Publish events of a key, with these numbers."""
         for number in numbers:
             self.note("p", "invoke", id=f"{key}{number}", key=key, n=number)
             if outcome is not None:
@@ -69,17 +69,17 @@ class Story:
             self.note(who, "handled", run, id=f"{key}{number}")
 
     def gap(self, since: str | None, at: int, who: str = "a", run: int = 0) -> None:
-        """Tell a subscriber of a gap."""
+        """Let a subscriber report a gap."""
         self.note(who, "gap", run, since=since, cause="restarted", lost=None, at=at)
 
     @property
     def verdict(self) -> Verdict:
-        """What it proves."""
+        """The verdict on this history."""
         return judge(self.records)
 
 
 class TestVerdict:
-    """Each promise, kept and broken."""
+    """Each guarantee, kept and broken."""
 
     def test_all_is_well(self) -> None:
         """Events that were acknowledged and handled, in order, are no problem."""
@@ -98,7 +98,7 @@ class TestVerdict:
         assert len(story.verdict.problems) == 2
 
     def test_every_subscriber_must_see_everything(self) -> None:
-        """What one subscriber handled is lost all the same for another that did not."""
+        """An event that one subscriber handled is lost for another that did not."""
         story = Story(subscribers=("a", "b"))
         story.publish(1)
         story.handle(1, who="a")
@@ -106,14 +106,14 @@ class TestVerdict:
         assert story.verdict.problems
 
     def test_one_of_the_group_is_enough(self) -> None:
-        """Where subscribers share, any of them may handle an event."""
+        """Where subscribers share the events, any of them may handle an event."""
         story = Story("group", subscribers=("a", "b"))
         story.publish(1)
         story.handle(1, who="b")
         assert story.verdict.lost == {"the group": 0}
         assert story.verdict.problems == []
 
-    def test_all_lives_count(self) -> None:
+    def test_all_incarnations_count(self) -> None:
         """What a subscriber handled before it was killed need not be handled again."""
         story = Story()
         story.publish(1, 2)
@@ -134,7 +134,7 @@ class TestVerdict:
         [("4-0", 9, True), (None, 9, True), ("5-0", 9, False), ("6-0", 9, False), ("4-0", 4, False), ("4-0", 5, True)],
     )
     def test_gaps_cover_losses(self, *, since: str | None, at: int, covered: bool) -> None:
-        """A gap covers what was added after its position, and before it was told."""
+        """A gap covers what was added after its position, and before it was reported."""
         story = Story(fsync="everysec")
         story.publish(5)
         story.gap(since, at)
@@ -142,8 +142,8 @@ class TestVerdict:
         assert (story.verdict.uncovered == 0) is covered
         assert (story.verdict.problems == []) is covered
 
-    def test_a_gap_of_somebody_else(self) -> None:
-        """Who sees everything must be told of losses itself; in a group it is enough to tell one."""
+    def test_a_gap_of_another_subscriber(self) -> None:
+        """Outside a group each subscriber must report its own gap; in a group one report is enough."""
         for transport, uncovered in (("stream", 1), ("group", 0)):
             story = Story(transport, "no", ("a", "b"))
             story.publish(1)
@@ -151,7 +151,7 @@ class TestVerdict:
             assert story.verdict.uncovered == uncovered
 
     def test_unknown_outcomes(self) -> None:
-        """A publish without an answer may have happened or not."""
+        """A publish without a reply may have happened or not."""
         story = Story()
         story.publish(1, 2, outcome="unknown")
         story.publish(3, 4, outcome=None)  # its process was killed
@@ -160,7 +160,7 @@ class TestVerdict:
         assert story.verdict.problems == []
 
     def test_phantoms(self) -> None:
-        """An event that was never published, or surely not, must not be handled."""
+        """An event that was never published, or certainly not, must not be handled."""
         story = Story()
         story.publish(1, outcome="fail")
         story.handle(1, 2)
@@ -168,7 +168,7 @@ class TestVerdict:
         assert story.verdict.problems
 
     def test_duplicates(self) -> None:
-        """One life handles an event once; another life may handle it again."""
+        """One incarnation handles an event once; another incarnation may handle it again."""
         story = Story()
         story.publish(1)
         story.handle(1, run=0)
@@ -180,7 +180,7 @@ class TestVerdict:
         assert story.verdict.problems
 
     def test_duplicates_beyond_the_window(self) -> None:
-        """An event that comes again after more others than a subscriber remembers may be handled again."""
+        """An event that comes again after more others than the window holds may be handled again."""
         for others, duplicates in ((WINDOW - 1, 1), (WINDOW, 0)):
             story = Story()
             numbers = range(1, others + 2)
@@ -190,7 +190,7 @@ class TestVerdict:
             assert story.verdict.duplicates == duplicates
 
     def test_order(self) -> None:
-        """The events of a key come in their order, those of different keys as they like."""
+        """The events of a key are handled in order, those of different keys in any order."""
         story = Story()
         story.publish(1, 2)
         story.publish(3, 4, key="j")
@@ -203,8 +203,8 @@ class TestVerdict:
         assert story.verdict.out_of_order == 1
         assert story.verdict.problems
 
-    def test_no_order_is_promised_to_a_group(self) -> None:
-        """What is delivered again in a group comes late, which is counted and no problem."""
+    def test_no_order_is_guaranteed_in_a_group(self) -> None:
+        """A redelivery in a group comes late, which is counted and no problem."""
         story = Story("group")
         story.publish(1, 2)
         story.handle(2, 1)
@@ -212,7 +212,7 @@ class TestVerdict:
         assert story.verdict.problems == []
 
     def test_order_after_an_unknown_outcome(self) -> None:
-        """Nobody knows the place of an event whose publish was not answered."""
+        """The position of an event whose publish had no reply is unknown."""
         story = Story()
         story.publish(1, outcome="unknown")
         story.publish(2)
@@ -220,7 +220,7 @@ class TestVerdict:
         assert story.verdict.problems == []
 
     def test_order_after_a_gap(self) -> None:
-        """A reader that was told that it begins again may see what is older; what is newer keeps its order."""
+        """A reader that reported a gap may read older events again; newer events keep their order."""
         story = Story(fsync="no")
         story.publish(1, 2, 3, 4)
         story.handle(2)
@@ -233,23 +233,23 @@ class TestVerdict:
 
     @pytest.mark.parametrize("what", ["overlap", "broken"])
     def test_what_must_not_happen(self, what: str) -> None:
-        """Overlapping handlers of a key, and whatever the run itself found broken, are problems."""
+        """Overlapping handlers of a key, and what the run itself recorded as broken, are problems."""
         story = Story()
         story.publish(1)
         story.handle(1)
-        story.note("a", what, id="k1", problem="it ended by itself")
+        story.note("a", what, id="k1", problem="it exited by itself")
         assert len(story.verdict.problems) == 1
 
-    def test_giving_up(self) -> None:
-        """Nothing is given up where no handler fails and the server loses nothing."""
+    def test_dead_letters(self) -> None:
+        """No event is dead-lettered where no handler fails and the server loses nothing."""
         story = Story("group")
         story.publish(1)
-        story.note("nemesis", "buried", id="k1")
-        assert story.verdict.buried == 1
+        story.note("nemesis", "dead_lettered", id="k1")
+        assert story.verdict.dead_lettered == 1
         assert story.verdict.problems
 
     def test_a_run_that_was_too_short(self) -> None:
-        """A run without the events and faults that were asked for proves nothing."""
+        """A run with fewer events or faults than requested is a problem."""
         story = Story()
         story.records[0] |= {"events": 2, "faults": 2}
         story.publish(1)
@@ -270,7 +270,7 @@ class TestPlan:
 
     @given(seed=st.integers(), faults=st.integers(0, 60))
     def test_reproducible(self, seed: int, faults: int) -> None:
-        """The same seed makes the same faults, as many as asked for, each within its limits."""
+        """The same seed makes the same faults, in the requested number, each within its limits."""
         plan = self.plan(seed, faults)
         assert plan == self.plan(seed, faults)
         assert [fault.number for fault in plan] == list(range(faults))
@@ -282,58 +282,58 @@ class TestPlan:
 
     @given(seed=st.integers())
     def test_every_kind_in_a_short_run(self, seed: int) -> None:
-        """Twenty-two faults are enough to see every kind, on targets that it can happen to."""
+        """Twenty-two faults include every kind, on targets that it applies to."""
         plan = self.plan(seed, 22)
         assert len(Counter(fault.kind for fault in plan)) == 11
-        targets = {"publisher": {"p"}, "subscriber": {"a", "b"}, "everybody": {"everybody"}}
+        targets = {"publisher": {"p"}, "subscriber": {"a", "b"}, "all": {"all"}}
         assert all(fault.target in targets.get(fault.kind.split()[-1], {"server"}) for fault in plan)
 
 
 class TestHistory:
-    """What is on disk."""
+    """The files of a history."""
 
     def test_a_torn_line(self, tmp_path: Path) -> None:
-        """The last line of a process that was killed while writing it is left out; that of a living one comes later."""
-        diary = Diary(tmp_path, "a", 0)
-        diary.note("handled", id="1")
-        diary.close()
+        """An incomplete last line is left out; a line that is completed later is read later."""
+        writer = HistoryWriter(tmp_path, "a", 0)
+        writer.append("handled", id="1")
+        writer.close()
         file = tmp_path / "a.0.jsonl"
         whole = file.read_bytes()
         file.write_bytes(whole + whole[:20])
-        reader = Reader(tmp_path)
-        assert [record["id"] for record in reader.news()] == ["1"]
-        assert reader.news() == []
+        reader = HistoryReader(tmp_path)
+        assert [record["id"] for record in reader.read_new()] == ["1"]
+        assert reader.read_new() == []
         file.write_bytes(whole + whole)
-        assert [record["id"] for record in reader.news()] == ["1"]
+        assert [record["id"] for record in reader.read_new()] == ["1"]
 
     def test_in_the_order_of_time(self, tmp_path: Path) -> None:
-        """A history is written in the order of time, whoever noted what."""
+        """A merged history is in the order of time."""
         records: list[Record] = [{"t": 2.0, "who": "b"}, {"t": 1.0, "who": "a"}]
         write(tmp_path / "history", records)
         assert read(tmp_path / "history") == records[::-1]
 
 
-class TestBookmark:
-    """Where a reader continues."""
+class TestCheckpoint:
+    """The position at which a reader resumes."""
 
-    async def test_only_behind_what_was_settled(self, tmp_path: Path) -> None:
-        """It stays before the oldest delivery that was not settled, and outlives the process."""
-        bookmark = Bookmark(tmp_path / "position")
-        transport = Bookmarked(MemoryTransport(), bookmark)
+    async def test_it_stays_before_unsettled_deliveries(self, tmp_path: Path) -> None:
+        """It stays before the oldest unsettled delivery, and survives the process."""
+        checkpoint = Checkpoint(tmp_path / "position")
+        transport = CheckpointedTransport(MemoryTransport(), checkpoint)
         async with transport.receiver() as receiver, transport.sender() as sender:
             await sender.send([b"x"] * 4, within=1.0)
             deliveries: list[Delivery] = []
             while len(deliveries) < 4:
                 deliveries += (await receiver.receive()).deliveries
-            assert bookmark.read() is None
+            assert checkpoint.read() is None
             receiver.settle(deliveries[1])
-            assert bookmark.read() is None
+            assert checkpoint.read() is None
             receiver.settle(deliveries[0])
-            assert bookmark.read() == deliveries[1].position
+            assert checkpoint.read() == deliveries[1].position
             receiver.settle(deliveries[3])
             receiver.settle(deliveries[2])
-        bookmark.close()
-        reopened = Bookmark(tmp_path / "position")
+        checkpoint.close()
+        reopened = Checkpoint(tmp_path / "position")
         assert reopened.read() == deliveries[3].position
         reopened.close()
 
@@ -354,7 +354,7 @@ def soak(*arguments: str, within: float) -> tuple[int, dict[str, Any]]:
 
 
 class TestRuns:
-    """The real thing, short."""
+    """Short real runs."""
 
     @pytest.mark.parametrize("transport", ["stream", "group"])
     def test_nothing_is_lost(self, transport: str, tmp_path: Path) -> None:
@@ -369,8 +369,8 @@ class TestRuns:
         assert verdict == json.loads(json.dumps(judge(read(history)).to_json()))
 
     @pytest.mark.parametrize(("transport", "fsync"), [("stream", "no"), ("group", "everysec")])
-    def test_every_loss_is_told(self, transport: str, fsync: str, tmp_path: Path) -> None:
-        """On a server that forgets when it is killed, every event that was lost is covered by a gap."""
+    def test_every_loss_is_reported(self, transport: str, fsync: str, tmp_path: Path) -> None:
+        """On a server that loses data when it is killed, every lost event is covered by a gap."""
         arguments = ("--events", "5000", "--faults", "12", "--seed", "21", "--transport", transport, "--fsync", fsync)
         code, verdict = soak(*arguments, "--history", str(tmp_path / "history"), within=150)
         assert (code, verdict["problems"]) == (0, [])
@@ -378,7 +378,7 @@ class TestRuns:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Find the processes that this one started, and those that they started."""
+    """Iterate over the descendants of a process."""
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, thread.read_text().split()):
             yield child
@@ -386,7 +386,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -409,11 +409,11 @@ def running(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class TestEnding:
-    """Nothing outlives a run, however it ends."""
+    """A run leaves no process behind, however it ends."""
 
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
     def test_nothing_is_left(self, how: signal.Signals, tmp_path: Path) -> None:
-        """Interrupted, asked to end or killed: all processes end with it, also those that are frozen just then."""
+        """Interrupted, terminated or killed: all its processes end with it, also frozen ones."""
         with running(tmp_path / "run") as process:
             family = set(descendants(process.pid))
             assert len(family) >= 6, "a server, its supervisor, and five workers, one of which may be dead just then"
@@ -424,10 +424,10 @@ class TestEnding:
 
 
 class TestFound:
-    """What long runs found, each in its shortest form."""
+    """Defects that long runs found, each in its shortest form."""
 
-    async def test_resuming_on_a_server_that_forgot(self, tmp_path: Path) -> None:
-        """Whoever resumes at a position is told that the server was restarted since, also if it has gone on by then."""
+    async def test_resuming_on_a_server_that_lost_data(self, tmp_path: Path) -> None:
+        """A reader that resumes at a position reports that the server was restarted, even if the stream has grown."""
         server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
         async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
             receipt = await publisher.publish(TokenRevoked(token_id="1"))
@@ -437,8 +437,8 @@ class TestFound:
         assert [(gap.since, gap.cause) for gap in gaps] == [(receipt.position, "restarted")]
         assert handled == ["2"]
 
-    async def test_resuming_on_a_young_server(self, tmp_path: Path) -> None:
-        """Whoever resumes on a server that has just begun, and has what was read, is told of nothing."""
+    async def test_resuming_on_a_new_server(self, tmp_path: Path) -> None:
+        """A reader that resumes on a new server that still has its position reports no gap."""
         server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
         async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
             receipt = await publisher.publish(TokenRevoked(token_id="1"))
@@ -447,7 +447,7 @@ class TestFound:
         assert found == ([], ["2"])
 
     async def test_a_group_that_was_destroyed(self, tmp_path: Path) -> None:
-        """What a dead consumer held comes again with the group, and the gap tells of it."""
+        """What a dead consumer held is delivered again with the new group, and a gap covers it."""
         server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
         async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
             sharing = partial(RedisStream, server.url, key="k", group="g", start="all", block=0.1)
@@ -477,7 +477,7 @@ async def _restart(server: EmbeddedServer) -> None:
 
 
 async def _listen(transport: RedisStream, until: str) -> tuple[list[Gap], list[str | None]]:
-    """Listen until a token is revoked; return what was told, and handled."""
+    """Listen until a token is revoked; return the gaps, and the handled tokens."""
     gaps: list[Gap] = []
     handled: list[str | None] = []
     subscriber = Subscriber(transport)
@@ -529,5 +529,5 @@ class TestReconnect:
         assert handled == Counter(published)
 
 
-def _has(collection: Collection[str], number: int) -> bool:
-    return len(collection) >= number
+def _has(collection: Collection[str], count: int) -> bool:
+    return len(collection) >= count

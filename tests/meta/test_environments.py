@@ -1,4 +1,4 @@
-"""The commands that run the tests elsewhere: where there is no elsewhere, they must not look as if they had passed."""
+"""The commands that run the tests in other environments: a missing environment must not look like a success."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_docker_is_not_there(tmp_path: Path) -> None:
-    """Without Docker it fails, names the image, and says what to do."""
+def test_docker_is_missing(tmp_path: Path) -> None:
+    """Without Docker the command fails, names the image, and says what to do."""
     result = run("tests.meta.docker", "redis:8", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
     assert result.returncode == 2
     assert "needs a running Docker that has redis:8" in result.stderr
     assert "DOCKER_HOST" in result.stderr
 
 
-def test_python_is_not_there() -> None:
-    """A combination that cannot run is counted, and is no success when nothing else ran."""
+def test_python_is_missing() -> None:
+    """A combination that cannot run is counted, and is no success when no other combination ran."""
     axes = ("--pythons", "3.99", "--redis-py", "newest", "--loops", "asyncio uvloop")
     result = run("tests.meta.matrix", *axes, COLUMNS="200", UV_PYTHON_DOWNLOADS="never")
     assert result.returncode == 1

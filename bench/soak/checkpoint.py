@@ -1,7 +1,8 @@
-"""Where a reader without a group continues when its process is started again.
+"""The position at which a reader without a group resumes when its process is restarted.
 
-The transport keeps its place for as long as it runs. To continue after a crash, an application must know up to where
-everything was handled, and keep that outside of the process. This does so at the seam where deliveries are settled.
+The transport keeps its cursor for as long as it runs. To resume after a crash, an application must know up to which
+position every event was handled, and store that outside of the process. A `CheckpointedTransport` does so where
+deliveries are settled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Rece
 _WIDTH = 48
 
 
-class Bookmark:
+class Checkpoint:
     """A position in a file."""
 
     def __init__(self, path: Path) -> None:
@@ -37,70 +38,70 @@ class Bookmark:
         os.close(self._file)
 
 
-class Bookmarked:
-    """A transport that moves a bookmark behind everything that was settled. A `Transport`."""
+class CheckpointedTransport:
+    """A `Transport` that moves a checkpoint to the last position before which everything is settled."""
 
-    def __init__(self, transport: Transport, bookmark: Bookmark) -> None:
+    def __init__(self, transport: Transport, checkpoint: Checkpoint) -> None:
         self._transport = transport
-        self._bookmark = bookmark
+        self._checkpoint = checkpoint
 
     @property
     def name(self) -> str:
-        """That of the transport."""
+        """The name of the transport."""
         return self._transport.name
 
     @property
     def destination(self) -> str:
-        """That of the transport."""
+        """The destination of the transport."""
         return self._transport.destination
 
     @property
     def guarantees(self) -> Guarantees:
-        """Those of the transport."""
+        """The guarantees of the transport."""
         return self._transport.guarantees
 
     @property
     def retention(self) -> timedelta | None:
-        """That of the transport."""
+        """The retention of the transport."""
         return self._transport.retention
 
     @property
     def claim_after(self) -> float | None:
-        """That of the transport."""
+        """The `claim_after` of the transport."""
         return self._transport.claim_after
 
     def sender(self) -> AbstractAsyncContextManager[Sender]:
-        """Open that of the transport."""
+        """Open the sender of the transport."""
         return self._transport.sender()
 
     @asynccontextmanager
     async def receiver(
         self, *, from_oldest: bool = False, poll_timeout: float | None = None
     ) -> AsyncIterator[Receiver]:
-        """Open that of the transport, and watch it."""
+        """Open the receiver of the transport, and record what it settles."""
         async with self._transport.receiver(from_oldest=from_oldest, poll_timeout=poll_timeout) as receiver:
-            yield _BookmarkedReceiver(receiver, self._bookmark)
+            yield _CheckpointedReceiver(receiver, self._checkpoint)
 
 
-class _BookmarkedReceiver:
-    """A receiver that remembers what it returned until it is settled."""
+class _CheckpointedReceiver:
+    """A receiver that keeps every delivery until it is settled."""
 
-    def __init__(self, receiver: Receiver, bookmark: Bookmark) -> None:
+    def __init__(self, receiver: Receiver, checkpoint: Checkpoint) -> None:
         self._receiver = receiver
-        self._bookmark = bookmark
+        self._checkpoint = checkpoint
         self._unsettled: deque[Delivery] = deque()
         self._settled: set[int] = set()
 
     async def receive(self) -> Batch:
-        """Receive a page; see `Receiver.receive`."""
-        page = await self._receiver.receive()
-        self._unsettled.extend(page.deliveries)
-        return page
+        """Receive a batch; see `Receiver.receive`."""
+        batch = await self._receiver.receive()
+        self._unsettled.extend(batch.deliveries)
+        return batch
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
-        """Settle a delivery, and move the bookmark if it was the oldest that had not been."""
+        """Settle a delivery, and move the checkpoint if it was the oldest unsettled one."""
         self._receiver.settle(delivery, failure)
-        # By identity: after a rewind the same position may be there twice. What is in the queue cannot be collected.
+        # By identity: after a rewind a position may be queued twice. The queue holds the object, so no id is reused.
         self._settled.add(id(delivery))
         last: str | None = None
         while self._unsettled and id(self._unsettled[0]) in self._settled:
@@ -108,4 +109,4 @@ class _BookmarkedReceiver:
             self._settled.discard(id(oldest))
             last = oldest.position
         if last is not None:
-            self._bookmark.move(last)
+            self._checkpoint.move(last)
