@@ -61,7 +61,7 @@ _KINDS = (RevocationList, Publisher, Subscriber)
 # Request key of the admissions, by guard; before aiohttp 3.14 a request accepts only text as a key.
 _ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
 
-_PATIENCE = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
+_CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
 
 # Attributes of handlers: whether they need no token, and the guard that they contain.
 _PUBLIC = "_jwt_events_is_public"
@@ -216,7 +216,7 @@ class BearerGuard(Guard[T]):
 async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:
     refused = Refused("revoked_token")
     try:
-        async with timeout(_PATIENCE):
+        async with timeout(_CLOSE_TIMEOUT):
             await websocket.close(code=refused.close_code, message=refused.code.encode())
     except TimeoutError:
         await _abort(request)

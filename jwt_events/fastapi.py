@@ -41,7 +41,7 @@ __all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_ro
 
 App = TypeVar("App")
 
-_PATIENCE = 5.0  # seconds for a client that does not read to take the close; then the server hangs up
+_CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then the server hangs up
 
 
 class BearerGuard(Guard[T], SecurityBase):
@@ -192,7 +192,7 @@ class WebSocketGuard(Generic[T]):
             raise _exception(websocket, refused)
         if WebSocketState.DISCONNECTED not in (websocket.application_state, websocket.client_state):
             with suppress(WebSocketDisconnect, TimeoutError):
-                async with timeout(_PATIENCE):
+                async with timeout(_CLOSE_TIMEOUT):
                     await websocket.close(refused.close_code, refused.code)
 
 

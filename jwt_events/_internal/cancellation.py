@@ -211,13 +211,19 @@ def noticing_cancellation() -> Iterator[None]:
     """Raise a cancellation of this task that was swallowed inside of the block. For code that is known to lose them.
 
     Raises:
-        asyncio.CancelledError: the block ended as if nothing had been, but the task was cancelled meanwhile.
+        asyncio.CancelledError: the block returned, or failed with another error, but the task was cancelled meanwhile.
     """
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
-    yield
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        if task is None or task.cancelling() <= before:
+            raise
+        error = caught
     if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError from error
 
 
 def _handled_cancellations(task: asyncio.Task[Any]) -> Iterator[asyncio.CancelledError]:

@@ -181,7 +181,7 @@ class Reader:
             self._counters.decode_errors += 1
             self._observer.decode_error(error.reason)
             logger.error(
-                "delivery skipped, it is no event",
+                "delivery skipped: not an event",
                 reason=error.reason,
                 detail=error.detail,
                 position=delivery.position,

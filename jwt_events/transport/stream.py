@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal import options
+from jwt_events._internal.cancellation import end
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
@@ -187,8 +188,7 @@ async def _background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[N
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await end([task])
 
 
 def _consumer_name(consumer: str | None, group: str | None) -> str:

@@ -8,12 +8,15 @@ from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
+from redis.credentials import CredentialProvider
 
 from jwt_events import (
+    ConnectionFailed,
     Event,
     KeysUnavailable,
     MemoryTransport,
     Publisher,
+    PublishFailed,
     RedisStream,
     Retry,
     RevocationList,
@@ -386,6 +389,64 @@ class TestFunctionsOfTheApplication:
         with pytest.raises(KeysUnavailable):
             await soon(keys.get("kid"))
         await keys.aclose()
+
+
+class _Credentials(CredentialProvider):
+    """Swallows cancellations while it fetches a password, which takes for ever."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        """Return nothing of use."""
+        self.asked += 1
+        await swallow(3)
+        return "nobody", "nothing"
+
+
+class TestConnecting:
+    """Connecting, in which redis-py and the application's credential provider may swallow, ends when it is to."""
+
+    @pytest.fixture
+    def credentials(self) -> _Credentials:
+        """A provider that swallows."""
+        return _Credentials()
+
+    @pytest.fixture
+    def transport(self, url: str, key: str, credentials: _Credentials) -> RedisStream:
+        """A stream behind that provider."""
+        client = Redis.from_url(url)
+        client.connection_pool.connection_kwargs["credential_provider"] = credentials
+        return RedisStream(client, key)
+
+    async def test_in_time(self, transport: RedisStream) -> None:
+        """An attempt to connect takes no longer than it may."""
+        with pytest.raises(ConnectionFailed):
+            await soon(transport.connector.connect(within=0.05))
+
+    async def test_subscribing_is_cancelled(self, transport: RedisStream, credentials: _Credentials) -> None:
+        """Cancelling whoever subscribes ends that."""
+        subscriber = Subscriber(transport)
+        subscriber.on()(_ignore)
+        async with running(subscriber.run()) as run:
+            await wait_until(lambda: credentials.asked)
+            cancel_until_done(run)
+            await soon(asyncio.wait([run]))
+            assert run.cancelled()
+
+    async def test_publisher_closes(self, transport: RedisStream) -> None:
+        """A publisher that has no connection yet closes."""
+        publisher = Publisher(transport, timeout=0.1)
+        with pytest.raises(PublishFailed):
+            await publisher.publish(revoked(1))
+        await soon(publisher.aclose())
+
+    async def test_list_closes(self, transport: RedisStream, credentials: _Credentials) -> None:
+        """A list that has no connection yet closes."""
+        revocations = RevocationList(transport)
+        async with running(revocations.__aenter__()):
+            await wait_until(lambda: credentials.asked)
+            await soon(revocations.aclose())
 
 
 async def _ignore(event: Event) -> None:

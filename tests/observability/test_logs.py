@@ -144,7 +144,7 @@ class TestFields:
                 await publish(transport, event, event)
                 transport.append([b"poison"])
                 await wait_until(lambda: subscriber.stats.decode_errors == 1)
-        (skipped,) = records.of("delivery skipped, it is no event", "ERROR")
+        (skipped,) = records.of("delivery skipped: not an event", "ERROR")
         assert skipped.items() >= {"reason": "not_json", "position": "3-0", "size": 6}.items()
         assert records.of("duplicate skipped", "DEBUG") == [{"event_id": event.id, "position": "2-0"}]
 

@@ -22,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, Request, RespProtocol
 from jwt_events.transport._redis.replies import ReplyDecoder
@@ -94,8 +95,9 @@ class Connector:
         """
         raw = self._connection_class(**self._options)
         try:
-            async with asyncio.timeout(within):
-                await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+            async with timeout(within):
+                with noticing_cancellation():  # redis-py, and an application's credential provider, may swallow one
+                    await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
             return Connection(RespProtocol(_take_socket(raw)), self.decoder)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await _abort(raw)

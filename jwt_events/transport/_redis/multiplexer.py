@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from loguru import logger
 
+from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
@@ -78,8 +79,7 @@ class Multiplexer:
     ) -> None:
         try:
             if self._task is not None:
-                self._task.cancel()
-                await asyncio.wait([self._task])
+                await end([self._task])
         finally:
             self._fail_queued(ConnectionFailed("it was closed before this could be sent"))
             self._deadlines.close()

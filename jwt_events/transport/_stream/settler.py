@@ -11,6 +11,7 @@ from typing import Self
 
 from loguru import logger
 
+from jwt_events._internal.cancellation import end
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
@@ -84,8 +85,7 @@ class Settler:
             if unsettled := len(self._given_up) + len(self._finished):
                 logger.warning("deliveries remain unsettled, the server does not take it", count=unsettled)
         finally:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end([self._task])
 
     def settle(self, delivery: Delivery, failure: Failure | None) -> None:
         """Queue a delivery to be settled; see `Receiver.settle`."""
