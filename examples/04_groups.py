@@ -31,7 +31,7 @@ def worker(name: str) -> Subscriber:
 
 async def main() -> None:
     users = ["alice", "bob", "carol", "dave", "erin"]
-    async with worker("one"), worker("two"), Publisher(RedisStream(URL, key=KEY)) as publisher:
+    async with Publisher(RedisStream(URL, key=KEY)) as publisher, worker("one"), worker("two"):
         await publisher.publish_many(SessionCreated(session_id=f"{user}'s phone", user_id=user) for user in users)
 
         async with DeadLetters(RedisStream(URL, key=KEY)) as dead:  # or from a terminal: jwt-events dead list

@@ -32,7 +32,7 @@ async def close_cart(event: TokenRevoked) -> None:
 
 
 async def main() -> None:
-    async with revocations, subscriber, publisher:
+    async with revocations, publisher, subscriber:
         with provider.get_tracer("shop").start_as_current_span("POST /logout"):  # your framework makes this one
             await publisher.publish(TokenRevoked(token_id="token-1"))
         await obeyed.wait()
