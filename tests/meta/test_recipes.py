@@ -21,31 +21,18 @@ from websockets.exceptions import ConnectionClosed
 
 from jwt_events import KeyRotated, Publisher, RedisStream, RevocationList, SigningKeyError, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
-from tests.support.documents import DOCS, Block, blocks
+from tests.support.documents import DOCS, blocks
 from tests.support.handling import soon
 from tests.support.issuers import Issuer, private_key
 from tests.support.services import aiohttp_server, uvicorn_server
 from tests.support.tokens import bearer
-from tests.support.transcripts import Terminals
+from tests.support.transcripts import follow
 from tests.support.waiting import wait_until
 
 GUIDED = (DOCS / "getting-started.md", DOCS / "recipes.md")
 RECIPES = blocks(DOCS / "recipes.md")
 SERVICES = ("FastAPI and PyJWT", "aiohttp and Authlib", "FastAPI and joserfc")
 SECRET = "a secret of 32 bytes at the least"
-
-
-def guided() -> list[list[Block]]:
-    """Return the sections in which a reader does something, each with the files that were to be saved before."""
-    sections = []
-    for page in GUIDED:
-        saved: list[Block] = []
-        for section in dict.fromkeys(block.section for block in blocks(page)):
-            own = [block for block in blocks(page) if block.section == section]
-            if any(block.file for block in own) and any(block.language == "console" for block in own):
-                sections.append([*saved, *own])
-            saved += [block for block in own if block.file]
-    return sections
 
 
 def token(jti: str, **claims: Any) -> str:
@@ -82,17 +69,11 @@ async def serving(app: FastAPI | web.Application) -> AsyncIterator[httpx.AsyncCl
 
 
 @pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the pages that are tested here
-@pytest.mark.parametrize("steps", guided(), ids=lambda steps: f"{steps[-1].page.stem}, {steps[-1].section}")
-async def test_transcript(own_server: Callable[[], EmbeddedServer], tmp_path: Path, steps: list[Block]) -> None:
-    """A reader who saves the files and types the commands sees what the page shows."""
-
-    def follow(url: str) -> None:
-        with Terminals(tmp_path, url) as terminals:
-            for block in steps:
-                terminals.follow(block)
-
+@pytest.mark.parametrize("page", GUIDED, ids=lambda page: page.stem)
+async def test_transcript(own_server: Callable[[], EmbeddedServer], tmp_path: Path, page: Path) -> None:
+    """A reader who goes through a page, saves the files and types the commands, sees what the page shows."""
     async with own_server() as server:
-        await asyncio.to_thread(follow, server.url)
+        await asyncio.to_thread(follow, blocks(page), tmp_path, server.url)
 
 
 @pytest.mark.parametrize("section", SERVICES)

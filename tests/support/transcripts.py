@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
@@ -27,10 +28,25 @@ _PROGRAMS = {
 }
 
 # What is done for the reader: installing, and a server.
-_PREPARATION = re.compile(r"pip |python3 -m venv |jwt-events serve\b|\.venv/bin/")
+_PREPARATION = re.compile(r"git |pip |python3 -m venv |jwt-events serve\b|\.venv/bin/")
 
 _OWN_TERMINAL = "# in a terminal of its own"
 _ASSIGNMENT = re.compile(r"([A-Z]+)=\$\((.*)\)")
+
+
+def follow(page: list[Block], directory: Path, url: str) -> None:
+    """Go through the blocks of a page as a reader does, section by section; what runs ends with its section.
+
+    Args:
+        page: the blocks, in order.
+        directory: where to save the files.
+        url: the server, wherever the page has ``redis://localhost:6379``.
+    """
+    terminals = Terminals(directory, url)
+    for _, section in groupby(page, key=lambda block: block.section):
+        with terminals:
+            for block in section:
+                terminals.follow(block)
 
 
 class Terminals:
@@ -62,6 +78,7 @@ class Terminals:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._heard.clear()
         return self
 
     def __exit__(
