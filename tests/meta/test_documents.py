@@ -210,6 +210,16 @@ def test_everything_is_in_the_source_distribution() -> None:
     assert [name for name in included if not (ROOT / name).exists()] == []
 
 
+def test_guarantees_are_the_same() -> None:
+    """What the transports guarantee is said twice, in the same words."""
+    table, again = (
+        re.findall(r"^\| `(?:Redis|Memory)\w+.*\|$", prose(page), re.MULTILINE)
+        for page in (README, DOCS / "transports.md")
+    )
+    assert len(table) == 4
+    assert table == again
+
+
 class TestArchitecture:
     """The map of the code is the code."""
 
@@ -223,6 +233,8 @@ class TestArchitecture:
             for path in (module.path for module in modules().values())
         ]
         assert sorted(listed) == sorted(there)
+        mentioned = re.findall(r"`jwt_events/([\w/]*)`", self.TEXT)
+        assert {name for name in mentioned if f"{name}/" not in there} <= {*there}
 
     def test_packages(self) -> None:
         """The order of the packages is the one that is tested."""
