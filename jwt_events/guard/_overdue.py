@@ -46,7 +46,7 @@ class OverdueClose:
         self._timer = asyncio.get_running_loop().call_later(GRACE, self._is_due)
 
     def _is_due(self) -> None:
-        logger.error("handler goes on although its token was revoked", closes=self._close is not None)
+        logger.error("handler goes on although its token was revoked")
         if self._close is not None:
             self._task = asyncio.create_task(self._run(self._close), name="jwt_events overdue close")
 

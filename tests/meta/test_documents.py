@@ -1,4 +1,4 @@
-"""What the README shows and what the examples do, executed."""
+"""What the documents show and what the examples do, executed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import os
 import re
 import signal
 import sys
+import tomllib
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jwt_events import Publisher, RedisStream, SessionDestroyed
 from jwt_events.embedded import EmbeddedServer
+from tests.meta.test_shape import DOORS, INSIDE, PACKAGES, modules
+from tests.support.documents import DOCS, PAGES, README, ROOT, Block, anchors, blocks, links, prose
 from tests.support.waiting import scaled
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-HEADINGS = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SNIPPETS = blocks(*PAGES, language="python")
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 OwnServer = Callable[[], EmbeddedServer]
 
@@ -39,19 +42,27 @@ async def _output(process: Process) -> list[str]:
     return out.decode().splitlines()
 
 
+def _name(block: object) -> str:
+    return f"{block.page.stem}, {block.section}" if isinstance(block, Block) else str(block)
+
+
 @pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the blocks that are tested here
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-async def test_readme_block(own_server: OwnServer, number: int) -> None:
-    """Every Python block of the README runs, with the address of a server put in, and prints what it says."""
-    printed = re.findall(r"print\(.*\)  # (\w+)$", BLOCKS[number], re.MULTILINE)
+@pytest.mark.parametrize("block", SNIPPETS, ids=_name)
+async def test_block(own_server: OwnServer, tmp_path: Path, block: Block) -> None:
+    """Every Python block runs when it is imported, with the address of a server put in, and prints what it says."""
+    printed = re.findall(r"print\(.*\)  # (\w+)$", block.text, re.MULTILINE)
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
     async with own_server() as server:
-        code = BLOCKS[number].replace("redis://localhost:6379", server.url)
-        assert await _output(await _python("-c", code, url=server.url)) == printed
+        code = block.text.replace("redis://localhost:6379", server.url)
+        await asyncio.to_thread((tmp_path / "page.py").write_text, code)
+        running = await _python("-c", "import page", url=server.url, PYTHONPATH=path)
+        assert await _output(running) == printed
 
 
 def test_the_first_block_prints() -> None:
     """What one pastes first has something to show."""
-    assert BLOCKS[0].count("print(") == 2
+    assert SNIPPETS[0].page == README
+    assert SNIPPETS[0].text.count("print(") == 2
 
 
 @asynccontextmanager
@@ -145,24 +156,155 @@ async def test_example_metrics_and_traces(own_server: OwnServer) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_short(path: Path) -> None:
-    """An example has fewer than 60 lines and begins with what one learns; the README leads to it."""
+    """An example has fewer than 60 lines and begins with what one learns; the documents lead to it."""
     lines = path.read_text().splitlines()
     assert len(lines) < 60
     assert lines[0].startswith('"""Learn to ')
-    assert f"(examples/{path.name})" in README
+    assert f"../examples/{path.name}" in links(DOCS / "getting-started.md")
 
 
 def test_examples_are_in_order() -> None:
     """They are numbered without a gap, and each is run by a test: here, or in a file about what it is about."""
     assert [path.name[:3] for path in EXAMPLES] == [f"{number:02}_" for number in range(1, len(EXAMPLES) + 1)]
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert [path.name for path in EXAMPLES if f'"{path.name}"' not in tests] == []
 
 
-def test_links_lead_somewhere() -> None:
-    """Every link of the README within the repository, and within the page, has a target."""
-    headings = {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in HEADINGS}
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
-    assert [link for link in links if link.startswith("#") and link[1:] not in headings] == []
-    files = (link.partition("#")[0] for link in links if not link.startswith(("#", "https://", "http://")))
-    assert [name for name in files if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link within the repository has a target: the file is there, and so is the heading."""
+    broken = []
+    for link in links(page):
+        name, _, anchor = link.partition("#")
+        target = page if not name else page.parent / name
+        if link.startswith(("https://", "http://")):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_found() -> None:
+    """The README leads to every other page, and has at most 200 lines."""
+    assert {(README.parent / link.partition("#")[0]).resolve() for link in links(README)} >= {*PAGES} - {README}
+    assert len(README.read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_installed_can_be_installed(page: Path) -> None:
+    """No page installs the package from an index, where it is not; each extra that is named is there."""
+    text = page.read_text()
+    assert not re.search(r"pip install '?jwt[_-]events", text)
+    named = {
+        extra
+        for extras in re.findall(r"(?:pip install '\.|jwt_events)\[([\w,]+)\]", text)
+        for extra in extras.split(",")
+    }
+    assert named <= PROJECT["project"]["optional-dependencies"].keys()
+
+
+def test_everything_is_in_the_source_distribution() -> None:
+    """What stands at the top of the repository and is no setting of a tool is in the source distribution."""
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {path.relative_to(ROOT).parts[0] for path in PAGES} <= {*included}
+    assert [name for name in included if not (ROOT / name).exists()] == []
+
+
+def test_guarantees_are_the_same() -> None:
+    """What the transports guarantee is said twice, in the same words."""
+    table, again = (
+        re.findall(r"^\| `(?:Redis|Memory)\w+.*\|$", prose(page), re.MULTILINE)
+        for page in (README, DOCS / "transports.md")
+    )
+    assert len(table) == 4
+    assert table == again
+
+
+class TestArchitecture:
+    """The map of the code is the code."""
+
+    TEXT = prose(DOCS / "architecture.md")
+
+    def test_modules(self) -> None:
+        """Every module has a line in the map, and every line a module."""
+        listed = re.findall(r"^\| `jwt_events/([\w/]*)` \|", self.TEXT, re.MULTILINE)
+        there = [
+            path.relative_to(ROOT / "jwt_events").with_suffix("").as_posix().removesuffix("__init__")
+            for path in (module.path for module in modules().values())
+        ]
+        assert sorted(listed) == sorted(there)
+        mentioned = re.findall(r"`jwt_events/([\w/]*)`", self.TEXT)
+        assert {name for name in mentioned if f"{name}/" not in there} <= {*there}
+
+    def test_packages(self) -> None:
+        """The order of the packages is the one that is tested."""
+        rows = re.findall(r"^\| \d+ \| (.*?) \|", self.TEXT, re.MULTILINE)
+        assert [_words(row) for row in rows] == [{name or "jwt_events" for name in row} for row in PACKAGES]
+
+    def test_inside(self) -> None:
+        """The order inside the large packages is the one that is tested."""
+        rows = {
+            package: tuple(_words(step) for step in order.split(" → "))
+            for package, order in re.findall(r"^\| inside `(\w+)` \| (.*) \|$", self.TEXT, re.MULTILINE)
+        }
+        assert rows == {package: tuple({*row} for row in order) for package, order in INSIDE.items()}
+
+    def test_doors(self) -> None:
+        """The modules that may import a library are those that are tested."""
+        rows = {
+            library: _words(doors)
+            for library, doors in re.findall(r"^\| library `(\w+)` \| (.*) \|$", self.TEXT, re.MULTILINE)
+        }
+        assert rows == {library: {door or "jwt_events" for door in doors} for library, doors in DOORS.items()}
+
+    def test_classes(self) -> None:
+        """Every class that the page names in its map, sequences and invariants is there."""
+        named = set(re.findall(r"`([A-Z]\w*[a-z]\w*)(?:\.\w+)?`", self.TEXT))
+        code = "\n".join(module.text for module in modules().values())
+        assert [
+            name for name in sorted(named) if not re.search(rf"^(class {name}\b|{name}\b.*=)", code, re.MULTILINE)
+        ] == []
+
+    def test_tests(self) -> None:
+        """Every test that holds an invariant is there."""
+        named = re.findall(r"`(tests/[\w/]+\.py)`", self.TEXT)
+        assert named
+        assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"`([\w.]+)`", text))
+
+
+class TestForge:
+    """The files that the forge and the hooks of Git read."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [*sorted((ROOT / ".github").rglob("*.yml")), ROOT / ".pre-commit-config.yaml"],
+        ids=lambda path: path.name,
+    )
+    def test_yaml(self, path: Path) -> None:
+        """Each is a mapping in YAML."""
+        assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+    def test_changes_are_tested(self) -> None:
+        """What must pass before a change lands is run on every Python that is supported."""
+        workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+        (job,) = workflow["jobs"].values()
+        assert any(step.get("run") == ".ci/run" for step in job["steps"])
+        supported = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if ":: 3." in line]
+        assert job["strategy"]["matrix"]["python"] == supported
+
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+    def test_actions_are_pinned(self, path: Path) -> None:
+        """Each action is pinned to a major version, and a workflow may only read unless a job says otherwise."""
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+        assert [name for name in used if not re.fullmatch(r"[\w-]+/[\w-]+@(v|release/v)\d+", name)] == []
+
+    def test_ruff_is_the_same(self) -> None:
+        """The hooks check and format as `make lint` does."""
+        hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+        assert {hook["id"] for repo in hooks["repos"] for hook in repo["hooks"]} >= {"ruff-check", "ruff-format"}

@@ -34,11 +34,12 @@ from jwt_events.cli.options import DEFAULT_NAME, TransportName, duration
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
 from jwt_events.subscriber._job import Job
+from tests.support.documents import DOCS, PAGES, prose
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+COMMAND_LINE, OBSERVABILITY = DOCS / "command-line.md", DOCS / "observability.md"
 DOCUMENTS = [
-    README,
+    *PAGES,
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "examples").rglob("*.md")),
     *sorted((ROOT / "bench").glob("*.md")),
@@ -72,7 +73,7 @@ LOG_FIELDS = words(
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
 
-# Names that the README prints as code and that belong to other libraries.
+# Names that the documents print as code and that are not of this library.
 FOREIGN = words("RedisCluster")
 
 
@@ -184,14 +185,14 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
     def test_documents(self, path: Path) -> None:
-        """Every command and option in a document exists; the README shows all commands."""
+        """Every command that a document shows is there, with every option that it shows; one page shows all."""
         text = path.read_text()
         shown = [span.split() for span in re.findall(r"[`\s]jwt-events ([^`\n]*)", text) if path.suffix != ".py"]
         for words in shown:
             names = [word for word in words if re.fullmatch(r"[a-z][a-z-]+", word)]
             found = next(COMMANDS[tuple(names[:length])] for length in (2, 1, 0) if tuple(names[:length]) in COMMANDS)
             assert {word[2:] for word in words if word.startswith("--")} <= options(found).keys(), words
-        if path == README:
+        if path == COMMAND_LINE:
             assert {words[0] for words in COMMANDS if words} <= {words[0] for words in shown}
             everywhere = {option for command in COMMANDS.values() for option in options(command)}
             assert set(re.findall(r"`--([a-z-]+)", text)) <= everywhere
@@ -205,19 +206,19 @@ class TestLogs:
         assert set(_log_fields()) == LOG_FIELDS
 
     def test_documents(self) -> None:
-        """The fields that the README names exist."""
-        (named,) = re.findall(r"are bound fields \(([^)]*)\)", README.read_text())
+        """The documents name some that exist."""
+        (named,) = re.findall(r"are bound fields \(([^)]*)\)", OBSERVABILITY.read_text())
         assert set(re.findall(r"`(\w+)`", named)) <= LOG_FIELDS
 
 
-class TestReadme:
-    """Names in the README are spelled as in the code."""
+class TestDocuments:
+    """A name that is not spelled as in the code leads nowhere."""
 
     def test_metrics(self) -> None:
-        """The README lists every metric, with its labels."""
+        """They list every metric, with its labels."""
         registry = CollectorRegistry()
         Metrics(registry)
-        (table,) = re.findall(r"^\| `jwt_events_…` \|.*?\n\n", README.read_text(), re.MULTILINE | re.DOTALL)
+        (table,) = re.findall(r"^\| `jwt_events_…` \|.*?\n\n", OBSERVABILITY.read_text(), re.MULTILINE | re.DOTALL)
         listed = {
             name: set(labels.split(",")) - {""}
             for name, labels in re.findall(r"[|,] `([a-z_]+)(?:\{([a-z_,]+)\})?`", table)
@@ -228,14 +229,15 @@ class TestReadme:
         }
         assert {f"jwt_events_{name}": labels for name, labels in listed.items()} == there
 
-    def test_words(self) -> None:
-        """Every name of two words in its text occurs in the code, or belongs to another library."""
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_words(self, page: Path) -> None:
+        """Every name in the text that has two words occurs in the code, or is somebody else's."""
         known = {word for path in SOURCE for word in re.findall(r"\w+", path.read_text())} | FOREIGN | ENVIRONMENT
         known |= {f"jwt_events_{word}" for word in known}  # the names of metrics
         spans = [
             span
-            for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README.read_text(), flags=re.DOTALL))
-            if not span.startswith(("pip ", "make", "docker ", "jwt-events", "+", "-", "."))
+            for span in re.findall(r"`([^`\n]+)`", prose(page))
+            if not span.startswith(("pip ", "make", "docker ", "jwt-events", "tests/", "+", "-", "."))
         ]
         assert {
             word for span in spans for word in re.findall(r"\b(?:[A-Z][a-z]+[A-Z]\w+|[a-z]+_\w+)", span)

@@ -1,8 +1,8 @@
-"""The services that the README shows, asked as clients ask them."""
+"""The services that the documents show, asked as clients ask them."""
 
 from __future__ import annotations
 
-import re
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,15 +21,17 @@ from websockets.exceptions import ConnectionClosed
 
 from jwt_events import KeyRotated, Publisher, RedisStream, RevocationList, SigningKeyError, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
+from tests.support.documents import DOCS, blocks
 from tests.support.handling import soon
 from tests.support.issuers import Issuer, private_key
 from tests.support.services import aiohttp_server, uvicorn_server
 from tests.support.tokens import bearer
+from tests.support.transcripts import follow
 from tests.support.waiting import wait_until
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SERVICES = [block for block in BLOCKS if '"/me"' in block]
+GUIDED = (DOCS / "getting-started.md", DOCS / "recipes.md")
+RECIPES = blocks(DOCS / "recipes.md")
+SERVICES = ("FastAPI and PyJWT", "aiohttp and Authlib", "FastAPI and joserfc")
 SECRET = "a secret of 32 bytes at the least"
 
 
@@ -41,14 +43,14 @@ def token(jti: str, **claims: Any) -> str:
     return jwt.encode(usual | claims, SECRET, headers={"typ": "at+jwt"})
 
 
-def run(words: str, url: str, **others: str) -> dict[str, Any]:
-    """Run the block of the README that has these words, at another URL, and return its names."""
-    (block,) = [block for block in BLOCKS if words in block]
+def run(section: str, url: str, **others: str) -> dict[str, Any]:
+    """Run the service of a recipe, at another URL, and return its names."""
+    (code,) = [block.text for block in RECIPES if block.section == section and block.file == "service.py"]
     for written, meant in {"redis://localhost:6379": url, **others}.items():
-        assert written in block
-        block = block.replace(written, meant)
+        assert written in code
+        code = code.replace(written, meant)
     names: dict[str, Any] = {"__name__": "recipe"}
-    exec(block, names)
+    exec(code, names)
     return names
 
 
@@ -66,11 +68,19 @@ async def serving(app: FastAPI | web.Application) -> AsyncIterator[httpx.AsyncCl
             yield client
 
 
-@pytest.mark.parametrize("number", range(len(SERVICES)), ids=["PyJWT", "Authlib", "joserfc"])
-async def test_service(own_server: Callable[[], EmbeddedServer], number: int) -> None:
+@pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the pages that are tested here
+@pytest.mark.parametrize("page", GUIDED, ids=lambda page: page.stem)
+async def test_transcript(own_server: Callable[[], EmbeddedServer], tmp_path: Path, page: Path) -> None:
+    """A reader who goes through a page, saves the files and types the commands, sees what the page shows."""
+    async with own_server() as server:
+        await asyncio.to_thread(follow, blocks(page), tmp_path, server.url)
+
+
+@pytest.mark.parametrize("section", SERVICES)
+async def test_service(own_server: Callable[[], EmbeddedServer], section: str) -> None:
     """It lets a good token in, and no token, a bad, an expired, another's, or a revoked one out."""
     async with own_server() as server:
-        names = run(SERVICES[number], server.url)
+        names = run(section, server.url)
         revocations: RevocationList = names["revocations"]
         async with serving(names["app"]) as client, Publisher(RedisStream(server.url)) as publisher:
 
@@ -98,7 +108,7 @@ async def test_logging_out(own_server: Callable[[], EmbeddedServer]) -> None:
     carol = times | {"jti": "5", "sub": "carol", "sid": "carol's laptop", "client_id": "web"}
     everybody = [laptop, phone, tablet, bob, carol]
     async with own_server() as server:
-        names = run("async def log_out_everywhere", server.url)
+        names = run("Log out, log out everywhere", server.url)
         async with names["publisher"], RevocationList(RedisStream(server.url)) as revocations:
 
             def refused() -> list[Any]:
@@ -107,7 +117,7 @@ async def test_logging_out(own_server: Callable[[], EmbeddedServer]) -> None:
             for act, argument, ended in (
                 ("log_out", laptop, [laptop]),
                 ("lose", "alice's phone", [laptop, phone]),
-                ("log_out_everywhere", "alice", [laptop, phone, tablet]),
+                ("log_out_everywhere", {"sub": "alice"}, [laptop, phone, tablet]),
                 ("shut_out", "old", [laptop, phone, tablet, bob]),
             ):
                 before = revocations.stats.events
@@ -123,7 +133,7 @@ def _has_heard(revocations: RevocationList, before: int) -> bool:
 async def test_websocket(own_server: Callable[[], EmbeddedServer]) -> None:
     """A WebSocket serves until its token is revoked, and then ends with 4401."""
     async with own_server() as server:
-        names = run('@app.websocket("/feed")', server.url)
+        names = run("WebSockets and streams", server.url)
         async with uvicorn_server(names["app"]) as address, Publisher(RedisStream(server.url)) as publisher:
             headers = bearer(token("lost"))
             async with connect(f"ws://{address}/feed", additional_headers=headers) as websocket:
@@ -149,8 +159,8 @@ async def test_key_rotation(own_server: Callable[[], EmbeddedServer]) -> None:
     app = web.Application()
     app.router.add_get("/jwks.json", published)
     async with own_server() as server, aiohttp_server(app) as address:
-        addresses = {"https://issuer.example/.well-known/jwks.json": f"http://{address}/jwks.json"}
-        names = run("SigningKeys(fetch", server.url, **addresses)
+        addresses = {"http://localhost:9000/jwks.json": f"http://{address}/jwks.json"}
+        names = run("Rotate keys", server.url, **addresses)
         decode, keys = names["decode"], names["keys"]
         async with names["revocations"], keys, Publisher(RedisStream(server.url)) as publisher:
             assert (await decode(signed("old")))["sub"] == "user"

@@ -1,10 +1,9 @@
-"""The rights that the README names are enough."""
+"""The rights that the documents name are enough."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -12,16 +11,17 @@ from redis.asyncio import Redis
 from jwt_events import Publisher, PublishFailed, RedisPubSub, RedisStream, Retry, RevocationList, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
+from tests.support.documents import DOCS
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+OPERATIONS = (DOCS / "operations.md").read_text()
 PLACES = {"Pub/Sub": ["resetchannels", "&k"], "stream": ["~k", "~k:dead*"], "group": ["~k", "~k:dead*"]}
 
 
 def rights(role: str, kind: str) -> list[str]:
-    """The commands that the README grants somebody."""
-    (row,) = re.findall(rf"^\| {role}, {kind} \|(.*)\|$", README, re.MULTILINE)
+    """Return the commands that the page grants somebody."""
+    (row,) = re.findall(rf"^\| {role}, {kind} \|(.*)\|$", OPERATIONS, re.MULTILINE)
     return re.findall(r"\+[a-z|]+", row.replace(r"\|", "|"))
 
 
@@ -33,7 +33,7 @@ async def url_of(client: Redis, server: EmbeddedServer, role: str, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", PLACES)
-async def test_the_rights_in_the_readme_suffice(own_server: Callable[..., EmbeddedServer], kind: str) -> None:
+async def test_the_rights_on_the_page_suffice(own_server: Callable[..., EmbeddedServer], kind: str) -> None:
     """With them, and no others, events are published, handled, given up and, after a lost connection, handled again."""
 
     def transport(url: str) -> RedisPubSub | RedisStream:
@@ -64,8 +64,8 @@ async def test_the_rights_in_the_readme_suffice(own_server: Callable[..., Embedd
 
 
 async def test_a_service_that_only_checks(own_server: Callable[..., EmbeddedServer]) -> None:
-    """The user of whom the README shows the making can keep a list, across a lost connection, and publish nothing."""
-    (command,) = re.findall(r"^> (ACL SETUSER .*)$", README, re.MULTILINE)
+    """The user of whom the page shows the making can keep a list, across a lost connection, and publish nothing."""
+    (command,) = re.findall(r"^> (ACL SETUSER .*)$", OPERATIONS, re.MULTILINE)
     async with own_server(port=0) as server, Redis.from_url(server.url) as client:
         await call(client, *command.split())
         url = server.url.replace("redis://", "redis://orders:secret@")
