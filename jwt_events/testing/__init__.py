@@ -8,11 +8,11 @@
 test suite for your own transport. Only these two import pytest.
 """
 
-from jwt_events.testing.faults import Faults
-from jwt_events.testing.faulty import FaultyTransport
-from jwt_events.testing.listener import Listener
-from jwt_events.testing.manual import ManualClock
-from jwt_events.testing.recording import RecordingPublisher
-from jwt_events.testing.waiting import eventually, scaled
+from jwt_events.testing._faults import Faults
+from jwt_events.testing._faulty import FaultyTransport
+from jwt_events.testing._listener import Listener
+from jwt_events.testing._manual import ManualClock
+from jwt_events.testing._recording import RecordingPublisher
+from jwt_events.testing._waiting import eventually, scaled
 
 __all__ = ["Faults", "FaultyTransport", "Listener", "ManualClock", "RecordingPublisher", "eventually", "scaled"]

@@ -27,9 +27,9 @@ import pytest
 from jwt_events.events import Event, KeyRotated, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
 from jwt_events.publisher import Publisher
 from jwt_events.subscriber import Subscriber
-from jwt_events.testing.listener import Listener
-from jwt_events.testing.poison import MakeTransport, PoisonConformance
-from jwt_events.testing.waiting import eventually, scaled
+from jwt_events.testing._listener import Listener
+from jwt_events.testing._poison import MakeTransport, PoisonConformance
+from jwt_events.testing._waiting import eventually, scaled
 from jwt_events.transport.base import Batch, Receiver, Transport
 
 __all__ = ["MakeTransport", "TransportConformance"]

@@ -20,14 +20,14 @@ from __future__ import annotations
 import pytest
 
 from jwt_events.revocation import RevocationList
-from jwt_events.testing.faults import Faults
-from jwt_events.testing.faulty import FaultyTransport
-from jwt_events.testing.manual import ManualClock
-from jwt_events.testing.recording import RecordingPublisher
+from jwt_events.testing._faults import Faults
+from jwt_events.testing._faulty import FaultyTransport
+from jwt_events.testing._manual import ManualClock
+from jwt_events.testing._recording import RecordingPublisher
 from jwt_events.transport.memory import MemoryTransport
 
 # Failures then show the values. This must run before these modules are imported.
-pytest.register_assert_rewrite("jwt_events.testing.conformance", "jwt_events.testing.poison")
+pytest.register_assert_rewrite("jwt_events.testing.conformance", "jwt_events.testing._poison")
 
 
 @pytest.fixture

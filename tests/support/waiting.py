@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from jwt_events.testing.waiting import FACTOR, eventually, failure, scaled
+from jwt_events.testing._waiting import FACTOR, eventually, failure, scaled
 
 __all__ = ["FACTOR", "block_until", "scaled", "wait_until"]
 

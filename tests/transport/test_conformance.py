@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jwt_events import Event, Publisher, TokenRevoked
 from jwt_events.testing import Listener
+from jwt_events.testing._poison import POISON, SECRET, MakeTransport, altered, send
 from jwt_events.testing.conformance import TransportConformance
-from jwt_events.testing.poison import POISON, SECRET, MakeTransport, altered, send
 from tests.support.logs import everything_logged
 from tests.support.transports import OnFaulty, OnMemory, OnPubSub, OnStream
 from tests.support.waiting import wait_until

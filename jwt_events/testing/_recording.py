@@ -8,7 +8,7 @@ from typing import TypeVar
 from jwt_events.errors import InvalidOption, PublishError, PublishFailed, PublishOutcomeUnknown
 from jwt_events.events import Event
 from jwt_events.publisher import Publisher, Receipt
-from jwt_events.testing.faulty import FaultyTransport
+from jwt_events.testing._faulty import FaultyTransport
 from jwt_events.transport.base import Transport
 from jwt_events.transport.memory import MemoryTransport
 

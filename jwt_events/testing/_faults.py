@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
-from jwt_events.testing.delivery_path import DeliveryPath
+from jwt_events.testing._delivery_path import DeliveryPath
 from jwt_events.transport.base import Gap
 
 

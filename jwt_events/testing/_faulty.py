@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from jwt_events.errors import TransportError
-from jwt_events.testing.delivery_path import DeliveryPath, DuplicateDelivery
-from jwt_events.testing.faults import Faults
+from jwt_events.testing._delivery_path import DeliveryPath, DuplicateDelivery
+from jwt_events.testing._faults import Faults
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent, Transport
 
 # Seconds. Reads are short, so that the transport works normally again soon after a fault has ended.

@@ -9,8 +9,8 @@ import pytest
 
 from jwt_events.events import Event, TokenRevoked
 from jwt_events.publisher import Publisher
-from jwt_events.testing.listener import Listener
-from jwt_events.testing.waiting import eventually, scaled
+from jwt_events.testing._listener import Listener
+from jwt_events.testing._waiting import eventually, scaled
 from jwt_events.transport.base import Sent, Transport
 
 SECRET = "s3cret-in-a-payload"

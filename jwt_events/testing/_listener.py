@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jwt_events import Event, Gap, Subscriber, Transport
-from jwt_events.testing.waiting import eventually
+from jwt_events.testing._waiting import eventually
 
 
 class Listener:
