@@ -170,7 +170,7 @@ def _watch() -> BlockBuster:
         # Small files that are written and read when a development server starts and stops.
         function.can_block_in("jwt_events/embedded.py", {"__init__", "_private_directory", "_last_lines"})
         # The predicate belongs to the test.
-        function.can_block_in("jwt_events/testing/waiting.py", {"eventually"})
+        function.can_block_in("jwt_events/testing/_waiting.py", {"eventually"})
         # redis-py reads its own version for each connection, to send it to the server.
         function.can_block_in("redis/utils.py", {"get_lib_version"})
     return watch
