@@ -116,7 +116,7 @@ class BearerGuard(Guard[T], SecurityBase):
 
 def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None]] | None:
     """Return a function that ends the response to a request; ``None`` for a connection that cannot send."""
-    send = getattr(connection, "_send", None)  # Starlette shows it to nobody but the response
+    send = getattr(connection, "_send", None)  # Starlette passes it to the response only
     if send is None:
         return None
 

@@ -1,4 +1,4 @@
-"""Call it: one handler, again and again until it succeeds or is given up."""
+"""Calls of one handler with one event, repeated until the handler succeeds or is given up."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from jwt_events.instrumentation import Handled
 from jwt_events.subscriber._job import Job
 from jwt_events.transport.base import Failure
 
-# An event that was delivered so often and never came to an end probably ends the process that handles it. Below that,
-# each delivery gets its one try: others that were delivered with such an event are not to blame.
-_HOPELESS = 10
+# An event that was delivered more often than this, and never settled, probably ends the process that handles it. Below
+# that, each delivery gets its one attempt: others that were delivered with such an event are not to blame.
+_MAX_DELIVERIES = 10
 
 _HANDLED = Handled.HANDLED
 
 
 class HandlerInvoker:
-    """Calls handlers.
+    """Calls a handler, and decides after each failure whether to call it again.
 
     Args:
-        timeout: seconds that one call may take; ``None`` for as long as it likes.
+        timeout: seconds that one call may take; ``None`` for no limit.
         retry: when a handler that failed is called again.
     """
 
     def __init__(self, *, timeout: float | None, retry: Retry) -> None:
         self._timeout = timeout
         self._retry = retry
-        self._most_attempts = max(_HOPELESS, retry.attempts)
+        self._max_attempts = max(_MAX_DELIVERIES, retry.attempts)
 
     def run(self, handler: Handler, job: Job) -> Coroutine[Any, Any, Failure | None]:
-        """Call a handler until it succeeds, which returns ``None``, or until the retry policy gives up."""
-        if job.attempt > self._most_attempts:
+        """Call a handler until it succeeds (``None``) or the retry policy gives up (a `Failure`)."""
+        if job.attempt > self._max_attempts:
             return _give_up(handler, job)
         if job.trace is not None:
             return self._run_in_span(handler, job)
@@ -123,7 +123,7 @@ async def _in_thread(handler: Handler, subject: object) -> Any:
         result, failure = None, None
         try:
             result = context.run(handler.function, subject)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the outcome
+        except BaseException as error:  # noqa: BLE001 - it belongs to the task that awaits the outcome
             failure = error
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, failure)
@@ -134,6 +134,6 @@ async def _in_thread(handler: Handler, subject: object) -> Any:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether somebody wants this task to end; a `CancelledError` that a handler raised by itself is a failure."""
+    """Whether this task was asked to end; a `CancelledError` that a handler raised by itself is a failure."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
