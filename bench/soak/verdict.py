@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from jwt_events.subscriber._reader import WINDOW
-
 from bench.soak.history import Record
+from jwt_events.subscriber._reader import WINDOW
 from jwt_events.transport._stream.position import sort_key
 
 SHARED = "the group"
