@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jwt_events.cli.trials import KEPT_FOR
+from jwt_events.cli.bench._measurements import KEPT_FOR
 from tests.support.commands import pipe, run, run_in_terminal, running
 from tests.support.servers import OWN_KINDS, Server, shared
 from tests.support.waiting import block_until, scaled

@@ -62,7 +62,7 @@ class TestHelp:
             f"for words in {COMMANDS!r}:\n"
             "    try: app([*words, '--help'])\n"
             "    except SystemExit: pass\n"
-            "unneeded = ('redis.', 'rich.', 'opentelemetry.', 'prometheus_client.', 'jwt_events.demo.')\n"
+            "unneeded = ('redis.', 'rich.', 'opentelemetry.', 'prometheus_client.', 'jwt_events.cli.demo._')\n"
             "print([name for name in sys.modules if (name + '.').startswith(unneeded)])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

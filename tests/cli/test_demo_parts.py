@@ -17,15 +17,26 @@ from hypothesis import strategies as st
 
 from bench.demo import TARGET, Film
 from jwt_events import EventType, MemoryTransport, RevocationList, TokenRevoked
-from jwt_events.demo.board import Board, Row
-from jwt_events.demo.counts import Counters, Latencies, Pace
-from jwt_events.demo.issuer import Office
-from jwt_events.demo.messages import ALLOWED, KINDS, REVOKED, STALE, Order, Renewed, Report, Revoked, from_line, to_line
-from jwt_events.demo.mix import make_event, remark_on
-from jwt_events.demo.service import Gate, choose
-from jwt_events.demo.summary import failed, to_json
-from jwt_events.demo.tokens import SigningKey, Verifier
-from jwt_events.demo.trial import Trial
+from jwt_events.cli.demo._board import Board, Row
+from jwt_events.cli.demo._counts import Counters, Latencies, Pace
+from jwt_events.cli.demo._issuer import Office
+from jwt_events.cli.demo._messages import (
+    ALLOWED,
+    KINDS,
+    REVOKED,
+    STALE,
+    Order,
+    Renewed,
+    Report,
+    Revoked,
+    from_line,
+    to_line,
+)
+from jwt_events.cli.demo._mix import make_event, remark_on
+from jwt_events.cli.demo._service import Gate, choose
+from jwt_events.cli.demo._summary import failed, to_json
+from jwt_events.cli.demo._tokens import SigningKey, Verifier
+from jwt_events.cli.demo._trial import Trial
 from jwt_events.envelope import Envelope, decode, encode
 
 PASSWORD = "correct-horse-battery"

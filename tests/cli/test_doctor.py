@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jwt_events.cli.findings import Facts, Finding, Level, findings
+from jwt_events.cli.doctor._findings import Facts, Finding, Level, findings
 from jwt_events.cli.groups import Consumer, Group
 from jwt_events.transport._stream.position import StreamInfo
 from tests.support.commands import Outcome, run

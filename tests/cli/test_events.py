@@ -12,8 +12,8 @@ import pytest
 
 from jwt_events import EventType, RevocationList, Verdict
 from jwt_events.cli.check import claims_from
-from jwt_events.cli.lines import event_on
 from jwt_events.cli.options import duration, instant
+from jwt_events.cli.publish._parsing import event_on
 from jwt_events.errors import InvalidClaims, InvalidEvent, InvalidOption
 from jwt_events.revocation import Explanation
 from tests.support.commands import Outcome, pipe, run, run_apart, run_in_terminal, running

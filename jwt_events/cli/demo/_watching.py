@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from jwt_events.demo.board import Board
-from jwt_events.demo.failure import DemoFailed
-from jwt_events.demo.reporting import BEAT
+from jwt_events.cli.demo._board import Board
+from jwt_events.cli.demo._failure import DemoFailed
+from jwt_events.cli.demo._reporting import BEAT
 
 # Seconds until what has not happened will not happen.
 _PATIENCE = 5.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from jwt_events.cli import fields, output
+from jwt_events.cli import output
 from jwt_events.cli.options import (
     NOT_SAID,
     Channel,
@@ -20,6 +20,7 @@ from jwt_events.cli.options import (
     Url,
     transport_from,
 )
+from jwt_events.cli.publish._fields import parameters_of, payload_of, summary
 from jwt_events.cli.running import EXIT_CODES, carry_out
 from jwt_events.cli.wording import fields as named
 from jwt_events.events import EVENT_CLASSES, Event, EventType
@@ -48,7 +49,7 @@ def commands() -> typer.Typer:
     """Make the commands."""
     app = typer.Typer(rich_markup_mode=None)
     for kind, cls in EVENT_CLASSES.items():
-        app.command(kind.replace("_", "-"), help=fields.summary(cls), epilog=EXIT_CODES)(_command(kind, cls))
+        app.command(kind.replace("_", "-"), help=summary(cls), epilog=EXIT_CODES)(_command(kind, cls))
     return app
 
 
@@ -58,7 +59,7 @@ def _command(kind: EventType, cls: type[Event]) -> Any:
 
         where = {name: given.pop(name) for name in _WHERE}
         as_json, timeout = where.pop("as_json"), where.pop("timeout")
-        payload = fields.payload(cls, given)
+        payload = payload_of(cls, given)
         publisher = Publisher(transport_from(where.pop("transport"), **where), timeout=timeout)
         receipt = carry_out(_publish(publisher, kind, payload))
         if as_json:
@@ -66,7 +67,7 @@ def _command(kind: EventType, cls: type[Event]) -> Any:
         else:
             output.line(f"published {named(event_id=receipt.event_id, position=receipt.position)}")
 
-    parameters = [*fields.parameters(cls), *_WHERE.values()]
+    parameters = [*parameters_of(cls), *_WHERE.values()]
     publish.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
     publish.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return publish

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from jwt_events.cli.lines import event_on
+from jwt_events.cli.publish._parsing import event_on
 from jwt_events.cli.running import say
 from jwt_events.cli.wording import complaint, problems
 from jwt_events.envelope import MAX_WIRE_BYTES

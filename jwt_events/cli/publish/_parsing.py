@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jwt_events.cli.fields import event_class, payload
+from jwt_events.cli.publish._fields import event_class, payload_of
 from jwt_events.envelope import MAX_WIRE_BYTES, decode
 from jwt_events.errors import DecodeError, InvalidEvent, InvalidOption
 from jwt_events.events import Event, EventType, make_event
@@ -31,7 +31,7 @@ def event_on(line: bytes) -> Event:
     if cls is None:
         raise InvalidEvent([("type", f"must be one of {', '.join(EventType)}")])
     try:
-        return make_event(EventType(kind), payload(cls, content))
+        return make_event(EventType(kind), payload_of(cls, content))
     except InvalidOption as error:
         raise InvalidEvent([(error.option, str(error).partition(": ")[2])]) from None
 

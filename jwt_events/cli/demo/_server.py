@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from jwt_events.demo.failure import DemoFailed
+from jwt_events.cli.demo._failure import DemoFailed
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport.connection import Connector

@@ -9,10 +9,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-from jwt_events.cli.bare import Bare
-from jwt_events.cli.load import BATCH, TASKS, Load, Side, made
+from jwt_events.cli.bench._library import Whole
+from jwt_events.cli.bench._load import BATCH, TASKS, Load, Side, made
+from jwt_events.cli.bench._redis_py import Bare
 from jwt_events.cli.running import say
-from jwt_events.cli.whole import Whole
 from jwt_events.cli.wording import complaint
 from jwt_events.errors import JWTEventsError, TransportError
 from jwt_events.transport.connection import Connection, Connector

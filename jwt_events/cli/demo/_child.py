@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from jwt_events.demo.board import Board, Row
-from jwt_events.demo.messages import Message, Order, from_line, to_line
+from jwt_events.cli.demo._board import Board, Row
+from jwt_events.cli.demo._messages import Message, Order, from_line, to_line
 
 # Seconds for a process to leave by itself.
 _LEAVING = 3.0
@@ -38,12 +38,12 @@ class Child:
     async def started(cls, role: str, row: Row, order: Order, board: Board) -> AsyncIterator[Child]:
         """Start it; leaving makes it end, by force if need be."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jwt_events.demo.process", role, row.name),
+            *(sys.executable, "-m", "jwt_events.cli.demo._process", role, row.name),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE_LENGTH,
             start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends the others in order
-            cwd=Path(__file__).parents[2],  # so that "-m" finds this package, and nothing of the user's before it
+            cwd=Path(__file__).parents[3],  # so that "-m" finds this package, and nothing of the user's before it
         )
         child = cls(process, row)
         listening = asyncio.create_task(child._listen(board))

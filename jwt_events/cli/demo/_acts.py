@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from math import inf
 from secrets import token_hex
 
-from jwt_events.demo.board import Board, Row
-from jwt_events.demo.child import Child
-from jwt_events.demo.failure import DemoFailed
-from jwt_events.demo.messages import ALLOWED, KINDS, Begin, Finish, Issue, Order, Renew, Revoke
-from jwt_events.demo.server import MortalServer, forget, name_of
-from jwt_events.demo.trial import Trial
-from jwt_events.demo.watching import Watching
+from jwt_events.cli.demo._board import Board, Row
+from jwt_events.cli.demo._child import Child
+from jwt_events.cli.demo._failure import DemoFailed
+from jwt_events.cli.demo._messages import ALLOWED, KINDS, Begin, Finish, Issue, Order, Renew, Revoke
+from jwt_events.cli.demo._server import MortalServer, forget, name_of
+from jwt_events.cli.demo._trial import Trial
+from jwt_events.cli.demo._watching import Watching
 
 # Seconds for processes to start.
 _STARTING = 30.0

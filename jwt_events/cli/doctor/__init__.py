@@ -24,7 +24,7 @@ from jwt_events.cli.options import (
 from jwt_events.cli.running import NO, carry_out
 
 if TYPE_CHECKING:
-    from jwt_events.cli.findings import Finding
+    from jwt_events.cli.doctor._findings import Finding
 
 
 def doctor(
@@ -42,8 +42,8 @@ def doctor(
     does not count. Ends with 0 if all is well, 1 if there are warnings or problems, 2 if the server cannot be
     reached.
     """
-    from jwt_events.cli.examination import examine
-    from jwt_events.cli.findings import Level, findings
+    from jwt_events.cli.doctor._facts import examine
+    from jwt_events.cli.doctor._findings import Level, findings
 
     target = transport_from(transport, url, key=key, channel=channel, retention=retention)
     kept = duration("retention", retention)
@@ -57,7 +57,7 @@ def doctor(
 
 
 def _show(found: Sequence[Finding]) -> None:
-    from jwt_events.cli.findings import Level
+    from jwt_events.cli.doctor._findings import Level
 
     columns = ("level", "topic", "text", "advice")
     output.table(columns, [(one.level, one.topic, one.text, one.advice or None) for one in found])

@@ -25,7 +25,7 @@ from jwt_events.cli.running import EXIT_CODES, carry_out, fail
 from jwt_events.cli.wording import fields
 
 if TYPE_CHECKING:
-    from jwt_events.cli.batch import Batch
+    from jwt_events.cli.publish._file import Batch
 
 
 class _EventCommands(TyperGroup):
@@ -43,7 +43,7 @@ class _EventCommands(TyperGroup):
 
     def _make(self) -> None:
         if not self.commands:
-            from jwt_events.cli.eventcommands import commands
+            from jwt_events.cli.publish._event_commands import commands
 
             self.commands.update(get_group(commands()).commands)
 
@@ -88,7 +88,7 @@ def publish(
         return
     if file is None:
         fail("name the type of the event, such as token-revoked, or a file by --file. See 'jwt-events publish --help'.")
-    from jwt_events.cli.batch import Batch
+    from jwt_events.cli.publish._file import Batch
     from jwt_events.publisher import Publisher
 
     target = transport_from(transport, url, key=key, channel=channel, retention=retention)

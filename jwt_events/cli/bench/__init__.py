@@ -15,7 +15,7 @@ from jwt_events.cli.options import NOT_SAID, Json, Url
 from jwt_events.cli.running import carry_out
 
 if TYPE_CHECKING:
-    from jwt_events.cli.trials import Result
+    from jwt_events.cli.bench._measurements import Result
 
 
 def bench(
@@ -31,7 +31,7 @@ def bench(
     meanwhile, with up to 70 connections, and with at most 5,000 events of 300 bytes at a time, in a stream and a
     channel of a random name. The stream is deleted in the end, whatever happens.
     """
-    from jwt_events.cli.trials import Bench
+    from jwt_events.cli.bench._measurements import Bench
 
     with _progress() as show:
         results = carry_out(Bench(url, f"jwt-events:bench:{uuid.uuid4()}").run(seconds=seconds, show=show))

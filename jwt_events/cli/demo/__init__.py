@@ -36,11 +36,11 @@ def demo(
     """
     from rich.console import Console
 
-    from jwt_events.demo import acts, picture, summary
+    from jwt_events.cli.demo import _acts, _picture, _summary
 
     console = Console(highlight=False)
-    with picture.drawing(console, transport, quiet=as_json) as draw:
-        work = acts.perform(
+    with _picture.drawing(console, transport, quiet=as_json) as draw:
+        work = _acts.perform(
             events=events,
             rate=rate,
             subscribers=subscribers,
@@ -52,7 +52,7 @@ def demo(
         )
         board = carry_out(work)
     if as_json:
-        typer.echo(summary.to_json(board, transport))
+        typer.echo(_summary.to_json(board, transport))
     else:
-        console.print(summary.picture_of(board, transport))
-    raise typer.Exit(NO if summary.failed(board) else 0)
+        console.print(_summary.picture_of(board, transport))
+    raise typer.Exit(NO if _summary.failed(board) else 0)

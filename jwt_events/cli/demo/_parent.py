@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TypeVar
 
-from jwt_events.demo.messages import Message, from_line, to_line
+from jwt_events.cli.demo._messages import Message, from_line, to_line
 
 _M = TypeVar("_M", bound=Message)
 

@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jwt_events.demo.board import Board, Row
-from jwt_events.demo.messages import KINDS
-from jwt_events.demo.trial import Trial
-from jwt_events.demo.wording import legend, marks, milliseconds, story
+from jwt_events.cli.demo._board import Board, Row
+from jwt_events.cli.demo._messages import KINDS
+from jwt_events.cli.demo._trial import Trial
+from jwt_events.cli.demo._wording import legend, marks, milliseconds, story
 
 _COLORS = {
     "token_revoked": "red",

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from jwt_events.cli.findings import Facts
+from jwt_events.cli.doctor._findings import Facts
+from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.cli.groups import Group, groups_of
-from jwt_events.cli.rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.errors import ServerRefused
 from jwt_events.transport.connection import Connection
 from jwt_events.transport.pubsub import RedisPubSub

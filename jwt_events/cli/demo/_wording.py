@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from jwt_events.demo.messages import ALLOWED, KINDS, REVOKED, STALE
-from jwt_events.demo.trial import Trial
+from jwt_events.cli.demo._messages import ALLOWED, KINDS, REVOKED, STALE
+from jwt_events.cli.demo._trial import Trial
 
 _MARKS = {
     None: ("·", "dim", "not asked yet"),

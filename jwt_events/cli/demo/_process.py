@@ -1,4 +1,4 @@
-"""One process of the demo: ``python -m jwt_events.demo.process issuer|service name``.
+"""One process of the demo: ``python -m jwt_events.cli.demo._process issuer|service name``.
 
 What it is to do comes on standard input, and what it has to say goes to standard output, one message a line. The URL
 travels on standard input because everybody on a machine can read command lines.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from jwt_events.demo import issuer, service
-from jwt_events.demo.messages import Order, Report
-from jwt_events.demo.parent import Parent
+from jwt_events.cli.demo import _issuer, _service
+from jwt_events.cli.demo._messages import Order, Report
+from jwt_events.cli.demo._parent import Parent
 from jwt_events.errors import JWTEventsError
 
-_ROLES = {"issuer": issuer.play, "service": service.play}
+_ROLES = {"issuer": _issuer.play, "service": _service.play}
 
 
 async def main(role: str) -> None:

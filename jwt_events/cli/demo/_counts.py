@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 
-from jwt_events.demo.messages import Order, Report
-from jwt_events.demo.mix import remark_on
+from jwt_events.cli.demo._messages import Order, Report
+from jwt_events.cli.demo._mix import remark_on
 from jwt_events.events import Event, fingerprint
 
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Self
 
-from jwt_events.cli.load import BATCH, TASKS, Load, together
+from jwt_events.cli.bench._load import BATCH, TASKS, Load, together
 from jwt_events.events import Event
 from jwt_events.publisher import Publisher
 from jwt_events.subscriber import Subscriber

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jwt_events import __version__
-from jwt_events.demo.board import Board
-from jwt_events.demo.counts import Latencies
-from jwt_events.demo.trial import Trial
-from jwt_events.demo.wording import milliseconds, story
+from jwt_events.cli.demo._board import Board
+from jwt_events.cli.demo._counts import Latencies
+from jwt_events.cli.demo._trial import Trial
+from jwt_events.cli.demo._wording import milliseconds, story
 
 
 def failed(board: Board) -> bool:

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from itertools import cycle
 
 from jwt_events import RevocationList, RevokedTokenError, StaleRevocationsError, Subscriber
-from jwt_events.demo.counts import Counters
-from jwt_events.demo.messages import ALLOWED, REVOKED, STALE, Answers, Finish, Issued, Order, Renew, Renewed
-from jwt_events.demo.parent import Parent
-from jwt_events.demo.reporting import BEAT, report_until
-from jwt_events.demo.tokens import Verifier
+from jwt_events.cli.demo._counts import Counters
+from jwt_events.cli.demo._messages import ALLOWED, REVOKED, STALE, Answers, Finish, Issued, Order, Renew, Renewed
+from jwt_events.cli.demo._parent import Parent
+from jwt_events.cli.demo._reporting import BEAT, report_until
+from jwt_events.cli.demo._tokens import Verifier
 from jwt_events.events import Event
 
 # Seconds between two requests.

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from jwt_events.demo.messages import Report
-from jwt_events.demo.parent import Parent
+from jwt_events.cli.demo._messages import Report
+from jwt_events.cli.demo._parent import Parent
 
 BEAT = 0.1
 """Seconds between two reports, and so between two frames of what can be seen."""

@@ -17,7 +17,7 @@ from jwt_events.events import EVENT_CLASSES, Event, EventType, Instant
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
-def parameters(cls: type[Event]) -> Iterator[inspect.Parameter]:
+def parameters_of(cls: type[Event]) -> Iterator[inspect.Parameter]:
     """Make a parameter, as Typer understands it, of each field of an event; its help is the field's docstring."""
     helps = _helps(Event) | _helps(cls)
     for name, field in cls.model_fields.items():
@@ -42,7 +42,7 @@ def summary(cls: type[Event]) -> str:
     return inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes:")[0].replace("``", "")
 
 
-def payload(cls: type[Event], options: Mapping[str, Any]) -> dict[str, Any]:
+def payload_of(cls: type[Event], options: Mapping[str, Any]) -> dict[str, Any]:
     """Turn options, or the members of a JSON object, into what the event is made of; what was not given is left out.
 
     Raises:

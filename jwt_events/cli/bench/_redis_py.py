@@ -11,7 +11,7 @@ from typing import Any, Self
 from redis import exceptions
 from redis.asyncio import Redis
 
-from jwt_events.cli.load import BATCH, TASKS, Load, together
+from jwt_events.cli.bench._load import BATCH, TASKS, Load, together
 from jwt_events.transport.connection import Connector
 from jwt_events.transport.stream import FIELD
 

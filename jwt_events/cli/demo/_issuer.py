@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from jwt_events import KeyRotated, Publisher, TokenRevoked
-from jwt_events.demo.counts import Pace
-from jwt_events.demo.messages import KINDS, Begin, Issue, Issued, Order, Revoke, Revoked
-from jwt_events.demo.mix import make_event
-from jwt_events.demo.parent import Parent
-from jwt_events.demo.reporting import report_until
-from jwt_events.demo.tokens import ALGORITHM, SigningKey
+from jwt_events.cli.demo._counts import Pace
+from jwt_events.cli.demo._messages import KINDS, Begin, Issue, Issued, Order, Revoke, Revoked
+from jwt_events.cli.demo._mix import make_event
+from jwt_events.cli.demo._parent import Parent
+from jwt_events.cli.demo._reporting import report_until
+from jwt_events.cli.demo._tokens import ALGORITHM, SigningKey
 from jwt_events.events import Event
 
 # How many events are on their way to the server at once.
