@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
 
-from jwt_events.cli.demo import _acts, _picture, _summary
+from jwt_events.cli.demo import _acts, _display
 from jwt_events.cli.demo._board import Board
 
 TARGET = Path(__file__).parent.parent / "examples" / "demo.svg"
@@ -85,7 +85,7 @@ class Film:
         now = time.monotonic()
         if board.published and (board.phase != self._phase or now - self._times[-1] >= INTERVAL):
             self._phase = board.phase
-            self.take(_picture.frame(board, TRANSPORT), now)
+            self.take(_display.frame(board, TRANSPORT), now)
 
     def take(self, seen: RenderableType, now: float) -> None:
         """Take a frame at this moment."""
@@ -140,8 +140,8 @@ async def main() -> None:
         draw=film.watch,
         dwell=1.0,
     )
-    film.take(_summary.picture_of(board, TRANSPORT), time.monotonic())
-    if _summary.failed(board):
+    film.take(_display.picture_of(board, TRANSPORT), time.monotonic())
+    if _display.failed(board):
         sys.exit("the run went wrong: nothing was drawn")
     TARGET.write_text(film.develop())
     print(f"{TARGET.name}: {TARGET.stat().st_size / 1000:.0f} kB")

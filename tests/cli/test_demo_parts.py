@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from bench.demo import TARGET, Film
 from jwt_events import EventType, MemoryTransport, RevocationList, TokenRevoked
 from jwt_events.cli.demo._board import Board, Row
-from jwt_events.cli.demo._counts import Counters, Latencies, Pace
-from jwt_events.cli.demo._issuer import Office
+from jwt_events.cli.demo._display import failed, to_json
+from jwt_events.cli.demo._issuer import Pace, make_event, remark_on
 from jwt_events.cli.demo._messages import (
     ALLOWED,
     KINDS,
     REVOKED,
     STALE,
+    Latencies,
     Order,
     Renewed,
     Report,
@@ -32,10 +33,8 @@ from jwt_events.cli.demo._messages import (
     from_line,
     to_line,
 )
-from jwt_events.cli.demo._mix import make_event, remark_on
-from jwt_events.cli.demo._service import Gate, choose
-from jwt_events.cli.demo._summary import failed, to_json
-from jwt_events.cli.demo._tokens import SigningKey, Verifier
+from jwt_events.cli.demo._service import Counters, Gate, choose
+from jwt_events.cli.demo._tokens import Office, SigningKey, Verifier
 from jwt_events.cli.demo._trial import Trial
 from jwt_events.envelope import Envelope, decode, encode
 

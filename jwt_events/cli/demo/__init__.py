@@ -36,10 +36,10 @@ def demo(
     """
     from rich.console import Console
 
-    from jwt_events.cli.demo import _acts, _picture, _summary
+    from jwt_events.cli.demo import _acts, _display
 
     console = Console(highlight=False)
-    with _picture.drawing(console, transport, quiet=as_json) as draw:
+    with _display.drawing(console, transport, quiet=as_json) as draw:
         work = _acts.perform(
             events=events,
             rate=rate,
@@ -52,7 +52,7 @@ def demo(
         )
         board = carry_out(work)
     if as_json:
-        typer.echo(_summary.to_json(board, transport))
+        typer.echo(_display.to_json(board, transport))
     else:
-        console.print(_summary.picture_of(board, transport))
-    raise typer.Exit(NO if _summary.failed(board) else 0)
+        console.print(_display.picture_of(board, transport))
+    raise typer.Exit(NO if _display.failed(board) else 0)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from jwt_events.cli.demo._counts import Latencies
-from jwt_events.cli.demo._messages import Answers, Issued, Message, Renewed, Report, Revoked
+from jwt_events.cli.demo._messages import Answers, Issued, Latencies, Message, Renewed, Report, Revoked
 from jwt_events.cli.demo._trial import Trial
 
 # The feed scrolls no faster than a person can read.

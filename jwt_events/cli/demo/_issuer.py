@@ -4,25 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from jwt_events import KeyRotated, Publisher, TokenRevoked
-from jwt_events.cli.demo._counts import Pace
-from jwt_events.cli.demo._messages import KINDS, Begin, Issue, Issued, Order, Revoke, Revoked
-from jwt_events.cli.demo._mix import make_event
-from jwt_events.cli.demo._parent import Parent
-from jwt_events.cli.demo._reporting import report_until
-from jwt_events.cli.demo._tokens import ALGORITHM, SigningKey
-from jwt_events.events import Event
+from jwt_events import EventType, KeyRotated, Publisher, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
+from jwt_events.cli.demo._messages import Begin, Issue, Order, Report, Revoke, Revoked
+from jwt_events.cli.demo._processes import Parent, report_until
+from jwt_events.cli.demo._tokens import Office
+from jwt_events.events import Event, fingerprint
+
+_CREATED, _DESTROYED = EventType.SESSION_CREATED, EventType.SESSION_DESTROYED
+_REVOKED, _EXPIRED, _ROTATED = EventType.TOKEN_REVOKED, EventType.TOKEN_EXPIRED, EventType.KEY_ROTATED
+
+# All five come first. The length is prime, so that whoever looks at every tenth or hundredth event still sees them all.
+_MIX = (
+    *(_CREATED, _REVOKED, _ROTATED, _EXPIRED, _DESTROYED),
+    *(_CREATED, _CREATED, _REVOKED, _EXPIRED, _CREATED, _REVOKED, _DESTROYED),
+    *(_CREATED, _EXPIRED, _REVOKED, _CREATED, _DESTROYED, _EXPIRED, _REVOKED),
+)
+_CLIENTS = ("web", "ios", "android", "partner-api")
+_REASONS = ("password changed", "device lost", "signed out everywhere", "account suspended", "unusual sign-in")
+
+
+def make_event(number: int) -> Event:
+    """Make the event with this number of a lively mix, dated now; the first five are one of each type."""
+    user, session = f"user-{number * 7 % 997}", f"session-{number * 31 % 4_099}"
+    client, reason = _CLIENTS[number % len(_CLIENTS)], _REASONS[number % len(_REASONS)]
+    now = datetime.now(UTC)
+    expires = now + timedelta(minutes=1 + number % 59)
+    match _MIX[number % len(_MIX)]:
+        case EventType.TOKEN_REVOKED:
+            claims = {"jti": uuid4().hex, "sub": user, "sid": session, "client_id": client, "exp": expires}
+            return TokenRevoked.from_claims(claims, reason=reason)
+        case EventType.TOKEN_EXPIRED:
+            return TokenExpired(token_id=uuid4().hex, user_id=user, session_id=session, expired_at=now)
+        case EventType.KEY_ROTATED:
+            old, new = (f"2026-signing-{number // len(_MIX) + offset}" for offset in (0, 1))
+            return KeyRotated(key_id=new, previous_key_id=old, algorithm="ES256", retire_at=expires)
+        case EventType.SESSION_CREATED:
+            return SessionCreated(session_id=session, user_id=user, client_id=client, expires_at=expires)
+        case _:
+            return SessionDestroyed(session_id=session, user_id=user, expires_at=expires, reason=reason)
+
+
+def remark_on(event: Event) -> str:
+    """Say in two or three words what a person would like to know about an event; never an identifier of a subject."""
+    match event:
+        case TokenRevoked(reason=str(remark)) | SessionDestroyed(reason=str(remark)):
+            return remark
+        case SessionCreated(client_id=str(remark)) | KeyRotated(algorithm=str(remark)):
+            return remark
+        case _:
+            return ""
+
+
+class Pace:
+    """The publisher's progress: which event is next, and when it is due."""
+
+    def __init__(self, order: Order) -> None:
+        self._numbers = iter(range(order.events))
+        self._interval = 1 / order.rate if order.rate else 0.0
+        self._count = 0
+        self._recent: Event | None = None
+
+    def next_due(self) -> tuple[int, float] | None:
+        """Return the next event's number and when it is due, in seconds after the first; ``None`` after the last."""
+        number = next(self._numbers, None)
+        return None if number is None else (number, number * self._interval)
+
+    def add(self, event: Event) -> None:
+        """Count a published event."""
+        self._count += 1
+        self._recent = event
+
+    def report(self, *, final: bool = False) -> Report:
+        """Say how far it has come."""
+        event, self._recent = self._recent, None
+        recent = (event.type, fingerprint(event.subject or event.id), remark_on(event)) if event else None
+        return Report(count=self._count, recent=recent, final=final)
+
 
 # How many events are on their way to the server at once.
 _PUBLISHING_TASKS = 64
 
 # Seconds between two revocations, for eyes to follow.
 _INTERVAL = 0.04
-
-_LIFETIME = 3600  # of a token, in seconds
 
 
 async def play(order: Order, parent: Parent) -> None:
@@ -57,52 +123,6 @@ async def _publish_all(publisher: Publisher, order: Order, pace: Pace) -> None:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(min(_PUBLISHING_TASKS, order.events)):
             tasks.create_task(keep_publishing())
-
-
-class Office:
-    """Issues tokens, and knows how to revoke each.
-
-    The tokens that are revoked one by one belong to the same user, and are signed with the same key, as the one that
-    stays good: a revocation that reached too far would show.
-
-    Args:
-        each: how many tokens for each of `KINDS`.
-    """
-
-    def __init__(self, each: int) -> None:
-        self._numbers = range(each)
-        self._key = SigningKey("main")
-        self._leaked_keys = [SigningKey(f"leaked-{number}") for number in self._numbers]
-        self._token_ids = [uuid4().hex for _ in self._numbers]
-        self._users = [f"user-{number}" for number in self._numbers]
-
-    def issued(self) -> Issued:
-        """Sign all tokens."""
-        now = int(time.time())
-
-        def token(key: SigningKey, user: str, token_id: str) -> str:
-            return key.sign({"jti": token_id, "sub": user, "iat": now, "exp": now + _LIFETIME})
-
-        tokens = [
-            *(token(self._key, "somebody", token_id) for token_id in self._token_ids),
-            *(token(self._key, user, uuid4().hex) for user in self._users),
-            *(token(key, "somebody", uuid4().hex) for key in self._leaked_keys),
-            token(self._key, "somebody", uuid4().hex),
-        ]
-        return Issued(tokens, [key.public() for key in (self._key, *self._leaked_keys)])
-
-    def revocations(self, kind: str) -> Iterator[tuple[int, Event]]:
-        """Make what revokes each token of a kind, with the token's number, dated now."""
-        for number in self._numbers:
-            match kind:
-                case "token":
-                    event: Event = TokenRevoked(token_id=self._token_ids[number], reason="device lost")
-                case "user":
-                    event = TokenRevoked(user_id=self._users[number], reason="password changed")
-                case _:
-                    leaked = self._leaked_keys[number].key_id
-                    event = KeyRotated(key_id=leaked, algorithm=ALGORITHM, compromised=True)
-            yield KINDS.index(kind) * len(self._numbers) + number, event
 
 
 async def _revoke(order: Order, parent: Parent) -> None:

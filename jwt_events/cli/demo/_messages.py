@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import get_args
 
 from jwt_events import RedisPubSub, RedisStream
+
+
+class Latencies(Counter[float]):
+    """How many events took how many milliseconds. Kept with three digits, so that millions of them stay small."""
+
+    def note(self, milliseconds: float) -> float:
+        """Count one, and return it as it is kept."""
+        kept = float(f"{max(milliseconds, 0.0):.3g}")
+        self[kept] += 1
+        return kept
+
+    def percentile(self, percent: float) -> float | None:
+        """Return the smallest value that so many percent of all do not exceed; ``None`` if there are none."""
+        needed = self.total() * percent / 100
+        for value, number in sorted(self.items()):
+            needed -= number
+            if needed <= 0:
+                return value
+        return None
+
 
 KINDS = ("token", "user", "signing key")
 """What can be revoked, in the order in which the demo does it."""

@@ -11,10 +11,14 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from jwt_events.cli.demo._failure import DemoFailed
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.errors import ConnectionFailed, JWTEventsError, ServerRefused, TransportError
 from jwt_events.transport.connection import Connector
+
+
+class DemoFailed(JWTEventsError):
+    """The demo could not be carried out; the message says why."""
+
 
 # Seconds for the server to answer.
 _ANSWERING = 5.0

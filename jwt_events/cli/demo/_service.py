@@ -5,16 +5,51 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import cycle
 
 from jwt_events import RevocationList, RevokedTokenError, StaleRevocationsError, Subscriber
-from jwt_events.cli.demo._counts import Counters
-from jwt_events.cli.demo._messages import ALLOWED, REVOKED, STALE, Answers, Finish, Issued, Order, Renew, Renewed
-from jwt_events.cli.demo._parent import Parent
-from jwt_events.cli.demo._reporting import BEAT, report_until
+from jwt_events.cli.demo._messages import (
+    ALLOWED,
+    REVOKED,
+    STALE,
+    Answers,
+    Finish,
+    Issued,
+    Latencies,
+    Order,
+    Renew,
+    Renewed,
+    Report,
+)
+from jwt_events.cli.demo._processes import BEAT, Parent, report_until
 from jwt_events.cli.demo._tokens import Verifier
 from jwt_events.events import Event
+
+
+class Counters:
+    """What a subscriber has handled."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._latencies = Latencies()
+        self._latest: float | None = None
+
+    def add(self, event: Event, now: datetime) -> None:
+        """Count an event, once."""
+        if event.id not in self._ids:
+            self._ids.add(event.id)
+            self._latest = self._latencies.note((now - event.occurred_at).total_seconds() * 1_000)
+
+    def report(self) -> Report:
+        """Say how far it has come."""
+        return Report(count=len(self._ids), latency_ms=self._latest)
+
+    def final_report(self) -> Report:
+        """Say everything."""
+        return replace(self.report(), final=True, latencies=tuple(self._latencies.items()))
+
 
 # Seconds between two requests.
 _INTERVAL = 0.001

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from jwt_events import KeyRotated, TokenRevoked
+from jwt_events.cli.demo._messages import KINDS, Issued
+from jwt_events.events import Event
+
 ALGORITHM = "ES256"
+
+_LIFETIME = 3600  # of a token, in seconds
 
 
 class SigningKey:
@@ -50,3 +58,49 @@ class Verifier:
         """
         key_id = jwt.get_unverified_header(token)["kid"]
         return {**jwt.decode(token, self._keys[key_id], algorithms=[ALGORITHM]), "kid": key_id}
+
+
+class Office:
+    """Issues tokens, and knows how to revoke each.
+
+    The tokens that are revoked one by one belong to the same user, and are signed with the same key, as the one that
+    stays good: a revocation that reached too far would show.
+
+    Args:
+        each: how many tokens for each of `KINDS`.
+    """
+
+    def __init__(self, each: int) -> None:
+        self._numbers = range(each)
+        self._key = SigningKey("main")
+        self._leaked_keys = [SigningKey(f"leaked-{number}") for number in self._numbers]
+        self._token_ids = [uuid4().hex for _ in self._numbers]
+        self._users = [f"user-{number}" for number in self._numbers]
+
+    def issued(self) -> Issued:
+        """Sign all tokens."""
+        now = int(time.time())
+
+        def token(key: SigningKey, user: str, token_id: str) -> str:
+            return key.sign({"jti": token_id, "sub": user, "iat": now, "exp": now + _LIFETIME})
+
+        tokens = [
+            *(token(self._key, "somebody", token_id) for token_id in self._token_ids),
+            *(token(self._key, user, uuid4().hex) for user in self._users),
+            *(token(key, "somebody", uuid4().hex) for key in self._leaked_keys),
+            token(self._key, "somebody", uuid4().hex),
+        ]
+        return Issued(tokens, [key.public() for key in (self._key, *self._leaked_keys)])
+
+    def revocations(self, kind: str) -> Iterator[tuple[int, Event]]:
+        """Make what revokes each token of a kind, with the token's number, dated now."""
+        for number in self._numbers:
+            match kind:
+                case "token":
+                    event: Event = TokenRevoked(token_id=self._token_ids[number], reason="device lost")
+                case "user":
+                    event = TokenRevoked(user_id=self._users[number], reason="password changed")
+                case _:
+                    leaked = self._leaked_keys[number].key_id
+                    event = KeyRotated(key_id=leaked, algorithm=ALGORITHM, compromised=True)
+            yield KINDS.index(kind) * len(self._numbers) + number, event

@@ -9,8 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from jwt_events.cli.demo._counts import Latencies
-from jwt_events.cli.demo._messages import ALLOWED, KINDS, REVOKED, STALE, Renewed, Revoked
+from jwt_events.cli.demo._messages import ALLOWED, KINDS, REVOKED, STALE, Latencies, Renewed, Revoked
 
 
 class Answered:

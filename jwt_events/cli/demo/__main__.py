@@ -1,4 +1,4 @@
-"""One process of the demo: ``python -m jwt_events.cli.demo._process issuer|service name``.
+"""One process of the demo: ``python -m jwt_events.cli.demo issuer|service name``.
 
 What it is to do comes on standard input, and what it has to say goes to standard output, one message a line. The URL
 travels on standard input because everybody on a machine can read command lines.
@@ -11,7 +11,7 @@ import sys
 
 from jwt_events.cli.demo import _issuer, _service
 from jwt_events.cli.demo._messages import Order, Report
-from jwt_events.cli.demo._parent import Parent
+from jwt_events.cli.demo._processes import Parent
 from jwt_events.errors import JWTEventsError
 
 _ROLES = {"issuer": _issuer.play, "service": _service.play}
