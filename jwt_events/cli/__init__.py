@@ -8,7 +8,7 @@ from typing import Annotated
 try:
     import typer
 except ImportError as _error:
-    sys.exit(f"jwt-events needs {_error.name}; get it with: pip install 'jwt_events[cli,embedded,keys]'")
+    sys.exit(f"jwt-events needs {_error.name}; get it from a clone: pip install '.[cli,embedded,keys]'")
 
 from jwt_events import __version__
 from jwt_events.cli.bench import bench

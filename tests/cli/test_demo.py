@@ -293,7 +293,7 @@ class TestTrouble:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jwt_events[cli,embedded,keys]'" in line
+        assert "pip install '.[cli,embedded,keys]'" in line
 
     def test_without_keys(self) -> None:
         """Without what signs tokens, it starts nothing and says in one line what to install."""
@@ -302,7 +302,7 @@ class TestTrouble:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jwt_events[keys]'" in line
+        assert "pip install '.[keys]'" in line
 
     def test_service_dies(self) -> None:
         """If a service dies in the second act, one line says so, and the exit code is 2."""
