@@ -130,7 +130,7 @@ class Film:
 async def main() -> None:
     """Record a run."""
     film = Film()
-    board = await _acts.perform(
+    board = await _acts.run_demo(
         events=2_000,
         rate=1_000,
         subscribers=3,
@@ -140,8 +140,8 @@ async def main() -> None:
         draw=film.watch,
         dwell=1.0,
     )
-    film.take(_display.picture_of(board, TRANSPORT), time.monotonic())
-    if _display.failed(board):
+    film.take(_display.summary(board, TRANSPORT), time.monotonic())
+    if board.failed:
         sys.exit("the run went wrong: nothing was drawn")
     TARGET.write_text(film.develop())
     print(f"{TARGET.name}: {TARGET.stat().st_size / 1000:.0f} kB")

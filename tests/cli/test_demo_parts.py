@@ -18,23 +18,23 @@ from hypothesis import strategies as st
 from bench.demo import TARGET, Film
 from jwt_events import EventType, MemoryTransport, RevocationList, TokenRevoked
 from jwt_events.cli.demo._board import Board, Row
-from jwt_events.cli.demo._display import failed, to_json
-from jwt_events.cli.demo._issuer import Pace, make_event, remark_on
+from jwt_events.cli.demo._display import to_json
+from jwt_events.cli.demo._issuer import Progress, make_event, remark_on
 from jwt_events.cli.demo._messages import (
     ALLOWED,
     KINDS,
     REVOKED,
     STALE,
     Latencies,
-    Order,
-    Renewed,
+    Rebuilt,
     Report,
     Revoked,
+    Setup,
     from_line,
     to_line,
 )
-from jwt_events.cli.demo._service import Counters, Gate, choose
-from jwt_events.cli.demo._tokens import Office, SigningKey, Verifier
+from jwt_events.cli.demo._service import Authenticator, Counters, choose_tokens
+from jwt_events.cli.demo._tokens import SigningKey, TokenIssuer, Verifier
 from jwt_events.cli.demo._trial import Trial
 from jwt_events.envelope import Envelope, decode, encode
 
@@ -76,7 +76,7 @@ class TestNumbers:
         """A percentile is the value at the nearest rank."""
         latencies = Latencies()
         for value in values:
-            latencies.note(value)
+            latencies.record(value)
         assert latencies.percentile(percent) == sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
     def test_percentile_of_nothing(self) -> None:
@@ -86,42 +86,42 @@ class TestNumbers:
     def test_latencies_stay_small(self) -> None:
         """Latencies are kept with three digits, and a clock that was set back counts as none."""
         latencies = Latencies()
-        assert latencies.note(1.23456) == latencies.note(1.2349) == 1.23
-        assert latencies.note(-5.0) == 0.0
+        assert latencies.record(1.23456) == latencies.record(1.2349) == 1.23
+        assert latencies.record(-5.0) == 0.0
         assert latencies == {1.23: 2, 0.0: 1}
 
-    def test_tally(self) -> None:
+    def test_counters(self) -> None:
         """An event counts once, however often it comes."""
-        tally = Counters()
+        counters = Counters()
         now = datetime.now(UTC)
         event = TokenRevoked(token_id="t", occurred_at=now - timedelta(milliseconds=2))
         for _ in range(3):
-            tally.add(event, now)
-        assert tally.report() == Report(count=1, latency_ms=2.0)
-        assert tally.final_report() == Report(count=1, latency_ms=2.0, final=True, latencies=((2.0, 1),))
+            counters.add(event, now)
+        assert counters.report() == Report(count=1, latency_ms=2.0)
+        assert counters.final_report() == Report(count=1, latency_ms=2.0, final=True, latencies=((2.0, 1),))
 
     @pytest.mark.parametrize(("rate", "due"), [(10, [0.0, 0.1, 0.2]), (0, [0.0, 0.0, 0.0])])
-    def test_pace(self, rate: int, due: list[float]) -> None:
+    def test_progress(self, rate: int, due: list[float]) -> None:
         """Events are due at equal distances, or all at once, and then there are none."""
-        pace = Pace(Order("", "stream", "", 3, rate))
-        planned = list(iter(pace.next_due, None))
+        progress = Progress(Setup("", "stream", "", 3, rate))
+        planned = list(iter(progress.next_due, None))
         assert [number for number, _ in planned] == [0, 1, 2]
         assert [when for _, when in planned] == pytest.approx(due)
 
-    def test_pace_reports_each_event_once(self) -> None:
+    def test_progress_reports_each_event_once(self) -> None:
         """The most recent event is in one report, without its identifiers."""
-        pace = Pace(Order("", "stream", "", 3, 0))
-        pace.add(TokenRevoked(token_id="secret", reason="device lost"))
-        report = pace.report()
+        progress = Progress(Setup("", "stream", "", 3, 0))
+        progress.add(TokenRevoked(token_id="secret", reason="device lost"))
+        report = progress.report()
         assert report.count == 1
         assert report.recent is not None
         assert (report.recent[0], report.recent[2]) == ("token_revoked", "device lost")
         assert "secret" not in report.recent
-        assert pace.report() == Report(count=1)
+        assert progress.report() == Report(count=1)
 
     def test_order_hides_the_url(self) -> None:
         """The URL, which may hold a password, does not show."""
-        assert PASSWORD not in repr(Order(f"redis://:{PASSWORD}@host", "stream", "key", 1, 1))
+        assert PASSWORD not in repr(Setup(f"redis://:{PASSWORD}@host", "stream", "key", 1, 1))
 
 
 class TestBoard:
@@ -139,7 +139,7 @@ class TestBoard:
         """Lost is what was published and not handled, by all services together."""
         board = Board(10, Row("issuer"), [Row("api"), Row("billing"), Row("websocket")])
         for row, number in zip(board.rows, (10, 10, 7, 9), strict=True):
-            board.take(row, Report(count=number), 0.0)
+            board.apply(row, Report(count=number), 0.0)
         assert [board.lost_by(row) for row in board.services] == [0, 3, 1]
         assert board.lost == 4
 
@@ -147,12 +147,12 @@ class TestBoard:
         """The feed takes only as many events as a person can read, and keeps the last few."""
         board = Board(10, Row("issuer"), [])
         for tick in range(32):
-            board.take(board.issuer, Report(count=tick, recent=("token_revoked", f"#{tick}", "")), 1 + tick / 8)
+            board.apply(board.issuer, Report(count=tick, recent=("token_revoked", f"#{tick}", "")), 1 + tick / 8)
         assert [entry[2] for entry in board.feed] == ["#15", "#18", "#21", "#24", "#27", "#30"]
 
     def test_ended(self) -> None:
         """A process that ended without its last word has died; one that said it has finished."""
-        row = Row("api", gone=True)
+        row = Row("api", exited=True)
         assert row.finished
         assert row.died
         row.add(Report(final=True), 0.0)
@@ -163,8 +163,8 @@ class TestBoard:
 def trial_of(*answers: tuple[int, int, float], services: Sequence[str] = ("api",), each: int = 1) -> Trial:
     """A trial in which token 0 was revoked at 10 s, which the server acknowledged half a second later."""
     trial = Trial(services, each=each, max_staleness=1.0)
-    trial.revoke(Revoked(0, 10.0, 10.5))
-    trial.hear("api", answers)
+    trial.add_revoked(Revoked(0, 10.0, 10.5))
+    trial.add_responses("api", answers)
     return trial
 
 
@@ -181,15 +181,15 @@ class TestTrial:
         """A token that is let in after it was refused was not refused before."""
         trial = trial_of((0, REVOKED, 10.2), (0, ALLOWED, 10.3))
         assert (trial.refused_after(), trial.not_refused) == ({}, 1)
-        trial.hear("api", [(0, REVOKED, 10.4)])
+        trial.add_responses("api", [(0, REVOKED, 10.4)])
         assert trial.refused_after() == {400.0: 1}
-        assert trial.wavered == 1
+        assert trial.reversals == 1
 
     def test_doubt_is_no_refusal(self) -> None:
         """That nobody knows is not yet a refusal, and does not end one."""
         trial = trial_of((0, STALE, 10.2))
         assert trial.not_refused == 1
-        trial.hear("api", [(0, REVOKED, 10.3), (0, STALE, 10.4)])
+        trial.add_responses("api", [(0, REVOKED, 10.3), (0, STALE, 10.4)])
         assert trial.refused_after() == {300.0: 1}
 
     @pytest.mark.parametrize(("at", "expected"), [(10.4, 0), (11.5, 0), (11.501, 1), (99.0, 1)])
@@ -201,14 +201,14 @@ class TestTrial:
         """Every answer counts, of every service, and only those about revoked tokens."""
         late = [(number, ALLOWED, 12.0 + number + turn / 10) for turn in range(3) for number in range(4)]
         trial = trial_of(*late, services=("api", "billing"))
-        trial.hear("billing", late[:1])
+        trial.add_responses("billing", late[:1])
         assert trial.stale_allows == 4
 
     def test_answers_may_come_first(self) -> None:
         """An answer that is heard of before the revocation is judged all the same."""
         trial = Trial(["api"], each=1, max_staleness=1.0)
-        trial.hear("api", [(1, ALLOWED, 12.0), (1, REVOKED, 12.1)])
-        trial.revoke(Revoked(1, 10.0, 10.5))
+        trial.add_responses("api", [(1, ALLOWED, 12.0), (1, REVOKED, 12.1)])
+        trial.add_revoked(Revoked(1, 10.0, 10.5))
         assert (trial.stale_allows, trial.refused_after()) == (1, {2_100.0: 1})
 
     def test_kinds(self) -> None:
@@ -223,33 +223,33 @@ class TestTrial:
         trial = Trial(["api", "billing"], each=0, max_staleness=1.0)
         assert (trial.stale_after_ms, trial.stale_for_ms, trial.fresh_again_after_ms) == (None, None, None)
         trial.killed_at, trial.back_at = 20.0, 22.0
-        trial.hear("api", [(0, STALE, 19.0), (0, ALLOWED, 19.5), (0, STALE, 20.5), (0, ALLOWED, 22.25)])
-        trial.hear("billing", [(0, STALE, 20.75), (0, STALE, 22.25), (0, ALLOWED, 22.5)])
+        trial.add_responses("api", [(0, STALE, 19.0), (0, ALLOWED, 19.5), (0, STALE, 20.5), (0, ALLOWED, 22.25)])
+        trial.add_responses("billing", [(0, STALE, 20.75), (0, STALE, 22.25), (0, ALLOWED, 22.5)])
         assert (trial.stale_after_ms, trial.stale_for_ms, trial.fresh_again_after_ms) == (750.0, 2_000.0, 500.0)
 
-    def test_asked_anew(self) -> None:
+    def test_tried_again(self) -> None:
         """All services must have learned everything anew, when told to, before the answers count that follow."""
         trial = Trial(["api"], each=0, max_staleness=1.0)
-        trial.renew("api", Renewed(20.0))
-        trial.hear("api", [(0, ALLOWED, 30.5)])
-        assert not trial.asked_anew
-        trial.renewing_at = 30.0
-        assert not trial.asked_anew
-        trial.renew("api", Renewed(31.0))
-        assert not trial.asked_anew
-        trial.hear("api", [(0, ALLOWED, 31.5)])
-        assert trial.asked_anew
+        trial.add_rebuilt("api", Rebuilt(20.0))
+        trial.add_responses("api", [(0, ALLOWED, 30.5)])
+        assert not trial.tried_again
+        trial.rebuilding_at = 30.0
+        assert not trial.tried_again
+        trial.add_rebuilt("api", Rebuilt(31.0))
+        assert not trial.tried_again
+        trial.add_responses("api", [(0, ALLOWED, 31.5)])
+        assert trial.tried_again
 
     @pytest.mark.parametrize("status", [ALLOWED, STALE])
     def test_failure(self, status: int) -> None:
         """A demo has failed if a revoked token was let in, or never refused."""
         board = Board(0, Row("issuer"), [Row("api")], trial=trial_of((0, status, 12.0)))
-        assert failed(board)
+        assert board.failed
         assert json.loads(to_json(board, "stream"))["not_refused"] == 1
 
     def test_success(self) -> None:
         """It has not if all were refused."""
-        assert not failed(Board(0, Row("issuer"), [Row("api")], trial=trial_of((0, REVOKED, 10.2))))
+        assert not Board(0, Row("issuer"), [Row("api")], trial=trial_of((0, REVOKED, 10.2))).failed
 
 
 class TestTokens:
@@ -265,37 +265,37 @@ class TestTokens:
 
     async def test_each_revocation_is_about_one(self) -> None:
         """Each is let in until it is revoked, by a revocation that is about no other one."""
-        office = Office(2)
-        issued = office.issued()
+        issuer = TokenIssuer(2)
+        issued = issuer.issue()
         async with RevocationList(MemoryTransport()) as revocations:
-            gate = Gate(Verifier(issued.keys), revocations)
+            authenticator = Authenticator(Verifier(issued.keys), revocations)
             statuses = [ALLOWED] * 7
-            assert list(map(gate.status, issued.tokens)) == statuses
+            assert list(map(authenticator.status, issued.tokens)) == statuses
             for kind in KINDS:
-                for number, event in office.revocations(kind):
+                for number, event in issuer.revocations(kind):
                     revocations.apply(event)
                     statuses[number] = REVOKED
-                    assert list(map(gate.status, issued.tokens)) == statuses
+                    assert list(map(authenticator.status, issued.tokens)) == statuses
         statuses[-1] = STALE
-        assert list(map(gate.status, issued.tokens)) == statuses
+        assert list(map(authenticator.status, issued.tokens)) == statuses
 
     def test_clients(self) -> None:
         """Most requests come with the first token that still works, and no token is forgotten."""
         refused: set[int] = set()
-        chosen = choose(3, refused)
+        chosen = choose_tokens(3, refused)
         assert list(islice(chosen, 12)) == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]
         refused.add(0)
         assert list(islice(chosen, 4)) == [1, 1, 1, 0]
 
     def test_hidden(self) -> None:
         """No token shows."""
-        issued = Office(1).issued()
+        issued = TokenIssuer(1).issue()
         assert not any(token in repr(issued) for token in issued.tokens)
 
     def test_messages(self) -> None:
         """A message arrives as it was sent."""
-        issued = Office(1).issued()
-        for message in (issued, Revoked(1, 2.0, 3.5), Order("unix:///s", "stream", "key", 1, 1.0), Report(count=3)):
+        issued = TokenIssuer(1).issue()
+        for message in (issued, Revoked(1, 2.0, 3.5), Setup("unix:///s", "stream", "key", 1, 1.0), Report(count=3)):
             arrived = from_line(to_line(message))
             assert type(arrived) is type(message)
             assert to_line(arrived) == to_line(message)

@@ -1,4 +1,7 @@
-"""``jwt-events demo``."""
+"""``jwt-events demo``: a server, an issuer and some services, each a process of its own.
+
+In the first act events cross between them; in the second, tokens stop working, also while the server is away.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import typer
 from jwt_events.cli.options import Json, Transport, TransportName, url_before
 from jwt_events.cli.running import NO, carry_out
 
-# Seconds to stay where there is something to see.
+# Seconds to pause after each step of the second act, so that people can look.
 _DWELL = 0.3
 
 
@@ -25,7 +28,7 @@ def demo(
     ] = 12,
     url: Annotated[
         str | None,
-        typer.Option(show_default=False, help="A server to use instead of starting one. JWT_EVENTS_URL has no say."),
+        typer.Option(show_default=False, help="A server to use instead of starting one. JWT_EVENTS_URL is ignored."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +43,7 @@ def demo(
 
     console = Console(highlight=False)
     with _display.drawing(console, transport, quiet=as_json) as draw:
-        work = _acts.perform(
+        work = _acts.run_demo(
             events=events,
             rate=rate,
             subscribers=subscribers,
@@ -54,5 +57,5 @@ def demo(
     if as_json:
         typer.echo(_display.to_json(board, transport))
     else:
-        console.print(_display.picture_of(board, transport))
-    raise typer.Exit(NO if _display.failed(board) else 0)
+        console.print(_display.summary(board, transport))
+    raise typer.Exit(NO if board.failed else 0)

@@ -1,7 +1,7 @@
-"""One process of the demo: ``python -m jwt_events.cli.demo issuer|service name``.
+"""A child process of the demo: ``python -m jwt_events.cli.demo issuer|service name``.
 
-What it is to do comes on standard input, and what it has to say goes to standard output, one message a line. The URL
-travels on standard input because everybody on a machine can read command lines.
+Messages come on standard input, and messages go to standard output, one on each line. The URL of the server travels on
+standard input because every user of a machine can read command lines.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import asyncio
 import sys
 
 from jwt_events.cli.demo import _issuer, _service
-from jwt_events.cli.demo._messages import Order, Report
-from jwt_events.cli.demo._processes import Parent
+from jwt_events.cli.demo._messages import Report, Setup
+from jwt_events.cli.demo._processes import ParentProcess
 from jwt_events.errors import JWTEventsError
 
-_ROLES = {"issuer": _issuer.play, "service": _service.play}
+_ROLES = {"issuer": _issuer.run, "service": _service.run}
 
 
 async def main(role: str) -> None:
-    """Play a role until it is over, or until nobody holds the other end of standard input."""
-    parent = Parent()
+    """Run a role until it ends, or until the end of standard input."""
+    parent = ParentProcess()
     listening = asyncio.create_task(parent.listen())
-    playing = asyncio.create_task(_play(role, parent))
-    await asyncio.wait([listening, playing], return_when=asyncio.FIRST_COMPLETED)
-    for task in (listening, playing):
+    working = asyncio.create_task(_work(role, parent))
+    await asyncio.wait([listening, working], return_when=asyncio.FIRST_COMPLETED)
+    for task in (listening, working):
         task.cancel()
-    for outcome in await asyncio.gather(listening, playing, return_exceptions=True):
+    for outcome in await asyncio.gather(listening, working, return_exceptions=True):
         if isinstance(outcome, Exception):
             raise outcome
 
 
-async def _play(role: str, parent: Parent) -> None:
-    order = await parent.receive(Order)
+async def _work(role: str, parent: ParentProcess) -> None:
+    setup = await parent.receive(Setup)
     try:
-        await _ROLES[role](order, parent)
+        await _ROLES[role](setup, parent)
     except* JWTEventsError as errors:
         error: BaseException = errors
         while isinstance(error, BaseExceptionGroup):

@@ -1,4 +1,4 @@
-"""What happens in the demo, act by act. `perform` neither prints nor exits."""
+"""The run of the demo: starts the processes and takes them through both acts. It neither prints nor exits."""
 
 from __future__ import annotations
 
@@ -12,82 +12,21 @@ from math import inf
 from secrets import token_hex
 
 from jwt_events.cli.demo._board import Board, Row
-from jwt_events.cli.demo._messages import ALLOWED, KINDS, Begin, Finish, Issue, Order, Renew, Revoke
-from jwt_events.cli.demo._processes import BEAT, Child
-from jwt_events.cli.demo._server import DemoFailed, MortalServer, forget, name_of
+from jwt_events.cli.demo._messages import ALLOWED, KINDS, Begin, Finish, Issue, Rebuild, Revoke, Setup
+from jwt_events.cli.demo._processes import REPORT_INTERVAL, ChildProcess
+from jwt_events.cli.demo._server import DemoFailed, RestartableServer, delete_streams, server_name
 from jwt_events.cli.demo._trial import Trial
 
-# Seconds until what has not happened will not happen.
-_PATIENCE = 5.0
-
-
-class Watching:
-    """Draws the board while something is awaited.
-
-    Args:
-        board: what to draw.
-        draw: how.
-        dwell: seconds to stay where there is something to see.
-    """
-
-    def __init__(self, board: Board, draw: Callable[[Board], None], *, dwell: float) -> None:
-        self._board = board
-        self._draw = draw
-        self._dwell = dwell
-
-    async def until(
-        self,
-        reached: Callable[[], bool],
-        *,
-        within: float = _PATIENCE,
-        moving: Callable[[], int] = lambda: 0,
-    ) -> bool:
-        """Draw until something is reached, or nothing has moved for so many seconds; return whether it was reached."""
-        seen, moved = moving(), time.monotonic()
-        while not (done := reached()) and time.monotonic() - moved < within:
-            _check(self._board)
-            if (now := moving()) != seen:
-                seen, moved = now, time.monotonic()
-            self._draw(self._board)
-            await asyncio.sleep(BEAT)
-        _check(self._board)
-        self._draw(self._board)
-        return done
-
-    async def require(self, reached: Callable[[], bool], failure: str, *, within: float = _PATIENCE) -> None:
-        """Draw until something is reached.
-
-        Raises:
-            DemoFailed: not within so many seconds.
-        """
-        if not await self.until(reached, within=within):
-            raise DemoFailed(f"{failure} within {within:.0f} s")
-
-    def show(self) -> None:
-        """Draw once, before something during which nothing is drawn."""
-        self._draw(self._board)
-
-    async def dwell(self) -> None:
-        """Let people see."""
-        await self.until(lambda: False, within=self._dwell)
-
-
-def _check(board: Board) -> None:
-    """Give up if a process cannot go on that the demo cannot do without."""
-    for row in board.rows:
-        if row.report and row.report.error:
-            raise DemoFailed(f"{row.name}: {row.report.error}")
-        if row.gone and board.needs(row):
-            raise DemoFailed(f"{row.name}: the process ended too early")
-
-
 # Seconds for processes to start.
-_STARTING = 30.0
+_START_WITHIN = 30.0
+
+# Seconds without progress after which waiting ends.
+_PROGRESS_WITHIN = 5.0
 
 _SERVICES = ("api", "billing", "websocket", "admin", "search", "mailer", "gateway", "reports")
 
 
-async def perform(
+async def run_demo(
     *,
     events: int,
     rate: float,
@@ -108,128 +47,195 @@ async def perform(
         revocations: how many tokens to revoke, then how many users and signing keys; 0 leaves the second act out.
         url: the server; ``None`` starts one.
         draw: called with the board ten times a second.
-        dwell: seconds to stay where there is something to see.
+        dwell: seconds to pause after each step of the second act, so that people can look.
 
     Raises:
         JWTEventsError: it could not be carried out.
     """
     if not (find_spec("jwt") and find_spec("cryptography")):
-        raise DemoFailed("the demo signs tokens with PyJWT; get it with: pip install 'jwt_events[keys]'")
+        raise DemoFailed("the demo signs tokens with PyJWT; get it from a clone: pip install '.[keys]'")
     more = (f"service-{number}" for number in range(len(_SERVICES) + 1, subscribers + 1))
     board = Board(events, Row("issuer"), [Row(name) for name in (*_SERVICES, *more)[:subscribers]])
     draw(board)
     async with AsyncExitStack() as stack:
         own = None
         if url is None:
-            own = await stack.enter_async_context(MortalServer())
+            own = await stack.enter_async_context(RestartableServer())
             url, board.server = own.url, f"{own.name} (embedded)"
         else:
-            board.server = await name_of(url)
-        order = Order(url, transport, f"jwt-events:demo:{token_hex(6)}", events, rate)
+            board.server = await server_name(url)
+        setup = Setup(url, transport, f"jwt-events:demo:{token_hex(6)}", events, rate)
         if own is None:
-            stack.push_async_callback(forget, url, order.destination, order.revocations)
-        cast = await _gather(stack, order, board, Watching(board, draw, dwell=dwell))
-        await _events_cross(cast)
+            stack.push_async_callback(delete_streams, url, setup.destination, setup.revocations)
+        run = await _start(stack, setup, board, _Watcher(board, draw, dwell=dwell))
+        await _events_cross(run)
         if revocations:
             if own is not None:
-                await own.keep()
-            cast = replace(cast, services=[child for child in cast.services if not child.row.gone])
-            trial = await _tokens_stop_working(cast, revocations, order.max_staleness)
+                await own.enable_persistence()
+            run = replace(run, services=[child for child in run.services if not child.row.exited])
+            trial = await _tokens_stop_working(run, revocations, setup.max_staleness)
             if own is not None:
-                await _the_server_dies(cast, trial, own)
-        board.phase = "Sending everybody home"
+                await _server_restarts(run, trial, own)
+        board.phase = "Stopping the processes"
         draw(board)
     return board
 
 
+class _Watcher:
+    """Draws the board again and again while it waits for a condition.
+
+    Args:
+        board: the board.
+        draw: draws it.
+        dwell: seconds to pause in `dwell`.
+    """
+
+    def __init__(self, board: Board, draw: Callable[[Board], None], *, dwell: float) -> None:
+        self._board = board
+        self._draw = draw
+        self._dwell = dwell
+
+    async def until(
+        self,
+        reached: Callable[[], bool],
+        *,
+        within: float = _PROGRESS_WITHIN,
+        progress: Callable[[], int] = lambda: 0,
+    ) -> bool:
+        """Wait for a condition, for at most ``within`` seconds after the last change of ``progress``.
+
+        Returns:
+            Whether the condition was reached.
+
+        Raises:
+            DemoFailed: a process without which the demo cannot go on has failed.
+        """
+        seen, changed_at = progress(), time.monotonic()
+        while not (done := reached()) and time.monotonic() - changed_at < within:
+            _check(self._board)
+            if (now := progress()) != seen:
+                seen, changed_at = now, time.monotonic()
+            self._draw(self._board)
+            await asyncio.sleep(REPORT_INTERVAL)
+        _check(self._board)
+        self._draw(self._board)
+        return done
+
+    async def require(self, reached: Callable[[], bool], failure: str, *, within: float = _PROGRESS_WITHIN) -> None:
+        """Wait for a condition.
+
+        Raises:
+            DemoFailed: it was not reached within this many seconds.
+        """
+        if not await self.until(reached, within=within):
+            raise DemoFailed(f"{failure} within {within:.0f} s")
+
+    def show(self) -> None:
+        """Draw once, before something during which nothing is drawn."""
+        self._draw(self._board)
+
+    async def dwell(self) -> None:
+        """Pause, so that people can look."""
+        await self.until(lambda: False, within=self._dwell)
+
+
+def _check(board: Board) -> None:
+    """Raise `DemoFailed` if a process that the demo cannot do without has failed."""
+    for row in board.rows:
+        if row.report and row.report.error:
+            raise DemoFailed(f"{row.name}: {row.report.error}")
+        if row.exited and board.requires(row):
+            raise DemoFailed(f"{row.name}: the process ended too early")
+
+
 @dataclass(frozen=True, slots=True)
-class Cast:
-    """Who takes part.
+class _Run:
+    """The processes of a run, and the board that shows them.
 
     Attributes:
-        board: where it can be seen.
-        watching: how it is seen.
+        board: the board.
+        watcher: draws it.
         issuer: the process that publishes, and issues tokens.
         services: the others.
     """
 
     board: Board
-    watching: Watching
-    issuer: Child
-    services: Sequence[Child]
+    watcher: _Watcher
+    issuer: ChildProcess
+    services: Sequence[ChildProcess]
 
 
-async def _gather(stack: AsyncExitStack, order: Order, board: Board, watching: Watching) -> Cast:
-    """Start the processes. Leaving the stack sends all of them home at once, before each is waited for."""
+async def _start(stack: AsyncExitStack, setup: Setup, board: Board, watcher: _Watcher) -> _Run:
+    """Start the processes. Leaving the stack tells all of them to exit before it waits for each."""
     roles = [("issuer", board.issuer), *(("service", row) for row in board.services)]
-    starting = (Child.started(role, row, order, board) for role, row in roles)
+    starting = (ChildProcess.start(role, row, setup, board) for role, row in roles)
     issuer, *services = [await stack.enter_async_context(child) for child in starting]
     for child in (issuer, *services):
-        stack.callback(child.hang_up)
+        stack.callback(child.close_input)
     board.phase = "Starting the processes"
     ready = "the processes were not ready"
-    await watching.require(lambda: all(row.report for row in board.rows), ready, within=_STARTING)
-    return Cast(board, watching, issuer, services)
+    await watcher.require(lambda: all(row.report for row in board.rows), ready, within=_START_WITHIN)
+    return _Run(board, watcher, issuer, services)
 
 
-async def _events_cross(cast: Cast) -> None:
-    """The first act: let every event cross, as far as they do."""
-    board, watching = cast.board, cast.watching
+async def _events_cross(run: _Run) -> None:
+    """Run the first act: publish all events, and wait until every service has handled them or makes no progress."""
+    board, watcher = run.board, run.watcher
     board.phase = "Publishing"
-    cast.issuer.tell(Begin())
-    await watching.until(lambda: board.issuer.finished, within=inf)
+    run.issuer.send(Begin())
+    await watcher.until(lambda: board.issuer.finished, within=inf)
     board.phase = "Waiting for the last"
-    await watching.until(
-        lambda: all(row.gone or not board.lost_by(row) for row in board.services),
-        moving=lambda: sum(row.count for row in board.services),
+    await watcher.until(
+        lambda: all(row.exited or not board.lost_by(row) for row in board.services),
+        progress=lambda: sum(row.count for row in board.services),
     )
-    for child in cast.services:
-        child.tell(Finish())
-    await watching.until(lambda: all(row.finished for row in board.services))
+    for child in run.services:
+        child.send(Finish())
+    await watcher.until(lambda: all(row.finished for row in board.services))
 
 
-async def _tokens_stop_working(cast: Cast, each: int, max_staleness: float) -> Trial:
-    """The second act: issue tokens, see them accepted, revoke them, see them refused."""
-    board, watching = cast.board, cast.watching
+async def _tokens_stop_working(run: _Run, each: int, max_staleness: float) -> Trial:
+    """Run the second act: issue tokens, wait until they are accepted, revoke them, wait until they are refused."""
+    board, watcher = run.board, run.watcher
     board.phase = "Issuing tokens"
-    cast.issuer.tell(Issue(each))
-    await watching.require(lambda: bool(board.issued.tokens), "no tokens were issued")
-    trial = board.trial = Trial((child.row.name for child in cast.services), each=each, max_staleness=max_staleness)
-    for child in cast.services:
-        child.tell(board.issued)
-    await watching.require(lambda: trial.all_answer(ALLOWED), "the services did not accept the tokens")
-    await watching.dwell()
+    run.issuer.send(Issue(each))
+    await watcher.require(lambda: bool(board.issued.tokens), "no tokens were issued")
+    trial = board.trial = Trial((child.row.name for child in run.services), each=each, max_staleness=max_staleness)
+    for child in run.services:
+        child.send(board.issued)
+    await watcher.require(lambda: trial.all_respond(ALLOWED), "the services did not accept the tokens")
+    await watcher.dwell()
     for kind in KINDS:
-        await _revoke(kind, cast, trial)
-    await watching.dwell()
+        await _revoke(kind, run, trial)
+    await watcher.dwell()
     return trial
 
 
-async def _revoke(kind: str, cast: Cast, trial: Trial) -> None:
-    cast.board.phase = f"Revoking {kind}s"
-    cast.issuer.tell(Revoke(kind))
-    await cast.watching.until(
+async def _revoke(kind: str, run: _Run, trial: Trial) -> None:
+    run.board.phase = f"Revoking {kind}s"
+    run.issuer.send(Revoke(kind))
+    await run.watcher.until(
         lambda: trial.revoked(kind) == trial.each and not trial.not_refused,
-        moving=trial.revoked,
+        progress=trial.revoked,
     )
 
 
-async def _the_server_dies(cast: Cast, trial: Trial, server: MortalServer) -> None:
-    """The second act, continued: kill the server, see doubt, bring it back, see that nothing is forgotten."""
-    board, watching = cast.board, cast.watching
+async def _server_restarts(run: _Run, trial: Trial, server: RestartableServer) -> None:
+    """Go on with the second act: kill the server, wait for staleness, restart it, and let the services rebuild."""
+    board, watcher = run.board, run.watcher
     board.phase = "Killing the server"
     trial.killed_at = time.monotonic()
     server.kill()
-    await watching.require(lambda: len(trial.stale_at) == len(trial.services), "the services did not turn stale")
-    await watching.dwell()
+    await watcher.require(lambda: len(trial.stale_at) == len(trial.services), "the services did not turn stale")
+    await watcher.dwell()
     board.phase = "Bringing the server back"
-    watching.show()
-    await server.bring_back()
+    watcher.show()
+    await server.restart()
     trial.back_at = time.monotonic()
-    await watching.require(lambda: len(trial.fresh_at) == len(trial.services), "the services did not recover")
+    await watcher.require(lambda: len(trial.fresh_at) == len(trial.services), "the services did not recover")
     board.phase = "Starting the services anew"
-    trial.renewing_at = time.monotonic()
-    for child in cast.services:
-        child.tell(Renew())
-    await watching.require(lambda: trial.asked_anew, "not all tokens were tried again")
-    await watching.dwell()
+    trial.rebuilding_at = time.monotonic()
+    for child in run.services:
+        child.send(Rebuild())
+    await watcher.require(lambda: trial.tried_again, "not all tokens were tried again")
+    await watcher.dwell()

@@ -1,4 +1,4 @@
-"""All that there is to see while the demo runs."""
+"""The board: the state of a run as the processes have reported it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from jwt_events.cli.demo._messages import Answers, Issued, Latencies, Message, Renewed, Report, Revoked
+from jwt_events.cli.demo._messages import Issued, Latencies, Message, Rebuilt, Report, Responses, Revoked
 from jwt_events.cli.demo._trial import Trial
 
 # The feed scrolls no faster than a person can read.
@@ -19,20 +19,20 @@ class Row:
     """One process.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         pid: its process id, once it runs.
         report: its last report; ``None`` until it is ready.
-        gone: whether it has ended.
+        exited: whether it has ended.
     """
 
     name: str
     pid: int | None = None
     report: Report | None = None
-    gone: bool = False
+    exited: bool = False
     _samples: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]), repr=False)
 
     def add(self, report: Report, now: float) -> None:
-        """Take note of a report that came at this moment."""
+        """Record a report that came at this moment."""
         self.report = report
         self._samples.append((now, report.count))
         while now - self._samples[0][0] > 1.0:
@@ -45,39 +45,39 @@ class Row:
 
     @property
     def latencies(self) -> Latencies:
-        """From publish to handler, once it is finished."""
+        """Latencies from publish to handler; empty before the final report."""
         return Latencies(dict(self.report.latencies) if self.report else {})
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is to come from it."""
-        return self.gone or (self.report is not None and self.report.final)
+        """Whether no more reports will come."""
+        return self.exited or (self.report is not None and self.report.final)
 
     @property
     def died(self) -> bool:
-        """Whether it ended without its last word."""
-        return self.gone and (self.report is None or not self.report.final)
+        """Whether it ended without a final report."""
+        return self.exited and (self.report is None or not self.report.final)
 
     @property
     def rate(self) -> float:
-        """How many per second, over the last second."""
+        """Events per second, over the last second."""
         (began, first), (ended, last) = self._samples[0], self._samples[-1]
         return (last - first) / (ended - began) if ended > began else 0.0
 
 
 @dataclass(slots=True)
 class Board:
-    """All that there is to see while the demo runs.
+    """The state of a run as the processes have reported it.
 
     Attributes:
         events: how many will be published.
-        issuer: the process that does it.
+        issuer: the process that publishes them.
         services: the processes that handle them.
-        server: what the server says that it is.
-        phase: what is going on.
+        server: the name and version of the server.
+        phase: the step that the run is in.
         feed: the last few events, oldest first: ``(time, type, fingerprint, remark)``.
-        issued: the tokens of the second act; empty until they are there.
-        trial: what becomes of them; ``None`` before the second act.
+        issued: the tokens of the second act; empty before it.
+        trial: what was observed in the second act; ``None`` before it.
     """
 
     events: int
@@ -97,12 +97,12 @@ class Board:
 
     @property
     def published(self) -> int:
-        """How many went out, as far as anybody knows: what was handled did, even if its receipt is on its way."""
+        """How many events are known to be published: what was handled was, even if its receipt is on its way."""
         return max(row.count for row in self.rows)
 
     @property
     def latencies(self) -> Latencies:
-        """Those of all services."""
+        """Latencies of all services together."""
         total = Latencies()
         for row in self.services:
             total.update(row.latencies)
@@ -110,33 +110,38 @@ class Board:
 
     @property
     def lost(self) -> int:
-        """How many are missing, over all services."""
+        """How many events are missing, over all services."""
         return sum(self.lost_by(row) for row in self.services)
+
+    @property
+    def failed(self) -> bool:
+        """Whether an event was lost, a revoked token let in too late, or a revoked token not refused."""
+        return bool(self.lost or (self.trial is not None and (self.trial.stale_allows or self.trial.not_refused)))
 
     def lost_by(self, row: Row) -> int:
         """Return how many events a service is missing."""
         return max(self.issuer.count - row.count, 0)
 
-    def needs(self, row: Row) -> bool:
-        """Whether the demo cannot go on without a process: in the first act it can do with fewer services."""
+    def requires(self, row: Row) -> bool:
+        """Whether the run cannot go on without a process: in the first act it can do with fewer services."""
         takes_part = self.trial is not None and row.name in self.trial.services
         return row is self.issuer or row.report is None or takes_part
 
-    def take(self, row: Row, message: Message, now: float) -> None:
-        """Take note of what a process said at this moment."""
+    def apply(self, row: Row, message: Message, now: float) -> None:
+        """Apply a message that a process sent at this moment."""
         match message:
             case Report():
-                self._take_report(row, message, now)
+                self._apply_report(row, message, now)
             case Issued():
                 self.issued = message
             case Revoked() if self.trial is not None:
-                self.trial.revoke(message)
-            case Renewed() if self.trial is not None:
-                self.trial.renew(row.name, message)
-            case Answers() if self.trial is not None:
-                self.trial.hear(row.name, message.given)
+                self.trial.add_revoked(message)
+            case Rebuilt() if self.trial is not None:
+                self.trial.add_rebuilt(row.name, message)
+            case Responses() if self.trial is not None:
+                self.trial.add_responses(row.name, message.given)
 
-    def _take_report(self, row: Row, report: Report, now: float) -> None:
+    def _apply_report(self, row: Row, report: Report, now: float) -> None:
         row.add(report, now)
         if report.recent and now - self._fed >= _FEED_INTERVAL:
             self._fed = now

@@ -1,4 +1,4 @@
-"""What the demo shows: a picture that moves, or lines; then a summary, also as JSON."""
+"""The display of the demo: a live picture, or lines of text; in the end a summary, or JSON."""
 
 from __future__ import annotations
 
@@ -28,39 +28,6 @@ _MARKS = {
     STALE: ("…", "yellow", "503 cannot know"),
 }
 
-
-def milliseconds(value: float | None) -> str:
-    """Write a duration."""
-    return "-" if value is None else f"{value:,.1f} ms"
-
-
-def marks(statuses: Sequence[int | None]) -> Text:
-    """Draw the latest answers of a service, a mark for each token."""
-    return Text.assemble(*((mark, style) for mark, style, _ in map(_MARKS.__getitem__, statuses)))
-
-
-def legend() -> Text:
-    """Say what the marks mean."""
-    return Text("   ").join(Text.assemble((mark, style), (f" {text}", "dim")) for mark, style, text in _MARKS.values())
-
-
-def story(trial: Trial) -> Iterator[tuple[str, str]]:
-    """Tell what has happened to the tokens: each time what was done, and what came of it."""
-    for kind in KINDS:
-        if count := trial.revoked(kind):
-            after = trial.refused_after(kind=kind)
-            typical, worst = (milliseconds(after.percentile(percent)) for percent in (50, 100))
-            outcome = f"refused after {typical}, {worst} at most" if after else "not refused"
-            yield f"{count} {kind}{'s' * (count > 1)} revoked", outcome
-    if trial.stale_at:
-        stands = "every 401 stands" if not trial.wavered else f"{trial.wavered} answers went back on a 401"
-        yield "server killed", f"503 after {milliseconds(trial.stale_after_ms)}; {stands}"
-    if trial.fresh_at:
-        yield "server back", f"fresh again after {milliseconds(trial.fresh_again_after_ms)}"
-    if trial.asked_anew:
-        yield "services started anew", f"{trial.not_refused or 'nothing'} forgotten"
-
-
 _COLORS = {
     "token_revoked": "red",
     "token_expired": "yellow",
@@ -69,13 +36,13 @@ _COLORS = {
     "session_destroyed": "blue",
 }
 
-# Seconds between two lines where nothing can be redrawn.
+# Seconds between two lines of text while the phase stays the same.
 _LINE_INTERVAL = 1.0
 
 
 @contextmanager
 def drawing(console: Console, transport: str, *, quiet: bool) -> Iterator[Callable[[Board], None]]:
-    """Open what suits the output: nothing, a picture that moves, or lines."""
+    """Yield a function that draws a board: not at all, as a live picture in a terminal, or as lines elsewhere."""
     if quiet:
         yield lambda _: None
     elif console.is_terminal and not console.is_dumb_terminal:
@@ -86,7 +53,7 @@ def drawing(console: Console, transport: str, *, quiet: bool) -> Iterator[Callab
 
 
 class _Lines:
-    """The demo told line by line."""
+    """Prints each new phase and, in the first act, the counts once a second."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -96,7 +63,7 @@ class _Lines:
     def draw(self, board: Board) -> None:
         now = time.monotonic()
         if board.phase != self._phase:
-            self._show_answers(board.trial)
+            self._print_statuses(board.trial)
             self._phase = board.phase
             self._print(f"{board.phase} ...")
         elif board.trial is None and board.published and now - self._last >= _LINE_INTERVAL:
@@ -106,20 +73,20 @@ class _Lines:
             return
         self._last = now
 
-    def _show_answers(self, trial: Trial | None) -> None:
-        """Print how the services answered at the end of a phase."""
+    def _print_statuses(self, trial: Trial | None) -> None:
+        """Print the latest statuses of each service at the end of a phase."""
         if trial is not None:
             for name in trial.services:
-                self._print(f"  {name:<12}" + "  ".join(marks(group).plain for group in trial.statuses(name)))
-            for done, outcome in list(story(trial))[-1:]:
-                self._print(f"  {done}: {outcome}")
+                self._print(f"  {name:<12}" + "  ".join(_marks(group).plain for group in trial.statuses(name)))
+            for step, outcome in list(_outcomes(trial))[-1:]:
+                self._print(f"  {step}: {outcome}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
 
 
 def frame(board: Board, transport: str) -> Padding:
-    """Draw what there is to see at this moment."""
+    """Draw the live picture of a board."""
     title = Text.assemble((board.phase, "bold"), (f"   {board.server or '...'} · {transport}", "dim"))
     parts = _first_act(board) if board.trial is None else _second_act(board, board.trial, transport)
     return Padding(Group(title, "", *parts), (1, 2, 0, 2))
@@ -149,16 +116,16 @@ def _cells(row: Row, board: Board) -> Iterator[Text | ProgressBar]:
     publishes = row is board.issuer
     yield Text(row.name, "bold cyan" if publishes else "bold")
     yield Text(f"pid {row.pid}" if row.pid else "", "dim")
-    number = board.published if publishes else row.count
-    yield ProgressBar(board.events, number, complete_style="cyan" if publishes else "green", finished_style="green")
-    yield Text(f"{number:,}")
+    count = board.published if publishes else row.count
+    yield ProgressBar(board.events, count, complete_style="cyan" if publishes else "green", finished_style="green")
+    yield Text(f"{count:,}")
     if row.report is None or row.died:
         yield Text("ended", "bold red") if row.died else Text("starting", "dim")
         yield Text()
         return
     yield Text(f"{row.rate:,.0f}/s")
     latency = row.report.latency_ms
-    yield Text("" if latency is None else milliseconds(latency), _latency_color(latency))
+    yield Text("" if latency is None else _milliseconds(latency), _latency_color(latency))
 
 
 def _latency_color(latency: float | None) -> str:
@@ -171,25 +138,19 @@ def _second_act(board: Board, trial: Trial, transport: str) -> Iterator[Renderab
     for row in board.services:
         if row.name in trial.services:
             typical = trial.refused_after(service=row.name).percentile(50)
-            answers = (marks(group) for group in trial.statuses(row.name))
-            rows.add_row(Text(row.name, "bold"), *answers, Text(milliseconds(typical), _latency_color(typical)))
-    told = Table.grid(padding=(0, 2))
-    for done, outcome in story(trial):
-        told.add_row(Text(done, "bold"), outcome)
-    yield from (rows, "", legend(), "", told)
+            statuses = (_marks(group) for group in trial.statuses(row.name))
+            rows.add_row(Text(row.name, "bold"), *statuses, Text(_milliseconds(typical), _latency_color(typical)))
+    steps = Table.grid(padding=(0, 2))
+    for step, outcome in _outcomes(trial):
+        steps.add_row(Text(step, "bold"), outcome)
+    yield from (rows, "", _legend(), "", steps)
     if transport != "stream":
         yield Text("\nThis act runs on a stream: a list of revocations needs a transport that remembers.", "dim")
 
 
-def failed(board: Board) -> bool:
-    """Whether anything went wrong that must not: an event lost, a token let in, or not refused."""
-    trial = board.trial
-    return bool(board.lost or (trial is not None and (trial.stale_allows or trial.not_refused)))
-
-
-def picture_of(board: Board, transport: str) -> Padding:
-    """Draw what stays on the screen."""
-    parts: list[RenderableType] = [_crossings(board), "", _verdict_on_events(board)]
+def summary(board: Board, transport: str) -> Padding:
+    """Draw the summary of a run that has ended."""
+    parts: list[RenderableType] = [_deliveries(board), "", _verdict_on_events(board)]
     if board.trial is not None:
         parts += ["", _refusals(board.trial), "", *_verdict_on_tokens(board.trial)]
         if transport != "stream":
@@ -199,14 +160,15 @@ def picture_of(board: Board, transport: str) -> Padding:
     return Padding(Group(*parts, "", footer), (1, 2), expand=False)
 
 
-def _crossings(board: Board) -> Table:
+def _deliveries(board: Board) -> Table:
     table = _table("published", "handled", "lost", "p50", "p99")
     table.add_row("issuer", f"{board.issuer.count:,}", style="cyan")
     for row in board.services:
-        table.add_row(row.name, "", f"{row.count:,}", _count(board.lost_by(row)), *_spread(row.latencies, 50, 99))
+        spread = _percentiles(row.latencies, 50, 99)
+        table.add_row(row.name, "", f"{row.count:,}", _lost(board.lost_by(row)), *spread)
     handled = sum(row.count for row in board.services)
-    spread = _spread(board.latencies, 50, 99)
-    table.add_row("together", "", f"{handled:,}", _count(board.lost), *spread, style="bold")
+    spread = _percentiles(board.latencies, 50, 99)
+    table.add_row("together", "", f"{handled:,}", _lost(board.lost), *spread, style="bold")
     return table
 
 
@@ -221,21 +183,52 @@ def _refusals(trial: Trial) -> Table:
     table = _table("revoked", "refused", "p50", "p99", "max")
     for name in trial.services:
         after = trial.refused_after(service=name)
-        table.add_row(name, f"{trial.revoked():,}", f"{after.total():,}", *_spread(after, 50, 99, 100))
+        table.add_row(name, f"{trial.revoked():,}", f"{after.total():,}", *_percentiles(after, 50, 99, 100))
     return table
 
 
 def _verdict_on_tokens(trial: Trial) -> Iterator[RenderableType]:
-    told = Table.grid(padding=(0, 2))
-    for done, outcome in story(trial):
-        told.add_row(done, Text(outcome, "dim"))
-    yield from (told, "")
+    steps = Table.grid(padding=(0, 2))
+    for step, outcome in _outcomes(trial):
+        steps.add_row(step, Text(outcome, "dim"))
+    yield from (steps, "")
     if trial.stale_allows:
         yield _bad(f"{trial.stale_allows:,} times a token was let in that should have been refused by then.")
     if trial.not_refused:
         yield _bad(f"{trial.not_refused:,} revocations did not lead to a refusal.")
     elif not trial.stale_allows:
         yield _good("Every service refused every revoked token; none was let in too late.")
+
+
+def _outcomes(trial: Trial) -> Iterator[tuple[str, str]]:
+    """Yield the steps of the second act so far, each with its outcome."""
+    for kind in KINDS:
+        if count := trial.revoked(kind):
+            after = trial.refused_after(kind=kind)
+            typical, worst = (_milliseconds(after.percentile(percent)) for percent in (50, 100))
+            outcome = f"refused after {typical}, {worst} at most" if after else "not refused"
+            yield f"{count} {kind}{'s' * (count > 1)} revoked", outcome
+    if trial.stale_at:
+        stands = "every 401 stands" if not trial.reversals else f"{trial.reversals} answers went back on a 401"
+        yield "server killed", f"503 after {_milliseconds(trial.stale_after_ms)}; {stands}"
+    if trial.fresh_at:
+        yield "server back", f"fresh again after {_milliseconds(trial.fresh_again_after_ms)}"
+    if trial.tried_again:
+        yield "services started anew", f"{trial.not_refused or 'nothing'} forgotten"
+
+
+def _marks(statuses: Sequence[int | None]) -> Text:
+    """Draw the latest statuses of a service, a mark for each token."""
+    return Text.assemble(*((mark, style) for mark, style, _ in map(_MARKS.__getitem__, statuses)))
+
+
+def _legend() -> Text:
+    """Explain the marks."""
+    return Text("   ").join(Text.assemble((mark, style), (f" {text}", "dim")) for mark, style, text in _MARKS.values())
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f} ms"
 
 
 def _table(*columns: str) -> Table:
@@ -255,23 +248,23 @@ def _bad(sentence: str) -> Text:
     return Text(f"✗ {sentence}", "bold red")
 
 
-def _count(lost: int) -> Text:
-    return Text(f"{lost:,}", "red" if lost else "green")
+def _lost(count: int) -> Text:
+    return Text(f"{count:,}", "red" if count else "green")
 
 
-def _spread(latencies: Latencies, *percents: float) -> list[str]:
-    return [milliseconds(latencies.percentile(percent)) for percent in percents]
+def _percentiles(latencies: Latencies, *percents: float) -> list[str]:
+    return [_milliseconds(latencies.percentile(percent)) for percent in percents]
 
 
 def to_json(board: Board, transport: str) -> str:
-    """Say it to a program. What was not observed is null."""
+    """Return the summary as a JSON object. What was not observed is null."""
     result = {
         "published": board.issuer.count,
         "handled": {row.name: row.count for row in board.services},
         "lost": board.lost,
         "p50_ms": board.latencies.percentile(50),
         "p99_ms": board.latencies.percentile(99),
-        **_of_tokens(board.trial),
+        **_trial_fields(board.trial),
         "server": board.server,
         "transport": transport,
         "versions": _versions(),
@@ -279,7 +272,7 @@ def to_json(board: Board, transport: str) -> str:
     return json.dumps(result)
 
 
-def _of_tokens(trial: Trial | None) -> dict[str, object]:
+def _trial_fields(trial: Trial | None) -> dict[str, object]:
     if trial is None:
         names = ("revoked", "not_refused", "refused_after_ms", "stale_allows", "stale_for_ms", "fresh_again_after_ms")
         return dict.fromkeys(names)

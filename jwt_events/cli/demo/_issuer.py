@@ -1,4 +1,4 @@
-"""The issuer of tokens: publishes the events of the first act, and signs and revokes the tokens of the second."""
+"""The issuer process: publishes the events of the first act, and issues and revokes the tokens of the second."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from jwt_events import EventType, KeyRotated, Publisher, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
-from jwt_events.cli.demo._messages import Begin, Issue, Order, Report, Revoke, Revoked
-from jwt_events.cli.demo._processes import Parent, report_until
-from jwt_events.cli.demo._tokens import Office
+from jwt_events.cli.demo._messages import Begin, Issue, Report, Revoke, Revoked, Setup
+from jwt_events.cli.demo._processes import ParentProcess
+from jwt_events.cli.demo._tokens import TokenIssuer
 from jwt_events.events import Event, fingerprint
+
+# How many `publish` calls run at once, at most.
+_PUBLISHING_TASKS = 64
+
+# Seconds between two revocations, so that a person can follow them.
+_INTERVAL = 0.04
 
 _CREATED, _DESTROYED = EventType.SESSION_CREATED, EventType.SESSION_DESTROYED
 _REVOKED, _EXPIRED, _ROTATED = EventType.TOKEN_REVOKED, EventType.TOKEN_EXPIRED, EventType.KEY_ROTATED
 
-# All five come first. The length is prime, so that whoever looks at every tenth or hundredth event still sees them all.
+# All five come first. The length is prime, so that every tenth or hundredth event still shows all types in turn.
 _MIX = (
     *(_CREATED, _REVOKED, _ROTATED, _EXPIRED, _DESTROYED),
     *(_CREATED, _CREATED, _REVOKED, _EXPIRED, _CREATED, _REVOKED, _DESTROYED),
@@ -27,7 +33,7 @@ _REASONS = ("password changed", "device lost", "signed out everywhere", "account
 
 
 def make_event(number: int) -> Event:
-    """Make the event with this number of a lively mix, dated now; the first five are one of each type."""
+    """Make the event with this number of a mix of all types, dated now; the first five are one of each type."""
     user, session = f"user-{number * 7 % 997}", f"session-{number * 31 % 4_099}"
     client, reason = _CLIENTS[number % len(_CLIENTS)], _REASONS[number % len(_REASONS)]
     now = datetime.now(UTC)
@@ -48,7 +54,7 @@ def make_event(number: int) -> Event:
 
 
 def remark_on(event: Event) -> str:
-    """Say in two or three words what a person would like to know about an event; never an identifier of a subject."""
+    """Return two or three words about an event, for people; never an identifier of a subject."""
     match event:
         case TokenRevoked(reason=str(remark)) | SessionDestroyed(reason=str(remark)):
             return remark
@@ -58,12 +64,12 @@ def remark_on(event: Event) -> str:
             return ""
 
 
-class Pace:
-    """The publisher's progress: which event is next, and when it is due."""
+class Progress:
+    """The progress of publishing: which event is next, when it is due, and how many were published."""
 
-    def __init__(self, order: Order) -> None:
-        self._numbers = iter(range(order.events))
-        self._interval = 1 / order.rate if order.rate else 0.0
+    def __init__(self, setup: Setup) -> None:
+        self._numbers = iter(range(setup.events))
+        self._interval = 1 / setup.rate if setup.rate else 0.0
         self._count = 0
         self._recent: Event | None = None
 
@@ -78,59 +84,52 @@ class Pace:
         self._recent = event
 
     def report(self, *, final: bool = False) -> Report:
-        """Say how far it has come."""
+        """Report the count, and the most recent event unless an earlier report had it."""
         event, self._recent = self._recent, None
         recent = (event.type, fingerprint(event.subject or event.id), remark_on(event)) if event else None
         return Report(count=self._count, recent=recent, final=final)
 
 
-# How many events are on their way to the server at once.
-_PUBLISHING_TASKS = 64
-
-# Seconds between two revocations, for eyes to follow.
-_INTERVAL = 0.04
-
-
-async def play(order: Order, parent: Parent) -> None:
-    """Do what the parent says, act by act."""
-    await _publish(order, parent)
-    await _revoke(order, parent)
+async def run(setup: Setup, parent: ParentProcess) -> None:
+    """Run both acts, as the parent's messages say, until cancelled."""
+    await _publish(setup, parent)
+    await _revoke(setup, parent)
 
 
-async def _publish(order: Order, parent: Parent) -> None:
-    pace = Pace(order)
-    async with Publisher(order.make_transport(), source="demo") as publisher, asyncio.TaskGroup() as tasks:
-        parent.send(pace.report())
+async def _publish(setup: Setup, parent: ParentProcess) -> None:
+    progress = Progress(setup)
+    async with Publisher(setup.make_transport(), source="demo") as publisher, asyncio.TaskGroup() as tasks:
+        parent.send(progress.report())
         await parent.receive(Begin)
-        publishing = tasks.create_task(_publish_all(publisher, order, pace))
-        await report_until(publishing, parent, pace.report)
-    parent.send(pace.report(final=True))
+        publishing = tasks.create_task(_publish_all(publisher, setup, progress))
+        await parent.report_until(publishing, progress.report)
+    parent.send(progress.report(final=True))
 
 
-async def _publish_all(publisher: Publisher, order: Order, pace: Pace) -> None:
+async def _publish_all(publisher: Publisher, setup: Setup, progress: Progress) -> None:
     clock = asyncio.get_running_loop().time
     began = clock()
 
     async def keep_publishing() -> None:
-        while (planned := pace.next_due()) is not None:
+        while (planned := progress.next_due()) is not None:
             number, due = planned
             if due:
                 await asyncio.sleep(began + due - clock())
             event = make_event(number)
             await publisher.publish(event)
-            pace.add(event)
+            progress.add(event)
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(_PUBLISHING_TASKS, order.events)):
+        for _ in range(min(_PUBLISHING_TASKS, setup.events)):
             tasks.create_task(keep_publishing())
 
 
-async def _revoke(order: Order, parent: Parent) -> None:
-    office = Office((await parent.receive(Issue)).each)
-    async with Publisher(order.make_durable_transport(), source="demo") as publisher:
-        parent.send(office.issued())
+async def _revoke(setup: Setup, parent: ParentProcess) -> None:
+    issuer = TokenIssuer((await parent.receive(Issue)).each)
+    async with Publisher(setup.make_durable_transport(), source="demo") as publisher:
+        parent.send(issuer.issue())
         while True:
-            for number, event in office.revocations((await parent.receive(Revoke)).kind):
+            for number, event in issuer.revocations((await parent.receive(Revoke)).kind):
                 published_at = time.monotonic()
                 await publisher.publish(event)
                 parent.send(Revoked(number, published_at, time.monotonic()))

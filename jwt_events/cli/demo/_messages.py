@@ -1,4 +1,4 @@
-"""What the processes of the demo say to each other: one message a line, as JSON."""
+"""Messages between the processes of the demo: one JSON array on each line."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from typing import get_args
 
 from jwt_events import RedisPubSub, RedisStream
 
+KINDS = ("token", "user", "signing key")
+"""What is revoked, in the order in which the demo does it."""
+
+ALLOWED, REVOKED, STALE = 200, 401, 503
+"""HTTP statuses of the responses: let in, revoked, or unknown because the service is not up to date."""
+
 
 class Latencies(Counter[float]):
-    """How many events took how many milliseconds. Kept with three digits, so that millions of them stay small."""
+    """A histogram of latencies: milliseconds to count. Values keep three digits, so that it stays small."""
 
-    def note(self, milliseconds: float) -> float:
-        """Count one, and return it as it is kept."""
+    def record(self, milliseconds: float) -> float:
+        """Add a latency, and return it as it is kept."""
         kept = float(f"{max(milliseconds, 0.0):.3g}")
         self[kept] += 1
         return kept
 
     def percentile(self, percent: float) -> float | None:
-        """Return the smallest value that so many percent of all do not exceed; ``None`` if there are none."""
+        """Return the smallest value that this percentage of all values does not exceed; ``None`` without values."""
         needed = self.total() * percent / 100
-        for value, number in sorted(self.items()):
-            needed -= number
+        for value, count in sorted(self.items()):
+            needed -= count
             if needed <= 0:
                 return value
         return None
 
 
-KINDS = ("token", "user", "signing key")
-"""What can be revoked, in the order in which the demo does it."""
-
-ALLOWED, REVOKED, STALE = 200, 401, 503
-"""The HTTP status of an answer: let in, revoked, or nobody knows."""
-
-
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the processes of one demo have in common; the first message to each.
+class Setup:
+    """The settings that all processes of a run share; the first message to each.
 
     Attributes:
         url: the server.
@@ -47,7 +46,7 @@ class Order:
         destination: their key or channel.
         events: how many to publish.
         rate: how many of them per second; 0 means as fast as possible.
-        max_staleness: seconds after which a service that hears nothing lets nobody in.
+        max_staleness: seconds after which a service without proof of being current lets no token in.
     """
 
     url: str = field(repr=False)
@@ -59,31 +58,31 @@ class Order:
 
     @property
     def revocations(self) -> str:
-        """The key of the second act."""
+        """The key of the stream of the second act."""
         return f"{self.destination}:revocations"
 
     def make_transport(self) -> RedisStream | RedisPubSub:
-        """Make the transport that was asked for; it connects when it is used."""
+        """Make the transport of the first act; it connects when it is used."""
         if self.transport == "stream":
             return RedisStream(self.url, key=self.destination)
         return RedisPubSub(self.url, channel=self.destination)
 
     def make_durable_transport(self) -> RedisStream:
-        """Make the transport of the second act: a list of revocations needs one that remembers."""
+        """Make the transport of the second act, which is durable because a `RevocationList` needs that."""
         return RedisStream(self.url, key=self.revocations)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far a process has come in the first act. The first one means that it is ready.
+    """The progress of a process in the first act. The first one means that it is ready.
 
     Attributes:
         count: events published, or distinct events handled.
         latency_ms: from the making of the event that was handled last to its handler.
         recent: the event that was published last: type, fingerprint of its subject, remark.
         final: nothing more will follow in this act.
-        latencies: all of them, in the final report of a subscriber: ``(milliseconds, how many)``.
-        error: why the process had to give up.
+        latencies: all of them, in the final report of a subscriber: ``(milliseconds, count)``.
+        error: why the process gave up.
     """
 
     count: int = 0
@@ -101,12 +100,12 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """To a service: all events are out; say what was handled."""
+    """To a service: all events were published; send the final report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """To the issuer: make tokens.
+    """To the issuer: sign tokens.
 
     Attributes:
         each: how many for each of `KINDS`.
@@ -117,10 +116,10 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """From the issuer, and on to the services: tokens, for whoever will use them.
+    """From the issuer, and on to the services: the tokens with which requests are made.
 
     Attributes:
-        tokens: in the order of `KINDS`, and one more that stays good.
+        tokens: in the order of `KINDS`, and one more that is never revoked.
         keys: the public keys, each as a JWK (RFC 7517).
     """
 
@@ -130,7 +129,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """To the issuer: revoke all of a kind, one after another.
+    """To the issuer: revoke all tokens of a kind, one after another.
 
     Attributes:
         kind: which of `KINDS`.
@@ -144,7 +143,7 @@ class Revoked:
     """From the issuer: the server has accepted a revocation. Times are those of `time.monotonic`.
 
     Attributes:
-        number: which of the tokens it is about.
+        number: the number of the token.
         published_at: when ``publish`` was called.
         acknowledged_at: when it returned.
     """
@@ -155,24 +154,24 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """From a service: what it has answered to requests since the last time.
+class Responses:
+    """From a service: its responses since the last such message.
 
     Attributes:
-        given: each with the number of the token, the HTTP status, and the time (`time.monotonic`).
+        given: for each, the number of the token, the HTTP status, and the time (`time.monotonic`).
     """
 
     given: Sequence[tuple[int, int, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
-    """To a service: forget what you know of revocations and learn it anew, as an instance that starts now would."""
+class Rebuild:
+    """To a service: replace the list of revocations by one that replays the stream, as a new instance would."""
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed:
-    """From a service: what comes from now on is answered from what the server remembers.
+class Rebuilt:
+    """From a service: later responses come from a list that has replayed the stream.
 
     Attributes:
         at: the time (`time.monotonic`).
@@ -181,18 +180,18 @@ class Renewed:
     at: float
 
 
-Message = Order | Report | Begin | Finish | Issue | Issued | Revoke | Revoked | Answers | Renew | Renewed
+Message = Setup | Report | Begin | Finish | Issue | Issued | Revoke | Revoked | Responses | Rebuild | Rebuilt
 
 _BY_NAME = {message.__name__: message for message in get_args(Message)}
 
 
 def to_line(message: Message) -> bytes:
-    """Write a message as one line."""
+    """Encode a message as one line."""
     return json.dumps([type(message).__name__, asdict(message)]).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:
-    """Read what `to_line` wrote."""
+    """Decode what `to_line` has encoded."""
     name, fields = json.loads(line)
     message: Message = _BY_NAME[name](**fields)
     return message

@@ -1,4 +1,4 @@
-"""A service: handles the events of the first act, and answers requests with tokens in the second."""
+"""A service process: handles the events of the first act, and responds to requests with tokens in the second."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from jwt_events.cli.demo._messages import (
     ALLOWED,
     REVOKED,
     STALE,
-    Answers,
     Finish,
     Issued,
     Latencies,
-    Order,
-    Renew,
-    Renewed,
+    Rebuild,
+    Rebuilt,
     Report,
+    Responses,
+    Setup,
 )
-from jwt_events.cli.demo._processes import BEAT, Parent, report_until
+from jwt_events.cli.demo._processes import REPORT_INTERVAL, ParentProcess
 from jwt_events.cli.demo._tokens import Verifier
 from jwt_events.events import Event
 
+# Seconds between two requests.
+_INTERVAL = 0.001
+
+# For each request with the tokens in turn, how many come with the first token that still works.
+_REPEATED = 3
+
 
 class Counters:
-    """What a subscriber has handled."""
+    """Counters of a subscriber: distinct events handled, and their latencies."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -40,55 +46,23 @@ class Counters:
         """Count an event, once."""
         if event.id not in self._ids:
             self._ids.add(event.id)
-            self._latest = self._latencies.note((now - event.occurred_at).total_seconds() * 1_000)
+            self._latest = self._latencies.record((now - event.occurred_at).total_seconds() * 1_000)
 
     def report(self) -> Report:
-        """Say how far it has come."""
+        """Report the count and the latest latency."""
         return Report(count=len(self._ids), latency_ms=self._latest)
 
     def final_report(self) -> Report:
-        """Say everything."""
+        """Report the count and all latencies."""
         return replace(self.report(), final=True, latencies=tuple(self._latencies.items()))
 
 
-# Seconds between two requests.
-_INTERVAL = 0.001
-
-# How many requests come from the client in a hurry for one of another.
-_HURRIED = 3
-
-
-async def play(order: Order, parent: Parent) -> None:
-    """Do what the parent says, act by act."""
-    await _handle(order, parent)
-    issued = await parent.receive(Issued)
-    verifier = Verifier(issued.keys)
-    while True:
-        async with RevocationList(order.make_durable_transport(), max_staleness=order.max_staleness) as revocations:
-            parent.send(Renewed(time.monotonic()))
-            renewing = asyncio.create_task(parent.receive(Renew))
-            await _serve(Gate(verifier, revocations), issued.tokens, parent, until=renewing)
-
-
-async def _handle(order: Order, parent: Parent) -> None:
-    tally = Counters()
-    subscriber = Subscriber(order.make_transport())
-
-    @subscriber.on()
-    async def count(event: Event) -> None:
-        tally.add(event, datetime.now(UTC))
-
-    async with subscriber:
-        await report_until(asyncio.create_task(parent.receive(Finish)), parent, tally.report)
-    parent.send(tally.final_report())
-
-
-class Gate:
-    """What every request has to pass.
+class Authenticator:
+    """Decides the status of a response by the token of the request.
 
     Args:
-        verifier: tells whether the issuer has signed a token.
-        revocations: tells whether it is still good.
+        verifier: verifies the issuer's signature.
+        revocations: answers whether a token is revoked.
     """
 
     def __init__(self, verifier: Verifier, revocations: RevocationList) -> None:
@@ -107,30 +81,57 @@ class Gate:
         return ALLOWED
 
 
-def choose(size: int, refused: Container[int]) -> Iterator[int]:
-    """Choose the token for each request: mostly the first that still works, now and then one of all in turn.
+def choose_tokens(count: int, refused: Container[int]) -> Iterator[int]:
+    """Yield the number of the token for each request: mostly the first that still works, and all of them in turn.
 
     Args:
-        size: how many tokens there are.
-        refused: the numbers of those that were refused for good, as they become known.
+        count: how many tokens there are.
+        refused: the numbers of those that were refused as revoked; may grow meanwhile.
     """
-    for turn in cycle(range(size)):
-        for _ in range(_HURRIED):
-            yield next((number for number in range(size) if number not in refused), turn)
+    for turn in cycle(range(count)):
+        for _ in range(_REPEATED):
+            yield next((number for number in range(count) if number not in refused), turn)
         yield turn
 
 
-async def _serve(gate: Gate, tokens: Sequence[str], parent: Parent, *, until: asyncio.Future[Renew]) -> None:
+async def run(setup: Setup, parent: ParentProcess) -> None:
+    """Run both acts, as the parent's messages say, until cancelled."""
+    await _handle(setup, parent)
+    issued = await parent.receive(Issued)
+    verifier = Verifier(issued.keys)
+    while True:
+        async with RevocationList(setup.make_durable_transport(), max_staleness=setup.max_staleness) as revocations:
+            parent.send(Rebuilt(time.monotonic()))
+            rebuilding = asyncio.create_task(parent.receive(Rebuild))
+            await _respond(Authenticator(verifier, revocations), issued.tokens, parent, until=rebuilding)
+
+
+async def _handle(setup: Setup, parent: ParentProcess) -> None:
+    counters = Counters()
+    subscriber = Subscriber(setup.make_transport())
+
+    @subscriber.on()
+    async def count(event: Event) -> None:
+        counters.add(event, datetime.now(UTC))
+
+    async with subscriber:
+        await parent.report_until(asyncio.create_task(parent.receive(Finish)), counters.report)
+    parent.send(counters.final_report())
+
+
+async def _respond(
+    authenticator: Authenticator, tokens: Sequence[str], parent: ParentProcess, *, until: asyncio.Future[Rebuild]
+) -> None:
     refused: set[int] = set()
-    chosen = choose(len(tokens), refused)
+    chosen = choose_tokens(len(tokens), refused)
     while not until.done():
         given: list[tuple[int, int, float]] = []
-        due = time.monotonic() + BEAT
+        due = time.monotonic() + REPORT_INTERVAL
         while time.monotonic() < due:
             number = next(chosen)
-            status = gate.status(tokens[number])
+            status = authenticator.status(tokens[number])
             given.append((number, status, time.monotonic()))
             if status == REVOKED:
                 refused.add(number)
             await asyncio.sleep(_INTERVAL)
-        parent.send(Answers(given))
+        parent.send(Responses(given))

@@ -1,4 +1,4 @@
-"""Real tokens: signed by the issuer, verified by the services (RFC 7515, RFC 7519)."""
+"""Signed tokens: an issuer that signs and revokes them, and a verifier (RFC 7515, RFC 7519)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jwt_events import KeyRotated, TokenRevoked
 from jwt_events.cli.demo._messages import KINDS, Issued
 from jwt_events.events import Event
 
-ALGORITHM = "ES256"
+_ALGORITHM = "ES256"
 
 _LIFETIME = 3600  # of a token, in seconds
 
 
 class SigningKey:
-    """A key of the issuer, made for this run.
+    """A signing key of the issuer, generated for this run.
 
     Args:
         key_id: its ``kid``.
@@ -32,39 +32,19 @@ class SigningKey:
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Return a token with these claims."""
-        return jwt.encode(dict(claims), self._private, ALGORITHM, headers={"kid": self.key_id})
+        return jwt.encode(dict(claims), self._private, _ALGORITHM, headers={"kid": self.key_id})
 
     def public(self) -> dict[str, str]:
-        """Return what may be known of it, as a JWK (RFC 7517)."""
+        """Return the public key as a JWK (RFC 7517)."""
         public = jwt.algorithms.ECAlgorithm.to_jwk(self._private.public_key(), as_dict=True)
-        return {**public, "kid": self.key_id, "alg": ALGORITHM}
+        return {**public, "kid": self.key_id, "alg": _ALGORITHM}
 
 
-class Verifier:
-    """Tells tokens of the issuer from others.
-
-    Args:
-        keys: the issuer's public keys, each as a JWK.
-    """
-
-    def __init__(self, keys: Iterable[Mapping[str, str]]) -> None:
-        self._keys = {key["kid"]: jwt.PyJWK(dict(key)) for key in keys}
-
-    def claims(self, token: str) -> dict[str, Any]:
-        """Return the verified claims of a token, and the ``kid`` of its header.
-
-        Raises:
-            InvalidTokenError: the signature is wrong, or the token has expired.
-        """
-        key_id = jwt.get_unverified_header(token)["kid"]
-        return {**jwt.decode(token, self._keys[key_id], algorithms=[ALGORITHM]), "kid": key_id}
-
-
-class Office:
-    """Issues tokens, and knows how to revoke each.
+class TokenIssuer:
+    """Signs the tokens of the second act, and makes the events that revoke them.
 
     The tokens that are revoked one by one belong to the same user, and are signed with the same key, as the one that
-    stays good: a revocation that reached too far would show.
+    is never revoked: a revocation that reached too far would show.
 
     Args:
         each: how many tokens for each of `KINDS`.
@@ -77,7 +57,7 @@ class Office:
         self._token_ids = [uuid4().hex for _ in self._numbers]
         self._users = [f"user-{number}" for number in self._numbers]
 
-    def issued(self) -> Issued:
+    def issue(self) -> Issued:
         """Sign all tokens."""
         now = int(time.time())
 
@@ -93,7 +73,7 @@ class Office:
         return Issued(tokens, [key.public() for key in (self._key, *self._leaked_keys)])
 
     def revocations(self, kind: str) -> Iterator[tuple[int, Event]]:
-        """Make what revokes each token of a kind, with the token's number, dated now."""
+        """Yield, for each token of a kind, its number and the event that revokes it, dated now."""
         for number in self._numbers:
             match kind:
                 case "token":
@@ -102,5 +82,25 @@ class Office:
                     event = TokenRevoked(user_id=self._users[number], reason="password changed")
                 case _:
                     leaked = self._leaked_keys[number].key_id
-                    event = KeyRotated(key_id=leaked, algorithm=ALGORITHM, compromised=True)
+                    event = KeyRotated(key_id=leaked, algorithm=_ALGORITHM, compromised=True)
             yield KINDS.index(kind) * len(self._numbers) + number, event
+
+
+class Verifier:
+    """Verifies the signatures of tokens.
+
+    Args:
+        keys: the issuer's public keys, each as a JWK.
+    """
+
+    def __init__(self, keys: Iterable[Mapping[str, str]]) -> None:
+        self._keys = {key["kid"]: jwt.PyJWK(dict(key)) for key in keys}
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """Return the verified claims of a token, and the ``kid`` of its header.
+
+        Raises:
+            InvalidTokenError: the signature is wrong, or the token has expired.
+        """
+        key_id = jwt.get_unverified_header(token)["kid"]
+        return {**jwt.decode(token, self._keys[key_id], algorithms=[_ALGORITHM]), "kid": key_id}
