@@ -57,7 +57,7 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """JWT lifecycle events between services, over Redis: publish, watch, ask, look after."""
+    """JWT lifecycle events between services, over Redis: publish and watch them, check tokens, inspect servers."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

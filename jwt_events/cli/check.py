@@ -1,4 +1,4 @@
-"""``jwt-events check``: would a service let this token in?"""
+"""``jwt-events check``: look up whether a token is revoked."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Retention, Url, duration
-from jwt_events.cli.running import NO, STALE, carry_out, fail, say
-from jwt_events.cli.wording import fields
+from jwt_events.cli.options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Retention, Url, duration
+from jwt_events.cli.running import NO, STALE, fail, run, say
 from jwt_events.errors import InvalidClaims
 
 if TYPE_CHECKING:
@@ -30,15 +29,15 @@ def check(
     max_staleness: Annotated[float, typer.Option(help="Seconds for which a proof of being current is good.")] = 5.0,
     leeway: Annotated[float, typer.Option(help="Seconds by which the clocks of issuers may be ahead.")] = 0.0,
     retention: Retention = "1d",
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Say whether a token is revoked, and by which rule. Standard input holds its claims as JSON, or the token.
 
-    A token is decoded, not verified: this asks about revocation and about nothing else, neither signature nor exp. It
-    is never taken from an argument, which everybody on this machine could read, and never shown. Ends with 0 if a
-    service would let it in, 1 if it is revoked, 3 if nobody knows.
+    A token is decoded, not verified: this is about revocation and about nothing else, neither signature nor exp. It
+    is never taken from an argument, which every user of this machine could read, and never shown. Ends with 0 if a
+    service would let it in, 1 if it is revoked, 3 if that is unknown.
     """
     from jwt_events.revocation import RevocationList
     from jwt_events.transport.stream import RedisStream
@@ -46,7 +45,7 @@ def check(
     claims = _claims_from_input()
     stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention))
     revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway)
-    explanation = carry_out(_explain(revocations, claims))
+    explanation = run(_explain(revocations, claims))
     _show(explanation, as_json=as_json)
     raise typer.Exit(_CODES[explanation.verdict])
 
@@ -67,7 +66,7 @@ def _show(explanation: Explanation, *, as_json: bool) -> None:
     if as_json:
         output.record(content)
     else:
-        output.line(fields(**content))
+        output.line(output.logfmt(**content))
 
 
 def _claims_from_input() -> Mapping[str, object]:
@@ -86,13 +85,13 @@ def _claims_from_input() -> Mapping[str, object]:
 
 
 def claims_from(text: bytes) -> tuple[Mapping[str, object], bool]:
-    """Read claims, or decode a token without verifying it; the ``kid`` of its header becomes one of the claims.
+    """Parse claims, or decode a token without verifying it; the ``kid`` of its header becomes one of the claims.
 
     Returns:
         The claims, and whether they were those of a token.
 
     Raises:
-        InvalidClaims: it is neither. The message holds nothing of it.
+        InvalidClaims: it is neither. The message contains nothing of it.
     """
     text = text.strip()
     if text.startswith(b"{"):
@@ -122,5 +121,5 @@ def _object(text: bytes, name: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise InvalidClaims(name, "is no JSON object")
+        raise InvalidClaims(name, "is not a JSON object")
     return content

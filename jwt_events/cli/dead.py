@@ -1,17 +1,17 @@
-"""``jwt-events dead``: look after what was given up."""
+"""``jwt-events dead``: list, show, replay and purge dead letters."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
+from jwt_events.cli.options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
 from jwt_events.cli.options import DeadLetter as DeadLetterKey
-from jwt_events.cli.running import EXIT_CODES, NO, carry_out, fail, say
-from jwt_events.cli.wording import fields
+from jwt_events.cli.running import EXIT_CODES, NO, fail, run, say
 from jwt_events.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode=None,
 )
 
-_PAGE = 1_000
+_MAX_LISTED = 1_000
 _NONE = "there are no dead letters"
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Which ones.", show_default=False)]
@@ -33,8 +33,8 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Which on
 def list_letters(
     *,
     after: Annotated[str | None, typer.Option(show_default=False, metavar="ID", help="Begin after this one.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="How many at most.")] = 100,
-    url: Url = NOT_SAID,
+    limit: Annotated[int, typer.Option(min=1, max=_MAX_LISTED, help="How many at most.")] = 100,
+    url: Url = NOT_GIVEN,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
@@ -53,14 +53,14 @@ def list_letters(
         if rows and await dead.list(after=rows[-1]["id"], limit=1):
             say(f"there are more; go on with --after {rows[-1]['id']}")
 
-    _with(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter)
 
 
 @app.command(epilog=EXIT_CODES)
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="Which one.")],
     *,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
@@ -72,7 +72,7 @@ def show(
         if letter is None:
             _missing([letter_id])
         elif as_json:
-            output.record(letter)
+            output.record(_record(letter))
         else:
             content = _summary(letter) | {
                 "consumer": letter.consumer,
@@ -81,7 +81,7 @@ def show(
             }
             output.table(["field", "value"], list(content.items()))
 
-    _with(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -89,24 +89,24 @@ def replay(
     ids: Ids = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All that are there now.")] = False,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
 ) -> None:
     """Append the exact bytes of dead letters to the stream again, then remove the letters."""
-    _check(ids, every=every)
+    _check_ids(ids, every=every)
 
     async def work(dead: DeadLetters) -> None:
         missing = []
         for letter_id in ids or await _all(dead):
             if positions := await dead.replay(letter_id):
-                _tell({"replayed": letter_id, "position": positions[0]}, as_json=as_json)
+                _report({"replayed": letter_id, "position": positions[0]}, as_json=as_json)
             else:
                 missing.append(letter_id)
         _missing(missing)
 
-    _with(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -115,13 +115,13 @@ def purge(
     *,
     every: Annotated[bool, typer.Option("--all", help="All that are there now; needs --yes.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="I mean it.")] = False,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     key: Key = None,
     dead_letter: DeadLetterKey = None,
     as_json: Json = False,
 ) -> None:
     """Remove dead letters for good."""
-    _check(ids, every=every)
+    _check_ids(ids, every=every)
     if every and not yes:
         fail("--all removes every dead letter for good. Add --yes if that is meant.")
 
@@ -129,35 +129,35 @@ def purge(
         missing = []
         for letter_id in ids or await _all(dead):
             if await dead.purge(letter_id):
-                _tell({"purged": letter_id}, as_json=as_json)
+                _report({"purged": letter_id}, as_json=as_json)
             else:
                 missing.append(letter_id)
         _missing(missing)
 
-    _with(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter)
 
 
-def _with(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
+def _run(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
     from jwt_events.transport.dead_letters import DeadLetters
     from jwt_events.transport.stream import RedisStream
 
-    async def run() -> None:
+    async def open_and_work() -> None:
         async with DeadLetters(RedisStream(url, key or DEFAULT_NAME, dead_letter=dead_letter)) as dead:
             await work(dead)
 
-    carry_out(run())
+    run(open_and_work())
 
 
-def _check(ids: Sequence[str] | None, *, every: bool) -> None:
+def _check_ids(ids: Sequence[str] | None, *, every: bool) -> None:
     if bool(ids) == every:
         fail("name the dead letters by ID, or all of them by --all. 'jwt-events dead list' lists them.")
 
 
 async def _all(dead: DeadLetters) -> list[str]:
-    """Return the ids of all that are there now: what is buried meanwhile must not make it endless."""
+    """Return the ids of all dead letters that are there now, so that later ones do not keep a command busy."""
     found: list[str] = []
-    while page := await dead.list(after=found[-1] if found else None, limit=_PAGE):
-        found.extend(letter.id for letter in page)
+    while letters := await dead.list(after=found[-1] if found else None, limit=_MAX_LISTED):
+        found.extend(letter.id for letter in letters)
     if not found:
         say(_NONE)
     return found
@@ -181,15 +181,21 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _tell(done: dict[str, str], *, as_json: bool) -> None:
+def _record(letter: DeadLetter) -> dict[str, Any]:
+    """Return the fields of a dead letter under their names in JSON."""
+    fields = asdict(letter)
+    return fields | {"buried_at": fields.pop("dead_lettered_at")}
+
+
+def _report(done: dict[str, str], *, as_json: bool) -> None:
     if as_json:
         output.record(done)
     else:
-        output.line(fields(**done))
+        output.line(output.logfmt(**done))
 
 
 def _missing(ids: Sequence[str]) -> None:
-    """End with 1 if some were not there."""
+    """Exit with 1 if some dead letters were not there."""
     if ids:
         say(f"no such dead letter: {', '.join(ids)}. 'jwt-events dead list' lists those that are there.")
         raise typer.Exit(NO)

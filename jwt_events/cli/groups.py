@@ -1,4 +1,4 @@
-"""``jwt-events groups``: who is behind, and who holds what."""
+"""``jwt-events groups``: show the consumer groups of a stream, their lag and their pending events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import DEFAULT_NAME, NOT_SAID, Json, Key, Url
-from jwt_events.cli.running import carry_out, say
+from jwt_events.cli.options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
+from jwt_events.cli.running import run, say
 from jwt_events.errors import ServerRefused
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ _WITHIN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A member of a group.
+    """A consumer of a group.
 
     Attributes:
         name: its name.
-        pending: how many events it holds that are not acknowledged.
-        idle: seconds since the server heard of it.
+        pending: how many events were delivered to it and are not acknowledged.
+        idle: seconds since its last attempted interaction.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of a stream.
+    """A consumer group of a stream.
 
     Attributes:
         name: its name.
-        lag: how many events it was not given yet; ``None`` if the server does not know.
-        pending: how many it was given and has not acknowledged.
-        last_delivered: the position up to which it was given events.
-        consumers: its members.
+        lag: how many events were not delivered to it yet; ``None`` if the server does not know.
+        pending: how many were delivered to it and are not acknowledged.
+        last_delivered: the position up to which events were delivered to it.
+        consumers: its consumers.
     """
 
     name: str
@@ -54,23 +54,23 @@ class Group:
     consumers: Sequence[Consumer]
 
     def idle_for(self, seconds: float) -> list[Consumer]:
-        """Return the members that the server has not heard of for so long."""
+        """Return the consumers that have been idle for at least this many seconds."""
         return [consumer for consumer in self.consumers if consumer.idle >= seconds]
 
 
 def groups(
     *,
     idle_after: Annotated[float, typer.Option(min=0, help="Seconds without a sign of life that count as idle.")] = 60.0,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Show lag, pending events and idle consumers of groups.
 
-    A living consumer asks the server every second. What an idle one holds goes to another after claim_after.
+    A living consumer polls the server every second. The pending events of an idle one go to another after claim_after.
     """
     name = key or DEFAULT_NAME
-    found = carry_out(_look(url, name))
+    found = run(_find(url, name))
     if found is None:
         say(f"there is no stream {name!r} yet; it comes with the first event")
         return
@@ -93,7 +93,7 @@ def _row(group: Group, idle_after: float) -> Sequence[object]:
     return group.name, group.lag, group.pending, group.last_delivered, len(group.consumers), idle or None
 
 
-async def _look(url: str, key: str) -> list[Group] | None:
+async def _find(url: str, key: str) -> list[Group] | None:
     from jwt_events.transport.connection import Connector
 
     async with aclosing(await Connector(url, destination=key).connect(within=_WITHIN)) as connection:
@@ -101,10 +101,10 @@ async def _look(url: str, key: str) -> list[Group] | None:
 
 
 async def groups_of(connection: Connection, key: str) -> list[Group] | None:
-    """Ask the server for the groups of a stream; ``None`` if there is no such stream.
+    """Return the consumer groups of a stream; ``None`` if there is no such stream.
 
     Raises:
-        TransportError: no answer, or no right to ask.
+        TransportError: no reply, or no right to ask.
     """
     try:
         rows = await connection.call("XINFO", "GROUPS", key, within=_WITHIN)
@@ -117,11 +117,11 @@ async def groups_of(connection: Connection, key: str) -> list[Group] | None:
 
 async def _group(connection: Connection, key: str, fields: dict[bytes, Any]) -> Group:
     rows = await connection.call("XINFO", "CONSUMERS", key, fields[b"name"], within=_WITHIN)
-    members = [
+    consumers = [
         Consumer(_text(member[b"name"]), member[b"pending"], member[b"idle"] / 1000) for member in map(_fields, rows)
     ]
     last_delivered = _text(fields[b"last-delivered-id"])
-    return Group(_text(fields[b"name"]), fields.get(b"lag"), fields[b"pending"], last_delivered, members)
+    return Group(_text(fields[b"name"]), fields.get(b"lag"), fields[b"pending"], last_delivered, consumers)
 
 
 def _fields(row: Sequence[Any]) -> dict[bytes, Any]:

@@ -1,4 +1,4 @@
-"""The options that commands share, and what their values mean."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "redis://localhost:6379"
 DEFAULT_NAME = "jwt:events"
-NOT_SAID = "\0"
-"""The value of an option that was not given: one that no command line can hold."""
+NOT_GIVEN = "\0"
+"""The value of an option that was not given: a command line cannot contain it."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-# Below is a year, or a number of seconds from now; above are milliseconds. In seconds, it is in 1973.
+# A smaller number is a year, or seconds from now. As seconds since 1970, this is in 1973.
 _MIN_NUMERIC_DATE = 1e8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
 
 class TransportName(StrEnum):
-    """What can carry events."""
+    """The transports that the command line offers."""
 
     STREAM = "stream"
     PUBSUB = "pubsub"
 
 
-def url_before(context: typer.Context) -> str | None:
+def url_before_command(context: typer.Context) -> str | None:
     """Return the URL that was given before the name of the command; ``None`` if there was none."""
     url: str | None = context.find_root().params.get("url")
     return url
 
 
 def _url(context: typer.Context, value: str) -> str:
-    """Return the URL to use. One that was given is never passed over, also if it is empty."""
-    if value != NOT_SAID:
+    """Return the URL to use. A given one takes precedence even if it is empty."""
+    if value != NOT_GIVEN:
         return value
-    before = url_before(context)
+    before = url_before_command(context)
     return before if before is not None else os.environ.get("JWT_EVENTS_URL") or DEFAULT_URL
 
 
@@ -55,7 +55,7 @@ Url = Annotated[
         callback=_url,
         show_default=False,
         metavar="URL",
-        help=f"The server: redis://, rediss:// or unix://. Else JWT_EVENTS_URL, else {DEFAULT_URL}. Everybody on this"
+        help=f"The server: redis://, rediss:// or unix://. Else JWT_EVENTS_URL, else {DEFAULT_URL}. Every user of this"
         " machine can read a command line: a password belongs into JWT_EVENTS_URL.",
     ),
 ]
@@ -88,10 +88,10 @@ DeadLetter = Annotated[
 ]
 
 
-def transport_from(
+def make_transport(
     kind: TransportName, url: str, *, key: str | None, channel: str | None, retention: str = "1d", start: str = "new"
 ) -> RedisStream | RedisPubSub:
-    """Describe what carries the events.
+    """Make the transport that the options name; it connects when it is used.
 
     Raises:
         InvalidOption: the options do not fit together, or one cannot work.
@@ -102,7 +102,8 @@ def transport_from(
     if kind is TransportName.STREAM:
         if channel is not None:
             raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
-        return RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention), start=moment(start))
+        kept = duration("retention", retention)
+        return RedisStream(url, key or DEFAULT_NAME, retention=kept, start=parse_start(start))
     if key is not None:
         raise InvalidOption("key", "is for --transport stream; name a channel by --channel")
     if start != "new":
@@ -111,10 +112,10 @@ def transport_from(
 
 
 def duration(option: str, text: str) -> timedelta:
-    """Read a duration: seconds, or a number with s, m, h or d.
+    """Parse a duration: seconds, or a number with s, m, h or d.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidOption: it is not a duration.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
@@ -126,10 +127,10 @@ def duration(option: str, text: str) -> timedelta:
 
 
 def instant(option: str, text: str) -> datetime:
-    """Read an instant: ISO 8601 with an offset from UTC, or a NumericDate.
+    """Parse an instant: ISO 8601 with an offset from UTC, or a NumericDate.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidOption: it is not an instant.
     """
     try:
         value = datetime.fromisoformat(text) if re.search(r"[-:]", text) else datetime.fromtimestamp(_number(text), UTC)
@@ -142,8 +143,8 @@ def instant(option: str, text: str) -> datetime:
     return value
 
 
-def moment(text: str) -> str | datetime:
-    """Read where to begin: ``new``, ``all``, a position, or an instant.
+def parse_start(text: str) -> str | datetime:
+    """Parse where reading starts: ``new``, ``all``, a position, or an instant.
 
     Raises:
         InvalidOption: it is none of these.

@@ -1,23 +1,26 @@
-"""What a command prints: for people in a terminal, plain where nobody sees it, or JSON, an object on each line."""
+"""Standard output: lines, tables and JSON records, and the forms of values in them; no tokens or passwords."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
-from jwt_events.cli.wording import instant, printable, without_tokens
-
 _UNREAD = 128 + signal.SIGPIPE
+
+_TOKEN = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
+_CREDENTIALS = re.compile(r"://[^\s'\"]*@")
 
 
 def line(text: str) -> None:
@@ -46,7 +49,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
     drawn = Table(box=SIMPLE_HEAD)
     for number, name in enumerate(columns):
-        # Nothing is left out: an id that is not whole is of no use. The first column is what one copies.
+        # Cells are folded, not cut: an id that is not whole is of no use. The first column is the one that is copied.
         drawn.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in cells:
         drawn.add_row(*map(Text, row))
@@ -54,21 +57,64 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def ensure_read() -> None:
-    """End if nobody reads the output any more: who waits for events would otherwise not notice before the next one.
+    """Exit if the reader of standard output is gone; a command that waits would notice only at its next line.
 
     Raises:
-        typer.Exit: nobody does.
+        typer.Exit: the reader is gone.
     """
-    with suppress(OSError):  # it is no file
+    with suppress(OSError):  # standard output is not a file
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
         if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
             raise typer.Exit(_UNREAD)
 
 
+def redacted(text: str) -> str:
+    """Return a text as one line, without tokens, URL credentials and control characters."""
+    return printable(" ".join(_CREDENTIALS.sub("://***@", without_tokens(text)).split()))
+
+
+def without_tokens(text: str) -> str:
+    """Replace whatever could be a whole token."""
+    return _TOKEN.sub("(a token)", text)
+
+
+def printable(text: str) -> str:
+    """Replace tokens, and escape characters that could control a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in without_tokens(text)
+    )
+
+
+def rfc3339(value: datetime) -> str:
+    """Format an instant as RFC 3339, in UTC, with milliseconds."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def approximate(seconds: float) -> str:
+    """Format a duration for people, in its largest unit: ``1.5 h``."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def logfmt(**values: object) -> str:
+    """Format values as ``name=value``, quoted where a shell would need it; empty ones are left out."""
+    return " ".join(f"{name}={_quoted(value)}" for name, value in values.items() if not _is_empty(value))
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is False or value == {}
+
+
+def _quoted(value: object) -> str:
+    return rfc3339(value) if isinstance(value, datetime) else shlex.quote(str(value))
+
+
 def _print(text: str) -> None:
     try:
-        # An output that knows fewer letters than the events gets them written out.
+        # Characters that the encoding of the output does not have are escaped.
         sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -79,10 +125,10 @@ def _print(text: str) -> None:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return instant(value) if isinstance(value, datetime) else str(value)
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
 
 
 def _jsonable(value: Any) -> object:
     if isinstance(value, datetime):
-        return instant(value)
+        return rfc3339(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""``jwt-events serve``: a server for development."""
+"""``jwt-events serve``: run a server for development."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.running import carry_out, fail, say
+from jwt_events.cli.running import fail, run, say
 from jwt_events.errors import ConnectionFailed, JWTEventsError
 
 _WITHIN = 5.0
 
-# What is kept is on the disk before it is confirmed, so that nothing is missing after a restart.
-_KEEP = {"appendonly": "yes", "appendfsync": "always"}
+# Data is on the disk before it is acknowledged, so that nothing is missing after a restart.
+_PERSISTENT = {"appendonly": "yes", "appendfsync": "always"}
 
 
 class ServerEnded(JWTEventsError):
-    """The server ended, and nobody had asked it to."""
+    """The server ended without being told to."""
 
 
 def serve(
@@ -39,14 +39,14 @@ def serve(
     """
     if data_dir is not None:
         data_dir.mkdir(parents=True, exist_ok=True)
-    carry_out(_serve(port, data_dir))
+    run(_serve(port, data_dir))
 
 
 async def _serve(port: int, data_dir: Path | None) -> None:
     from jwt_events.embedded import EmbeddedServer, ServerNotStarted
     from jwt_events.transport.connection import Connector
 
-    config = {} if data_dir is None else _KEEP
+    config = {} if data_dir is None else _PERSISTENT
     async with AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(EmbeddedServer(port=port, data_dir=data_dir, config=config))
@@ -56,12 +56,12 @@ async def _serve(port: int, data_dir: Path | None) -> None:
         output.line(server.url)
         say(f"{server.version} is ready; Ctrl-C ends it. Elsewhere: export JWT_EVENTS_URL={server.url}")
         try:
-            await connection.frames()  # it has nothing to say, and hangs up when it ends
+            await connection.frames()  # the server sends nothing, and closes the connection when it ends
         except ConnectionFailed:
             raise ServerEnded("the server ended; was it killed?") from None
 
 
 def _reason(log: str) -> str:
-    """Return the warnings among the last words of a server."""
+    """Return the warnings in the last two lines of a server's log."""
     warnings = [line.partition(" # ")[2] for line in log.splitlines()[-2:]]
-    return "; ".join(warning.rstrip(".") for warning in warnings if warning) or "it left no word"
+    return "; ".join(warning.rstrip(".") for warning in warnings if warning) or "its log has no warning"

@@ -1,4 +1,4 @@
-"""``jwt-events tail``: what travels on the bus, as it happens."""
+"""``jwt-events tail``: show events as they happen."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import typer
 
 from jwt_events._internal.event_type import EventType
 from jwt_events.cli import output
-from jwt_events.cli.options import NOT_SAID, Channel, Json, Key, Transport, TransportName, Url, transport_from
-from jwt_events.cli.running import carry_out, say
-from jwt_events.cli.wording import fields, instant
+from jwt_events.cli.options import NOT_GIVEN, Channel, Json, Key, Transport, TransportName, Url, make_transport
+from jwt_events.cli.running import run, say
 from jwt_events.errors import DecodeError, InvalidOption
 
 if TYPE_CHECKING:
@@ -22,16 +21,17 @@ if TYPE_CHECKING:
     from jwt_events.transport.pubsub import RedisPubSub
     from jwt_events.transport.stream import RedisStream
 
-_SAID_FIRST = frozenset({"type", "id", "occurred_at", "source"})
+# Fields of every event, which have a fixed place in the line.
+_ENVELOPE = frozenset({"type", "id", "occurred_at", "source"})
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events to show.
+    """A filter of events by type and identifiers.
 
     Attributes:
-        types: those of these types; empty for all.
-        identifiers: those with these identifiers, by field.
+        types: the types to show; empty for all.
+        identifiers: the values that fields must have.
     """
 
     types: Sequence[EventType]
@@ -61,12 +61,12 @@ def tail(
         typer.Option(help="Where to begin: new, all, an instant (ISO 8601 or NumericDate), or after a position."),
     ] = "new",
     count: Annotated[
-        int | None, typer.Option(min=1, show_default=False, help="End after so many events were shown.")
+        int | None, typer.Option(min=1, show_default=False, help="End after this many events were shown.")
     ] = None,
     until_current: Annotated[
         bool, typer.Option("--until-current", help="End when everything that a stream holds was read.")
     ] = False,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
@@ -74,16 +74,16 @@ def tail(
 ) -> None:
     """Show events as they happen, one on each line, until Ctrl-C.
 
-    This is for whoever operates the bus: identifiers of users, tokens, sessions and clients are shown as they are.
-    Whole tokens never are. Gaps, and what is no event, are told on standard error. With --json each line is the
+    This is for operators: identifiers of users, tokens, sessions and clients are shown as they are, whole tokens
+    never. Gaps, and entries that are not events, are reported on standard error. With --json each line is the
     envelope, with its position; publish --file takes such lines.
     """
-    source = transport_from(transport, url, key=key, channel=channel, start=start)
+    source = make_transport(transport, url, key=key, channel=channel, start=start)
     if until_current and not source.guarantees.durable:
         raise InvalidOption("until_current", "is for --transport stream; pubsub has no end")
     named = {"user_id": user_id, "token_id": token_id, "session_id": session_id, "client_id": client_id}
     wanted = Filter(types or (), {name: value for name, value in named.items() if value is not None})
-    carry_out(_follow(source, wanted, count=count, until_current=until_current, as_json=as_json))
+    run(_follow(source, wanted, count=count, until_current=until_current, as_json=as_json))
 
 
 async def _follow(
@@ -92,15 +92,15 @@ async def _follow(
     shown = 0
     async with source.receiver() as receiver:
         while True:
-            page = await receiver.receive()
+            batch = await receiver.receive()
             output.ensure_read()
-            for gap in page.gaps:
-                say(_told(gap))
-            for delivery in page.deliveries:
+            for gap in batch.gaps:
+                say(_gap_text(gap))
+            for delivery in batch.deliveries:
                 shown += _show(delivery, wanted, as_json=as_json)
                 if shown == count:
                     return
-            if until_current and page.current_as_of is not None:
+            if until_current and batch.current_as_of is not None:
                 return
 
 
@@ -123,15 +123,16 @@ def _show(delivery: Delivery, wanted: Filter, *, as_json: bool) -> bool:
 
 
 def one_line(event: Event) -> str:
-    """Write an event as one line: when, what, about whom, by whom."""
-    content = {name: value for name, value in event if name not in _SAID_FIRST}
+    """Format an event as one line: time, type, fields, source, id."""
+    content = {name: value for name, value in event if name not in _ENVELOPE}
     for name in ("data", "metadata"):
         if content.pop(name, None):
             content[name] = json.dumps(getattr(event, name))
-    return f"{instant(event.occurred_at)} {event.type} {fields(**content, source=event.source, id=event.id)}"
+    content |= {"source": event.source, "id": event.id}
+    return f"{output.rfc3339(event.occurred_at)} {event.type} {output.logfmt(**content)}"
 
 
-def _told(gap: Gap) -> str:
+def _gap_text(gap: Gap) -> str:
     lost = "" if gap.lost is None else f", {gap.lost} lost"
     return f"events may have been missed ({gap.cause}{lost}){_at(gap.since, 'after')}"
 

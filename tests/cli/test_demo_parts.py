@@ -1,4 +1,4 @@
-"""The pure parts that the demo is made of."""
+"""The parts of the demo, without processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PASSWORD = "correct-horse-battery"
 
 
 class TestMix:
-    """The events that are published."""
+    """The mix of events in the first act."""
 
     def test_all_types_come_first(self) -> None:
         """The first five events are of five types."""
@@ -50,11 +50,11 @@ class TestMix:
 
     @pytest.mark.parametrize("step", [1, 10, 100, 1_000])
     def test_samples_show_all_types(self, step: int) -> None:
-        """Whoever looks at some of the events only still sees all types."""
+        """A sample of every tenth, hundredth or thousandth event still has all types."""
         assert {make_event(number * step).type for number in range(19)} == set(EventType)
 
     def test_events_are_real(self) -> None:
-        """Each can travel, has an id of its own, and needs to be remembered for an hour at most."""
+        """Each can be encoded, has an id of its own, and is needed for an hour at most."""
         events = [make_event(number) for number in range(200)]
         assert len({event.id for event in events}) == 200
         for event in events:
@@ -62,14 +62,14 @@ class TestMix:
             assert (event.needed_until or event.occurred_at) <= event.occurred_at + timedelta(hours=1)
 
     def test_remarks_show_no_identifier(self) -> None:
-        """What is shown of an event does not identify anybody."""
+        """The remark on an event does not contain an identifier."""
         events = [make_event(number) for number in range(19)]
         assert any(remark_on(event) for event in events)
         assert not any(event.subject and event.subject in remark_on(event) for event in events)
 
 
 class TestNumbers:
-    """What the processes count."""
+    """Counters, latencies and progress."""
 
     @given(st.lists(st.integers(0, 999), min_size=1), st.integers(1, 100))
     def test_percentile(self, values: list[int], percent: int) -> None:
@@ -80,18 +80,18 @@ class TestNumbers:
         assert latencies.percentile(percent) == sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
     def test_percentile_of_nothing(self) -> None:
-        """Of nothing there is no percentile."""
+        """Without values there is no percentile."""
         assert Latencies().percentile(50) is None
 
     def test_latencies_stay_small(self) -> None:
-        """Latencies are kept with three digits, and a clock that was set back counts as none."""
+        """Latencies are kept with three digits, and a negative one counts as zero."""
         latencies = Latencies()
         assert latencies.record(1.23456) == latencies.record(1.2349) == 1.23
         assert latencies.record(-5.0) == 0.0
         assert latencies == {1.23: 2, 0.0: 1}
 
     def test_counters(self) -> None:
-        """An event counts once, however often it comes."""
+        """An event counts once, however often it is delivered."""
         counters = Counters()
         now = datetime.now(UTC)
         event = TokenRevoked(token_id="t", occurred_at=now - timedelta(milliseconds=2))
@@ -102,7 +102,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize(("rate", "due"), [(10, [0.0, 0.1, 0.2]), (0, [0.0, 0.0, 0.0])])
     def test_progress(self, rate: int, due: list[float]) -> None:
-        """Events are due at equal distances, or all at once, and then there are none."""
+        """Events are due at equal intervals, or all at once; after the last there is none."""
         progress = Progress(Setup("", "stream", "", 3, rate))
         planned = list(iter(progress.next_due, None))
         assert [number for number, _ in planned] == [0, 1, 2]
@@ -120,15 +120,15 @@ class TestNumbers:
         assert progress.report() == Report(count=1)
 
     def test_order_hides_the_url(self) -> None:
-        """The URL, which may hold a password, does not show."""
+        """The repr does not contain the URL, which may contain a password."""
         assert PASSWORD not in repr(Setup(f"redis://:{PASSWORD}@host", "stream", "key", 1, 1))
 
 
 class TestBoard:
-    """What there is to see."""
+    """The state of a run."""
 
     def test_rate(self) -> None:
-        """A rate is that of the last second."""
+        """The rate is that of the last second."""
         row = Row("api")
         assert row.rate == 0
         for now, number in [(100.0, 0), (100.5, 400), (101.0, 800), (101.5, 1_000)]:
@@ -136,7 +136,7 @@ class TestBoard:
         assert row.rate == 600
 
     def test_lost(self) -> None:
-        """Lost is what was published and not handled, by all services together."""
+        """Lost events are those published and not handled, over all services."""
         board = Board(10, Row("issuer"), [Row("api"), Row("billing"), Row("websocket")])
         for row, number in zip(board.rows, (10, 10, 7, 9), strict=True):
             board.apply(row, Report(count=number), 0.0)
@@ -151,7 +151,7 @@ class TestBoard:
         assert [entry[2] for entry in board.feed] == ["#15", "#18", "#21", "#24", "#27", "#30"]
 
     def test_ended(self) -> None:
-        """A process that ended without its last word has died; one that said it has finished."""
+        """A process that ended without a final report has died; one that sent it has finished."""
         row = Row("api", exited=True)
         assert row.finished
         assert row.died
@@ -160,19 +160,19 @@ class TestBoard:
         assert not row.died
 
 
-def trial_of(*answers: tuple[int, int, float], services: Sequence[str] = ("api",), each: int = 1) -> Trial:
+def trial_of(*responses: tuple[int, int, float], services: Sequence[str] = ("api",), each: int = 1) -> Trial:
     """A trial in which token 0 was revoked at 10 s, which the server acknowledged half a second later."""
     trial = Trial(services, each=each, max_staleness=1.0)
     trial.add_revoked(Revoked(0, 10.0, 10.5))
-    trial.add_responses("api", answers)
+    trial.add_responses("api", responses)
     return trial
 
 
 class TestTrial:
-    """What the answers of services to revoked tokens amount to."""
+    """How responses to revoked tokens are judged."""
 
     def test_refused_after(self) -> None:
-        """A token counts as refused from the first refusal on, in milliseconds since it was to be revoked."""
+        """A token counts as refused from the first refusal on, in milliseconds since ``publish`` was called."""
         trial = trial_of((0, ALLOWED, 10.1), (0, REVOKED, 10.2), (0, REVOKED, 10.3))
         assert trial.refused_after() == {200.0: 1}
         assert trial.not_refused == 0
@@ -185,8 +185,8 @@ class TestTrial:
         assert trial.refused_after() == {400.0: 1}
         assert trial.reversals == 1
 
-    def test_doubt_is_no_refusal(self) -> None:
-        """That nobody knows is not yet a refusal, and does not end one."""
+    def test_stale_is_not_a_refusal(self) -> None:
+        """A stale response is not a refusal, and does not end one."""
         trial = trial_of((0, STALE, 10.2))
         assert trial.not_refused == 1
         trial.add_responses("api", [(0, REVOKED, 10.3), (0, STALE, 10.4)])
@@ -198,14 +198,14 @@ class TestTrial:
         assert trial_of((0, ALLOWED, at)).stale_allows == expected
 
     def test_each_stale_allow_counts(self) -> None:
-        """Every answer counts, of every service, and only those about revoked tokens."""
+        """Every response of every service counts, and only those to revoked tokens."""
         late = [(number, ALLOWED, 12.0 + number + turn / 10) for turn in range(3) for number in range(4)]
         trial = trial_of(*late, services=("api", "billing"))
         trial.add_responses("billing", late[:1])
         assert trial.stale_allows == 4
 
-    def test_answers_may_come_first(self) -> None:
-        """An answer that is heard of before the revocation is judged all the same."""
+    def test_responses_may_come_first(self) -> None:
+        """A response that is reported before the revocation is judged too."""
         trial = Trial(["api"], each=1, max_staleness=1.0)
         trial.add_responses("api", [(1, ALLOWED, 12.0), (1, REVOKED, 12.1)])
         trial.add_revoked(Revoked(1, 10.0, 10.5))
@@ -219,7 +219,7 @@ class TestTrial:
         assert trial.refused_after(kind="user") == {}
 
     def test_outage(self) -> None:
-        """An outage is told by the last service that noticed its beginning and its end."""
+        """An outage lasts until the last service has noticed its beginning or its end."""
         trial = Trial(["api", "billing"], each=0, max_staleness=1.0)
         assert (trial.stale_after_ms, trial.stale_for_ms, trial.fresh_again_after_ms) == (None, None, None)
         trial.killed_at, trial.back_at = 20.0, 22.0
@@ -228,7 +228,7 @@ class TestTrial:
         assert (trial.stale_after_ms, trial.stale_for_ms, trial.fresh_again_after_ms) == (750.0, 2_000.0, 500.0)
 
     def test_tried_again(self) -> None:
-        """All services must have learned everything anew, when told to, before the answers count that follow."""
+        """Responses count once all services have rebuilt their lists after they were told to."""
         trial = Trial(["api"], each=0, max_staleness=1.0)
         trial.add_rebuilt("api", Rebuilt(20.0))
         trial.add_responses("api", [(0, ALLOWED, 30.5)])
@@ -248,7 +248,7 @@ class TestTrial:
         assert json.loads(to_json(board, "stream"))["not_refused"] == 1
 
     def test_success(self) -> None:
-        """It has not if all were refused."""
+        """A demo has not failed if all revoked tokens were refused."""
         assert not Board(0, Row("issuer"), [Row("api")], trial=trial_of((0, REVOKED, 10.2))).failed
 
 
@@ -256,7 +256,7 @@ class TestTokens:
     """The tokens of the second act."""
 
     def test_real(self) -> None:
-        """They are signed, and what somebody else has signed is refused."""
+        """Tokens are signed, and a token with another signature is refused."""
         ours, theirs = SigningKey("main"), SigningKey("main")
         verifier = Verifier([ours.public()])
         assert verifier.claims(ours.sign({"sub": "joe"})) == {"sub": "joe", "kid": "main"}
@@ -264,7 +264,7 @@ class TestTokens:
             verifier.claims(theirs.sign({"sub": "joe"}))
 
     async def test_each_revocation_is_about_one(self) -> None:
-        """Each is let in until it is revoked, by a revocation that is about no other one."""
+        """Each token is let in until it is revoked, and its revocation covers no other token."""
         issuer = TokenIssuer(2)
         issued = issuer.issue()
         async with RevocationList(MemoryTransport()) as revocations:
@@ -280,7 +280,7 @@ class TestTokens:
         assert list(map(authenticator.status, issued.tokens)) == statuses
 
     def test_clients(self) -> None:
-        """Most requests come with the first token that still works, and no token is forgotten."""
+        """Most requests come with the first token that still works, and every token is used again and again."""
         refused: set[int] = set()
         chosen = choose_tokens(3, refused)
         assert list(islice(chosen, 12)) == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]
@@ -288,12 +288,12 @@ class TestTokens:
         assert list(islice(chosen, 4)) == [1, 1, 1, 0]
 
     def test_hidden(self) -> None:
-        """No token shows."""
+        """The repr contains no token."""
         issued = TokenIssuer(1).issue()
         assert not any(token in repr(issued) for token in issued.tokens)
 
     def test_messages(self) -> None:
-        """A message arrives as it was sent."""
+        """A message is decoded as it was encoded."""
         issued = TokenIssuer(1).issue()
         for message in (issued, Revoked(1, 2.0, 3.5), Setup("unix:///s", "stream", "key", 1, 1.0), Report(count=3)):
             arrived = from_line(to_line(message))
@@ -318,7 +318,7 @@ class TestFilm:
         assert 'transform="translate(0,-98)"' in drawn
 
     def test_the_one_that_is_shown(self) -> None:
-        """It comes from a run in which all went well."""
+        """It comes from a run that succeeded."""
         drawn = TARGET.read_text().replace("\u00a0", " ")
         ElementTree.fromstring(drawn)
         assert "✓ Every service refused every revoked token; none was let in too late." in drawn

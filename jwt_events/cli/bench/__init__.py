@@ -1,4 +1,4 @@
-"""``jwt-events bench``: what do this server and this machine do?"""
+"""``jwt-events bench``: measure this library beside redis-py on a given server."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jwt_events.cli import output
-from jwt_events.cli.options import NOT_SAID, Json, Url
-from jwt_events.cli.running import carry_out
+from jwt_events.cli.options import NOT_GIVEN, Json, Url
+from jwt_events.cli.running import run
 
 if TYPE_CHECKING:
     from jwt_events.cli.bench._measurements import Result
+
+__all__ = ["bench"]
 
 
 def bench(
     *,
     seconds: Annotated[float, typer.Option(min=0.1, max=300, help="How long to measure, about.")] = 10.0,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     as_json: Json = False,
 ) -> None:
     """Measure publishing and handling, beside redis-py alone.
@@ -34,7 +36,7 @@ def bench(
     from jwt_events.cli.bench._measurements import Bench
 
     with _progress() as show:
-        results = carry_out(Bench(url, f"jwt-events:bench:{uuid.uuid4()}").run(seconds=seconds, show=show))
+        results = run(Bench(url, f"jwt-events:bench:{uuid.uuid4()}").run(seconds=seconds, show=show))
     if as_json:
         for result in results:
             output.record(result)
@@ -46,11 +48,11 @@ def _show(results: Sequence[Result]) -> None:
     columns = ("what", "unit", "jwt_events", "redis_py", "ratio")
     output.table(
         columns,
-        [(one.what, one.unit, *map(_number, (one.jwt_events, one.redis_py)), f"{one.ratio:.2f}") for one in results],
+        [(one.what, one.unit, *map(_figure, (one.jwt_events, one.redis_py)), f"{one.ratio:.2f}") for one in results],
     )
 
 
-def _number(value: float) -> str:
+def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""One side of ``jwt-events bench``: this library, from an event to its handler."""
+"""The benchmark's operations with this library, from an event to its handler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Self
 
-from jwt_events.cli.bench._load import BATCH, TASKS, Load, together
+from jwt_events.cli.bench._load import BATCH_SIZE, TASKS, Load, run_together
 from jwt_events.events import Event
 from jwt_events.publisher import Publisher
 from jwt_events.subscriber import Subscriber
@@ -16,16 +16,16 @@ from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream
 
 
-class Whole:
-    """A `Side`, and an asynchronous context manager.
+class LibrarySide:
+    """The side of this library; an asynchronous context manager.
 
     Args:
         url: the server.
-        name: of the stream and of the channel.
+        name: the name of the stream and of the channel.
     """
 
     def __init__(self, url: str, name: str) -> None:
-        self._stream = RedisStream(url, name, start="all", batch_size=BATCH)
+        self._stream = RedisStream(url, name, start="all", batch_size=BATCH_SIZE)
         self._channel = RedisPubSub(url, name)
 
     async def __aenter__(self) -> Self:
@@ -54,17 +54,17 @@ class Whole:
                 await self._to_stream.publish(event)
 
         began = perf_counter()
-        await together(*(work() for _ in range(TASKS)))
+        await run_together(*(work() for _ in range(TASKS)))
         return [perf_counter() - began]
 
     async def many(self, load: Load) -> Sequence[float]:
         """Publish many at a time."""
         began = perf_counter()
-        await _many(self._to_stream, load)
+        await _publish_many(self._to_stream, load)
         return [perf_counter() - began]
 
     async def drain(self, load: Load) -> Sequence[float]:
-        """Handle all that the stream holds."""
+        """Handle all events of the stream."""
         subscriber = Subscriber(self._stream)
         all_handled = _all_handled(subscriber, len(load.events))
         began = perf_counter()
@@ -78,12 +78,12 @@ class Whole:
         all_handled = _all_handled(subscriber, len(load.events))
         async with subscriber:
             began = perf_counter()
-            await _many(self._to_channel, load)
+            await _publish_many(self._to_channel, load)
             await all_handled.wait()
             return [perf_counter() - began]
 
-    async def there(self, load: Load) -> Sequence[float]:
-        """Publish one, and wait until its handler has begun; then the next."""
+    async def to_handler(self, load: Load) -> Sequence[float]:
+        """Publish one event and wait until its handler has begun; then the next."""
         subscriber, handled = Subscriber(self._stream), asyncio.Event()
 
         @subscriber.on()
@@ -101,14 +101,14 @@ class Whole:
         return seconds
 
 
-async def _many(publisher: Publisher, load: Load) -> None:
-    for first in range(0, len(load.events), BATCH):
-        await publisher.publish_many(load.events[first : first + BATCH])
+async def _publish_many(publisher: Publisher, load: Load) -> None:
+    for first in range(0, len(load.events), BATCH_SIZE):
+        await publisher.publish_many(load.events[first : first + BATCH_SIZE])
 
 
-def _all_handled(subscriber: Subscriber, number: int) -> asyncio.Event:
-    """Have a subscriber handle so many events; return what is set when they are."""
-    done, left = asyncio.Event(), number
+def _all_handled(subscriber: Subscriber, count: int) -> asyncio.Event:
+    """Register a handler; return an `asyncio.Event` that it sets after ``count`` events."""
+    done, left = asyncio.Event(), count
 
     @subscriber.on()
     async def handle(_: Event) -> None:

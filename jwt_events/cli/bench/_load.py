@@ -1,4 +1,4 @@
-"""What ``jwt-events bench`` publishes, and what is done with it: once by this library, once by redis-py alone."""
+"""The load of the benchmark, and the operations that both sides perform with it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from jwt_events.events import Event, TokenRevoked
 _T = TypeVar("_T")
 
 TASKS = 64
-BATCH = 500
-"""How many are published, or asked for, at a time."""
+"""How many tasks publish at once."""
+
+BATCH_SIZE = 500
+"""How many events are published, or read, at a time."""
 
 
 class Load(NamedTuple):
-    """Events, and the bytes that they are on the wire.
+    """Events, and their bytes on the wire.
 
     Attributes:
         events: the events.
@@ -27,13 +29,13 @@ class Load(NamedTuple):
     events: Sequence[Event]
     payloads: Sequence[bytes]
 
-    def first(self, number: int) -> Load:
-        """Return the first so many of them."""
-        return Load(self.events[:number], self.payloads[:number])
+    def first(self, count: int) -> Load:
+        """Return the first ``count`` of them."""
+        return Load(self.events[:count], self.payloads[:count])
 
 
 class Side(Protocol):
-    """What can be done with a load. Each returns the seconds that it took, of all or of each event."""
+    """One side of the comparison. Each operation returns the seconds that it took, for all events or for each."""
 
     async def one_by_one(self, load: Load) -> Sequence[float]:
         """Publish one after another."""
@@ -45,26 +47,26 @@ class Side(Protocol):
         """Publish many at a time."""
 
     async def drain(self, load: Load) -> Sequence[float]:
-        """Take all that the stream holds, which is this load."""
+        """Receive everything that the stream holds, which is this load."""
 
     async def over_pubsub(self, load: Load) -> Sequence[float]:
-        """Publish over Pub/Sub, many at a time, and take all."""
+        """Publish over Pub/Sub, many at a time, and receive all."""
 
-    async def there(self, load: Load) -> Sequence[float]:
-        """Publish one, and wait until it was taken; then the next."""
+    async def to_handler(self, load: Load) -> Sequence[float]:
+        """Publish one event and wait until it is received; then the next."""
 
 
-def made(number: int) -> Load:
-    """Make a load of so many events, of about 300 bytes each."""
+def make_load(count: int) -> Load:
+    """Make a load of ``count`` events, of about 300 bytes each."""
     events = [
-        TokenRevoked(token_id=f"bench-{one:032}", user_id=f"bench-{one:08}", reason="jwt-events bench")
-        for one in range(number)
+        TokenRevoked(token_id=f"bench-{number:032}", user_id=f"bench-{number:08}", reason="jwt-events bench")
+        for number in range(count)
     ]
     return Load(events, [encode(Envelope(event), source="jwt-events bench") for event in events])
 
 
-async def together(*works: Coroutine[None, None, _T]) -> list[_T]:
-    """Do several things at once; when one fails, the others are cancelled, and it is what is raised."""
+async def run_together(*works: Coroutine[None, None, _T]) -> list[_T]:
+    """Run coroutines at once and return their results; when one fails, cancel the others and raise its error."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]

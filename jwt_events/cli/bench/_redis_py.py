@@ -1,4 +1,4 @@
-"""The other side of ``jwt-events bench``: redis-py alone. Bytes there and back; nothing is checked or handled."""
+"""The benchmark's operations with redis-py alone, which moves the same bytes and neither checks nor handles them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Self
 from redis import exceptions
 from redis.asyncio import Redis
 
-from jwt_events.cli.bench._load import BATCH, TASKS, Load, together
+from jwt_events.cli.bench._load import BATCH_SIZE, TASKS, Load, run_together
 from jwt_events.transport.connection import Connector
 from jwt_events.transport.stream import FIELD
 
 _BLOCK = 60_000  # milliseconds: longer than a round may last
 
 
-class Bare:
-    """A `Side`, and an asynchronous context manager.
+class RedisPySide:
+    """The side of redis-py; an asynchronous context manager.
 
     Args:
         url: the server.
-        name: of the stream and of the channel.
+        name: the name of the stream and of the channel.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -32,7 +32,7 @@ class Bare:
         self._name = name
 
     async def __aenter__(self) -> Self:
-        # Its annotations differ between the versions of redis-py. It waits as long as it is told, in all of them.
+        # Any: annotations differ between the versions of redis-py. No timeout: a blocking read may last _BLOCK.
         self._writer: Any = Redis.from_url(self._url, socket_timeout=None)
         self._reader: Any = Redis.from_url(self._url, socket_timeout=None)
         return self
@@ -49,7 +49,7 @@ class Bare:
         return seconds
 
     async def from_tasks(self, load: Load) -> Sequence[float]:
-        """XADD from many tasks at once, for which the client opens a connection each."""
+        """XADD from many tasks at once; the client opens a connection for each."""
         rest = iter(load.payloads)
 
         async def work() -> None:
@@ -57,7 +57,7 @@ class Bare:
                 await self._add(payload)
 
         async with self._timed() as seconds:
-            await together(*(work() for _ in range(TASKS)))
+            await run_together(*(work() for _ in range(TASKS)))
         return seconds
 
     async def many(self, load: Load) -> Sequence[float]:
@@ -67,7 +67,7 @@ class Bare:
         return seconds
 
     async def drain(self, load: Load) -> Sequence[float]:
-        """XREAD until everything was read."""
+        """XREAD until all entries are read."""
         position, left = b"0-0", len(load.payloads)
         async with self._timed() as seconds:
             while left > 0:
@@ -76,22 +76,22 @@ class Bare:
         return seconds
 
     async def over_pubsub(self, load: Load) -> Sequence[float]:
-        """PUBLISH in pipelines until a subscription of this process has everything."""
-        async with self._failing(), self._reader.pubsub() as subscription:
+        """PUBLISH in pipelines until a subscription of this process has received all messages."""
+        async with self._translating(), self._reader.pubsub() as subscription:
             await subscription.subscribe(self._name)
             messages = subscription.listen()
             await anext(messages)  # the confirmation
 
-            async def hear() -> None:
+            async def receive() -> None:
                 for _ in load.payloads:
                     await anext(messages)
 
             async with self._timed() as seconds:
-                await together(hear(), self._pipelines("publish", load.payloads))
+                await run_together(receive(), self._pipelines("publish", load.payloads))
             return seconds
 
-    async def there(self, load: Load) -> Sequence[float]:
-        """XADD one, and wait until a blocking XREAD has it; then the next."""
+    async def to_handler(self, load: Load) -> Sequence[float]:
+        """XADD one entry and wait until a blocking XREAD returns it; then the next."""
         arrived = asyncio.Event()
 
         seconds = []
@@ -110,35 +110,35 @@ class Bare:
                 seconds.append(perf_counter() - began)
                 arrived.clear()
 
-        async with self._failing():
-            await together(read(), publish())
+        async with self._translating():
+            await run_together(read(), publish())
         return seconds
 
     async def _add(self, payload: bytes) -> None:
         await self._writer.xadd(self._name, {FIELD: payload})
 
     async def _entries(self, after: bytes) -> list[tuple[bytes, Any]]:
-        ((_, entries),) = await self._reader.xread({self._name: after}, count=BATCH, block=_BLOCK)
+        ((_, entries),) = await self._reader.xread({self._name: after}, count=BATCH_SIZE, block=_BLOCK)
         return list(entries)
 
     async def _pipelines(self, command: str, contents: Sequence[Any]) -> None:
-        for first in range(0, len(contents), BATCH):
+        for first in range(0, len(contents), BATCH_SIZE):
             pipeline = self._writer.pipeline(transaction=False)
-            for content in contents[first : first + BATCH]:
+            for content in contents[first : first + BATCH_SIZE]:
                 getattr(pipeline, command)(self._name, content)
             await pipeline.execute()
 
     @asynccontextmanager
     async def _timed(self) -> AsyncIterator[list[float]]:
-        """Yield what will hold the seconds that it took."""
+        """Yield a list that gets the seconds that the block took."""
         seconds: list[float] = []
         began = perf_counter()
-        async with self._failing():
+        async with self._translating():
             yield seconds
         seconds.append(perf_counter() - began)
 
     @asynccontextmanager
-    async def _failing(self) -> AsyncIterator[None]:
+    async def _translating(self) -> AsyncIterator[None]:
         try:
             yield
         except (exceptions.RedisError, OSError) as error:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from jwt_events.cli.options import Json, Transport, TransportName, url_before
-from jwt_events.cli.running import NO, carry_out
+from jwt_events.cli.options import Json, Transport, TransportName, url_before_command
+from jwt_events.cli.running import NO, run
 
 # Seconds to pause after each step of the second act, so that people can look.
 _DWELL = 0.3
@@ -49,11 +49,11 @@ def demo(
             subscribers=subscribers,
             transport=transport.value,
             revocations=revocations,
-            url=url if url is not None else url_before(context),
+            url=url if url is not None else url_before_command(context),
             draw=draw,
             dwell=0.0 if as_json else _DWELL,
         )
-        board = carry_out(work)
+        board = run(work)
     if as_json:
         typer.echo(_display.to_json(board, transport))
     else:

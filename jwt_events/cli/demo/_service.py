@@ -62,7 +62,7 @@ class Authenticator:
 
     Args:
         verifier: verifies the issuer's signature.
-        revocations: answers whether a token is revoked.
+        revocations: knows the revoked tokens.
     """
 
     def __init__(self, verifier: Verifier, revocations: RevocationList) -> None:

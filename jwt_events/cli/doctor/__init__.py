@@ -1,4 +1,4 @@
-"""``jwt-events doctor``: is this server fit to carry revocations?"""
+"""``jwt-events doctor``: find out whether a server is fit to carry revocations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from jwt_events.cli import output
 from jwt_events.cli.options import (
-    NOT_SAID,
+    NOT_GIVEN,
     Channel,
     Json,
     Key,
@@ -19,17 +19,19 @@ from jwt_events.cli.options import (
     TransportName,
     Url,
     duration,
-    transport_from,
+    make_transport,
 )
-from jwt_events.cli.running import NO, carry_out
+from jwt_events.cli.running import NO, run
 
 if TYPE_CHECKING:
     from jwt_events.cli.doctor._findings import Finding
 
+__all__ = ["doctor"]
+
 
 def doctor(
     *,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
@@ -38,16 +40,17 @@ def doctor(
 ) -> None:
     """Look at a server, and give advice.
 
-    It looks at the rights of the user in the URL, too, and changes nothing. What this user may not see is said, and
-    does not count. Ends with 0 if all is well, 1 if there are warnings or problems, 2 if the server cannot be
-    reached.
+    It looks at the rights of the user in the URL, too, and changes nothing. What this user may not see is reported
+    as unknown, which is no warning. Ends with 0 if all is well, 1 if there are warnings or problems, 2 if the server
+    cannot be reached.
     """
-    from jwt_events.cli.doctor._facts import examine
+    from jwt_events.cli.doctor._facts import collect_facts
     from jwt_events.cli.doctor._findings import Level, findings
 
-    target = transport_from(transport, url, key=key, channel=channel, retention=retention)
+    target = make_transport(transport, url, key=key, channel=channel, retention=retention)
     kept = duration("retention", retention)
-    found = findings(carry_out(examine(url, target, retention=kept)), durable=target.guarantees.durable)
+    facts = run(collect_facts(url, target, retention=kept))
+    found = findings(facts, durable=target.guarantees.durable)
     if as_json:
         for finding in found:
             output.record(finding)

@@ -1,15 +1,15 @@
-"""What a doctor looks at. What the server will not tell is left out, and nothing is changed."""
+"""Facts about a server, collected without changing anything; those that the server does not tell are left out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from jwt_events.cli.doctor._findings import Facts
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.cli.groups import Group, groups_of
 from jwt_events.errors import ServerRefused
@@ -23,11 +23,40 @@ _SECTIONS = ("server", "replication", "persistence", "memory")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-async def examine(url: str, transport: RedisStream | RedisPubSub, *, retention: timedelta) -> Facts:
-    """Look at a server, and at what a transport uses of it.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts about a server. ``None`` stands for what the server did not tell.
+
+    Attributes:
+        scheme: the scheme of the URL.
+        is_local: whether the server is on this machine.
+        info: the fields of INFO; empty if the server did not tell.
+        settings: the settings that CONFIG GET returned.
+        skew: seconds by which the server's clock is ahead of the one here.
+        clock: seconds since 1970 on the server's clock.
+        stream: the state of the stream; an empty one if there is no stream.
+        groups: the consumer groups of the stream.
+        lacking: by role, the commands that this user may not use.
+        retention: how long the stream is to keep events.
+    """
+
+    scheme: str
+    is_local: bool
+    retention: timedelta
+    info: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    skew: float | None = None
+    clock: float | None = None
+    stream: StreamInfo | None = None
+    groups: Sequence[Group] | None = None
+    lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
+
+
+async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, retention: timedelta) -> Facts:
+    """Collect the facts about a server, and about the stream or channel of a transport.
 
     Raises:
-        TransportError: it does not answer, or not to us.
+        TransportError: the server does not reply, or refuses this user.
     """
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
@@ -36,7 +65,7 @@ async def examine(url: str, transport: RedisStream | RedisPubSub, *, retention: 
     else:
         needed = needed_for_pubsub(key)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
-        await _answers(connection)
+        await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
         return Facts(
             scheme=urlsplit(url).scheme,
@@ -46,51 +75,42 @@ async def examine(url: str, transport: RedisStream | RedisPubSub, *, retention: 
             settings=await _settings(connection),
             skew=skew,
             clock=clock,
-            history=await _history(connection, key) if is_stream else None,
+            stream=await _stream(connection, key) if is_stream else None,
             groups=await _groups(connection, key) if is_stream else None,
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
         )
 
 
-async def _answers(connection: Connection) -> None:
-    """Make sure that it answers at all: one that is loading, or wants a password, tells nothing.
-
-    Raises:
-        TransportError: it does not.
-    """
-    await _told(connection, "PING")
-
-
 async def _info(connection: Connection) -> Mapping[str, str]:
-    answers = [await _told(connection, "INFO", section) for section in _SECTIONS]
-    lines = b"\n".join(answer for answer in answers if answer is not None).decode().splitlines()
+    replies = [await _read(connection, "INFO", section) for section in _SECTIONS]
+    lines = b"\n".join(reply for reply in replies if reply is not None).decode().splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 async def _settings(connection: Connection) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name in _SETTINGS:
-        answer: Sequence[bytes] = await _told(connection, "CONFIG", "GET", name) or ()
-        words = [word.decode() for word in answer]
+        reply: Sequence[bytes] = await _read(connection, "CONFIG", "GET", name) or ()
+        words = [word.decode() for word in reply]
         found |= dict(zip(words[::2], words[1::2], strict=True))
     return found
 
 
 async def _clock(connection: Connection) -> tuple[float | None, float | None]:
-    """Return the server's clock, and by how much it is ahead, halfway between asking and being answered."""
-    asked = time.time()
-    answer = await _told(connection, "TIME")
-    if answer is None:
+    """Return the server's clock, and the seconds by which it is ahead of the midpoint of request and reply."""
+    sent = time.time()
+    reply = await _read(connection, "TIME")
+    if reply is None:
         return None, None
-    clock = int(answer[0]) + int(answer[1]) / 1_000_000
-    return clock, clock - (asked + time.time()) / 2
+    clock = int(reply[0]) + int(reply[1]) / 1_000_000
+    return clock, clock - (sent + time.time()) / 2
 
 
-async def _history(connection: Connection, key: str) -> StreamInfo | None:
-    (answer,) = await connection.pipeline([("XINFO", "STREAM", key)], within=_WITHIN)
-    if isinstance(answer, ServerRefused) and answer.code == "NOPERM":
+async def _stream(connection: Connection, key: str) -> StreamInfo | None:
+    (reply,) = await connection.pipeline([("XINFO", "STREAM", key)], within=_WITHIN)
+    if isinstance(reply, ServerRefused) and reply.code == "NOPERM":
         return None
-    return stream_info(answer) or StreamInfo()
+    return stream_info(reply) or StreamInfo()
 
 
 async def _groups(connection: Connection, key: str) -> Sequence[Group] | None:
@@ -102,8 +122,8 @@ async def _groups(connection: Connection, key: str) -> Sequence[Group] | None:
         return None
 
 
-async def _told(connection: Connection, *command: str) -> Any:
-    """Return the answer; ``None`` if the server will not tell this user."""
+async def _read(connection: Connection, *command: str) -> Any:
+    """Return the reply to a command; ``None`` if this user may not use it, or the server does not know it."""
     try:
         return await connection.call(*command, within=_WITHIN)
     except ServerRefused as error:

@@ -1,26 +1,25 @@
-"""What a doctor makes of what was seen: findings with advice. Pure."""
+"""Findings about a server, each with advice, judged from facts. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
-from jwt_events.cli.groups import Group
-from jwt_events.cli.wording import age
-from jwt_events.transport.stream import StreamInfo, sort_key
+from jwt_events.cli.doctor._facts import Facts
+from jwt_events.cli.output import approximate
+from jwt_events.transport.stream import sort_key
 
-_OLDEST_VERSION = (6, 2)
+_MIN_VERSION = (6, 2)
 _MAX_SKEW = 1.0  # seconds
-_SLACK = 60.0  # seconds for which what is too old may still be there
-_DEAD_AFTER = 60.0  # seconds without a sign of life: twice the default claim_after
-_ENOUGH_FOR_A_PAGE = 16 * 2**20  # twice the default batch of the largest events
-_ENOUGH_FOR_PUBSUB = 2**20
+_SLACK = 60.0  # seconds by which entries may outlive the retention
+_DEAD_AFTER = 60.0  # seconds of idleness: twice the default claim_after
+_MIN_NORMAL_BUFFER = 16 * 2**20  # twice the default batch of the largest events
+_MIN_PUBSUB_BUFFER = 2**20
 
 
 class Level(StrEnum):
-    """How a finding is meant."""
+    """The severity of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -31,12 +30,12 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """A finding about one topic.
 
     Attributes:
-        topic: what.
-        level: how it is meant.
-        text: what was seen.
+        topic: the topic.
+        level: its severity.
+        text: what was found.
         advice: what to do; empty if nothing.
     """
 
@@ -46,57 +45,28 @@ class Finding:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was seen. ``None`` stands for what the server would not tell.
-
-    Attributes:
-        scheme: that of the URL.
-        is_local: whether the server is on this machine.
-        info: the fields of INFO; empty if it would not tell.
-        settings: those of CONFIG GET that it told.
-        skew: seconds by which the server's clock is ahead of the one here.
-        clock: seconds since 1970 on the server's clock.
-        history: what the stream holds; an empty one if there is none.
-        groups: the groups of the stream.
-        lacking: by role, the commands that this user may not use.
-        retention: how long the stream is to remember.
-    """
-
-    scheme: str
-    is_local: bool
-    retention: timedelta
-    info: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    skew: float | None = None
-    clock: float | None = None
-    history: StreamInfo | None = None
-    groups: Sequence[Group] | None = None
-    lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
-
-
 def findings(facts: Facts, *, durable: bool) -> list[Finding]:
-    """Judge what was seen.
+    """Judge the facts.
 
     Args:
-        facts: what was seen.
-        durable: whether there is a stream to look at.
+        facts: the facts.
+        durable: whether to judge persistence, the stream and its groups.
     """
-    looks: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, _memory, _buffers, _clock, _rights, _tls]
+    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, _memory, _buffers, _clock, _rights, _tls]
     if durable:
-        looks[2:2] = [_persistence]
-        looks += [_stream, _groups]
-    return [finding for look in looks for finding in look(facts)]
+        rules[2:2] = [_persistence]
+        rules += [_stream, _groups]
+    return [finding for rule in rules for finding in rule(facts)]
 
 
 def _version(facts: Facts) -> Iterator[Finding]:
     redis = facts.info.get("redis_version")
     if redis is None:
-        yield _unseen("version", "INFO", "+info")
+        yield _unknown("version", "INFO", "+info")
         return
     valkey = facts.info.get("valkey_version")
     name = f"Valkey {valkey}" if valkey else f"Redis {redis}"
-    if tuple(int(part) for part in redis.split(".")[:2] if part.isdecimal()) < _OLDEST_VERSION:
+    if tuple(int(part) for part in redis.split(".")[:2] if part.isdecimal()) < _MIN_VERSION:
         yield Finding("version", Level.PROBLEM, name, "Use Redis 6.2 or newer, or Valkey.")
     else:
         yield Finding("version", Level.OK, name)
@@ -105,13 +75,13 @@ def _version(facts: Facts) -> Iterator[Finding]:
 def _role(facts: Facts) -> Iterator[Finding]:
     role = facts.info.get("role")
     if role is None:
-        yield _unseen("replicas", "INFO", "+info")
+        yield _unknown("replicas", "INFO", "+info")
     elif role != "master":
         yield Finding("replicas", Level.PROBLEM, "this is a replica", "It refuses to publish: use its primary's URL.")
-    elif (number := facts.info.get("connected_slaves", "0")) == "0":
+    elif (count := facts.info.get("connected_slaves", "0")) == "0":
         yield Finding("replicas", Level.NOTE, "none", "If the machine is lost, so is what it holds.")
     else:
-        yield Finding("replicas", Level.OK, f"{number} connected")
+        yield Finding("replicas", Level.OK, f"{count} connected")
 
 
 def _persistence(facts: Facts) -> Iterator[Finding]:
@@ -131,14 +101,14 @@ def _persistence(facts: Facts) -> Iterator[Finding]:
         seen = "snapshots only" if save else "no append-only file"
         yield Finding("persistence", Level.WARNING, seen, "A crash forgets revocations: set appendonly yes.")
     else:
-        yield _unseen("persistence", "CONFIG GET", "+config|get")
+        yield _unknown("persistence", "CONFIG GET", "+config|get")
 
 
 def _memory(facts: Facts) -> Iterator[Finding]:
     policy = facts.settings.get("maxmemory-policy") or facts.info.get("maxmemory_policy")
     limit = facts.settings.get("maxmemory") or facts.info.get("maxmemory")
     if policy is None or limit is None:
-        yield _unseen("eviction", "INFO", "+info")
+        yield _unknown("eviction", "INFO", "+info")
         return
     seen = f"{policy}, maxmemory {limit if limit != '0' else 'not set'}"
     if not policy.startswith("allkeys"):
@@ -149,16 +119,16 @@ def _memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _buffers(facts: Facts) -> Iterator[Finding]:
-    told = facts.settings.get("client-output-buffer-limit")
-    if told is None:
-        yield _unseen("buffers", "CONFIG GET", "+config|get")
+    setting = facts.settings.get("client-output-buffer-limit")
+    if setting is None:
+        yield _unknown("buffers", "CONFIG GET", "+config|get")
         return
-    words = told.split()
+    words = setting.split()
     limits = {words[i]: [int(word) for word in words[i + 1 : i + 4]] for i in range(0, len(words) - 3, 4)}
     small = [
         kind
-        for kind, least in (("normal", _ENOUGH_FOR_A_PAGE), ("pubsub", _ENOUGH_FOR_PUBSUB))
-        if any(0 < limit < least for limit in limits.get(kind, [0, 0, 0])[:2])
+        for kind, minimum in (("normal", _MIN_NORMAL_BUFFER), ("pubsub", _MIN_PUBSUB_BUFFER))
+        if any(0 < limit < minimum for limit in limits.get(kind, [0, 0, 0])[:2])
     ]
     seen = "; ".join(f"{kind} {' '.join(map(str, limits[kind]))}" for kind in ("normal", "pubsub") if kind in limits)
     advice = (
@@ -169,7 +139,7 @@ def _buffers(facts: Facts) -> Iterator[Finding]:
 
 def _clock(facts: Facts) -> Iterator[Finding]:
     if facts.skew is None:
-        yield _unseen("clock", "TIME", "+time")
+        yield _unknown("clock", "TIME", "+time")
         return
     seen = f"the server's is {abs(facts.skew):.2f} s {'ahead of' if facts.skew > 0 else 'behind'} the one here"
     if abs(facts.skew) <= _MAX_SKEW:
@@ -183,7 +153,7 @@ def _rights(facts: Facts) -> Iterator[Finding]:
     suffices = any(missing == [] for missing in facts.lacking.values())
     for role, missing in facts.lacking.items():
         if missing is None:
-            yield _unseen(f"rights: {role}", "ACL DRYRUN", "+acl|dryrun +acl|whoami")
+            yield _unknown(f"rights: {role}", "ACL DRYRUN", "+acl|dryrun +acl|whoami")
         elif not missing:
             yield Finding(f"rights: {role}", Level.OK, "this user may be one")
         else:
@@ -198,23 +168,24 @@ def _tls(facts: Facts) -> Iterator[Finding]:
     elif facts.is_local:
         yield Finding("tls", Level.OK, "not used, and the server is on this machine")
     else:
-        advice = "Whoever sits on the way reads passwords and identifiers, and can revoke: use rediss://."
+        advice = "Anybody on the network path can read passwords and identifiers, and revoke: use rediss://."
         yield Finding("tls", Level.WARNING, "the connection is not encrypted", advice)
 
 
 def _stream(facts: Facts) -> Iterator[Finding]:
-    history, kept = facts.history, facts.retention.total_seconds()
-    if history is None:
-        yield _unseen("stream", "XINFO STREAM", "+xinfo|stream, and the key")
-    elif history.first is None:
+    stream, kept = facts.stream, facts.retention.total_seconds()
+    if stream is None:
+        yield _unknown("stream", "XINFO STREAM", "+xinfo|stream, and the key")
+    elif stream.first is None:
         yield Finding("stream", Level.OK, "it holds nothing")
     elif facts.clock is None:
-        yield Finding("stream", Level.OK, f"it holds {history.length} events")
+        yield Finding("stream", Level.OK, f"it holds {stream.length} events")
     else:
-        oldest = facts.clock - sort_key(history.first)[0] / 1000
-        seen = f"it holds {history.length} events, the oldest {age(max(0.0, oldest))} old; retention {age(kept)}"
+        oldest = facts.clock - sort_key(stream.first)[0] / 1000
+        ages = f"the oldest {approximate(max(0.0, oldest))} old; retention {approximate(kept)}"
+        seen = f"it holds {stream.length} events, {ages}"
         if oldest > kept * 1.1 + _SLACK:
-            advice = "Nobody trims it so: compare retention with the publishers', who need XTRIM and TIME."
+            advice = "No publisher trims it so: compare retention with the publishers', who need XTRIM and TIME."
             yield Finding("stream", Level.WARNING, seen, advice)
         else:
             yield Finding("stream", Level.OK, seen)
@@ -222,22 +193,24 @@ def _stream(facts: Facts) -> Iterator[Finding]:
 
 def _groups(facts: Facts) -> Iterator[Finding]:
     if facts.groups is None:
-        yield _unseen("groups", "XINFO GROUPS", "+xinfo, and the key")
+        yield _unknown("groups", "XINFO GROUPS", "+xinfo, and the key")
     for group in facts.groups or ():
         dead = [consumer for consumer in group.idle_for(_DEAD_AFTER) if consumer.pending]
         lag = "unknown" if group.lag is None else group.lag
         seen = f"{group.name!r}: lag {lag}, {group.pending} pending, {len(group.consumers)} consumers"
         if dead:
-            held = ", ".join(f"{one.name} ({one.pending} pending, silent for {age(one.idle)})" for one in dead)
+            held = ", ".join(f"{one.name} ({one.pending} pending, silent for {approximate(one.idle)})" for one in dead)
             advice = "Start a receiver of this group: it takes over what they hold after claim_after."
             yield Finding("groups", Level.WARNING, f"{seen}; dead: {held}", advice)
         elif group.lag and len(group.idle_for(_DEAD_AFTER)) == len(group.consumers):
-            yield Finding("groups", Level.WARNING, f"{seen}; nobody reads", "Start a receiver, or destroy the group.")
+            yield Finding(
+                "groups", Level.WARNING, f"{seen}; no consumer reads", "Start a receiver, or destroy the group."
+            )
         else:
             yield Finding("groups", Level.OK, seen)
     if facts.groups == []:
         yield Finding("groups", Level.OK, "none")
 
 
-def _unseen(topic: str, command: str, rights: str) -> Finding:
+def _unknown(topic: str, command: str, rights: str) -> Finding:
     return Finding(topic, Level.UNKNOWN, f"this user may not ask ({command})", f"To see it, grant {rights}.")

@@ -1,7 +1,7 @@
-"""What publishers and subscribers must be allowed to do, and how to find out without doing any harm.
+"""The commands that publishers and subscribers need, and a harmless way to find out which of them a user may not use.
 
-Every command below is answered with an error, or with nothing, if it is allowed: an entry at 0-0 cannot be added, there
-is nothing to trim below 0-0, and nobody has a group of that name. The server looks at the rights first.
+The reply to each command below, if it is allowed, is an error or empty: an entry at 0-0 cannot be added, there is
+nothing to trim below 0-0, and no group has that name. The server checks the rights first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport.connection import Command, Connection
 
 _WITHIN = 5.0
-_NOBODY = "jwt-events:doctor"
+_PROBE = "jwt-events:doctor"
 
 
 def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Command]]:
@@ -23,25 +23,25 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
         ("XINFO", "STREAM", key),
         ("INFO", "server"),
     ]
-    mark = f"{dead_letter}:{_NOBODY}"
-    bury: Command = ("XADD", dead_letter, "0-0", "event", "")
+    marker = f"{dead_letter}:{_PROBE}"
+    add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
     return {
         "publisher": [("XADD", key, "0-0", "event", ""), ("XTRIM", key, "MINID", "0-0"), ("TIME",)],
         "revocation list": read,
-        "subscriber": [*read, bury, ("SET", mark, "", "XX"), ("GET", mark)],
+        "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
-            ("XREADGROUP", "GROUP", _NOBODY, _NOBODY, "COUNT", 1, "STREAMS", key, ">"),
+            ("XREADGROUP", "GROUP", _PROBE, _PROBE, "COUNT", 1, "STREAMS", key, ">"),
             ("XRANGE", key, "0-0", "0-0"),
-            ("XACK", key, _NOBODY, "0-0"),
-            ("XCLAIM", key, _NOBODY, _NOBODY, 0, "0-0"),
-            ("XAUTOCLAIM", key, _NOBODY, _NOBODY, 0, "0-0", "COUNT", 1),
-            ("XPENDING", key, _NOBODY),
-            ("XGROUP", "CREATE", key, _NOBODY, "no position"),
+            ("XACK", key, _PROBE, "0-0"),
+            ("XCLAIM", key, _PROBE, _PROBE, 0, "0-0"),
+            ("XAUTOCLAIM", key, _PROBE, _PROBE, 0, "0-0", "COUNT", 1),
+            ("XPENDING", key, _PROBE),
+            ("XGROUP", "CREATE", key, _PROBE, "no position"),
             ("XINFO", "STREAM", key),
             ("XINFO", "GROUPS", key),
-            ("XINFO", "CONSUMERS", key, _NOBODY),
+            ("XINFO", "CONSUMERS", key, _PROBE),
             ("INFO", "server"),
-            bury,
+            add_dead_letter,
         ],
     }
 
@@ -52,23 +52,23 @@ def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
-    """Return those of the commands that this user may not use; ``None`` if that cannot be found out without harm.
+    """Return the names of the commands that this user may not use; ``None`` if that cannot be found out without harm.
 
     Raises:
-        TransportError: no answer.
+        TransportError: no reply.
     """
     if (user := await _user(connection)) is not None:
-        answers = await connection.pipeline([("ACL", "DRYRUN", user, *command) for command in commands], within=_WITHIN)
-        if not any(isinstance(answer, TransportError) for answer in answers):
-            return _names([command for command, answer in zip(commands, answers, strict=True) if answer != b"OK"])
+        replies = await connection.pipeline([("ACL", "DRYRUN", user, *command) for command in commands], within=_WITHIN)
+        if not any(isinstance(reply, TransportError) for reply in replies):
+            return _names([command for command, reply in zip(commands, replies, strict=True) if reply != b"OK"])
     if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
-        return None  # somebody would hear it, and a connection that listens can ask nothing else
-    answers = await connection.pipeline(commands, within=_WITHIN)
-    for answer in answers:
-        if isinstance(answer, TransportError) and not isinstance(answer, ServerRefused):
-            raise answer
-    refused = [isinstance(answer, ServerRefused) and answer.code == "NOPERM" for answer in answers]
-    return _names([command for command, no in zip(commands, refused, strict=True) if no])
+        return None  # subscribers would receive it, and a subscribed connection cannot send these commands
+    replies = await connection.pipeline(commands, within=_WITHIN)
+    for reply in replies:
+        if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
+            raise reply
+    refused = [isinstance(reply, ServerRefused) and reply.code == "NOPERM" for reply in replies]
+    return _names([command for command, is_refused in zip(commands, refused, strict=True) if is_refused])
 
 
 async def _user(connection: Connection) -> str | None:
@@ -80,5 +80,5 @@ async def _user(connection: Connection) -> str | None:
 
 
 def _names(commands: Sequence[Command]) -> list[str]:
-    two = {"XINFO", "XGROUP"}
-    return [" ".join(map(str, command[: 2 if command[0] in two else 1])) for command in commands]
+    with_subcommands = {"XINFO", "XGROUP"}
+    return [" ".join(map(str, command[: 2 if command[0] in with_subcommands else 1])) for command in commands]

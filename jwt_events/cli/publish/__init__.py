@@ -1,4 +1,4 @@
-"""``jwt-events publish``: a file of events, or one event by a command of its type."""
+"""``jwt-events publish``: publish a file of events, or one event by the command of its type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer.main import get_group
 
 from jwt_events.cli import output
 from jwt_events.cli.options import (
-    NOT_SAID,
+    NOT_GIVEN,
     Channel,
     Json,
     Key,
@@ -19,17 +19,18 @@ from jwt_events.cli.options import (
     Transport,
     TransportName,
     Url,
-    transport_from,
+    make_transport,
 )
-from jwt_events.cli.running import EXIT_CODES, carry_out, fail
-from jwt_events.cli.wording import fields
+from jwt_events.cli.running import EXIT_CODES, fail, run
 
 if TYPE_CHECKING:
-    from jwt_events.cli.publish._file import Batch
+    from jwt_events.cli.publish._file import FilePublisher
+
+__all__ = ["app"]
 
 
 class _EventCommands(TyperGroup):
-    """Has its commands made when one is asked for: that takes the models of the events."""
+    """A group that makes its commands when one is needed, because that imports the models of the events."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands."""
@@ -43,9 +44,9 @@ class _EventCommands(TyperGroup):
 
     def _make(self) -> None:
         if not self.commands:
-            from jwt_events.cli.publish._event_commands import commands
+            from jwt_events.cli.publish._event_commands import make_commands
 
-            self.commands.update(get_group(commands()).commands)
+            self.commands.update(get_group(make_commands()).commands)
 
 
 app: typer.Typer = typer.Typer(
@@ -68,7 +69,7 @@ def publish(
         str | None, typer.Option(show_default=False, help="Who says so, for events that do not name their own source.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="How many to publish at a time.")] = 500,
-    url: Url = NOT_SAID,
+    url: Url = NOT_GIVEN,
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
@@ -88,28 +89,28 @@ def publish(
         return
     if file is None:
         fail("name the type of the event, such as token-revoked, or a file by --file. See 'jwt-events publish --help'.")
-    from jwt_events.cli.publish._file import Batch
+    from jwt_events.cli.publish._file import FilePublisher
     from jwt_events.publisher import Publisher
 
-    target = transport_from(transport, url, key=key, channel=channel, retention=retention)
-    batch = Batch(Publisher(target, source=source, timeout=timeout), file, from_line=from_line, size=batch_size)
-    _carry_out(batch, as_json=as_json)
+    target = make_transport(transport, url, key=key, channel=channel, retention=retention)
+    publisher = Publisher(target, source=source, timeout=timeout)
+    _publish(FilePublisher(publisher, file, from_line=from_line, batch_size=batch_size), as_json=as_json)
 
 
-def _carry_out(batch: Batch, *, as_json: bool) -> None:
+def _publish(file: FilePublisher, *, as_json: bool) -> None:
     try:
-        carry_out(batch.publish())
+        run(file.publish())
     finally:
-        batch.close()
-    done = {"published": batch.published, "next_line": batch.next_line}
+        file.close()
+    done = {"published": file.published, "next_line": file.next_line}
     if as_json:
         output.record(done)
     else:
-        output.line(fields(**done))
+        output.line(output.logfmt(**done))
 
 
 def _refuse_options_before(context: typer.Context, command: str) -> None:
-    """Refuse what was said before the name of a command, which would have no effect there."""
+    """Refuse options before the name of a command, where they would have no effect."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)

@@ -1,4 +1,4 @@
-"""A file on its way: read, published a batch at a time, and shown."""
+"""Publishing a file: reads events from its lines and publishes them a batch at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from jwt_events.cli.publish._parsing import event_on
-from jwt_events.cli.running import say
-from jwt_events.cli.wording import complaint, problems
+from jwt_events.cli.publish._parsing import event_from_line
+from jwt_events.cli.running import describe, problems, say
 from jwt_events.envelope import MAX_WIRE_BYTES
 from jwt_events.errors import InvalidEvent, InvalidOption, JWTEventsError, PublishError
 from jwt_events.events import Event
@@ -21,8 +20,8 @@ from jwt_events.publisher import Publisher
 _MAX_LINE_LENGTH = MAX_WIRE_BYTES + 2  # with the end of the line, which may be two bytes
 
 
-class BatchFailed(JWTEventsError):
-    """A file was not published to its end; the message says with which line to go on."""
+class FileNotPublished(JWTEventsError):
+    """A file was not published to its end; the message names the line to resume with."""
 
 
 class _Line(NamedTuple):
@@ -30,34 +29,34 @@ class _Line(NamedTuple):
     event: Event
 
 
-class Batch:
+class FilePublisher:
     """Publishes the events of a file in order.
 
     Args:
-        publisher: who publishes them.
+        publisher: publishes them.
         path: the file; ``-`` for standard input.
         from_line: the first line to publish, counted from 1.
-        size: how many events to publish at a time.
+        batch_size: how many events to publish at a time.
 
     Attributes:
-        published: how many were.
-        next_line: the line to go on with.
+        published: how many events were published.
+        next_line: the line to resume with.
 
     Raises:
         InvalidOption: the file cannot be read.
     """
 
-    def __init__(self, publisher: Publisher, path: str, *, from_line: int, size: int) -> None:
+    def __init__(self, publisher: Publisher, path: str, *, from_line: int, batch_size: int) -> None:
         self._publisher = publisher
         self._name = "standard input" if path == "-" else path
         self._first = from_line
-        self._size = size
+        self._batch_size = batch_size
         self._read = 0
-        self._trouble: tuple[int, InvalidEvent] | None = None
+        self._invalid: tuple[int, InvalidEvent] | None = None
         self.published: int = 0
         self.next_line: int = from_line
         try:
-            # Not sys.stdin, whose lock a thread that is reading would hold when the interpreter ends.
+            # Not sys.stdin: a thread that is reading would hold its lock when the interpreter ends.
             self._file: BinaryIO = open(0, "rb", closefd=False) if path == "-" else Path(path).open("rb")  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise InvalidOption("file", f"{path!r} cannot be read: {error.strerror}") from None
@@ -71,9 +70,9 @@ class Batch:
         """Publish to the end of the file.
 
         Raises:
-            BatchFailed: a line is no event, or was not confirmed by the server.
+            FileNotPublished: a line is not an event, or the server did not confirm it.
 
-        Cancelled, it says with which line to go on.
+        When cancelled, it prints the line to resume with.
         """
         try:
             async with self._publisher:
@@ -85,25 +84,25 @@ class Batch:
             say(f"stopped: {self._resume()}")
             raise
         self.next_line = max(self._first, self._read + 1)
-        if self._trouble is not None:
-            self.next_line, error = self._trouble
+        if self._invalid is not None:
+            self.next_line, error = self._invalid
             raise self._failed(error)
 
     def _next(self) -> list[_Line]:
-        """Read the next batch; it ends early at the end of the file, or before a line that is no event."""
+        """Read the next batch; it ends early at the end of the file, or before a line that is not an event."""
         lines: list[_Line] = []
-        while len(lines) < self._size and self._trouble is None and (line := self._line()):
+        while len(lines) < self._batch_size and self._invalid is None and (line := self._line()):
             self._read += 1
             if self._read < self._first or not line.strip():
                 continue
             try:
-                lines.append(_Line(self._read, event_on(line)))
+                lines.append(_Line(self._read, event_from_line(line)))
             except InvalidEvent as error:
-                self._trouble = self._read, error
+                self._invalid = self._read, error
         return lines
 
     def _line(self) -> bytes:
-        """Read a line; of one that is longer than any event only the beginning is kept."""
+        """Read a line; if it is longer than any event, keep only its beginning."""
         line = rest = self._file.readline(_MAX_LINE_LENGTH)
         while len(rest) == _MAX_LINE_LENGTH and not rest.endswith(b"\n"):
             rest = self._file.readline(_MAX_LINE_LENGTH)
@@ -113,7 +112,7 @@ class Batch:
         self.next_line = lines[0].number
         try:
             receipts = await self._publisher.publish_many([event for _, event in lines])
-        except InvalidEvent as error:  # nothing was sent, and one by one it turns out which it was
+        except InvalidEvent as error:  # nothing was sent; publish one by one to find the line
             if len(lines) == 1:
                 raise self._failed(error) from None
             for line in lines:
@@ -126,17 +125,17 @@ class Batch:
         self.published += len(receipts)
         self.next_line = lines[-1].number + 1
 
-    def _failed(self, error: JWTEventsError) -> BatchFailed:
-        problem = problems(error) if isinstance(error, InvalidEvent) else complaint(error)
+    def _failed(self, error: JWTEventsError) -> FileNotPublished:
+        problem = problems(error) if isinstance(error, InvalidEvent) else describe(error)
         end = "" if problem.endswith((".", "?")) else "."
-        return BatchFailed(f"{self._name}, line {self.next_line}: {problem}{end} {self._resume()}")
+        return FileNotPublished(f"{self._name}, line {self.next_line}: {problem}{end} {self._resume()}")
 
     def _resume(self) -> str:
         return f"published: {self.published}; go on with --from-line {self.next_line}"
 
 
 async def _in_thread(function: Callable[[], list[_Line]]) -> list[_Line]:
-    """Run what may wait for ever, such as for standard input, so that it can be left waiting."""
+    """Run a function that may block for ever, as on standard input, in a thread that ends with the process."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[list[_Line]] = loop.create_future()
 
@@ -152,7 +151,7 @@ async def _in_thread(function: Callable[[], list[_Line]]) -> list[_Line]:
         result, failure = None, None
         try:
             result = function()
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the outcome
+        except Exception as error:  # noqa: BLE001 - the caller gets it with the outcome
             failure = error
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, failure)
@@ -163,7 +162,7 @@ async def _in_thread(function: Callable[[], list[_Line]]) -> list[_Line]:
 
 @contextmanager
 def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
-    """Draw a bar on standard error, if that is a terminal."""
+    """Draw a progress bar on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
