@@ -1,4 +1,4 @@
-"""Standard output: lines, tables and JSON records, and the forms of values in them; no tokens or passwords."""
+"""Standard output: lines, tables and JSON records, and the forms of values in them. It never has a whole token."""
 
 from __future__ import annotations
 

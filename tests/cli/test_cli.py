@@ -41,7 +41,7 @@ ONE = ("publish", "token-revoked")
 
 # Prefixes of modules that no help needs.
 UNNEEDED = (
-    *("redis.", "rich.", "opentelemetry.", "prometheus_client."),
+    *("redis.", "rich.", "opentelemetry.", "prometheus_client.", "jwt_events.envelope."),
     *(f"jwt_events.cli.{name}._" for name in ("bench", "demo", "doctor")),
 )
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from jwt_events.cli.options import instant
-from jwt_events.envelope import MAX_WIRE_BYTES, decode
 from jwt_events.errors import DecodeError, InvalidEvent, InvalidOption
 from jwt_events.events import EVENT_CLASSES, Event, EventType, Instant, make_event
 
@@ -18,6 +17,8 @@ def event_from_line(line: bytes) -> Event:
     Raises:
         InvalidEvent: the line is neither. The message contains no value from it.
     """
+    from jwt_events.envelope import MAX_WIRE_BYTES, decode
+
     if len(line) > MAX_WIRE_BYTES:
         raise InvalidEvent([("line", f"is longer than {MAX_WIRE_BYTES} bytes")])
     content = _object(line)
