@@ -20,8 +20,8 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
 
-from jwt_events.demo import acts, picture, summary
-from jwt_events.demo.board import Board
+from jwt_events.cli.demo import _acts, _display
+from jwt_events.cli.demo._board import Board
 
 TARGET = Path(__file__).parent.parent / "examples" / "demo.svg"
 TRANSPORT = "stream"
@@ -85,7 +85,7 @@ class Film:
         now = time.monotonic()
         if board.published and (board.phase != self._phase or now - self._times[-1] >= INTERVAL):
             self._phase = board.phase
-            self.take(picture.frame(board, TRANSPORT), now)
+            self.take(_display.frame(board, TRANSPORT), now)
 
     def take(self, seen: RenderableType, now: float) -> None:
         """Take a frame at this moment."""
@@ -130,7 +130,7 @@ class Film:
 async def main() -> None:
     """Record a run."""
     film = Film()
-    board = await acts.perform(
+    board = await _acts.run_demo(
         events=2_000,
         rate=1_000,
         subscribers=3,
@@ -140,8 +140,8 @@ async def main() -> None:
         draw=film.watch,
         dwell=1.0,
     )
-    film.take(summary.picture_of(board, TRANSPORT), time.monotonic())
-    if summary.failed(board):
+    film.take(_display.summary(board, TRANSPORT), time.monotonic())
+    if board.failed:
         sys.exit("the run went wrong: nothing was drawn")
     TARGET.write_text(film.develop())
     print(f"{TARGET.name}: {TARGET.stat().st_size / 1000:.0f} kB")

@@ -32,7 +32,7 @@ from jwt_events.subscriber import Subscriber
 try:
     from aiohttp import web
 except ModuleNotFoundError as _error:
-    raise ImportError("jwt_events.aiohttp needs aiohttp: pip install 'jwt_events[aiohttp]'") from _error
+    raise ImportError("jwt_events.aiohttp needs aiohttp; get it from a clone: pip install '.[aiohttp]'") from _error
 
 __all__ = [
     "PUBLISHER",

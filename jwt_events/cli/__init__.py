@@ -8,20 +8,20 @@ from typing import Annotated
 try:
     import typer
 except ImportError as _error:
-    sys.exit(f"jwt-events needs {_error.name}; get it with: pip install 'jwt_events[cli,embedded,keys]'")
+    sys.exit(f"jwt-events needs {_error.name}; get it from a clone: pip install '.[cli,embedded,keys]'")
 
 from jwt_events import __version__
+from jwt_events.cli._check import check
+from jwt_events.cli._dead import app as dead
+from jwt_events.cli._groups import groups
+from jwt_events.cli._options import DEFAULT_URL
+from jwt_events.cli._running import EXIT_CODES, OneLineGroup
+from jwt_events.cli._serve import serve
+from jwt_events.cli._tail import tail
 from jwt_events.cli.bench import bench
-from jwt_events.cli.check import check
-from jwt_events.cli.dead import app as dead
 from jwt_events.cli.demo import demo
 from jwt_events.cli.doctor import doctor
-from jwt_events.cli.groups import groups
-from jwt_events.cli.options import DEFAULT_URL
 from jwt_events.cli.publish import app as publish
-from jwt_events.cli.running import EXIT_CODES, OneLineGroup
-from jwt_events.cli.serve import serve
-from jwt_events.cli.tail import tail
 
 __all__ = ["app"]
 
@@ -57,7 +57,7 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """JWT lifecycle events between services, over Redis: publish, watch, ask, look after."""
+    """JWT lifecycle events between services, over Redis: publish and watch them, check tokens, inspect servers."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -66,9 +66,9 @@ def require_pyjwt() -> None:
     try:
         from jwt.algorithms import has_crypto  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise ImportError("SigningKeys needs PyJWT; get it with: pip install 'jwt_events[keys]'") from error
+        raise ImportError("SigningKeys needs PyJWT; get it from a clone: pip install '.[keys]'") from error
     if not has_crypto:
-        raise ImportError("SigningKeys needs cryptography; get it with: pip install 'jwt_events[keys]'")
+        raise ImportError("SigningKeys needs cryptography; get it from a clone: pip install '.[keys]'")
 
 
 def read(document: object) -> KeySet:

@@ -89,7 +89,7 @@ class SigningKeys:
 
     Raises:
         InvalidOption: an option cannot work.
-        ImportError: the extra is not installed: ``pip install 'jwt_events[keys]'``.
+        ImportError: the extra ``keys`` is not installed.
     """
 
     def __init__(

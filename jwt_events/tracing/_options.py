@@ -83,5 +83,5 @@ def setup(
     try:
         from jwt_events.tracing import _otlp as otlp  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
-        raise InvalidOption("setup", "needs the extra: pip install 'jwt_events[otlp]'") from None
+        raise InvalidOption("setup", "needs the OTLP exporter; get it from a clone: pip install '.[otlp]'") from None
     return otlp.provider(service_name, endpoint, ratio)

@@ -1,4 +1,4 @@
-"""``jwt-events bench``: what it says, and that nothing of it stays on the server."""
+"""``jwt-events bench``: its results, and that it leaves nothing on the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jwt_events.cli.trials import KEPT_FOR
+from jwt_events.cli.bench._measurements import KEPT_FOR
 from tests.support.commands import pipe, run, run_in_terminal, running
 from tests.support.servers import OWN_KINDS, Server, shared
 from tests.support.waiting import block_until, scaled
@@ -24,22 +24,22 @@ def own(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def streams(server: Server) -> set[bytes]:
-    """The streams of benches that are there."""
+    """The streams of benchmarks on a server."""
     return set(server.inspector.scan_iter(match="jwt-events:bench:*"))
 
 
 def user(server: Server, *rights: str) -> str:
-    """Make a user with these rights; return the URL with which to be one."""
+    """Make a user with these rights; return the URL for this user."""
     words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~*", "&*", *rights)
     server.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
     return server.url.replace("://", "://u:secret@")
 
 
 class TestResults:
-    """What it says."""
+    """The results."""
 
     def test_json(self, url: str) -> None:
-        """Each trial compares this library with redis-py alone; on standard error it says what it does."""
+        """Each result compares this library with redis-py alone; standard error names the server and the stream."""
         told = run("bench", *QUICKLY, "--json", url=url)
         assert told.code == 0
         (said,) = told.errors.splitlines()
@@ -65,21 +65,21 @@ class TestResults:
 
 
 class TestNothingStays:
-    """It is made for servers that have something else to do."""
+    """It leaves nothing behind, as it is meant for servers that others use too."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_stopped(self, server: Server, number: signal.Signals) -> None:
-        """Told to stop, it deletes its stream, in silence."""
+        """When a signal stops it, it deletes its stream, without a message."""
         with running("bench", "--seconds", "300", url=server.url) as bench:
             block_until(lambda: streams(server), within=30, what="its stream")
             bench.send_signal(number)
             assert bench.wait(scaled(20)) == 128 + number
             assert pipe(bench.stdout).read() == ""
-            assert len(pipe(bench.stderr).read().splitlines()) <= 1  # what it says first
+            assert len(pipe(bench.stderr).read().splitlines()) <= 1  # the line at the beginning
         assert streams(server) == set()
 
     def test_killed(self, own: Server) -> None:
-        """Killed, it leaves a stream that expires."""
+        """When it is killed, it leaves a stream that expires."""
         with running("bench", "--seconds", "300", url=own.url) as bench:
             block_until(lambda: streams(own), within=30, what="its stream")
             assert "busy" in pipe(bench.stderr).readline()
@@ -90,7 +90,7 @@ class TestNothingStays:
         assert 0 < inspector.ttl(name) <= KEPT_FOR
 
     def test_server_ends(self, own: Server) -> None:
-        """When the server ends in the middle, it says so, and that it could not delete its stream."""
+        """When the server ends meanwhile, it says so, and that it could not delete its stream."""
         with running("bench", "--seconds", "300", url=own.url) as bench:
             assert "busy" in pipe(bench.stderr).readline()
             own.inspector.shutdown(nosave=True)
@@ -100,7 +100,7 @@ class TestNothingStays:
         assert "failed" in failed
 
     def test_no_right_to_delete(self, own: Server) -> None:
-        """Who may not delete a stream makes none."""
+        """Without the right to delete a stream it creates none."""
         told = run("bench", *QUICKLY, url=user(own, "+@all", "-unlink"))
         assert told.code == 2
         assert "UNLINK" in told.complaint
@@ -109,7 +109,7 @@ class TestNothingStays:
 
     @pytest.mark.parametrize("lacking", ["-expire", "-xadd", "-xread", "-publish", "-subscribe", "-xtrim"])
     def test_no_right_to_the_rest(self, own: Server, lacking: str) -> None:
-        """Whatever else is not allowed, it says so, and deletes what it made."""
+        """Without another right it says which, and deletes its stream."""
         told = run("bench", *QUICKLY, url=user(own, "+@all", lacking))
         assert told.code == 2
         assert "NOPERM" in told.errors.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, errors, signals, secrets, and servers that do not do what is wanted."""
+"""The command line as a whole: help, errors, signals, secrets and the development server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from jwt_events import EventType
+from tests.meta.test_shape import modules, targets
 from tests.support.commands import pipe, run, run_apart, run_in_terminal, running
 from tests.support.examples import COMPACT_JWT
 from tests.support.waiting import block_until, scaled
@@ -38,13 +39,19 @@ COMMANDS = [
 
 ONE = ("publish", "token-revoked")
 
+# Prefixes of modules that no help needs.
+UNNEEDED = (
+    *("redis.", "rich.", "opentelemetry.", "prometheus_client.", "jwt_events.envelope."),
+    *(f"jwt_events.cli.{name}._" for name in ("bench", "demo", "doctor")),
+)
+
 
 class TestHelp:
-    """What an operator reads first."""
+    """The help of every command."""
 
     @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
     def test_help(self, words: tuple[str, ...]) -> None:
-        """Every command explains itself and its exit codes."""
+        """Every command has help, which lists the exit codes."""
         told = run(*words, "--help")
         assert (told.code, told.errors) == (0, "")
         assert "Exit codes: 0 done" in told.output
@@ -56,14 +63,13 @@ class TestHelp:
         assert run().output == run("--help").output
 
     def test_help_loads_nothing_that_it_does_not_need(self) -> None:
-        """No help takes a client of Redis, rich, the demo, the embedded server, or what is watched with."""
+        """No help imports a Redis client, rich, metrics, tracing, or modules that only a running command needs."""
         code = (
             "import sys; from jwt_events.cli import app\n"
             f"for words in {COMMANDS!r}:\n"
             "    try: app([*words, '--help'])\n"
             "    except SystemExit: pass\n"
-            "unneeded = ('redis.', 'rich.', 'opentelemetry.', 'prometheus_client.', 'jwt_events.demo.')\n"
-            "print([name for name in sys.modules if (name + '.').startswith(unneeded)])"
+            f"print([name for name in sys.modules if (name + '.').startswith({UNNEEDED!r})])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
@@ -72,20 +78,35 @@ class TestHelp:
         "words", [(), *((word,) for word in ("bench", "check", "demo", "publish", "tail")), ONE], ids=" ".join
     )
     def test_help_is_quick(self, words: tuple[str, ...]) -> None:
-        """A help takes a fraction of a second. Counted is work, as a machine may be busy with something else."""
+        """Help takes a fraction of a second of CPU time, which other work on the machine does not affect."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run_apart(*words, "--help").code == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < scaled(0.7)
 
     def test_completion(self) -> None:
-        """A shell is told how to complete."""
+        """The command prints completion for a shell."""
         told = run_apart("--show-completion", "bash")
         assert "COMPLETE" in told.output or "shell" in (told.output + told.errors).lower()
 
 
+class TestPackages:
+    """The packages of the commands that have more than one file."""
+
+    def test_through_the_face(self) -> None:
+        """A module of the command line imports the modules with an underscore of its own package only."""
+        foreign = [
+            (name, target)
+            for name, module in modules().items()
+            for target in targets(module)
+            if name.startswith("cli") and target.startswith("cli.") and "._" in target
+            if not name.startswith(target.partition("._")[0])
+        ]
+        assert foreign == []
+
+
 class TestUsage:
-    """What was not understood is one line with advice, and the exit code is 2."""
+    """A usage error is one line with advice, and the exit code is 2."""
 
     @pytest.mark.parametrize(
         ("words", "named"),
@@ -125,7 +146,7 @@ class TestUsage:
         ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
     )
     def test_bad_input(self, words: tuple[str, ...], named: str) -> None:
-        """The line names what is wrong."""
+        """The line names the argument that is wrong."""
         told = run(*words, given=CLAIMS)
         assert told.code == 2
         assert named in told.complaint
@@ -134,14 +155,14 @@ class TestUsage:
         "words", [("check", COMPACT_JWT), (COMPACT_JWT,), ("publish", "token-revoked", COMPACT_JWT)]
     )
     def test_token_as_an_argument(self, words: tuple[str, ...]) -> None:
-        """A token in the wrong place is refused and not repeated."""
+        """A token as an argument is refused and not repeated."""
         told = run(*words)
         assert told.code == 2
         assert COMPACT_JWT not in told.complaint
 
     @pytest.mark.parametrize("words", [(), ("groups",), ("publish",)])
     def test_url_as_an_argument(self, words: tuple[str, ...]) -> None:
-        """A URL in the wrong place is refused without its password."""
+        """A URL as an argument is refused without its password."""
         told = run(*words, f"redis://user:{PASSWORD}@localhost")
         assert told.code == 2
         assert PASSWORD not in told.complaint
@@ -156,10 +177,10 @@ class TestUsage:
 
 
 class TestTerminal:
-    """What somebody sees who looks."""
+    """Output in a terminal."""
 
     def test_progress_and_tables(self, url: str, key: str, tmp_path: Path) -> None:
-        """A file that is being published has a bar, and a table has lines; elsewhere neither is drawn."""
+        """In a terminal, publishing a file shows a progress bar, and a table has lines; elsewhere neither is drawn."""
         path = tmp_path / "events.jsonl"
         path.write_text('{"type": "token_expired", "token_id": "t"}\n' * 3)
         code, written = run_in_terminal("publish", "--file", str(path), "--key", key, url=url)
@@ -174,11 +195,11 @@ class TestTerminal:
 
 
 class TestSignals:
-    """Whatever is told to stop does so at once, in silence."""
+    """A signal ends a command at once, without a message."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_tail(self, url: str, key: str, number: signal.Signals) -> None:
-        """A tail that has shown something ends with the number of the signal."""
+        """A tail that has shown an event exits with 128 and the number of the signal."""
         with running("tail", "--start", "all", "--key", key, url=url) as tail:
             assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=url).code == 0
             assert "token_id=t" in pipe(tail.stdout).readline()
@@ -187,7 +208,7 @@ class TestSignals:
             assert (pipe(tail.stdout).read(), pipe(tail.stderr).read()) == ("", "")
 
     def test_publishing(self, url: str, key: str) -> None:
-        """Publishing from a pipe that has nothing more to say ends, and says with which line to go on."""
+        """Publishing from a pipe that stays open ends on a signal, and prints the line to resume with."""
         with running("publish", "--file", "-", "--batch-size", "1", "--key", key, url=url) as publish:
             pipe(publish.stdin).write('{"type": "token_expired", "token_id": "t"}\n' * 2)
             pipe(publish.stdin).flush()
@@ -198,7 +219,7 @@ class TestSignals:
             assert re.search(r"published: [12]; go on with --from-line [23]\n", pipe(publish.stderr).read())
 
     def test_nobody_reads(self, url: str, key: str) -> None:
-        """A tail whose output is closed ends by itself, in silence."""
+        """A tail whose output is closed ends by itself, without a message."""
         with running("tail", "--key", key, url=url) as tail:
             pipe(tail.stdout).close()
             block_until(lambda: tail.poll() is not None, within=10, what="the end of the tail")
@@ -206,10 +227,10 @@ class TestSignals:
 
 
 class TestServe:
-    """A server for development."""
+    """``jwt-events serve``."""
 
     def test_serve(self, tmp_path: Path) -> None:
-        """It prints its URL, keeps what it was given, and is gone with the signal."""
+        """It prints its URL, keeps its data, and ends with the signal."""
         data = tmp_path / "data"
         for number, expected in ((signal.SIGINT, ["allow"]), (signal.SIGTERM, ["revoked"])):
             with running("serve", "--port", "0", "--data-dir", str(data)) as serve:
@@ -223,7 +244,7 @@ class TestServe:
         assert run("groups", url=url).code == 2
 
     def test_port_in_use(self) -> None:
-        """A port that is taken is one line."""
+        """A port that is in use is one line."""
         with running("serve", "--port", "0") as serve:
             port = pipe(serve.stdout).readline().strip().rpartition(":")[2]
             told = run("serve", "--port", port)
@@ -232,7 +253,7 @@ class TestServe:
             assert "--port" in told.complaint
 
     def test_killed(self) -> None:
-        """If the server is killed, the command says so and ends."""
+        """If the server ends, the command says so and ends."""
         with running("serve", "--port", "0") as serve:
             with redis.Redis.from_url(pipe(serve.stdout).readline().strip()) as client:
                 client.shutdown(nosave=True)

@@ -1,4 +1,4 @@
-"""The demo as a stranger runs it."""
+"""The demo, run as a command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SECOND_ACT = ("--events", "10", "--revocations", "1")
 
 
 def run(*arguments: str, temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end, with this directory for what is temporary."""
+    """Run the command to its end, with this directory for temporary files."""
     return subprocess.run(
         [*COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
@@ -50,7 +50,7 @@ def run(*arguments: str, temporary: Path | None = None) -> subprocess.CompletedP
 
 
 def environment(temporary: Path | None) -> dict[str, str]:
-    """The environment, with this directory for what is temporary."""
+    """The environment, with this directory for temporary files."""
     return {**os.environ, **({} if temporary is None else {"TMPDIR": str(temporary)})}
 
 
@@ -58,7 +58,7 @@ def environment(temporary: Path | None) -> dict[str, str]:
 def running(
     *arguments: str, until: str = "published", temporary: Path | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a demo that has printed these words; by default it is in the middle of publishing."""
+    """Run a demo, and wait until it has printed a text; by default it is then publishing."""
     with subprocess.Popen(
         [*COMMAND, "demo", *arguments],
         stdout=subprocess.PIPE,
@@ -83,18 +83,18 @@ def read_until(output: IO[str], text: str) -> None:
     raise AssertionError(f"the output ended without {text!r}")
 
 
-def family(pid: int) -> dict[int, str]:
-    """The processes that this one started, and those that they started, each with its command line."""
+def descendants(pid: int) -> dict[int, str]:
+    """The descendants of a process, each with its command line."""
     found: dict[int, str] = {}
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, thread.read_text().split()):
             found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found.update(family(child))
+            found.update(descendants(child))
     return found
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -102,18 +102,18 @@ def is_alive(pid: int) -> bool:
 
 
 def all_gone(pids: dict[int, str]) -> Callable[[], bool]:
-    """Make a question: have all these ended?"""
+    """Return a predicate: whether all these processes have ended."""
     return lambda: not any(is_alive(pid) for pid in pids)
 
 
 def pid_of(processes: dict[int, str], *words: str) -> int:
-    """The one process whose command line holds these words."""
+    """The one process whose command line contains these words."""
     (pid,) = (pid for pid, command in processes.items() if all(word in command for word in words))
     return pid
 
 
 def run_in_terminal(*arguments: str, columns: int) -> tuple[int, str]:
-    """Run the demo in a terminal of this width; return the exit code and what was written."""
+    """Run the demo in a terminal of this width; return the exit code and the output."""
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
@@ -132,7 +132,7 @@ def run_in_terminal(*arguments: str, columns: int) -> tuple[int, str]:
 
 
 class TestCommand:
-    """What a stranger runs."""
+    """Runs that succeed."""
 
     @pytest.mark.parametrize("transport", ["stream", "pubsub"])
     def test_json(self, transport: str, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ class TestCommand:
         assert len(result["handled"]) == 9
 
     def test_one_event(self) -> None:
-        """A demo of a single event is a demo; what it does not show is null."""
+        """A demo of a single event works; fields of the second act are null."""
         done = run("demo", "--json", "--events", "1", *FIRST_ACT)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
@@ -171,7 +171,7 @@ class TestCommand:
         assert result["refused_after_ms"] is result["stale_allows"] is result["stale_for_ms"] is None
 
     def test_plain_output(self) -> None:
-        """Where the output is no terminal there are plain lines, no control characters, and the table at the end."""
+        """Without a terminal it prints plain lines without control characters, and the table at the end."""
         done = run("demo", "--events", "300", "--revocations", "2")
         assert (done.returncode, done.stderr) == (0, "")
         assert "\x1b" not in done.stdout
@@ -190,7 +190,7 @@ class TestCommand:
         assert max(map(len, lines)) <= 80
 
     def test_terminal(self) -> None:
-        """In a terminal of 80 columns it draws a picture, and gives the terminal back as it was."""
+        """In a terminal of 80 columns it draws a live picture, and shows the cursor again at the end."""
         code, written = run_in_terminal("--events", "300", "--revocations", "1", columns=80)
         assert code == 0
         assert "Publishing" in written
@@ -200,18 +200,18 @@ class TestCommand:
         assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor is hidden"
 
     def test_on_a_server_of_the_users(self, url: str) -> None:
-        """``--url`` runs on a server that is there, leaves it running, and no key and no connection behind."""
+        """``--url`` uses a running server, leaves it running, and leaves no key and no connection behind."""
         done = run("demo", "--json", "--events", "200", "--revocations", "1", "--url", url)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         assert list(result["handled"].values()) == [200] * 3
         assert (result["revoked"], result["not_refused"], result["stale_allows"]) == (3, 0, 0)
-        assert result["stale_for_ms"] is None, "somebody else's server was killed"
+        assert result["stale_for_ms"] is None, "the user's server was killed"
         assert result["server"].split()[0] in {"Valkey", "Redis"}
 
     @pytest.mark.parametrize("arguments", [("--help",), ("demo", "--help")])
     def test_help(self, arguments: tuple[str, ...]) -> None:
-        """There is help for the command and for the demo."""
+        """The command and the demo have help."""
         done = run(*arguments)
         assert done.returncode == 0
         assert "demo" in done.stdout
@@ -222,7 +222,7 @@ class TestCommand:
 
 
 class TestTrouble:
-    """What cannot work, and what goes wrong on the way."""
+    """Bad options, and failures during a run."""
 
     @pytest.mark.parametrize(
         "arguments",
@@ -247,7 +247,7 @@ class TestTrouble:
         assert PASSWORD not in done.stderr
 
     def test_unreachable_server(self) -> None:
-        """A server that does not answer is one line that says where, with advice, and without the password."""
+        """A server that does not reply is one line with its address and advice, without the password."""
         with socket.socket() as taken:  # and not listening
             taken.bind(("127.0.0.1", 0))
             host, port = taken.getsockname()
@@ -259,7 +259,7 @@ class TestTrouble:
         assert PASSWORD not in line
 
     async def test_wrong_password(self, own_server: Callable[..., EmbeddedServer]) -> None:
-        """A server that refuses the password is one line that says so, without the password."""
+        """A server that refuses the password is one line, without the password."""
         async with own_server(port=0) as server:
             url = server.url.replace("redis://", f"redis://joe:{PASSWORD}@")
             done = await asyncio.to_thread(run, "demo", "--json", "--url", url)
@@ -269,9 +269,9 @@ class TestTrouble:
         assert PASSWORD not in line
 
     def test_lost_events(self) -> None:
-        """If a subscriber dies, what it did not handle is lost: the table says so, and the exit code is 1."""
+        """If a subscriber dies, the events that it did not handle count as lost, and the exit code is 1."""
         with running("--events", "600", "--rate", "300", *FIRST_ACT) as demo:
-            os.kill(pid_of(family(demo.pid), "service", "billing"), signal.SIGKILL)
+            os.kill(pid_of(descendants(demo.pid), "service", "billing"), signal.SIGKILL)
             output, errors = demo.communicate(timeout=scaled(30))
             assert (demo.returncode, errors) == (1, "")
             assert "were lost" in output
@@ -279,7 +279,7 @@ class TestTrouble:
     def test_server_dies(self) -> None:
         """If the server dies, one line says so, the exit code is 2, and nothing is left running."""
         with running(*ENDLESS) as demo:
-            processes = family(demo.pid)
+            processes = descendants(demo.pid)
             (server,) = (pid for pid, command in processes.items() if "valkey-server" in command.split()[0])
             os.kill(server, signal.SIGKILL)
             _, errors = demo.communicate(timeout=scaled(30))
@@ -288,26 +288,26 @@ class TestTrouble:
             block_until(all_gone(processes), within=5)
 
     def test_without_the_extra(self) -> None:
-        """Without typer, the command says in one line what to install."""
+        """Without typer, the command prints one line that names the extra."""
         code = "import sys; sys.modules['typer'] = None; import jwt_events.cli"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jwt_events[cli,embedded,keys]'" in line
+        assert "pip install '.[cli,embedded,keys]'" in line
 
     def test_without_keys(self) -> None:
-        """Without what signs tokens, it starts nothing and says in one line what to install."""
+        """Without PyJWT, it starts nothing and prints one line that names the extra."""
         code = "import sys; sys.modules['jwt'] = None; from jwt_events.cli import app; app()"
         command = [sys.executable, "-c", code, "demo", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jwt_events[keys]'" in line
+        assert "pip install '.[keys]'" in line
 
     def test_service_dies(self) -> None:
         """If a service dies in the second act, one line says so, and the exit code is 2."""
         with running(*SECOND_ACT, until="Revoking tokens") as demo:
-            os.kill(pid_of(family(demo.pid), "service", "billing"), signal.SIGKILL)
+            os.kill(pid_of(descendants(demo.pid), "service", "billing"), signal.SIGKILL)
             _, errors = demo.communicate(timeout=scaled(30))
             assert demo.returncode == 2
             (line,) = errors.splitlines()
@@ -315,7 +315,7 @@ class TestTrouble:
 
 
 class TestStopping:
-    """Nothing is left running, however it ends."""
+    """No process is left, however the demo ends."""
 
     @pytest.mark.parametrize(
         ("number", "arguments", "moment"),
@@ -326,21 +326,21 @@ class TestStopping:
         ],
     )
     def test_signal(self, number: signal.Signals, arguments: Sequence[str], moment: str, tmp_path: Path) -> None:
-        """A signal ends everything in order at any moment, and the exit code tells which signal it was."""
+        """A signal ends all processes in order at any moment, and the exit code contains its number."""
         with running(*arguments, until=moment, temporary=tmp_path) as demo:
-            processes = family(demo.pid)
+            processes = descendants(demo.pid)
             assert len(processes) >= 5, processes  # an issuer, three services, and the keeper of the server
             demo.send_signal(number)
-            demo.send_signal(number)  # impatience changes nothing
+            demo.send_signal(number)  # a second signal changes nothing
             _, errors = demo.communicate(timeout=scaled(20))
             assert (demo.returncode, errors) == (128 + number, "")
             assert all_gone(processes)()
             assert list(tmp_path.iterdir()) == []
 
     def test_signal_on_a_server_of_the_users(self, url: str) -> None:
-        """Interrupted, it leaves no stream on the user's server; no process that it started shows the URL."""
+        """When interrupted, it leaves no stream on the user's server; no process has the URL in its command line."""
         with running(*ENDLESS, "--url", url) as demo:
-            processes = family(demo.pid)
+            processes = descendants(demo.pid)
             assert len(processes) == 4
             assert not any(url in command for command in processes.values())
             demo.send_signal(signal.SIGINT)
@@ -351,7 +351,7 @@ class TestStopping:
     def test_kill(self, tmp_path: Path) -> None:
         """If the demo is killed, its processes and both its servers end by themselves, and no file is left."""
         with running(*SECOND_ACT, until="Starting the services anew", temporary=tmp_path) as demo:
-            processes = family(demo.pid)
+            processes = descendants(demo.pid)
             demo.kill()
             block_until(all_gone(processes), within=5)
             block_until(lambda: list(tmp_path.iterdir()) == [], within=5, what="an empty directory")

@@ -1,4 +1,4 @@
-"""The doctor: what it sees on real servers, what it makes of it, and what it says it could not see."""
+"""``jwt-events doctor``: findings from facts, and facts from real servers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from jwt_events.cli.findings import Facts, Finding, Level, findings
-from jwt_events.cli.groups import Consumer, Group
+from jwt_events.cli._groups import Consumer, Group
+from jwt_events.cli.doctor._facts import Facts
+from jwt_events.cli.doctor._findings import Finding, Level, findings
 from jwt_events.transport._stream.position import StreamInfo
 from tests.support.commands import Outcome, run
 from tests.support.servers import OWN_KINDS, Server, shared
@@ -29,14 +30,14 @@ HEALTHY: dict[str, Any] = {
     },
     "skew": 0.01,
     "clock": 1_000_000.0,
-    "history": StreamInfo("999000000-0", "999000000-0", 1, 1),
+    "stream": StreamInfo("999000000-0", "999000000-0", 1, 1),
     "groups": [],
     "lacking": {"publisher": [], "subscriber": []},
 }
 
 
 def judged(**changes: Any) -> dict[str, Finding]:
-    """What is made of a healthy server with these changes, but for what is fine."""
+    """Findings on a healthy server with these changes, without those that are fine."""
     facts = HEALTHY | {name: value for name, value in changes.items() if name not in {"info", "settings"}}
     facts |= {name: HEALTHY[name] | changes.get(name, {}) for name in ("info", "settings")}
     found = findings(Facts(**facts), durable=True)
@@ -44,15 +45,15 @@ def judged(**changes: Any) -> dict[str, Finding]:
 
 
 def group(*consumers: Consumer, lag: int | None = 0) -> Group:
-    """A group with these members."""
+    """A group with these consumers."""
     return Group("mailer", lag, sum(consumer.pending for consumer in consumers), "1-1", consumers)
 
 
 class TestFindings:
-    """What is made of what was seen."""
+    """Findings from facts."""
 
     def test_healthy(self) -> None:
-        """A server on which nothing is wrong has no finding that is not fine."""
+        """All findings on a healthy server are fine."""
         assert judged() == {}
 
     @pytest.mark.parametrize(
@@ -75,26 +76,26 @@ class TestFindings:
             ({"lacking": {"publisher": ["XTRIM"]}}, "rights: publisher", Level.WARNING),
             ({"lacking": {"publisher": None}}, "rights: publisher", Level.UNKNOWN),
             ({"scheme": "redis"}, "tls", Level.WARNING),
-            ({"history": None}, "stream", Level.UNKNOWN),
-            ({"history": StreamInfo("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
+            ({"stream": None}, "stream", Level.UNKNOWN),
+            ({"stream": StreamInfo("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
             ({"groups": None}, "groups", Level.UNKNOWN),
             ({"groups": [group(Consumer("a", 1, 61.0))]}, "groups", Level.WARNING),
             ({"groups": [group(lag=7)]}, "groups", Level.WARNING),
         ],
     )
     def test_finding(self, changes: dict[str, Any], topic: str, level: Level) -> None:
-        """Each thing that is not as it should be is one finding, with advice."""
+        """Each problem is one finding, with advice."""
         found = judged(**changes)
         assert {name: finding.level for name, finding in found.items()} == {topic: level}
         assert found[topic].advice
 
     def test_group_at_work(self) -> None:
-        """Neither a living consumer nor an idle one that holds nothing is dead."""
+        """Neither a living consumer nor an idle one without pending events is dead."""
         members = (Consumer("a", 5, 0.5), Consumer("b", 0, 9_999.0))
         assert judged(groups=[group(*members, lag=3), group(*members, lag=None)]) == {}
 
-    def test_unseen(self) -> None:
-        """What a user may not see at all is unknown, not wrong."""
+    def test_unknown(self) -> None:
+        """A fact that the user may not see is unknown, not a problem."""
         found = findings(Facts("rediss", is_local=False, retention=timedelta(days=1)), durable=True)
         assert {finding.level for finding in found} == {Level.OK, Level.UNKNOWN}
         assert all(finding.advice for finding in found if finding.level is Level.UNKNOWN)
@@ -109,17 +110,17 @@ def examined(server: Server, *words: str, user: str | None = None) -> tuple[Outc
 
 
 @pytest.fixture(params=OWN_KINDS)
-def patient(request: pytest.FixtureRequest) -> Iterator[Server]:
+def own(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of the test's own, in which it may create users and change settings."""
     with shared(request.param) as server:
         yield server
 
 
 class TestDoctor:
-    """What it sees on a real server."""
+    """The command on real servers."""
 
     def test_server_of_the_tests(self, server: Server, key: str) -> None:
-        """It tells of every topic, warns that nothing is kept, and counts what it warns of."""
+        """It has a finding on every topic, warns that nothing is kept, and counts the warnings."""
         told, found = examined(server, "--key", key)
         assert (told.code, told.errors) == (1, "")
         assert {"version", "replicas", "persistence", "eviction", "buffers", "clock", "tls", "stream", "groups"} <= set(
@@ -133,28 +134,28 @@ class TestDoctor:
         plain = run("doctor", "--key", key, url=server.url)
         assert f"{warnings} warning" in plain.lines[-1]
 
-    def test_settings(self, patient: Server) -> None:
+    def test_settings(self, own: Server) -> None:
         """A server that is set up well has no warning; one that evicts streams has a problem; a replica, too."""
-        patient.inspector.config_set("appendonly", "yes")
-        patient.inspector.config_set("appendfsync", "always")
-        assert examined(patient)[0].code == 0
-        assert examined(patient, "--transport", "pubsub")[0].code == 0
-        patient.inspector.config_set("maxmemory-policy", "allkeys-lru")
-        patient.inspector.config_set("maxmemory", "100mb")
-        told, found = examined(patient)
+        own.inspector.config_set("appendonly", "yes")
+        own.inspector.config_set("appendfsync", "always")
+        assert examined(own)[0].code == 0
+        assert examined(own, "--transport", "pubsub")[0].code == 0
+        own.inspector.config_set("maxmemory-policy", "allkeys-lru")
+        own.inspector.config_set("maxmemory", "100mb")
+        told, found = examined(own)
         assert (told.code, found["eviction"]["level"]) == (1, "problem")
-        patient.inspector.replicaof("127.0.0.1", "1")
-        told, found = examined(patient)
+        own.inspector.replicaof("127.0.0.1", "1")
+        told, found = examined(own)
         assert (told.code, found["replicas"]["level"]) == (1, "problem")
 
-    def test_stream_and_groups(self, patient: Server) -> None:
-        """It tells how old the oldest event is, and which consumers died holding events."""
-        assert run("publish", "token-revoked", "--token-id", "t", "--key", "k", url=patient.url).code == 0
-        inspector: Any = patient.inspector
+    def test_stream_and_groups(self, own: Server) -> None:
+        """It reports the age of the oldest event, and consumers that died with pending events."""
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", "k", url=own.url).code == 0
+        inspector: Any = own.inspector
         inspector.xgroup_create("k", "mailer", "0")
         ((_, ((position, _),)),) = inspector.xreadgroup("mailer", "one", {"k": ">"})
         inspector.xclaim("k", "mailer", "one", 0, [position], idle=3_600_000)
-        _, found = examined(patient, "--key", "k")
+        _, found = examined(own, "--key", "k")
         assert "holds 1 events" in found["stream"]["text"]
         assert "'mailer': lag 0, 1 pending" in found["groups"]["text"]
 
@@ -169,11 +170,11 @@ class TestDoctor:
             ("+@all -acl -xtrim", {"publisher": "lacks XTRIM"}),
         ],
     )
-    def test_rights(self, patient: Server, granted: str, lacking: dict[str, str]) -> None:
-        """It tells what a user lacks for each role, with and without the right to ask the server about rights."""
+    def test_rights(self, own: Server, granted: str, lacking: dict[str, str]) -> None:
+        """It names the rights that a user lacks for each role, with and without the right to use ACL commands."""
         words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k*", "&*", *granted.split())
-        patient.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-        told, found = examined(patient, "--key", "k", user="u")
+        own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        told, found = examined(own, "--key", "k", user="u")
         assert told.errors == ""
         rights = {topic.removeprefix("rights: "): one for topic, one in found.items() if topic.startswith("rights")}
         assert len(rights) == 4
@@ -182,14 +183,14 @@ class TestDoctor:
                 assert lacking[role] in finding["text"]
             elif not lacking:
                 assert finding["level"] == "ok"
-        assert patient.keys() == set()
+        assert own.keys() == set()
 
-    def test_rights_on_a_key(self, patient: Server) -> None:
-        """The right to a command is none to every key."""
+    def test_rights_on_a_key(self, own: Server) -> None:
+        """The right to use a command on one key does not extend to other keys."""
         words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "+@all", "-acl")
-        patient.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-        _, found = examined(patient, "--key", "k", user="u")
+        own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        _, found = examined(own, "--key", "k", user="u")
         assert found["rights: publisher"]["level"] == "ok"
         assert "XADD, SET, GET" in found["rights: subscriber"]["text"]
-        _, found = examined(patient, "--transport", "pubsub", user="u")
+        _, found = examined(own, "--transport", "pubsub", user="u")
         assert found["rights: publisher"]["level"] == "unknown"

@@ -1,4 +1,4 @@
-"""The commands that publish, show, judge and look after events."""
+"""The commands publish, tail, check, dead and groups."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jwt_events import EventType, RevocationList, Verdict
-from jwt_events.cli.check import claims_from
-from jwt_events.cli.lines import event_on
-from jwt_events.cli.options import duration, instant
+from jwt_events.cli._check import claims_from
+from jwt_events.cli._options import duration, instant
+from jwt_events.cli.publish._parsing import event_from_line
 from jwt_events.errors import InvalidClaims, InvalidEvent, InvalidOption
 from jwt_events.revocation import Explanation
 from tests.support.commands import Outcome, pipe, run, run_apart, run_in_terminal, running
@@ -23,7 +23,7 @@ from tests.support.waiting import block_until, scaled
 
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 
-# Of each type, options that make it, and the fields that it must then have.
+# For each type: options, and the fields that the event must then have.
 EVENTS = {
     "token-revoked": (
         ("--token-id", "t", "--user-id", "u", "--expires-at", str(int(SOON.timestamp())), "--reason", "lost  laptop"),
@@ -48,12 +48,12 @@ EVENTS = {
 
 
 def on_the_stream(url: str, key: str, *options: str) -> Outcome:
-    """Return what a stream holds, as JSON."""
+    """Return the events of a stream, as JSON."""
     return run("tail", "--start", "all", "--until-current", "--json", "--key", key, *options, url=url)
 
 
 class TestPublish:
-    """One event, or a file of them."""
+    """``jwt-events publish``."""
 
     @pytest.mark.parametrize("name", EVENTS)
     def test_every_type(self, url: str, key: str, name: str) -> None:
@@ -68,11 +68,11 @@ class TestPublish:
         assert shown["type"] == f"jwt.{name.replace('-', '_')}.v1"
 
     def test_every_type_is_there(self) -> None:
-        """No type is forgotten."""
+        """The table has every type."""
         assert {name.replace("-", "_") for name in EVENTS} == set(EventType)
 
     def test_retention(self, url: str, key: str) -> None:
-        """An event that outlives the retention is refused, with the option that decides."""
+        """An event that outlives the retention is refused, and the message names both options."""
         words = ("publish", "token-revoked", "--token-id", "t", "--expires-at", SOON.isoformat(), "--key", key)
         refused = run(*words, "--retention", "30m", url=url)
         assert refused.code == 2
@@ -81,7 +81,7 @@ class TestPublish:
         assert run(*words, "--retention", "2h", url=url).code == 0
 
     def test_file(self, url: str, key: str, tmp_path: Path) -> None:
-        """What tail prints as JSON is published again as it was; other lines may hold a type and its fields."""
+        """Lines that tail prints as JSON are published unchanged; other lines may contain a type and its fields."""
         for name, (options, _) in EVENTS.items():
             assert run("publish", name, *options, "--key", key, url=url).code == 0
         before = on_the_stream(url, key)
@@ -95,7 +95,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("batch_size", ["1", "2", "500"])
     def test_resuming(self, url: str, key: str, tmp_path: Path, batch_size: str) -> None:
-        """When a line is no event, those before it are published, and the line to go on with is named."""
+        """When a line is not an event, those before it are published, and the message names the line to resume with."""
         path = tmp_path / "events.jsonl"
         lines = [f'{{"type": "token_expired", "token_id": "{number}"}}' for number in range(1, 5)]
         path.write_text("\n".join([*lines[:2], '{"type": "token_expired", "token": "secret"}', lines[3]]))
@@ -124,7 +124,7 @@ class TestPublish:
         assert [record["subject"] for record in on_the_stream(url, key).records] == ["1"]
 
     def test_long_line(self, url: str, key: str, tmp_path: Path) -> None:
-        """A line that is too long for an event is refused, and is one line, however long."""
+        """A line that is too long for an event is refused, and counts as one line, however long."""
         path = tmp_path / "events.jsonl"
         path.write_text("x" * 3_000_000 + '\n{"type": "token_expired", "token_id": "t"}')
         words = ("publish", "--file", str(path), "--key", key)
@@ -132,7 +132,7 @@ class TestPublish:
         assert run(*words, "--from-line", "2", url=url).lines == ["published=1 next_line=3"]
 
     def test_empty_file(self, url: str, key: str, tmp_path: Path) -> None:
-        """A file without events is published as it is."""
+        """An empty file is published: zero events."""
         path = tmp_path / "events.jsonl"
         path.touch()
         assert run("publish", "--file", str(path), "--key", key, url=url).lines == ["published=0 next_line=1"]
@@ -145,7 +145,7 @@ class TestPublish:
         assert (done.code, done.lines) == (0, ["published=1 next_line=2"])
 
     def test_server_refuses(self, server: Server, key: str, tmp_path: Path) -> None:
-        """When the server refuses a batch, the line to go on with is the first that it did not confirm."""
+        """When the server refuses a batch, the line to resume with is the first that it did not confirm."""
         server.inspector.set(key, "no stream")
         path = tmp_path / "events.jsonl"
         path.write_text('\n{"type": "token_expired", "token_id": "t"}\n')
@@ -170,12 +170,12 @@ class TestPublish:
         ],
     )
     def test_bad_lines(self, line: bytes) -> None:
-        """Whatever a line holds, it is an event or refused."""
+        """A line that is not an event is refused."""
         with pytest.raises(InvalidEvent):
-            event_on(line)
+            event_from_line(line)
 
     def test_values(self) -> None:
-        """Durations and instants are read in the usual forms, and nothing else."""
+        """Durations and instants are parsed in their usual forms; other forms are refused."""
         assert duration("retention", "1.5h") == timedelta(minutes=90)
         assert instant("start", "1767225600") == datetime(2026, 1, 1, tzinfo=UTC)
         for text in ("", "1w", "-1h", "1e400d", "9" * 400):
@@ -191,11 +191,11 @@ def _without_position(record: dict[str, object]) -> dict[str, object]:
 
 
 class TestTail:
-    """What travels."""
+    """``jwt-events tail``."""
 
     @pytest.fixture
-    def places(self, url: str, key: str) -> list[str]:
-        """Three events; their positions."""
+    def positions(self, url: str, key: str) -> list[str]:
+        """Publish three events; return their positions."""
         published = [
             run("publish", name, *options, "--key", key, "--json", url=url)
             for name, options in [
@@ -206,11 +206,11 @@ class TestTail:
         ]
         return [done.records[0]["position"] for done in published]
 
-    def test_filters(self, url: str, key: str, places: list[str]) -> None:
-        """Only what passes all filters is shown."""
+    def test_filters(self, url: str, key: str, positions: list[str]) -> None:
+        """Only events that pass all filters are shown."""
 
         def shown(*options: str) -> list[int]:
-            return [places.index(record["position"]) for record in on_the_stream(url, key, *options).records]
+            return [positions.index(record["position"]) for record in on_the_stream(url, key, *options).records]
 
         assert shown() == [0, 1, 2]
         assert shown("--type", "token_revoked", "--type", "token_expired") == [1, 2]
@@ -221,23 +221,23 @@ class TestTail:
         assert shown("--token-id", "nobody") == []
         assert shown("--count", "2") == [0, 1]
 
-    def test_starts(self, url: str, key: str, places: list[str]) -> None:
-        """It begins with what is new, after a position, or with an instant."""
+    def test_starts(self, url: str, key: str, positions: list[str]) -> None:
+        """It starts with new events, after a position, or at an instant."""
 
         def since(start: str) -> int:
             return len(run("tail", "--start", start, "--until-current", "--key", key, url=url).lines)
 
-        began = int(places[0].partition("-")[0]) / 1000
-        assert (since("new"), since(places[0]), since(str(began)), since("all")) == (0, 2, 3, 3)
+        began = int(positions[0].partition("-")[0]) / 1000
+        assert (since("new"), since(positions[0]), since(str(began)), since("all")) == (0, 2, 3, 3)
         assert since(datetime.fromtimestamp(began, UTC).isoformat()) == 3
 
-    def test_plain(self, url: str, key: str, places: list[str]) -> None:
-        """An event is one line that names its fields."""
+    def test_plain(self, url: str, key: str, positions: list[str]) -> None:
+        """An event is one line with its fields."""
         line = run("tail", "--start", "all", "--until-current", "--key", key, url=url).lines[1]
         assert " token_revoked user_id=u client_id=c source=" in line
 
-    def test_what_is_no_event(self, server: Server, key: str) -> None:
-        """What is no event is told on standard error; neither tokens nor what steers a terminal is shown."""
+    def test_entries_that_are_not_events(self, server: Server, key: str) -> None:
+        """Entries that are not events are reported on standard error; tokens and control characters are not shown."""
         unknown = {"specversion": "1.0", "id": "1", "source": "s", "type": "jwt.x.v1", "time": SOON.isoformat()}
         unknown["data"] = {"a": COMPACT_JWT, "b": "\x1b[2J\u202e"}  # type: ignore[assignment]  # JSON
         server.inspector.xadd(key, {"event": "no event"})
@@ -251,7 +251,7 @@ class TestTail:
             assert "\u202e" not in told.output
 
     def test_pubsub(self, server: Server, key: str) -> None:
-        """On a channel it shows what is published while it listens."""
+        """On a channel it shows events that are published while it is subscribed."""
         with running("tail", "--transport", "pubsub", "--channel", key, "--count", "1", url=server.url) as tail:
             block_until(lambda: server.inspector.pubsub_numsub(key)[0][1] == 1, what="the subscription")
             words = ("publish", "token-revoked", "--token-id", "t", "--transport", "pubsub", "--channel", key)
@@ -262,7 +262,7 @@ class TestTail:
 
 
 class TestCheck:
-    """Would a service let this token in?"""
+    """``jwt-events check``."""
 
     @pytest.fixture(autouse=True)
     def _revoked(self, url: str, key: str) -> None:
@@ -276,7 +276,7 @@ class TestCheck:
         ("jti", "code", "expected"), [("good", 0, ("allow", None)), ("gone", 1, ("revoked", "token"))]
     )
     def test_claims(self, url: str, key: str, *, jti: str, code: int, expected: tuple[str, str | None]) -> None:
-        """The verdict is printed with the rule that decided, and is the exit code."""
+        """The verdict is printed with the rule that decided, and decides the exit code."""
         told = run("check", "--key", key, "--json", url=url, given=json.dumps({"jti": jti}))
         assert (told.code, told.errors) == (code, "")
         (record,) = told.records
@@ -285,7 +285,7 @@ class TestCheck:
 
     @pytest.mark.parametrize("prefix", ["", "Bearer "])
     def test_token(self, url: str, key: str, prefix: str) -> None:
-        """A token is decoded without verification, which is said; it is not shown; its ``kid`` counts."""
+        """A token is decoded without verification, as a line says; it is not shown; its ``kid`` counts."""
         token = ".".join(_encoded(part) for part in ({"alg": "none", "kid": "leaked"}, {"jti": "good", "sub": "alice"}))
         told = run("check", "--key", key, url=url, given=f"{prefix}{token}.c2ln\n")
         assert told.code == 1
@@ -295,7 +295,7 @@ class TestCheck:
         assert "alice" not in told.output + told.errors
 
     def test_stale(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where nobody knows, the exit code is neither yes nor no."""
+        """If the verdict is stale, the exit code is 3."""
         monkeypatch.setattr(RevocationList, "explain", lambda *_: Explanation(Verdict.STALE, None, 7.5))
         told = run("check", "--key", key, url=url, given="{}")
         assert (told.code, told.lines) == (3, ["verdict=stale staleness=7.5"])
@@ -304,13 +304,13 @@ class TestCheck:
         "given", ["", "x", "{", "[]", "a.b", "a.b.c", "é.é.é", "a.b.c.d.e", "{" * 70_000, '{"jti": 1}']
     )
     def test_bad_input(self, url: str, key: str, given: str) -> None:
-        """What is neither claims nor a token is refused and not repeated."""
+        """Input that is neither claims nor a token is refused."""
         told = run("check", "--key", key, url=url, given=given)
         assert told.code == 2
         assert told.complaint
 
     def test_encrypted(self) -> None:
-        """Nothing can be known of an encrypted token."""
+        """An encrypted token is refused."""
         with pytest.raises(InvalidClaims, match="encrypted"):
             claims_from(b"a.b.c.d.e")
 
@@ -320,11 +320,11 @@ def _encoded(part: dict[str, str]) -> str:
 
 
 class TestDead:
-    """What was given up."""
+    """``jwt-events dead``."""
 
     @pytest.fixture
     def letters(self, server: Server, key: str) -> list[str]:
-        """Three dead letters, one of which is no event; their ids."""
+        """Add three dead letters, one of which is not an event; return their ids."""
         assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
         inspector: Any = server.inspector
         ((_, fields),) = inspector.xrange(key)
@@ -334,10 +334,11 @@ class TestDead:
         return [inspector.xadd(f"{key}:dead", {"event": payload, **reason}).decode() for payload in payloads]
 
     def test_list(self, url: str, key: str, letters: list[str]) -> None:
-        """They are listed, oldest first, in pages, as JSON or as columns."""
+        """Dead letters are listed, oldest first, up to a limit, as JSON or as columns."""
         told = run("dead", "list", "--key", key, "--json", url=url)
         assert [record["id"] for record in told.records] == letters
         assert [record["type"] for record in told.records] == ["token_revoked", "token_revoked", None]
+        assert list(told.records[0]) == ["id", "buried_at", "type", "event_id", "handler", "attempts", "error"]
         told = run("dead", "list", "--key", key, "--limit", "1", url=url)
         assert f"--after {letters[0]}" in told.errors
         head, row = told.lines
@@ -353,15 +354,18 @@ class TestDead:
         assert "…" not in written
 
     def test_show(self, url: str, key: str, letters: list[str]) -> None:
-        """One is shown with its payload; one that is not there is a no."""
+        """One is shown with its payload; for one that is not there the exit code is 1."""
         (record,) = run("dead", "show", letters[0], "--key", key, "--json", url=url).records
         assert json.loads(record["payload"])["subject"] == "t"
+        names = ["id", "payload", "error", "handler", "attempts", "consumer", "position", "buried_at"]
+        assert list(record) == names
+        assert record["buried_at"] == "1970-01-01T00:00:00.001Z"
         assert "payload\tno event" in run("dead", "show", letters[2], "--key", key, url=url).lines
         missing = run("dead", "show", "1-1", "--key", key, url=url)
         assert (missing.code, "1-1" in missing.complaint) == (1, True)
 
     def test_replay(self, url: str, key: str, letters: list[str]) -> None:
-        """One, some or all are appended to the stream and removed; one that is not there is a no."""
+        """One, some or all are appended to the stream and removed; for one that is not there the exit code is 1."""
         done = run("dead", "replay", letters[0], "1-1", "--key", key, "--json", url=url)
         assert (done.code, "1-1" in done.errors) == (1, True)
         assert [record["replayed"] for record in done.records] == [letters[0]]
@@ -380,10 +384,10 @@ class TestDead:
 
 
 class TestGroups:
-    """Who is behind."""
+    """``jwt-events groups``."""
 
     def test_groups(self, server: Server, key: str) -> None:
-        """Lag, what is pending, and who is idle are shown."""
+        """Lag, pending events and idle consumers are shown."""
         assert run("groups", "--key", key, url=server.url).complaint.endswith("it comes with the first event")
         assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
         assert "nobody shares" in run("groups", "--key", key, url=server.url).complaint

@@ -1,4 +1,4 @@
-"""Every command that asks a server, on servers that are empty, not there, loading, or do not let anybody in."""
+"""Every command that needs a server, on servers that are empty, not there, loading, or refuse the user."""
 
 from __future__ import annotations
 
@@ -33,51 +33,51 @@ PUBSUB = ("--transport", "pubsub")
 
 
 @dataclass(frozen=True)
-class Asking:
-    """A command that asks a server.
+class Case:
+    """A command that needs a server.
 
     Attributes:
-        words: its arguments, as far as it needs them; for one that would wait for ever, those with which it does not.
+        words: the command and the arguments that it needs to end by itself.
         empty: its exit code on an empty server.
-        says: what it says there.
-        told: what a user without rights is told.
+        says: what it prints there.
+        refused: what it prints to a user without rights.
     """
 
     words: tuple[str, ...]
     empty: int
     says: str
-    told: str = "NOPERM"
+    refused: str = "NOPERM"
 
     def __str__(self) -> str:
         return " ".join(self.words)
 
 
 TABLE = [
-    Asking(("publish", "token-revoked", "--token-id", "t", *SOON), 0, "published event_id="),
-    Asking(("publish", "token-expired", "--token-id", "t", *SOON), 0, "published event_id="),
-    Asking(("publish", "key-rotated", "--key-id", "k", *SOON), 0, "published event_id="),
-    Asking(("publish", "session-created", "--session-id", "s", "--user-id", "u", *SOON), 0, "published event_id="),
-    Asking(("publish", "session-destroyed", "--session-id", "s", *SOON), 0, "published event_id="),
-    Asking(("publish", "session-destroyed", "--session-id", "s", *SOON, *PUBSUB), 0, "published event_id="),
-    Asking(("publish", "--file", FILE, *SOON), 0, "published=1 next_line=2"),
-    Asking(("tail", "--until-current"), 0, ""),
-    Asking(("check",), 0, "verdict=allow"),
-    Asking(("groups",), 0, "there is no stream 'jwt:events' yet; it comes with the first event"),
-    Asking(("doctor",), 1, "it holds nothing", told="rights: publisher\tthis user lacks XADD, XTRIM, TIME"),
-    Asking(("doctor", *PUBSUB), 0, "7 ok, 1 note", told="rights: publisher\tthis user may not ask"),
-    Asking(("bench", "--seconds", "0.3"), 0, "publish one by one"),
-    Asking(("demo", "--json", "--events", "3", "--revocations", "0"), 0, '"lost": 0'),
-    Asking(("dead", "list"), 0, "there are no dead letters"),
-    Asking(("dead", "show", "1-1"), 1, "no such dead letter: 1-1"),
-    Asking(("dead", "replay", "--all"), 0, "there are no dead letters"),
-    Asking(("dead", "purge", "--all", "--yes"), 0, "there are no dead letters"),
+    Case(("publish", "token-revoked", "--token-id", "t", *SOON), 0, "published event_id="),
+    Case(("publish", "token-expired", "--token-id", "t", *SOON), 0, "published event_id="),
+    Case(("publish", "key-rotated", "--key-id", "k", *SOON), 0, "published event_id="),
+    Case(("publish", "session-created", "--session-id", "s", "--user-id", "u", *SOON), 0, "published event_id="),
+    Case(("publish", "session-destroyed", "--session-id", "s", *SOON), 0, "published event_id="),
+    Case(("publish", "session-destroyed", "--session-id", "s", *SOON, *PUBSUB), 0, "published event_id="),
+    Case(("publish", "--file", FILE, *SOON), 0, "published=1 next_line=2"),
+    Case(("tail", "--until-current"), 0, ""),
+    Case(("check",), 0, "verdict=allow"),
+    Case(("groups",), 0, "there is no stream 'jwt:events' yet; it comes with the first event"),
+    Case(("doctor",), 1, "it holds nothing", refused="rights: publisher\tthis user lacks XADD, XTRIM, TIME"),
+    Case(("doctor", *PUBSUB), 0, "7 ok, 1 note", refused="rights: publisher\tthis user may not ask"),
+    Case(("bench", "--seconds", "0.3"), 0, "publish one by one"),
+    Case(("demo", "--json", "--events", "3", "--revocations", "0"), 0, '"lost": 0'),
+    Case(("dead", "list"), 0, "there are no dead letters"),
+    Case(("dead", "show", "1-1"), 1, "no such dead letter: 1-1"),
+    Case(("dead", "replay", "--all"), 0, "there are no dead letters"),
+    Case(("dead", "purge", "--all", "--yes"), 0, "there are no dead letters"),
 ]
-EVERY = pytest.mark.parametrize("asking", TABLE, ids=str)
+EVERY = pytest.mark.parametrize("case", TABLE, ids=str)
 
 
 @pytest.fixture(autouse=True)
 def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a server to come gives up soon."""
+    """Make commands that wait for a server give up soon."""
     monkeypatch.setattr(reconnecting, "OPEN_WITHIN", 0.3)
 
 
@@ -114,12 +114,12 @@ def loading() -> Iterator[str]:
         serving.result(scaled(10))
 
 
-def ask(asking: Asking, url: str, path: Path) -> Outcome:
-    """Give the command, from a directory that holds a file with an event."""
+def run_case(case: Case, url: str, path: Path) -> Outcome:
+    """Run the command, from a directory that contains a file with an event."""
     file = path / FILE
     file.write_text(EVENT)
-    words = [str(file) if word == FILE else word for word in asking.words]
-    if words[0] == "demo":  # which does not listen to JWT_EVENTS_URL
+    words = [str(file) if word == FILE else word for word in case.words]
+    if words[0] == "demo":  # which ignores JWT_EVENTS_URL
         words += ["--url", url]
     told = run(*words, url=url, given=CLAIMS)
     assert PASSWORD not in told.output + told.errors
@@ -127,7 +127,7 @@ def ask(asking: Asking, url: str, path: Path) -> Outcome:
 
 
 def test_table_is_complete() -> None:
-    """No command is forgotten but the one that is a server itself."""
+    """The table has every command but the one that is a server itself."""
 
     def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
         for name in group.list_commands(None):
@@ -138,23 +138,23 @@ def test_table_is_complete() -> None:
                 yield (*names, name)
 
     there = set(commands(get_command(app))) - {("serve",)}
-    asked = {asking.words[: len(words)] for asking in TABLE for words in there if asking.words[: len(words)] == words}
-    assert asked == there
+    tested = {case.words[: len(words)] for case in TABLE for words in there if case.words[: len(words)] == words}
+    assert tested == there
 
 
 @EVERY
-def test_empty(own: Server, asking: Asking, tmp_path: Path) -> None:
-    """On an empty server it does what it can, or says that there is nothing."""
-    told = ask(asking, own.url, tmp_path)
-    assert told.code == asking.empty
-    assert asking.says in told.output + told.errors
+def test_empty(own: Server, case: Case, tmp_path: Path) -> None:
+    """On an empty server it succeeds, or says that there is nothing."""
+    told = run_case(case, own.url, tmp_path)
+    assert told.code == case.empty
+    assert case.says in told.output + told.errors
 
 
 @EVERY
-def test_nobody_there(asking: Asking, tmp_path: Path) -> None:
-    """Without a server, one line says where it was sought and what to do."""
+def test_unreachable(case: Case, tmp_path: Path) -> None:
+    """Without a server, one line has its address and advice."""
     port = free_port()
-    told = ask(asking, f"redis://user:{PASSWORD}@localhost:{port}", tmp_path)
+    told = run_case(case, f"redis://user:{PASSWORD}@localhost:{port}", tmp_path)
     assert told.code == 2
     assert f"localhost:{port}" in told.complaint
     assert "Is a server running there?" in told.complaint
@@ -162,52 +162,50 @@ def test_nobody_there(asking: Asking, tmp_path: Path) -> None:
 
 @EVERY
 @pytest.mark.parametrize("url", ["http://u:{}@localhost", "redis://u:{}@localhost:port", "redis://u:{}@[::1"])
-def test_malformed_url(asking: Asking, url: str, tmp_path: Path) -> None:
-    """A URL that cannot work is refused, and its password not shown."""
-    told = ask(asking, url.format(PASSWORD), tmp_path)
+def test_malformed_url(case: Case, url: str, tmp_path: Path) -> None:
+    """A malformed URL is refused, and its password not shown."""
+    told = run_case(case, url.format(PASSWORD), tmp_path)
     assert told.code == 2
     assert "--url" in told.complaint
 
 
 @EVERY
-def test_loading(asking: Asking, tmp_path: Path) -> None:
-    """While a server is loading, one line says so and what to do."""
+def test_loading(case: Case, tmp_path: Path) -> None:
+    """While a server is loading, one line says so and has advice."""
     with loading() as url:
-        told = ask(asking, url, tmp_path)
+        told = run_case(case, url, tmp_path)
     assert told.code == 2
     assert "LOADING" in told.complaint
     assert "try again in a moment" in told.complaint
 
 
 @EVERY
-def test_wrong_password(own: Server, asking: Asking, tmp_path: Path) -> None:
+def test_wrong_password(own: Server, case: Case, tmp_path: Path) -> None:
     """With a wrong password, one line says so."""
-    told = ask(asking, own.url.replace("://", f"://stranger:{PASSWORD}@"), tmp_path)
+    told = run_case(case, own.url.replace("://", f"://stranger:{PASSWORD}@"), tmp_path)
     assert told.code == 2
     assert "WRONGPASS" in told.complaint
     assert "Are the user and password in the URL right?" in told.complaint
 
 
 @EVERY
-def test_without_rights(own: Server, asking: Asking, tmp_path: Path) -> None:
-    """A user without rights is told which one is missing; the doctor tells what it could not see."""
-    told = ask(asking, own.url.replace("://", f"://guest:{PASSWORD}@"), tmp_path)
-    if asking.words[0] == "doctor":
+def test_without_rights(own: Server, case: Case, tmp_path: Path) -> None:
+    """For a user without rights, it names the missing one; the doctor names what it could not see."""
+    told = run_case(case, own.url.replace("://", f"://guest:{PASSWORD}@"), tmp_path)
+    if case.words[0] == "doctor":
         assert told.errors == ""
-        assert asking.told in told.output
+        assert case.refused in told.output
     else:
         assert told.code == 2
-        assert asking.told in told.complaint
+        assert case.refused in told.complaint
     assert own.keys() == set()
 
 
-@pytest.mark.parametrize(
-    "asking", {(asking.words[0], FILE in asking.words): asking for asking in TABLE}.values(), ids=str
-)
-def test_stopped(asking: Asking, tmp_path: Path) -> None:
-    """Told to stop while a server says nothing, a command ends at once; with a file, it says where to go on."""
+@pytest.mark.parametrize("case", {(case.words[0], FILE in case.words): case for case in TABLE}.values(), ids=str)
+def test_stopped(case: Case, tmp_path: Path) -> None:
+    """A signal while a server does not reply ends a command at once; with a file, it prints the line to resume with."""
     (tmp_path / FILE).write_text(EVENT)
-    words = [str(tmp_path / FILE) if word == FILE else word for word in asking.words]
+    words = [str(tmp_path / FILE) if word == FILE else word for word in case.words]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(scaled(20))
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
@@ -217,5 +215,5 @@ def test_stopped(asking: Asking, tmp_path: Path) -> None:
             with silent.accept()[0]:
                 command.send_signal(signal.SIGTERM)
                 assert command.wait(scaled(10)) == 128 + signal.SIGTERM
-            told = "jwt-events: stopped: published: 0; go on with --from-line 1\n" if FILE in asking.words else ""
+            told = "jwt-events: stopped: published: 0; go on with --from-line 1\n" if FILE in case.words else ""
             assert (pipe(command.stdout).read(), pipe(command.stderr).read()) == ("", told)

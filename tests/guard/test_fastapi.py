@@ -301,4 +301,4 @@ def test_missing_extra(name: str) -> None:
     program = f"import sys; sys.modules[{name!r}] = None\nimport jwt_events.{name}"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.stderr.splitlines()[-1].startswith("ImportError: ")
-    assert f"pip install 'jwt_events[{name}]'" in result.stderr.splitlines()[-1]
+    assert f"pip install '.[{name}]'" in result.stderr.splitlines()[-1]

@@ -384,7 +384,7 @@ assert sys.modules.get("jwt") is None
 try:
     jwt_events.SigningKeys(print)
 except ImportError as error:
-    assert "pip install 'jwt_events[keys]'" in str(error), error
+    assert "pip install '.[keys]'" in str(error), error
 else:
     raise AssertionError("made without the extra")
 """

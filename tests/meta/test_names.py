@@ -30,7 +30,7 @@ from jwt_events import (
     errors,
 )
 from jwt_events.cli import app
-from jwt_events.cli.options import DEFAULT_NAME, TransportName, duration
+from jwt_events.cli._options import DEFAULT_NAME, TransportName, duration
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
 from jwt_events.subscriber._job import Job

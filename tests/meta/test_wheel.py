@@ -142,7 +142,7 @@ def test_missing_extra(without_extras: Environment, extra: str) -> None:
     """What needs an extra that is not there says which."""
     done = without_extras.run("python", "-c", MISSING[extra])
     assert done.returncode == 1
-    assert f"pip install 'jwt_events[{extra}]'" in done.stderr.splitlines()[-1]
+    assert f"pip install '.[{extra}]'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", [("jwt-events", "--help"), ("python", "-m", "jwt_events.cli", "groups")])
@@ -151,7 +151,7 @@ def test_no_command_line(without_extras: Environment, command: tuple[str, ...]) 
     done = without_extras.run(*command)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert "pip install 'jwt_events[cli" in line
+    assert "pip install '.[cli" in line
 
 
 @pytest.mark.parametrize(("command", "extra"), [("serve", "embedded"), ("demo", "keys")])
@@ -161,8 +161,8 @@ def test_command_that_needs_more(with_cli: Environment, command: str, extra: str
     done = with_cli.run("jwt-events", command)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert "pip install 'jwt_events[" in line
-    assert extra in line.partition("jwt_events[")[2]
+    assert "pip install '.[" in line
+    assert extra in line.partition(".[")[2]
 
 
 async def test_command_line(with_cli: Environment, own_server: Callable[[], EmbeddedServer]) -> None:

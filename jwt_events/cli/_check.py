@@ -1,0 +1,125 @@
+"""``jwt-events check``: look up whether a token is revoked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jwt_events.cli import _output as output
+from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Retention, Url, duration
+from jwt_events.cli._running import NO, STALE, fail, run, say
+from jwt_events.errors import InvalidClaims
+
+if TYPE_CHECKING:
+    from jwt_events.revocation import Explanation, RevocationList
+
+_MAX_INPUT_BYTES = 65_536
+
+_CODES = {"allow": 0, "revoked": NO, "stale": STALE}
+
+
+def check(
+    *,
+    max_staleness: Annotated[float, typer.Option(help="Seconds for which a proof of being current is good.")] = 5.0,
+    leeway: Annotated[float, typer.Option(help="Seconds by which the clocks of issuers may be ahead.")] = 0.0,
+    retention: Retention = "1d",
+    url: Url = NOT_GIVEN,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a token is revoked, and by which rule. Standard input holds its claims as JSON, or the token.
+
+    A token is decoded, not verified: this is about revocation and about nothing else, neither signature nor exp. It
+    is never taken from an argument, which every user of this machine could read, and never shown. Ends with 0 if a
+    service would let it in, 1 if it is revoked, 3 if that is unknown.
+    """
+    from jwt_events.revocation import RevocationList
+    from jwt_events.transport.stream import RedisStream
+
+    claims = _claims_from_input()
+    stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention))
+    revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway)
+    explanation = run(_explain(revocations, claims))
+    _show(explanation, as_json=as_json)
+    raise typer.Exit(_CODES[explanation.verdict])
+
+
+async def _explain(revocations: RevocationList, claims: Mapping[str, object]) -> Explanation:
+    async with revocations:
+        return revocations.explain(claims)
+
+
+def _show(explanation: Explanation, *, as_json: bool) -> None:
+    verdict, rule, staleness = explanation
+    content = {
+        "verdict": verdict.value,
+        "rule": None if rule is None else rule.kind,
+        "issued_before": None if rule is None else rule.issued_before,
+        "staleness": round(staleness, 3),
+    }
+    if as_json:
+        output.record(content)
+    else:
+        output.line(output.logfmt(**content))
+
+
+def _claims_from_input() -> Mapping[str, object]:
+    if sys.stdin.isatty():
+        say("paste the claims or the token, then press Enter and Ctrl-D")
+    text = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+    if len(text) > _MAX_INPUT_BYTES:
+        fail(f"standard input is longer than {_MAX_INPUT_BYTES} bytes. Give it the claims of one token, or the token.")
+    try:
+        claims, was_token = claims_from(text)
+    except InvalidClaims as error:
+        fail(f"standard input: {error}. Give it the claims of one token as a JSON object, or the token.")
+    if was_token:
+        say("the token was decoded, not verified: anybody can have made it")
+    return claims
+
+
+def claims_from(text: bytes) -> tuple[Mapping[str, object], bool]:
+    """Parse claims, or decode a token without verifying it; the ``kid`` of its header becomes one of the claims.
+
+    Returns:
+        The claims, and whether they were those of a token.
+
+    Raises:
+        InvalidClaims: it is neither. The message contains nothing of it.
+    """
+    text = text.strip()
+    if text.startswith(b"{"):
+        return _object(text, "the claims"), False
+    segments = (text[7:].lstrip() if text[:7].lower() == b"bearer " else text).split(b".")
+    if len(segments) == 5:
+        raise InvalidClaims("claims", "are encrypted in a token of five parts")
+    if len(segments) != 3:
+        raise InvalidClaims("claims", "are neither a JSON object nor in a token of three parts")
+    header = _object(_decoded(segments[0]), "header")
+    payload = _object(_decoded(segments[1]), "payload")
+    if "kid" in header:
+        payload["kid"] = header["kid"]
+    return payload, True
+
+
+def _decoded(segment: bytes) -> bytes:
+    try:
+        return base64.b64decode(segment + b"=" * (-len(segment) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise InvalidClaims("claims", "are in a token that is not base64url") from None
+
+
+def _object(text: bytes, name: str) -> dict[str, object]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise InvalidClaims(name, "is not a JSON object")
+    return content

@@ -1,0 +1,134 @@
+"""Standard output: lines, tables and JSON records, and the forms of values in them. It never has a whole token."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+_UNREAD = 128 + signal.SIGPIPE
+
+_TOKEN = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
+_CREDENTIALS = re.compile(r"://[^\s'\"]*@")
+
+
+def line(text: str) -> None:
+    """Print a line at once."""
+    _print(printable(text))
+
+
+def record(content: Mapping[str, object] | object) -> None:
+    """Print a JSON object on one line, at once."""
+    if is_dataclass(content):
+        content = {field.name: getattr(content, field.name) for field in fields(content)}
+    _print(without_tokens(json.dumps(content, default=_jsonable)))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: drawn in a terminal, with tabs between the columns elsewhere."""
+    cells = [[printable(_cell(value)) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in (columns, *cells):
+            _print("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        # Cells are folded, not cut: an id that is not whole is of no use. The first column is the one that is copied.
+        drawn.add_column(name, overflow="fold", no_wrap=number == 0)
+    for row in cells:
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)
+
+
+def ensure_read() -> None:
+    """Exit if the reader of standard output is gone; a command that waits would notice only at its next line.
+
+    Raises:
+        typer.Exit: the reader is gone.
+    """
+    with suppress(OSError):  # standard output is not a file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            raise typer.Exit(_UNREAD)
+
+
+def redacted(text: str) -> str:
+    """Return a text as one line, without tokens, URL credentials and control characters."""
+    return printable(" ".join(_CREDENTIALS.sub("://***@", without_tokens(text)).split()))
+
+
+def without_tokens(text: str) -> str:
+    """Replace whatever could be a whole token."""
+    return _TOKEN.sub("(a token)", text)
+
+
+def printable(text: str) -> str:
+    """Replace tokens, and escape characters that could control a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in without_tokens(text)
+    )
+
+
+def rfc3339(value: datetime) -> str:
+    """Format an instant as RFC 3339, in UTC, with milliseconds."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def approximate(seconds: float) -> str:
+    """Format a duration for people, in its largest unit: ``1.5 h``."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def logfmt(**values: object) -> str:
+    """Format values as ``name=value``, quoted where a shell would need it; empty ones are left out."""
+    return " ".join(f"{name}={_quoted(value)}" for name, value in values.items() if not _is_empty(value))
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is False or value == {}
+
+
+def _quoted(value: object) -> str:
+    return rfc3339(value) if isinstance(value, datetime) else shlex.quote(str(value))
+
+
+def _print(text: str) -> None:
+    try:
+        # Characters that the encoding of the output does not have are escaped.
+        sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        raise typer.Exit(_UNREAD) from None
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
+
+
+def _jsonable(value: Any) -> object:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

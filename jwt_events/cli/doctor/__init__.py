@@ -1,0 +1,68 @@
+"""``jwt-events doctor``: find out whether a server is fit to carry revocations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from jwt_events.cli import _output as output
+from jwt_events.cli._options import (
+    NOT_GIVEN,
+    Channel,
+    Json,
+    Key,
+    Retention,
+    Transport,
+    TransportName,
+    Url,
+    duration,
+    make_transport,
+)
+from jwt_events.cli._running import NO, run
+
+if TYPE_CHECKING:
+    from jwt_events.cli.doctor._findings import Finding
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    *,
+    url: Url = NOT_GIVEN,
+    transport: Transport = TransportName.STREAM,
+    key: Key = None,
+    channel: Channel = None,
+    retention: Retention = "1d",
+    as_json: Json = False,
+) -> None:
+    """Look at a server, and give advice.
+
+    It looks at the rights of the user in the URL, too, and changes nothing. What this user may not see is reported
+    as unknown, which is no warning. Ends with 0 if all is well, 1 if there are warnings or problems, 2 if the server
+    cannot be reached.
+    """
+    from jwt_events.cli.doctor._facts import collect_facts
+    from jwt_events.cli.doctor._findings import Level, findings
+
+    target = make_transport(transport, url, key=key, channel=channel, retention=retention)
+    kept = duration("retention", retention)
+    facts = run(collect_facts(url, target, retention=kept))
+    found = findings(facts, durable=target.guarantees.durable)
+    if as_json:
+        for finding in found:
+            output.record(finding)
+    else:
+        _show(found)
+    raise typer.Exit(NO if any(finding.level in {Level.WARNING, Level.PROBLEM} for finding in found) else 0)
+
+
+def _show(found: Sequence[Finding]) -> None:
+    from jwt_events.cli.doctor._findings import Level
+
+    columns = ("level", "topic", "text", "advice")
+    output.table(columns, [(one.level, one.topic, one.text, one.advice or None) for one in found])
+    counts = Counter(finding.level for finding in found)
+    output.line(", ".join(f"{counts[level]} {level}" for level in Level if counts[level]))

@@ -1,0 +1,132 @@
+"""Facts about a server, collected without changing anything; those that the server does not tell are left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from jwt_events.cli._groups import Group, groups_of
+from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
+from jwt_events.errors import ServerRefused
+from jwt_events.transport.connection import Connection
+from jwt_events.transport.pubsub import RedisPubSub
+from jwt_events.transport.stream import RedisStream, StreamInfo, stream_info
+
+_WITHIN = 5.0
+_SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "client-output-buffer-limit")
+_SECTIONS = ("server", "replication", "persistence", "memory")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts about a server. ``None`` stands for what the server did not tell.
+
+    Attributes:
+        scheme: the scheme of the URL.
+        is_local: whether the server is on this machine.
+        info: the fields of INFO; empty if the server did not tell.
+        settings: the settings that CONFIG GET returned.
+        skew: seconds by which the server's clock is ahead of the one here.
+        clock: seconds since 1970 on the server's clock.
+        stream: the state of the stream; an empty one if there is no stream.
+        groups: the consumer groups of the stream.
+        lacking: by role, the commands that this user may not use.
+        retention: how long the stream is to keep events.
+    """
+
+    scheme: str
+    is_local: bool
+    retention: timedelta
+    info: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    skew: float | None = None
+    clock: float | None = None
+    stream: StreamInfo | None = None
+    groups: Sequence[Group] | None = None
+    lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
+
+
+async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, retention: timedelta) -> Facts:
+    """Collect the facts about a server, and about the stream or channel of a transport.
+
+    Raises:
+        TransportError: the server does not reply, or refuses this user.
+    """
+    key = transport.destination
+    is_stream = isinstance(transport, RedisStream)
+    if isinstance(transport, RedisStream):
+        needed = needed_for_stream(key, transport.dead_letter)
+    else:
+        needed = needed_for_pubsub(key)
+    async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
+        await _read(connection, "PING")  # fails if the server is loading, or wants a password
+        clock, skew = await _clock(connection)
+        return Facts(
+            scheme=urlsplit(url).scheme,
+            is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
+            retention=retention,
+            info=await _info(connection),
+            settings=await _settings(connection),
+            skew=skew,
+            clock=clock,
+            stream=await _stream(connection, key) if is_stream else None,
+            groups=await _groups(connection, key) if is_stream else None,
+            lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
+        )
+
+
+async def _info(connection: Connection) -> Mapping[str, str]:
+    replies = [await _read(connection, "INFO", section) for section in _SECTIONS]
+    lines = b"\n".join(reply for reply in replies if reply is not None).decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+async def _settings(connection: Connection) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name in _SETTINGS:
+        reply: Sequence[bytes] = await _read(connection, "CONFIG", "GET", name) or ()
+        words = [word.decode() for word in reply]
+        found |= dict(zip(words[::2], words[1::2], strict=True))
+    return found
+
+
+async def _clock(connection: Connection) -> tuple[float | None, float | None]:
+    """Return the server's clock, and the seconds by which it is ahead of the midpoint of request and reply."""
+    sent = time.time()
+    reply = await _read(connection, "TIME")
+    if reply is None:
+        return None, None
+    clock = int(reply[0]) + int(reply[1]) / 1_000_000
+    return clock, clock - (sent + time.time()) / 2
+
+
+async def _stream(connection: Connection, key: str) -> StreamInfo | None:
+    (reply,) = await connection.execute_many([("XINFO", "STREAM", key)], within=_WITHIN)
+    if isinstance(reply, ServerRefused) and reply.code == "NOPERM":
+        return None
+    return stream_info(reply) or StreamInfo()
+
+
+async def _groups(connection: Connection, key: str) -> Sequence[Group] | None:
+    try:
+        return await groups_of(connection, key) or []
+    except ServerRefused as error:
+        if error.code != "NOPERM":
+            raise
+        return None
+
+
+async def _read(connection: Connection, *command: str) -> Any:
+    """Return the reply to a command; ``None`` if this user may not use it, or the server does not know it."""
+    try:
+        return await connection.call(*command, within=_WITHIN)
+    except ServerRefused as error:
+        if error.code not in {"NOPERM", "ERR"}:
+            raise
+        return None

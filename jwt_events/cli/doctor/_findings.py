@@ -1,0 +1,216 @@
+"""Findings about a server, each with advice, judged from facts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jwt_events.cli._output import approximate
+from jwt_events.cli.doctor._facts import Facts
+from jwt_events.transport.stream import sort_key
+
+_MIN_VERSION = (6, 2)
+_MAX_SKEW = 1.0  # seconds
+_SLACK = 60.0  # seconds by which entries may outlive the retention
+_DEAD_AFTER = 60.0  # seconds of idleness: twice the default claim_after
+_MIN_NORMAL_BUFFER = 16 * 2**20  # twice the default batch of the largest events
+_MIN_PUBSUB_BUFFER = 2**20
+
+
+class Level(StrEnum):
+    """The severity of a finding."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding about one topic.
+
+    Attributes:
+        topic: the topic.
+        level: its severity.
+        text: what was found.
+        advice: what to do; empty if nothing.
+    """
+
+    topic: str
+    level: Level
+    text: str
+    advice: str = ""
+
+
+def findings(facts: Facts, *, durable: bool) -> list[Finding]:
+    """Judge the facts.
+
+    Args:
+        facts: the facts.
+        durable: whether to judge persistence, the stream and its groups.
+    """
+    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, _memory, _buffers, _clock, _rights, _tls]
+    if durable:
+        rules[2:2] = [_persistence]
+        rules += [_stream, _groups]
+    return [finding for rule in rules for finding in rule(facts)]
+
+
+def _version(facts: Facts) -> Iterator[Finding]:
+    redis = facts.info.get("redis_version")
+    if redis is None:
+        yield _unknown("version", "INFO", "+info")
+        return
+    valkey = facts.info.get("valkey_version")
+    name = f"Valkey {valkey}" if valkey else f"Redis {redis}"
+    if tuple(int(part) for part in redis.split(".")[:2] if part.isdecimal()) < _MIN_VERSION:
+        yield Finding("version", Level.PROBLEM, name, "Use Redis 6.2 or newer, or Valkey.")
+    else:
+        yield Finding("version", Level.OK, name)
+
+
+def _role(facts: Facts) -> Iterator[Finding]:
+    role = facts.info.get("role")
+    if role is None:
+        yield _unknown("replicas", "INFO", "+info")
+    elif role != "master":
+        yield Finding("replicas", Level.PROBLEM, "this is a replica", "It refuses to publish: use its primary's URL.")
+    elif (count := facts.info.get("connected_slaves", "0")) == "0":
+        yield Finding("replicas", Level.NOTE, "none", "If the machine is lost, so is what it holds.")
+    else:
+        yield Finding("replicas", Level.OK, f"{count} connected")
+
+
+def _persistence(facts: Facts) -> Iterator[Finding]:
+    if "err" in {facts.info.get("aof_last_write_status"), facts.info.get("rdb_last_bgsave_status")}:
+        yield Finding("persistence", Level.PROBLEM, "the last write to the disk failed", "Look into the server's log.")
+    append = facts.settings.get("appendonly") or {"0": "no", "1": "yes"}.get(facts.info.get("aof_enabled", ""))
+    sync, save = facts.settings.get("appendfsync"), facts.settings.get("save")
+    if append == "yes" and sync == "always":
+        yield Finding("persistence", Level.OK, "every write is on the disk before it is confirmed")
+    elif append == "yes":
+        seen = f"appendonly yes, appendfsync {sync or 'unknown'}"
+        yield Finding("persistence", Level.NOTE, seen, "A crash may lose about two seconds; 'always' loses none.")
+    elif append == "no" and save == "":
+        advice = "A restart forgets every revocation: set appendonly yes."
+        yield Finding("persistence", Level.WARNING, "nothing is kept on the disk", advice)
+    elif append == "no":
+        seen = "snapshots only" if save else "no append-only file"
+        yield Finding("persistence", Level.WARNING, seen, "A crash forgets revocations: set appendonly yes.")
+    else:
+        yield _unknown("persistence", "CONFIG GET", "+config|get")
+
+
+def _memory(facts: Facts) -> Iterator[Finding]:
+    policy = facts.settings.get("maxmemory-policy") or facts.info.get("maxmemory_policy")
+    limit = facts.settings.get("maxmemory") or facts.info.get("maxmemory")
+    if policy is None or limit is None:
+        yield _unknown("eviction", "INFO", "+info")
+        return
+    seen = f"{policy}, maxmemory {limit if limit != '0' else 'not set'}"
+    if not policy.startswith("allkeys"):
+        yield Finding("eviction", Level.OK, seen)
+        return
+    level = Level.WARNING if limit == "0" else Level.PROBLEM
+    yield Finding("eviction", level, seen, "It can evict the whole stream: set maxmemory-policy noeviction.")
+
+
+def _buffers(facts: Facts) -> Iterator[Finding]:
+    setting = facts.settings.get("client-output-buffer-limit")
+    if setting is None:
+        yield _unknown("buffers", "CONFIG GET", "+config|get")
+        return
+    words = setting.split()
+    limits = {words[i]: [int(word) for word in words[i + 1 : i + 4]] for i in range(0, len(words) - 3, 4)}
+    small = [
+        kind
+        for kind, minimum in (("normal", _MIN_NORMAL_BUFFER), ("pubsub", _MIN_PUBSUB_BUFFER))
+        if any(0 < limit < minimum for limit in limits.get(kind, [0, 0, 0])[:2])
+    ]
+    seen = "; ".join(f"{kind} {' '.join(map(str, limits[kind]))}" for kind in ("normal", "pubsub") if kind in limits)
+    advice = (
+        f"Readers that are a little behind are cut off: raise client-output-buffer-limit {small[0]}." if small else ""
+    )
+    yield Finding("buffers", Level.WARNING if small else Level.OK, seen, advice)
+
+
+def _clock(facts: Facts) -> Iterator[Finding]:
+    if facts.skew is None:
+        yield _unknown("clock", "TIME", "+time")
+        return
+    seen = f"the server's is {abs(facts.skew):.2f} s {'ahead of' if facts.skew > 0 else 'behind'} the one here"
+    if abs(facts.skew) <= _MAX_SKEW:
+        yield Finding("clock", Level.OK, seen)
+    else:
+        advice = "Revocations by user, session or client compare clocks: synchronise them (NTP), or give a leeway."
+        yield Finding("clock", Level.WARNING, seen, advice)
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    suffices = any(missing == [] for missing in facts.lacking.values())
+    for role, missing in facts.lacking.items():
+        if missing is None:
+            yield _unknown(f"rights: {role}", "ACL DRYRUN", "+acl|dryrun +acl|whoami")
+        elif not missing:
+            yield Finding(f"rights: {role}", Level.OK, "this user may be one")
+        else:
+            level = Level.NOTE if suffices else Level.WARNING
+            advice = "Grant them if it is to be one." if suffices else "Grant them: this user suffices for no role."
+            yield Finding(f"rights: {role}", level, f"this user lacks {', '.join(missing)}", advice)
+
+
+def _tls(facts: Facts) -> Iterator[Finding]:
+    if facts.scheme == "rediss":
+        yield Finding("tls", Level.OK, "the connection is encrypted")
+    elif facts.is_local:
+        yield Finding("tls", Level.OK, "not used, and the server is on this machine")
+    else:
+        advice = "Anybody on the network path can read passwords and identifiers, and revoke: use rediss://."
+        yield Finding("tls", Level.WARNING, "the connection is not encrypted", advice)
+
+
+def _stream(facts: Facts) -> Iterator[Finding]:
+    stream, kept = facts.stream, facts.retention.total_seconds()
+    if stream is None:
+        yield _unknown("stream", "XINFO STREAM", "+xinfo|stream, and the key")
+    elif stream.first is None:
+        yield Finding("stream", Level.OK, "it holds nothing")
+    elif facts.clock is None:
+        yield Finding("stream", Level.OK, f"it holds {stream.length} events")
+    else:
+        oldest = facts.clock - sort_key(stream.first)[0] / 1000
+        ages = f"the oldest {approximate(max(0.0, oldest))} old; retention {approximate(kept)}"
+        seen = f"it holds {stream.length} events, {ages}"
+        if oldest > kept * 1.1 + _SLACK:
+            advice = "No publisher trims it so: compare retention with the publishers', who need XTRIM and TIME."
+            yield Finding("stream", Level.WARNING, seen, advice)
+        else:
+            yield Finding("stream", Level.OK, seen)
+
+
+def _groups(facts: Facts) -> Iterator[Finding]:
+    if facts.groups is None:
+        yield _unknown("groups", "XINFO GROUPS", "+xinfo, and the key")
+    for group in facts.groups or ():
+        dead = [consumer for consumer in group.idle_for(_DEAD_AFTER) if consumer.pending]
+        lag = "unknown" if group.lag is None else group.lag
+        seen = f"{group.name!r}: lag {lag}, {group.pending} pending, {len(group.consumers)} consumers"
+        if dead:
+            held = ", ".join(f"{one.name} ({one.pending} pending, silent for {approximate(one.idle)})" for one in dead)
+            advice = "Start a receiver of this group: it takes over what they hold after claim_after."
+            yield Finding("groups", Level.WARNING, f"{seen}; dead: {held}", advice)
+        elif group.lag and len(group.idle_for(_DEAD_AFTER)) == len(group.consumers):
+            yield Finding(
+                "groups", Level.WARNING, f"{seen}; no consumer reads", "Start a receiver, or destroy the group."
+            )
+        else:
+            yield Finding("groups", Level.OK, seen)
+    if facts.groups == []:
+        yield Finding("groups", Level.OK, "none")
+
+
+def _unknown(topic: str, command: str, rights: str) -> Finding:
+    return Finding(topic, Level.UNKNOWN, f"this user may not ask ({command})", f"To see it, grant {rights}.")

@@ -1,0 +1,86 @@
+"""The commands that publishers and subscribers need, and a harmless way to find out which of them a user may not use.
+
+The reply to each command below, if it is allowed, is an error or empty: an entry at 0-0 cannot be added, there is
+nothing to trim below 0-0, and no group has that name. The server checks the rights first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport.connection import Command, Connection
+
+_WITHIN = 5.0
+_PROBE = "jwt-events:doctor"
+
+
+def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a stream."""
+    read: list[Command] = [
+        ("XREAD", "COUNT", 1, "STREAMS", key, "$"),
+        ("XRANGE", key, "0-0", "0-0"),
+        ("XINFO", "STREAM", key),
+        ("INFO", "server"),
+    ]
+    marker = f"{dead_letter}:{_PROBE}"
+    add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
+    return {
+        "publisher": [("XADD", key, "0-0", "event", ""), ("XTRIM", key, "MINID", "0-0"), ("TIME",)],
+        "revocation list": read,
+        "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
+        "subscriber in a group": [
+            ("XREADGROUP", "GROUP", _PROBE, _PROBE, "COUNT", 1, "STREAMS", key, ">"),
+            ("XRANGE", key, "0-0", "0-0"),
+            ("XACK", key, _PROBE, "0-0"),
+            ("XCLAIM", key, _PROBE, _PROBE, 0, "0-0"),
+            ("XAUTOCLAIM", key, _PROBE, _PROBE, 0, "0-0", "COUNT", 1),
+            ("XPENDING", key, _PROBE),
+            ("XGROUP", "CREATE", key, _PROBE, "no position"),
+            ("XINFO", "STREAM", key),
+            ("XINFO", "GROUPS", key),
+            ("XINFO", "CONSUMERS", key, _PROBE),
+            ("INFO", "server"),
+            add_dead_letter,
+        ],
+    }
+
+
+def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a channel."""
+    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel), ("PING",)]}
+
+
+async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
+    """Return the names of the commands that this user may not use; ``None`` if that cannot be found out without harm.
+
+    Raises:
+        TransportError: no reply.
+    """
+    if (user := await _user(connection)) is not None:
+        replies = await connection.execute_many(
+            [("ACL", "DRYRUN", user, *command) for command in commands], within=_WITHIN
+        )
+        if not any(isinstance(reply, TransportError) for reply in replies):
+            return _names([command for command, reply in zip(commands, replies, strict=True) if reply != b"OK"])
+    if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
+        return None  # subscribers would receive it, and a subscribed connection cannot send these commands
+    replies = await connection.execute_many(commands, within=_WITHIN)
+    for reply in replies:
+        if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
+            raise reply
+    refused = [isinstance(reply, ServerRefused) and reply.code == "NOPERM" for reply in replies]
+    return _names([command for command, is_refused in zip(commands, refused, strict=True) if is_refused])
+
+
+async def _user(connection: Connection) -> str | None:
+    try:
+        name: bytes = await connection.call("ACL", "WHOAMI", within=_WITHIN)
+    except ServerRefused:
+        return None
+    return name.decode()
+
+
+def _names(commands: Sequence[Command]) -> list[str]:
+    with_subcommands = {"XINFO", "XGROUP"}
+    return [" ".join(map(str, command[: 2 if command[0] in with_subcommands else 1])) for command in commands]
