@@ -18,9 +18,8 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -29,6 +28,7 @@ import uvloop
 from blockbuster import BlockBuster
 
 from jwt_events.embedded import EmbeddedServer
+from tests.support.processes import children
 from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared
 from tests.support.waiting import block_until, wait_until
 
@@ -106,12 +106,12 @@ def own_server(request: pytest.FixtureRequest) -> Callable[..., EmbeddedServer]:
 def _no_child_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "server" in request.fixturenames:
         request.getfixturevalue("server")  # starting it creates a child process that stays
-    before = _children()
+    before = children()
     yield
     block_until(
-        lambda: _children() <= before,
+        lambda: children() <= before,
         within=2.0,
-        what=lambda: f"the end of the child processes {_children() - before}",
+        what=lambda: f"the end of the child processes {children() - before}",
     )
 
 
@@ -177,12 +177,3 @@ def _watch() -> BlockBuster:
 
 
 _blockbuster = _watch()
-
-
-def _children() -> set[int]:
-    """Return the child processes that were not reaped; empty if the kernel does not list them."""
-    found: set[int] = set()
-    for thread in Path("/proc/self/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile
-            found.update(map(int, thread.read_text().split()))
-    return found

@@ -23,6 +23,7 @@ import pytest
 
 from jwt_events import EventType
 from jwt_events.embedded import EmbeddedServer
+from tests.support.processes import descendants, is_alive
 from tests.support.waiting import block_until, scaled
 
 COMMAND = (sys.executable, "-m", "jwt_events.cli")
@@ -81,24 +82,6 @@ def read_until(output: IO[str], text: str) -> None:
         if text in line:
             return
     raise AssertionError(f"the output ended without {text!r}")
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """The descendants of a process, each with its command line."""
-    found: dict[int, str] = {}
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, thread.read_text().split()):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found.update(descendants(child))
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def all_gone(pids: dict[int, str]) -> Callable[[], bool]:

@@ -37,6 +37,7 @@ from jwt_events.subscriber._reader import WINDOW
 from jwt_events.transport._stream.position import sort_key
 from jwt_events.transport.base import Delivery, Gap
 from jwt_events.transport.memory import MemoryTransport
+from tests.support.processes import descendants, is_alive
 from tests.support.waiting import block_until, scaled, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -375,22 +376,6 @@ class TestRuns:
         code, verdict = soak(*arguments, "--history", str(tmp_path / "history"), within=150)
         assert (code, verdict["problems"]) == (0, [])
         assert sum(verdict["gaps"].values()) > 0
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """Iterate over the descendants of a process."""
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, thread.read_text().split()):
-            yield child
-            yield from descendants(child)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @contextmanager

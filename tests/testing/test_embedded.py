@@ -20,6 +20,7 @@ import redis.asyncio
 
 from jwt_events.embedded import EmbeddedServer, ServerNotStarted
 from jwt_events.errors import Closed, InvalidOption
+from tests.support.processes import is_alive
 from tests.support.waiting import scaled, wait_until
 
 OwnServer = Callable[..., EmbeddedServer]
@@ -55,14 +56,6 @@ async def connected(server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis
     """A client of the embedded server."""
     async with redis.asyncio.Redis.from_url(server.url) as client:
         yield client
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether the process exists and is not a zombie."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 class TestStarting:
