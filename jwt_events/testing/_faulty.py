@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from jwt_events._internal.cancellation import end
 from jwt_events.errors import TransportError
 from jwt_events.testing._delivery_path import DeliveryPath, DuplicateDelivery
 from jwt_events.testing._faults import Faults
@@ -96,7 +97,7 @@ class _FaultyReceiver:
         self._subscribe = subscribe
         self._path = path
         self._stack = AsyncExitStack()
-        self._reading: asyncio.Future[Batch] | None = None
+        self._reading: asyncio.Task[Batch] | None = None
 
     async def open(self) -> None:
         self._inner = await self._stack.enter_async_context(self._subscribe())
@@ -104,8 +105,7 @@ class _FaultyReceiver:
     async def aclose(self) -> None:
         reading, self._reading = self._reading, None
         if reading is not None:
-            reading.cancel()
-            await asyncio.wait([reading])
+            await end([reading])
         await self._stack.aclose()
 
     async def receive(self) -> Batch:
@@ -124,7 +124,7 @@ class _FaultyReceiver:
                 await changed
                 continue
             if self._reading is None:
-                self._reading = asyncio.ensure_future(self._inner.receive())
+                self._reading = asyncio.create_task(self._inner.receive())
             waiting: set[asyncio.Future[Any]] = {self._reading, changed}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._reading.done() and not changed.done():
