@@ -6,7 +6,8 @@ through it; ``except BaseException: pass`` does on any version. The task then ru
 anyio therefore cancel again at each turn of the loop; so does everything here, in growing intervals.
 
 A task that is cleaning up, in ``finally``, ``except`` or ``__aexit__``, because of the cancellation has noticed it. It
-is left alone for a grace period, so that a roll-back or a closing handshake can wait for its server.
+is left alone for a grace period, so that a roll-back or a closing handshake can wait for its server. If it waits for
+the children of an `asyncio.TaskGroup`, which cancels them only once, these are cancelled again in its place.
 
 ==========================  ==========================================================================================
 `HostCancellation`          cancels the task inside an ``async with`` block, until the block ends
@@ -63,6 +64,9 @@ class _Delivery:
         if self._task.done():
             self._timer = None
             return
+        for child in _cancelled_children(self._task):
+            if elapsed >= self._grace or not any(_handled_cancellations(child)):
+                child.cancel(self._reason)
         if not self.count or elapsed >= self._grace or not self._is_noticed():
             self._task.cancel(self._reason)
             self.count += 1
@@ -227,7 +231,23 @@ def noticing_cancellation() -> Iterator[None]:
 
 
 def _handled_cancellations(task: asyncio.Task[Any]) -> Iterator[asyncio.CancelledError]:
-    """Find the cancellations that a suspended task is handling, in ``except``, ``finally`` or ``__aexit__``.
+    """Find the cancellations that a suspended task is handling, in ``except``, ``finally`` or ``__aexit__``."""
+    for referent in _referents(task):
+        if isinstance(referent, BaseException):
+            yield from _cancellations_behind(referent)
+
+
+def _cancelled_children(task: asyncio.Task[Any]) -> Iterator[asyncio.Task[Any]]:
+    """Find the tasks that a suspended task has cancelled and waits for: children of its task groups, and theirs."""
+    for referent in _referents(task):
+        if isinstance(referent, asyncio.TaskGroup) and getattr(referent, "_aborting", False):
+            for child in [*getattr(referent, "_tasks", ())]:
+                yield child
+                yield from _cancelled_children(child)
+
+
+def _referents(task: asyncio.Task[Any]) -> Iterator[object]:
+    """Iterate over the local variables of a suspended task, and the exceptions that it is handling.
 
     CPython keeps the exception that a coroutine is handling in the coroutine, and shows it to the garbage collector.
     """
@@ -241,8 +261,8 @@ def _handled_cancellations(task: asyncio.Task[Any]) -> Iterator[asyncio.Cancelle
         for referent in gc.get_referents(suspended):
             if isinstance(referent, _SUSPENDED) or type(referent).__name__.startswith("async_generator_"):
                 pending.append(referent)
-            elif isinstance(referent, BaseException):
-                yield from _cancellations_behind(referent)
+            else:
+                yield referent
 
 
 def _cancellations_behind(error: BaseException) -> Iterator[asyncio.CancelledError]:

@@ -204,6 +204,44 @@ class TestTimeout:
             await limited(work())
         assert requests() == 0
 
+    async def test_children(self, client: Redis) -> None:
+        """Children of task groups, which cancel them only once, do not keep the block from ending; nor theirs."""
+
+        async def nested() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(swallow(5))
+                group.create_task(ask(client))
+
+        async def work() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(nested())
+                for _ in range(5):
+                    group.create_task(ask(client))
+
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await soon(limited(work()))
+        assert requests() == 0
+
+    async def test_children_that_clean_up(self) -> None:
+        """A child that is cleaning up is left alone, as the block itself is."""
+        cleaned: list[str] = []
+
+        async def child() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await passed(0.1)
+                cleaned.append("child")
+
+        async def work() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(child())
+
+        with pytest.raises(TimeoutError):
+            await limited(work())
+        assert cleaned == ["child"]
+
 
 class TestTasks:
     """Tasks that are to end are cancelled until they have."""
