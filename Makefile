@@ -119,6 +119,8 @@ types: $(READY) ## Check types, strictly
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@export PATH="$(abspath $(BIN)):$$PATH"; basedpyright --verifytypes jwt_events --ignoreexternal \
 	    >$(VENV)/verifytypes || { cat $(VENV)/verifytypes; echo "Some type that users see is missing or ambiguous: it is named above"; exit 1; }
+	@awk -v maximum=1000 '/^Symbols exported/ { if ($$5 + 0 > maximum) { print "Public are " $$5 " symbols, more than " maximum ": give modules an underscore"; exit 1 } }' \
+	    $(VENV)/verifytypes
 
 check: lint types test ## Everything that must pass before a change lands
 
