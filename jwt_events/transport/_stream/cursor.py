@@ -83,14 +83,15 @@ class CursorReceiver:
                 raise
             await self.reconnecting.drop(error)
             return Batch()
+        gaps = self._take_gaps()
         if entries is None:
-            return Batch(gaps=self._take_gaps())
+            return Batch(gaps=gaps)
+        # A replica proves nothing: it may be cut off from where entries are added. Nor does a read that misses some.
+        is_proof = self._is_at_end and not self._is_replica and not gaps
         return Batch(
             [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
-            self._take_gaps(),
-            # The time of the last audit, as the stream may have been replaced since. A replica proves nothing: it may
-            # be cut off from where entries are added.
-            self._audited_at if self._is_at_end and not self._is_replica else None,
+            gaps,
+            self._audited_at if is_proof else None,  # of the last audit, as the stream may have been replaced since
         )
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
@@ -115,14 +116,12 @@ class CursorReceiver:
             return None
         entries: list[Any] = reply[0][1] if reply else []
         self._is_at_end = len(entries) < self._batch_size
-        if not entries:
-            return []
-        last = entries[-1][0].decode()
         if not self._is_at_end:
             # There are more: let the server read them while these are delivered. If sending fails or is cancelled, the
             # connection is closed, and as the cursor has not moved these are read again.
-            self._ahead = await self._send_read(connection, last)
-        self._cursor.advance(last, len(entries))
+            self._ahead = await self._send_read(connection, entries[-1][0].decode())
+        if gap := self._cursor.advance(entries, is_end=self._is_at_end):
+            self._gaps.append(gap)
         return entries
 
     async def _send_read(self, connection: Connection, position: str) -> _Read:

@@ -10,6 +10,7 @@ Source: https://redis.io/docs/latest/commands/xinfo-stream/
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,10 @@ class StreamCursor:
         self._count: int | None = None  # how many entries had been added up to there, where known
         self._is_placed = False
         self._existed = False
+        self._is_early = False  # the position is later than any that the stream has had
         self._uncounted_at: str | None = ""  # the first entry at which a gap was reported without a count
+        self._audit: StreamInfo | None = None  # the last state that what was read since has not been compared with
+        self._accounted = OLDEST  # every position up to here was read or reported
 
     @classmethod
     def after(cls, position: str, count: int | None) -> StreamCursor:
@@ -111,11 +115,35 @@ class StreamCursor:
         """Whether it stands at an entry, so that the entries added after that one are expected to exist."""
         return self._reached not in (None, OLDEST)
 
-    def advance(self, position: str, count: int) -> None:
-        """Move on by ``count`` entries, the last of which is at ``position``."""
-        self._position = self._reached = position
-        if self._count is not None:
-            self._count += count
+    def advance(self, entries: Sequence[Any], *, is_end: bool) -> Gap | None:
+        """Move on by entries that were read; return those that the last `reconcile` saw and that were removed since.
+
+        Args:
+            entries: what was read after the position, each a position and its fields.
+            is_end: whether there were no more entries at the time of the read.
+        """
+        since, count, audit = self.position, self._count, self._audit
+        if entries:
+            self._position = self._reached = entries[-1][0].decode()
+            if count is not None:
+                self._count = count + len(entries)
+        if audit is None or not (is_end or sort_key(audit.last) <= sort_key(self.position)):
+            return None
+        self._audit = None
+        known = bisect_right(entries, sort_key(audit.last), key=lambda entry: sort_key(entry[0].decode()))
+        if self._is_early:  # entries that were added before the position are not missing
+            self._is_early = not entries
+            self._count = None if entries else audit.added
+            self._reached = self._reached if entries else audit.last
+            return None
+        lost: int | None = 0
+        if count is not None and audit.added is not None:
+            lost = audit.added - count - known
+            self._count = audit.added + len(entries) - known
+        elif sort_key(audit.last) > max(sort_key(self.position), sort_key(self._accounted)):
+            lost = None  # without counts, only what is missing at the end can be seen
+        self._accounted = audit.last
+        return Gap(since, "trimmed", lost) if lost is None or lost > 0 else None
 
     def rewind(self, now: StreamInfo) -> None:
         """Move back before the oldest entry."""
@@ -138,6 +166,7 @@ class StreamCursor:
         elif self._reached == OLDEST and not self._is_placed:
             self._count = now.removed
         self._is_placed = True
+        self._audit = found
         since = self._reached or OLDEST
         existed, self._existed = self._existed, found is not None
         if sort_key(now.last) < sort_key(since) or (found is None and existed):
@@ -159,6 +188,7 @@ class StreamCursor:
     def _place(self, now: StreamInfo) -> None:
         """Place the cursor in a stream that is read for the first time."""
         if self._position is None or sort_key(now.last) < sort_key(self._position):
+            self._is_early = self._position is not None
             self._position = self._position or now.last
             self._reached, self._count = now.last, now.added
         else:
@@ -169,7 +199,10 @@ class StreamCursor:
             self._count = now.added
         elif _is_behind(since, now):
             self._count = now.removed
-            if now.removed != 0 and self._uncounted_at != now.first:
+            # Where the server does not count, nothing is known to be missing before the oldest entry; and behind an
+            # entry that is still there, nothing was trimmed.
+            is_doubtful = since != OLDEST if now.removed is None else now.removed != 0
+            if is_doubtful and self._uncounted_at != now.first:
                 self._uncounted_at = now.first
                 return Gap(since, "trimmed")
         return None
