@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from loguru import logger
@@ -21,6 +20,7 @@ from jwt_events.transport._redis.replies import array
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, parse_payload, stream_info
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
+from jwt_events.transport._stream.group_losses import GroupLosses, list_consumers, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
@@ -74,7 +74,7 @@ class GroupReceiver:
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
         self._epoch: Epoch | None = None
-        self._reported: Gap | None = None
+        self._losses = GroupLosses(group)
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
@@ -123,6 +123,7 @@ class GroupReceiver:
         deliveries = [Delivery(parse_payload(fields), position.decode()) for position, fields in _entries(reply)]
         if deliveries:
             self._last_read = deliveries[-1].position
+            self._losses.received += len(deliveries)
         return deliveries
 
     async def _read_own(self, connection: Connection) -> list[Delivery]:
@@ -192,6 +193,7 @@ class GroupReceiver:
         if self._epoch is not None and epoch.may_lack(self._epoch):
             self._gaps.append(Gap(self._finished, "restarted"))
         is_first, self._epoch = self._epoch is None, epoch
+        self._losses.forget()  # replies that were lost with the connection may have held entries
         await self._audit(connection, first_epoch=epoch if is_first else None)
         await self._remove_abandoned(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
@@ -211,33 +213,25 @@ class GroupReceiver:
             [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)], within=ATTEMPT_WITHIN
         )
         found = stream_info(stream)
-        cursor = None if found is None else _parse_cursor(self._group.name, groups)
-        if cursor is None:
+        cursor = None if found is None else parse_cursor(self._group.name, groups)
+        if found is None or cursor is None:
             await self._create_group(connection, found)
             return
         if self._last_read is not None and sort_key(cursor.position) < sort_key(self._last_read):
             self._gaps.append(Gap(self._finished, "rewound"))  # replaced, together with its groups, by an older state
             self._last_read = cursor.position
+            self._losses.forget()
         self._last_read = self._last_read or cursor.position
         self._finished = _last_settled(cursor, pending)
-        if first_epoch is not None and first_epoch.may_lack_what_followed(cursor.position, is_there=True):
+        position = _last_known(cursor, found)
+        if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
             self._gaps.append(Gap(self._finished, "restarted"))
-        self._report_lost(cursor.reconcile(found))
-
-    def _report_lost(self, gap: Gap | None) -> None:
-        """Report the new part of a gap: a group's gap stays visible until it reads on; on Redis 7.0, for ever."""
-        previous, self._reported = self._reported, gap
-        if gap is None or gap == previous:
-            return
-        if gap.lost is not None and previous is not None and previous.lost is not None:
-            if gap.lost <= previous.lost:
-                return
-            gap = replace(gap, lost=gap.lost - previous.lost)
-        self._gaps.append(gap)
+        self._gaps += await self._losses.find(connection, cursor, found)
 
     async def _create_group(self, connection: Connection, found: StreamInfo | None) -> None:
         end = OLDEST if found is None else found.last
         position = self._start or end
+        self._losses.forget()
         if self._last_read is not None:
             # It existed before. Which consumer held what is lost with it, so all that was not settled comes again.
             position = OLDEST if sort_key(end) < sort_key(self._last_read) else self._finished
@@ -251,13 +245,11 @@ class GroupReceiver:
             await self._audit(connection)
         else:
             self._last_read = self._finished = position
+            self._losses.begin(position, found or StreamInfo())
 
     async def _remove_abandoned(self, connection: Connection) -> None:
         """Remove abandoned consumers that hold no entries, so that they do not accumulate with every restart."""
-        consumers = await connection.call(
-            "XINFO", "CONSUMERS", self._group.key, self._group.name, within=ATTEMPT_WITHIN
-        )
-        for consumer in (dict(zip(row[::2], row[1::2], strict=True)) for row in consumers):
+        for consumer in await list_consumers(connection, self._group):
             if consumer[b"pending"] == 0 and consumer[b"idle"] >= _ABANDONED_AFTER:
                 command = self._group.remove(consumer[b"name"].decode(), idle=_ABANDONED_AFTER)
                 await connection.execute_many([command], within=ATTEMPT_WITHIN)  # without the right to, they stay
@@ -274,20 +266,19 @@ def _entries(reply: Any) -> list[Any]:
     return reply[0][1] if reply else []
 
 
+def _last_known(cursor: StreamCursor, found: StreamInfo) -> str | None:
+    """Return a position that was certainly assigned, after which an earlier run of the server may have had entries.
+
+    A group that has read nothing does not tell: its stream does. ``None`` if that never had an entry.
+    """
+    if cursor.position != OLDEST or found.last == OLDEST:
+        return None if found.last == OLDEST else cursor.position
+    return found.last if found.first is None or found.removed != 0 else found.first
+
+
 def _last_settled(cursor: StreamCursor, pending: Any) -> str:
     """Return the position up to which every entry was delivered and settled, from the reply to XPENDING."""
     if isinstance(pending, TransportError):
         raise pending
     count, oldest, *_ = pending
     return min(cursor.position, previous(oldest.decode()), key=sort_key) if count else cursor.position
-
-
-def _parse_cursor(name: str, groups: Any) -> StreamCursor | None:
-    """Return the cursor of a group from the reply to XINFO GROUPS; ``None`` if there is no such group."""
-    if isinstance(groups, TransportError):
-        raise groups
-    for row in groups:
-        fields = dict(zip(row[::2], row[1::2], strict=True))
-        if fields[b"name"] == name.encode():
-            return StreamCursor.after(fields[b"last-delivered-id"].decode(), fields.get(b"entries-read"))
-    return None

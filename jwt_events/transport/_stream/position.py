@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jwt_events.transport.base import Gap
@@ -109,6 +109,11 @@ class StreamCursor:
     def position(self) -> str:
         """The position after which to read."""
         return self._position or OLDEST
+
+    @property
+    def count(self) -> int | None:
+        """How many entries had been added up to the position, if that is known."""
+        return self._count
 
     @property
     def is_at_entry(self) -> bool:
@@ -211,3 +216,50 @@ class StreamCursor:
 def _is_behind(position: str, now: StreamInfo) -> bool:
     """Whether every entry that is left comes after the position."""
     return now.first is None or sort_key(now.first) > sort_key(position)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProgress:
+    """How far a group has read at one audit.
+
+    Newer servers set a group's count of entries to the right index again whenever it reads on, whatever was removed
+    before. So what was lost shows only between two audits: by how far the index moved, and how much was read.
+
+    Attributes:
+        position: the last position that was delivered to any consumer.
+        index: how many entries had been added up to there; ``None`` if that is not known.
+        removed: how many entries were ever removed from the stream; ``None`` if that is not known.
+        first: the position of the oldest entry; ``None`` if there is none.
+        is_alone: whether the group has one consumer.
+    """
+
+    position: str
+    index: int | None
+    removed: int | None
+    first: str | None
+    is_alone: bool
+
+    @classmethod
+    def of(cls, cursor: StreamCursor, found: StreamInfo, *, is_alone: bool) -> GroupProgress:
+        """Return the progress of a group with this cursor."""
+        index = found.added if cursor.position == found.last else cursor.count
+        return cls(cursor.position, index, found.removed, found.first, is_alone)
+
+    def at_end(self, found: StreamInfo) -> GroupProgress:
+        """Return the progress of a group with nothing left to read in a stream."""
+        return replace(self, index=found.added)
+
+    def lost(self, later: GroupProgress, received: int) -> int | None:
+        """Return how many entries were removed before they were delivered; ``None`` if some may have been.
+
+        Args:
+            later: the progress at the next audit.
+            received: how many entries one consumer was the first to receive in between.
+        """
+        if self.index is None or later.index is None or (missing := later.index - self.index - received) <= 0:
+            return 0
+        if self.is_alone and later.is_alone:
+            return missing
+        if later.removed is None or later.first is None or sort_key(later.first) >= sort_key(later.position):
+            return 0  # the other consumers received them, and perhaps deleted them when they had handled them
+        return None if later.removed > self.index else 0

@@ -1,0 +1,114 @@
+"""Detection of entries that were removed from a stream before its group delivered them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from jwt_events.errors import TransportError
+from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._stream.consumer_group import ConsumerGroup
+from jwt_events.transport._stream.position import OLDEST, GroupProgress, StreamCursor, StreamInfo, sort_key
+from jwt_events.transport.base import Gap
+
+
+class GroupLosses:
+    """Finds what a group lost, from the server's count of the group and from its progress between two audits.
+
+    Args:
+        group: the group and the consumer that asks.
+
+    Attributes:
+        received: how many entries this consumer was the first to receive since the last audit.
+    """
+
+    def __init__(self, group: ConsumerGroup) -> None:
+        self.received: int = 0
+        self._group = group
+        self._counted: Gap | None = None  # what the server counts as lost
+        self._progress: GroupProgress | None = None
+        self._accounted = OLDEST  # up to here, what was removed at the end was reported
+
+    def begin(self, position: str, found: StreamInfo) -> None:
+        """Begin with a group that was just created at a position of a stream."""
+        is_counted = position in {found.last, OLDEST}
+        index = None if not is_counted else found.added if position == found.last else found.removed
+        self._progress = GroupProgress(position, index, found.removed, found.first, is_alone=True)
+
+    def forget(self) -> None:
+        """Forget the progress: what was received since cannot be told."""
+        self._progress = None
+
+    async def find(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> list[Gap]:
+        """Return what was lost since the last audit.
+
+        Args:
+            connection: the connection to use.
+            cursor: the cursor of the group, as the audit found it.
+            found: the state of the stream, as the audit found it afterwards.
+        """
+        is_alone = len(await list_consumers(connection, self._group)) <= 1
+        before, received, self.received = self._progress, self.received, 0
+        if cursor.count is None and is_alone and before is not None and before.is_alone and before.index is not None:
+            # The server lost count, as entries were deleted in between. One consumer counts for itself.
+            cursor = StreamCursor.after(cursor.position, before.index + received)
+        counted, self._counted = self._counted, cursor.reconcile(found)
+        now = self._progress = GroupProgress.of(cursor, found, is_alone=is_alone)  # behind what was reported just now
+        if self._counted is not None:
+            gap = _new_part(self._counted, counted)
+            return [] if gap is None else [gap]
+        lost: int | None
+        if await self._is_end_removed(connection, cursor, found):
+            lost = None if now.index is None or found.added is None else found.added - now.index
+            self._progress = now.at_end(found)
+        else:
+            lost = 0 if before is None else before.lost(now, received)
+        if lost is None or lost > 0:
+            return [Gap(cursor.position if before is None else before.position, "trimmed", lost)]
+        return []
+
+    async def _is_end_removed(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> bool:
+        """Whether entries up to the last position were removed and can no longer be delivered to any consumer."""
+        if sort_key(found.last) <= max(sort_key(cursor.position), sort_key(self._accounted)):
+            return False
+        left, groups = await connection.execute_many(
+            [
+                ("XRANGE", self._group.key, f"({cursor.position}", "+", "COUNT", 1),
+                ("XINFO", "GROUPS", self._group.key),  # last: an entry may have been delivered, and then removed
+            ],
+            within=ATTEMPT_WITHIN,
+        )
+        if isinstance(left, TransportError):
+            raise left
+        later = parse_cursor(self._group.name, groups)
+        if left or later is None or later.position != cursor.position:
+            return False
+        self._accounted = found.last
+        return True
+
+
+def _new_part(gap: Gap, previous: Gap | None) -> Gap | None:
+    """Return the new part of a gap: a group's gap stays visible until it reads on; on Redis 7.0, for ever."""
+    if gap == previous:
+        return None
+    if gap.lost is not None and previous is not None and previous.lost is not None:
+        return replace(gap, lost=gap.lost - previous.lost) if gap.lost > previous.lost else None
+    return gap
+
+
+async def list_consumers(connection: Connection, group: ConsumerGroup) -> list[dict[bytes, Any]]:
+    """Return the consumers of a group, each with the fields of XINFO CONSUMERS."""
+    rows = await connection.call("XINFO", "CONSUMERS", group.key, group.name, within=ATTEMPT_WITHIN)
+    return [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
+
+
+def parse_cursor(name: str, groups: Any) -> StreamCursor | None:
+    """Return the cursor of a group from the reply to XINFO GROUPS; ``None`` if there is no such group."""
+    if isinstance(groups, TransportError):
+        raise groups
+    for row in groups:
+        fields = dict(zip(row[::2], row[1::2], strict=True))
+        if fields[b"name"] == name.encode():
+            return StreamCursor.after(fields[b"last-delivered-id"].decode(), fields.get(b"entries-read"))
+    return None
