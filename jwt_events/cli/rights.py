@@ -37,18 +37,26 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
             ("XAUTOCLAIM", key, _NOBODY, _NOBODY, 0, "0-0", "COUNT", 1),
             ("XPENDING", key, _NOBODY),
             ("XGROUP", "CREATE", key, _NOBODY, "no position"),
+            ("XGROUP", "DELCONSUMER", key, _NOBODY, _NOBODY),
+            ("EVAL", "return 0", 1, key),
             ("XINFO", "STREAM", key),
             ("XINFO", "GROUPS", key),
             ("XINFO", "CONSUMERS", key, _NOBODY),
             ("INFO", "server"),
             bury,
         ],
+        "dead letters": [
+            ("XLEN", dead_letter),
+            ("XRANGE", dead_letter, "0-0", "0-0"),
+            ("XADD", key, "0-0", "event", ""),
+            ("XDEL", dead_letter, "0-0"),
+        ],
     }
 
 
 def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
     """Return the commands that each role needs on a channel."""
-    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel), ("PING",)]}
+    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
@@ -69,8 +77,14 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
     for answer in answers:
         if isinstance(answer, TransportError) and not isinstance(answer, ServerRefused):
             raise answer
-    refused = [isinstance(answer, ServerRefused) and answer.code == "NOPERM" for answer in answers]
-    return _names([command for command, no in zip(commands, refused, strict=True) if no])
+    return _names([command for command, answer in zip(commands, answers, strict=True) if _is_refused(answer)])
+
+
+def _is_refused(answer: object) -> bool:
+    """Whether the user lacks the right, or the command has another name on this server."""
+    if not isinstance(answer, ServerRefused):
+        return False
+    return answer.code == "NOPERM" or (answer.code == "ERR" and "unknown command" in str(answer))
 
 
 async def _user(connection: Connection) -> str | None:
