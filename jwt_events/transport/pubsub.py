@@ -1,34 +1,38 @@
 """Redis Pub/Sub: fan-out to the receivers that are connected at the moment, at the lowest cost.
 
 An event that is sent while a receiver is disconnected is lost, and Redis does not report it. This transport does: every
-reconnection is a `Gap`. To detect a dead connection, it sends PING when nothing arrives, and drops a connection that
-does not reply.
+reconnection is a `Gap`. To detect a dead connection, and a server that is no primary any more, it asks for the role all
+the time, and leaves a replica and a server that does not reply.
 
 Source: https://redis.io/docs/latest/develop/pubsub/
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.protocol import Command, PushedMessage, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import number
+from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, require_primary, role_of_hello
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# Seconds without a message after which a PING is sent; after the third such timeout in a row the connection is dropped.
-_PING_AFTER = 0.75
-_MAX_TIMEOUTS = 3
+# Seconds after which the role is asked again; after two such times without a reply or a message the connection is left.
+_ASK_AFTER = 0.75
+_MAX_TIMEOUTS = 2
+
+_CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe"})
 
 
 class RedisPubSub:
@@ -72,7 +76,9 @@ class RedisPubSub:
         def command(payload: bytes) -> Command:
             return (b"PUBLISH", channel, payload)
 
-        async with Multiplexer(self.connector) as multiplexer:
+        # PUBLISH succeeds on a replica, too, and no reply tells.
+        role = RoleRule(self.connector.address, is_needed=True)
+        async with Multiplexer(self.connector, role=role) as multiplexer:
             yield RedisSender(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))
 
     @asynccontextmanager
@@ -89,6 +95,9 @@ class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
         self._channel = connector.destination.encode()
+        self._address = connector.address
+        self._asked: Request | None = None  # for the role; also the proof that the server still replies
+        self._ask_at = 0.0
         self._timeouts = 0
         self._has_reported_gap = False
 
@@ -97,24 +106,31 @@ class _PubSubReceiver:
         if connection is None:
             return await self._reconnect()
         try:
-            messages = await connection.pushed(poll_timeout=_PING_AFTER)
-            if not messages:
-                return await self._ping(connection)
+            self._ask_role(connection)
+            messages = await connection.pushed(poll_timeout=_ASK_AFTER)
+            if not all(map(_is_message, messages)):
+                connection.protocol.mark_out_of_sync()
+                raise ConnectionFailed("the server sent what is no message")
+            is_deaf = await self._find_deaf(connection, has_arrived=bool(messages))
         except TransportError as error:
             if not error.retryable:
                 raise
             await self.reconnecting.drop(error)
             return Batch()
-        self._timeouts = 0
+        deliveries = [Delivery(message[2]) for message in messages if message[0] == b"message"]
+        if is_deaf is not None:
+            await self.reconnecting.drop(is_deaf)
+            return Batch(deliveries, self._report_disconnected())
         if any(message[0] == b"unsubscribe" for message in messages):
             await self.reconnecting.drop(ConnectionFailed("the server ended the subscription"))
-        return Batch([Delivery(message[2]) for message in messages if message[0] == b"message"])
+        return Batch(deliveries)
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Do nothing: Pub/Sub has neither acknowledgements nor dead letters."""
 
     async def _subscribe(self, connection: Connection) -> None:
         try:
+            require_primary(role_of_hello(await connection.call(*HELLO_3, within=ATTEMPT_WITHIN)), self._address)
             connection.write("SUBSCRIBE", self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1)
         except ServerRefused as error:
@@ -123,26 +139,49 @@ class _PubSubReceiver:
             raise SubscriptionRefused(str(error)) from None
         if confirmation[:2] != [b"subscribe", self._channel]:
             raise SubscriptionRefused("the server did not confirm the subscription")
-        self._timeouts = 0
+        self._asked, self._timeouts = None, 0
+        self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
 
-    async def _ping(self, connection: Connection) -> Batch:
-        """Send PING on a connection on which nothing arrived; drop it if the PINGs before had no reply."""
-        self._timeouts += 1
-        if self._timeouts < _MAX_TIMEOUTS:
-            connection.write("PING")
-            return Batch()
-        await self.reconnecting.drop(ConnectionFailed("the server does not answer"))
-        return self._report_disconnected()
+    def _ask_role(self, connection: Connection) -> None:
+        """Ask for the role beside what arrives, if it is time to: a replica may be cut off from the publishers."""
+        now = asyncio.get_running_loop().time()
+        if self._asked is None and now >= self._ask_at:
+            self._asked = connection.send([HELLO])
+            self._ask_at = now + _ASK_AFTER
+
+    async def _find_deaf(self, connection: Connection, *, has_arrived: bool) -> TransportError | None:
+        """Return why this connection, although it is open, may get no events; ``None`` if it gets them.
+
+        Raises:
+            TransportError: the server refuses to tell its role.
+        """
+        if self._asked is not None and self._asked.settled.done():
+            asked, self._asked = self._asked, None
+            (reply,) = await connection.replies(asked, within=ATTEMPT_WITHIN)
+            role, has_arrived = role_of_hello(reply), True
+            try:
+                require_primary(role, self._address)
+            except ConnectionFailed as error:
+                return error
+        self._timeouts = 0 if has_arrived or self._asked is None else self._timeouts + 1
+        return ConnectionFailed("the server does not answer") if self._timeouts >= _MAX_TIMEOUTS else None
 
     async def _reconnect(self) -> Batch:
         if not await self.reconnecting.reconnect():
-            return self._report_disconnected()
+            return Batch(gaps=self._report_disconnected())
         self._has_reported_gap = False
         return Batch(gaps=(Gap(None, "reconnected"),), reconnected=True)
 
-    def _report_disconnected(self) -> Batch:
+    def _report_disconnected(self) -> Sequence[Gap]:
         """Report once, early, that events are being missed. A second gap, on reconnection, says when that ended."""
         if self._has_reported_gap:
-            return Batch()
+            return ()
         self._has_reported_gap = True
-        return Batch(gaps=(Gap(None, "disconnected"),))
+        return (Gap(None, "disconnected"),)
+
+
+def _is_message(pushed: Any) -> bool:
+    """Whether this has the shape of a message, or of a confirmation: a word, the channel, and a payload or count."""
+    if type(pushed) is not PushedMessage or len(pushed) != 3:
+        return False
+    return isinstance(pushed[2], bytes) if pushed[0] == b"message" else pushed[0] in _CONFIRMATIONS

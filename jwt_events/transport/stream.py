@@ -26,6 +26,7 @@ from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import position
+from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.group import GroupReceiver
@@ -124,7 +125,9 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        async with Multiplexer(self.connector, _Trimming(key, self.retention)) as multiplexer:
+        # A replica that may be written to accepts entries, and loses them.
+        role = RoleRule(self.connector.address, is_needed=False)
+        async with Multiplexer(self.connector, _Trimming(key, self.retention), role=role) as multiplexer:
             yield RedisSender(multiplexer, command=command, parse=_parse_sent)
 
     @asynccontextmanager

@@ -164,7 +164,7 @@ class TestDoctor:
         [
             ("+@all", {}),
             ("+xadd +xtrim +time", {"revocation list": "XREAD", "subscriber": "XREAD"}),
-            ("+xread +xrange +xinfo|stream +info", {"publisher": "XADD", "subscriber": "SET"}),
+            ("+xread +xrange +xinfo|stream +info", {"publisher": "XADD", "subscriber": "SET", "dead letters": "XDEL"}),
             ("+ping", {"publisher": "XADD, XTRIM, TIME"}),
             ("+@all -acl", {}),
             ("+@all -acl -xtrim", {"publisher": "lacks XTRIM"}),
@@ -177,7 +177,7 @@ class TestDoctor:
         told, found = examined(own, "--key", "k", user="u")
         assert told.errors == ""
         rights = {topic.removeprefix("rights: "): one for topic, one in found.items() if topic.startswith("rights")}
-        assert len(rights) == 4
+        assert len(rights) == 5
         for role, finding in rights.items():
             if role in lacking:
                 assert lacking[role] in finding["text"]

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from jwt_events import Publisher, PublishFailed, RedisPubSub, RedisStream, Retry, RevocationList, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
-from tests.support.documents import DOCS
+from tests.support.documents import DOCS, granted
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 
@@ -19,16 +19,10 @@ OPERATIONS = (DOCS / "operations.md").read_text()
 PLACES = {"Pub/Sub": ["resetchannels", "&k"], "stream": ["~k", "~k:dead*"], "group": ["~k", "~k:dead*"]}
 
 
-def rights(role: str, kind: str) -> list[str]:
-    """Return the commands that the page grants somebody."""
-    (row,) = re.findall(rf"^\| {role}, {kind} \|(.*)\|$", OPERATIONS, re.MULTILINE)
-    return re.findall(r"\+[a-z|]+", row.replace(r"\|", "|"))
-
-
 async def url_of(client: Redis, server: EmbeddedServer, role: str, kind: str) -> str:
     """Make a user with these rights and no others, and return how to connect as that user."""
-    granted = rights(role, "stream" if (role, kind) == ("publisher", "group") else kind)
-    await call(client, "ACL", "SETUSER", role, "reset", "on", ">secret", *PLACES[kind], *granted)
+    rights = granted(f"{role}, {'stream' if (role, kind) == ('publisher', 'group') else kind}")
+    await call(client, "ACL", "SETUSER", role, "reset", "on", ">secret", *PLACES[kind], *rights)
     return server.url.replace("redis://", f"redis://{role}:secret@")
 
 

@@ -65,3 +65,9 @@ def anchors(page: Path) -> set[str]:
 def links(page: Path) -> list[str]:
     """Return the targets of all links and pictures of a page."""
     return re.findall(r"\]\(([^)\s]+)\)", prose(page))
+
+
+def granted(role: str) -> list[str]:
+    """Return the rights that the page about operations grants somebody: ``revocation list``, ``subscriber, group``."""
+    (row,) = re.findall(rf"^\| {role} \|(.*)\|$", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    return re.findall(r"\+[a-z|]+", row.replace(r"\|", "|"))

@@ -14,7 +14,10 @@ OK = b"+OK\r\n"
 Reply = Callable[[list[bytes]], bytes | None]
 """Returns the bytes of the reply to the words of a command; `HANG_UP` closes the connection instead."""
 
-_INTRODUCTIONS = frozenset({b"AUTH", b"CLIENT", b"HELLO", b"SELECT"})
+PRIMARY = b"*2\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
+"""The reply of a primary to HELLO, as far as it is read."""
+
+_INTRODUCTIONS = frozenset({b"AUTH", b"CLIENT", b"SELECT"})
 
 
 class FakeServer:
@@ -22,6 +25,7 @@ class FakeServer:
 
     Args:
         reply: called for every command, except those that a client sends when it connects.
+        hello: called for HELLO, which asks for the role.
 
     Attributes:
         commands: what was received, in order.
@@ -30,8 +34,9 @@ class FakeServer:
         url: the same as a URL.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, *, hello: Reply = lambda _: PRIMARY) -> None:
         self._reply = reply
+        self._hello = hello
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.commands: list[list[bytes]] = []
@@ -83,8 +88,11 @@ class FakeServer:
             if words[0] in _INTRODUCTIONS:
                 writer.write(OK)
                 continue
-            self.commands.append(words)
-            reply = self._reply(words)
+            if words[0] == b"HELLO":
+                reply = self._hello(words)
+            else:
+                self.commands.append(words)
+                reply = self._reply(words)
             if reply is HANG_UP:
                 return
             writer.write(reply)
@@ -98,6 +106,11 @@ def text(content: bytes) -> bytes:
 def array(*items: bytes) -> bytes:
     """Encode an array of encoded items."""
     return b"*%d\r\n" % len(items) + b"".join(items)
+
+
+def push(*items: bytes) -> bytes:
+    """Encode a message that the server sends by itself, of encoded items."""
+    return b">%d\r\n" % len(items) + b"".join(items)
 
 
 async def _command(reader: asyncio.StreamReader) -> list[bytes]:

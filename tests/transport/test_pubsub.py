@@ -13,13 +13,13 @@ from redis.asyncio import Redis
 from jwt_events import ConnectionFailed, Gap, Publisher, RedisPubSub, Subscriber, SubscriptionRefused, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
-from tests.support.fake_server import HANG_UP, SILENCE, FakeServer, array, text
+from tests.support.fake_server import HANG_UP, PRIMARY, SILENCE, FakeServer, array, push, text
 from tests.support.faults import free_port, frozen, kill_reader
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 
 CHANNEL = "the channel"
-CONFIRMATION = array(text(b"subscribe"), text(CHANNEL.encode()), b":1\r\n")
+CONFIRMATION = push(text(b"subscribe"), text(CHANNEL.encode()), b":1\r\n")
 
 
 async def listen(transport: RedisPubSub, meanwhile: Callable[[], Awaitable[object]]) -> None:
@@ -112,15 +112,15 @@ class TestGaps:
                 await listener.hears("after")
 
     async def test_a_quiet_channel_is_no_gap(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server that replies to PINGs is alive, even if no event arrives."""
-        monkeypatch.setattr("jwt_events.transport.pubsub._PING_AFTER", 0.2)
+        """A server that replies is alive, even if no event arrives."""
+        monkeypatch.setattr("jwt_events.transport.pubsub._ASK_AFTER", 0.2)
         async with RedisPubSub(url, key).receiver() as receiver:
             batches = [await receiver.receive() for _ in range(12)]
         assert all(list(batch.gaps) == [] and list(batch.deliveries) == [] for batch in batches)
 
     async def test_a_subscription_that_the_server_ends_is_a_gap(self) -> None:
         """An `unsubscribe` that the server sends by itself leads to a new connection and a gap."""
-        ended = array(text(b"unsubscribe"), text(CHANNEL.encode()), b":0\r\n")
+        ended = push(text(b"unsubscribe"), text(CHANNEL.encode()), b":0\r\n")
         replies = iter([CONFIRMATION + ended, CONFIRMATION])
         async with FakeServer(lambda words: next(replies) if words[0] == b"SUBSCRIBE" else SILENCE) as server:
             async with Listener(RedisPubSub(server.url, CHANNEL)) as listener:
@@ -128,12 +128,37 @@ class TestGaps:
             assert server.connections == 2
 
     async def test_a_server_that_hangs_up_is_a_gap(self) -> None:
-        """A server that closes the connection upon a PING is a gap."""
-        async with FakeServer(lambda words: CONFIRMATION if words[0] == b"SUBSCRIBE" else HANG_UP) as server:
+        """A server that closes the connection when it is asked for the role is a gap."""
+        hellos = iter([PRIMARY, HANG_UP, PRIMARY])
+
+        def hello(_: list[bytes]) -> bytes | None:
+            return next(hellos, PRIMARY)
+
+        async with FakeServer(lambda words: CONFIRMATION, hello=hello) as server:
             async with Listener(RedisPubSub(server.url, CHANNEL)) as listener:
                 await wait_until(lambda: listener.gaps)
             assert listener.causes == ["reconnected"]
-            assert len(server.received(b"PING")) == 1
+            assert server.connections == 2
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [
+            array(text(b"message"), text(CHANNEL.encode()), text(b"x")),
+            push(text(b"message"), text(CHANNEL.encode())),
+            push(text(b"message"), text(CHANNEL.encode()), b":1\r\n"),
+            push(text(b"massage"), text(CHANNEL.encode()), text(b"x")),
+            text(b"message"),
+            b":1\r\n",
+        ],
+    )
+    async def test_nonsense_is_a_gap(self, nonsense: bytes) -> None:
+        """What has not the shape of a message is not delivered: there is a new connection, and a gap."""
+        replies = iter([CONFIRMATION + nonsense, CONFIRMATION])
+        async with FakeServer(lambda words: next(replies)) as server:
+            async with Listener(RedisPubSub(server.url, CHANNEL)) as listener:
+                await listener.hears_of_gap("reconnected")
+                assert listener.subscriber.stats.decode_errors == 0
+            assert server.connections == 2
 
 
 class TestRefused:
@@ -169,7 +194,7 @@ class TestRefused:
 
     async def test_by_another_reply(self) -> None:
         """A reply that is no confirmation is not taken for one."""
-        other = array(text(b"subscribe"), text(b"another"), b":1\r\n")
+        other = push(text(b"subscribe"), text(b"another"), b":1\r\n")
         async with FakeServer(lambda _: other) as server:
             with pytest.raises(SubscriptionRefused, match="did not confirm"):
                 await Listener(RedisPubSub(server.url, CHANNEL)).__aenter__()

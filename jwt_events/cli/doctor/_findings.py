@@ -77,7 +77,7 @@ def _role(facts: Facts) -> Iterator[Finding]:
     if role is None:
         yield _unknown("replicas", "INFO", "+info")
     elif role != "master":
-        yield Finding("replicas", Level.PROBLEM, "this is a replica", "It refuses to publish: use its primary's URL.")
+        yield Finding("replicas", Level.PROBLEM, "this is a replica", "It is refused: use its primary's URL.")
     elif (count := facts.info.get("connected_slaves", "0")) == "0":
         yield Finding("replicas", Level.NOTE, "none", "If the machine is lost, so is what it holds.")
     else:

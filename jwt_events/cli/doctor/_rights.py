@@ -37,18 +37,26 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
             ("XAUTOCLAIM", key, _PROBE, _PROBE, 0, "0-0", "COUNT", 1),
             ("XPENDING", key, _PROBE),
             ("XGROUP", "CREATE", key, _PROBE, "no position"),
+            ("XGROUP", "DELCONSUMER", key, _PROBE, _PROBE),
+            ("EVAL", "return 0", 1, key),
             ("XINFO", "STREAM", key),
             ("XINFO", "GROUPS", key),
             ("XINFO", "CONSUMERS", key, _PROBE),
             ("INFO", "server"),
             add_dead_letter,
         ],
+        "dead letters": [
+            ("XLEN", dead_letter),
+            ("XRANGE", dead_letter, "0-0", "0-0"),
+            ("XADD", key, "0-0", "event", ""),
+            ("XDEL", dead_letter, "0-0"),
+        ],
     }
 
 
 def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
     """Return the commands that each role needs on a channel."""
-    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel), ("PING",)]}
+    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
@@ -69,8 +77,14 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
     for reply in replies:
         if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
             raise reply
-    refused = [isinstance(reply, ServerRefused) and reply.code == "NOPERM" for reply in replies]
-    return _names([command for command, is_refused in zip(commands, refused, strict=True) if is_refused])
+    return _names([command for command, reply in zip(commands, replies, strict=True) if _is_refused(reply)])
+
+
+def _is_refused(reply: object) -> bool:
+    """Whether the user lacks the right, or the command has another name on this server."""
+    if not isinstance(reply, ServerRefused):
+        return False
+    return reply.code == "NOPERM" or (reply.code == "ERR" and "unknown command" in str(reply))
 
 
 async def _user(connection: Connection) -> str | None:

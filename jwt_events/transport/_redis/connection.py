@@ -191,7 +191,9 @@ class Connection:
     async def pushed(
         self, *, within: float | None = None, poll_timeout: float | None = None, maximum: int = 1_000
     ) -> list[Any]:
-        """Wait for pushed messages and return those that have arrived; none if ``poll_timeout`` passed first.
+        """Wait for pushed messages and return those that have arrived.
+
+        None if ``poll_timeout`` passed first, or if a reply to a request arrived.
 
         Args:
             within: seconds after which the connection counts as failed; ``None`` for no such limit.
@@ -211,6 +213,8 @@ class Connection:
                     return []
                 self.protocol.fail(error)
         messages = self.protocol.take_pushed(maximum)
+        if not messages and not self.is_closed:
+            return []
         if not messages:
             failure = self.protocol.failure or exceptions.ConnectionError("the connection is closed")
             raise self._decoder.failure(failure, "reading", maybe_done=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -14,8 +15,9 @@ from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser, unchanged
+from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
 from jwt_events.transport.base import Sent
 
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
@@ -52,13 +54,19 @@ class Multiplexer:
     Args:
         connector: opens the connection when the first command needs it.
         maintenance: run before the next command when it is due. If it fails, the command is sent all the same.
+        role: which servers to accept: asked of each new connection before the first command, and then now and then in
+            one packet with a command, which does not wait for it. ``None`` to accept all.
     """
 
-    def __init__(self, connector: Connector, maintenance: Maintenance | None = None) -> None:
+    def __init__(
+        self, connector: Connector, maintenance: Maintenance | None = None, *, role: RoleRule | None = None
+    ) -> None:
         self.address: str = connector.address
         self._connector = connector
         self._decoder = connector.decoder
         self._maintenance = maintenance
+        self._role = role
+        self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
         self._connection: Connection | None = None
@@ -148,6 +156,9 @@ class Multiplexer:
         )
 
     def _send(self, connection: Connection, request: Request, now: float) -> None:
+        if now >= self._role_due_at:
+            self._role_due_at = now + ROLE_INTERVAL
+            connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(_REPLY_WITHIN, self._check_replies)
@@ -162,6 +173,19 @@ class Multiplexer:
             self._connection.protocol.fail(TimeoutError())
         else:
             self._watchdog = self._loop.call_at(give_up_at, self._check_replies)
+
+    def _judge_role(self, asked: _RoleRequest) -> None:
+        """Close the connection if the server is no primary any more, and take nothing that it said as a success."""
+        (reply,) = self._decoder.decode(asked)
+        try:
+            if self._role is not None:
+                self._role.check(reply, maybe_done=True)
+        except TransportError as error:
+            protocol, beside = asked.protocol, asked.beside.replies
+            if protocol is not None:
+                # A replica that refuses to write accepted nothing; what any other accepted may be lost.
+                protocol.is_out_of_sync |= not (beside and all(_is_read_only(reply) for reply in beside))
+                protocol.fail(error)
 
     def _timed_out(self) -> TransportError:
         """Return the error of a command that was not sent before its deadline."""
@@ -207,7 +231,7 @@ class Multiplexer:
         if self._connection is None or self._connection.is_closed:
             await self._disconnect()
             try:
-                self._connection = await self._connector.connect(within=_REPLY_WITHIN)
+                self._connection = await self._connect()
             except TransportError as error:
                 self._connect_error = error
                 raise
@@ -215,6 +239,23 @@ class Multiplexer:
         if self._maintenance is not None and self._loop.time() >= self._maintenance.due_at:
             await self._maintain(self._maintenance, self._connection)
         return self._connection
+
+    async def _connect(self) -> Connection:
+        connection = await self._connector.connect(within=_REPLY_WITHIN)
+        if self._role is None:
+            return connection
+        try:
+            (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
+            if not self._role.check(reply, maybe_done=False):
+                logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
+        except BaseException as error:
+            connection.abort()
+            await connection.aclose()
+            if isinstance(error, TransportError):
+                error.maybe_done = False  # none of the commands was sent
+            raise
+        self._role_due_at = self._loop.time() + ROLE_INTERVAL
+        return connection
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
         try:
@@ -232,6 +273,36 @@ class Multiplexer:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+class _RoleRequest(Request):
+    """Asks for the role in one packet with a request, and ahead of it.
+
+    It is settled when that request is: it keeps no connection open for itself, and is judged before the caller gets its
+    replies.
+    """
+
+    __slots__ = ("_judge", "beside")
+
+    def __init__(self, beside: Request, judge: Callable[[_RoleRequest], None]) -> None:
+        self.commands = (HELLO,)
+        self.protocol = None
+        self.sent_at = 0.0
+        self.error = None
+        self.replies = []
+        self.settled = beside.settled
+        self.beside = beside
+        self._judge = judge
+        self.settled.add_done_callback(lambda _: self._judge_reply())
+
+    def settle(self) -> None:
+        """Judge the reply, unless the request that it was sent with is still waiting."""
+        if self.settled.done():
+            self._judge_reply()
+
+    def _judge_reply(self) -> None:
+        if self.replies:
+            self._judge(self)
 
 
 class RedisSender:
@@ -253,6 +324,10 @@ class RedisSender:
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""
         return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
+
+
+def _is_read_only(reply: Any) -> bool:
+    return type(reply) is ErrorReply and str(reply).startswith("READONLY")
 
 
 def unexpected(error: Exception, address: str, *, maybe_done: bool) -> TransportError:

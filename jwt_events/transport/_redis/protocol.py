@@ -34,6 +34,10 @@ _READ_SIZE = 65_536
 _MAX_UNREAD = 262_144
 
 
+PushedMessage = hiredis.PushNotification
+"""A message that the server sent by itself, as RESP3 marks it; a list."""
+
+
 class ErrorReply(Exception):
     """An error that the server sent in reply to a command; holds its text."""
 
@@ -74,8 +78,8 @@ class RespProtocol(asyncio.BufferedProtocol):
         writer: the socket's writer. From now on only this object may use it.
 
     Attributes:
-        pushed: messages that arrived while no request was outstanding, in order. Only a socket on which `write` was
-            called may get any.
+        pushed: messages that arrived while no request was outstanding, or marked as pushed (RESP3), in order. Only a
+            socket on which `write` was called may get any.
         failure: why the socket was closed; ``None`` if it is open, or was closed in good order from here.
         outstanding: how many replies have not arrived yet.
         is_out_of_sync: whether a reply may belong to another request, so that none can be trusted.
@@ -207,6 +211,9 @@ class RespProtocol(asyncio.BufferedProtocol):
                 self.pushed.append(reply)
             else:  # one reply too many: which of them belongs to which request cannot be told
                 self.mark_out_of_sync()
+            return
+        if self._expects_pushed and type(reply) is PushedMessage:
+            self.pushed.append(reply)
             return
         request = self._requests[0]
         request.replies.append(reply)

@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from loguru import logger
 
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
+
+if TYPE_CHECKING:
+    from loguru import Logger
 
 # Seconds that opening a subscription may take, retries included; and one attempt of it.
 OPEN_WITHIN = 5.0
@@ -23,6 +26,10 @@ ATTEMPT_WITHIN = 2.0
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
 
+# Seconds between log lines about failed attempts: after each line twice as many as before it.
+_INITIAL_LOG_DISTANCE = 1.0
+_MAX_LOG_DISTANCE = 60.0
+
 
 class ConnectionState(StrEnum):
     """The state of a `ReconnectingConnection`."""
@@ -31,6 +38,56 @@ class ConnectionState(StrEnum):
     LIVE = "live"
     LOST = "lost"
     CLOSED = "closed"
+
+
+class _Outage:
+    """Logs the time without a connection: its first failed attempt, later ones at growing distances, and what it cost.
+
+    Args:
+        log: bound to the transport.
+    """
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+        self._began: float | None = None
+        self._attempts = 0
+        self._is_told = False
+        self._distance = _INITIAL_LOG_DISTANCE
+        self._next_line = 0.0
+
+    def begin(self, error: TransportError, now: float) -> None:
+        """Log that a connection was lost that had lasted."""
+        self._log.warning("connection lost", error=str(error))
+        self._began, self._attempts, self._is_told = now, 0, False
+        self._distance, self._next_line = _INITIAL_LOG_DISTANCE, now
+
+    def go_on(self, error: TransportError, now: float) -> None:
+        """Count an attempt whose connection did not last; log it if a line is due."""
+        if self._count(now):
+            self._log.warning("connection lost", error=str(error))
+
+    def fail(self, error: TransportError, now: float) -> None:
+        """Count a failed attempt; log it if a line is due."""
+        if self._count(now):
+            self._log.warning("connection attempt failed", attempt=self._attempts, error=str(error))
+
+    def end(self, now: float) -> None:
+        """Log what it cost, if failed attempts were logged."""
+        if self._is_told and self._began is not None:
+            self._is_told = False
+            self._log.info("connected again", attempts=self._attempts, seconds=round(now - self._began, 3))
+
+    def _count(self, now: float) -> bool:
+        """Count an attempt, and return whether a line is due."""
+        if self._began is None:
+            self._began = now
+        self._attempts += 1
+        if now < self._next_line:
+            return False
+        self._is_told = True
+        self._next_line = now + self._distance
+        self._distance = min(2 * self._distance, _MAX_LOG_DISTANCE)
+        return True
 
 
 class ReconnectingConnection:
@@ -48,6 +105,7 @@ class ReconnectingConnection:
         self._connector = connector
         self._on_connect = on_connect
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
+        self._outage = _Outage(self._log)
         self._failures = 0
         self._live_since = 0.0
         self._last_error: TransportError | None = None
@@ -96,20 +154,25 @@ class ReconnectingConnection:
             if not isinstance(error, TransportError) or not error.retryable:
                 raise
             self._failures += 1
-            self._log.warning("connection attempt failed", attempt=self._failures, error=str(error))
+            self._outage.fail(error, asyncio.get_running_loop().time())
             self._last_error = error
             return False
         self.connection = connection
         self._live_since = asyncio.get_running_loop().time()
+        self._outage.end(self._live_since)
         self._enter(ConnectionState.LIVE)
         return True
 
     async def drop(self, error: TransportError) -> None:
         """Close a connection that failed. The next attempt is at once, unless this one lasted less than a second."""
         connection, self.connection = self.connection, None
-        lasted = asyncio.get_running_loop().time() - self._live_since
-        self._failures = 0 if lasted > _MAX_DELAY else self._failures + 1
-        self._log.warning("connection lost", error=str(error))
+        now = asyncio.get_running_loop().time()
+        if now - self._live_since > _MAX_DELAY:
+            self._failures = 0
+            self._outage.begin(error, now)
+        else:
+            self._failures += 1
+            self._outage.go_on(error, now)
         self._enter(ConnectionState.LOST)
         if connection is not None:
             connection.abort()

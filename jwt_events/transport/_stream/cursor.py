@@ -10,7 +10,8 @@ from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
-from jwt_events.transport._stream.epoch import Epoch, fetch_epoch, is_replica
+from jwt_events.transport._redis.role import require_primary, role_of_info
+from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
@@ -57,6 +58,7 @@ class CursorReceiver:
             connector, transport="stream", on_connect=self._on_connect
         )
         self._key = connector.destination
+        self._address = connector.address
         self._settler = settler
         self._cursor = cursor
         self._batch_size = batch_size
@@ -69,7 +71,6 @@ class CursorReceiver:
         self._audited_at = 0.0
         self._ahead: _Read | None = None
         self._is_at_end = False
-        self._is_replica = False
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
@@ -86,8 +87,7 @@ class CursorReceiver:
         gaps = self._take_gaps()
         if entries is None:
             return Batch(gaps=gaps)
-        # A replica proves nothing: it may be cut off from where entries are added. Nor does a read that misses some.
-        is_proof = self._is_at_end and not self._is_replica and not gaps
+        is_proof = self._is_at_end and not gaps  # a read that misses some proves nothing
         return Batch(
             [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
             gaps,
@@ -110,7 +110,8 @@ class CursorReceiver:
             raise reply
         if audit:
             stream, replication = audit
-            self._is_replica = is_replica(replication)
+            # A replica proves nothing, and may never get what is added: it may be cut off from its primary.
+            require_primary(role_of_info(replication), self._address)
             self._reconcile(stream_info(stream), read.sent_at)
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             return None
@@ -141,15 +142,20 @@ class CursorReceiver:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
         sent_at = time.monotonic()
         epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
+        require_primary(epoch.role, self._address)
         (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
         found = stream_info(stream)
         since, before = self._cursor.position, self._epoch
-        if epoch.may_lack(before) if before is not None else self._cursor.is_at_entry:
-            # Before any change of state, as all of this is repeated if it fails.
-            holds = await self._still_holds(connection, since)
-            if before is not None or epoch.may_lack_what_followed(since, is_there=holds):
-                self._report_restart(found, holds=holds)
-        self._epoch, self._is_replica = epoch, epoch.is_replica
+        # Before any change of state, as all of this is repeated if it fails; and always, so that a missing right is
+        # known at once.
+        holds = await self._still_holds(connection, since)
+        if before is not None:
+            may_lack = epoch.may_lack(before)
+        else:
+            may_lack = self._cursor.is_at_entry and epoch.may_lack_what_followed(since, is_there=holds)
+        if may_lack:
+            self._report_restart(found, holds=holds)
+        self._epoch = epoch
         self._is_at_end = False
         self._reconcile(found, sent_at)
 

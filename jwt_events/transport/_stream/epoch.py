@@ -9,12 +9,14 @@ Source: https://redis.io/docs/latest/operate/oss_and_stack/management/persistenc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.role import parse_info, role_of_info
 from jwt_events.transport._stream.position import sort_key
 
 _NEVER_PROMOTED = "0" * 40
@@ -30,17 +32,16 @@ class Epoch:
             the server was never promoted from a replica. ``False`` if it does not say.
         keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
             was added in this epoch. ``False`` if it does not say.
-        is_replica: whether it follows another server, from which it may have received nothing for a long time.
-            ``False`` if it does not say.
-        began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of; 0
-            if it does not say.
+        role: what it says of itself; empty if it does not say.
+        began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of;
+            infinite if it does not say.
     """
 
     run_id: str = ""
     keeps_all: bool = False
     keeps_nothing: bool = False
-    is_replica: bool = False
-    began: int = 0
+    role: str = ""
+    began: float = math.inf
 
     def may_lack(self, before: Epoch) -> bool:
         """Whether an entry that was confirmed in the epoch ``before`` may be missing in this one."""
@@ -59,10 +60,8 @@ class Epoch:
         return sort_key(position)[0] < self.began
 
     @classmethod
-    def parse(cls, info: str, policy: Sequence[str]) -> Epoch:
-        """Parse the replies to INFO and to CONFIG GET."""
-        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-        options = dict(zip(policy[::2], policy[1::2], strict=False))
+    def parse(cls, fields: Mapping[str, str], options: Mapping[str, str]) -> Epoch:
+        """Make it of the fields of INFO, and of the options that CONFIG GET told."""
         is_original = (
             fields.get("role") == "master" and fields.get("master_replid2", _NEVER_PROMOTED) == _NEVER_PROMOTED
         )
@@ -72,16 +71,16 @@ class Epoch:
             run_id=fields.get("run_id", ""),
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
-            is_replica=fields.get("role") == "slave",
+            role=fields.get("role", ""),
             began=_parse_beginning(fields),
         )
 
 
 async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
-    """Return the present epoch of a server. What the server refuses to tell counts as the worse case.
+    """Return the present epoch of a server. A configuration that it refuses to tell counts as the worse case.
 
     Raises:
-        TransportError: no reply, or the connection is not authenticated.
+        TransportError: no reply, or INFO was refused: without it a replica cannot be told from a primary.
     """
     server, replication, *policy = await connection.execute_many(
         [
@@ -93,38 +92,22 @@ async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
         ],
         within=within,
     )
-    return Epoch.parse(_text(server) + _text(replication), [part.decode() for reply in policy for part in _list(reply)])
+    for reply in (server, replication):
+        role_of_info(reply)  # raises if INFO was refused
+    words = [word.decode(errors="replace") for reply in policy for word in _list(reply)]
+    return Epoch.parse(parse_info(server, replication), dict(zip(words[::2], words[1::2], strict=False)))
 
 
-def is_replica(replication: Any) -> bool:
-    """Parse the reply to INFO replication; see `Epoch.is_replica`.
-
-    Raises:
-        TransportError: no reply.
-    """
-    return "role:slave" in _text(replication)
-
-
-def _parse_beginning(fields: Mapping[str, str]) -> int:
+def _parse_beginning(fields: Mapping[str, str]) -> float:
     """Return the end of the second in which the server began: INFO tells whole seconds, and a missed loss is worse."""
     try:
         return (int(fields["server_time_usec"]) // 1_000_000 - int(fields["uptime_in_seconds"]) + 1) * 1_000
     except (KeyError, ValueError):
-        return 0
-
-
-def _text(reply: Any) -> str:
-    return "" if _is_refused(reply) else reply.decode()
+        return math.inf
 
 
 def _list(reply: Any) -> list[bytes]:
-    return [] if _is_refused(reply) else reply
-
-
-def _is_refused(reply: Any) -> bool:
-    """Whether the server refused because the user lacks the right, or because it does not know the command."""
-    if isinstance(reply, ServerRefused) and reply.code in {"NOPERM", "ERR"}:
-        return True
-    if isinstance(reply, TransportError):
+    """Return the words of a reply to CONFIG GET; none if it was refused, or is no such reply."""
+    if isinstance(reply, TransportError) and not (isinstance(reply, ServerRefused) and reply.code in {"NOPERM", "ERR"}):
         raise reply
-    return False
+    return [word for word in reply if isinstance(word, bytes)] if isinstance(reply, list) else []

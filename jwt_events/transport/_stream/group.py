@@ -17,6 +17,7 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
+from jwt_events.transport._redis.role import require_primary, role_of_info
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, parse_payload, stream_info
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
@@ -59,6 +60,7 @@ class GroupReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
+        self._address = connector.address
         self._settler = settler
         self._settler.on_settled = self._release
         self._group = group
@@ -137,7 +139,7 @@ class GroupReceiver:
         entries = await connection.call(*self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
         missing = set(lost) - {delivery.position for delivery in deliveries}
-        self._report_removed(await self._find_removed(connection, missing))
+        self._report_removed(await _find_removed(connection, self._group.key, missing))
         return deliveries
 
     async def _claim(self, connection: Connection) -> list[Delivery]:
@@ -163,14 +165,6 @@ class GroupReceiver:
         rows = await connection.call(*self._group.list_pending(first, last, count=count), within=ATTEMPT_WITHIN)
         return {row[0].decode(): row[3] for row in rows}
 
-    async def _find_removed(self, connection: Connection, positions: Collection[str]) -> set[str]:
-        """Return the positions that the stream no longer has; the others were settled a moment ago."""
-        if not positions:
-            return set()
-        commands = [("XRANGE", self._group.key, position, position) for position in positions]
-        replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
-        return {position for position, reply in zip(positions, replies, strict=True) if reply == []}
-
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
         known = [(entry[0].decode(), entry[1]) for entry in entries if entry]
@@ -190,6 +184,7 @@ class GroupReceiver:
     async def _on_connect(self, connection: Connection) -> None:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
         epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
+        require_primary(epoch.role, self._address)
         if self._epoch is not None and epoch.may_lack(self._epoch):
             self._gaps.append(Gap(self._finished, "restarted"))
         is_first, self._epoch = self._epoch is None, epoch
@@ -209,9 +204,16 @@ class GroupReceiver:
         # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
         key = self._group.key
-        groups, pending, stream = await connection.execute_many(
-            [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)], within=ATTEMPT_WITHIN
+        groups, pending, stream, replication = await connection.execute_many(
+            [
+                ("XINFO", "GROUPS", key),
+                self._group.summarize_pending(),
+                ("XINFO", "STREAM", key),
+                ("INFO", "replication"),
+            ],
+            within=ATTEMPT_WITHIN,
         )
+        require_primary(role_of_info(replication), self._address)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:
@@ -260,6 +262,21 @@ class GroupReceiver:
     def _take_gaps(self) -> list[Gap]:
         gaps, self._gaps = self._gaps, []
         return gaps
+
+
+async def _find_removed(connection: Connection, key: str, positions: Collection[str]) -> set[str]:
+    """Return the positions that the stream no longer has; the others were settled a moment ago.
+
+    The server does not list them again, so those that cannot be looked up count as removed.
+    """
+    if not positions:
+        return set()
+    commands = [("XRANGE", key, position, position) for position in positions]
+    replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+    errors = [reply for reply in replies if isinstance(reply, TransportError)]
+    if errors:
+        logger.warning("entries count as removed", error=str(errors[0]), count=len(errors))
+    return {position for position, reply in zip(positions, replies, strict=True) if reply == [] or reply in errors}
 
 
 def _entries(reply: Any) -> list[Any]:

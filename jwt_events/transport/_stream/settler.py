@@ -110,6 +110,7 @@ class Settler:
                     failures = 0
                 except TransportError as error:
                     if self._is_closing and not error.retryable:
+                        logger.warning("settling was refused", error=str(error))
                         break  # a lasting refusal must not delay closing
                     failures += 1
                     logger.warning("settling will be tried again", attempt=failures, error=str(error))

@@ -1,0 +1,117 @@
+"""Whether a server is the primary. Pure: no I/O, no clock.
+
+After a failover the old primary lives on as a replica, behind the same connection and for a while behind the same name.
+A replica takes no events, delivers those of its primary late or, cut off from it, never, and replies to all else as
+before. So the role is asked for by all who depend on the primary: by readers of a stream with INFO, which tells the
+history of the server, too; by Pub/Sub and publishers with HELLO, for which no user needs a right. A server that is not
+known to be the primary is not used as one.
+
+Sources: https://redis.io/docs/latest/commands/hello/ and https://redis.io/docs/latest/commands/info/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.protocol import Command
+
+HELLO: Command = ("HELLO",)
+"""Asks for the role, and changes nothing."""
+
+HELLO_3: Command = ("HELLO", 3)
+"""Asks for the role, and switches to RESP3, in which a connection that is subscribed may send any command."""
+
+ROLE_INTERVAL = 1.0
+"""Seconds for which a role that was told is relied on, at most."""
+
+_PRIMARY = "master"
+
+
+def role_of_hello(reply: Any) -> str:
+    """Parse the reply to HELLO; empty if it names no role.
+
+    Raises:
+        TransportError: no reply, or an error reply.
+    """
+    if isinstance(reply, TransportError):
+        raise reply
+    fields = _fields(reply)
+    role = fields.get(b"role")
+    return role.decode(errors="replace") if isinstance(role, bytes) else ""
+
+
+def role_of_info(reply: Any) -> str:
+    """Parse the reply to INFO replication; empty if it names no role.
+
+    Raises:
+        TransportError: no reply, or an error reply; the message names the right that is missing.
+    """
+    if isinstance(reply, ServerRefused) and not reply.retryable:
+        problem = f"{reply}; a reader needs the right +info, to tell the primary from a replica"
+        raise ServerRefused(problem, code=reply.code)
+    if isinstance(reply, TransportError):
+        raise reply
+    return parse_info(reply).get("role", "")
+
+
+def parse_info(*replies: Any) -> dict[str, str]:
+    """Return the fields of replies to INFO; what is not one has none."""
+    lines = [
+        line for reply in replies if isinstance(reply, bytes) for line in reply.decode(errors="replace").splitlines()
+    ]
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def require_primary(role: str, address: str, *, maybe_done: bool = False) -> None:
+    """Refuse a server that is not known to be the primary.
+
+    Args:
+        role: what it says of itself; empty if it does not say.
+        address: where it is.
+        maybe_done: whether it may have carried out a command before it told its role.
+
+    Raises:
+        ConnectionFailed: it is not; another connection to the same address may reach the primary a moment later.
+    """
+    if role == _PRIMARY:
+        return
+    what = "is a replica, not the primary" if role else "does not tell whether it is the primary"
+    raise ConnectionFailed(f"{address} {what}: use the address of the primary", maybe_done=maybe_done)
+
+
+class RoleRule:
+    """Which servers a sender accepts, by their replies to HELLO.
+
+    Args:
+        address: where the server is.
+        is_needed: whether a server that does not tell its role is refused. Only one that refuses to write as a replica
+            can do without.
+    """
+
+    def __init__(self, address: str, *, is_needed: bool) -> None:
+        self._address = address
+        self._is_needed = is_needed
+
+    def check(self, reply: Any, *, maybe_done: bool) -> bool:
+        """Return whether the role is known.
+
+        Raises:
+            TransportError: the server is a replica; or did not tell, and that is needed.
+        """
+        if isinstance(reply, ServerRefused) and not reply.retryable and not self._is_needed:
+            return False
+        role = role_of_hello(reply)
+        if role or self._is_needed:
+            require_primary(role, self._address, maybe_done=maybe_done)
+        return role != ""
+
+
+def _fields(reply: Any) -> Mapping[Any, Any]:
+    """Return the fields of a map, which is an array of names and values before RESP3; empty if it is neither."""
+    if isinstance(reply, dict):
+        return reply
+    if isinstance(reply, list) and all(isinstance(name, bytes) for name in reply[::2]):
+        return dict(zip(reply[::2], reply[1::2], strict=False))
+    return {}
