@@ -140,6 +140,9 @@ def encoded(header: bytes) -> str:
     return urlsafe_b64encode(header).decode().rstrip("=")
 
 
+NO_KEY = [b"{}", b'{"kid": null}', b' {"alg": "HS256", "jwk": {"x5c": []}} ']
+
+
 @dataclass
 class User:
     """A model that an application decodes its tokens to."""
@@ -173,21 +176,11 @@ class TestClaims:
         revocations.apply(KeyRotated(key_id=KID, compromised=True))
         assert (await refused_by(guard, token)).code == "revoked_token"
 
-    @pytest.mark.parametrize(
-        "first",
-        [
-            "opaque",
-            "",
-            *(
-                urlsafe_b64encode(text).decode().rstrip("=")
-                for text in (b"[]", b"{}", b'{"kid": null}', b"\xff", b"[" * 9000)
-            ),
-        ],
-    )
-    async def test_no_key(self, first: str) -> None:
-        """A token without a ``kid``, or one that is not a JWT, is checked by its claims alone."""
+    @pytest.mark.parametrize("token", ["opaque", "ya29.opaque", *(f"{encoded(text)}.b.c" for text in NO_KEY)])
+    async def test_no_key(self, token: str) -> None:
+        """A token without a ``kid``, or one that does not have the form of a JWT, is checked by its claims alone."""
         guard = Guard(fresh_list(), lambda token: CLAIMS)
-        assert (await guard.admit_token(f"{first}.b.c")).claims == CLAIMS
+        assert (await guard.admit_token(token)).claims == CLAIMS
 
     async def test_strange_key(self) -> None:
         """A token whose ``kid`` is not text is refused."""
