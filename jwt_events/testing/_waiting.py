@@ -63,5 +63,6 @@ async def eventually(predicate: Callable[[], Any], *, within: float = 10.0, what
 
 def failure(predicate: Callable[[], object], within: float, what: str | Callable[[], str]) -> str:
     """Return the message of a condition that did not become true."""
-    description = (plain("what", what()) if callable(what) else what) or getattr(predicate, "__qualname__", repr(predicate))
+    said = plain("what", what()) if callable(what) else what
+    description = said or getattr(predicate, "__qualname__", repr(predicate))
     return f"not within {scaled(within):g} s: {description}"
