@@ -124,8 +124,8 @@ class BearerGuard(Guard[T]):
 
         Args:
             request: the request.
-            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header. Each token
-                has an admission of its own.
+            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header, so make
+                sure that a second token is there. Each token has an admission of its own.
 
         Raises:
             Refused: the request is not let in.

@@ -76,10 +76,10 @@ class BearerGuard(Guard[T], SecurityBase):
         As a dependency of a whole application it takes the token of a WebSocket from where the `WebSocketGuard` of that
         route finds it, and lets requests to `readiness_router` in without one.
         """
-        if getattr(connection.scope.get("endpoint"), _PUBLIC, False):
+        if getattr(connection.scope.get("endpoint"), _PUBLIC, False) is True:
             return cast("T", None)
         source = None
-        for dependency in _dependencies(connection):
+        for dependency in _dependencies(connection) if connection.scope["type"] == "websocket" else ():
             if isinstance(dependency.call, WebSocketGuard) and dependency.call._guard is self:  # noqa: SLF001 - of this module
                 source = dependency.call._token  # noqa: SLF001 - of this module
         return (await self._admit_from(connection, source)).value
@@ -106,8 +106,8 @@ class BearerGuard(Guard[T], SecurityBase):
 
         Args:
             connection: the request, or the WebSocket.
-            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header. Each token
-                has an admission of its own.
+            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header, so make
+                sure that a second token is there. Each token has an admission of its own.
 
         Raises:
             HTTPException: the request is not let in.

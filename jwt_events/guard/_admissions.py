@@ -24,11 +24,11 @@ class Admission(Generic[T]):
     value: T
     claims: Mapping[str, object]
 
-    @property
-    def may_have_expired(self) -> bool:
-        """Whether ``decode`` must decide again: the token's ``exp`` is past, or not among the claims."""
-        exp = self.claims.get("exp")
-        return isinstance(exp, bool) or not isinstance(exp, int | float) or not time.time() < exp
+
+def may_have_expired(admission: Admission[Any]) -> bool:
+    """Return whether ``decode`` must decide again: the token's ``exp`` is past, or not among its claims."""
+    exp = admission.claims.get("exp")
+    return isinstance(exp, bool) or not isinstance(exp, int | float) or not time.time() < exp
 
 
 class Admissions(Generic[T]):

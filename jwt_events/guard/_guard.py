@@ -26,7 +26,7 @@ from jwt_events.errors import (
     Unavailable,
     describe,
 )
-from jwt_events.guard._admissions import Admission, Admissions, T
+from jwt_events.guard._admissions import Admission, Admissions, T, may_have_expired
 from jwt_events.guard._header import HeaderTooLarge, UnreadableHeader, kid_of
 from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._reach import missing_claims
@@ -126,12 +126,13 @@ class Guard(Generic[T]):
         """Let a request in, or raise. Cancelling is safe.
 
         Args:
-            authorization: the values of all its ``Authorization`` headers; there should be one.
+            authorization: the values of all its ``Authorization`` headers; there should be one. Text is one value.
 
         Raises:
             Refused: the request is not let in.
         """
-        return await self.admit_token(self._extract_token(authorization))
+        values = [authorization] if isinstance(authorization, str) else authorization
+        return await self.admit_token(self._extract_token(values))
 
     async def admit_token(self, token: str | None) -> Admission[T]:
         """Let a request in by a token that did not come in the ``Authorization`` header, or raise.
@@ -220,7 +221,7 @@ class Guard(Generic[T]):
         if token is None:
             token = self._extract_token(authorization)
         known = admissions.find(token) if isinstance(token, str) else None
-        if known is None or verify or known.may_have_expired:
+        if known is None or verify or may_have_expired(known):
             known = await self.admit_token(token)
         else:
             self._ensure_live(known)

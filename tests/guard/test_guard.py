@@ -128,6 +128,10 @@ class TestVerification:
         refused = await refused_by(Guard(RevocationList(MemoryTransport(), max_staleness=2.5), decode), token_of())
         assert (refused.code, refused.status, refused.headers) == ("stale_revocations", 503, {"Retry-After": "3"})
 
+    async def test_one_value(self) -> None:
+        """Text is the value of one header."""
+        assert (await Guard(fresh_list(), decode).admit(f"Bearer {token_of()}")).value["sub"] == "alice"
+
     async def test_too_long(self) -> None:
         """A token that is too long is refused unread."""
         guard = Guard(fresh_list(), lambda token: {"sub": token}, max_token_bytes=10)
