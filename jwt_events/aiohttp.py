@@ -19,12 +19,12 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from jwt_events._internal.callbacks import callback
 from jwt_events._internal.cancellation import timeout
+from jwt_events._internal.functions import function
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Admissions, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber
@@ -69,8 +69,18 @@ _GUARD = "_jwt_events_guard"
 
 
 def public(handler: AnyHandler) -> AnyHandler:
-    """Mark a handler, a function or a `web.View`, as public: guards let its requests in unchecked."""
-    setattr(handler, _PUBLIC, True)
+    """Mark a handler as public: guards let its requests in unchecked.
+
+    A handler is a function or method, a `web.View`, or a method of a view, which alone is public then. A bound method,
+    ``public(self.health)``, is public for this object alone; register what is returned.
+    """
+    marked: Any = handler.__func__ if isinstance(handler, staticmethod | classmethod) else handler
+    try:
+        setattr(marked, _PUBLIC, True)
+    except AttributeError:  # a bound method
+        partial: Any = functools.partial(handler)
+        setattr(partial, _PUBLIC, True)
+        return cast("AnyHandler", partial)
     return handler
 
 
@@ -81,19 +91,24 @@ class BearerGuard(Guard[T]):
     `Refused`.
     """
 
-    def middleware(self, *, is_public: Callable[[web.Request], bool] | None = None) -> Any:
+    def middleware(self, *, is_public: Callable[[web.Request], object] | None = None) -> Any:
         """Return a middleware that guards all requests, those for paths that do not exist included.
+
+        Preflight requests (CORS) pass, as browsers send them without a token: to handlers for ``OPTIONS``, as libraries
+        register them, to other middlewares, and to the 405 of aiohttp, but not to handlers for every method.
 
         Args:
             is_public: returns whether a request needs no token, for example
-                ``lambda request: request.path == "/health"``. Handlers with the `public` decorator need none either.
+                ``lambda request: request.path == "/health"``; a plain or a coroutine function. If it fails, the request
+                needs one. Handlers with the `public` decorator need none either.
         """
         if is_public is not None:
-            callback("is_public", is_public)
+            function("is_public", is_public)
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not self._is_exempt(request) and not (is_public is not None and is_public(request)):
+            exempt = self._is_exempt(request) or _is_preflight(request)
+            if not exempt and not (is_public is not None and await self._is_true(is_public, request)):
                 try:
                     await self.admission(request)
                 except Refused as refused:
@@ -103,27 +118,31 @@ class BearerGuard(Guard[T]):
         return guarded
 
     async def admission(self, request: web.Request, *, token: str | None = None) -> Admission[T]:
-        """Let a request in, or raise; further calls for the same request return the same admission.
+        """Let a request in, or raise. Called again for the same token, it returns the same, after checking it again.
+
+        Again means: whether it was revoked and whether it has expired, and on a WebSocket everything.
 
         Args:
             request: the request.
-            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header.
+            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header, so make
+                sure that a second token is there. Each token has an admission of its own.
 
         Raises:
             Refused: the request is not let in.
+            HTTPException: the same, in the words of ``decode``.
         """
-        admissions: dict[Any, Admission[T]] = request.setdefault(_ADMISSIONS, {})
-        if (known := admissions.get(self)) is not None:
-            return known
-        if token is None:
-            admission = await self.admit(request.headers.getall("Authorization", ()))
-        else:
-            admission = await self.admit_token(token)
-        admissions[self] = admission
-        return admission
+        authorization = request.headers.getall("Authorization", ())
+        is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+        return await self._admit_again(self._admissions(request), authorization, token, verify=is_websocket)
+
+    def _admissions(self, request: web.Request) -> Admissions[T]:
+        by_guard: dict[Any, Admissions[T]] = request.setdefault(_ADMISSIONS, {})
+        return by_guard.setdefault(self, Admissions())
 
     def claims(self, request: web.Request) -> T:
-        """Return the value that ``decode`` returned for the token of this request.
+        """Return the value that ``decode`` returned for the token that this request was let in by.
+
+        That is the token in its ``Authorization`` header, else the first that `admission` was asked about.
 
         Raises:
             InvalidOption: this guard did not let the request in.
@@ -131,7 +150,10 @@ class BearerGuard(Guard[T]):
         return self._admitted(request).value
 
     def websocket(
-        self, *, token: Callable[[web.Request], str | None] | None = None, **options: Any
+        self,
+        *,
+        token: Callable[[web.Request], str | Awaitable[str | None] | None] | None = None,
+        **options: Any,
     ) -> Callable[[Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]], Handler]:
         """Decorate a function that serves a WebSocket: a handler that closes it with 4401 when its token is revoked.
 
@@ -149,19 +171,24 @@ class BearerGuard(Guard[T]):
 
         Args:
             token: another source of the token, as browsers cannot set headers for a WebSocket: takes the request and
-                returns the token, or ``None``. It is called only if there is no ``Authorization`` header. A query
-                parameter, ``lambda request: request.query.get("token")``, ends up in the access logs of servers and
-                proxies; a subprotocol does not.
+                returns the token, or ``None``; a plain or a coroutine function. It is called only if there is no bearer
+                token in an ``Authorization`` header. A query parameter,
+                ``lambda request: request.query.get("token")``, ends up in the access logs of servers and proxies; a
+                subprotocol does not.
             options: passed to `web.WebSocketResponse`.
         """
         if token is not None:
-            callback("token", token)
+            function("token", token)
 
         def decorate(serve: Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]) -> Handler:
+            function("serve", serve)
+
             @functools.wraps(serve)
             async def handler(request: web.Request) -> web.StreamResponse:
-                elsewhere = None if token is None or "Authorization" in request.headers else token(request)
                 try:
+                    authorization = request.headers.getall("Authorization", ())
+                    mine = self._admissions(request)
+                    elsewhere = await self._token_from(token, request, authorization=authorization, admissions=mine)
                     admission = await self.admission(request, token=elsewhere)
                 except Refused as refused:
                     return _response(refused)
@@ -203,14 +230,50 @@ class BearerGuard(Guard[T]):
         return until_revoked(self.revocations, claims, items, close=lambda: _abort(request))
 
     def _is_exempt(self, request: web.Request) -> bool:
-        own = getattr(request.match_info.handler, "__dict__", {})  # not inherited by a view
-        return own.get(_PUBLIC) is True or own.get(_GUARD) is self
+        handler: Any = request.match_info.handler
+        if _marks(handler).get(_GUARD) is self or _is_public(handler):
+            return True
+        return _is_view(handler) and _is_public(getattr(handler, request.method.lower(), None))
+
+    def _is_response(self, error: Exception) -> bool:
+        return isinstance(error, web.HTTPException) and error.status >= 300
 
     def _admitted(self, request: web.Request) -> Admission[T]:
-        admission: Admission[T] | None = request.get(_ADMISSIONS, {}).get(self)
+        admission = self._admissions(request).own
         if admission is None:
             raise InvalidOption("request", "was not let in by this guard: it is public, or the middleware is missing")
         return admission
+
+
+def _marks(handler: Any) -> dict[str, Any]:
+    """Return the attributes of a handler, without those that a view inherits."""
+    return getattr(handler, "__dict__", {})
+
+
+def _is_public(handler: Any) -> bool:
+    while _marks(handler).get(_PUBLIC) is not True:
+        if not isinstance(handler, functools.partial):
+            return False
+        handler = handler.func
+    return True
+
+
+def _is_view(handler: Any) -> bool:
+    return isinstance(handler, type) and issubclass(handler, web.View)
+
+
+def _is_preflight(request: web.Request) -> bool:
+    """Return whether a request is a CORS preflight (Fetch Standard §3.2.2) that goes to what handles such requests.
+
+    A handler for every method is none of these: it may do for OPTIONS what it does for others.
+    """
+    headers = request.headers
+    if request.method != "OPTIONS" or "Origin" not in headers or "Access-Control-Request-Method" not in headers:
+        return False
+    info = request.match_info
+    if info.http_exception is not None or info.route.method == "OPTIONS":
+        return True
+    return _is_view(info.handler) and hasattr(info.handler, "options")
 
 
 async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:

@@ -16,21 +16,23 @@
 
 # Annotations are not postponed here: FastAPI could not resolve those of an object that is called as a dependency.
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from jwt_events._internal.callbacks import callback
 from jwt_events._internal.cancellation import timeout
+from jwt_events._internal.functions import function
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import Admission, Admissions, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
 from jwt_events.revocation import RevocationList
 
 try:
     from fastapi import APIRouter, HTTPException, WebSocketException
+    from fastapi.dependencies.models import Dependant
     from fastapi.openapi.models import HTTPBearer
     from fastapi.responses import JSONResponse
     from fastapi.security.base import SecurityBase
+    from starlette.exceptions import HTTPException as StarletteHTTPException
     from starlette.requests import HTTPConnection
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -40,6 +42,8 @@ except ModuleNotFoundError as _error:
 __all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_router"]
 
 App = TypeVar("App")
+
+_PUBLIC = "_jwt_events_is_public"  # attribute of an endpoint that needs no token, even if all others do
 
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then the server hangs up
 
@@ -67,32 +71,60 @@ class BearerGuard(Guard[T], SecurityBase):
     scheme_name = "Bearer"
 
     async def __call__(self, connection: HTTPConnection) -> T:
-        """Let a request in, or raise the exception that FastAPI turns into a refusal."""
-        return (await self.admission(connection)).value
+        """Let a request in, or raise the exception that FastAPI turns into a refusal.
+
+        As a dependency of a whole application it takes the token of a WebSocket from where the `WebSocketGuard` of that
+        route finds it, and lets requests to `readiness_router` in without one.
+        """
+        if getattr(connection.scope.get("endpoint"), _PUBLIC, False) is True:
+            return cast("T", None)
+        source = None
+        for dependency in _dependencies(connection) if connection.scope["type"] == "websocket" else ():
+            if isinstance(dependency.call, WebSocketGuard) and dependency.call._guard is self:  # noqa: SLF001 - of this module
+                source = dependency.call._token  # noqa: SLF001 - of this module
+        return (await self._admit_from(connection, source)).value
+
+    async def _admit_from(
+        self, connection: HTTPConnection, source: Callable[[WebSocket], object] | None
+    ) -> Admission[T]:
+        """Let a connection in by the token in its header, or from another source, or raise as `admission` does."""
+        authorization = connection.headers.getlist("authorization")
+        try:
+            token = await self._token_from(
+                source, connection, authorization=authorization, admissions=self._admissions(connection)
+            )
+        except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
+            error = _refusal(connection, refused)
+        else:
+            return await self.admission(connection, token=token)
+        raise error
 
     async def admission(self, connection: HTTPConnection, *, token: str | None = None) -> Admission[T]:
-        """Let a request in, or raise; further calls for the same request return the same admission.
+        """Let a request in, or raise. Called again for the same token, it returns the same, after checking it again.
+
+        Again means: whether it was revoked and whether it has expired, and on a WebSocket everything.
 
         Args:
             connection: the request, or the WebSocket.
-            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header.
+            token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header, so make
+                sure that a second token is there. Each token has an admission of its own.
 
         Raises:
             HTTPException: the request is not let in.
             WebSocketException: the same, where the server lacks the extension for an HTTP response.
         """
-        admissions = _admissions(connection)
-        if (known := admissions.get(self)) is not None:
-            return known
+        authorization = connection.headers.getlist("authorization")
+        is_accepted = getattr(connection, "application_state", None) is WebSocketState.CONNECTED
         try:
-            if token is None:
-                admission = await self.admit(connection.headers.getlist("authorization"))
-            else:
-                admission = await self.admit_token(token)
-        except Refused as refused:
-            raise _exception(connection, refused) from None
-        admissions[self] = admission
-        return admission
+            return await self._admit_again(self._admissions(connection), authorization, token, verify=is_accepted)
+        except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
+            error = _refusal(connection, refused)
+        raise error
+
+    def _admissions(self, connection: HTTPConnection) -> Admissions[T]:
+        """Return the admissions of this request by this guard; they live as long as the request."""
+        by_guard: dict[Any, Admissions[T]] = connection.scope.setdefault("jwt_events.admissions", {})
+        return by_guard.setdefault(self, Admissions())
 
     def until_revoked(self, connection: HTTPConnection, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
         """Yield items until they end or the token is revoked: for server-sent events and other streaming responses.
@@ -108,10 +140,20 @@ class BearerGuard(Guard[T], SecurityBase):
         Raises:
             InvalidOption: the endpoint does not depend on this guard.
         """
-        admission = _admissions(connection).get(self)
-        if admission is None:
-            raise InvalidOption("connection", "was not let in by this guard: let the endpoint depend on it")
-        return until_revoked(self.revocations, admission.claims, items, close=_closing_response(connection))
+        admission = self._admissions(connection).own
+        if admission is not None:
+            return until_revoked(self.revocations, admission.claims, items, close=_closing_response(connection))
+        if _is_overridden(self, connection):
+            return _all(items)
+        raise InvalidOption("connection", "was not let in by this guard: let the endpoint depend on it")
+
+    def _is_response(self, error: Exception) -> bool:
+        return isinstance(error, StarletteHTTPException) and error.status_code >= 300
+
+
+async def _all(items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
+    async for item in items:
+        yield item
 
 
 def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None]] | None:
@@ -126,17 +168,54 @@ def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None
     return close
 
 
-def _admissions(connection: HTTPConnection) -> dict[Any, Admission[Any]]:
-    """Return the admissions of this request, by guard; they live as long as the request."""
-    admissions: dict[Any, Admission[Any]] = connection.scope.setdefault("jwt_events.admissions", {})
-    return admissions
+def _roots(connection: HTTPConnection) -> Iterator[Dependant]:
+    """Yield what the endpoint of a connection depends on, as FastAPI knows it."""
+    scope = connection.scope
+    included = scope.get("fastapi", {}).get("effective_route_context")  # from FastAPI 0.130 on, of an included router
+    for route in (included, scope.get("route")):
+        if isinstance(dependant := getattr(route, "dependant", None), Dependant):
+            yield dependant
 
 
-def _exception(connection: HTTPConnection, refused: Refused) -> HTTPException | WebSocketException:
+def _dependencies(connection: HTTPConnection) -> Iterator[Dependant]:
+    """Yield all dependencies of an endpoint, direct or not."""
+    pending = list(_roots(connection))
+    while pending:
+        dependant = pending.pop()
+        yield dependant
+        pending.extend(dependant.dependencies)
+
+
+def _is_overridden(guard: object, connection: HTTPConnection) -> bool:
+    """Return whether a test has replaced the guard, or a dependency that contains it (``dependency_overrides``)."""
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", {})
+    return any(_is_replaced(guard, root, overrides) for root in _roots(connection))
+
+
+def _is_replaced(guard: object, dependant: Dependant, overrides: Mapping[Any, Any]) -> bool:
+    return any(
+        (one.call in overrides and _contains(guard, one)) or _is_replaced(guard, one, overrides)
+        for one in dependant.dependencies
+    )
+
+
+def _contains(guard: object, dependant: Dependant) -> bool:
+    call = dependant.call
+    is_it = call is guard or (isinstance(call, WebSocketGuard) and call._guard is guard)  # noqa: SLF001 - of this module
+    return is_it or any(_contains(guard, one) for one in dependant.dependencies)
+
+
+def _refusal(connection: HTTPConnection, error: Exception) -> Exception:
+    """Return the exception that FastAPI makes a refusal of; what ``decode`` raised for itself stays as it is."""
     is_websocket = connection.scope["type"] == "websocket"
     if is_websocket and "websocket.http.response" not in (connection.scope.get("extensions") or {}):
-        return WebSocketException(refused.close_code, refused.code)
-    return HTTPException(refused.status, refused.body["detail"], dict(refused.headers))
+        if isinstance(error, Refused):
+            return WebSocketException(error.close_code, error.code)
+        if isinstance(error, StarletteHTTPException):
+            return WebSocketException(4000 + min(error.status_code, 999))
+    if isinstance(error, Refused):
+        return HTTPException(error.status, error.body["detail"], dict(error.headers))
+    return error
 
 
 class WebSocketGuard(Generic[T]):
@@ -157,23 +236,26 @@ class WebSocketGuard(Generic[T]):
     Args:
         guard: decides which WebSockets are let in.
         token: another source of the token, as browsers cannot set headers for a WebSocket: takes the WebSocket and
-            returns the token, or ``None``. It is called only if there is no ``Authorization`` header. A query
-            parameter, ``lambda websocket: websocket.query_params.get("token")``, ends up in the access logs of servers
-            and proxies; a subprotocol does not.
+            returns the token, or ``None``; a plain or a coroutine function. It is called only if there is no bearer
+            token in an ``Authorization`` header. A query parameter,
+            ``lambda websocket: websocket.query_params.get("token")``, ends up in the access logs of servers and
+            proxies; a subprotocol does not.
     """
 
-    def __init__(self, guard: BearerGuard[T], *, token: Callable[[WebSocket], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        guard: BearerGuard[T],
+        *,
+        token: Callable[[WebSocket], str | Awaitable[str | None] | None] | None = None,
+    ) -> None:
         if not isinstance(guard, BearerGuard):
             raise InvalidOption("guard", f"must be a BearerGuard, not {type(guard).__name__}")
         self._guard = guard
-        self._token = None if token is None else callback("token", token)
+        self._token = None if token is None else function("token", token)
 
     async def __call__(self, websocket: WebSocket) -> AsyncIterator[T]:
         """Let a WebSocket in for as long as its token is not revoked."""
-        token = None
-        if self._token is not None and "authorization" not in websocket.headers:
-            token = self._token(websocket)
-        admission = await self._guard.admission(websocket, token=token)
+        admission = await self._guard._admit_from(websocket, self._token)  # noqa: SLF001 - of this module
         try:
             async with (
                 OverdueClose(lambda: self._close(websocket)) as overdue,
@@ -189,7 +271,7 @@ class WebSocketGuard(Generic[T]):
     async def _close(self, websocket: WebSocket) -> None:
         refused = Refused("revoked_token")
         if websocket.application_state is WebSocketState.CONNECTING:
-            raise _exception(websocket, refused)
+            raise _refusal(websocket, refused)
         if WebSocketState.DISCONNECTED not in (websocket.application_state, websocket.client_state):
             with suppress(WebSocketDisconnect, TimeoutError):
                 async with timeout(_CLOSE_TIMEOUT):
@@ -247,4 +329,5 @@ def readiness_router(*lists: RevocationList, path: str = "/ready") -> APIRouter:
         status, body = readiness_of(*lists)
         return JSONResponse(body, status, {"Cache-Control": "no-store"})
 
+    setattr(ready, _PUBLIC, True)
     return router

@@ -10,7 +10,8 @@ from typing import Any
 from loguru import logger
 
 from jwt_events._internal.cancellation import end
-from jwt_events.errors import InvalidOption, describe
+from jwt_events._internal.functions import function as checked_function
+from jwt_events.errors import describe
 
 Callback = Callable[..., object]
 """A plain function, which is called on the event loop and must not block, or a coroutine function."""
@@ -40,14 +41,12 @@ class Callbacks:
 
 
 def callback(option: str, function: Any) -> Any:
-    """Return the function if it is callable.
+    """Return the function if it can be called back.
 
     Raises:
-        InvalidOption: it is not callable.
+        InvalidOption: it is not callable, or a generator function, whose body no call runs.
     """
-    if not callable(function):
-        raise InvalidOption(option, f"must be callable, not {type(function).__name__}")
-    return function
+    return checked_function(option, function)
 
 
 async def _finish(callback: Callback, result: Awaitable[object]) -> None:

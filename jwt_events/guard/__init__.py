@@ -1,8 +1,10 @@
 """Guards: from the Authorization header of a request to verified, unrevoked claims, or to a refusal."""
 
-from jwt_events.guard._guard import Admission, Guard, readiness_of, until_revoked
+from jwt_events.guard._admissions import Admission
+from jwt_events.guard._admissions import Admissions as Admissions
+from jwt_events.guard._admissions import T as T
+from jwt_events.guard._guard import Guard, readiness_of, until_revoked
 from jwt_events.guard._guard import Item as Item
-from jwt_events.guard._guard import T as T
 from jwt_events.guard._overdue import OverdueClose as OverdueClose
 from jwt_events.guard._refusal import Refused
 

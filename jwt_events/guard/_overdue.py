@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from loguru import logger
 
+from jwt_events._internal.functions import awaited
 from jwt_events.errors import describe
 
 GRACE = 1.0
@@ -25,7 +26,7 @@ class OverdueClose:
         close: closes the connection; called at most once, in a task of its own. ``None`` if nothing can be closed.
     """
 
-    def __init__(self, close: Callable[[], Awaitable[None]] | None) -> None:
+    def __init__(self, close: Callable[[], object] | None) -> None:
         self._close = close
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -50,8 +51,8 @@ class OverdueClose:
         if self._close is not None:
             self._task = asyncio.create_task(self._run(self._close), name="jwt_events overdue close")
 
-    async def _run(self, close: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, close: Callable[[], object]) -> None:
         try:
-            await close()
+            await awaited("close", close())
         except Exception as error:  # noqa: BLE001 - of the framework; the handler goes on in any case
             logger.error("closing a connection failed", error=describe(error))

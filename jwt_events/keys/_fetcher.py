@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 from loguru import logger
 
 from jwt_events._internal.cancellation import end, timeout
+from jwt_events._internal.functions import awaited, in_thread, is_async
 from jwt_events.errors import Closed
 from jwt_events.keys import _jwks as jwks
 from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now
 
-FetchFunction = Callable[[], Awaitable[Any]]
-"""A coroutine function that fetches the issuer's JWK Set and returns it decoded, as a dictionary."""
+FetchFunction = Callable[[], Awaitable[Any] | Mapping[str, Any]]
+"""Fetches the issuer's JWK Set and returns it decoded, as a dictionary: a coroutine function, or a plain function,
+which runs in a thread."""
 
 _MAX_WAIT = 3600.0  # event loops refuse very long timeouts
 
@@ -98,10 +100,17 @@ class Fetcher:
     def _clear_current(self, _: asyncio.Task[None]) -> None:
         self.current = None
 
+    async def _call(self) -> Any:
+        if is_async(self._fetch):
+            result: Any = self._fetch()
+        else:
+            result = await in_thread(self._fetch, name="jwt_events key fetch")
+        return await awaited("fetch", result)
+
     async def _run_fetch(self, fetch: Fetch) -> None:
         try:
             async with timeout(self._timeout):
-                document = await self._fetch()
+                document = await self._call()
             keys = jwks.read(document)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()

@@ -114,14 +114,23 @@ def _name(kid: object) -> str:
     return kid
 
 
+def _is_for_signatures(use: object, operations: object) -> bool:
+    """Return whether a key is meant for signatures (RFC 7517 §4.2, §4.3). Some issuers write null for "absent"."""
+    if operations is not None and not isinstance(operations, list):
+        raise _Unusable("key_ops is not a list")
+    verifies = operations is None or "verify" in operations
+    if use == "sig" and not verifies:
+        raise _Unusable("use is sig, but key_ops lacks verify")
+    return use in (None, "sig") and verifies
+
+
 def _key(entry: Any) -> PyJWK | None:
     """Parse an entry; ``None`` if its key is not meant for signatures."""
     from jwt import PyJWK  # noqa: PLC0415 - an extra
 
     if not isinstance(entry, dict):
         raise _Unusable("not an object")
-    operations = entry.get("key_ops", ["verify"])
-    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+    if not _is_for_signatures(entry.get("use"), entry.get("key_ops")):
         return None
     kind, curve = entry.get("kty"), entry.get("crv")
     if not isinstance(kind, str) or not isinstance(curve, str | None) or (kind, curve) not in _ALGORITHMS:

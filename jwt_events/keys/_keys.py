@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.functions import function
 from jwt_events.errors import InvalidOption, KeysUnavailable, SigningKeyError, UnknownKey
 from jwt_events.events import KeyRotated, fingerprint
 from jwt_events.keys import _jwks as jwks
@@ -79,7 +80,8 @@ class SigningKeys:
     therefore never give a compromised ``kid`` to another key.
 
     Args:
-        fetch: a coroutine function without arguments that returns the JWK Set (RFC 7517), decoded.
+        fetch: takes no arguments and returns the JWK Set (RFC 7517), decoded: a coroutine function, or a plain
+            function, which runs in a thread of its own and may block.
         cooldown: seconds between two fetches for the same reason.
         negative_ttl: seconds for which a key that a fetch did not list is refused without another fetch; a `KeyRotated`
             ends it.
@@ -102,8 +104,7 @@ class SigningKeys:
         timeout: float = 5.0,
         issuer: str | None = None,
     ) -> None:
-        if not callable(fetch):
-            raise InvalidOption("fetch", "must be a coroutine function without arguments")
+        function("fetch", fetch)
         jwks.require_pyjwt()
         self._issuer = None if issuer is None else options.name("issuer", issuer)
         self._negative_ttl = options.seconds("negative_ttl", negative_ttl)

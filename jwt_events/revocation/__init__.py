@@ -1,8 +1,10 @@
 """Local replicas that answer whether a token is revoked."""
 
+from jwt_events.revocation._claims import KeyedClaims as KeyedClaims
 from jwt_events.revocation._list import RevocationList
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
 from jwt_events.revocation._view import ViewState
 from jwt_events.revocation._watch import Watch
 
+# Names imported "as" themselves are for the guard only.
 __all__ = ["Explanation", "RevocationList", "RevocationStats", "Verdict", "ViewState", "Watch"]

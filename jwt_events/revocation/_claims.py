@@ -29,6 +29,20 @@ class Subjects(NamedTuple):
     issued_at: float | None
 
 
+class KeyedClaims(dict[str, object]):
+    """The claims of a token that several keys vouch for; rules about each of them cover it.
+
+    Their ``kid`` is one of the keys. A copy, ``{**claims}``, knows that one only.
+
+    Attributes:
+        other_kids: the other keys.
+    """
+
+    def __init__(self, claims: Mapping[str, object], other_kids: tuple[str, ...]) -> None:
+        super().__init__(claims)
+        self.other_kids = other_kids
+
+
 def digest(*identifiers: str) -> int:
     """Return the hash of an identifier, or of a pair of identifiers, in this process.
 
@@ -59,6 +73,8 @@ def subjects_of(claims: Mapping[str, object]) -> Subjects:
         "key": key,
     }
     digests = [(kind, digest(value)) for kind, value in named.items() if value is not None]
+    if isinstance(claims, KeyedClaims):
+        digests.extend(("key", digest(kid)) for kid in claims.other_kids)
     if user is not None and client is not None:
         digests.append(("user_at_client", digest(user, client)))
     return Subjects(tuple(digests), _milliseconds(claims.get("iat")))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from jwt_events._internal import options
+from jwt_events._internal.functions import plain_function
 
 
 class ManualClock:
@@ -43,8 +44,12 @@ class ManualClock:
         return self._now + self._offset
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> _ManualTimer:
-        """Call a function when the clock is advanced by ``delay`` seconds; see `Clock.call_later`."""
-        timer = _ManualTimer(callback)
+        """Call a function when the clock is advanced by ``delay`` seconds; see `Clock.call_later`.
+
+        Raises:
+            InvalidOption: it is a coroutine function, which is not awaited, or no function.
+        """
+        timer = _ManualTimer(plain_function("callback", callback))
         heapq.heappush(self._timers, (self._now + delay, next(self._number), timer))
         return timer
 

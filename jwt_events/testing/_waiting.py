@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
+
+from jwt_events._internal.functions import awaited, plain, plain_function
 
 _T = TypeVar("_T")
 
@@ -44,14 +45,15 @@ async def eventually(predicate: Callable[[], Any], *, within: float = 10.0, what
 
     Raises:
         AssertionError: it did not become true before the deadline.
+        InvalidOption: a function is of the wrong kind, for example a generator function.
 
     Cancelling is safe.
     """
+    if not isinstance(what, str):
+        plain_function("what", what)
     deadline = time.monotonic() + scaled(within)
     while True:
-        result = predicate()
-        if inspect.isawaitable(result):
-            result = await result
+        result = await awaited("predicate", predicate())
         if result:
             return result
         if time.monotonic() > deadline:
@@ -61,5 +63,6 @@ async def eventually(predicate: Callable[[], Any], *, within: float = 10.0, what
 
 def failure(predicate: Callable[[], object], within: float, what: str | Callable[[], str]) -> str:
     """Return the message of a condition that did not become true."""
-    description = (what() if callable(what) else what) or getattr(predicate, "__qualname__", repr(predicate))
+    said = plain("what", what()) if callable(what) else what
+    description = said or getattr(predicate, "__qualname__", repr(predicate))
     return f"not within {scaled(within):g} s: {description}"

@@ -81,6 +81,17 @@ class TestOtherPurposes:
         """A key with the operation ``verify`` is used."""
         assert "one" in read({"keys": [entry("one", use=None, key_ops=["verify"])]}).named
 
+    @pytest.mark.parametrize("member", ["use", "key_ops", "alg"])
+    def test_null(self, member: str) -> None:
+        """A member that is null counts as absent: the key is used."""
+        assert "one" in read({"keys": [{**entry("one"), member: None}]}).named
+
+    def test_null_beside_another_purpose(self) -> None:
+        """Null does not hide what the other member says."""
+        null_use = {**entry("one"), "use": None, "key_ops": ["encrypt"]}
+        null_operations = {**entry("two"), "use": "enc", "key_ops": None}
+        assert list(read({"keys": [GOOD, null_use, null_operations]}).named) == ["good"]
+
 
 class TestSkipped:
     """Unusable entries do not affect the others."""
@@ -93,6 +104,8 @@ class TestSkipped:
             ([GOOD], "not an object"),
             ({"kty": "oct", "kid": "bad", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}, "symmetric key"),
             (entry("bad", kty="oct", alg="HS256", k="c2VjcmV0"), "symmetric key"),
+            (entry("bad", key_ops="verify"), "key_ops is not a list"),
+            (entry("bad", use="sig", key_ops=["sign"]), "use is sig, but key_ops lacks verify"),
             (entry("bad", kty=None), "unsupported key type or curve"),
             (entry("bad", kty=["EC"]), "unsupported key type or curve"),
             (entry("bad", kty="AKP"), "unsupported key type or curve"),

@@ -1,0 +1,122 @@
+"""Functions that an application passes as options: which are accepted, and what comes back from a call.
+
+A coroutine is true, and so is a generator: whoever forgets to await one has asked nothing. So the result of every such
+function passes through this module: `awaited` where the caller can wait, `plain` where it cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from jwt_events.errors import InvalidOption
+
+
+def function(option: str, value: Any) -> Any:
+    """Return a function to whose result `awaited` will be applied: plain, or a coroutine function.
+
+    Raises:
+        InvalidOption: it is not callable, or a generator function, whose body no call runs.
+    """
+    if not callable(value):
+        raise InvalidOption(option, f"must be callable, not {type(value).__name__}")
+    if _is(value, inspect.isgeneratorfunction) or _is(value, inspect.isasyncgenfunction):
+        raise InvalidOption(option, "must return its result, not yield it: it is a generator function")
+    return value
+
+
+def plain_function(option: str, value: Any) -> Any:
+    """Return a function whose result is not awaited: `plain` must be applied to it.
+
+    Raises:
+        InvalidOption: it is not callable, or a generator function, or a coroutine function.
+    """
+    if is_async(function(option, value)):
+        raise InvalidOption(option, "must be a plain function: it is not awaited, and a coroutine is always true")
+    return value
+
+
+def is_async(value: Callable[..., object]) -> bool:
+    """Return whether a function is surely a coroutine function; one that returns a coroutine may be plain."""
+    return _is(value, inspect.iscoroutinefunction)
+
+
+def _is(value: Any, predicate: Callable[[Any], bool]) -> bool:
+    """Return whether the predicate holds for a function, or what it is made of: a partial, a callable object."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    return predicate(value) or (not inspect.isroutine(value) and predicate(type(value).__call__))
+
+
+async def awaited(option: str, result: Any) -> Any:
+    """Return the result of a function, of a coroutine function once it is done.
+
+    Raises:
+        InvalidOption: the result is again a coroutine, or a generator.
+    """
+    return plain(option, await result if inspect.isawaitable(result) else result)
+
+
+def plain(option: str, result: Any) -> Any:
+    """Return the result of a plain function.
+
+    Raises:
+        InvalidOption: the result is a coroutine or another awaitable, or a generator.
+    """
+    is_generator = inspect.isgenerator(result) or inspect.isasyncgen(result)
+    if is_generator or inspect.isawaitable(result):
+        if inspect.iscoroutine(result) or inspect.isgenerator(result):
+            result.close()  # or Python warns that it was never awaited
+        raise InvalidOption(option, f"must return its result, not a {type(result).__name__}")
+    return result
+
+
+def truth(option: str, result: object) -> bool:
+    """Return whether the result of a predicate is true.
+
+    Raises:
+        InvalidOption: it is a function, which is always true: somebody forgot to call it.
+    """
+    if callable(result):
+        raise InvalidOption(
+            option, f"must return whether it is so, not a {type(result).__name__}, which is always true"
+        )
+    return bool(plain(option, result))
+
+
+async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
+    """Call a plain function, which may block, in a thread of its own.
+
+    It is a daemon thread: one that never ends does not keep the process from ending. Cancelling leaves it running, and
+    discards what it returns.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            outcome.set_exception(error)
+        else:  # SystemExit and the like would end the event loop, StopIteration cannot pass through a future
+            outcome.set_exception(RuntimeError(f"the function raised {type(error).__name__}"))
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = context.run(function)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the task that awaits the outcome
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await outcome

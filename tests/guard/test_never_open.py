@@ -1,0 +1,242 @@
+"""Guards never open: whatever is odd in claims, rules, options and requests ends in a refusal.
+
+A naive model says when a request may be let in; it shares no code with the library. Anything else must be 401 or 503,
+and no other error.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jwt_events import KeyRotated, MemoryTransport, RevocationList, SessionDestroyed, TokenRevoked, Unavailable
+from jwt_events.guard import Guard, Refused
+from tests.support.strategies import json_values
+from tests.support.waiting import scaled
+
+KINDS = ("token", "user", "session", "client", "user at client", "session destroyed", "key")
+NAMES = ("a", "b", "")
+IDENTIFIERS = ("jti", "sub", "sid", "client_id", "azp", "kid")
+CUTOFF = 1_700_000_000
+
+
+@dataclass
+class Trial:
+    """One request, the rules in force, and how the guard is made.
+
+    Attributes:
+        header: the header of the token, as bytes; ``None`` for a token that is no JWT.
+        payload: what ``decode`` returns.
+        shape: the way in which ``decode`` returns it.
+        rules: kind and name of what is revoked.
+        is_open: whether the list can prove that it is current.
+        claims_of: the name of a function in `CLAIMS_OF`.
+    """
+
+    header: bytes | None
+    payload: Any
+    shape: str
+    rules: list[tuple[str, str]] = field(default_factory=list)
+    is_open: bool = True
+    claims_of: str = "identity"
+
+    @property
+    def token(self) -> str:
+        """The token that the client sends."""
+        if self.header is None:
+            return "opaque"
+        return base64.urlsafe_b64encode(self.header).decode().rstrip("=") + ".e30.c2ln"
+
+
+async def _later(value: Any) -> Any:
+    return value
+
+
+def _decode(shape: str, payload: Any) -> Callable[[str], Any]:
+    async def coroutine(token: str) -> Any:
+        return payload
+
+    async def nested(token: str) -> Any:
+        return _later(payload)
+
+    def fails(token: str) -> Any:
+        raise {"bug": TypeError, "bad": ValueError, "away": Unavailable, "deep": RecursionError}[shape]("x")
+
+    shapes: dict[str, Callable[[str], Any]] = {
+        "plain": lambda token: payload,
+        "coroutine": coroutine,
+        "partial": functools.partial(coroutine),
+        "lambda": lambda token: coroutine(token),  # noqa: PLW0108 - a plain function is wanted
+        "nested": nested,
+        "generator": lambda token: (one for one in [payload]),
+        "none": lambda token: None,
+        "false": lambda token: False,
+    }
+    return shapes.get(shape, fails)
+
+
+GOOD_SHAPES = {"plain", "coroutine", "partial", "lambda"}
+SHAPES = [*GOOD_SHAPES, *GOOD_SHAPES, "nested", "generator", "none", "false", "bug", "bad", "away", "deep"]
+
+CLAIMS_OF: dict[str, Callable[[Any], Any]] = {
+    "identity": lambda value: value,
+    "coroutine": _later,
+    "inside": lambda value: value["payload"],
+    "none": lambda value: None,
+    "text": lambda value: "claims",
+    "nested": lambda value: _later(_later(value)),
+}
+
+_identifier = st.sampled_from(NAMES) | st.none() | st.sampled_from([7, True, ["a"], {"a": 1}, 1.5, b"a"])
+_iat = st.none() | st.sampled_from(
+    [CUTOFF - 1, CUTOFF, CUTOFF + 0.5, CUTOFF + 1, CUTOFF + 10, "1", True, math.nan, math.inf, -1, 10**30, [1]]
+)
+
+
+def _of_one_client(claims: dict[str, Any]) -> dict[str, Any]:
+    """Leave one name of the client: which of two counts is decided, and tested, elsewhere."""
+    return {name: value for name, value in claims.items() if name != "azp" or "client_id" not in claims}
+
+
+_members = st.fixed_dictionaries({}, optional=dict.fromkeys(IDENTIFIERS, _identifier) | {"iat": _iat}).map(
+    _of_one_client
+)
+_plain = st.fixed_dictionaries(
+    {"iat": st.just(CUTOFF + 10)}, optional=dict.fromkeys(IDENTIFIERS, st.sampled_from(["a", "b"]))
+).map(_of_one_client)
+_payloads = _plain | _members | _members.map(lambda claims: {"payload": claims}) | json_values
+_headers = st.one_of(
+    st.none(),
+    st.sampled_from(["a", "b"]).map(lambda kid: json.dumps({"alg": "HS256", "kid": kid}).encode()),
+    st.sampled_from(
+        [
+            b"{}",
+            b'{"kid":null}',
+            b'{"kid":7}',
+            b'{"kid":"a","kid":"b"}',
+            b'{"kid":"a","k\\u0069d":"b"}',
+            b"[]",
+            b'{"kid":"a","x":' + b"[" * 2000,
+            '{"kid":"a"}'.encode("utf-16"),
+            b'{"kid":"a","x":NaN}',
+            b"",
+        ]
+    ),
+    st.binary(max_size=20),
+)
+trials = st.builds(
+    Trial,
+    header=_headers,
+    payload=_payloads,
+    shape=st.sampled_from(SHAPES),
+    rules=st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(["a", "b"])), max_size=3),
+    is_open=st.sampled_from([True, True, True, False]),
+    claims_of=st.sampled_from(["identity", "identity", *CLAIMS_OF]),
+)
+
+
+CUTOFF_AT = datetime.fromtimestamp(CUTOFF, UTC)
+EVENTS: dict[str, Callable[[str], TokenRevoked | SessionDestroyed | KeyRotated]] = {
+    "token": lambda name: TokenRevoked(token_id=name),
+    "user": lambda name: TokenRevoked(user_id=name, issued_before=CUTOFF_AT),
+    "session": lambda name: TokenRevoked(session_id=name, issued_before=CUTOFF_AT),
+    "client": lambda name: TokenRevoked(client_id=name, issued_before=CUTOFF_AT),
+    "user at client": lambda name: TokenRevoked(user_id=name, client_id=name, issued_before=CUTOFF_AT),
+    "session destroyed": lambda name: SessionDestroyed(session_id=name, occurred_at=CUTOFF_AT),
+    "key": lambda name: KeyRotated(key_id=name, compromised=True),
+}
+
+
+def may_be_let_in(trial: Trial) -> bool:
+    """The model: whether a request may be let in. If in doubt, not."""
+    if not trial.is_open or trial.shape not in GOOD_SHAPES or trial.payload in (None, False):
+        return False
+    if trial.claims_of in ("none", "text", "nested"):
+        return False
+    claims = trial.payload
+    if trial.claims_of == "inside":
+        claims = claims.get("payload") if isinstance(claims, dict) else None
+    if not isinstance(claims, dict):
+        return False
+    kids = _kids(trial, claims)
+    return kids is not None and _is_readable(claims) and not any(_covers(rule, claims, kids) for rule in trial.rules)
+
+
+def _kids(trial: Trial, claims: Mapping[str, Any]) -> set[str] | None:
+    """Return all keys that anything names; ``None`` if the header may be read in more than one way."""
+    kids = [claims.get("kid")]
+    if trial.header is not None:
+        try:
+            text = trial.header.decode()
+            pairs = json.loads(text, object_pairs_hook=list)
+            header = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not text.lstrip().startswith("{") or len({name for name, _ in pairs}) < len(pairs) or "NaN" in text:
+            return None
+        if not isinstance(header.get("kid"), str | None):
+            return None
+        kids.append(header.get("kid"))
+    return {kid for kid in kids if isinstance(kid, str)}
+
+
+def _is_readable(claims: Mapping[str, Any]) -> bool:
+    iat = claims.get("iat")
+    is_number = isinstance(iat, int | float) and not isinstance(iat, bool) and math.isfinite(iat) and iat < 10**11
+    named = all(isinstance(claims.get(name), str | None) for name in IDENTIFIERS)
+    return named and (iat is None or is_number)
+
+
+def _covers(rule: tuple[str, str], claims: Mapping[str, Any], kids: set[str]) -> bool:
+    kind, name = rule
+    client = claims.get("client_id") if claims.get("client_id") is not None else claims.get("azp")
+    is_named = {
+        "token": claims.get("jti") == name,
+        "user": claims.get("sub") == name,
+        "session": claims.get("sid") == name,
+        "session destroyed": claims.get("sid") == name,
+        "client": client == name,
+        "user at client": claims.get("sub") == name and client == name,
+        "key": name in kids,
+    }[kind]
+    is_old = claims.get("iat") is None or claims["iat"] <= CUTOFF
+    return is_named and (kind in ("token", "key") or is_old)
+
+
+async def judge(trial: Trial, revocations: RevocationList) -> None:
+    """Send the request of a trial, and compare with the model."""
+    guard: Guard[Any] = Guard(revocations, _decode(trial.shape, trial.payload), claims_of=CLAIMS_OF[trial.claims_of])
+    status = 200
+    try:
+        admission = await guard.admit([f"Bearer {trial.token}"])
+        assert bool(revocations.check(admission.claims))
+    except Refused as refused:
+        status = refused.status
+    assert status in ((200,) if may_be_let_in(trial) else (401, 503))
+
+
+async def run(trial: Trial, *others: Trial) -> None:
+    """Make a list, open or not, and judge what guards of it do with requests under the same rules."""
+    revocations = RevocationList(MemoryTransport(), max_staleness=scaled(30))
+    for kind, name in trial.rules:
+        revocations.apply(EVENTS[kind](name))
+    async with revocations if trial.is_open else nullcontext():
+        for one in (trial, *others):
+            await judge(one, revocations)
+
+
+@given(trials)
+@settings(max_examples=300)
+async def test_some(trial: Trial) -> None:
+    """The guard and the model agree in some hundred cases; a million are in the stress lane."""
+    await run(trial)
