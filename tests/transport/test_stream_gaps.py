@@ -299,7 +299,7 @@ class TestFatal:
             transport = RedisStream(server.url.replace("unix://", "unix://reader:pw@"), "k", block=0.1)
             with pytest.raises(ServerRefused, match=r"NOPERM.*xread"):
                 await listen(transport)
-            await call(admin, "ACL", "SETUSER", "reader", "-@all", "+xread")
+            await call(admin, "ACL", "SETUSER", "reader", "-@all", "+xread", "+info")
             with pytest.raises(ServerRefused, match=r"'k'.*NOPERM.*xinfo"):
                 await Listener(transport).__aenter__()
             await call(admin, "ACL", "SETUSER", "reader", "+@all")
