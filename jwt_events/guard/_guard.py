@@ -31,6 +31,7 @@ from jwt_events.guard._header import HeaderTooLarge, UnreadableHeader, kid_of
 from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._reach import missing_claims
 from jwt_events.guard._refusal import Refused
+from jwt_events.guard._unreachable import is_unreachable
 from jwt_events.revocation import KeyedClaims, RevocationList, ViewState
 
 Item = TypeVar("Item")
@@ -62,10 +63,11 @@ class Guard(Generic[T]):
         decode: takes the token, verifies its signature, ``exp``, ``aud`` and all else that matters, and returns its
             claims. A plain function is called on the event loop, where verifying a signature takes microseconds, and
             must not block; or a coroutine function. Every exception that it raises, and ``None``, means that the token
-            is not valid (401), except for `Unavailable`, the errors of a transport, and `OSError`, which includes
-            `TimeoutError`: a service that it needs cannot be reached (503). Exceptions that look like a mistake in the
-            program are logged as errors. A token of three parts or more whose header is not one JSON object that all
-            parsers read alike is refused before (401).
+            is not valid (401), except for `Unavailable`, the errors of a transport, `OSError`, which includes
+            `TimeoutError`, and the errors by which PyJWT, httpx, aiohttp, requests and redis-py say that a service
+            cannot be reached, also as the cause of another one (503). A reply of 400 to 499 is the service's verdict
+            about the token (401). Exceptions that look like a mistake in the program are logged as errors. A token of
+            three parts or more whose header is not one JSON object that all parsers read alike is refused before (401).
         claims_of: takes the return value of ``decode`` and returns the claims in it, if that is not a mapping: for a
             model, ``lambda user: {"sub": user.id, "iat": user.issued_at}``; or a coroutine function. A token cannot be
             revoked by a claim that is left out, which is logged once if it seems to be a mistake, and without ``iat``
@@ -266,7 +268,7 @@ class Guard(Generic[T]):
             case Unavailable():
                 logger.warning("token cannot be verified at the moment", error=describe(error))
                 return Refused("unavailable", retry_after=error.retry_after)
-            case TransportError() | Closed() | OSError():
+            case _ if isinstance(error, TransportError | Closed) or is_unreachable(error):
                 logger.error("token cannot be verified at the moment", error=describe(error))
                 return Refused("unavailable")
             case InvalidClaims():
