@@ -12,8 +12,16 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.functions import function
-from jwt_events.errors import InvalidOption, KeysUnavailable, SigningKeyError, UnknownKey
+from jwt_events.errors import (
+    CompromisedKey,
+    InvalidOption,
+    KeysUnavailable,
+    RetiredKey,
+    SigningKeyError,
+    UnknownKey,
+)
 from jwt_events.events import KeyRotated, fingerprint
+from jwt_events.instrumentation import Instrumentation, KeysObserver, LookedUp, instrumentation
 from jwt_events.keys import _jwks as jwks
 from jwt_events.keys._fetcher import Fetch, Fetcher, FetchFunction, current_time
 from jwt_events.keys._keyring import Keyring, NegativeCache
@@ -21,6 +29,13 @@ from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now, Reason
 
 if TYPE_CHECKING:
     from jwt import PyJWK
+
+_OUTCOMES: dict[type[SigningKeyError], LookedUp] = {
+    UnknownKey: LookedUp.UNKNOWN,
+    RetiredKey: LookedUp.RETIRED,
+    CompromisedKey: LookedUp.COMPROMISED,
+    KeysUnavailable: LookedUp.UNAVAILABLE,
+}
 
 
 class KeyEventSource(Protocol):
@@ -88,6 +103,7 @@ class SigningKeys:
         max_age: seconds since the last successful fetch after which the keys are no longer valid.
         timeout: seconds that a fetch may take.
         issuer: the issuer of these keys. Events that name another issuer are ignored; ``None`` accepts all.
+        metrics: a `Metrics`, whose series carry the issuer as a label; ``None`` records nothing.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -103,6 +119,7 @@ class SigningKeys:
         max_age: float = 3600.0,
         timeout: float = 5.0,
         issuer: str | None = None,
+        metrics: Instrumentation | None = None,
     ) -> None:
         function("fetch", fetch)
         jwks.require_pyjwt()
@@ -114,7 +131,11 @@ class SigningKeys:
             cooldown=options.seconds("cooldown", cooldown), max_age=options.seconds("max_age", max_age)
         )
         seconds = options.seconds("timeout", timeout)
-        self._fetcher = Fetcher(fetch, timeout=seconds, plan=self._plan, deliver=self._replace_keys)
+        instruments = instrumentation(metrics)
+        self._observer = KeysObserver() if instruments is None else instruments.keys(self._issuer or "")
+        self._fetcher = Fetcher(
+            fetch, timeout=seconds, plan=self._plan, deliver=self._replace_keys, observer=self._observer
+        )
         self._skipped: frozenset[jwks.Skipped] = frozenset()
         self._refused = 0
 
@@ -152,10 +173,13 @@ class SigningKeys:
             Closed: `aclose` was called meanwhile.
         """
         try:
-            return await self._get(kid)
-        except SigningKeyError:
+            key = await self._get(kid)
+        except SigningKeyError as error:
             self._refused += 1
+            self._observer.looked_up(_OUTCOMES[type(error)])
             raise
+        self._observer.looked_up(LookedUp.FOUND)
+        return key
 
     async def _get(self, kid: str | None) -> PyJWK:
         fetch: Fetch | None = None
