@@ -16,7 +16,10 @@ from jwt_events.events._models import (
     UnknownEvent,
     fingerprint,
 )
+from jwt_events.events._models import compromised_keys as compromised_keys
 from jwt_events.events._models import make_event as make_event
+from jwt_events.events._models import receive_event as receive_event
+from jwt_events.events._models import retired_key as retired_key
 from jwt_events.events._routing import EventHandler as EventHandler
 from jwt_events.events._routing import Handler as Handler
 from jwt_events.events._routing import Routes as Routes

@@ -9,10 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import uuid_utils
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
@@ -30,6 +39,14 @@ def _new_id() -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+# The validation context of events that another program published: see `receive_event`.
+_RECEIVED: Final = "received"
+
+
+def _is_received(info: ValidationInfo) -> bool:
+    return info.context == _RECEIVED
 
 
 class Event(BaseModel):
@@ -181,7 +198,10 @@ class TokenExpired(Event):
 
 
 class KeyRotated(Event):
-    """A signing key came into use.
+    """A signing key came into use, or leaked.
+
+    An event is about one or the other: that a key leaked and which one replaces it takes two events. One that another
+    program published all the same is read so that no key is trusted that may have leaked.
 
     Attributes:
         key_id: the ``kid`` of the new key; with ``compromised``, of the key that must not be trusted any more.
@@ -189,8 +209,9 @@ class KeyRotated(Event):
         issuer: the ``iss`` of tokens signed with the key.
         algorithm: the ``alg``, for example ``ES256``.
         active_from: when the issuer begins to sign with the key; ``None`` means at once.
-        retire_at: when the previous key is withdrawn.
-        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on.
+        retire_at: when the previous key is withdrawn; needs ``previous_key_id``.
+        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on. Goes neither with
+            ``previous_key_id`` nor with ``active_from``.
     """
 
     type: Literal[EventType.KEY_ROTATED] = EventType.KEY_ROTATED
@@ -201,6 +222,39 @@ class KeyRotated(Event):
     active_from: Instant | None = None
     retire_at: Instant | None = None
     compromised: bool = False
+
+    @field_validator("previous_key_id")
+    @classmethod
+    def _check_previous_key(cls, previous: str | None, info: ValidationInfo) -> str | None:
+        if previous is not None and previous == info.data.get("key_id") and not _is_received(info):
+            raise ValueError(
+                "is the same key as key_id: name the new key as key_id and the one that it replaces as previous_key_id;"
+                " or leave previous_key_id out, if it replaces none"
+            )
+        return previous
+
+    @field_validator("retire_at")
+    @classmethod
+    def _check_retirement(cls, retire_at: datetime | None, info: ValidationInfo) -> datetime | None:
+        is_alone = info.data.get("previous_key_id", "") is None  # an invalid one is reported by itself
+        if retire_at is not None and is_alone and not _is_received(info):
+            raise ValueError(
+                "is about previous_key_id, which is missing: name the key to retire as previous_key_id, and its"
+                " successor as key_id; or leave retire_at out, if no key is to retire"
+            )
+        return retire_at
+
+    @field_validator("compromised")
+    @classmethod
+    def _check_compromised(cls, compromised: bool, info: ValidationInfo) -> bool:
+        rotation = [name for name in ("previous_key_id", "active_from") if info.data.get(name) is not None]
+        if compromised and rotation and not _is_received(info):
+            raise ValueError(
+                f"is about key_id, but {rotation[0]} says that key_id is a new key: name the key that leaked as key_id,"
+                f" without {' and '.join(rotation)}; and announce its successor by an event of its own, without"
+                " compromised"
+            )
+        return compromised
 
     @property
     def subject(self) -> str | None:
@@ -296,6 +350,30 @@ def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
+
+
+def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
+    """Return an event that another program published, perhaps an older version of this library.
+
+    What the constructor refuses because it can be misunderstood is accepted here: it is published already, and a
+    receiver that drops it would revoke less than anybody meant.
+
+    Raises:
+        pydantic.ValidationError: the fields are not valid for the type.
+    """
+    return cls.model_validate(fields, context=_RECEIVED)
+
+
+def compromised_keys(event: KeyRotated) -> tuple[str, ...]:
+    """Return the keys that count as leaked: of an event that names two, both."""
+    if not event.compromised:
+        return ()
+    return tuple(dict.fromkeys(key for key in (event.key_id, event.previous_key_id) if key is not None))
+
+
+def retired_key(event: KeyRotated) -> str | None:
+    """Return the key that is withdrawn at ``retire_at``: of an event that names one only, that one."""
+    return None if event.retire_at is None else event.previous_key_id or event.key_id
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from jwt_events.errors import InvalidOption
-from jwt_events.events import MAX_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked
+from jwt_events.events import MAX_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked, compromised_keys
 from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 
@@ -86,27 +86,28 @@ class Rules:
         """The count of rules of each kind."""
         return MappingProxyType({kind: len(rule_set.rules) for kind, rule_set in self._rule_sets.items()})
 
-    def apply(self, event: Event, *, now: float) -> Rule | None:
-        """Put the rule of an event in force. Idempotent; the order of events does not matter.
+    def apply(self, event: Event, *, now: float) -> tuple[Rule, ...]:
+        """Put the rules of an event in force. Idempotent; the order of events does not matter.
 
         Args:
             event: what happened.
             now: the time in seconds since 1970, on a clock that was never set back since the epoch.
 
         Returns:
-            The rule; ``None`` if events of this type revoke nothing.
+            The rules, nearly always one; empty if the event revokes nothing.
 
         Raises:
             InvalidOption: ``event`` is not an event.
         """
-        make_rule = _RULE_MAKERS.get(type(event))
-        if make_rule is None:
+        make_rules = _RULE_MAKERS.get(type(event))
+        if make_rules is None:
             if not isinstance(event, Event):
                 raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
-            return None
-        if (rule := make_rule(event)) is not None:
+            return ()
+        rules = make_rules(event)
+        for rule in rules:
             self._rule_sets[rule.kind].merge(rule.digest, rule.cutoff, self._expiry_tick(rule, now))
-        return rule
+        return rules
 
     def _expiry_tick(self, rule: Rule, now: float) -> int:
         if rule.kind == "key":
@@ -177,33 +178,33 @@ class Rules:
             yield from rule_set.sweep(tick)
 
 
-def _rule_of_token_revoked(event: TokenRevoked) -> Rule:
+def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
     expires_at = _timestamp(event.expires_at)
     if event.token_id is not None:
-        return Rule("token", digest(event.token_id), EVERY_TOKEN, expires_at)
+        return (Rule("token", digest(event.token_id), EVERY_TOKEN, expires_at),)
     cutoff = _cutoff(event.issued_before or event.occurred_at)
     if event.session_id is not None:
-        return Rule("session", digest(event.session_id), cutoff, expires_at)
+        return (Rule("session", digest(event.session_id), cutoff, expires_at),)
     if event.user_id is None:
         assert event.client_id is not None  # noqa: S101 - models refuse an event without any identifier
-        return Rule("client", digest(event.client_id), cutoff, expires_at)
+        return (Rule("client", digest(event.client_id), cutoff, expires_at),)
     if event.client_id is None:
-        return Rule("user", digest(event.user_id), cutoff, expires_at)
-    return Rule("user_at_client", digest(event.user_id, event.client_id), cutoff, expires_at)
+        return (Rule("user", digest(event.user_id), cutoff, expires_at),)
+    return (Rule("user_at_client", digest(event.user_id, event.client_id), cutoff, expires_at),)
 
 
-def _rule_of_session_destroyed(event: SessionDestroyed) -> Rule:
-    return Rule("session", digest(event.session_id), _cutoff(event.occurred_at), _timestamp(event.expires_at))
+def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:
+    return (Rule("session", digest(event.session_id), _cutoff(event.occurred_at), _timestamp(event.expires_at)),)
 
 
-def _rule_of_key_rotated(event: KeyRotated) -> Rule | None:
-    return Rule("key", digest(event.key_id), EVERY_TOKEN, None) if event.compromised else None
+def _rules_of_key_rotated(event: KeyRotated) -> tuple[Rule, ...]:
+    return tuple(Rule("key", digest(key), EVERY_TOKEN, None) for key in compromised_keys(event))
 
 
-_RULE_MAKERS: Mapping[type[Event], Callable[..., Rule | None]] = {
-    TokenRevoked: _rule_of_token_revoked,
-    SessionDestroyed: _rule_of_session_destroyed,
-    KeyRotated: _rule_of_key_rotated,
+_RULE_MAKERS: Mapping[type[Event], Callable[..., tuple[Rule, ...]]] = {
+    TokenRevoked: _rules_of_token_revoked,
+    SessionDestroyed: _rules_of_session_destroyed,
+    KeyRotated: _rules_of_key_rotated,
 }
 
 

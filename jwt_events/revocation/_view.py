@@ -116,11 +116,13 @@ class RevocationView:
         return self.staleness <= self._max_staleness
 
     def apply_event(self, event: Event) -> None:
-        """Put the rule of an event in force, then notify watches, the observer and listeners."""
-        rule = self.rules.apply(event, now=self._steady_clock.now())
+        """Put the rules of an event in force, then notify watches, the observer and listeners."""
+        rules = self.rules.apply(event, now=self._steady_clock.now())
         self.events += 1
-        if rule is not None:
+        for rule in rules:
             self.watches.notify(rule)
+        if len(rules) > 1:
+            logger.warning("rotation names two keys as compromised: both are refused", event_id=event.id)
         elif isinstance(event, UnknownEvent):
             logger.warning("event of an unknown type passed over", event_id=event.id, event_type=event.type[:100])
         if self.observer is not None:

@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jwt_events import Event, KeyRotated, SessionDestroyed, TokenRevoked
+from jwt_events import Event, EventType, KeyRotated, SessionDestroyed, TokenRevoked
 from jwt_events.revocation._rules import Rules
 from jwt_events.revocation._view import SteadyClock
+from tests.support.examples import received
 
 BEGIN = 1_772_366_400_000  # milliseconds since 1970, as all that the model calculates with
 HOUR = 3_600_000
@@ -172,6 +173,14 @@ class RulesAndModel(RuleBasedStateMachine):
     def lose_key(self, name: str) -> None:
         """Declare a key compromised."""
         self._send({"kid": name}, KeyRotated(key_id=name, compromised=True), None, None)
+
+    @rule(names=st.tuples(_names, _names))
+    def lose_a_key_of_two(self, names: tuple[str, str]) -> None:
+        """Receive a rotation that says of two keys that one is compromised: both are."""
+        new, previous = names
+        event = received(EventType.KEY_ROTATED, key_id=new, previous_key_id=previous, compromised=True)
+        for name in names:
+            self._send({"kid": name}, event, None, None)
 
     @rule(chance=st.randoms(use_true_random=False))
     def deliver(self, chance: random.Random) -> None:

@@ -56,15 +56,21 @@ _COMMON = {
 
 
 def _events(
-    cls: type[Event], *, required: tuple[str, ...] = (), names: tuple[str, ...] = (), times: tuple[str, ...] = ()
+    cls: type[Event],
+    *,
+    required: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
+    times: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
 ) -> st.SearchStrategy[Event]:
     fields: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(required, identifiers)
+    fields |= dict.fromkeys(others, identifiers.map(lambda name: f"other {name}"))  # not a required one
     fields |= dict.fromkeys(names, st.none() | identifiers)
     fields |= dict.fromkeys(times, st.none() | instants)
+    fields |= dict.fromkeys(flags, st.booleans())
     if "reason" in cls.model_fields:
         fields["reason"] = st.none() | texts
-    if cls is KeyRotated:
-        fields["compromised"] = st.booleans()
     return st.builds(cls, **_COMMON, **fields)
 
 
@@ -77,12 +83,15 @@ known_events: st.SearchStrategy[Event] = st.one_of(
     ),
     _events(TokenRevoked, required=("user_id",), names=("client_id",), times=("issued_before", "expires_at")),
     _events(TokenExpired, required=("token_id",), names=("user_id", "session_id"), times=("expired_at",)),
+    _events(KeyRotated, required=("key_id",), names=("issuer", "algorithm"), times=("active_from",)),
     _events(
         KeyRotated,
         required=("key_id",),
-        names=("previous_key_id", "issuer", "algorithm"),
+        others=("previous_key_id",),
+        names=("issuer", "algorithm"),
         times=("active_from", "retire_at"),
     ),
+    _events(KeyRotated, required=("key_id",), names=("issuer", "algorithm"), flags=("compromised",)),
     _events(SessionCreated, required=("session_id", "user_id"), names=("client_id",), times=("expires_at",)),
     _events(SessionDestroyed, required=("session_id",), names=("user_id",), times=("expires_at",)),
 )
