@@ -6,7 +6,6 @@ unknown fields. The ``repr`` shows short fingerprints in place of identifiers, s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal, Self
@@ -25,12 +24,11 @@ from pydantic import (
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
+from jwt_events.events._claims import revocation_from
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session
+from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
-
-
-def fingerprint(value: str) -> str:
-    """Return eight hexadecimal digits that distinguish identifiers in a log without showing them."""
-    return hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+from jwt_events.events._rotation import ambiguity, compromised_keys
 
 
 def _new_id() -> str:
@@ -144,25 +142,31 @@ class TokenRevoked(Event):
     def from_claims(cls, claims: Mapping[str, Any], *, reason: str | None = None) -> Self:
         """Return the event that revokes the token with these decoded claims.
 
-        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``; all other claims are ignored. Without a
-        ``jti`` the event revokes by the next wider identifier, as described on the class, and has no ``expires_at``,
+        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``. Without a ``jti`` the event revokes by
+        the next wider identifier, as described on the class: ask `covers` what that is. It then has no ``expires_at``,
         because other tokens with that identifier may expire later than this one.
 
+        The ``jti`` of some tokens names no access token. The claims of a logout token (OpenID Connect Back-Channel
+        Logout) revoke its session, else its user; those of a refresh token or an ID token, by ``typ``, ``token_use``,
+        ``token_type`` or ``type``, revoke the session in ``sid``.
+
+        An identifier that cannot be published as it is, because it is too long or looks like a token, is named by its
+        SHA-256. Empty identifiers count as missing.
+
         Raises:
+            InvalidClaims: they are those of a refresh token without ``sid``, of a logout token without ``sid`` and
+                ``sub``, or of another security event token.
             pydantic.ValidationError: a claim has the wrong type, or all identifiers are missing.
             TypeError: ``claims`` is not a mapping: decode the token first.
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
-        client_id = claims.get("client_id")
-        return cls(
-            token_id=claims.get("jti"),
-            user_id=claims.get("sub"),
-            session_id=claims.get("sid"),
-            client_id=claims.get("azp") if client_id is None else client_id,
-            expires_at=None if claims.get("jti") is None else claims.get("exp"),
-            reason=reason,
-        )
+        return cls(**revocation_from(claims), reason=reason)
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_by(self)
 
     @property
     def subject(self) -> str | None:
@@ -223,38 +227,18 @@ class KeyRotated(Event):
     retire_at: Instant | None = None
     compromised: bool = False
 
-    @field_validator("previous_key_id")
+    @field_validator("previous_key_id", "retire_at", "compromised")
     @classmethod
-    def _check_previous_key(cls, previous: str | None, info: ValidationInfo) -> str | None:
-        if previous is not None and previous == info.data.get("key_id") and not _is_received(info):
-            raise ValueError(
-                "is the same key as key_id: name the new key as key_id and the one that it replaces as previous_key_id;"
-                " or leave previous_key_id out, if it replaces none"
-            )
-        return previous
+    def _check_clarity(cls, value: object, info: ValidationInfo) -> object:
+        problem = None if _is_received(info) else ambiguity(str(info.field_name), value, info.data)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
-    @field_validator("retire_at")
-    @classmethod
-    def _check_retirement(cls, retire_at: datetime | None, info: ValidationInfo) -> datetime | None:
-        is_alone = info.data.get("previous_key_id", "") is None  # an invalid one is reported by itself
-        if retire_at is not None and is_alone and not _is_received(info):
-            raise ValueError(
-                "is about previous_key_id, which is missing: name the key to retire as previous_key_id, and its"
-                " successor as key_id; or leave retire_at out, if no key is to retire"
-            )
-        return retire_at
-
-    @field_validator("compromised")
-    @classmethod
-    def _check_compromised(cls, compromised: bool, info: ValidationInfo) -> bool:
-        rotation = [name for name in ("previous_key_id", "active_from") if info.data.get(name) is not None]
-        if compromised and rotation and not _is_received(info):
-            raise ValueError(
-                f"is about key_id, but {rotation[0]} says that key_id is a new key: name the key that leaked as key_id,"
-                f" without {' and '.join(rotation)}; and announce its successor by an event of its own, without"
-                " compromised"
-            )
-        return compromised
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_by_keys(compromised_keys(self))
 
     @property
     def subject(self) -> str | None:
@@ -313,6 +297,11 @@ class SessionDestroyed(Event):
         return self.session_id
 
     @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_in_session(self.session_id, self.occurred_at)
+
+    @property
     def needed_until(self) -> datetime | None:
         """Same as ``expires_at``: afterwards every token of the session has expired."""
         return self.expires_at
@@ -362,18 +351,6 @@ def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
         pydantic.ValidationError: the fields are not valid for the type.
     """
     return cls.model_validate(fields, context=_RECEIVED)
-
-
-def compromised_keys(event: KeyRotated) -> tuple[str, ...]:
-    """Return the keys that count as leaked: of an event that names two, both."""
-    if not event.compromised:
-        return ()
-    return tuple(dict.fromkeys(key for key in (event.key_id, event.previous_key_id) if key is not None))
-
-
-def retired_key(event: KeyRotated) -> str | None:
-    """Return the key that is withdrawn at ``retire_at``: of an event that names one only, that one."""
-    return None if event.retire_at is None else event.previous_key_id or event.key_id
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:

@@ -137,7 +137,7 @@ class RevocationList:
         """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
-            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, and ``iat``
+            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, and ``iat``
                 are looked at; a missing claim matches no rule, except that a token without ``iat`` is covered by every
                 cutoff. To have the signing key checked, add the ``kid`` of the header:
                 ``{**claims, "kid": header["kid"]}``.

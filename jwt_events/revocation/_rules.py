@@ -19,7 +19,16 @@ from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from jwt_events.errors import InvalidOption
-from jwt_events.events import MAX_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked, compromised_keys
+from jwt_events.events import (
+    ALIAS_PREFIX,
+    MAX_NUMERIC_DATE,
+    Event,
+    KeyRotated,
+    SessionDestroyed,
+    TokenRevoked,
+    compromised_keys,
+    is_plain,
+)
 from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 
@@ -38,12 +47,14 @@ class Rule(NamedTuple):
         digest: the digest of that identifier.
         cutoff: tokens issued up to this instant are revoked, in milliseconds since 1970; or `EVERY_TOKEN`.
         expires_at: when it may be removed, in seconds since 1970; ``None`` if the event does not say.
+        is_aliased: whether the event names an identifier by another name than the claims of its tokens.
     """
 
     kind: RuleKind
     digest: int
     cutoff: int
     expires_at: float | None
+    is_aliased: bool = False
 
 
 class Match(NamedTuple):
@@ -80,6 +91,7 @@ class Rules:
         self._users_at_clients = self._rule_sets["user_at_client"].rules
         self._clients = self._rule_sets["client"].rules
         self._keys = self._rule_sets["key"].rules
+        self._has_aliases = False
 
     @property
     def counts(self) -> Mapping[RuleKind, int]:
@@ -106,6 +118,7 @@ class Rules:
             return ()
         rules = make_rules(event)
         for rule in rules:
+            self._has_aliases = self._has_aliases or rule.is_aliased
             self._rule_sets[rule.kind].merge(rule.digest, rule.cutoff, self._expiry_tick(rule, now))
         return rules
 
@@ -129,22 +142,24 @@ class Rules:
         if type(claims) is dict:
             get = claims.get
             jti, sub, sid, kid, iat = get("jti"), get("sub"), get("sid"), get("kid"), get("iat")
-            if (client := get("client_id")) is None:
-                client = get("azp")
+            client, party = get("client_id"), get("azp")
             # Fast path: nearly all claims have the right types and match no rule. `match` decides about all others.
             if (
-                (type(jti) is str or jti is None)
-                and (type(sub) is str or sub is None)
-                and (type(sid) is str or sid is None)
-                and (type(client) is str or client is None)
-                and (type(kid) is str or kid is None)
+                (jti is None or (type(jti) is str and jti not in self._tokens))
+                and (sub is None or (type(sub) is str and sub not in self._users))
+                and (sid is None or (type(sid) is str and sid not in self._sessions))
+                and (client is None or (type(client) is str and client not in self._clients))
+                and (party is None or (type(party) is str and party not in self._clients))
+                and (kid is None or (type(kid) is str and kid not in self._keys))
                 and (type(iat) is int and iat < MAX_NUMERIC_DATE)
-                and jti not in self._tokens
-                and sub not in self._users
-                and sid not in self._sessions
-                and client not in self._clients
-                and kid not in self._keys
-                and not (self._users_at_clients and (sub, client) in self._users_at_clients)
+                and (
+                    not (at_clients := self._users_at_clients)
+                    or (
+                        (client is None or (sub, client) not in at_clients)
+                        and (party is None or (sub, party) not in at_clients)
+                    )
+                )
+                and not (self._has_aliases and _may_have_alias(jti, sub, sid, client, party))
             ):
                 return False
         return self.match(subjects_of(claims)) is not None
@@ -179,22 +194,29 @@ class Rules:
 
 
 def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
-    expires_at = _timestamp(event.expires_at)
     if event.token_id is not None:
-        return (Rule("token", digest(event.token_id), EVERY_TOKEN, expires_at),)
+        return (_rule("token", event.token_id, cutoff=EVERY_TOKEN, expires_at=event.expires_at),)
     cutoff = _cutoff(event.issued_before or event.occurred_at)
-    if event.session_id is not None:
-        return (Rule("session", digest(event.session_id), cutoff, expires_at),)
-    if event.user_id is None:
-        assert event.client_id is not None  # noqa: S101 - models refuse an event without any identifier
-        return (Rule("client", digest(event.client_id), cutoff, expires_at),)
-    if event.client_id is None:
-        return (Rule("user", digest(event.user_id), cutoff, expires_at),)
-    return (Rule("user_at_client", digest(event.user_id, event.client_id), cutoff, expires_at),)
+    named: tuple[tuple[RuleKind, tuple[str | None, ...]], ...] = (
+        ("session", (event.session_id,)),
+        ("user_at_client", (event.user_id, event.client_id)),
+        ("user", (event.user_id,)),
+        ("client", (event.client_id,)),
+    )
+    for kind, identifiers in named:
+        given = [name for name in identifiers if name is not None]
+        if len(given) == len(identifiers):
+            return (_rule(kind, *given, cutoff=cutoff, expires_at=event.expires_at),)
+    raise AssertionError("models refuse an event without any identifier")
 
 
 def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:
-    return (Rule("session", digest(event.session_id), _cutoff(event.occurred_at), _timestamp(event.expires_at)),)
+    return (_rule("session", event.session_id, cutoff=_cutoff(event.occurred_at), expires_at=event.expires_at),)
+
+
+def _rule(kind: RuleKind, *names: str, cutoff: int, expires_at: datetime | None) -> Rule:
+    is_aliased = any(name.startswith(ALIAS_PREFIX) for name in names)
+    return Rule(kind, digest(*names), cutoff, None if expires_at is None else expires_at.timestamp(), is_aliased)
 
 
 def _rules_of_key_rotated(event: KeyRotated) -> tuple[Rule, ...]:
@@ -208,8 +230,9 @@ _RULE_MAKERS: Mapping[type[Event], Callable[..., tuple[Rule, ...]]] = {
 }
 
 
-def _timestamp(instant: datetime | None) -> float | None:
-    return None if instant is None else instant.timestamp()
+def _may_have_alias(*identifiers: str | None) -> bool:
+    """Return whether events may name one of these by another name."""
+    return any(text and not is_plain(text) for text in identifiers)
 
 
 def _cutoff(instant: datetime) -> int:
