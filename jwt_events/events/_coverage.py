@@ -1,13 +1,27 @@
-"""What a revocation covers: its cutoff, and a sentence that says it to people. Pure."""
+"""What a revocation covers: how late its cutoff may be, and a sentence that says it to people. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jwt_events.events._models import TokenRevoked
+
+
+# How far a cutoff may be ahead of the clock: as far as clocks differ.
+_MAX_AHEAD = timedelta(minutes=5)
+
+
+def cutoff_problem(cutoff: datetime, now: datetime) -> str | None:
+    """Return what is wrong with the cutoff of a new revocation; ``None`` if nothing is."""
+    if cutoff <= now + _MAX_AHEAD:
+        return None
+    return (
+        "is more than five minutes ahead, and would revoke tokens that are not issued yet: revoke those that exist, and"
+        " have the issuer refuse to issue new ones; revoke again for each that it issued all the same"
+    )
 
 
 def fingerprint(value: str) -> str:

@@ -25,7 +25,7 @@ from pydantic import (
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
 from jwt_events.events._claims import revocation_from
-from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem
 from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
 from jwt_events.events._rotation import ambiguity, compromised_keys
@@ -45,6 +45,12 @@ _RECEIVED: Final = "received"
 
 def _is_received(info: ValidationInfo) -> bool:
     return info.context == _RECEIVED
+
+
+def _require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
+    """Raise if an event that is constructed here would revoke tokens that are not issued yet."""
+    if not _is_received(info) and (problem := cutoff_problem(cutoff, _now())) is not None:
+        raise ValueError(field + problem)
 
 
 class Event(BaseModel):
@@ -117,7 +123,7 @@ class TokenRevoked(Event):
         session_id: the ``sid``.
         client_id: the ``client_id`` or ``azp``.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
-            ``occurred_at``.
+            ``occurred_at``. At most five minutes ahead.
         expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
             that outlives its retention; ``None`` means as long as the transport keeps the event.
         reason: text for people, at most 1,024 characters.
@@ -132,10 +138,19 @@ class TokenRevoked(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    @field_validator("issued_before")
+    @classmethod
+    def _check_cutoff(cls, cutoff: datetime | None, info: ValidationInfo) -> datetime | None:
+        if cutoff is not None and info.data.get("token_id") is None:
+            _require_past(cutoff, info)
+        return cutoff
+
     @model_validator(mode="after")
-    def _check_subject(self) -> Self:
+    def _check_subject(self, info: ValidationInfo) -> Self:
         if self.subject is None:
             raise ValueError("give at least one of token_id, session_id, user_id, client_id")
+        if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
+            _require_past(self.occurred_at, info, "occurred_at ")
         return self
 
     @classmethod
@@ -175,8 +190,10 @@ class TokenRevoked(Event):
 
     @property
     def needed_until(self) -> datetime | None:
-        """Same as ``expires_at``: afterwards every token that it covers has expired."""
-        return self.expires_at
+        """The later of ``expires_at`` and of the cutoff of a rule wider than a token; ``None`` if neither is given."""
+        if self.token_id is not None or self.issued_before is None:
+            return self.expires_at
+        return max(self.issued_before, self.expires_at or self.issued_before)
 
 
 class TokenExpired(Event):
@@ -290,6 +307,12 @@ class SessionDestroyed(Event):
     user_id: Identifier | None = None
     expires_at: Instant | None = None
     reason: Text | None = None
+
+    @field_validator("occurred_at")
+    @classmethod
+    def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> datetime:
+        _require_past(cutoff, info)
+        return cutoff
 
     @property
     def subject(self) -> str | None:

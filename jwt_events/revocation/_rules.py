@@ -35,8 +35,9 @@ from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 # The expiry of a rule is counted in ticks of this length, in seconds, since the epoch. `NEVER` is five years away.
 TICK = 600.0
 
-# The clocks of issuers, publishers and checking services differ; a rule kept a minute too long does no harm.
-_GRACE = 60.0
+# Seconds for which a rule is kept after everything that it covers has expired: services accept tokens for a while after
+# their ``exp``, and clocks differ. A rule that is kept too long does no harm.
+_GRACE = 600.0
 
 
 class Rule(NamedTuple):
@@ -125,12 +126,11 @@ class Rules:
     def _expiry_tick(self, rule: Rule, now: float) -> int:
         if rule.kind == "key":
             return NEVER  # an attacker with the key can sign tokens that never expire
-        until = rule.expires_at
-        if until is None:
+        until, cutoff = rule.expires_at, 0.0 if rule.kind == "token" else rule.cutoff / 1000
+        if until is None or until < cutoff:  # a token that is issued at the cutoff cannot have expired before
             if self._retention is None:
                 return NEVER
-            latest = now if rule.kind == "token" else max(now, rule.cutoff / 1000)
-            until = latest + self._retention
+            until = max(now, cutoff) + self._retention
         return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
 
     def revokes(self, claims: Mapping[str, object]) -> bool:

@@ -89,6 +89,23 @@ class TestPublish:
         assert "as --key-id" in refused.complaint
         assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).records == []
 
+    def test_a_cutoff_in_the_future(self, url: str, key: str) -> None:
+        """It is refused with the option and what to do instead; nothing is published."""
+        refused = run(
+            "publish",
+            "token-revoked",
+            "--user-id",
+            "u",
+            "--issued-before",
+            "2100-01-01T00:00:00Z",
+            "--key",
+            key,
+            url=url,
+        )
+        assert refused.code == 2
+        assert refused.complaint.startswith("jwt-events: --issued-before: is more than five minutes ahead")
+        assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).records == []
+
     def test_retention(self, url: str, key: str) -> None:
         """An event that outlives the retention is refused, and the message names both options."""
         words = ("publish", "token-revoked", "--token-id", "t", "--expires-at", SOON.isoformat(), "--key", key)

@@ -35,6 +35,13 @@ instants = st.datetimes(
     timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-11))]),
 )
 
+past_instants = st.datetimes(
+    min_value=datetime(2, 1, 1),  # noqa: DTZ001 - hypothesis adds the timezone
+    max_value=datetime(2020, 12, 31),  # noqa: DTZ001 - the same
+    timezones=st.just(UTC),
+)
+"""Instants until which tokens can be revoked."""
+
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()
@@ -71,7 +78,11 @@ def _events(
     fields |= dict.fromkeys(flags, st.booleans())
     if "reason" in cls.model_fields:
         fields["reason"] = st.none() | texts
-    return st.builds(cls, **_COMMON, **fields)
+    if cls in (TokenRevoked, SessionDestroyed):
+        fields["occurred_at"] = past_instants
+    if "issued_before" in fields:
+        fields["issued_before"] = st.none() | past_instants
+    return st.builds(cls, **_COMMON | fields)
 
 
 known_events: st.SearchStrategy[Event] = st.one_of(
