@@ -232,6 +232,9 @@ _RULE_MAKERS: Mapping[type[Event], Callable[..., tuple[Rule, ...]]] = {
 
 def _may_have_alias(*identifiers: str | None) -> bool:
     """Return whether events may name one of these by another name."""
+    together = "".join(filter(None, identifiers))
+    if " " not in together and together.isprintable() and is_plain(together):
+        return False  # quicker than to look at each of them, and nearly always enough
     return any(text and not is_plain(text) for text in identifiers)
 
 
