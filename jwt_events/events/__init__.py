@@ -1,6 +1,9 @@
 """Events of the JWT lifecycle: models, validation and routing."""
 
 from jwt_events._internal.event_type import EventType
+from jwt_events.events._claims import ALIAS_PREFIX as ALIAS_PREFIX
+from jwt_events.events._claims import is_plain as is_plain
+from jwt_events.events._claims import name_of as name_of
 from jwt_events.events._fast_path import fast_builder as fast_builder
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
 from jwt_events.events._fields import MAX_NUMERIC_DATE as MAX_NUMERIC_DATE
@@ -17,6 +20,9 @@ from jwt_events.events._models import (
     fingerprint,
 )
 from jwt_events.events._models import make_event as make_event
+from jwt_events.events._models import receive_event as receive_event
+from jwt_events.events._rotation import compromised_keys as compromised_keys
+from jwt_events.events._rotation import retired_key as retired_key
 from jwt_events.events._routing import EventHandler as EventHandler
 from jwt_events.events._routing import Handler as Handler
 from jwt_events.events._routing import Routes as Routes

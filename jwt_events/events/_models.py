@@ -6,22 +6,29 @@ unknown fields. The ``repr`` shows short fingerprints in place of identifiers, s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import uuid_utils
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
+from jwt_events.events._claims import revocation_from
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem
+from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
-
-
-def fingerprint(value: str) -> str:
-    """Return eight hexadecimal digits that distinguish identifiers in a log without showing them."""
-    return hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+from jwt_events.events._rotation import ambiguity, compromised_keys
 
 
 def _new_id() -> str:
@@ -30,6 +37,20 @@ def _new_id() -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+# The validation context of events that another program published: see `receive_event`.
+_RECEIVED: Final = "received"
+
+
+def _is_received(info: ValidationInfo) -> bool:
+    return info.context == _RECEIVED
+
+
+def _require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
+    """Raise if an event that is constructed here would revoke tokens that are not issued yet."""
+    if not _is_received(info) and (problem := cutoff_problem(cutoff, _now())) is not None:
+        raise ValueError(field + problem)
 
 
 class Event(BaseModel):
@@ -102,7 +123,7 @@ class TokenRevoked(Event):
         session_id: the ``sid``.
         client_id: the ``client_id`` or ``azp``.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
-            ``occurred_at``.
+            ``occurred_at``. At most five minutes ahead.
         expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
             that outlives its retention; ``None`` means as long as the transport keeps the event.
         reason: text for people, at most 1,024 characters.
@@ -117,35 +138,50 @@ class TokenRevoked(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    @field_validator("issued_before")
+    @classmethod
+    def _check_cutoff(cls, cutoff: datetime | None, info: ValidationInfo) -> datetime | None:
+        if cutoff is not None and info.data.get("token_id") is None:
+            _require_past(cutoff, info)
+        return cutoff
+
     @model_validator(mode="after")
-    def _check_subject(self) -> Self:
+    def _check_subject(self, info: ValidationInfo) -> Self:
         if self.subject is None:
             raise ValueError("give at least one of token_id, session_id, user_id, client_id")
+        if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
+            _require_past(self.occurred_at, info, "occurred_at ")
         return self
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any], *, reason: str | None = None) -> Self:
         """Return the event that revokes the token with these decoded claims.
 
-        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``; all other claims are ignored. Without a
-        ``jti`` the event revokes by the next wider identifier, as described on the class, and has no ``expires_at``,
+        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``. Without a ``jti`` the event revokes by
+        the next wider identifier, as described on the class: ask `covers` what that is. It then has no ``expires_at``,
         because other tokens with that identifier may expire later than this one.
 
+        The ``jti`` of some tokens names no access token. The claims of a logout token (OpenID Connect Back-Channel
+        Logout) revoke its session, else its user; those of a refresh token or an ID token, by ``typ``, ``token_use``,
+        ``token_type`` or ``type``, revoke the session in ``sid``.
+
+        An identifier that cannot be published as it is, because it is too long or looks like a token, is named by its
+        SHA-256. Empty identifiers count as missing.
+
         Raises:
+            InvalidClaims: they are those of a refresh token without ``sid``, of a logout token without ``sid`` and
+                ``sub``, or of another security event token.
             pydantic.ValidationError: a claim has the wrong type, or all identifiers are missing.
             TypeError: ``claims`` is not a mapping: decode the token first.
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
-        client_id = claims.get("client_id")
-        return cls(
-            token_id=claims.get("jti"),
-            user_id=claims.get("sub"),
-            session_id=claims.get("sid"),
-            client_id=claims.get("azp") if client_id is None else client_id,
-            expires_at=None if claims.get("jti") is None else claims.get("exp"),
-            reason=reason,
-        )
+        return cls(**revocation_from(claims), reason=reason)
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_by(self)
 
     @property
     def subject(self) -> str | None:
@@ -154,8 +190,10 @@ class TokenRevoked(Event):
 
     @property
     def needed_until(self) -> datetime | None:
-        """Same as ``expires_at``: afterwards every token that it covers has expired."""
-        return self.expires_at
+        """The later of ``expires_at`` and of the cutoff of a rule wider than a token; ``None`` if neither is given."""
+        if self.token_id is not None or self.issued_before is None:
+            return self.expires_at
+        return max(self.issued_before, self.expires_at or self.issued_before)
 
 
 class TokenExpired(Event):
@@ -181,7 +219,10 @@ class TokenExpired(Event):
 
 
 class KeyRotated(Event):
-    """A signing key came into use.
+    """A signing key came into use, or leaked.
+
+    An event is about one or the other: that a key leaked and which one replaces it takes two events. One that another
+    program published all the same is read so that no key is trusted that may have leaked.
 
     Attributes:
         key_id: the ``kid`` of the new key; with ``compromised``, of the key that must not be trusted any more.
@@ -189,8 +230,9 @@ class KeyRotated(Event):
         issuer: the ``iss`` of tokens signed with the key.
         algorithm: the ``alg``, for example ``ES256``.
         active_from: when the issuer begins to sign with the key; ``None`` means at once.
-        retire_at: when the previous key is withdrawn.
-        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on.
+        retire_at: when the previous key is withdrawn; needs ``previous_key_id``.
+        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on. Goes neither with
+            ``previous_key_id`` nor with ``active_from``.
     """
 
     type: Literal[EventType.KEY_ROTATED] = EventType.KEY_ROTATED
@@ -201,6 +243,19 @@ class KeyRotated(Event):
     active_from: Instant | None = None
     retire_at: Instant | None = None
     compromised: bool = False
+
+    @field_validator("previous_key_id", "retire_at", "compromised")
+    @classmethod
+    def _check_clarity(cls, value: object, info: ValidationInfo) -> object:
+        problem = None if _is_received(info) else ambiguity(str(info.field_name), value, info.data)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_by_keys(compromised_keys(self))
 
     @property
     def subject(self) -> str | None:
@@ -253,10 +308,21 @@ class SessionDestroyed(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    @field_validator("occurred_at")
+    @classmethod
+    def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> datetime:
+        _require_past(cutoff, info)
+        return cutoff
+
     @property
     def subject(self) -> str | None:
         """The session's id."""
         return self.session_id
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_in_session(self.session_id, self.occurred_at)
 
     @property
     def needed_until(self) -> datetime | None:
@@ -296,6 +362,18 @@ def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
+
+
+def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
+    """Return an event that another program published, perhaps an older version of this library.
+
+    What the constructor refuses because it can be misunderstood is accepted here: it is published already, and a
+    receiver that drops it would revoke less than anybody meant.
+
+    Raises:
+        pydantic.ValidationError: the fields are not valid for the type.
+    """
+    return cls.model_validate(fields, context=_RECEIVED)
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:

@@ -55,7 +55,8 @@ class RevocationList:
             revocation that cannot be delivered and the refusal of all tokens, and `Verdict.STALE` at shorter
             interruptions of the server. At least 0.1. If in doubt, leave it.
         on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
-            known: availability before security. It is counted in `RevocationStats.stale_allows`.
+            known: availability before security. It is counted in `RevocationStats.stale_allows`. A list that knows
+            nothing, because it is not open or has not caught up yet, returns `Verdict.STALE` all the same.
         leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
             this long after the cutoff of a rule is covered.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
@@ -136,7 +137,7 @@ class RevocationList:
         """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
-            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, and ``iat``
+            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, and ``iat``
                 are looked at; a missing claim matches no rule, except that a token without ``iat`` is covered by every
                 cutoff. To have the signing key checked, add the ``kid`` of the header:
                 ``{**claims, "kid": header["kid"]}``.
@@ -150,10 +151,12 @@ class RevocationList:
         if self._now() - self._view.current_as_of <= self._max_staleness:
             self._allowed += 1
             return _ALLOW
-        if self._allows_stale:
+        if self._allows_stale and self._view.was_current:
             self._allowed += 1
             self._stale_allows += 1
             return _ALLOW
+        if self._feed is None:
+            self._view.report_closed(self._transport.destination)
         self._stale += 1
         return _STALE
 
@@ -178,7 +181,8 @@ class RevocationList:
             InvalidClaims: as `check` does.
         """
         rule = self._rules.match(subjects_of(claims))
-        verdict = _ALLOW if self.is_fresh or self._allows_stale else _STALE
+        believes = self.is_fresh or (self._allows_stale and self._view.was_current)
+        verdict = _ALLOW if believes else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
 
     def watch(self, claims: Mapping[str, object], on_revoked: Callback | None = None, *, cancel: bool = False) -> Watch:

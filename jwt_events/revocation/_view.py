@@ -99,6 +99,7 @@ class RevocationView:
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.observer: ViewObserver | None = None
+        self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
         self._reported: Counter[str] = Counter()
         self.events: int = 0
@@ -115,12 +116,25 @@ class RevocationView:
         """Whether the last proof is at most ``max_staleness`` old."""
         return self.staleness <= self._max_staleness
 
+    @property
+    def was_current(self) -> bool:
+        """Whether the list was ever proven current since it was opened; before, it knows nothing."""
+        return self.current_as_of > -math.inf
+
+    def report_closed(self, destination: str) -> None:
+        """Report, once until it is opened, that a token was checked although nothing is read."""
+        if not self._reported_closed:
+            self._reported_closed = True
+            logger.error("revocation list is not open, so every token is stale", destination=destination)
+
     def apply_event(self, event: Event) -> None:
-        """Put the rule of an event in force, then notify watches, the observer and listeners."""
-        rule = self.rules.apply(event, now=self._steady_clock.now())
+        """Put the rules of an event in force, then notify watches, the observer and listeners."""
+        rules = self.rules.apply(event, now=self._steady_clock.now())
         self.events += 1
-        if rule is not None:
+        for rule in rules:
             self.watches.notify(rule)
+        if len(rules) > 1:
+            logger.warning("rotation names two keys as compromised: both are refused", event_id=event.id)
         elif isinstance(event, UnknownEvent):
             logger.warning("event of an unknown type passed over", event_id=event.id, event_type=event.type[:100])
         if self.observer is not None:
@@ -163,6 +177,7 @@ class RevocationView:
     def enter_state(self, state: ViewState) -> None:
         """Enter a state, and pass it to the listeners."""
         self._state = state
+        self._reported_closed = False
         logger.info("view state changed", state=state.value, staleness=self.staleness)
         for callback in self.on_state:
             self._callbacks.call(callback, state)

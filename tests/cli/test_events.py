@@ -71,6 +71,41 @@ class TestPublish:
         """The table has every type."""
         assert {name.replace("-", "_") for name in EVENTS} == set(EventType)
 
+    @pytest.mark.parametrize(
+        ("options", "option"),
+        [
+            (("--key-id", "new", "--previous-key-id", "leaked", "--compromised"), "--compromised"),
+            (("--key-id", "old", "--retire-at", str(int(SOON.timestamp()))), "--retire-at"),
+            (("--key-id", "one", "--previous-key-id", "one"), "--previous-key-id"),
+        ],
+    )
+    def test_a_rotation_that_can_be_misunderstood(
+        self, url: str, key: str, options: tuple[str, ...], option: str
+    ) -> None:
+        """It is refused, with the option and the ways to say it right, in options; nothing is published."""
+        refused = run("publish", "key-rotated", *options, "--key", key, url=url)
+        assert refused.code == 2
+        assert refused.complaint.startswith(f"jwt-events: {option}: is ")
+        assert "as --key-id" in refused.complaint
+        assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).records == []
+
+    def test_a_cutoff_in_the_future(self, url: str, key: str) -> None:
+        """It is refused with the option and what to do instead; nothing is published."""
+        refused = run(
+            "publish",
+            "token-revoked",
+            "--user-id",
+            "u",
+            "--issued-before",
+            "2100-01-01T00:00:00Z",
+            "--key",
+            key,
+            url=url,
+        )
+        assert refused.code == 2
+        assert refused.complaint.startswith("jwt-events: --issued-before: is more than five minutes ahead")
+        assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).records == []
+
     def test_retention(self, url: str, key: str) -> None:
         """An event that outlives the retention is refused, and the message names both options."""
         words = ("publish", "token-revoked", "--token-id", "t", "--expires-at", SOON.isoformat(), "--key", key)

@@ -123,9 +123,17 @@ class TestValues:
     def test_different_by_any_field(self, cls: type[Event]) -> None:
         """Events that differ in one field are not equal."""
         event = cls(**FIELDS[cls])
-        for name in FIELDS[cls].keys() - _SMALLEST[cls].keys() - {"id", "occurred_at"}:
+        # A key rotation needs the previous key for `retire_at`, and has nothing to say about a compromised one.
+        for name in (
+            FIELDS[cls].keys() - _SMALLEST[cls].keys() - {"id", "occurred_at", "previous_key_id", "compromised"}
+        ):
             fields = {field: value for field, value in FIELDS[cls].items() if field != name}
             assert cls(**fields) != event, name
+
+    def test_different_by_compromised(self) -> None:
+        """Whether a key leaked makes a difference."""
+        fields: dict[str, Any] = {"id": "a", "key_id": "k", "occurred_at": NOON}
+        assert KeyRotated(**fields) != KeyRotated(compromised=True, **fields)
 
     def test_different_by_class(self) -> None:
         """Events of different classes differ, even with the same id."""

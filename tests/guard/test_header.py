@@ -36,8 +36,9 @@ def nested(depth: int) -> str:
 
 
 def refusing(leaked: str = LEAKED) -> RevocationList:
-    """Return a list that knows of a compromised key, and allows other tokens."""
+    """Return a list that knows of a compromised key, and allows other tokens, as if it had been current once."""
     revocations = RevocationList(MemoryTransport(), on_stale="allow")
+    revocations._view.current_as_of = 0.0
     revocations.apply(KeyRotated(key_id=leaked, compromised=True))
     return revocations
 

@@ -40,6 +40,7 @@ from jwt_events import (
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
 from jwt_events.revocation import _feed
+from jwt_events.testing import ManualClock
 from jwt_events.testing.conformance import MakeTransport
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
@@ -51,6 +52,8 @@ from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
 from tests.support.transports import OnMemory, OnStream
 from tests.support.waiting import scaled, wait_until
+
+NOT_OPEN = "revocation list is not open, so every token is stale"
 
 READ_ONLY = ("+xread", "+xrange", "+xinfo|stream", "+info")
 
@@ -270,15 +273,47 @@ class TestVerdicts:
 
     async def test_availability_before_security(self) -> None:
         """``on_stale="allow"`` lets tokens in that are not known to be revoked, and counts them."""
-        revocations = RevocationList(MemoryTransport(), on_stale="allow")
-        revocations.apply(TokenRevoked(token_id="t"))
-        assert revocations.check({"jti": "good"}) is Verdict.ALLOW
-        assert revocations.check({"jti": "t"}) is Verdict.REVOKED
-        assert revocations.explain({"jti": "good"}).verdict is Verdict.ALLOW
-        async with revocations:
+        clock = ManualClock()
+        async with RevocationList(MemoryTransport(), on_stale="allow", clock=clock) as revocations:
+            revocations.apply(TokenRevoked(token_id="t"))
             assert revocations.check({"jti": "good"}) is Verdict.ALLOW
-        assert (revocations.stats.allowed, revocations.stats.stale_allows) == (2, 1)
-        assert not revocations.is_fresh
+            revocations._view.current_as_of = clock.monotonic() - 6  # as if nothing had been read for so long
+            assert not revocations.is_fresh
+            assert revocations.check({"jti": "good"}) is Verdict.ALLOW
+            assert revocations.check({"jti": "t"}) is Verdict.REVOKED
+            assert revocations.explain({"jti": "good"}).verdict is Verdict.ALLOW
+            assert (revocations.stats.allowed, revocations.stats.stale_allows) == (2, 1)
+
+    @pytest.mark.parametrize("on_stale", ["deny", "allow"])
+    async def test_a_list_that_is_not_open(self, on_stale: Any) -> None:
+        """A list that is not open believes nothing, in every mode, and says so once: it was forgotten to open it."""
+        transport = MemoryTransport()
+        await publish(transport, revoked(1))
+        revocations = RevocationList(transport, on_stale=on_stale)
+        for _ in range(2):
+            with recorded() as records:
+                assert [revocations.check(token(number)) for number in (1, 2)].count(Verdict.ALLOW) == 0
+                assert revocations.check(token(2)) is Verdict.STALE
+                assert revocations.explain(token(2)).verdict is Verdict.STALE
+                with pytest.raises(StaleRevocationsError):
+                    revocations.ensure_live(token(2))
+            (line,) = records.of(NOT_OPEN, "ERROR")
+            assert line["destination"] == transport.destination
+            async with revocations:
+                assert revocations.check(token(1)) is Verdict.REVOKED
+                assert revocations.check(token(2)) is Verdict.ALLOW
+        assert revocations.stats.stale_allows == 0
+
+    async def test_a_list_that_catches_up(self) -> None:
+        """A list that has not read the history yet believes nothing either, and that is no error."""
+        revocations = RevocationList(ScriptedTransport(), on_stale="allow")
+        with recorded() as records:
+            entering = asyncio.create_task(revocations.__aenter__())
+            await wait_until(lambda: revocations.state is ViewState.CATCHING_UP)
+            assert revocations.check(token(1)) is Verdict.STALE
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+        assert records.of(NOT_OPEN, "ERROR") == []
 
     async def test_repr(self, revocations: RevocationList) -> None:
         """The repr shows state, count of rules and age, and no identifiers."""
