@@ -7,6 +7,7 @@ travels on standard input because everybody on a machine can read command lines.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 from jwt_events.demo import issuer, service
@@ -42,4 +43,5 @@ async def _play(role: str, parent: Parent) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("jwt_events").addHandler(logging.NullHandler())  # what goes wrong here is part of the demo
     asyncio.run(main(sys.argv[1]))

@@ -12,7 +12,7 @@ from jwt_events._internal.callbacks import Callback, callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
-from jwt_events.events import Event
+from jwt_events.events import Event, classes_of
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._claims import subjects_of
 from jwt_events.revocation._feed import Feed, require_replayable
@@ -209,6 +209,7 @@ class RevocationList:
 
     def apply(self, event: Event) -> None:
         """Apply an event to this list alone, as if it had come over the bus: to fill a gap from another source."""
+        self._view.loop.check_thread()
         self._view.apply_event(event)
 
     def on(self, *kinds: Any) -> Callable[[_F], _F]:
@@ -218,6 +219,7 @@ class RevocationList:
         function on the event loop, which must not block, or a coroutine function as a task. For work that must be
         retried or limited, use a `Subscriber`.
         """
+        classes_of(kinds)
 
         def register(function: _F) -> _F:
             self._view.routes.add(function, kinds)
@@ -240,6 +242,7 @@ class RevocationList:
         return function
 
     async def __aenter__(self) -> Self:
+        self._view.loop.bind()
         if self._feed is not None:
             raise Closed("the revocation list is open already")
         self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _PROOFS_PER_STALENESS)
@@ -265,6 +268,7 @@ class RevocationList:
 
     async def aclose(self) -> None:
         """Stop following: known revocations stay in force, every other token is stale. Idempotent."""
+        self._view.loop.check()
         tasks, self._tasks = self._tasks, []
         try:
             await end(tasks)
