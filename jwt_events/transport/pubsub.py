@@ -110,6 +110,11 @@ class _PubSubReceiver:
             await self.reconnecting.drop(ConnectionFailed("the server ended the subscription"))
         return Batch([Delivery(message[2]) for message in messages if message[0] == b"message"])
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is connected, and the server has answered; see `Receiver`."""
+        return self.reconnecting.connection is not None and not self._timeouts
+
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Do nothing: Pub/Sub has neither acknowledgements nor dead letters."""
 

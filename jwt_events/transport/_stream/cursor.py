@@ -93,6 +93,11 @@ class CursorReceiver:
             self._audited_at if self._is_at_end and not self._is_replica else None,
         )
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is connected; see `Receiver`."""
+        return self.reconnecting.connection is not None
+
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep a dead letter if the delivery was given up; see `Receiver.settle`."""
         if failure is not None:
