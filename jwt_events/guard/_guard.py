@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import inspect
 import json
-import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.callbacks import callback
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import (
     Closed,
     InvalidClaims,
@@ -41,6 +41,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 
 # Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
 _BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
+
+_NOT_OPEN = "every token is refused: the revocation list is not open"
+_HOW_TO_OPEN = (
+    "pass lifespan=lifespan(revocations) to FastAPI, app.cleanup_ctx.append(lifespan(revocations)) in aiohttp,"
+    " or use `async with revocations`"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -129,6 +135,8 @@ class Guard(Generic[T]):
         self._decode: Callable[[str], T | Awaitable[T]] = callback("decode", decode)
         self._claims_of: Callable[[T], Mapping[str, object]] = callback("claims_of", claims_of)
         self._realm = realm
+        self._notices = Notices()
+        self._has_told = False  # that the list is not open
         self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
 
     def __repr__(self) -> str:
@@ -179,6 +187,9 @@ class Guard(Generic[T]):
             case RevokedTokenError():
                 return Refused("revoked_token", realm=self._realm)
             case StaleRevocationsError():
+                if self.revocations.state is ViewState.CLOSED and not self._has_told:
+                    self._has_told = True
+                    self._notices.tell("ERROR", _NOT_OPEN, once=_NOT_OPEN, problem=_HOW_TO_OPEN)
                 return Refused("stale_revocations", retry_after=error.retry_after)
             case Unavailable():
                 logger.warning("token cannot be verified at the moment", error=describe(error))
@@ -241,22 +252,3 @@ async def until_revoked(
     finally:
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
-
-
-def readiness_of(*lists: RevocationList) -> tuple[int, dict[str, Any]]:
-    """Return the response to a readiness probe: a status, and a body to send as JSON.
-
-    200 if every list is fresh, else 503; with the state of each and its staleness in seconds, ``None`` if infinite.
-
-    Raises:
-        InvalidOption: ``lists`` is empty, or contains something else.
-    """
-    if not lists or not all(isinstance(one, RevocationList) for one in lists):
-        raise InvalidOption("lists", "must be one RevocationList or several")
-    states = [{"state": one.state.value, "staleness": _finite(one.staleness)} for one in lists]
-    is_ready = all(one["state"] == ViewState.FRESH for one in states)
-    return (200 if is_ready else 503), {"ready": is_ready, "revocations": states}
-
-
-def _finite(seconds: float) -> float | None:
-    return round(seconds, 3) if math.isfinite(seconds) else None
