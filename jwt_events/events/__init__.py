@@ -26,6 +26,7 @@ from jwt_events.events._rotation import retired_key as retired_key
 from jwt_events.events._routing import EventHandler as EventHandler
 from jwt_events.events._routing import Handler as Handler
 from jwt_events.events._routing import Routes as Routes
+from jwt_events.events._routing import classes_of as classes_of
 
 # Names imported "as" themselves are for other packages of this library, not for its users.
 __all__ = [

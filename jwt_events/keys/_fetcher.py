@@ -12,7 +12,7 @@ from typing import Any
 from loguru import logger
 
 from jwt_events._internal.cancellation import end, timeout
-from jwt_events._internal.functions import awaited, in_thread, is_async
+from jwt_events._internal.functions import awaited, in_thread, is_coroutine_function
 from jwt_events.errors import Closed
 from jwt_events.instrumentation import KeysObserver
 from jwt_events.keys import _jwks as jwks
@@ -110,7 +110,7 @@ class Fetcher:
         self.current = None
 
     async def _call(self) -> Any:
-        if is_async(self._fetch):
+        if is_coroutine_function(self._fetch):
             result: Any = self._fetch()
         else:
             result = await in_thread(self._fetch, name="jwt_events key fetch")

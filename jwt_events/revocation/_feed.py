@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from loguru import logger
-
+from jwt_events._internal import options
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
 from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError, describe
 from jwt_events.events import Event
-from jwt_events.transport.base import Batch, Delivery, Gap, Guarantees, Transport
+from jwt_events.transport.base import Batch, Delivery, Gap, Transport
 
 # Seconds without a new event after which catching up fails: longer than a server takes to come back.
 _MAX_STALL = 10.0
@@ -62,7 +62,7 @@ class Feed:
         self._transport = transport
         self._listener = listener
         self._poll_timeout = poll_timeout
-        self._log = logger.bind(transport=transport.name, destination=transport.destination)
+        self._notices = Notices()
 
     async def run(self) -> None:
         """Read until cancelled. Returns by itself only if the history could not be read at first."""
@@ -80,7 +80,7 @@ class Feed:
                         self._fail_catch_up(error)
                         return
                     problem = str(error) if isinstance(error, TransportError) else describe(error)
-                    self._log.error("following failed and will begin anew", error=problem, attempt=failures)
+                    self._tell("ERROR", "following failed and will begin anew", error=problem, attempt=failures)
                 await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
         finally:
             self._fail_catch_up(Closed("closed before the history was read"))
@@ -109,7 +109,7 @@ class Feed:
         if batch.reconnected:
             self._listener.count_reconnect()
         for gap in batch.gaps:
-            self._log.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
+            self._tell("WARNING", "events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._listener.report_gap(gap)
         for delivery in batch.deliveries:
             try:
@@ -119,8 +119,14 @@ class Feed:
             else:
                 self._listener.apply_event(event)
 
+    def _tell(self, level: str, message: str, **fields: object) -> None:
+        kind = (message, fields.get("cause"), fields.get("reason"))
+        place = {"transport": self._transport.name, "destination": self._transport.destination}
+        self._notices.tell(level, message, once=kind, **fields, **place)
+
     def _skip(self, delivery: Delivery, error: DecodeError) -> None:
-        self._log.error(
+        self._tell(
+            "ERROR",
             "delivery skipped: not an event",
             reason=error.reason,
             detail=error.detail,
@@ -147,9 +153,7 @@ def require_replayable(transport: Transport) -> Transport:
     Raises:
         InvalidOption: it is not such a transport.
     """
-    guarantees = getattr(transport, "guarantees", None)
-    if not isinstance(guarantees, Guarantees):
-        raise InvalidOption("transport", f"must be a transport, RedisStream(…), not {type(transport).__name__}")
+    guarantees = options.transport("RevocationList", transport, "receiver").guarantees
     if not guarantees.durable:
         problem = (
             f"{transport.name} is not durable: an instance that starts, or was disconnected for a moment, would let"

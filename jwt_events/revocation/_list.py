@@ -12,7 +12,7 @@ from jwt_events._internal.callbacks import Callback, callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
-from jwt_events.events import Event
+from jwt_events.events import Event, classes_of
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._claims import subjects_of
 from jwt_events.revocation._feed import Feed, require_replayable
@@ -181,16 +181,14 @@ class RevocationList:
             InvalidClaims: as `check` does.
         """
         rule = self._rules.match(subjects_of(claims))
-        believes = self.is_fresh or (self._allows_stale and self._view.was_current)
-        verdict = _ALLOW if believes else _STALE
+        verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._view.was_current) else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
 
     def watch(self, claims: Mapping[str, object], on_revoked: Callback | None = None, *, cancel: bool = False) -> Watch:
         """Watch a token that is in use for longer than a request: by a WebSocket, a stream of events, a long task.
 
         An asynchronous context manager; ``watch.revoked`` is an `asyncio.Event` that is set the moment the token is
-        revoked, at once if it is already. Thousands of watches cost nothing while events concern other tokens. Each
-        watch is about one token: revoking a refresh token, or another session, does not set it::
+        revoked, at once if it is already. Each watch is about one token: another session does not set it::
 
             async with revocations.watch(claims, cancel=True):
                 await serve(websocket)
@@ -213,15 +211,16 @@ class RevocationList:
 
     def apply(self, event: Event) -> None:
         """Apply an event to this list alone, as if it had come over the bus: to fill a gap from another source."""
+        self._view.loop.check_thread()
         self._view.apply_event(event)
 
     def on(self, *kinds: Any) -> Callable[[_F], _F]:
         """Register the decorated function for some kinds of events, named as in `Subscriber.on`.
 
         It is called with each event once its rule is in force, those of the history included, in order: a plain
-        function on the event loop, which must not block, or a coroutine function as a task. For work that must be
-        retried or limited, use a `Subscriber`.
+        function on the event loop, which must not block, or a coroutine function. To retry work, use a `Subscriber`.
         """
+        classes_of(kinds)
 
         def register(function: _F) -> _F:
             self._view.routes.add(function, kinds)
@@ -244,6 +243,7 @@ class RevocationList:
         return function
 
     async def __aenter__(self) -> Self:
+        self._view.loop.bind()
         if self._feed is not None:
             raise Closed("the revocation list is open already")
         self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _PROOFS_PER_STALENESS)
@@ -269,6 +269,7 @@ class RevocationList:
 
     async def aclose(self) -> None:
         """Stop following: known revocations stay in force, every other token is stale. Idempotent."""
+        self._view.loop.check()
         tasks, self._tasks = self._tasks, []
         try:
             await end(tasks)

@@ -14,6 +14,8 @@ from loguru import logger
 
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
+from jwt_events._internal.loops import OwnLoop
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
@@ -22,6 +24,8 @@ from jwt_events.revocation._watch import WatchRegistry
 from jwt_events.transport.base import Gap
 
 _COUNTS_PER_SWEEP = 600  # metrics are updated once a second
+
+_CHANGED = "view state changed"
 
 
 class ViewState(StrEnum):
@@ -73,6 +77,7 @@ class RevocationView:
 
     Attributes:
         rules: the rules in force.
+        loop: the event loop in which the list is open.
         watches: the watched tokens.
         current_as_of: the time (monotonic, by the clock) of the last proof that no event is missing; minus infinity if
             there is none.
@@ -89,11 +94,13 @@ class RevocationView:
         self._clock = clock
         self._steady_clock = SteadyClock(clock.wall, clock.monotonic)
         self._callbacks = Callbacks()
+        self._notices = Notices()
         self._max_staleness = max_staleness
         self._state = ViewState.CLOSED
         self._staleness_timer: Timer | None = None
         self.rules: Rules = Rules(epoch=self._steady_clock.now(), retention=retention, leeway=leeway)
-        self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks)
+        self.loop: OwnLoop = OwnLoop("the revocation list")
+        self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks, self.loop)
         self.current_as_of: float = -math.inf
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
@@ -178,7 +185,10 @@ class RevocationView:
         """Enter a state, and pass it to the listeners."""
         self._state = state
         self._reported_closed = False
-        logger.info("view state changed", state=state.value, staleness=self.staleness)
+        if state is ViewState.STALE:
+            self._notices.tell("WARNING", _CHANGED, once=state, state=state.value, staleness=self.staleness)
+        else:
+            logger.info(_CHANGED, state=state.value, staleness=self.staleness)
         for callback in self.on_state:
             self._callbacks.call(callback, state)
 
@@ -240,4 +250,5 @@ class RevocationView:
         if self._staleness_timer is not None:
             self._staleness_timer.cancel()
             self._staleness_timer = None
+        self.loop.release()
         await self._callbacks.aclose()

@@ -53,6 +53,7 @@ INSIDE = {
         ("_handler_runner",),
         ("_dispatcher",),
         ("_subscription",),
+        ("_registration",),
         ("_subscriber",),
     ),
     "revocation": (("_claims", "_packed"), ("_rules",), ("_feed", "_verdict", "_watch"), ("_view",), ("_list",)),

@@ -12,6 +12,7 @@ from typing import Self
 from loguru import logger
 
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
@@ -60,6 +61,7 @@ class Settler:
         self._consumer = consumer
         self._acknowledge = acknowledge
         self._keep_once_for = keep_once_for
+        self._notices = Notices()
         self._given_up: list[tuple[Delivery, Failure]] = []
         self._finished: list[Delivery] = []
         self._has_work = asyncio.Event()
@@ -127,8 +129,10 @@ class Settler:
                 await self._run(command, position)
             self._given_up.pop(0)
             self._finished.append(delivery)
-            logger.error(
+            self._notices.tell(
+                "ERROR",
                 "dead letter",
+                once=(failure.handler, failure.error.partition(" ")[0]),
                 position=delivery.position,
                 handler=failure.handler,
                 error=failure.error,
