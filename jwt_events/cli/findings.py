@@ -214,7 +214,7 @@ def _stream(facts: Facts) -> Iterator[Finding]:
         oldest = facts.clock - sort_key(history.first)[0] / 1000
         seen = f"it holds {history.length} events, the oldest {age(max(0.0, oldest))} old; retention {age(kept)}"
         if oldest > kept * 1.1 + _SLACK:
-            advice = "Nobody trims it so: compare retention with the publishers', who need XTRIM and TIME."
+            advice = "Nobody trims it so: compare retention with the publishers', who need XTRIM, TIME and ZADD."
             yield Finding("stream", Level.WARNING, seen, advice)
         else:
             yield Finding("stream", Level.OK, seen)

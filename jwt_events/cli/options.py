@@ -76,7 +76,8 @@ Retention = Annotated[
     typer.Option(
         "--retention",
         metavar="TIME",
-        help="How long the stream remembers, at least the longest life of a token: 12h, 1d, or seconds.",
+        help="How long the stream remembers, at least the longest life of a token: 12h, 1d, or seconds. Nothing is"
+        " removed by it.",
     ),
 ]
 Timeout = Annotated[
@@ -102,7 +103,9 @@ def transport_from(
     if kind is TransportName.STREAM:
         if channel is not None:
             raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
-        return RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention), start=moment(start))
+        stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention), start=moment(start))
+        stream.trims = False  # what services keep is theirs to say
+        return stream
     if key is not None:
         raise InvalidOption("key", "is for --transport stream; name a channel by --channel")
     if start != "new":

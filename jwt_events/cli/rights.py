@@ -26,7 +26,12 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
     mark = f"{dead_letter}:{_NOBODY}"
     bury: Command = ("XADD", dead_letter, "0-0", "event", "")
     return {
-        "publisher": [("XADD", key, "0-0", "event", ""), ("XTRIM", key, "MINID", "0-0"), ("TIME",)],
+        "publisher": [
+            ("XADD", key, "0-0", "event", ""),
+            ("XTRIM", key, "MINID", "0-0"),
+            ("TIME",),
+            ("ZADD", f"{key}:retention", "XX", 0, ""),
+        ],
         "revocation list": read,
         "subscriber": [*read, bury, ("SET", mark, "", "XX"), ("GET", mark)],
         "subscriber in a group": [

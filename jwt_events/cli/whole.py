@@ -26,6 +26,7 @@ class Whole:
 
     def __init__(self, url: str, name: str) -> None:
         self._stream = RedisStream(url, name, start="all", batch_size=BATCH)
+        self._stream.trims = False
         self._channel = RedisPubSub(url, name)
 
     async def __aenter__(self) -> Self:

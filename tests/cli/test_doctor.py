@@ -167,6 +167,8 @@ class TestDoctor:
             ("+ping", {"publisher": "XADD, XTRIM, TIME"}),
             ("+@all -acl", {}),
             ("+@all -acl -xtrim", {"publisher": "lacks XTRIM"}),
+            ("+@all -acl -zadd", {"publisher": "lacks ZADD"}),
+            ("+@all -zadd", {"publisher": "lacks ZADD"}),
         ],
     )
     def test_rights(self, patient: Server, granted: str, lacking: dict[str, str]) -> None:
@@ -186,7 +188,7 @@ class TestDoctor:
 
     def test_rights_on_a_key(self, patient: Server) -> None:
         """The right to a command is none to every key."""
-        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "+@all", "-acl")
+        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "~k:retention", "+@all", "-acl")
         patient.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         _, found = examined(patient, "--key", "k", user="u")
         assert found["rights: publisher"]["level"] == "ok"

@@ -67,7 +67,7 @@ DIFFERENT = {(("serve",), "port")}
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid lost position problem reason since size span_id staleness state "
+    "failures handler kid longest lost position problem reason retention since size span_id staleness state "
     "trace_id transport"
 )
 
