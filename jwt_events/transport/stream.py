@@ -30,6 +30,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
+from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport._stream.group import GroupReceiver
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
 from jwt_events.transport._stream.settler import Settler
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 __all__ = ["FIELD", "RedisStream", "StreamInfo", "is_position", "sort_key", "stream_info"]
-
-FIELD = b"event"
-"""The one field of a stream entry; its value is the envelope."""
 
 # Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
 _TRIMS_PER_RETENTION = 100

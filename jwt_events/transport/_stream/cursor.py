@@ -10,6 +10,7 @@ from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
+from jwt_events.transport._stream.entry import parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch, is_replica
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
@@ -86,7 +87,7 @@ class CursorReceiver:
         if entries is None:
             return Batch(gaps=self._take_gaps())
         return Batch(
-            [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
+            [parse_delivery(position, fields) for position, fields in entries],
             self._take_gaps(),
             # The time of the last audit, as the stream may have been replaced since. A replica proves nothing: it may
             # be cut off from where entries are added.
@@ -186,8 +187,3 @@ def stream_info(reply: Any) -> StreamInfo | None:
     if isinstance(reply, TransportError):
         raise reply
     return StreamInfo.parse(reply)
-
-
-def parse_payload(fields: list[bytes] | None) -> bytes:
-    """Return the envelope in an entry; empty for a foreign entry, which then fails to decode and is counted."""
-    return fields[1] if fields is not None and len(fields) == 2 else b""
