@@ -22,6 +22,7 @@ from jwt_events.events._models import (
 )
 from jwt_events.events._models import make_event as make_event
 from jwt_events.events._models import validated as validated
+from jwt_events.events._models import validated_values as validated_values
 from jwt_events.events._routing import EventHandler as EventHandler
 from jwt_events.events._routing import Handler as Handler
 from jwt_events.events._routing import Routes as Routes

@@ -7,7 +7,7 @@ unknown fields. The ``repr`` shows short fingerprints in place of identifiers, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
-from jwt_events.events._fields import Data, Identifier, Instant, Metadata, Text, TokenId
+from jwt_events.events._fields import Data, Identifier, Instant, Metadata, Text, TokenId, is_uri_reference
 
 
 def fingerprint(value: str) -> str:
@@ -56,7 +56,8 @@ class Event(BaseModel):
         revalidate_instances="always",
     )
 
-    # The values as the constructor left them. A copy, an unpickled and a decoded event do not have it.
+    # The values as the constructor left them, if they can be published and a change of them can be seen. A copy, an
+    # unpickled and a decoded event do not have it.
     __slots__ = ("_validated",)
 
     _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
@@ -69,7 +70,8 @@ class Event(BaseModel):
 
     @model_validator(mode="after")
     def _remember(self) -> Self:
-        _set_validated(self, self.__dict__.copy())
+        if type(self) in _COMPARABLE and not self.metadata and (self.source is None or is_uri_reference(self.source)):
+            _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
         return self
 
     @property
@@ -99,8 +101,13 @@ class Event(BaseModel):
         return repr(self)
 
 
-# An event is frozen, so the descriptor sets it directly.
-_get_validated, _set_validated = Event.__dict__["_validated"].__get__, Event.__dict__["_validated"].__set__
+validated_values: Callable[[object], Mapping[str, Any]] = Event.__dict__["_validated"].__get__
+"""Return the values that an event had when its constructor validated them; equal to those now if nothing has changed.
+
+Raises `AttributeError` where that is not known, and `TypeError` for anything but an event.
+"""
+
+_set_validated = Event.__dict__["_validated"].__set__  # an event is frozen
 
 
 class TokenRevoked(Event):
@@ -296,6 +303,9 @@ class UnknownEvent(Event):
         return self
 
 
+# Of the others, what compares as equal may have changed: 1 equals True, and data is the same object after a change.
+_COMPARABLE = frozenset({TokenRevoked, TokenExpired, SessionCreated, SessionDestroyed})
+
 EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.TOKEN_REVOKED: TokenRevoked,
     EventType.TOKEN_EXPIRED: TokenExpired,
@@ -315,27 +325,16 @@ def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
     return _validate(EVENT_CLASSES[kind], dict(fields))
 
 
-# What compares as equal may have changed: 1 equals True, and a dictionary is the same object after a change.
-_COMPARABLE = frozenset({TokenRevoked, TokenExpired, SessionCreated, SessionDestroyed})
-
-
 def validated(event: Event) -> Event:
     """Return an event with the values that this one has now, validated as the constructor does.
-
-    This is the event itself if nothing has happened to it since its constructor validated it.
 
     Raises:
         InvalidEvent: a value is not valid any more, or never was. The message names it, and never its value.
     """
-    cls, values = type(event), event.__dict__
-    try:
-        if _get_validated(event) == values and cls in _COMPARABLE and not values["metadata"]:
-            return event
-    except Exception:  # noqa: BLE001, S110 - no constructor made it, or a value cannot even be compared
-        pass
-    if missing := [name for name in cls.model_fields if name not in values]:
+    values = event.__dict__
+    if missing := [name for name in type(event).model_fields if name not in values]:
         raise InvalidEvent([(name, "is missing") for name in missing])
-    return _validate(cls, dict(values))
+    return _validate(type(event), dict(values))
 
 
 def _validate(cls: type[Event], values: dict[str, Any]) -> Event:

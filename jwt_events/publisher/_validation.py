@@ -17,6 +17,7 @@ from jwt_events.events import (
     looks_like_jwt,
     make_event,
     validated,
+    validated_values,
 )
 
 _NO_URI_REFERENCE = "must be a URI-reference (RFC 3986), such as a host name, a path or a URL"
@@ -56,6 +57,11 @@ def event_from(event: object, payload: Mapping[str, Any] | None) -> Event:
     Raises:
         InvalidEvent: it is neither, or the fields are not those of that type.
     """
+    try:
+        if payload is None and validated_values(event) == event.__dict__:
+            return event  # type: ignore[return-value]  # nothing else has such values
+    except Exception:  # noqa: BLE001, S110 - not as a constructor left it, or a value that cannot even be compared
+        pass
     if isinstance(event, Event):
         if payload is not None:
             raise InvalidEvent([("payload", "is for a type of event; this is an event already")])
