@@ -39,10 +39,10 @@ test-docker: $(READY) ## Run the tests on a server in a container, which needs D
 	@$(BIN)/python -m tests.meta.docker '$(REDIS_IMAGE)' $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
-REDIS_PY ?= 6.4.0 newest
+REDIS_PY ?= lowest newest
 LOOPS ?= asyncio uvloop
 
-test-matrix: $(READY) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
+test-matrix: $(READY) ## Run the tests in every combination, lowest versions of all dependencies included, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.meta.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
 	    --loops '$(LOOPS)' --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 

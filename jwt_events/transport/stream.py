@@ -228,6 +228,13 @@ def _parse_sent(reply: Any) -> Sent:
     return Sent(position(reply))
 
 
+def _milliseconds(reply: Any) -> float:
+    try:
+        return min(float(reply), _FOR_EVER)
+    except (TypeError, ValueError):
+        raise TransportError("the server did not say what the longest retention is, so nothing is removed") from None
+
+
 class _Trimming:
     """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`.
 
@@ -262,7 +269,7 @@ class _Trimming:
             if isinstance(reply, TransportError):
                 raise reply
         _, longest, (seconds, microseconds) = replies
-        kept = max(self._retention, min(float(longest), _FOR_EVER))
+        kept = max(self._retention, _milliseconds(longest))
         if kept > self._retention:
             self._warn_once(kept)
         oldest = int(seconds) * 1000 + int(microseconds) // 1000 - int(kept)
