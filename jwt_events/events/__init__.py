@@ -2,9 +2,13 @@
 
 from jwt_events._internal.event_type import EventType
 from jwt_events.events._fast_path import fast_builder as fast_builder
+from jwt_events.events._fields import FROM_WIRE as FROM_WIRE
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
 from jwt_events.events._fields import MAX_NUMERIC_DATE as MAX_NUMERIC_DATE
 from jwt_events.events._fields import Instant as Instant
+from jwt_events.events._fields import is_uri_reference as is_uri_reference
+from jwt_events.events._fields import looks_like_jwt as looks_like_jwt
+from jwt_events.events._fields import parse_instant as parse_instant
 from jwt_events.events._models import (
     EVENT_CLASSES,
     Event,
@@ -17,6 +21,8 @@ from jwt_events.events._models import (
     fingerprint,
 )
 from jwt_events.events._models import make_event as make_event
+from jwt_events.events._models import validated as validated
+from jwt_events.events._models import validated_values as validated_values
 from jwt_events.events._routing import EventHandler as EventHandler
 from jwt_events.events._routing import Handler as Handler
 from jwt_events.events._routing import Routes as Routes

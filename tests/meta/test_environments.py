@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.meta.matrix import lowest_versions
 from tests.support.waiting import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +43,10 @@ def test_python_is_missing() -> None:
     assert result.returncode == 1
     assert result.stdout.count("NOT RUN: there is no Python 3.99") == 2
     assert "0 passed, 0 FAILED, 2 NOT RUN" in result.stdout
+
+
+def test_every_lower_bound_is_run() -> None:
+    """The matrix knows the lowest version of every dependency; one without a lower bound could not be tested."""
+    wanted = lowest_versions()
+    assert {"redis[hiredis]==6.4", "uuid-utils==0.14", "aiohttp==3.10"} <= set(wanted)
+    assert [one for one in wanted if not re.fullmatch(r"[\w-]+(\[[\w,]+\])?==[0-9.]+", one)] == []

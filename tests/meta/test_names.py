@@ -67,14 +67,14 @@ DIFFERENT = {(("serve",), "port")}
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid lost position problem reason seconds since size span_id staleness state "
+    "failures handler kid longest lost position problem reason retention seconds since size span_id staleness state "
     "trace_id transport"
 )
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
 
 # Names that the documents print as code and that are not of this library.
-FOREIGN = words("RedisCluster")
+FOREIGN = words("RedisCluster data_base64")
 
 
 def _commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -11,6 +11,7 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.role import require_primary, role_of_info
+from jwt_events.transport._stream.entry import parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
@@ -89,7 +90,7 @@ class CursorReceiver:
             return Batch(gaps=gaps)
         is_proof = self._is_at_end and not gaps  # a read that misses some proves nothing
         return Batch(
-            [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
+            [parse_delivery(position, fields) for position, fields in entries],
             gaps,
             self._audited_at if is_proof else None,  # of the last audit, as the stream may have been replaced since
         )
@@ -191,8 +192,3 @@ def stream_info(reply: Any) -> StreamInfo | None:
     if isinstance(reply, TransportError):
         raise reply
     return StreamInfo.parse(reply)
-
-
-def parse_payload(fields: list[bytes] | None) -> bytes:
-    """Return the envelope in an entry; empty for a foreign entry, which then fails to decode and is counted."""
-    return fields[1] if fields is not None and len(fields) == 2 else b""

@@ -19,7 +19,8 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Reconnectin
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._redis.role import require_primary, role_of_info
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import GRACE, parse_payload, stream_info
+from jwt_events.transport._stream.cursor import GRACE, stream_info
+from jwt_events.transport._stream.entry import parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, list_consumers, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
@@ -122,7 +123,7 @@ class GroupReceiver:
         block = min(self._block, self._next_claim - asyncio.get_running_loop().time())
         command = self._group.read(count=self._batch_size, block=max(0.001, block))
         reply = await connection.call(*command, within=self._block + GRACE)
-        deliveries = [Delivery(parse_payload(fields), position.decode()) for position, fields in _entries(reply)]
+        deliveries = [parse_delivery(position, fields) for position, fields in _entries(reply)]
         if deliveries:
             self._last_read = deliveries[-1].position
             self._losses.received += len(deliveries)
@@ -167,10 +168,10 @@ class GroupReceiver:
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
-        known = [(entry[0].decode(), entry[1]) for entry in entries if entry]
+        known = [(entry[0].decode(), *entry) for entry in entries if entry]
         return [
-            Delivery(parse_payload(fields), position, attempts.get(position, 1))
-            for position, fields in known
+            parse_delivery(name, fields, attempts.get(position, 1))
+            for position, name, fields in known
             if fields is not None and position not in self._in_hand
         ]
 
