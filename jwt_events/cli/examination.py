@@ -13,7 +13,7 @@ from jwt_events.cli.findings import Facts
 from jwt_events.cli.groups import Group, groups_of
 from jwt_events.cli.rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.errors import ServerRefused
-from jwt_events.transport.connection import Connection
+from jwt_events.transport.connection import Connection, canonical_url
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream, StreamInfo, stream_info
 
@@ -39,7 +39,7 @@ async def examine(url: str, transport: RedisStream | RedisPubSub, *, retention: 
         await _answers(connection)
         clock, skew = await _clock(connection)
         return Facts(
-            scheme=urlsplit(url).scheme,
+            scheme=urlsplit(canonical_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
             retention=retention,
             info=await _info(connection),
@@ -71,7 +71,7 @@ async def _settings(connection: Connection) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name in _SETTINGS:
         answer: Sequence[bytes] = await _told(connection, "CONFIG", "GET", name) or ()
-        words = [word.decode() for word in answer]
+        words = [word.decode("utf-8", "replace") for word in answer]
         found |= dict(zip(words[::2], words[1::2], strict=True))
     return found
 

@@ -73,12 +73,12 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
     return _names([command for command, no in zip(commands, refused, strict=True) if no])
 
 
-async def _user(connection: Connection) -> str | None:
+async def _user(connection: Connection) -> bytes | None:
     try:
         name: bytes = await connection.call("ACL", "WHOAMI", within=_WITHIN)
     except ServerRefused:
         return None
-    return name.decode()
+    return name
 
 
 def _names(commands: Sequence[Command]) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jwt_events._internal import options
@@ -21,6 +22,7 @@ from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import number
+from jwt_events.transport._redis.shapes import push_message
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class RedisPubSub:
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL.
+            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
+            two.
         channel: the name of the channel; all who use the same name share its events. Pub/Sub channels are shared by all
             databases of a server.
 
@@ -89,6 +92,7 @@ class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
         self._channel = connector.destination.encode()
+        self._parse = partial(push_message, channel=self._channel)
         self._timeouts = 0
         self._has_reported_gap = False
 
@@ -97,7 +101,7 @@ class _PubSubReceiver:
         if connection is None:
             return await self._reconnect()
         try:
-            messages = await connection.pushed(poll_timeout=_PING_AFTER)
+            messages = await connection.pushed(poll_timeout=_PING_AFTER, parse=self._parse)
             if not messages:
                 return await self._ping(connection)
         except TransportError as error:
@@ -116,7 +120,7 @@ class _PubSubReceiver:
     async def _subscribe(self, connection: Connection) -> None:
         try:
             connection.write("SUBSCRIBE", self._channel)
-            (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1)
+            (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
             if error.retryable:
                 raise

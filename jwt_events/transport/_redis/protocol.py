@@ -186,12 +186,21 @@ class RespProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what arrived; called by asyncio."""
         self._reader.feed(self._received, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
-        gets, has_arrived = self._reader.gets, False
+        gets, requests, has_arrived = self._reader.gets, self._requests, False
         try:
             while (reply := gets()) is not _NOTHING:
-                self._accept(reply)
                 has_arrived = True
-        except hiredis.HiredisError:  # its message quotes what it could not read
+                if not requests:
+                    self._accept_pushed(reply)
+                    continue
+                request = requests[0]
+                replies = request.replies
+                replies.append(reply)
+                self.outstanding -= 1
+                if len(replies) == len(request.commands):
+                    requests.popleft()
+                    request.settle()
+        except Exception:  # noqa: BLE001 - a HiredisError, which quotes what it could not read, or what the shape causes
             self.fail(ConnectionAbortedError(_NONSENSE))
             return
         if self.pushed:
@@ -201,19 +210,11 @@ class RespProtocol(asyncio.BufferedProtocol):
         if has_arrived:
             self._wake()
 
-    def _accept(self, reply: Any) -> None:
-        if not self._requests:
-            if self._expects_pushed:
-                self.pushed.append(reply)
-            else:  # one reply too many: which of them belongs to which request cannot be told
-                self.mark_out_of_sync()
-            return
-        request = self._requests[0]
-        request.replies.append(reply)
-        self.outstanding -= 1
-        if len(request.replies) == len(request.commands):
-            self._requests.popleft()
-            request.settle()
+    def _accept_pushed(self, reply: Any) -> None:
+        if self._expects_pushed:
+            self.pushed.append(reply)
+        else:  # one reply too many: which of them belongs to which request cannot be told
+            self.mark_out_of_sync()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake all waiting callers, as no more replies will come; called by asyncio."""

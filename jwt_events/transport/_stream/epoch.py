@@ -93,7 +93,10 @@ async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
         ],
         within=within,
     )
-    return Epoch.parse(_text(server) + _text(replication), [part.decode() for reply in policy for part in _list(reply)])
+    return Epoch.parse(
+        _text(server) + _text(replication),
+        [part.decode("utf-8", "replace") for reply in policy for part in _list(reply)],
+    )
 
 
 def is_replica(replication: Any) -> bool:

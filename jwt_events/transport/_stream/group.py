@@ -259,7 +259,7 @@ class GroupReceiver:
         )
         for consumer in (dict(zip(row[::2], row[1::2], strict=True)) for row in consumers):
             if consumer[b"pending"] == 0 and consumer[b"idle"] >= _ABANDONED_AFTER:
-                command = self._group.remove(consumer[b"name"].decode(), idle=_ABANDONED_AFTER)
+                command = self._group.remove(consumer[b"name"], idle=_ABANDONED_AFTER)
                 await connection.execute_many([command], within=ATTEMPT_WITHIN)  # without the right to, they stay
 
     def _release(self, positions: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from jwt_events._internal.retry import backoff
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._redis.replies import ReplyParser, number, position, unchanged
+from jwt_events.transport._redis.replies import ReplyParser, number, position
 from jwt_events.transport._stream.dead_letter import dead_letter_command
 from jwt_events.transport.base import Delivery, Failure
 
@@ -140,9 +140,9 @@ class Settler:
             return True
         marker = f"{self._dead_key}:{delivery.position}"
         owner = f"{self._consumer}:{id(self):x}"
-        if await self._run(("SET", marker, owner, "NX", "PX", int(self._keep_once_for * 1000)), unchanged) is not None:
+        if await self._run(("SET", marker, owner, "NX", "PX", int(self._keep_once_for * 1000))) is not None:
             return True
-        return await self._run(("GET", marker), unchanged) == owner.encode()  # set by an attempt whose reply was lost
+        return await self._run(("GET", marker)) == owner.encode()  # set by an attempt whose reply was lost
 
     async def _acknowledge_finished(self) -> None:
         positions = [delivery.position or "" for delivery in self._finished]
@@ -151,7 +151,7 @@ class Settler:
         del self._finished[: len(positions)]
         self.on_settled(positions)
 
-    async def _run(self, command: Command, parse: ReplyParser) -> object:
+    async def _run(self, command: Command, parse: ReplyParser | None = None) -> object:
         (reply,) = await self._multiplexer.run([command], within=_ATTEMPT_WITHIN, parse=parse)
         if isinstance(reply, TransportError):
             raise reply
