@@ -39,7 +39,7 @@ test-docker: $(READY) ## Run the tests on a server in a container, which needs D
 	@$(BIN)/python -m tests.meta.docker '$(REDIS_IMAGE)' $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
-REDIS_PY ?= 6.4.0 newest
+REDIS_PY ?= 6.4.0 newest pre-release
 LOOPS ?= asyncio uvloop
 
 test-matrix: $(READY) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=

@@ -8,12 +8,14 @@ at the end, never passed over.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
 NEWEST = "newest"
+PRE_RELEASE = "pre-release"
+_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -32,7 +36,7 @@ class Cell:
 
     Attributes:
         python: the version of the interpreter: ``3.12``.
-        redis: the version of redis-py, or ``newest``.
+        redis: the version of redis-py, ``newest``, or ``pre-release`` for the newest one that is newer than that.
         loop: ``asyncio`` or ``uvloop``.
     """
 
@@ -57,9 +61,10 @@ class Cell:
                 return False
             subprocess.run([interpreter, "-m", "venv", "--clear", self.environment], check=True)
         # By pip, as the Makefile does: it knows the registry that this machine has been set up with.
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[dev]"]
-        wanted = ("--upgrade", "redis") if self.redis == NEWEST else (f"redis=={self.redis}",)
-        subprocess.run([*pip, *wanted], check=True)
+        wanted = (f"redis=={self.redis}",) if self.redis not in {NEWEST, PRE_RELEASE} else ("--upgrade", "redis")
+        subprocess.run([python, *_PIP, "--editable", f"{ROOT}[dev]", *wanted], check=True)
+        if self.redis == PRE_RELEASE:  # with whatever this project, and others, require for the time being
+            subprocess.run([python, *_PIP, "--no-deps", f"redis=={pre_release()}"], check=True)
         return True
 
     def run(self, arguments: Sequence[str]) -> bool:
@@ -67,6 +72,24 @@ class Cell:
         command = [str(self.environment / "bin" / "python"), "-m", "pytest", *arguments]
         tests = subprocess.run(command, cwd=ROOT, env=os.environ | {"JWT_EVENTS_TEST_LOOP": self.loop}, check=False)
         return tests.returncode == 0
+
+
+@cache
+def pre_release() -> str | None:
+    """Return the version of the newest pre-release of redis-py; ``None`` if none is newer than the newest release."""
+    newest, candidate = [
+        _newest(
+            sys.executable, *_PIP, *options, "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", "redis"
+        )
+        for options in ((), ("--pre",))
+    ]
+    return None if candidate == newest else candidate
+
+
+def _newest(*command: str) -> str:
+    report = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    version: str = json.loads(report)["install"][0]["metadata"]["version"]
+    return version
 
 
 def _interpreter(version: str) -> str | None:
@@ -91,6 +114,9 @@ def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _told(cells: Sequence[Cell], arguments: Sequence[str]) -> Iterator[tuple[Cell, str]]:
     for number, cell in enumerate(cells, start=1):
         console.print(f"==> {number} of {len(cells)}: {cell}", style="bold")
+        if cell.redis == PRE_RELEASE and pre_release() is None:
+            yield cell, "there is none: no pre-release of redis-py is newer than its newest release"
+            continue
         if not cell.set_up():
             yield cell, f"[yellow]NOT RUN: there is no Python {cell.python}, and none could be fetched"
             continue
@@ -103,7 +129,7 @@ def main() -> int:
     """Run all cells, then say of each what became of it; return an exit code."""
     parser = argparse.ArgumentParser(prog="make test-matrix", allow_abbrev=False)
     parser.add_argument("--pythons", required=True, help="versions with blanks between them")
-    parser.add_argument("--redis-py", required=True, help=f"versions of redis-py, or {NEWEST}")
+    parser.add_argument("--redis-py", required=True, help=f"versions of redis-py, {NEWEST}, or {PRE_RELEASE}")
     parser.add_argument("--loops", required=True, help="asyncio, uvloop or both")
     options, arguments = parser.parse_known_args()
     axes = (options.pythons.split(), options.redis_py.split(), options.loops.split())
