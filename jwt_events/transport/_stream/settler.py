@@ -24,6 +24,9 @@ from jwt_events.transport.base import Delivery, Failure
 _ATTEMPT_WITHIN = 5.0
 _FLUSH_WITHIN = 2.0
 
+# Bytes of dead letters that may wait to be written before the next batch is read.
+_MAX_UNWRITTEN = 1_048_576
+
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
 
@@ -62,6 +65,9 @@ class Settler:
         self._keep_once_for = keep_once_for
         self._given_up: list[tuple[Delivery, Failure]] = []
         self._finished: list[Delivery] = []
+        self._unwritten = 0  # bytes of those that were given up
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -91,12 +97,19 @@ class Settler:
         """Queue a delivery to be settled; see `Receiver.settle`."""
         if failure is not None:
             self._given_up.append((delivery, failure))
+            self._unwritten += len(delivery.payload)
+            if self._unwritten > _MAX_UNWRITTEN:
+                self._has_room.clear()
         elif self._acknowledge is not None:
             self._finished.append(delivery)
         else:
             return
         self._idle.clear()
         self._has_work.set()
+
+    async def wait_for_room(self) -> None:
+        """Wait while many bytes of dead letters are being written, unless the server does not take them."""
+        await self._has_room.wait()
 
     async def _work(self) -> None:
         failures = 0
@@ -112,6 +125,7 @@ class Settler:
                     if self._is_closing and not error.retryable:
                         break  # a lasting refusal must not delay closing
                     failures += 1
+                    self._has_room.set()
                     logger.warning("settling will be tried again", attempt=failures, error=str(error))
                     await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
@@ -125,7 +139,10 @@ class Settler:
                 )
                 await self._run(command, position)
             self._given_up.pop(0)
-            self._finished.append(delivery)
+            self._unwritten -= len(delivery.payload)
+            if self._unwritten <= _MAX_UNWRITTEN:
+                self._has_room.set()
+            self._finished.append(delivery._replace(payload=b""))  # its bytes are not needed any more
             logger.error(
                 "dead letter",
                 position=delivery.position,
