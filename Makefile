@@ -44,7 +44,7 @@ test-servers: $(READY) ## Run the tests on the oldest and newest Redis that the 
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.meta.servers '$(SERVERS)' $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
-REDIS_PY ?= lowest newest
+REDIS_PY ?= lowest newest pre-release
 LOOPS ?= asyncio uvloop
 
 test-matrix: $(READY) ## Run the tests in every combination, lowest versions of all dependencies included, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=

@@ -90,12 +90,12 @@ def _is_refused(reply: object) -> bool:
     return reply.code == "NOPERM" or (reply.code == "ERR" and "unknown command" in str(reply))
 
 
-async def _user(connection: Connection) -> str | None:
+async def _user(connection: Connection) -> bytes | None:
     try:
         name: bytes = await connection.call("ACL", "WHOAMI", within=_WITHIN)
     except ServerRefused:
         return None
-    return name.decode()
+    return name
 
 
 def _names(commands: Sequence[Command]) -> list[str]:
