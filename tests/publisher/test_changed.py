@@ -130,7 +130,9 @@ class TestContent:
     """Dictionaries can be changed although the event is frozen."""
 
     @pytest.mark.parametrize(
-        "value", [float("nan"), COMPACT_JWT, object(), "\ud800", {1}, 2**80, datetime.now(UTC), b"", (1,)], ids=repr
+        "value",
+        [float("nan"), COMPACT_JWT, object(), "\ud800", {1}, 2**80, datetime.now(UTC), b"", (1,)],
+        ids=lambda value: type(value).__name__,
     )
     @pytest.mark.parametrize("metadata", [{}, {"a": 1}], ids=["empty", "some"])
     async def test_metadata(self, metadata: dict[str, Any], value: Any) -> None:

@@ -12,7 +12,7 @@ from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.role import require_primary, role_of_info
 from jwt_events.transport._stream.batch_size import BatchSize
-from jwt_events.transport._stream.entry import parse_delivery
+from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
@@ -98,7 +98,7 @@ class CursorReceiver:
             return Batch(gaps=gaps)
         is_proof = self._is_at_end and not gaps  # a read that misses some proves nothing
         return Batch(
-            [parse_delivery(position, fields) for position, fields in entries],
+            parse_deliveries(entries),
             gaps,
             self._audited_at if is_proof else None,  # of the last audit, as the stream may have been replaced since
         )

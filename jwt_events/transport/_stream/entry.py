@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jwt_events.transport.base import Delivery
 
@@ -28,6 +28,17 @@ def parse_delivery(position: bytes, fields: Sequence[bytes] | None, attempt: int
         name, payload = fields
         return _new(Delivery, (payload, position.decode(), attempt, () if name == FIELD else fields))
     return Delivery(event_in(fields or ()), position.decode(), attempt, fields or ())
+
+
+def parse_deliveries(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Delivery]:
+    """Return the deliveries of entries that are delivered for the first time, none of which was removed."""
+    return [
+        # As nearly all entries are an event alone, these cost no call of a function.
+        _new(Delivery, (fields[1], position.decode(), 1, ()))
+        if len(fields) == 2 and fields[0] == FIELD
+        else parse_delivery(position, fields)
+        for position, fields in entries
+    ]
 
 
 def event_in(fields: Sequence[bytes]) -> bytes:

@@ -21,7 +21,7 @@ from jwt_events.transport._redis.role import require_primary, role_of_info
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, stream_info
-from jwt_events.transport._stream.entry import parse_delivery
+from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, list_consumers, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
@@ -128,7 +128,7 @@ class GroupReceiver:
         block = min(self._block, self._next_claim - asyncio.get_running_loop().time())
         command = self._group.read(count=self._batch_size.count, block=max(0.001, block))
         reply = await connection.call(*command, within=self._block + GRACE, max_bytes=self._batch_size.max_bytes)
-        deliveries = [parse_delivery(position, fields) for position, fields in _entries(reply)]
+        deliveries = parse_deliveries(_entries(reply))
         if deliveries:
             self._last_read = deliveries[-1].position
             self._losses.received += len(deliveries)
