@@ -44,10 +44,10 @@ test-servers: $(READY) ## Run the tests on the oldest and newest Redis that the 
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.meta.servers '$(SERVERS)' $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
-REDIS_PY ?= 6.4.0 newest
+REDIS_PY ?= lowest newest pre-release
 LOOPS ?= asyncio uvloop
 
-test-matrix: $(READY) ## Run the tests in every combination, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
+test-matrix: $(READY) ## Run the tests in every combination, lowest versions of all dependencies included, an hour: PYTHONS= REDIS_PY= LOOPS= TESTS=
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.meta.matrix --pythons '$(PYTHONS)' --redis-py '$(REDIS_PY)' \
 	    --loops '$(LOOPS)' --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 

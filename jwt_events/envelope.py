@@ -9,16 +9,17 @@ Source: CloudEvents 1.0.2 JSON event format and its distributed tracing extensio
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Never, get_args
 
 import jiter
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from jwt_events.errors import DecodeError
-from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, fast_builder, receive_event
+from jwt_events.errors import DecodeError, InvalidEvent
+from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, fast_builder, parse_instant, receive_event
 
 MAX_WIRE_BYTES = 1_048_576
 """Maximum size of a message. `decode` rejects a larger one; a publisher's ``max_event_bytes`` cannot exceed it."""
@@ -29,6 +30,13 @@ _FAST_BUILDERS = {wire_type: fast_builder(cls) for wire_type, cls in _CLASSES.it
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
+_DATA_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
+    cls: tuple(name for name in cls.model_fields if name not in _HEADER) for cls in _WIRE_TYPES
+}
+# Where these are null, they are absent. The other optional fields may hold null.
+_ABSENT_IF_NULL = ("metadata", "compromised")
+_UUID_V7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+
 # JSON has instants as text, so these fields are parsed before the model validates them.
 _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
     cls: tuple(name for name, field in cls.model_fields.items() if Instant in get_args(field.annotation))
@@ -63,8 +71,12 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
         traceparent: see `Envelope`.
         tracestate: see `Envelope`.
         source: name of the publisher, used if the event has no ``source`` of its own.
+
+    Raises:
+        InvalidEvent: an `UnknownEvent` has a type that this version knows.
     """
-    wire_type = _WIRE_TYPES.get(type(event))
+    cls = type(event)
+    wire_type = _WIRE_TYPES.get(cls)
     fields = event.__dict__
     message: dict[str, Any] = {
         "specversion": "1.0",
@@ -80,11 +92,17 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
     if tracestate is not None:
         message["tracestate"] = tracestate
     if wire_type is None and isinstance(event, UnknownEvent):
-        message["data"] = event.data
+        message["data"] = _unknown_data(event)
         return to_json(message)
     # Fields that are None, False or {} are omitted.
-    message["data"] = {name: value for name, value in fields.items() if value and name not in _HEADER}
+    message["data"] = {name: value for name in _DATA_FIELDS[cls] if (value := fields[name])}
     return to_json(message)
+
+
+def _unknown_data(event: UnknownEvent) -> Mapping[str, Any]:
+    if event.type in _CLASSES or event.type in EVENT_CLASSES:
+        raise InvalidEvent([("type", "is one that this version knows: publish an event of its own class")])
+    return {**event.data, "metadata": event.metadata} if event.metadata else event.data
 
 
 def decode(payload: bytes) -> Envelope:
@@ -110,15 +128,28 @@ def _build_event(wire_type: str, message: Mapping[str, Any]) -> Event:
     data = message.get("data", {})
     if not isinstance(data, dict):
         raise DecodeError("not_an_envelope", "data is not an object")
-    header = {
-        "id": _text(message, "id"),
-        "source": _text(message, "source"),
-        "occurred_at": _instant(_text(message, "time"), "time"),
-    }
+    event_id = _text(message, "id")
+    header: dict[str, Any] = {"id": event_id, "source": _text(message, "source")}
+    if (time := _time(message, event_id)) is not None:
+        header["occurred_at"] = time
     cls = _CLASSES.get(wire_type)
-    if cls is None:
-        return _build(UnknownEvent, header | {"type": wire_type, "data": data})
-    return _build(cls, header | _known_fields(cls, data))
+    if cls is not None:
+        return _build(cls, header | _known_fields(cls, data))
+    if isinstance(data.get("metadata"), dict):
+        header["metadata"] = data.pop("metadata")
+    return _build(UnknownEvent, header | {"type": wire_type, "data": data})
+
+
+def _time(message: Mapping[str, Any], event_id: str) -> object:
+    """Return when an event happened; ``None`` if neither its ``time``, which may be missing, nor its id says so."""
+    if message.get("time") is not None:
+        return _instant(_text(message, "time"), "time")
+    if (match := _UUID_V7.fullmatch(event_id)) is None:
+        return None
+    try:
+        return datetime.fromtimestamp(int(match[1] + match[2], 16) / 1000, UTC)
+    except (OverflowError, ValueError):
+        return None
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
@@ -184,7 +215,7 @@ def _instant(value: object, field: str) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return datetime.fromisoformat(value)
+        return parse_instant(value)
     except ValueError:
         raise DecodeError("invalid_event", f"{field} is not an RFC 3339 time") from None
 
@@ -195,6 +226,9 @@ def _known_fields(cls: type[Event], data: dict[str, Any]) -> dict[str, Any]:
     for name in _INSTANTS[cls]:
         if name in fields:
             fields[name] = _instant(fields[name], name)
+    for name in _ABSENT_IF_NULL:
+        if fields.get(name, name) is None:
+            del fields[name]
     return fields
 
 

@@ -51,7 +51,20 @@ _HERE, _PYTHON = Path(__file__).parent, Path(traceback.__file__).parent
 
 
 class JWTEventsError(Exception):
-    """Base class of all exceptions of this library: catch it to catch them all."""
+    """Base class of all exceptions of this library: catch it to catch them all.
+
+    They can be pickled and copied, so that process pools pass them on: with their data, without traceback and cause.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Describe how to make an equal error without calling its constructor, which takes other arguments."""
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(cls: type[JWTEventsError], arguments: tuple[object, ...]) -> JWTEventsError:
+    error = cls.__new__(cls)
+    error.args = arguments
+    return error
 
 
 class InvalidOption(JWTEventsError, ValueError):

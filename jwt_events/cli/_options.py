@@ -76,7 +76,8 @@ Retention = Annotated[
     typer.Option(
         "--retention",
         metavar="TIME",
-        help="How long the stream remembers, at least the longest life of a token: 12h, 1d, or seconds.",
+        help="How long the stream remembers, at least the longest life of a token: 12h, 1d, or seconds. Nothing is"
+        " removed by it.",
     ),
 ]
 Timeout = Annotated[
@@ -103,7 +104,9 @@ def make_transport(
         if channel is not None:
             raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
         kept = duration("retention", retention)
-        return RedisStream(url, key or DEFAULT_NAME, retention=kept, start=parse_start(start))
+        stream = RedisStream(url, key or DEFAULT_NAME, retention=kept, start=parse_start(start))
+        stream.trims = False  # the publishers of the services decide how long entries are kept
+        return stream
     if key is not None:
         raise InvalidOption("key", "is for --transport stream; name a channel by --channel")
     if start != "new":

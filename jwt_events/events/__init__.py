@@ -5,9 +5,13 @@ from jwt_events.events._claims import ALIAS_PREFIX as ALIAS_PREFIX
 from jwt_events.events._claims import is_plain as is_plain
 from jwt_events.events._claims import name_of as name_of
 from jwt_events.events._fast_path import fast_builder as fast_builder
+from jwt_events.events._fields import FROM_WIRE as FROM_WIRE
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
 from jwt_events.events._fields import MAX_NUMERIC_DATE as MAX_NUMERIC_DATE
 from jwt_events.events._fields import Instant as Instant
+from jwt_events.events._fields import is_uri_reference as is_uri_reference
+from jwt_events.events._fields import looks_like_jwt as looks_like_jwt
+from jwt_events.events._fields import parse_instant as parse_instant
 from jwt_events.events._models import (
     EVENT_CLASSES,
     Event,
@@ -21,6 +25,8 @@ from jwt_events.events._models import (
 )
 from jwt_events.events._models import make_event as make_event
 from jwt_events.events._models import receive_event as receive_event
+from jwt_events.events._models import validated as validated
+from jwt_events.events._models import validated_values as validated_values
 from jwt_events.events._rotation import compromised_keys as compromised_keys
 from jwt_events.events._rotation import retired_key as retired_key
 from jwt_events.events._routing import EventHandler as EventHandler

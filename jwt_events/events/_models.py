@@ -6,16 +6,15 @@ unknown fields. The ``repr`` shows short fingerprints in place of identifiers, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import uuid_utils
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -27,7 +26,7 @@ from jwt_events.errors import InvalidEvent
 from jwt_events.events._claims import revocation_from
 from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem
 from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
+from jwt_events.events._fields import FROM_WIRE, Data, Identifier, Instant, Metadata, Text, TokenId, is_uri_reference
 from jwt_events.events._rotation import ambiguity, compromised_keys
 
 
@@ -39,12 +38,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-# The validation context of events that another program published: see `receive_event`.
-_RECEIVED: Final = "received"
-
-
 def _is_received(info: ValidationInfo) -> bool:
-    return info.context == _RECEIVED
+    return info.context is FROM_WIRE
 
 
 def _require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
@@ -63,7 +58,8 @@ class Event(BaseModel):
         type: type of the event; fixed by the class.
         id: globally unique id, by default a new UUIDv7. Publishing the same object again keeps it.
         occurred_at: when the event happened, in UTC; by default now.
-        source: name of the service that reports the event; ``None`` means the name of the publisher.
+        source: name of the service that reports the event; ``None`` means the name of the publisher. To be published it
+            must be a URI-reference (RFC 3986): a host name, a path, a URL.
         metadata: additional data of the application: JSON, nested at most 8 levels.
     """
 
@@ -73,7 +69,12 @@ class Event(BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         allow_inf_nan=False,
+        revalidate_instances="always",
     )
+
+    # The values as the constructor left them, if they can be published and a change of them can be seen. A copy, an
+    # unpickled and a decoded event do not have it.
+    __slots__ = ("_validated",)
 
     _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
 
@@ -82,6 +83,12 @@ class Event(BaseModel):
     occurred_at: Instant = Field(default_factory=_now)
     source: Identifier | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _remember(self) -> Self:
+        if type(self) in _COMPARABLE and not self.metadata and (self.source is None or is_uri_reference(self.source)):
+            _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
+        return self
 
     @property
     def subject(self) -> str | None:
@@ -108,6 +115,15 @@ class Event(BaseModel):
 
     def __str__(self) -> str:
         return repr(self)
+
+
+validated_values: Callable[[object], Mapping[str, Any]] = Event.__dict__["_validated"].__get__
+"""Return the values that an event had when its constructor validated them; equal to those now if nothing has changed.
+
+Raises `AttributeError` where that is not known, and `TypeError` for anything but an event.
+"""
+
+_set_validated = Event.__dict__["_validated"].__set__  # an event is frozen
 
 
 class TokenRevoked(Event):
@@ -335,11 +351,21 @@ class UnknownEvent(Event):
 
     Attributes:
         type: the type exactly as it was on the wire, for example ``jwt.session_paused.v1``.
-        data: its content as received.
+        data: its content as received, without ``metadata``.
     """
 
-    data: dict[str, JsonValue] = Field(default_factory=dict)
+    type: Identifier
+    data: Data = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check_metadata_once(self) -> Self:
+        if "metadata" in self.data and (self.metadata or isinstance(self.data["metadata"], dict)):
+            raise ValueError("data holds metadata, which is a field of its own")
+        return self
+
+
+# Of the others, what compares as equal may have changed: 1 equals True, and data is the same object after a change.
+_COMPARABLE = frozenset({TokenRevoked, TokenExpired, SessionCreated, SessionDestroyed})
 
 EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.TOKEN_REVOKED: TokenRevoked,
@@ -357,11 +383,29 @@ def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
     Raises:
         InvalidEvent: the fields are not valid for the type. The message names them, and never their values.
     """
+    return _validate(EVENT_CLASSES[kind], dict(fields))
+
+
+def validated(event: Event) -> Event:
+    """Return an event with the values that this one has now, validated as the constructor does.
+
+    Raises:
+        InvalidEvent: a value is not valid any more, or never was. The message names it, and never its value.
+    """
+    values = event.__dict__
+    if missing := [name for name in type(event).model_fields if name not in values]:
+        raise InvalidEvent([(name, "is missing") for name in missing])
+    return _validate(type(event), dict(values))
+
+
+def _validate(cls: type[Event], values: dict[str, Any]) -> Event:
     try:
-        return EVENT_CLASSES[kind].model_validate(dict(fields))
+        return cls.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
+    except Exception as error:  # noqa: BLE001 - whatever a value of a foreign class raises when it is looked at
+        raise InvalidEvent([("event", f"a value raises {type(error).__name__} when it is validated")]) from None
 
 
 def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
@@ -373,7 +417,7 @@ def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
     Raises:
         pydantic.ValidationError: the fields are not valid for the type.
     """
-    return cls.model_validate(fields, context=_RECEIVED)
+    return cls.model_validate(fields, context=FROM_WIRE)
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:

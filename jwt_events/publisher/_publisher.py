@@ -12,6 +12,7 @@ from itertools import repeat
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeAlias, overload
+from urllib.parse import quote
 
 from loguru import logger
 
@@ -23,7 +24,7 @@ from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
 from jwt_events.publisher._call import PublishCall
-from jwt_events.publisher._validation import check_retention, event_from
+from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.tracing import AnyTracing, Publishing, Spans
 from jwt_events.transport.base import Sender, Transport
 
@@ -44,7 +45,8 @@ class Publisher:
 
     Args:
         transport: where to publish.
-        source: who says so, for events that do not name their own source; ``None`` means the name of this host.
+        source: who says so, for events that do not name their own source: a URI-reference; ``None`` means the name of
+            this host.
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
         metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
@@ -66,7 +68,7 @@ class Publisher:
         tracer_provider: AnyTracing | None = None,
     ) -> None:
         self._transport: Transport = options.transport("Publisher", transport, "sender")
-        self._source = socket.gethostname() or "unknown" if source is None else options.name("source", source)
+        self._source = quote(socket.gethostname()) or "unknown" if source is None else source_from(source)
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
         self._spans = Spans(tracer_provider, transport)

@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from jwt_events.errors import InvalidEvent, OutlivesRetention
-from jwt_events.events import EVENT_CLASSES, Event, EventType, UnknownEvent, make_event
+from jwt_events._internal import options
+from jwt_events.errors import InvalidEvent, InvalidOption, OutlivesRetention
+from jwt_events.events import (
+    EVENT_CLASSES,
+    Event,
+    EventType,
+    UnknownEvent,
+    is_uri_reference,
+    looks_like_jwt,
+    make_event,
+    validated,
+    validated_values,
+)
 
+_NO_URI_REFERENCE = "must be a URI-reference (RFC 3986), such as a host name, a path or a URL"
 _PUBLISHABLE = frozenset({*EVENT_CLASSES.values(), UnknownEvent})
 
 
@@ -25,17 +37,39 @@ def check_retention(event: Event, retention: timedelta | None, now: datetime) ->
         raise OutlivesRetention(retention.total_seconds(), needed.total_seconds())
 
 
+def source_from(source: str) -> str:
+    """Accept the name of a publisher.
+
+    Raises:
+        InvalidOption: it is no URI-reference, or a whole JWT.
+    """
+    options.name("source", source)
+    if looks_like_jwt(source):
+        raise InvalidOption("source", "looks like a whole JWT, which must not travel on a bus; give the service's name")
+    if not is_uri_reference(source):
+        raise InvalidOption("source", _NO_URI_REFERENCE)
+    return source
+
+
 def event_from(event: object, payload: Mapping[str, Any] | None) -> Event:
-    """Accept an event, or a type of events and its fields.
+    """Accept an event, or a type of events and its fields. What is returned was validated as it is now.
 
     Raises:
         InvalidEvent: it is neither, or the fields are not those of that type.
     """
+    try:
+        if payload is None and validated_values(event) == event.__dict__:
+            return event  # type: ignore[return-value]  # nothing else has such values
+    except Exception:  # noqa: BLE001, S110 - not as a constructor left it, or a value that cannot even be compared
+        pass
     if isinstance(event, Event):
         if payload is not None:
             raise InvalidEvent([("payload", "is for a type of event; this is an event already")])
         if type(event) not in _PUBLISHABLE:  # receivers would take it for an unknown event
             raise InvalidEvent([("event", "must be one of this library's classes, not a class derived from them")])
+        event = validated(event)
+        if event.source is not None and not is_uri_reference(event.source):
+            raise InvalidEvent([("source", _NO_URI_REFERENCE)])
         return event
     if not isinstance(event, str):
         raise InvalidEvent([("event", f"must be an Event or an EventType, not {type(event).__name__}")])

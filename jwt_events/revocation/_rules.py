@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from jwt_events.errors import InvalidOption
@@ -97,7 +96,7 @@ class Rules:
     @property
     def counts(self) -> Mapping[RuleKind, int]:
         """The count of rules of each kind."""
-        return MappingProxyType({kind: len(rule_set.rules) for kind, rule_set in self._rule_sets.items()})
+        return {kind: len(rule_set.rules) for kind, rule_set in self._rule_sets.items()}
 
     def apply(self, event: Event, *, now: float) -> tuple[Rule, ...]:
         """Put the rules of an event in force. Idempotent; the order of events does not matter.

@@ -114,7 +114,9 @@ class DeliveryPath:
         """Deliver each of the next deliveries twice."""
 
         def apply(delivery: Delivery, is_last: bool) -> Sequence[Delivery]:
-            return delivery, DuplicateDelivery(delivery.payload, delivery.position, delivery.attempt + 1)
+            return delivery, DuplicateDelivery(
+                delivery.payload, delivery.position, delivery.attempt + 1, delivery.fields
+            )
 
         self._faults.append(_Fault(count, apply))
 

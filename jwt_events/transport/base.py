@@ -58,11 +58,13 @@ class Delivery(NamedTuple):
         payload: the bytes; not in the ``repr``, as they tell which user was logged out.
         position: its position in the stream; ``None`` where there are no positions.
         attempt: how often the event has been delivered, this time included, as the server counts.
+        fields: names and values of the entry in turn, if it holds anything else than an event; empty otherwise.
     """
 
     payload: bytes
     position: str | None = None
     attempt: int = 1
+    fields: Sequence[bytes] = ()
 
     def __repr__(self) -> str:
         return f"Delivery(position={self.position!r}, attempt={self.attempt})"

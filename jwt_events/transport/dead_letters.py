@@ -12,9 +12,9 @@ from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import Closed, InvalidOption, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters
+from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters, replayed_fields
 from jwt_events.transport._stream.position import OLDEST, is_position
-from jwt_events.transport.stream import FIELD, RedisStream
+from jwt_events.transport.stream import RedisStream
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
@@ -92,7 +92,7 @@ class DeadLetters:
         return next(iter(parse_dead_letters(entries)), None)
 
     async def replay(self, *letter_ids: str) -> Sequence[str]:
-        """Append the exact bytes of dead letters to the stream again, then remove the dead letters.
+        """Append the entries that dead letters came from to the stream again, exactly, then remove the dead letters.
 
         Subscribers that handled the event already skip it; those that failed on it get it again. If it is cancelled in
         between, a dead letter may remain although it was replayed; replaying it again does no harm.
@@ -108,7 +108,7 @@ class DeadLetters:
         """
         found = [letter for letter in [await self.get(letter_id) for letter_id in letter_ids] if letter is not None]
         appended = await self._run(
-            [("XADD", self._transport.destination, "*", FIELD, letter.payload) for letter in found]
+            [("XADD", self._transport.destination, "*", *replayed_fields(letter)) for letter in found]
         )
         await self.purge(*(letter.id for letter in found))
         return [position.decode() for position in appended]

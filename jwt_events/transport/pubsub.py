@@ -13,16 +13,18 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import Command, PushedMessage, Request
+from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import number
 from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, require_primary, role_of_hello
+from jwt_events.transport._redis.shapes import push_message
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 # Seconds after which the role is asked again; after two such times without a reply or a message the connection is left.
 _ASK_AFTER = 0.75
 _MAX_TIMEOUTS = 2
-
-_CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe"})
 
 
 class RedisPubSub:
@@ -43,7 +43,8 @@ class RedisPubSub:
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL.
+            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
+            two.
         channel: the name of the channel; all who use the same name share its events. Pub/Sub channels are shared by all
             databases of a server.
 
@@ -96,6 +97,7 @@ class _PubSubReceiver:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
         self._channel = connector.destination.encode()
         self._address = connector.address
+        self._parse = partial(push_message, channel=self._channel)
         self._asked: Request | None = None  # for the role; also the proof that the server still replies
         self._ask_at = 0.0
         self._timeouts = 0
@@ -107,10 +109,7 @@ class _PubSubReceiver:
             return await self._reconnect()
         try:
             self._ask_role(connection)
-            messages = await connection.pushed(poll_timeout=_ASK_AFTER)
-            if not all(map(_is_message, messages)):
-                connection.protocol.mark_out_of_sync()
-                raise ConnectionFailed("the server sent what is no message")
+            messages = await connection.pushed(poll_timeout=_ASK_AFTER, parse=self._parse)
             is_deaf = await self._find_deaf(connection, has_arrived=bool(messages))
         except TransportError as error:
             if not error.retryable:
@@ -137,7 +136,7 @@ class _PubSubReceiver:
         try:
             require_primary(role_of_hello(await connection.call(*HELLO_3, within=ATTEMPT_WITHIN)), self._address)
             connection.write("SUBSCRIBE", self._channel)
-            (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1)
+            (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
             if error.retryable:
                 raise
@@ -183,10 +182,3 @@ class _PubSubReceiver:
             return ()
         self._has_reported_gap = True
         return (Gap(None, "disconnected"),)
-
-
-def _is_message(pushed: Any) -> bool:
-    """Whether this has the shape of a message, or of a confirmation: a word, the channel, and a payload or count."""
-    if type(pushed) is not PushedMessage or len(pushed) != 3:
-        return False
-    return isinstance(pushed[2], bytes) if pushed[0] == b"message" else pushed[0] in _CONFIRMATIONS

@@ -16,9 +16,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from loguru import logger
+
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
-from jwt_events.errors import InvalidOption
+from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
@@ -27,6 +29,7 @@ from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
+from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport._stream.group import GroupReceiver
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
 from jwt_events.transport._stream.settler import Settler
@@ -37,11 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELD", "RedisStream", "StreamInfo", "is_position", "sort_key", "stream_info"]
 
-FIELD = b"event"
-"""The one field of a stream entry; its value is the envelope."""
+# Calling the class itself costs twice as much, and there is one for every event.
+_new = tuple.__new__
 
 # Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
 _TRIMS_PER_RETENTION = 100
+
+_LONGEST = "longest"
+_FOR_EVER = 1e15  # milliseconds; a marker that another program wrote may hold anything
 
 
 class RedisStream:
@@ -54,7 +60,8 @@ class RedisStream:
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL.
+            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
+            two.
         key: the name of the stream.
         group: the name of the group to share the work with; ``None`` for none.
         consumer: the name of this receiver within the group; must differ between receivers that run at the same time,
@@ -65,12 +72,16 @@ class RedisStream:
             that is stored, a datetime with the first event from then on, a position (as in `Receipt.position`) with
             the first event after it. A group begins there when it is first used.
         retention: how long the stream keeps events, by the server's clock. At least the longest lifetime of a token.
-            Publishing an event that expires later is refused.
+            Publishing an event that expires later is refused. If publishers of a stream differ, the longest counts.
         claim_after: seconds without a renewed lease after which the deliveries of a group's receiver go to another.
         batch_size: how many events one read may return.
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
             without new events proves that it is current.
         dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
+
+    Attributes:
+        trims: whether its publishers remove what is older than the retention. Set it to ``False`` in a script, whose
+            ``retention`` may differ from that of the services.
 
     Raises:
         InvalidOption: an argument is invalid.
@@ -94,6 +105,7 @@ class RedisStream:
     ) -> None:
         self.destination: str = options.name("key", key)
         self.retention: timedelta = options.duration("retention", retention)
+        self.trims: bool = True
         self.dead_letter: str = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
         self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
         self.guarantees: Guarantees = Guarantees(
@@ -124,9 +136,10 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
+        trimming = _Trimming(self.destination, self.retention) if self.trims else None
         # A replica that may be written to accepts entries, and loses them.
         role = RoleRule(self.connector.address, is_needed=False)
-        async with Multiplexer(self.connector, _Trimming(key, self.retention), role=role) as multiplexer:
+        async with Multiplexer(self.connector, trimming, role=role) as multiplexer:
             yield RedisSender(multiplexer, command=command, parse=_parse_sent)
 
     @asynccontextmanager
@@ -218,25 +231,62 @@ def _start_position(start: str | datetime) -> str | None:
 
 
 def _parse_sent(reply: Any) -> Sent:
-    return Sent(position(reply))
+    return _new(Sent, (position(reply), None))
+
+
+def _milliseconds(reply: Any) -> float:
+    try:
+        return min(float(reply), _FOR_EVER)
+    except (TypeError, ValueError):
+        raise TransportError("the server did not say what the longest retention is, so nothing is removed") from None
 
 
 class _Trimming:
-    """Removes the entries of a stream that are older than its retention. A `Maintenance`."""
+    """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`.
 
-    def __init__(self, key: bytes, retention: timedelta) -> None:
+    The longest retention is kept beside the stream in ``<key>:retention``: a sorted set, as ``ZADD`` can raise a number
+    and read it, so that one more right is enough. Without that right, or without an answer, nothing is removed.
+    """
+
+    def __init__(self, key: str, retention: timedelta) -> None:
         self._key = key
+        self._marker = f"{key}:retention"
         self._retention = int(retention.total_seconds() * 1000)
         self._interval = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
+        self._has_warned = False
         self.due_at: float = 0.0
 
     async def run(self, connection: Connection) -> None:
-        """Remove entries older than the retention.
+        """Tell the others this retention, and remove entries older than the longest.
 
         By the server's clock, so that a publisher whose own clock runs ahead cannot remove entries that others still
         need; in a command of its own, so that appending stays as cheap as it can be.
         """
         self.due_at = asyncio.get_running_loop().time() + self._interval
-        seconds, microseconds = await connection.call("TIME", within=ATTEMPT_WITHIN)
-        oldest = int(seconds) * 1000 + int(microseconds) // 1000 - self._retention
-        await connection.call("XTRIM", self._key, "MINID", oldest, within=ATTEMPT_WITHIN)
+        replies = await connection.execute_many(
+            [
+                ("ZADD", self._marker, "GT", self._retention, _LONGEST),
+                ("ZADD", self._marker, "INCR", 0, _LONGEST),  # reads it, without a right to ZSCORE
+                ("TIME",),
+            ],
+            within=ATTEMPT_WITHIN,
+        )
+        for reply in replies:
+            if isinstance(reply, TransportError):
+                raise reply
+        _, longest, (seconds, microseconds) = replies
+        kept = max(self._retention, _milliseconds(longest))
+        if kept > self._retention:
+            self._warn_once(kept)
+        oldest = int(seconds) * 1000 + int(microseconds) // 1000 - int(kept)
+        await connection.call("XTRIM", self._key, "MINID", max(0, oldest), within=ATTEMPT_WITHIN)
+
+    def _warn_once(self, kept: float) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "another publisher keeps the events of this stream for longer, so its retention counts",
+                destination=self._key,
+                retention=self._retention / 1000,
+                longest=kept / 1000,
+            )

@@ -168,6 +168,8 @@ class TestDoctor:
             ("+ping", {"publisher": "XADD, XTRIM, TIME"}),
             ("+@all -acl", {}),
             ("+@all -acl -xtrim", {"publisher": "lacks XTRIM"}),
+            ("+@all -acl -zadd", {"publisher": "lacks ZADD"}),
+            ("+@all -zadd", {"publisher": "lacks ZADD"}),
         ],
     )
     def test_rights(self, own: Server, granted: str, lacking: dict[str, str]) -> None:
@@ -187,7 +189,7 @@ class TestDoctor:
 
     def test_rights_on_a_key(self, own: Server) -> None:
         """The right to use a command on one key does not extend to other keys."""
-        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "+@all", "-acl")
+        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "~k:retention", "+@all", "-acl")
         own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         _, found = examined(own, "--key", "k", user="u")
         assert found["rights: publisher"]["level"] == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -195,11 +196,53 @@ class TestTolerance:
 
     @pytest.mark.parametrize(
         "time",
-        ["2026-03-01T12:00:00+00:00", "2026-03-01T13:00:00+01:00", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00Z"],
+        [
+            *("2026-03-01T12:00:00+00:00", "2026-03-01T13:00:00+01:00", "2026-03-01T12:00:00.000Z"),
+            *("2026-03-01T12:00:00Z", "2026-03-01t12:00:00z", "2026-03-01T12:00:00z", "2026-03-01t12:00:00Z"),
+            *("2026-03-01 12:00:00Z", "2026-03-01T12:00:00-00:00", "2026-03-01T11:59:60Z", "2026-03-01t11:59:60.000z"),
+            *("2026-03-01T12:59:60+01:00", "2026-03-01T12:00:00.0000000001Z"),
+        ],
     )
     def test_forms_of_time(self, time: str) -> None:
         """Every form that RFC 3339 allows for an instant is accepted."""
         assert decode(_wire(time=time)).event.occurred_at == NOON
+        event = decode(_wire(data={"token_id": "token-1", "expires_at": time})).event
+        assert isinstance(event, TokenRevoked)
+        assert event.expires_at == NOON
+
+    def test_a_leap_second(self) -> None:
+        """Second 60 is the second that follows, with its fraction."""
+        event = decode(_wire(time="2016-12-31T23:59:60.25Z")).event
+        assert event.occurred_at == datetime(2017, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)
+
+    @pytest.mark.parametrize("time", [{}, {"time": None}], ids=["missing", "null"])
+    def test_without_a_time(self, time: dict[str, None]) -> None:
+        """CloudEvents does not require a time: the id tells it if it is a UUIDv7, else it is the time of reading."""
+        message = json.loads(_wire())
+        del message["time"]
+        before = datetime.now(UTC)
+        assert before <= decode(json.dumps(message | time).encode()).event.occurred_at <= datetime.now(UTC)
+        message["id"] = "019ca940-f000-7abc-8def-000000000000"
+        assert decode(json.dumps(message | time).encode()).event.occurred_at == datetime.fromtimestamp(
+            0x019CA940F000 / 1000, UTC
+        )
+        message["id"] = "ffffffff-ffff-7abc-8def-000000000000"  # after the year 9999
+        assert decode(json.dumps(message | time).encode()).event.occurred_at >= before
+
+    @pytest.mark.parametrize("name", ["metadata", "compromised"])
+    def test_null_where_no_null_can_be(self, name: str) -> None:
+        """A field of data that is null is absent, also where the event cannot hold null."""
+        wire = {"type": "jwt.key_rotated.v1", "data": {"key_id": "k", "metadata": {"a": 1}}}
+        without = {"type": "jwt.key_rotated.v1", "data": {"key_id": "k"}}
+        assert decode(_wire(**without | {"data": {"key_id": "k", name: None}})).event == decode(_wire(**without)).event
+        assert decode(_wire(**wire)).event.metadata == {"a": 1}
+
+    def test_metadata_of_an_unknown_type(self) -> None:
+        """It travels as that of a known one does, and is not part of the data."""
+        event = UnknownEvent(type="jwt.other.v1", source="s", data={"a": 1}, metadata={"b": [2]})
+        assert decode(encode(Envelope(event), source="s")).event == event
+        odd = UnknownEvent(type="jwt.other.v1", source="s", data={"metadata": "text"})
+        assert decode(encode(Envelope(odd), source="s")).event == odd
 
     def test_numeric_dates_in_data(self) -> None:
         """An instant in data may be a NumericDate."""

@@ -108,13 +108,30 @@ class TestReasons:
         """JSON other than an object is not an envelope."""
         assert _refusal(payload).reason == "not_an_envelope"
 
-    @pytest.mark.parametrize("attribute", ["specversion", "id", "source", "type", "time"])
+    @pytest.mark.parametrize("attribute", ["specversion", "id", "source", "type"])
     def test_attribute_missing_or_no_text(self, attribute: str) -> None:
         """The attributes that CloudEvents requires must be present and be text."""
         for payload in (_without(attribute), _wire(**{attribute: None}), _wire(**{attribute: 5})):
             error = _refusal(payload)
             assert error.reason == "not_an_envelope"
             assert attribute in error.detail
+
+    @pytest.mark.parametrize("time", [5, 1_772_366_400, True, [], {"a": 1}], ids=repr)
+    def test_time_is_no_text(self, time: object) -> None:
+        """A time that is neither text nor missing is rejected."""
+        assert _refusal(_wire(time=time)).reason == "not_an_envelope"
+
+    @pytest.mark.parametrize(
+        "time",
+        [
+            *("2026-03-01T12:00:00", "2026-03-01", "", "now", "2026-03-01T12:00:61Z", "2026-03-01T12:60:60Z"),
+            *("2026-03-01T24:01:00Z", "9999-12-31T23:59:60Z", "2026-02-30T12:00:00Z", "2026-03-01t12:00:00zz"),
+        ],
+    )
+    def test_time_is_no_instant(self, time: str) -> None:
+        """A time without an offset, or one that no clock shows, has no single meaning and is rejected."""
+        assert _refusal(_wire(time=time)).reason == "invalid_event"
+        assert _refusal(_wire(data={"token_id": "t", "expires_at": time})).reason == "invalid_event"
 
     @pytest.mark.parametrize("version", ["0.3", "1.1", "2.0", "", 1.0])
     def test_other_version(self, version: object) -> None:

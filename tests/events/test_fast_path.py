@@ -54,6 +54,7 @@ _PROBES: list[Any] = [
     ),
     *("2026-03-01T12:00:00Z", "2026-03-01T12:00:00.5Z", "2026-03-01T12:00:00+01:00", "2026-03-01T12:00:00", "20260301"),
     *("0000-01-01T12:00:00Z", "0001-01-01T00:00:00+14:00", "2026-03-01T23:59:60Z", "2026-03-01T12:00:00.1234567Z"),
+    *("2026-03-01t12:00:00z", "9999-12-31T23:59:60Z", "2026-03-01t23:59:60.5+01:00"),
 ]
 _TOKENS = [
     f"{before}{token}{after}"
@@ -77,7 +78,7 @@ _TOKENS = [
 _TIMES = [
     f"{day}{between}{time}{fraction}{zone}"
     for day in ("2026-03-01", "0000-01-01", "0001-01-01", "9999-12-31", "2026-02-30", "20260301")
-    for between in ("T", " ")
+    for between in ("T", "t", " ")
     for time in ("12:00:00", "24:00:00", "23:59:60", "12:00", "\u0661\u0662:00:00")
     for fraction in ("", ".5", ".250000", ".1234567", ",5")
     for zone in ("Z", "z", "+00:00", "+01:00", "-23:59", "", "Z\n")
@@ -91,8 +92,11 @@ def _decoded(payload: bytes) -> object:
         event, traceparent, tracestate = decode(payload)
     except DecodeError as error:
         return error.reason, error.detail
+    values = dict(event.__dict__)
+    if "occurred_at" not in event.model_fields_set:
+        del values["occurred_at"]  # without a time, it is the time of reading
     described = (
-        repr(list(event.__dict__.items())),
+        repr(list(values.items())),
         event.model_fields_set,
         event.__pydantic_extra__,
         event.__pydantic_private__,

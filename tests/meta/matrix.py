@@ -1,5 +1,8 @@
 """Runs the tests on each Python, redis-py and event loop: ``make test-matrix``.
 
+In place of a version of redis-py, ``lowest`` is the lowest version of every dependency, redis-py among them: the lower
+bounds of ``pyproject.toml`` are tested, not believed. What only the tests need is as new as it can be.
+
 Every pair of a Python and a redis-py has an environment of its own in ``.venv/matrix``. uv finds the interpreters on
 the PATH and among those of pyenv, and fetches what is missing where it may. What was not to be had is counted and named
 at the end, never passed over.
@@ -8,12 +11,16 @@ at the end, never passed over.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +29,12 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
 NEWEST = "newest"
+LOWEST = "lowest"
+PRE_RELEASE = "pre-release"
+EXTRAS = frozenset({"otlp", "fastapi", "aiohttp", "cli", "embedded", "keys"})
+"""The extras that users install; the others are for the tests and the bench."""
+
+_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -32,7 +45,8 @@ class Cell:
 
     Attributes:
         python: the version of the interpreter: ``3.12``.
-        redis: the version of redis-py, or ``newest``.
+        redis: the version of redis-py, ``newest``, ``pre-release`` for the newest one that is newer than that, or
+            ``lowest`` for the lowest version of every dependency.
         loop: ``asyncio`` or ``uvloop``.
     """
 
@@ -41,7 +55,8 @@ class Cell:
     loop: str
 
     def __str__(self) -> str:
-        return f"Python {self.python}, redis-py {self.redis}, {self.loop}"
+        versions = "the lowest versions" if self.redis == LOWEST else f"redis-py {self.redis}"
+        return f"Python {self.python}, {versions}, {self.loop}"
 
     @property
     def environment(self) -> Path:
@@ -57,9 +72,14 @@ class Cell:
                 return False
             subprocess.run([interpreter, "-m", "venv", "--clear", self.environment], check=True)
         # By pip, as the Makefile does: it knows the registry that this machine has been set up with.
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f"{ROOT}[dev]"]
-        wanted = ("--upgrade", "redis") if self.redis == NEWEST else (f"redis=={self.redis}",)
-        subprocess.run([*pip, *wanted], check=True)
+        if self.redis == LOWEST:
+            wanted = lowest_versions()
+        else:
+            is_latest = self.redis in {NEWEST, PRE_RELEASE}
+            wanted = ["--upgrade", "redis"] if is_latest else [f"redis=={self.redis}"]
+        subprocess.run([python, *_PIP, "--editable", f"{ROOT}[dev]", *wanted], check=True)
+        if self.redis == PRE_RELEASE:  # with whatever this project, and others, require for the time being
+            subprocess.run([python, *_PIP, "--no-deps", f"redis=={pre_release()}"], check=True)
         return True
 
     def run(self, arguments: Sequence[str]) -> bool:
@@ -67,6 +87,32 @@ class Cell:
         command = [str(self.environment / "bin" / "python"), "-m", "pytest", *arguments]
         tests = subprocess.run(command, cwd=ROOT, env=os.environ | {"JWT_EVENTS_TEST_LOOP": self.loop}, check=False)
         return tests.returncode == 0
+
+
+def lowest_versions() -> list[str]:
+    """Return the lowest version of each dependency and of each extra that users install, as requirements."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for name, needs in extras.items() if name in EXTRAS for one in needs)]
+    return [re.sub(r">=([0-9.]+).*", r"==\1", one) for one in wanted]
+
+
+@cache
+def pre_release() -> str | None:
+    """Return the version of the newest pre-release of redis-py; ``None`` if none is newer than the newest release."""
+    newest, candidate = [
+        _newest(
+            sys.executable, *_PIP, *options, "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", "redis"
+        )
+        for options in ((), ("--pre",))
+    ]
+    return None if candidate == newest else candidate
+
+
+def _newest(*command: str) -> str:
+    report = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    version: str = json.loads(report)["install"][0]["metadata"]["version"]
+    return version
 
 
 def _interpreter(version: str) -> str | None:
@@ -91,6 +137,9 @@ def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _told(cells: Sequence[Cell], arguments: Sequence[str]) -> Iterator[tuple[Cell, str]]:
     for number, cell in enumerate(cells, start=1):
         console.print(f"==> {number} of {len(cells)}: {cell}", style="bold")
+        if cell.redis == PRE_RELEASE and pre_release() is None:
+            yield cell, "there is none: no pre-release of redis-py is newer than its newest release"
+            continue
         if not cell.set_up():
             yield cell, f"[yellow]NOT RUN: there is no Python {cell.python}, and none could be fetched"
             continue
@@ -103,7 +152,8 @@ def main() -> int:
     """Run all cells, then say of each what became of it; return an exit code."""
     parser = argparse.ArgumentParser(prog="make test-matrix", allow_abbrev=False)
     parser.add_argument("--pythons", required=True, help="versions with blanks between them")
-    parser.add_argument("--redis-py", required=True, help=f"versions of redis-py, or {NEWEST}")
+    known = f"{NEWEST}, {PRE_RELEASE} or {LOWEST}"
+    parser.add_argument("--redis-py", required=True, help=f"versions of redis-py, {known}")
     parser.add_argument("--loops", required=True, help="asyncio, uvloop or both")
     options, arguments = parser.parse_known_args()
     axes = (options.pythons.split(), options.redis_py.split(), options.loops.split())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
+from tests.meta.matrix import lowest_versions
 from tests.support.waiting import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +44,44 @@ def test_python_is_missing() -> None:
     assert result.returncode == 1
     assert result.stdout.count("NOT RUN: there is no Python 3.99") == 2
     assert "0 passed, 0 FAILED, 2 NOT RUN" in result.stdout
+
+
+def test_every_lower_bound_is_run() -> None:
+    """The matrix knows the lowest version of every dependency; one without a lower bound could not be tested."""
+    wanted = lowest_versions()
+    assert {"redis[hiredis]==6.4", "uuid-utils==0.14", "aiohttp==3.10"} <= set(wanted)
+    assert [one for one in wanted if not re.fullmatch(r"[\w-]+(\[[\w,]+\])?==[0-9.]+", one)] == []
+
+
+def test_there_is_no_pre_release(tmp_path: Path) -> None:
+    """Without a pre-release newer than the newest release, its combination is neither passed nor failed."""
+    (tmp_path / "redis").mkdir()
+    for version in ("8.0.0b1", "8.0.0"):
+        _wheel(tmp_path / "redis" / f"redis-{version}-py3-none-any.whl", version)
+    result = _matrix_of_pre_release(tmp_path)
+    assert "there is none: no pre-release of redis-py is newer" in result.stdout
+    assert "0 passed, 0 FAILED, 0 NOT RUN" in result.stdout
+
+
+def test_there_is_a_pre_release(tmp_path: Path) -> None:
+    """A newer pre-release gets a combination, which counts."""
+    for version in ("8.0.0b1", "8.0.0", "9.0.0b2"):
+        _wheel(tmp_path / f"redis-{version}-py3-none-any.whl", version)
+    result = _matrix_of_pre_release(tmp_path)
+    assert "NOT RUN: there is no Python 3.99" in result.stdout
+    assert "0 passed, 0 FAILED, 1 NOT RUN" in result.stdout
+
+
+def _matrix_of_pre_release(index: Path) -> subprocess.CompletedProcess[str]:
+    axes = ("--pythons", "3.99", "--redis-py", "pre-release", "--loops", "asyncio")
+    environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{index} {index / 'redis'}", "UV_PYTHON_DOWNLOADS": "never"}
+    return run("tests.meta.matrix", *axes, COLUMNS="200", **environment)
+
+
+def _wheel(path: Path, version: str) -> None:
+    """Write a package that holds nothing but its version."""
+    folder = f"redis-{version}.dist-info"
+    with ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: redis\nVersion: {version}\n")
+        wheel.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{folder}/RECORD", "")

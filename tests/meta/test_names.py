@@ -67,14 +67,14 @@ DIFFERENT = {(("serve",), "port")}
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|self\.(\w+\.)*(_?notices\.tell|_tell)"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid limit lost position problem reason seconds since size span_id staleness state "
-    "trace_id transport"
+    "failures handler kid limit longest lost position problem reason retention seconds since size span_id staleness "
+    "state trace_id transport"
 )
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
 
 # Names that the documents print as code and that are not of this library.
-FOREIGN = words("CancelScope RedisCluster cancel_scope move_on_after")
+FOREIGN = words("CancelScope RedisCluster cancel_scope data_base64 move_on_after")
 
 
 def _commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:

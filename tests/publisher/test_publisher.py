@@ -79,7 +79,7 @@ class TestAccepted:
         assert [uuid.UUID(id_).version for id_ in ids] == [7, 7, 7]
         assert sorted(set(ids)) == ids
 
-    @pytest.mark.parametrize(("of_publisher", "of_event"), [(None, None), ("mine", None), ("mine", "its own")])
+    @pytest.mark.parametrize(("of_publisher", "of_event"), [(None, None), ("mine", None), ("mine", "/its/own")])
     async def test_the_source_is_filled_in(self, of_publisher: str | None, of_event: str | None) -> None:
         """The event's source is sent, else the publisher's, else this host's name."""
         transport = MemoryTransport()

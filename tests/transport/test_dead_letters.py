@@ -18,10 +18,13 @@ from jwt_events import (
     MemoryTransport,
     RedisStream,
     Retry,
+    RevocationList,
     Subscriber,
+    Verdict,
 )
-from jwt_events.envelope import decode
+from jwt_events.envelope import decode, encode_event
 from jwt_events.testing import Listener
+from jwt_events.transport._redis.connection import Connector
 from tests.support.examples import revoked
 from tests.support.handling import Gate, publish
 from tests.support.raw import call, entries
@@ -225,6 +228,141 @@ class TestPoison:
             await listener.hears("token-1")
             (letter,) = await wait_for_dead_letters(dead)
         assert letter.handler is None
+
+
+class Wire:
+    """The entries of a stream as the server holds them; redis-py would lose names that occur twice.
+
+    Args:
+        url: the server.
+        key: the stream.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url
+        self.key = key
+
+    async def add(self, *words: str | bytes) -> None:
+        """Append an entry."""
+        await self._call("XADD", self.key, "*", *words)
+
+    async def fields(self, position: str) -> list[bytes]:
+        """Return names and values of an entry in turn."""
+        ((_, fields),) = await self._call("XRANGE", self.key, position, "+", "COUNT", 1)
+        return list(fields)
+
+    async def _call(self, *words: str | bytes | int) -> Any:
+        connection = await Connector(self._url).connect(within=5)
+        try:
+            return await connection.call(*words, within=5)
+        finally:
+            await connection.aclose()
+
+
+@pytest.fixture
+def wire(url: str, key: str) -> Wire:
+    """The entries of the stream."""
+    return Wire(url, key)
+
+
+class TestForeignEntries:
+    """Entries of the stream, and of the dead letters, that another program wrote in another form."""
+
+    @pytest.mark.parametrize("group", ["g", None])
+    @pytest.mark.parametrize(
+        "beside",
+        [
+            (("event", None), ("trace", "abc")),
+            (("trace", "abc"), ("event", None)),
+            (("a", "1"), ("event", None), ("b", "2"), ("", "")),
+            (("event", None), ("event", "again")),
+            (("data", None),),
+        ],
+        ids=str,
+    )
+    async def test_an_event_with_something_beside_it(
+        self, make: Make, wire: Wire, group: str | None, beside: tuple[tuple[str, str | None], ...]
+    ) -> None:
+        """The event is handled and in force; if it is given up, a replay appends all that was there."""
+        payload = encode_event(revoked(1), source="tests")
+        words = [word if word is not None else payload for pair in beside for word in pair]
+        await wire.add(*words)
+        async with RevocationList(make(group=None)) as revocations:
+            assert revocations.check({"jti": "token-1"}) is Verdict.REVOKED
+        handler = Failing()
+        async with failing(make(group=group), handler), DeadLetters(make()) as dead:
+            (letter,) = await wait_for_dead_letters(dead)
+            assert letter.payload == payload
+            before = await wire.fields("-")
+            handler.fails = False
+            (position,) = await dead.replay(letter.id)
+            await wait_until(lambda: handler.succeeded == ["token-1"])
+        assert await wire.fields(position) == before
+
+    @pytest.mark.parametrize("group", ["g", None])
+    @pytest.mark.parametrize(
+        "words",
+        [("a", "1", "b", "2"), ("a", "1", "a", "2"), ("error", "e", "time", "t"), ("data", "text"), ("", "")],
+        ids=str,
+    )
+    async def test_no_event(
+        self, make: Make, dead: DeadLetters, wire: Wire, group: str | None, words: tuple[str, ...]
+    ) -> None:
+        """It becomes a dead letter with all its fields, and a replay appends exactly them."""
+        await wire.add(*words)
+        expected = [word.encode() for word in words]
+        async with Listener(make(group=group)) as listener:
+            for _ in range(2):
+                (letter,) = await wait_for_dead_letters(dead)
+                assert (letter.handler, letter.fields) == (None, tuple(zip(expected[::2], expected[1::2], strict=True)))
+                (position,) = await dead.replay(letter.id)
+                assert await wire.fields(position) == expected
+            await wait_for_dead_letters(dead)
+            await wait_until(lambda: listener.subscriber.stats.decode_errors == 3)
+
+    async def test_delivered_again(self, make: Make, client: Redis, key: str) -> None:
+        """What a dead consumer held is claimed with all its fields."""
+        await call(client, "XADD", key, "*", "a", "1", "event", encode_event(revoked(1), source="tests"))
+        await client.xgroup_create(key, "g", "0")
+        await client.xreadgroup("g", "dead", {key: ">"})
+        async with Listener(make("one", claim_after=0.05)) as listener:
+            await listener.hears("token-1")
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("a", "1", "b", "2"),
+            ("event", b"\xff", "time", "9" * 40),
+            ("event", "e", "error", "x", "time", "253402300800000", "attempts", "9" * 5_000),
+            ("event", "e", "error", b"\xff", "time", "-1", "attempts", "\u0663"),
+            ("event", "e", "error", "x", "time", "1e3", "attempts", ""),
+            ("time", "9" * 18),
+        ],
+        ids=lambda words: str(words)[:40],
+    )
+    async def test_among_the_dead_letters(
+        self, dead: DeadLetters, client: Redis, wire: Wire, words: tuple[str, ...]
+    ) -> None:
+        """An entry that another program added is listed beside the others, and replayed as it is."""
+        identity = (await call(client, "XADD", f"{wire.key}:dead", "*", *words)).decode()
+        (letter,) = await dead.list()
+        assert await dead.get(identity) == letter
+        milliseconds = int(identity.partition("-")[0])
+        assert letter.dead_lettered_at == datetime.fromtimestamp(milliseconds / 1000, UTC)
+        assert letter.attempts == 0
+        (position,) = await dead.replay(letter.id)
+        replayed = await wire.fields(position)
+        if "error" in words and "event" in words:
+            assert replayed == [b"event", b"e"]
+        else:
+            assert replayed == [word if isinstance(word, bytes) else word.encode() for word in words]
+        assert await dead.count() == 0
+
+    async def test_its_own_id(self, dead: DeadLetters, client: Redis, key: str) -> None:
+        """An id that is no time is no reason to list nothing."""
+        await call(client, "XADD", f"{key}:dead", f"{2**64 - 1}-0", "a", "1")
+        (letter,) = await dead.list()
+        assert letter.dead_lettered_at == datetime.fromtimestamp(0, UTC)
 
 
 class TestLookingAfterThem:

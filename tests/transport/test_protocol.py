@@ -200,6 +200,35 @@ class TestRequests:
         await peer.receives(expected)
 
 
+class TestTooLarge:
+    """Requests whose reply may not have more than so many bytes."""
+
+    async def test_cut_off(self, ends: Ends) -> None:
+        """A larger reply closes the socket before all of it has arrived; replies before it are returned."""
+        protocol, peer = ends
+        connection = connection_on(protocol)
+        small, large = connection.send([("ECHO", "a")]), connection.send([("ECHO", "b")] * 2, max_bytes=1_000_000)
+        peer.send(text(b"a"), text(b"b"), text(bytes(30_000_000)))
+        assert await connection.replies(small, within=scaled(5)) == [b"a"]
+        b, error = await connection.replies(large, within=scaled(5))
+        assert b == b"b"
+        assert isinstance(error, ConnectionFailed)
+        assert str(error).endswith("more than 1000000 bytes came, which will be read in smaller parts")
+        assert connection.was_cut_off
+        assert protocol.received < 2_000_000
+
+    async def test_many_small_replies(self, ends: Ends) -> None:
+        """The limit is for each reply, and other requests have none."""
+        protocol, peer = ends
+        connection = connection_on(protocol)
+        first = connection.send([("ECHO", "a")] * 30, max_bytes=200_000)
+        second = connection.send([("ECHO", "b")])
+        peer.send(*[text(bytes(100_000))] * 30, text(bytes(3_000_000)))
+        assert await connection.replies(first, within=scaled(5)) == [bytes(100_000)] * 30
+        assert await connection.replies(second, within=scaled(5)) == [bytes(3_000_000)]
+        assert not connection.was_cut_off
+
+
 class TestPushed:
     """Messages that the server sends without a request."""
 

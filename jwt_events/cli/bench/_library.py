@@ -26,6 +26,7 @@ class LibrarySide:
 
     def __init__(self, url: str, name: str) -> None:
         self._stream = RedisStream(url, name, start="all", batch_size=BATCH_SIZE)
+        self._stream.trims = False
         self._channel = RedisPubSub(url, name)
 
     async def __aenter__(self) -> Self:

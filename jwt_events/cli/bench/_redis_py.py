@@ -12,7 +12,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from jwt_events.cli.bench._load import BATCH_SIZE, TASKS, Load, run_together
-from jwt_events.transport.connection import Connector
+from jwt_events.transport.connection import Connector, canonical_url
 from jwt_events.transport.stream import FIELD
 
 _BLOCK = 60_000  # milliseconds: longer than a round may last
@@ -28,7 +28,7 @@ class RedisPySide:
 
     def __init__(self, url: str, name: str) -> None:
         self._connector = Connector(url, destination=name)
-        self._url = url
+        self._url = canonical_url(url)
         self._name = name
 
     async def __aenter__(self) -> Self:

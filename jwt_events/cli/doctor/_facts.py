@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from jwt_events.cli._groups import Group, groups_of
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.errors import ServerRefused
-from jwt_events.transport.connection import Connection
+from jwt_events.transport.connection import Connection, canonical_url
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream, StreamInfo, stream_info
 
@@ -68,7 +68,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
         return Facts(
-            scheme=urlsplit(url).scheme,
+            scheme=urlsplit(canonical_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
             retention=retention,
             info=await _info(connection),
@@ -91,7 +91,7 @@ async def _settings(connection: Connection) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name in _SETTINGS:
         reply: Sequence[bytes] = await _read(connection, "CONFIG", "GET", name) or ()
-        words = [word.decode() for word in reply]
+        words = [word.decode("utf-8", "replace") for word in reply]
         found |= dict(zip(words[::2], words[1::2], strict=True))
     return found
 

@@ -26,7 +26,10 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
     marker = f"{dead_letter}:{_PROBE}"
     add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
     return {
-        "publisher": [("XADD", key, "0-0", "event", ""), ("XTRIM", key, "MINID", "0-0"), ("TIME",)],
+        "publisher": [
+            ("XADD", key, "0-0", "event", ""),
+            *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", f"{key}:retention", "XX", 0, "")),
+        ],
         "revocation list": read,
         "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
@@ -87,12 +90,12 @@ def _is_refused(reply: object) -> bool:
     return reply.code == "NOPERM" or (reply.code == "ERR" and "unknown command" in str(reply))
 
 
-async def _user(connection: Connection) -> str | None:
+async def _user(connection: Connection) -> bytes | None:
     try:
         name: bytes = await connection.call("ACL", "WHOAMI", within=_WITHIN)
     except ServerRefused:
         return None
-    return name.decode()
+    return name
 
 
 def _names(commands: Sequence[Command]) -> list[str]:

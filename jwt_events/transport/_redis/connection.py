@@ -5,9 +5,7 @@ connection resubscribes although what was sent meanwhile is gone. So nothing her
 `Connection` is one socket: it never retries, never reconnects, waits no longer than it is told, and after any failure
 is closed for good.
 
-Every reply is parsed by the shape that its command has: a `Connection` returns replies unchanged to the one caller that
-sent the commands, which unpacks them so; on a `Multiplexer`, which many callers share, each request names the parser of
-its reply (see `replies`).
+Every reply is parsed by the shape that its command has (see `shapes`); one that does not fit closes the socket.
 """
 
 from __future__ import annotations
@@ -18,16 +16,15 @@ from typing import Any
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, Request, RespProtocol
-from jwt_events.transport._redis.replies import ReplyDecoder
-
-_SCHEMES = ("redis://", "rediss://", "unix://")
+from jwt_events.transport._redis.handover import abort, check_methods, take_socket, unsupported
+from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, ReplyTooLarge, Request, RespProtocol
+from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, unchanged
+from jwt_events.transport._redis.url import canonical_url
 
 # Longest wait for a socket to close in good order before it is torn down.
 _CLOSE_WITHIN = 1.0
@@ -50,7 +47,7 @@ class Connector:
 
     Args:
         client_or_url: a ``redis.asyncio.Redis`` (also one made by a Sentinel), or a ``redis://``, ``rediss://`` or
-            ``unix://`` URL.
+            ``unix://`` URL (see `canonical_url`).
         destination: the channel or key that error messages name.
 
     Raises:
@@ -59,6 +56,8 @@ class Connector:
 
     def __init__(self, client_or_url: Redis | str, *, destination: str = "") -> None:
         self._pool = pool = _pool_of(client_or_url)  # kept alive, as a Sentinel's connections refer to theirs weakly
+        if not (hasattr(pool, "connection_class") and hasattr(pool, "connection_kwargs")):
+            raise InvalidOption("client_or_url", str(unsupported(type(pool), "does not tell how it connects")))
         options = {name: value for name, value in pool.connection_kwargs.items() if name not in _IGNORED_OPTIONS}
         self.destination = destination
         self.host: str
@@ -95,16 +94,17 @@ class Connector:
             TransportError: it could not be opened; the message names the server and holds no password.
         """
         raw = self._connection_class(**self._options)
+        check_methods(raw)
         try:
             async with timeout(within):
                 with noticing_cancellation():  # redis-py, and an application's credential provider, may swallow one
                     await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            return Connection(RespProtocol(_take_socket(raw)), self.decoder)
+            return Connection(RespProtocol(take_socket(raw)), self.decoder)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
-            await _abort(raw)
+            await abort(raw)
             raise self.decoder.failure(error, "connecting", maybe_done=False) from None
         except BaseException:
-            await _abort(raw)
+            await abort(raw)
             raise
 
 
@@ -125,22 +125,30 @@ class Connection:
         """Whether the socket is closed, by either side, as far as this process has been told."""
         return self.protocol.is_closed
 
-    async def call(self, *command: Argument, within: float) -> Any:
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether the socket was closed because a reply had more bytes than its request allows, or took too long."""
+        return isinstance(self.protocol.failure, (ReplyTooLarge, TimeoutError))
+
+    async def call(self, *command: Argument, within: float, max_bytes: int | None = None) -> Any:
         """Send one command and return its reply.
 
         Args:
             command: its words.
             within: seconds until the reply must have arrived.
+            max_bytes: as for `send`.
 
         Raises:
             TransportError: no reply, or an error reply.
         """
-        (reply,) = await self.execute_many([command], within=within)
+        (reply,) = await self.execute_many([command], within=within, max_bytes=max_bytes)
         if isinstance(reply, TransportError):
             raise reply
         return reply
 
-    async def execute_many(self, commands: Sequence[Command], *, within: float) -> list[Any]:
+    async def execute_many(
+        self, commands: Sequence[Command], *, within: float, max_bytes: int | None = None
+    ) -> list[Any]:
         """Send commands together and return their replies, an error in the place of each that was refused.
 
         If the connection fails in between, the places of all commands without a reply hold that error.
@@ -148,22 +156,28 @@ class Connection:
         Args:
             commands: each a sequence of words.
             within: seconds until all replies must have arrived.
+            max_bytes: as for `send`.
         """
         try:
-            request = self.send(commands)
+            request = self.send(commands, max_bytes=max_bytes)
         except TransportError as error:
             return [error] * len(commands)
         return await self.replies(request, within=within)
 
-    def send(self, commands: Sequence[Command]) -> Request:
+    def send(self, commands: Sequence[Command], *, max_bytes: int | None = None) -> Request:
         """Send commands without waiting for their replies.
+
+        Args:
+            commands: each a sequence of words.
+            max_bytes: how many bytes of one reply may arrive before it is complete: with more the socket is closed, as
+                a server cannot be told to stop. ``None`` for any number.
 
         Raises:
             TransportError: they could not be sent.
         """
         self._check_open()
         loop = asyncio.get_running_loop()
-        request = Request(commands, loop)
+        request = Request(commands, loop, max_bytes=max_bytes)
         self.protocol.send(request, loop.time())
         return request
 
@@ -190,7 +204,12 @@ class Connection:
         self.protocol.write([command])
 
     async def pushed(
-        self, *, within: float | None = None, poll_timeout: float | None = None, maximum: int = 1_000
+        self,
+        *,
+        within: float | None = None,
+        poll_timeout: float | None = None,
+        maximum: int = 1_000,
+        parse: ReplyParser = unchanged,
     ) -> list[Any]:
         """Wait for pushed messages and return those that have arrived.
 
@@ -201,9 +220,10 @@ class Connection:
             poll_timeout: seconds after which to return an empty list and keep the connection; ``None`` for no such
                 limit. Ignored if ``within`` is given.
             maximum: how many messages to return at most.
+            parse: the parser of each message.
 
         Raises:
-            TransportError: the connection failed, or the server sent an error.
+            TransportError: the connection failed, or the server sent an error, or something that is no such message.
         """
         if not self.protocol.pushed:
             try:
@@ -221,7 +241,12 @@ class Connection:
             raise self._decoder.failure(failure, "reading", maybe_done=True)
         if type(messages[0]) is ErrorReply:
             raise self._decoder.error_reply(messages[0], "reading")
-        return messages
+        try:
+            return list(map(parse, messages))
+        except Exception:  # noqa: BLE001 - the server, or what stands for it, may send anything
+            self.protocol.mark_out_of_sync()
+            failure = self.protocol.failure or exceptions.ConnectionError()
+            raise self._decoder.failure(failure, "reading", maybe_done=True) from None
 
     def abort(self) -> None:
         """Close the socket at once; requests without a reply fail."""
@@ -237,43 +262,26 @@ class Connection:
             raise self._decoder.failure(closed, "writing", maybe_done=False)
 
 
-def _take_socket(raw: AbstractConnection) -> asyncio.StreamWriter:
-    """Take the socket from a connection of redis-py, which has no public way to do so."""
-    writer = raw._writer  # noqa: SLF001 - see above
-    assert writer is not None  # noqa: S101 - just connected
-    raw._reader = raw._writer = None  # noqa: SLF001 - so that redis-py can neither use nor close it
-    return writer
-
-
-async def _abort(raw: AbstractConnection) -> None:
-    """Close the socket of a connection that could not be opened, at once."""
-    writer = raw._writer  # noqa: SLF001 - redis-py can only close in good order, which may wait for the server
-    if writer is not None:
-        writer.transport.abort()
-    await raw.disconnect(nowait=True)
-
-
 def _pool_of(client_or_url: Redis | str) -> ConnectionPool:
     if isinstance(client_or_url, Redis):
         return client_or_url.connection_pool
     if not isinstance(client_or_url, str):
         kind = f"{type(client_or_url).__module__}.{type(client_or_url).__name__}"
         raise InvalidOption("client_or_url", f"needs a redis.asyncio.Redis client or a URL, not a {kind}")
-    if not client_or_url.startswith(_SCHEMES):
-        raise InvalidOption("client_or_url", f"a URL must start with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}")
+    url = canonical_url(client_or_url)
     try:
-        return ConnectionPool.from_url(client_or_url)
+        return ConnectionPool.from_url(url)
     except (ValueError, TypeError):  # their messages can quote parts of the URL
-        raise InvalidOption(
-            "client_or_url", "is no valid Redis URL; percent-encode special characters in user and password"
-        ) from None
+        raise InvalidOption("client_or_url", "is no valid Redis URL: an option in it has no such value") from None
 
 
 def _address(options: dict[str, Any]) -> str:
     host, port = _host(options)
     if "path" in options:
         return f"unix:{host}"
-    return f"sentinel service {host!r}" if port is None else f"{host}:{port}"
+    if port is None:
+        return f"sentinel service {host!r}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _host(options: dict[str, Any]) -> tuple[str, int | None]:

@@ -16,7 +16,7 @@ from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
-from jwt_events.transport._redis.replies import ReplyParser, unchanged
+from jwt_events.transport._redis.replies import ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
 from jwt_events.transport.base import Sent
 
@@ -95,7 +95,7 @@ class Multiplexer:
                 self._watchdog.cancel()
             await self._disconnect()
 
-    async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser = unchanged) -> list[Any]:
+    async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
 
         Cancelling it is safe: a command that was not sent yet is never sent. If any was sent, the ``CancelledError``
@@ -104,7 +104,7 @@ class Multiplexer:
         Args:
             commands: the commands.
             within: seconds after which to give up.
-            parse: the parser of each reply.
+            parse: the parser of each reply; ``None`` to check each by the shape of its command's replies.
         """
         loop, count = self._loop, len(commands)
         now = loop.time()
@@ -133,7 +133,7 @@ class Multiplexer:
             request.protocol.abort_if_abandoned()
         return self._decoder.decode(request, parse)
 
-    async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser) -> list[Any]:
+    async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_OUTSTANDING):
             batch = commands[start : start + MAX_OUTSTANDING]
@@ -286,6 +286,7 @@ class _RoleRequest(Request):
 
     def __init__(self, beside: Request, judge: Callable[[_RoleRequest], None]) -> None:
         self.commands = (HELLO,)
+        self.max_bytes = None
         self.protocol = None
         self.sent_at = 0.0
         self.error = None

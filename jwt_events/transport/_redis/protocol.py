@@ -38,6 +38,10 @@ PushedMessage = hiredis.PushNotification
 """A message that the server sent by itself, as RESP3 marks it; a list."""
 
 
+class ReplyTooLarge(ConnectionAbortedError):
+    """Why a socket was closed: the reply to a request had more bytes than it allows."""
+
+
 class ErrorReply(Exception):
     """An error that the server sent in reply to a command; holds its text."""
 
@@ -47,6 +51,7 @@ class Request:
 
     Attributes:
         commands: the commands, at least one.
+        max_bytes: how many bytes of one reply may arrive before it is complete; ``None`` for any number.
         protocol: the socket that it was sent on; ``None`` if it was not sent.
         sent_at: when it was sent, by the clock of the loop.
         error: why it was not sent and will not be.
@@ -55,10 +60,13 @@ class Request:
             gives up may settle or cancel it.
     """
 
-    __slots__ = ("commands", "error", "protocol", "replies", "sent_at", "settled")
+    __slots__ = ("commands", "error", "max_bytes", "protocol", "replies", "sent_at", "settled")
 
-    def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, max_bytes: int | None = None
+    ) -> None:
         self.commands: Sequence[Command] = commands
+        self.max_bytes: int | None = max_bytes
         self.protocol: RespProtocol | None = None
         self.sent_at: float = 0.0
         self.error: TransportError | None = None
@@ -82,22 +90,25 @@ class RespProtocol(asyncio.BufferedProtocol):
             socket on which `write` was called may get any.
         failure: why the socket was closed; ``None`` if it is open, or was closed in good order from here.
         outstanding: how many replies have not arrived yet.
+        received: how many bytes have arrived.
         is_out_of_sync: whether a reply may belong to another request, so that none can be trusted.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
-        self._received = memoryview(bytearray(_READ_SIZE))  # a view, as TLS fills it slice by slice
+        self._buffer = memoryview(bytearray(_READ_SIZE))  # a view, as TLS fills it slice by slice
         self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
         self._unsent: list[bytes] = []
         self._unread = 0
+        self._incomplete_since = 0  # how many bytes had arrived when a reply last was complete
         self._expects_pushed = False
         self._data_arrived: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.pushed: deque[Any] = deque()
         self.failure: Exception | None = None
         self.outstanding: int = 0
+        self.received: int = 0
         self.is_out_of_sync: bool = False
         self._writer = writer  # kept, as it closes the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
@@ -185,17 +196,28 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer that received bytes are written to; called by asyncio."""
-        return self._received
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what arrived; called by asyncio."""
-        self._reader.feed(self._received, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
-        gets, has_arrived = self._reader.gets, False
+        self.received += nbytes
+        self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
+        gets, requests, has_arrived = self._reader.gets, self._requests, False
+        expects_pushed = self._expects_pushed
         try:
             while (reply := gets()) is not _NOTHING:
-                self._accept(reply)
                 has_arrived = True
-        except hiredis.HiredisError:  # its message quotes what it could not read
+                if not requests or (expects_pushed and type(reply) is PushedMessage):
+                    self._accept_pushed(reply)
+                    continue
+                request = requests[0]
+                replies = request.replies
+                replies.append(reply)
+                self.outstanding -= 1
+                if len(replies) == len(request.commands):
+                    requests.popleft()
+                    request.settle()
+        except Exception:  # noqa: BLE001 - a HiredisError, which quotes what it could not read, or what the shape causes
             self.fail(ConnectionAbortedError(_NONSENSE))
             return
         if self.pushed:
@@ -203,24 +225,16 @@ class RespProtocol(asyncio.BufferedProtocol):
             if self._unread > _MAX_UNREAD:
                 self._transport.pause_reading()
         if has_arrived:
+            self._incomplete_since = self.received
             self._wake()
+        elif requests and (limit := requests[0].max_bytes) and self.received - self._incomplete_since > limit:
+            self.fail(ReplyTooLarge(f"more than {limit} bytes came, which will be read in smaller parts"))
 
-    def _accept(self, reply: Any) -> None:
-        if not self._requests:
-            if self._expects_pushed:
-                self.pushed.append(reply)
-            else:  # one reply too many: which of them belongs to which request cannot be told
-                self.mark_out_of_sync()
-            return
-        if self._expects_pushed and type(reply) is PushedMessage:
+    def _accept_pushed(self, reply: Any) -> None:
+        if self._expects_pushed:
             self.pushed.append(reply)
-            return
-        request = self._requests[0]
-        request.replies.append(reply)
-        self.outstanding -= 1
-        if len(request.replies) == len(request.commands):
-            self._requests.popleft()
-            request.settle()
+        else:  # one reply too many: which of them belongs to which request cannot be told
+            self.mark_out_of_sync()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake all waiting callers, as no more replies will come; called by asyncio."""

@@ -1,8 +1,7 @@
-"""Replies of the server: parsers for their shapes, and errors of redis-py or the socket as errors of this library.
+"""Replies of the server, decoded in one place; and errors of redis-py or the socket as errors of this library.
 
-Every reply is parsed by the shape that its command has. Each request names the parser of its reply; with `unchanged`,
-the caller unpacks the reply itself. A reply that its parser refuses belongs to another request, and then no later reply
-on that socket can be trusted.
+Every reply is parsed by the shape that its command has: by the parser that the caller names, or else by `check_shape`.
+A reply that its parser refuses belongs to another request, and then no later reply on that socket can be trusted.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ import errno
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from operator import index
 from typing import Any, TypeAlias
 
 from redis import exceptions
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
+from jwt_events.transport._redis.shapes import array, check_shape, number, position
+
+__all__ = ["ReplyDecoder", "ReplyParser", "array", "map_error", "number", "position", "unchanged"]
 
 # redis-py cuts the first word off the error replies that it has a class for.
 _CODES: dict[type[Exception], str] = {
@@ -73,23 +74,6 @@ def unchanged(reply: Any) -> Any:
     return reply
 
 
-def number(reply: Any) -> int:
-    """Parse an integer, such as a count of entries or of receivers."""
-    return index(reply)
-
-
-def array(reply: Any) -> list[Any]:
-    """Parse an array."""
-    if type(reply) is not list:
-        raise TypeError
-    return reply
-
-
-def position(reply: Any) -> str:
-    """Parse a position in a stream."""
-    return str(reply, "ascii")
-
-
 class ReplyDecoder:
     """Decodes replies, and describes errors without a password in them.
 
@@ -104,8 +88,12 @@ class ReplyDecoder:
         self._destination = destination
         self._secrets = secrets
 
-    def decode(self, request: Request, parse: ReplyParser = unchanged) -> list[Any]:
+    def decode(self, request: Request, parse: ReplyParser | None = None) -> list[Any]:
         """Decode all replies; an error takes the place of each command that failed.
+
+        Args:
+            request: the request.
+            parse: the parser of each reply; ``None`` to check each by the shape of its command's replies.
 
         A reply that cannot be parsed belongs to another request: the two sides are out of sync. Then the socket is
         closed, and no reply on it that was not decoded before is trusted, of whichever request.
@@ -114,12 +102,14 @@ class ReplyDecoder:
             request.replies.clear()
         elif len(request.replies) == len(request.commands):
             try:
-                return list(map(parse, request.replies))
+                if parse is not None:
+                    return list(map(parse, request.replies))
+                return list(map(check_shape, request.replies, request.commands))
             except Exception:  # noqa: BLE001, S110 - the server, or what stands for it, may answer anything
                 pass
         return self._decode_each(request, parse)
 
-    def _decode_each(self, request: Request, parse: ReplyParser) -> list[Any]:
+    def _decode_each(self, request: Request, parse: ReplyParser | None) -> list[Any]:
         decoded: list[Any] = []
         for command, reply in zip(request.commands, request.replies, strict=False):
             if type(reply) is ErrorReply:
@@ -129,7 +119,7 @@ class ReplyDecoder:
                     request.protocol.abort()
                 continue
             try:
-                decoded.append(parse(reply))
+                decoded.append(check_shape(reply, command) if parse is None else parse(reply))
             except Exception:  # noqa: BLE001 - see above
                 if request.protocol is not None:
                     request.protocol.mark_out_of_sync()

@@ -74,7 +74,7 @@ class ConsumerGroup:
         """Acknowledge entries."""
         return ("XACK", self.key, self.name, *positions)
 
-    def remove(self, consumer: str, *, idle: int) -> Command:
+    def remove(self, consumer: str | bytes, *, idle: int) -> Command:
         """Remove a consumer that holds no entries and was idle for ``idle`` milliseconds."""
         return ("EVAL", _REMOVE_IF_EMPTY, 1, self.key, self.name, consumer, idle)
 

@@ -11,6 +11,8 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.role import require_primary, role_of_info
+from jwt_events.transport._stream.batch_size import BatchSize
+from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
@@ -33,11 +35,15 @@ class _Read(NamedTuple):
         request: the read, preceded by the audit when that is due.
         sent_at: when it was sent, by `time.monotonic`.
         connection: the connection that it was sent on.
+        asked: how many entries it asks for.
+        received: how many bytes had arrived on the connection before.
     """
 
     request: Request
     sent_at: float
     connection: Connection
+    asked: int
+    received: int
 
 
 class CursorReceiver:
@@ -61,7 +67,7 @@ class CursorReceiver:
         self._address = connector.address
         self._settler = settler
         self._cursor = cursor
-        self._batch_size = batch_size
+        self._batch_size = BatchSize(batch_size)
         self._block = block
         # A read that may wait for less than a tick of the server does not block there: it is delayed here instead.
         self._blocks_for = block - _SERVER_TICK if block > _SERVER_TICK else None
@@ -78,10 +84,13 @@ class CursorReceiver:
             reconnected = await self.reconnecting.reconnect()
             return Batch(gaps=self._take_gaps(), reconnected=reconnected)
         try:
+            await self._settler.wait_for_room()
             entries = await self._read(connection)
         except TransportError as error:
             if not error.retryable:
                 raise
+            if connection.was_cut_off:
+                self._batch_size.cut_off()
             await self.reconnecting.drop(error)
             return Batch()
         gaps = self._take_gaps()
@@ -89,7 +98,7 @@ class CursorReceiver:
             return Batch(gaps=gaps)
         is_proof = self._is_at_end and not gaps  # a read that misses some proves nothing
         return Batch(
-            [Delivery(parse_payload(fields), position.decode()) for position, fields in entries],
+            parse_deliveries(entries),
             gaps,
             self._audited_at if is_proof else None,  # of the last audit, as the stream may have been replaced since
         )
@@ -121,8 +130,9 @@ class CursorReceiver:
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             return None
         entries: list[Any] = reply[0][1] if reply else []
-        self._is_at_end = len(entries) < self._batch_size
-        if not self._is_at_end:
+        self._is_at_end = len(entries) < read.asked
+        self._batch_size.read(len(entries), connection.protocol.received - read.received)
+        if not self._is_at_end and self._batch_size.count > 1:  # one at a time, so that one is in memory
             # There are more: let the server read them while these are delivered. If sending fails or is cancelled, the
             # connection is closed, and as the cursor has not moved these are read again.
             self._ahead = await self._send_read(connection, entries[-1][0].decode())
@@ -137,11 +147,13 @@ class CursorReceiver:
                 await asyncio.sleep(self._block)
             else:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
-        commands: list[Command] = [("XREAD", "COUNT", self._batch_size, *wait, "STREAMS", self._key, position)]
+        count = self._batch_size.count
+        commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
         if sent_at >= self._audited_at + self._audit_interval:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
-        return _Read(connection.send(commands), sent_at, connection)
+        request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
+        return _Read(request, sent_at, connection, count, connection.protocol.received)
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
@@ -196,8 +208,3 @@ def stream_info(reply: Any) -> StreamInfo | None:
     if isinstance(reply, TransportError):
         raise reply
     return StreamInfo.parse(reply)
-
-
-def parse_payload(fields: list[bytes] | None) -> bytes:
-    """Return the envelope in an entry; empty for a foreign entry, which then fails to decode and is counted."""
-    return fields[1] if fields is not None and len(fields) == 2 else b""

@@ -5,16 +5,23 @@ Each is one entry of a stream of its own, by default ``<key>:dead``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from jwt_events.transport._redis.protocol import Argument
+from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport.base import Delivery, Failure
 
 # Beyond this count the oldest are removed: a handler that fails on every event must not fill the server.
 _MAX_DEAD_LETTERS = 100_000
+
+# Before the names of the fields of an entry that is not an event alone; what this library says about it has none.
+_PREFIX = b"entry:"
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MAX_MILLISECONDS = 253_402_300_799_999  # the end of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +30,17 @@ class DeadLetter:
 
     Attributes:
         id: its position among the dead letters.
-        payload: the exact bytes that were delivered: an envelope, unless they could not be decoded as an event.
+        payload: the exact bytes that were delivered: an envelope, unless they could not be decoded as an event; empty
+            for an entry of the stream that holds no event.
         error: the kind of error, and where it was raised.
         handler: which handler failed; ``None`` if the bytes could not be decoded as an event.
         attempts: how often handling it was tried, over all deliveries.
         consumer: the name of the consumer that gave it up.
         position: where it was in the stream.
-        dead_lettered_at: when it was given up, by the clock of the consumer that did.
+        dead_lettered_at: when it was given up, by the clock of the consumer that did; of an entry that another program
+            added to the dead letters, when it did.
+        fields: names and values of the entry of the stream, in its order, if it held anything else than an event; empty
+            otherwise. They are what a replay appends.
     """
 
     id: str
@@ -40,6 +51,7 @@ class DeadLetter:
     consumer: str
     position: str
     dead_lettered_at: datetime
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def dead_letter_command(
@@ -71,31 +83,53 @@ def dead_letter_command(
         _MAX_DEAD_LETTERS,
         "*",
         *(part for field in fields.items() for part in field),
+        *(part for name, value in _pairs(delivery.fields) for part in (_PREFIX + name, value)),
     )
 
 
 def parse_dead_letters(entries: Iterable[Sequence[Any]]) -> list[DeadLetter]:
-    """Parse stream entries as dead letters."""
-    return [
-        _parse_dead_letter(position.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
-        for position, fields in entries
-    ]
+    """Parse stream entries as dead letters, also those that another program added."""
+    return [_parse_dead_letter(position.decode(), list(_pairs(fields))) for position, fields in entries]
 
 
-def _parse_dead_letter(position: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
+def replayed_fields(letter: DeadLetter) -> list[bytes]:
+    """Return the names and values of the entry that a dead letter came from."""
+    return [part for field in letter.fields or ((FIELD, letter.payload),) for part in field]
+
+
+def _parse_dead_letter(position: str, pairs: Sequence[tuple[bytes, bytes]]) -> DeadLetter:
+    fields = dict(reversed(pairs))
+
     def text(name: bytes) -> str:
         return fields.get(name, b"").decode("utf-8", "replace")
 
-    def number(name: bytes) -> int:
-        return int(value) if (value := text(name)).isdecimal() else 0
-
+    is_foreign = FIELD not in fields or b"error" not in fields
+    kept = tuple((name.removeprefix(_PREFIX), value) for name, value in pairs if name.startswith(_PREFIX))
     return DeadLetter(
         id=position,
-        payload=fields.get(b"event", b""),
+        payload=fields.get(FIELD, b""),
         error=text(b"error"),
         handler=text(b"handler") or None,
-        attempts=number(b"attempts"),
+        attempts=_number(text(b"attempts")) or 0,
         consumer=text(b"consumer"),
         position=text(b"position"),
-        dead_lettered_at=datetime.fromtimestamp(number(b"time") / 1000, UTC),
+        dead_lettered_at=_instant(text(b"time")) or _instant(position.partition("-")[0]) or _EPOCH,
+        fields=tuple(pairs) if is_foreign and [name for name, _ in pairs] != [FIELD] else kept,
     )
+
+
+def _pairs(fields: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(fields[::2], fields[1::2], strict=False)
+
+
+def _number(text: str) -> int | None:
+    """Parse a number; ``None`` for what is none, or is larger than this library writes."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+
+
+def _instant(text: str) -> datetime | None:
+    """Parse milliseconds since 1970; ``None`` for what is no such number, or is after the year 9999."""
+    milliseconds = _number(text)
+    if milliseconds is None or milliseconds > _MAX_MILLISECONDS:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

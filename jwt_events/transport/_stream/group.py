@@ -18,8 +18,10 @@ from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._redis.role import require_primary, role_of_info
+from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import GRACE, parse_payload, stream_info
+from jwt_events.transport._stream.cursor import GRACE, stream_info
+from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, list_consumers, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
@@ -67,7 +69,7 @@ class GroupReceiver:
         self._group = group
         self._start = start
         self._claim_after = claim_after
-        self._batch_size = batch_size
+        self._batch_size = BatchSize(batch_size)
         self._block = block
         self._in_hand: set[str] = set()
         self._gaps: list[Gap] = []
@@ -85,8 +87,9 @@ class GroupReceiver:
         if (connection := self.reconnecting.connection) is None:
             reconnected = await self.reconnecting.reconnect()
             return Batch(gaps=self._take_gaps(), reconnected=reconnected)
-        now = asyncio.get_running_loop().time()
+        now, before = asyncio.get_running_loop().time(), connection.protocol.received
         try:
+            await self._settler.wait_for_room()
             if self._own is not None:
                 deliveries = await self._read_own(connection)
             elif now >= self._next_claim:
@@ -100,8 +103,11 @@ class GroupReceiver:
             # If the group is gone, connecting again creates it.
             if not error.retryable and not (isinstance(error, ServerRefused) and error.code == "NOGROUP"):
                 raise
+            if connection.was_cut_off:  # what was read already is pending, and so comes again when connected
+                self._batch_size.cut_off()
             await self.reconnecting.drop(error)
             return Batch()
+        self._batch_size.read(len(deliveries), connection.protocol.received - before)
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
         return Batch(deliveries, self._take_gaps())
 
@@ -129,9 +135,9 @@ class GroupReceiver:
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         block = min(self._block, self._next_claim - asyncio.get_running_loop().time())
-        command = self._group.read(count=self._batch_size, block=max(0.001, block))
-        reply = await connection.call(*command, within=self._block + GRACE)
-        deliveries = [Delivery(parse_payload(fields), position.decode()) for position, fields in _entries(reply)]
+        command = self._group.read(count=self._batch_size.count, block=max(0.001, block))
+        reply = await connection.call(*command, within=self._block + GRACE, max_bytes=self._batch_size.max_bytes)
+        deliveries = parse_deliveries(_entries(reply))
         if deliveries:
             self._last_read = deliveries[-1].position
             self._losses.received += len(deliveries)
@@ -140,12 +146,14 @@ class GroupReceiver:
     async def _read_own(self, connection: Connection) -> list[Delivery]:
         """Read again entries that this consumer held before it was disconnected or restarted, except those in hand."""
         after = "-" if self._own in {None, OLDEST} else f"({self._own}"
-        held = await self._list_pending(connection, after, "+", count=self._batch_size)
-        self._own = list(held)[-1] if len(held) == self._batch_size else None
+        count = self._batch_size.count
+        held = await self._list_pending(connection, after, "+", count=count)
+        self._own = list(held)[-1] if len(held) == count else None
         lost = [position for position in held if position not in self._in_hand]
         if not lost:
             return []
-        entries = await connection.call(*self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
+        command, max_bytes = self._group.deliver_again(lost), self._batch_size.max_bytes
+        entries = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
         missing = set(lost) - {delivery.position for delivery in deliveries}
         self._report_removed(await _find_removed(connection, self._group.key, missing))
@@ -153,8 +161,9 @@ class GroupReceiver:
 
     async def _claim(self, connection: Connection) -> list[Delivery]:
         """Claim one batch of what dead consumers hold. Receivers do so at different times, and so share it."""
-        command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size)
-        cursor, entries, *removed = await connection.call(*command, within=ATTEMPT_WITHIN)
+        command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size.count)
+        max_bytes = self._batch_size.max_bytes
+        cursor, entries, *removed = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
         self._claim_cursor = cursor.decode()
         if self._claim_cursor == OLDEST:
             pause = min(1.0, self._claim_after / 2) * random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
@@ -176,10 +185,10 @@ class GroupReceiver:
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
-        known = [(entry[0].decode(), entry[1]) for entry in entries if entry]
+        known = [(entry[0].decode(), *entry) for entry in entries if entry]
         return [
-            Delivery(parse_payload(fields), position, attempts.get(position, 1))
-            for position, fields in known
+            parse_delivery(name, fields, attempts.get(position, 1))
+            for position, name, fields in known
             if fields is not None and position not in self._in_hand
         ]
 
@@ -265,7 +274,7 @@ class GroupReceiver:
         idle = int(abandoned_after * 1000)
         for consumer in await list_consumers(connection, self._group):
             if consumer[b"pending"] == 0 and consumer[b"idle"] >= idle:
-                command = self._group.remove(consumer[b"name"].decode(), idle=idle)
+                command = self._group.remove(consumer[b"name"], idle=idle)
                 await connection.execute_many([command], within=ATTEMPT_WITHIN)  # without the right to, they stay
 
     def _release(self, positions: Sequence[str]) -> None:

@@ -17,13 +17,16 @@ from jwt_events._internal.retry import backoff
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._redis.replies import ReplyParser, number, position, unchanged
+from jwt_events.transport._redis.replies import ReplyParser, number, position
 from jwt_events.transport._stream.dead_letter import dead_letter_command
 from jwt_events.transport.base import Delivery, Failure
 
 # Seconds that one attempt may take, and that all remaining attempts may take when the receiver closes.
 _ATTEMPT_WITHIN = 5.0
 _FLUSH_WITHIN = 2.0
+
+# Bytes of dead letters that may wait to be written before the next batch is read.
+_MAX_UNWRITTEN = 1_048_576
 
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
@@ -64,6 +67,9 @@ class Settler:
         self._notices = Notices()
         self._given_up: list[tuple[Delivery, Failure]] = []
         self._finished: list[Delivery] = []
+        self._unwritten = 0  # bytes of those that were given up
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -93,12 +99,19 @@ class Settler:
         """Queue a delivery to be settled; see `Receiver.settle`."""
         if failure is not None:
             self._given_up.append((delivery, failure))
+            self._unwritten += _size(delivery)
+            if self._unwritten > _MAX_UNWRITTEN:
+                self._has_room.clear()
         elif self._acknowledge is not None:
             self._finished.append(delivery)
         else:
             return
         self._idle.clear()
         self._has_work.set()
+
+    async def wait_for_room(self) -> None:
+        """Wait while many bytes of dead letters are being written, unless the server does not take them."""
+        await self._has_room.wait()
 
     async def _work(self) -> None:
         failures = 0
@@ -115,6 +128,7 @@ class Settler:
                         logger.warning("settling was refused", error=str(error))
                         break  # a lasting refusal must not delay closing
                     failures += 1
+                    self._has_room.set()
                     logger.warning("settling will be tried again", attempt=failures, error=str(error))
                     await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
@@ -128,7 +142,10 @@ class Settler:
                 )
                 await self._run(command, position)
             self._given_up.pop(0)
-            self._finished.append(delivery)
+            self._unwritten -= _size(delivery)
+            if self._unwritten <= _MAX_UNWRITTEN:
+                self._has_room.set()
+            self._finished.append(delivery._replace(payload=b"", fields=()))  # its bytes are not needed any more
             self._notices.tell(
                 "ERROR",
                 "dead letter",
@@ -145,9 +162,9 @@ class Settler:
             return True
         marker = f"{self._dead_key}:{delivery.position}"
         owner = f"{self._consumer}:{id(self):x}"
-        if await self._run(("SET", marker, owner, "NX", "PX", int(self._keep_once_for * 1000)), unchanged) is not None:
+        if await self._run(("SET", marker, owner, "NX", "PX", int(self._keep_once_for * 1000))) is not None:
             return True
-        return await self._run(("GET", marker), unchanged) == owner.encode()  # set by an attempt whose reply was lost
+        return await self._run(("GET", marker)) == owner.encode()  # set by an attempt whose reply was lost
 
     async def _acknowledge_finished(self) -> None:
         positions = [delivery.position or "" for delivery in self._finished]
@@ -156,8 +173,13 @@ class Settler:
         del self._finished[: len(positions)]
         self.on_settled(positions)
 
-    async def _run(self, command: Command, parse: ReplyParser) -> object:
+    async def _run(self, command: Command, parse: ReplyParser | None = None) -> object:
         (reply,) = await self._multiplexer.run([command], within=_ATTEMPT_WITHIN, parse=parse)
         if isinstance(reply, TransportError):
             raise reply
         return reply
+
+
+def _size(delivery: Delivery) -> int:
+    """Return how many bytes of a dead letter come from the stream."""
+    return len(delivery.payload) + sum(map(len, delivery.fields))

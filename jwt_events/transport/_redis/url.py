@@ -1,0 +1,124 @@
+"""The URL of a server, read in one way only. Pure.
+
+A password that is not percent-encoded can end early: what follows an ``@``, ``/``, ``?`` or ``#`` in it is then taken
+for a host, a port or a path, and shows up in errors, in logs and at name servers. So what has no single meaning is
+refused, and nothing of it is repeated. redis-py gets the rest, with everything encoded that can be.
+
+Source: RFC 3986, https://www.iana.org/assignments/uri-schemes/prov/redis
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from urllib.parse import quote, unquote
+
+from jwt_events.errors import InvalidOption
+
+_TCP = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_SCHEMES = "redis://, rediss:// or unix://, or with valkey:// or valkeys://"
+
+_PLACE = re.compile(r"(?P<host>\[[^\[\]]*\]|[\w.-]+)(?P<port>:[0-9]{1,5})?")
+_NUMBER = re.compile(r"[0-9]{1,10}")
+
+# What redis-py takes as objects, and what the URL says elsewhere.
+_NO_OPTIONS = frozenset(
+    {
+        "command_packer",
+        "connection_class",
+        "credential_provider",
+        "encoder_class",
+        "host",
+        "parser_class",
+        "path",
+        "port",
+        "redis_connect_func",
+        "retry",
+        "socket_keepalive_options",
+    }
+)
+
+_ADVICE = "percent-encode special characters in user and password, as %40 for @, %2F for /, %3F for ? and %23 for #"
+
+
+def canonical_url(url: str) -> str:
+    """Return the URL of a server as redis-py understands it, and as nothing else.
+
+    Raises:
+        InvalidOption: it has another scheme, or a part of it can be read in more than one way.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {*_TCP, "unix"}:
+        raise InvalidOption("client_or_url", f"a URL must start with {_SCHEMES}")
+    if not rest.isprintable() or (" " in rest and scheme != "unix"):
+        raise _invalid("it holds a blank or a control character")
+    location, _, query = rest.partition("?")
+    authority, slash, path = location.partition("/")
+    userinfo, at, place = authority.rpartition("@")
+    may_hold_at = scheme == "unix" and not at  # the path of a socket, with nothing before it that could end there
+    if "#" in rest or "@" in userinfo + query or ("@" in path and not may_hold_at):
+        raise _invalid()
+    user, colon, password = userinfo.partition(":")
+    who = f"{_encoded(user)}{colon}{_encoded(password)}{at}"
+    if scheme == "unix":
+        where = f"unix://{who}{_socket(place, slash + path)}"
+    else:
+        where = f"{_TCP[scheme]}://{who}{_place(place, is_whole=not at)}{_database(path)}"
+    return where + _options(query)
+
+
+def _invalid(problem: str = "") -> InvalidOption:
+    return InvalidOption("client_or_url", f"is no valid Redis URL{problem and f': {problem}'}; {_ADVICE}")
+
+
+def _encoded(text: str) -> str:
+    return quote(unquote(text), safe="")
+
+
+def _place(text: str, *, is_whole: bool) -> str:
+    """Check host and port; without anything there, the server is that of this machine.
+
+    Args:
+        text: what stands there.
+        is_whole: whether no user and no password stand before it, which are meant for some server.
+    """
+    if not text and is_whole:
+        return ""
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise _invalid("it has no host, or a port that is no number")
+    if found["port"] is not None and not 1 <= int(found["port"][1:]) <= 65_535:
+        raise _invalid("its port is not between 1 and 65535")
+    if found["host"].startswith("["):
+        try:
+            IPv6Address(unquote(found["host"][1:-1]))
+        except ValueError:
+            raise _invalid("what stands in brackets is no IPv6 address") from None
+    return text
+
+
+def _database(path: str) -> str:
+    if path and not _NUMBER.fullmatch(path):
+        raise _invalid("its path is not the number of a database")
+    return path and f"/{path}"
+
+
+def _socket(place: str, path: str) -> str:
+    if place or len(path) < 2 or "\0" in unquote(path):
+        raise _invalid("it does not name the path of a socket, as in unix:///run/redis.sock")
+    return quote(unquote(path))
+
+
+def _options(query: str) -> str:
+    """Check the options; which of them there are, redis-py knows."""
+    seen = set[str]()
+    for option in query.split("&") if query else ():
+        name, _, value = option.partition("=")
+        if not name or not value or name in seen:
+            raise _invalid("an option in it has no value, or two")
+        if name in _NO_OPTIONS:
+            raise InvalidOption("client_or_url", "has an option that redis-py does not accept in a URL")
+        if name == "db" and not _NUMBER.fullmatch(value):
+            raise _invalid("its database is no number")
+        seen.add(name)
+    return query and f"?{query}"

@@ -1,0 +1,46 @@
+"""Stream entries as deliveries. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from jwt_events.transport.base import Delivery
+
+FIELD = b"event"
+"""The field of a stream entry whose value is the envelope."""
+
+# Calling the class itself costs twice as much, and there is one for every event.
+_new = tuple.__new__
+
+
+def parse_delivery(position: bytes, fields: Sequence[bytes] | None, attempt: int = 1) -> Delivery:
+    """Return the delivery of an entry.
+
+    The envelope is in the field ``event``, whatever stands beside it, or in the only field, whatever its name. The
+    payload of any other entry is empty, so that it fails to decode and is counted.
+
+    Args:
+        position: the position of the entry.
+        fields: names and values in turn; ``None`` for an entry that was removed.
+        attempt: see `Delivery`.
+    """
+    if fields is not None and len(fields) == 2:
+        name, payload = fields
+        return _new(Delivery, (payload, position.decode(), attempt, () if name == FIELD else fields))
+    return Delivery(event_in(fields or ()), position.decode(), attempt, fields or ())
+
+
+def parse_deliveries(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Delivery]:
+    """Return the deliveries of entries that are delivered for the first time, none of which was removed."""
+    return [
+        # As nearly all entries are an event alone, these cost no call of a function.
+        _new(Delivery, (fields[1], position.decode(), 1, ()))
+        if len(fields) == 2 and fields[0] == FIELD
+        else parse_delivery(position, fields)
+        for position, fields in entries
+    ]
+
+
+def event_in(fields: Sequence[bytes]) -> bytes:
+    """Return the value of the field ``event``; empty if there is none."""
+    return next((value for name, value in zip(fields[::2], fields[1::2], strict=False) if name == FIELD), b"")

@@ -1,0 +1,94 @@
+"""Entries that are far too large: a reader's memory is bounded by bytes, and each of them costs its size once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from jwt_events import RedisStream, TokenRevoked
+from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport.base import Batch, Failure
+from jwt_events.transport.dead_letters import DeadLetters
+from tests.support.handling import publish, soon
+from tests.support.raw import call
+from tests.support.waiting import scaled
+
+_MEGABYTE = 1_048_576
+
+
+async def fill(client: Redis, key: str, number: int, size: int) -> list[str]:
+    """Append entries of this size, and return their positions."""
+    added = [await call(client, "XADD", key, "*", "event", b"x" * size) for _ in range(number)]
+    return [position.decode() for position in added]
+
+
+@pytest.mark.parametrize("kind", ["list", "stream", "group"])
+@pytest.mark.parametrize(
+    ("number", "megabytes", "limit"),
+    [
+        pytest.param(20, 20, 10 * 20, id="twenty of 20 MB"),
+        pytest.param(300, 1, 100, id="three hundred of 1 MB"),
+    ],
+)
+async def test_peak(
+    own_server: Callable[..., EmbeddedServer], kind: str, number: int, megabytes: int, limit: int
+) -> None:
+    """However many there are, a process that reads them needs room for a few of them."""
+    async with own_server() as server, Redis.from_url(server.url) as client:
+        await fill(client, "k", number, megabytes * _MEGABYTE)
+        await publish(RedisStream(client, "k"), TokenRevoked(token_id="t"))
+        program = (sys.executable, "-m", "tests.faults.memory_process", server.url, "k", kind)
+        process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+        output, _ = await soon(process.communicate(), within=30)
+        assert process.returncode == 0
+        skipped, grown = map(int, output.split())
+        assert skipped == number
+        assert grown < limit * _MEGABYTE
+
+
+@pytest.mark.parametrize("group", [None, "workers"])
+async def test_every_entry_is_delivered(own_server: Callable[..., EmbeddedServer], group: str | None) -> None:
+    """Large and small ones, each once or more and in order, without a gap, and all are settled."""
+    async with own_server() as server, Redis.from_url(server.url) as client:
+        positions = []
+        for number, size in ((90, 100), (2, 20 * _MEGABYTE), (40, 100), (30, _MEGABYTE), (90, 100)):
+            positions += await fill(client, "k", number, size)
+        stream = RedisStream(server.url, "k", start="all", batch_size=64, block=0.1, group=group)
+        async with stream.receiver() as receiver, asyncio.timeout(scaled(20)):
+            seen: list[str] = []
+            batch = Batch()
+            while len({*seen}) < len(positions) or (group is None and batch.current_as_of is None):
+                batch = await receiver.receive()
+                assert not batch.gaps
+                seen += [delivery.position or "" for delivery in batch.deliveries]
+                assert sum(len(delivery.payload) for delivery in batch.deliveries) < 21 * _MEGABYTE
+                for delivery in batch.deliveries:
+                    receiver.settle(
+                        delivery, Failure("DecodeError: too_large") if len(delivery.payload) > 100 else None
+                    )
+        if group is None:
+            assert seen == positions
+        else:
+            assert {*seen} == {*positions}
+            assert (await call(client, "XPENDING", "k", group))["pending"] == 0
+        async with DeadLetters(stream, timeout=scaled(10)) as dead:
+            assert await dead.count() == 32
+
+
+async def test_dead_letters_that_cannot_be_written_delay_nothing(own_server: Callable[..., EmbeddedServer]) -> None:
+    """A reader waits while large dead letters are written, but not for a server that does not take them."""
+    async with own_server() as server, Redis.from_url(server.url) as client:
+        positions = await fill(client, "k", 5, 2 * _MEGABYTE)
+        await call(client, "SET", "k:dead", "in the way")
+        stream = RedisStream(server.url, "k", start="all", batch_size=1, block=0.1)
+        async with stream.receiver() as receiver, asyncio.timeout(scaled(10)):
+            seen: list[str] = []
+            while len(seen) < len(positions):
+                for delivery in (await receiver.receive()).deliveries:
+                    seen.append(delivery.position or "")
+                    receiver.settle(delivery, Failure("DecodeError: too_large"))
+            assert seen == positions
