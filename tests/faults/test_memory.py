@@ -1,4 +1,4 @@
-"""Entries that are far too large: a reader's memory is bounded by bytes, and each of them costs its size once."""
+"""Entries that are far too large: a reader's memory is bounded by bytes, and only one of them is read at a time."""
 
 from __future__ import annotations
 
