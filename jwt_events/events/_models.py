@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import uuid_utils
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -17,6 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.errors import InvalidEvent
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from jwt_events.events import _parameters as parameters
 
 
 def fingerprint(value: str) -> str:
@@ -117,6 +122,10 @@ class TokenRevoked(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.TokenRevokedParameters]) -> None: ...
+
     @model_validator(mode="after")
     def _check_subject(self) -> Self:
         if self.subject is None:
@@ -174,6 +183,10 @@ class TokenExpired(Event):
     session_id: Identifier | None = None
     expired_at: Instant | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.TokenExpiredParameters]) -> None: ...
+
     @property
     def subject(self) -> str | None:
         """The token's id."""
@@ -202,6 +215,10 @@ class KeyRotated(Event):
     retire_at: Instant | None = None
     compromised: bool = False
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.KeyRotatedParameters]) -> None: ...
+
     @property
     def subject(self) -> str | None:
         """The key's id."""
@@ -224,6 +241,10 @@ class SessionCreated(Event):
     user_id: Identifier
     client_id: Identifier | None = None
     expires_at: Instant | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.SessionCreatedParameters]) -> None: ...
 
     @property
     def subject(self) -> str | None:
@@ -253,6 +274,10 @@ class SessionDestroyed(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.SessionDestroyedParameters]) -> None: ...
+
     @property
     def subject(self) -> str | None:
         """The session's id."""
@@ -273,6 +298,10 @@ class UnknownEvent(Event):
     """
 
     data: dict[str, JsonValue] = Field(default_factory=dict)
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.UnknownEventParameters]) -> None: ...
 
 
 EVENT_CLASSES: Mapping[EventType, type[Event]] = {
