@@ -5,5 +5,6 @@ A `Connector` opens connections with the options of a client or URL; a `Connecti
 
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.replies import key_of
 
-__all__ = ["Command", "Connection", "Connector"]
+__all__ = ["Command", "Connection", "Connector", "key_of"]
