@@ -216,7 +216,8 @@ class RevocationList:
 
         It is called with each event once its rule is in force, those of the history included, in order: a plain
         function on the event loop, which must not block, or a coroutine function as a task. For work that must be
-        retried or limited, use a `Subscriber`.
+        retried or limited, use a `Subscriber`; its handlers may run before this list has read their event, so those
+        that call `check` belong here.
         """
 
         def register(function: _F) -> _F:
