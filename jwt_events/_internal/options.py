@@ -62,3 +62,10 @@ def name(option: str, value: str, *, maximum: int = MAX_NAME_LENGTH) -> str:
     if not value.strip() or len(value) > maximum or not value.isprintable():
         raise InvalidOption(option, f"must be 1 to {maximum} printable characters, not all blank")
     return value
+
+
+def flag(option: str, value: bool) -> bool:
+    """Check a truth value."""
+    if not isinstance(value, bool):
+        raise InvalidOption(option, "must be True or False")
+    return value

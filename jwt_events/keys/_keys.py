@@ -87,6 +87,8 @@ class SigningKeys:
             ends it.
         max_age: seconds since the last successful fetch after which the keys are no longer valid.
         timeout: seconds that a fetch may take.
+        wait: whether entering waits for the keys, and fails if they cannot be fetched. ``False`` opens at once, and
+            fetches them in the background.
         issuer: the issuer of these keys. Events that name another issuer are ignored; ``None`` accepts all.
 
     Raises:
@@ -102,6 +104,7 @@ class SigningKeys:
         negative_ttl: float = 30.0,
         max_age: float = 3600.0,
         timeout: float = 5.0,
+        wait: bool = True,
         issuer: str | None = None,
     ) -> None:
         function("fetch", fetch)
@@ -117,6 +120,7 @@ class SigningKeys:
         self._fetcher = Fetcher(fetch, timeout=seconds, plan=self._plan, deliver=self._replace_keys)
         self._skipped: frozenset[jwks.Skipped] = frozenset()
         self._refused = 0
+        self._waits = options.flag("wait", wait)
 
     def __repr__(self) -> str:
         age = self._plan.age(current_time())
@@ -275,6 +279,8 @@ class SigningKeys:
         if self._plan.is_valid(now):
             return
         fetch = self._fetcher.current or self._fetcher.start_fetch(FetchRequest(Reason.REFRESH, now))
+        if not self._waits:
+            return
         await fetch.wait()
         if fetch.failure is not None:
             raise self._unavailable(None, current_time())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from jwt_events._internal import options
@@ -15,7 +14,7 @@ from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRev
 from jwt_events.events import Event
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._claims import subjects_of
-from jwt_events.revocation._feed import Feed, require_replayable
+from jwt_events.revocation._feed import Feed, Opening, require_replayable
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
 from jwt_events.revocation._view import RevocationView, ViewState
@@ -55,9 +54,12 @@ class RevocationList:
             revocation that cannot be delivered and the refusal of all tokens, and `Verdict.STALE` at shorter
             interruptions of the server. At least 0.1. If in doubt, leave it.
         on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
-            known: availability before security. It is counted in `RevocationStats.stale_allows`.
+            known, and opens without a server: availability before security. It is counted in
+            `RevocationStats.stale_allows`.
         leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
             this long after the cutoff of a rule is covered.
+        wait: whether entering waits until the history was read, and fails if it cannot be. ``False`` opens at once, in
+            any case: not ready, stale, and catching up in the background for as long as it takes.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
         clock: decides what is stale and which rules have expired: a `jwt_events.testing.ManualClock`, for tests.
 
@@ -74,6 +76,7 @@ class RevocationList:
         max_staleness: float = 5.0,
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
+        wait: bool = True,
         metrics: Instrumentation | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -84,6 +87,7 @@ class RevocationList:
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")
         self._allows_stale = on_stale == "allow"
+        self._opening = Opening.of(wait=options.flag("wait", wait), allows_stale=self._allows_stale)
         self._view = RevocationView(
             retention=transport.retention,
             leeway=options.leeway("leeway", leeway),
@@ -243,7 +247,8 @@ class RevocationList:
     async def __aenter__(self) -> Self:
         if self._feed is not None:
             raise Closed("the revocation list is open already")
-        self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _PROOFS_PER_STALENESS)
+        poll_timeout = self._max_staleness / _PROOFS_PER_STALENESS
+        self._feed = feed = Feed(self._transport, self._view, poll_timeout=poll_timeout, opening=self._opening)
         self._tasks = [
             asyncio.create_task(feed.run(), name="jwt_events feed"),
             asyncio.create_task(self._view.maintain(self._verdicts), name="jwt_events maintenance"),
@@ -253,15 +258,13 @@ class RevocationList:
             self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
         self._view.enter_state(ViewState.CATCHING_UP)
         try:
-            await asyncio.shield(feed.caught_up)
+            await asyncio.shield(feed.opened)
         except BaseException:
             await self.aclose()
             raise
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
