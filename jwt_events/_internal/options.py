@@ -78,3 +78,10 @@ def transport(owner: str, value: Any, opens: str) -> Any:
             "transport", f'must be a transport, not {type(value).__name__}: {owner}(RedisStream("redis://localhost"))'
         )
     return value
+
+
+def flag(option: str, value: bool) -> bool:
+    """Check a truth value."""
+    if not isinstance(value, bool):
+        raise InvalidOption(option, "must be True or False")
+    return value

@@ -6,124 +6,29 @@ unknown fields. The ``repr`` shows short fingerprints in place of identifiers, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import uuid_utils
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.errors import InvalidEvent
 from jwt_events.events._claims import revocation_from
-from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session
 from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.events._fields import FROM_WIRE, Data, Identifier, Instant, Metadata, Text, TokenId, is_uri_reference
+from jwt_events.events._event import Event, is_received, require_past
+from jwt_events.events._fields import Data, Identifier, Instant, Text, TokenId
 from jwt_events.events._rotation import ambiguity, compromised_keys
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
-def _new_id() -> str:
-    return str(uuid_utils.uuid7())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _is_received(info: ValidationInfo) -> bool:
-    return info.context is FROM_WIRE
-
-
-def _require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
-    """Raise if an event that is constructed here would revoke tokens that are not issued yet."""
-    if not _is_received(info) and (problem := cutoff_problem(cutoff, _now())) is not None:
-        raise ValueError(field + problem)
-
-
-class Event(BaseModel):
-    """Base class of all events. Construct one of its subclasses.
-
-    Instants accept an aware datetime or a NumericDate (seconds since 1970, as in JWT claims); milliseconds and naive
-    datetimes are rejected. Identifiers have 1 to 512 characters. A whole JWT is rejected in every field.
-
-    Attributes:
-        type: type of the event; fixed by the class.
-        id: globally unique id, by default a new UUIDv7. Publishing the same object again keeps it.
-        occurred_at: when the event happened, in UTC; by default now.
-        source: name of the service that reports the event; ``None`` means the name of the publisher. To be published it
-            must be a URI-reference (RFC 3986): a host name, a path, a URL.
-        metadata: additional data of the application: JSON, nested at most 8 levels.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-        revalidate_instances="always",
-    )
-
-    # The values as the constructor left them, if they can be published and a change of them can be seen. A copy, an
-    # unpickled and a decoded event do not have it.
-    __slots__ = ("_validated",)
-
-    _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
-
-    type: str
-    id: Identifier = Field(default_factory=_new_id)
-    occurred_at: Instant = Field(default_factory=_now)
-    source: Identifier | None = None
-    metadata: Metadata = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _remember(self) -> Self:
-        if type(self) in _COMPARABLE and not self.metadata and (self.source is None or is_uri_reference(self.source)):
-            _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
-        return self
-
-    @property
-    def subject(self) -> str | None:
-        """Identifier of the token, session, user, client or key concerned: the CloudEvents ``subject``."""
-        return None
-
-    @property
-    def needed_until(self) -> datetime | None:
-        """Until when a service that starts later must still receive this event; ``None`` if the event does not say."""
-        return None
-
-    def __hash__(self) -> int:
-        """Hash the id: equal events have equal ids."""
-        return hash(self.id)
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Yield values that are not secret, and fingerprints of identifiers; omit text and metadata."""
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if name in self._SHOWN_IN_REPR or isinstance(value, datetime | bool):
-                yield name, str(value)
-            elif name.endswith("_id") and value is not None:
-                yield name, f"#{fingerprint(value)}"
-
-    def __str__(self) -> str:
-        return repr(self)
-
-
-validated_values: Callable[[object], Mapping[str, Any]] = Event.__dict__["_validated"].__get__
-"""Return the values that an event had when its constructor validated them; equal to those now if nothing has changed.
-
-Raises `AttributeError` where that is not known, and `TypeError` for anything but an event.
-"""
-
-_set_validated = Event.__dict__["_validated"].__set__  # an event is frozen
+    from jwt_events.events import _parameters as parameters
 
 
 class TokenRevoked(Event):
@@ -145,6 +50,8 @@ class TokenRevoked(Event):
         reason: text for people, at most 1,024 characters.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
     token_id: TokenId | None = None
     user_id: Identifier | None = None
@@ -154,11 +61,15 @@ class TokenRevoked(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.TokenRevokedParameters]) -> None: ...
+
     @field_validator("issued_before")
     @classmethod
     def _check_cutoff(cls, cutoff: datetime | None, info: ValidationInfo) -> datetime | None:
         if cutoff is not None and info.data.get("token_id") is None:
-            _require_past(cutoff, info)
+            require_past(cutoff, info)
         return cutoff
 
     @model_validator(mode="after")
@@ -166,7 +77,7 @@ class TokenRevoked(Event):
         if self.subject is None:
             raise ValueError("give at least one of token_id, session_id, user_id, client_id")
         if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
-            _require_past(self.occurred_at, info, "occurred_at ")
+            require_past(self.occurred_at, info, "occurred_at ")
         return self
 
     @classmethod
@@ -222,11 +133,17 @@ class TokenExpired(Event):
         expired_at: the token's ``exp``.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.TOKEN_EXPIRED] = EventType.TOKEN_EXPIRED
     token_id: TokenId
     user_id: Identifier | None = None
     session_id: Identifier | None = None
     expired_at: Instant | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.TokenExpiredParameters]) -> None: ...
 
     @property
     def subject(self) -> str | None:
@@ -260,10 +177,14 @@ class KeyRotated(Event):
     retire_at: Instant | None = None
     compromised: bool = False
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.KeyRotatedParameters]) -> None: ...
+
     @field_validator("previous_key_id", "retire_at", "compromised")
     @classmethod
     def _check_clarity(cls, value: object, info: ValidationInfo) -> object:
-        problem = None if _is_received(info) else ambiguity(str(info.field_name), value, info.data)
+        problem = None if is_received(info) else ambiguity(str(info.field_name), value, info.data)
         if problem is not None:
             raise ValueError(problem)
         return value
@@ -290,11 +211,17 @@ class SessionCreated(Event):
             it could not revoke such a session reliably.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.SESSION_CREATED] = EventType.SESSION_CREATED
     session_id: Identifier
     user_id: Identifier
     client_id: Identifier | None = None
     expires_at: Instant | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.SessionCreatedParameters]) -> None: ...
 
     @property
     def subject(self) -> str | None:
@@ -318,16 +245,22 @@ class SessionDestroyed(Event):
         reason: text for people, at most 1,024 characters.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.SESSION_DESTROYED] = EventType.SESSION_DESTROYED
     session_id: Identifier
     user_id: Identifier | None = None
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.SessionDestroyedParameters]) -> None: ...
+
     @field_validator("occurred_at")
     @classmethod
     def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> datetime:
-        _require_past(cutoff, info)
+        require_past(cutoff, info)
         return cutoff
 
     @property
@@ -357,15 +290,16 @@ class UnknownEvent(Event):
     type: Identifier
     data: Data = Field(default_factory=dict)
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.UnknownEventParameters]) -> None: ...
+
     @model_validator(mode="after")
     def _check_metadata_once(self) -> Self:
         if "metadata" in self.data and (self.metadata or isinstance(self.data["metadata"], dict)):
             raise ValueError("data holds metadata, which is a field of its own")
         return self
 
-
-# Of the others, what compares as equal may have changed: 1 equals True, and data is the same object after a change.
-_COMPARABLE = frozenset({TokenRevoked, TokenExpired, SessionCreated, SessionDestroyed})
 
 EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.TOKEN_REVOKED: TokenRevoked,
@@ -375,50 +309,3 @@ EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.SESSION_DESTROYED: SessionDestroyed,
 }
 """Event class of each known type."""
-
-
-def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
-    """Return an event of a type with these fields.
-
-    Raises:
-        InvalidEvent: the fields are not valid for the type. The message names them, and never their values.
-    """
-    return _validate(EVENT_CLASSES[kind], dict(fields))
-
-
-def validated(event: Event) -> Event:
-    """Return an event with the values that this one has now, validated as the constructor does.
-
-    Raises:
-        InvalidEvent: a value is not valid any more, or never was. The message names it, and never its value.
-    """
-    values = event.__dict__
-    if missing := [name for name in type(event).model_fields if name not in values]:
-        raise InvalidEvent([(name, "is missing") for name in missing])
-    return _validate(type(event), dict(values))
-
-
-def _validate(cls: type[Event], values: dict[str, Any]) -> Event:
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
-    except Exception as error:  # noqa: BLE001 - whatever a value of a foreign class raises when it is looked at
-        raise InvalidEvent([("event", f"a value raises {type(error).__name__} when it is validated")]) from None
-
-
-def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
-    """Return an event that another program published, perhaps an older version of this library.
-
-    What the constructor refuses because it can be misunderstood is accepted here: it is published already, and a
-    receiver that drops it would revoke less than anybody meant.
-
-    Raises:
-        pydantic.ValidationError: the fields are not valid for the type.
-    """
-    return cls.model_validate(fields, context=FROM_WIRE)
-
-
-def _field_path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part)[:80] for part in location) or "payload"

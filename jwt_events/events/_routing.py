@@ -11,7 +11,8 @@ from typing import Any
 from jwt_events._internal.functions import function as checked_function
 from jwt_events._internal.functions import is_coroutine_function
 from jwt_events.errors import InvalidOption
-from jwt_events.events._models import EVENT_CLASSES, Event, EventType, UnknownEvent
+from jwt_events.events._event import Event
+from jwt_events.events._models import EVENT_CLASSES, EventType, UnknownEvent
 
 EventHandler = Callable[[Any], Awaitable[object] | object]
 """Function that takes one event: a coroutine function, or a plain function, which runs in a thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from jwt_events.errors import CompromisedKey, RetiredKey
+from jwt_events.errors import CompromisedKey, RetiredKey, UnknownKey
 from jwt_events.events import KeyRotated, compromised_keys, fingerprint, retired_key
 from jwt_events.keys._jwks import KeySet
 
@@ -105,6 +105,17 @@ class Keyring:
         if self._is_retired(kid, now):
             raise RetiredKey(f"key {fingerprint(kid)} is retired", fingerprint=fingerprint(kid))
         return self._named.get(kid)
+
+    def only(self, now: float) -> PyJWK:
+        """Return the key for tokens that name none.
+
+        Raises:
+            UnknownKey: not exactly one key is valid.
+        """
+        usable = self.usable(now)
+        if len(usable) != 1:
+            raise UnknownKey(f"the token names no key (kid), and {len(usable)} are good")
+        return usable[0]
 
     def usable(self, now: float) -> list[PyJWK]:
         """Return all valid keys, with names and without.

@@ -102,6 +102,8 @@ class SigningKeys:
             ends it.
         max_age: seconds since the last successful fetch after which the keys are no longer valid.
         timeout: seconds that a fetch may take.
+        wait: whether entering waits for the keys, and fails if they cannot be fetched. ``False`` opens at once, and
+            fetches them in the background.
         issuer: the issuer of these keys. Events that name another issuer are ignored; ``None`` accepts all.
         metrics: a `Metrics`, whose series carry the issuer as a label; ``None`` records nothing.
 
@@ -118,6 +120,7 @@ class SigningKeys:
         negative_ttl: float = 30.0,
         max_age: float = 3600.0,
         timeout: float = 5.0,
+        wait: bool = True,
         issuer: str | None = None,
         metrics: Instrumentation | None = None,
     ) -> None:
@@ -138,6 +141,7 @@ class SigningKeys:
         )
         self._skipped: frozenset[jwks.Skipped] = frozenset()
         self._refused = 0
+        self._waits = options.flag("wait", wait)
 
     def __repr__(self) -> str:
         age = self._plan.age(current_time())
@@ -194,7 +198,7 @@ class SigningKeys:
     def _find(self, kid: str | None, now: Now) -> PyJWK | None:
         """Return the key; ``None`` if a fetch is needed to decide."""
         if kid is None:
-            return self._only_key(now) if self._plan.is_valid(now) else None
+            return self._keyring.only(now.wall) if self._plan.is_valid(now) else None
         if not jwks.is_kid(kid):
             raise UnknownKey("the token's kid cannot be the name of a key")
         key = self._keyring.find(kid, now.wall)
@@ -203,12 +207,6 @@ class SigningKeys:
         if seconds := self._negative_cache.seconds_left(kid, now.monotonic):
             raise _unlisted(kid, seconds)
         return None
-
-    def _only_key(self, now: Now) -> PyJWK:
-        usable = self._keyring.usable(now.wall)
-        if len(usable) != 1:
-            raise UnknownKey(f"the token names no key (kid), and {len(usable)} are good")
-        return usable[0]
 
     def _not_found(self, kid: str | None, fetch: Fetch, now: Now) -> SigningKeyError:
         """Return the error for a caller whose fetch ended without the key."""
@@ -299,6 +297,8 @@ class SigningKeys:
         if self._plan.is_valid(now):
             return
         fetch = self._fetcher.current or self._fetcher.start_fetch(FetchRequest(Reason.REFRESH, now))
+        if not self._waits:
+            return
         await fetch.wait()
         if fetch.failure is not None:
             raise self._unavailable(None, current_time())

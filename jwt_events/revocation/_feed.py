@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from typing import Protocol
 
 from jwt_events._internal import options
@@ -20,6 +21,26 @@ _STALL_CAUSE = "the server is a replica, or does not reply"
 # Seconds before a failed feed reads again, short at first: rights and passwords are corrected while services run.
 _INITIAL_PAUSE = 0.5
 _MAX_PAUSE = 5.0
+
+
+class Opening(Enum):
+    """What must have happened before a replica opens."""
+
+    HISTORY = "the history was read"
+    ATTEMPT = "reading it was attempted, and did not fail for good"
+    NOTHING = "nothing"
+
+    @classmethod
+    def of(cls, *, wait: bool, allows_stale: bool) -> Opening:
+        """Return what the options of a replica mean."""
+        if not wait:
+            return cls.NOTHING
+        return cls.ATTEMPT if allows_stale else cls.HISTORY
+
+    def tolerates(self, error: Exception) -> bool:
+        """Whether reading is tried again after it failed with this error before the history was read."""
+        is_temporary = isinstance(error, TransportError) and error.retryable
+        return self is Opening.NOTHING or (self is Opening.ATTEMPT and is_temporary)
 
 
 class FeedListener(Protocol):
@@ -50,23 +71,31 @@ class Feed:
         transport: the transport to read; durable, and every receiver sees every event.
         listener: receives what is read.
         poll_timeout: seconds after which a read without new events returns, which proves that there are none.
+        opening: what must have happened before the replica opens.
 
     Attributes:
+        opened: done when the replica may open; has the error if it may not.
         caught_up: done when the whole history has been applied; has the error if that failed.
         failure: the error of the last attempt to read; ``None`` while reading works.
     """
 
-    def __init__(self, transport: Transport, listener: FeedListener, *, poll_timeout: float) -> None:
+    def __init__(
+        self, transport: Transport, listener: FeedListener, *, poll_timeout: float, opening: Opening = Opening.HISTORY
+    ) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failure: Exception | None = None
         self._transport = transport
         self._listener = listener
         self._poll_timeout = poll_timeout
         self._notices = Notices()
+        self._opening = opening
 
     async def run(self) -> None:
-        """Read until cancelled. Returns by itself only if the history could not be read at first."""
+        """Read until cancelled. Returns by itself only if the replica could not open."""
         failures = 0
+        if self._opening is Opening.NOTHING:
+            self._open_early()
         try:
             while True:
                 try:
@@ -76,9 +105,10 @@ class Feed:
                         return  # the error came while the cancelled task was ending
                     failures = 1 if self.failure is None else failures + 1
                     self.failure = error
-                    if not self.caught_up.done():
+                    if not self.caught_up.done() and not self._opening.tolerates(error):
                         self._fail_catch_up(error)
                         return
+                    self._open_early()
                     problem = str(error) if isinstance(error, TransportError) else describe(error)
                     self._tell("ERROR", "following failed and will begin anew", error=problem, attempt=failures)
                 await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
@@ -86,10 +116,17 @@ class Feed:
             self._fail_catch_up(Closed("closed before the history was read"))
 
     def _fail_catch_up(self, error: Exception) -> None:
-        """Fail `caught_up`, unless it is done."""
-        if not self.caught_up.done():
-            self.caught_up.set_exception(error)
-            self.caught_up.exception()  # marks it as retrieved: its waiter may be gone
+        """Fail `caught_up` and `opened`, unless they are done."""
+        for future in (self.caught_up, self.opened):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # marks it as retrieved: its waiter may be gone
+
+    def _open_early(self) -> None:
+        """Let the replica open although its history was not read, unless it is open."""
+        if not self.opened.done():
+            self._tell("WARNING", "opened before the history was read: stale until then")
+            self.opened.set_result(None)
 
     async def _read(self) -> None:
         now = asyncio.get_running_loop().time
@@ -138,8 +175,9 @@ class Feed:
     def _record_proof(self, current_as_of: float) -> None:
         self.failure = None
         self._listener.record_proof(current_as_of)
-        if not self.caught_up.done():
-            self.caught_up.set_result(None)
+        for future in (self.caught_up, self.opened):
+            if not future.done():
+                future.set_result(None)
 
 
 def _is_cancelled() -> bool:

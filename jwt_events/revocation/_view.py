@@ -123,11 +123,6 @@ class RevocationView:
         """Whether the last proof is at most ``max_staleness`` old."""
         return self.staleness <= self._max_staleness
 
-    @property
-    def was_current(self) -> bool:
-        """Whether the list was ever proven current since it was opened; before, it knows nothing."""
-        return self.current_as_of > -math.inf
-
     def report_closed(self, destination: str) -> None:
         """Report, once until it is opened, that a token was checked although nothing is read."""
         if not self._reported_closed:

@@ -40,9 +40,9 @@ CLAIMS = {"sub": "alice", "jti": "token-1", "iat": 1}
 
 
 def fresh_list() -> RevocationList:
-    """Return a list that is not open, and allows tokens all the same, as if it had been current once."""
-    revocations = RevocationList(MemoryTransport(), on_stale="allow")
-    revocations._view.current_as_of = 0.0
+    """Return a list that is not open, and allows tokens all the same, as if it were current."""
+    revocations = RevocationList(MemoryTransport())
+    revocations._view.current_as_of = math.inf
     return revocations
 
 

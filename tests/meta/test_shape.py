@@ -56,7 +56,14 @@ INSIDE = {
         ("_registration",),
         ("_subscriber",),
     ),
-    "revocation": (("_claims", "_packed"), ("_rules",), ("_feed", "_verdict", "_watch"), ("_view",), ("_list",)),
+    "revocation": (
+        ("_claims", "_packed"),
+        ("_rules",),
+        ("_feed", "_verdict", "_watch"),
+        ("_view",),
+        ("_registration",),
+        ("_list",),
+    ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
         ("_options", "_output"),

@@ -42,6 +42,7 @@ from jwt_events.envelope import Envelope, encode
 from jwt_events.revocation import _feed
 from jwt_events.testing import ManualClock
 from jwt_events.testing.conformance import MakeTransport
+from jwt_events.transport._redis import reconnecting
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
 from tests.support.examples import revoked
@@ -341,6 +342,8 @@ class TestOptions:
             ({"leeway": None}, "leeway"),
             ({"on_stale": "ignore"}, "on_stale"),
             ({"on_stale": True}, "on_stale"),
+            ({"wait": "no"}, "wait"),
+            ({"wait": None}, "wait"),
         ],
     )
     def test_options(self, options: dict[str, Any], option: str) -> None:
@@ -464,6 +467,69 @@ class TestEntering:
             with pytest.raises(Closed):
                 await soon(entering)
         assert transport.open == 0
+
+
+class TestOpeningEarly:
+    """A list that opens before its history was read."""
+
+    @pytest.mark.parametrize("options", [{"on_stale": "allow"}, {"wait": False}, {"wait": False, "on_stale": "allow"}])
+    async def test_without_a_server(
+        self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        """It opens, says so, is not fresh, and knows what is revoked as soon as there is a server."""
+        monkeypatch.setattr(reconnecting, "OPEN_WITHIN", 0.2)
+        port = free_port()
+        revocations = RevocationList(RedisStream(f"redis://127.0.0.1:{port}", "k"), **options)
+        states: list[ViewState] = []
+        revocations.on_state(states.append)
+        with recorded() as records:
+            await soon(revocations.__aenter__())
+        assert len(records.of("opened before the history was read: stale until then", "WARNING")) == 1
+        assert (revocations.state, revocations.is_fresh) == (ViewState.CATCHING_UP, False)
+        allows = options.get("on_stale") == "allow"
+        assert revocations.check(token(1)) is (Verdict.ALLOW if allows else Verdict.STALE)
+        assert revocations.stats.stale_allows == allows
+        await wait_until(lambda: isinstance(revocations.failure, ConnectionFailed))
+        async with own_server(port=port) as server:
+            await publish(RedisStream(server.url, "k"), revoked(1))
+            await knows(revocations, 1)
+            await wait_until(lambda: revocations.is_fresh)
+            assert (revocations.failure, revocations.check(token(2))) == (None, Verdict.ALLOW)
+            assert states == [ViewState.CATCHING_UP, ViewState.FRESH]
+            await revocations.aclose()
+
+    async def test_at_once(self) -> None:
+        """Without waiting, it opens although the transport does not answer, and can be left."""
+        transport = ScriptedTransport()
+        transport.opening.clear()
+        async with RevocationList(transport, wait=False) as revocations:
+            assert revocations.state is ViewState.CATCHING_UP
+            await wait_until(lambda: transport.open == 1)
+            async with revocations.watch(token(1)) as watch:
+                assert not watch.revoked.is_set()
+        assert (revocations.state, transport.open) == (ViewState.CLOSED, 0)
+
+    async def test_refused(self, url: str, key: str, client: Redis) -> None:
+        """What lasts is raised also with `on_stale="allow"`; without waiting it is the list's failure until mended."""
+        await client.set(key, "no stream")
+        with pytest.raises(ServerRefused, match="WRONGTYPE"):
+            await RevocationList(RedisStream(url, key), on_stale="allow").__aenter__()
+        async with RevocationList(RedisStream(url, key), wait=False) as revocations:
+            await wait_until(lambda: isinstance(revocations.failure, ServerRefused))
+            assert revocations.check(token()) is Verdict.STALE
+            await client.delete(key)
+            await wait_until(lambda: revocations.is_fresh)
+
+    async def test_cancelled_anywhere(self, url: str, key: str) -> None:
+        """Cancelled at any await, it is closed, and nothing is left."""
+        revocations = RevocationList(RedisStream(url, key), wait=False)
+
+        async def enter() -> None:
+            async with revocations:
+                pass
+
+        async for _ in cancelled_everywhere(enter):
+            assert (revocations.state, revocations._tasks) == (ViewState.CLOSED, [])
 
 
 class BreaksOnExit(MemoryTransport):
