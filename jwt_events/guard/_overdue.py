@@ -7,13 +7,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from loguru import logger
-
 from jwt_events._internal.functions import awaited
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import describe
 
 GRACE = 1.0
 """Seconds that a handler has to end after its token was revoked, before its connection is closed from outside."""
+
+_GOES_ON = "handler goes on although its token was revoked"
+
+_notices = Notices()  # one for all connections, each of which has an object of its own
 
 
 class OverdueClose:
@@ -47,7 +50,7 @@ class OverdueClose:
         self._timer = asyncio.get_running_loop().call_later(GRACE, self._is_due)
 
     def _is_due(self) -> None:
-        logger.error("handler goes on although its token was revoked")
+        _notices.tell("ERROR", _GOES_ON, once=_GOES_ON)
         if self._close is not None:
             self._task = asyncio.create_task(self._run(self._close), name="jwt_events overdue close")
 
@@ -55,4 +58,5 @@ class OverdueClose:
         try:
             await awaited("close", close())
         except Exception as error:  # noqa: BLE001 - of the framework; the handler goes on in any case
-            logger.error("closing a connection failed", error=describe(error))
+            problem = describe(error)
+            _notices.tell("ERROR", "closing a connection failed", once=problem, error=problem)
