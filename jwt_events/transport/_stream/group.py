@@ -12,7 +12,7 @@ from typing import Any
 
 from loguru import logger
 
-from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
@@ -152,6 +152,10 @@ class GroupReceiver:
         lost = [position for position in held if position not in self._in_hand]
         if not lost:
             return []
+        fresh = [position for position in lost if sort_key(position) > sort_key(self._last_read or OLDEST)]
+        if fresh:  # in a reply that was lost with the connection
+            self._last_read = fresh[-1]
+            self._losses.received += len(fresh)
         command, max_bytes = self._group.deliver_again(lost), self._batch_size.max_bytes
         entries = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
@@ -203,21 +207,24 @@ class GroupReceiver:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
         epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
         require_primary(epoch.role, self._address)
-        if self._epoch is not None and epoch.may_lack(self._epoch):
-            self._gaps.append(Gap(self._finished, "restarted"))
-        is_first, self._epoch = self._epoch is None, epoch
-        self._losses.forget()  # replies that were lost with the connection may have held entries
-        await self._audit(connection, first_epoch=epoch if is_first else None)
+        since, before = self._finished, self._epoch
+        await self._audit(connection, first_epoch=epoch if before is None else None)
+        self._epoch = epoch  # only now, as all of this is repeated if it fails
+        if before is not None and epoch.may_lack(before):
+            self._gaps.insert(0, Gap(since, "restarted"))
         await self._remove_abandoned(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
 
-    async def _audit(self, connection: Connection, *, first_epoch: Epoch | None = None) -> None:
+    async def _audit(
+        self, connection: Connection, *, first_epoch: Epoch | None = None, is_created: bool = False
+    ) -> None:
         """Report entries that were removed before the group read them; create the group if there is none.
 
         Args:
             connection: the connection to use.
             first_epoch: the server's epoch, if it is the first that this receiver knows: the group may have existed in
                 an earlier one.
+            is_created: whether the server has just said that there is such a group.
         """
         # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
@@ -235,34 +242,43 @@ class GroupReceiver:
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:
-            await self._create_group(connection, found)
+            if is_created:  # deleted again, or not listed
+                raise ConnectionFailed(f"the group {self._group.name!r} exists, and XINFO GROUPS does not list it")
+            await self._create_group(connection, found, first_epoch)
             return
         if self._last_read is not None and sort_key(cursor.position) < sort_key(self._last_read):
             self._gaps.append(Gap(self._finished, "rewound"))  # replaced, together with its groups, by an older state
             self._last_read = cursor.position
-            self._losses.forget()
+            self._losses = GroupLosses(self._group)
         self._last_read = self._last_read or cursor.position
         self._finished = _last_settled(cursor, pending)
+        is_reconnected = self.reconnecting.connection is None
+        losses = await self._losses.find(connection, cursor, found, is_reconnected=is_reconnected)
         position = _last_known(cursor, found)
         if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
             self._gaps.append(Gap(self._finished, "restarted"))
-        self._gaps += await self._losses.find(connection, cursor, found)
+        self._gaps += losses
 
-    async def _create_group(self, connection: Connection, found: StreamInfo | None) -> None:
+    async def _create_group(self, connection: Connection, found: StreamInfo | None, first_epoch: Epoch | None) -> None:
         end = OLDEST if found is None else found.last
         position = self._start or end
-        self._losses.forget()
+        gaps: list[Gap] = []
         if self._last_read is not None:
             # It existed before. Which consumer held what is lost with it, so all that was not settled comes again.
             position = OLDEST if sort_key(end) < sort_key(self._last_read) else self._finished
-            self._gaps.append(Gap(self._finished, "deleted"))
+            gaps.append(Gap(self._finished, "deleted"))
+        refusal = None
         try:
             await connection.call(*self._group.create(position), within=ATTEMPT_WITHIN)
         except ServerRefused as error:
             if error.code != "BUSYGROUP":
                 raise
+            refusal = error
+        self._gaps += gaps
+        self._losses = GroupLosses(self._group)
+        if refusal is not None:
             self._last_read = None  # another consumer was faster, and may have begun at another position
-            await self._audit(connection)
+            await self._audit(connection, first_epoch=first_epoch, is_created=True)
         else:
             self._last_read = self._finished = position
             self._losses.begin(position, found or StreamInfo())
