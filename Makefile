@@ -110,8 +110,8 @@ bench: $(BENCH_READY) ## Measure it beside redis-py and other libraries, and wri
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(ROWS),--only $(ROWS),--write)
 
 stress: $(READY) ## Run the tests that take minutes: a million events, thousands of handlers and publishers, slow consumers
-	@echo "==> Running the stress tests; five minutes"
-	@$(BIN)/python -m pytest -m stress tests/stress
+	@echo "==> Running the stress tests; twenty minutes"
+	@$(BIN)/python -m pytest -m stress tests/stress tests/transport
 
 lint: $(READY) ## Check style and formatting
 	@echo "==> Checking style"

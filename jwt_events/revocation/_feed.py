@@ -90,10 +90,10 @@ class Feed:
         self._poll_timeout = poll_timeout
         self._notices = Notices()
         self._opening = opening
+        self._failures = 0
 
     async def run(self) -> None:
         """Read until cancelled. Returns by itself only if the replica could not open."""
-        failures = 0
         if self._opening is Opening.NOTHING:
             self._open_early()
         try:
@@ -103,17 +103,22 @@ class Feed:
                 except Exception as error:  # noqa: BLE001 - a feed that ends would miss revocations, whatever the error
                     if _is_cancelled():
                         return  # the error came while the cancelled task was ending
-                    failures = 1 if self.failure is None else failures + 1
-                    self.failure = error
                     if not self.caught_up.done() and not self._opening.tolerates(error):
+                        self.failure = error
                         self._fail_catch_up(error)
                         return
                     self._open_early()
-                    problem = str(error) if isinstance(error, TransportError) else describe(error)
-                    self._tell("ERROR", "following failed and will begin anew", error=problem, attempt=failures)
-                await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
+                    await self._pause(error)
         finally:
             self._fail_catch_up(Closed("closed before the history was read"))
+
+    async def _pause(self, error: Exception) -> None:
+        """Tell of a failure, and wait before the next attempt."""
+        self._failures = 1 if self.failure is None else self._failures + 1
+        self.failure = error
+        problem = str(error) if isinstance(error, TransportError) else describe(error)
+        self._tell("ERROR", "following failed and will be tried again", error=problem, attempt=self._failures)
+        await asyncio.sleep(backoff(self._failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
 
     def _fail_catch_up(self, error: Exception) -> None:
         """Fail `caught_up` and `opened`, unless they are done."""
@@ -133,7 +138,15 @@ class Feed:
         async with self._transport.receiver(from_oldest=True, poll_timeout=self._poll_timeout) as receiver:
             moved_at = now()
             while True:
-                batch = await receiver.receive()
+                try:
+                    batch = await receiver.receive()
+                except TransportError as error:
+                    if not self.caught_up.done() or _is_cancelled():
+                        raise
+                    # Only this receiver knows what it has read, and from which run of the server: it tells what is lost
+                    # until it may read again. Another one would begin with what is left.
+                    await self._pause(error)
+                    continue
                 self._apply(batch)
                 if batch.current_as_of is not None:
                     self._record_proof(batch.current_as_of)

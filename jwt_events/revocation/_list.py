@@ -124,6 +124,10 @@ class RevocationList(Registration):
         return ViewState.STALE if self._feed.caught_up.done() else ViewState.CATCHING_UP
 
     @property
+    def _is_open(self) -> bool:
+        return self._feed is not None and self._feed.opened.done()
+
+    @property
     def failure(self) -> Exception | None:
         """Why following fails now; ``None`` while it works. A lost connection alone is not a failure."""
         return None if self._feed is None else self._feed.failure
@@ -153,7 +157,7 @@ class RevocationList(Registration):
         if self._now() - self._view.current_as_of <= self._max_staleness:
             self._allowed += 1
             return _ALLOW
-        if self._allows_stale and self._feed is not None:
+        if self._allows_stale and self._is_open:
             self._allowed += 1
             self._stale_allows += 1
             return _ALLOW
@@ -183,7 +187,7 @@ class RevocationList(Registration):
             InvalidClaims: as `check` does.
         """
         rule = self._rules.match(subjects_of(claims))
-        verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._feed is not None) else _STALE
+        verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._is_open) else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
 
     def watch(self, claims: Mapping[str, object], on_revoked: Callback | None = None, *, cancel: bool = False) -> Watch:

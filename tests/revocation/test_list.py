@@ -609,6 +609,25 @@ class TestCallbacks:
                 await heard.has_seen(4)
         assert states == heard.seen == [ViewState.CATCHING_UP, ViewState.FRESH, ViewState.STALE, ViewState.FRESH]
 
+    async def test_a_gap_while_it_may_not_read(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """What is published and trimmed while the list has no right to read is told when it has it again."""
+        async with own_server(port=0) as server, Redis.from_url(server.url) as client:
+            await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *READ_ONLY)
+            url = server.url.replace("redis://", "redis://reader:secret@")
+            revocations = RevocationList(RedisStream(url, "k"), max_staleness=scaled(0.5))
+            gaps: list[Gap] = []
+            revocations.on_gap(gaps.append)
+            await publish(RedisStream(server.url, "k"), revoked(1))
+            async with revocations:
+                await call(client, "ACL", "SETUSER", "reader", "-xread")
+                await wait_until(lambda: revocations.failure is not None)
+                await publish(RedisStream(server.url, "k"), revoked(2))
+                await client.xtrim("k", maxlen=0, approximate=False)
+                await call(client, "ACL", "SETUSER", "reader", "+xread")
+                await wait_until(lambda: revocations.failure is None)
+                assert [(gap.cause, gap.lost) for gap in gaps] == [("trimmed", 1)]
+                assert revocations.check(token(1)) is Verdict.REVOKED
+
     async def test_gaps(self, url: str, key: str, client: Redis) -> None:
         """A gap is passed on and counted, and events published afterwards are applied."""
         transport = RedisStream(url, key)

@@ -32,3 +32,8 @@ async def server_time(client: Redis) -> int:
     """Return the server's clock, in milliseconds."""
     seconds, microseconds = await call(client, "TIME")
     return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+async def counts_what_was_added(client: Redis) -> bool:
+    """Whether the server counts the entries that were ever added to a stream, as Redis does since version 7."""
+    return int((await client.info("server"))["redis_version"].split(".")[0]) >= 7

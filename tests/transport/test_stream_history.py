@@ -170,13 +170,13 @@ async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key
     assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", 5, 2), 3)
     await trim(client, key, 0)
     empty = await info()
-    assert (empty, empty.removed) == (StreamInfo(None, "5-5", 5, 0), 5)
+    assert (empty, empty.removed) == (StreamInfo(None, "5-5", 5, 0, has_last=False), 5)
 
 
 @pytest.mark.parametrize("entry", [None, [b"3-0", [b"event", b"x"]]])
 def test_a_server_that_does_not_count_is_understood(entry: list[object] | None) -> None:
     """Before Redis 7 there is no entries-added, so it is unknown how many entries were removed."""
-    reply = [b"length", 1 if entry else 0, b"last-generated-id", b"3-0", b"first-entry", entry]
+    reply = [b"length", 1 if entry else 0, b"last-generated-id", b"3-0", b"first-entry", entry, b"last-entry", entry]
     info = StreamInfo.parse(reply)
-    assert info == StreamInfo("3-0" if entry else None, "3-0", None, 1 if entry else 0)
+    assert info == StreamInfo("3-0" if entry else None, "3-0", None, 1 if entry else 0, has_last=entry is not None)
     assert info.removed is None

@@ -12,25 +12,22 @@ from typing import Any
 
 from loguru import logger
 
-from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._redis.role import require_primary, role_of_info
+from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, stream_info
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
-from jwt_events.transport._stream.group_losses import GroupLosses, list_consumers, parse_cursor
+from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
-
-# How often the ``claim_after`` must have passed since the last command of a consumer that holds no entries, before it
-# counts as abandoned. Removing one that is not does no harm: its next read creates it again.
-_ABANDONED_AFTER = 3
 
 # How many leases one command renews.
 _MAX_RENEWED_AT_ONCE = 1_000
@@ -78,7 +75,7 @@ class GroupReceiver:
         self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
-        self._next_removal = 0.0
+        self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
         self._epoch: Epoch | None = None
         self._losses = GroupLosses(group)
 
@@ -95,8 +92,7 @@ class GroupReceiver:
             elif now >= self._next_claim:
                 deliveries = await self._claim(connection)
                 await self._audit(connection)
-                if now >= self._next_removal:
-                    await self._remove_abandoned(connection)
+                await self._abandoned.remove_if_due(connection)
             else:
                 deliveries = await self._read_new(connection)
         except TransportError as error:
@@ -147,11 +143,15 @@ class GroupReceiver:
         """Read again entries that this consumer held before it was disconnected or restarted, except those in hand."""
         after = "-" if self._own in {None, OLDEST} else f"({self._own}"
         count = self._batch_size.count
-        held = await self._list_pending(connection, after, "+", count=count)
+        held = await _list_pending(connection, self._group, after, "+", count=count)
         self._own = list(held)[-1] if len(held) == count else None
         lost = [position for position in held if position not in self._in_hand]
         if not lost:
             return []
+        fresh = [position for position in lost if sort_key(position) > sort_key(self._last_read or OLDEST)]
+        if fresh:  # in a reply that was lost with the connection
+            self._last_read = fresh[-1]
+            self._losses.received += len(fresh)
         command, max_bytes = self._group.deliver_again(lost), self._batch_size.max_bytes
         entries = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
@@ -174,14 +174,10 @@ class GroupReceiver:
         if not positions:
             return []
         # Deliveries in hand may lie between them.
-        counts = await self._list_pending(
-            connection, positions[0], positions[-1], count=len(positions) + len(self._in_hand)
+        counts = await _list_pending(
+            connection, self._group, positions[0], positions[-1], count=len(positions) + len(self._in_hand)
         )
         return self._redeliver(entries, counts)
-
-    async def _list_pending(self, connection: Connection, first: str, last: str, *, count: int) -> dict[str, int]:
-        rows = await connection.call(*self._group.list_pending(first, last, count=count), within=ATTEMPT_WITHIN)
-        return {row[0].decode(): row[3] for row in rows}
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
@@ -203,21 +199,24 @@ class GroupReceiver:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
         epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
         require_primary(epoch.role, self._address)
-        if self._epoch is not None and epoch.may_lack(self._epoch):
-            self._gaps.append(Gap(self._finished, "restarted"))
-        is_first, self._epoch = self._epoch is None, epoch
-        self._losses.forget()  # replies that were lost with the connection may have held entries
-        await self._audit(connection, first_epoch=epoch if is_first else None)
-        await self._remove_abandoned(connection)
+        since, before = self._finished, self._epoch
+        await self._audit(connection, first_epoch=epoch if before is None else None)
+        self._epoch = epoch  # only now, as all of this is repeated if it fails
+        if before is not None and epoch.may_lack(before):
+            self._gaps.insert(0, Gap(since, "restarted"))
+        await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
 
-    async def _audit(self, connection: Connection, *, first_epoch: Epoch | None = None) -> None:
+    async def _audit(
+        self, connection: Connection, *, first_epoch: Epoch | None = None, is_created: bool = False
+    ) -> None:
         """Report entries that were removed before the group read them; create the group if there is none.
 
         Args:
             connection: the connection to use.
             first_epoch: the server's epoch, if it is the first that this receiver knows: the group may have existed in
                 an earlier one.
+            is_created: whether the server has just said that there is such a group.
         """
         # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
@@ -235,47 +234,46 @@ class GroupReceiver:
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:
-            await self._create_group(connection, found)
+            if is_created:  # deleted again, or not listed
+                raise ConnectionFailed(f"the group {self._group.name!r} exists, and XINFO GROUPS does not list it")
+            await self._create_group(connection, found, first_epoch)
             return
         if self._last_read is not None and sort_key(cursor.position) < sort_key(self._last_read):
             self._gaps.append(Gap(self._finished, "rewound"))  # replaced, together with its groups, by an older state
             self._last_read = cursor.position
-            self._losses.forget()
+            self._losses = GroupLosses(self._group)
         self._last_read = self._last_read or cursor.position
         self._finished = _last_settled(cursor, pending)
+        is_reconnected = self.reconnecting.connection is None
+        losses = await self._losses.find(connection, cursor, found, is_reconnected=is_reconnected)
         position = _last_known(cursor, found)
         if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
             self._gaps.append(Gap(self._finished, "restarted"))
-        self._gaps += await self._losses.find(connection, cursor, found)
+        self._gaps += losses
 
-    async def _create_group(self, connection: Connection, found: StreamInfo | None) -> None:
+    async def _create_group(self, connection: Connection, found: StreamInfo | None, first_epoch: Epoch | None) -> None:
         end = OLDEST if found is None else found.last
         position = self._start or end
-        self._losses.forget()
+        gaps: list[Gap] = []
         if self._last_read is not None:
             # It existed before. Which consumer held what is lost with it, so all that was not settled comes again.
             position = OLDEST if sort_key(end) < sort_key(self._last_read) else self._finished
-            self._gaps.append(Gap(self._finished, "deleted"))
+            gaps.append(Gap(self._finished, "deleted"))
+        refusal = None
         try:
             await connection.call(*self._group.create(position), within=ATTEMPT_WITHIN)
         except ServerRefused as error:
             if error.code != "BUSYGROUP":
                 raise
+            refusal = error
+        self._gaps += gaps
+        self._losses = GroupLosses(self._group)
+        if refusal is not None:
             self._last_read = None  # another consumer was faster, and may have begun at another position
-            await self._audit(connection)
+            await self._audit(connection, first_epoch=first_epoch, is_created=True)
         else:
             self._last_read = self._finished = position
             self._losses.begin(position, found or StreamInfo())
-
-    async def _remove_abandoned(self, connection: Connection) -> None:
-        """Remove abandoned consumers that hold no entries, so that they do not accumulate with every restart."""
-        abandoned_after = _ABANDONED_AFTER * self._claim_after
-        self._next_removal = asyncio.get_running_loop().time() + abandoned_after
-        idle = int(abandoned_after * 1000)
-        for consumer in await list_consumers(connection, self._group):
-            if consumer[b"pending"] == 0 and consumer[b"idle"] >= idle:
-                command = self._group.remove(consumer[b"name"], idle=idle)
-                await connection.execute_many([command], within=ATTEMPT_WITHIN)  # without the right to, they stay
 
     def _release(self, positions: Sequence[str]) -> None:
         self._in_hand.difference_update(positions)
@@ -283,6 +281,14 @@ class GroupReceiver:
     def _take_gaps(self) -> list[Gap]:
         gaps, self._gaps = self._gaps, []
         return gaps
+
+
+async def _list_pending(
+    connection: Connection, group: ConsumerGroup, first: str, last: str, *, count: int
+) -> dict[str, int]:
+    """Return which entries this consumer holds, and how often each was delivered."""
+    rows = await connection.call(*group.list_pending(first, last, count=count), within=ATTEMPT_WITHIN)
+    return {row[0].decode(): row[3] for row in rows}
 
 
 async def _find_removed(connection: Connection, key: str, positions: Collection[str]) -> set[str]:

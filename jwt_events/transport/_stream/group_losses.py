@@ -28,6 +28,7 @@ class GroupLosses:
         self._group = group
         self._counted: Gap | None = None  # what the server counts as lost
         self._progress: GroupProgress | None = None
+        self._found: StreamInfo | None = None  # the stream at the last audit
         self._accounted = OLDEST  # up to here, what was removed at the end was reported
 
     def begin(self, position: str, found: StreamInfo) -> None:
@@ -35,38 +36,65 @@ class GroupLosses:
         is_counted = position in {found.last, OLDEST}
         index = None if not is_counted else found.added if position == found.last else found.removed
         self._progress = GroupProgress(position, index, found.removed, found.first, is_alone=True)
+        self._found = found
+        self._accounted = OLDEST if found.has_last else found.last
 
-    def forget(self) -> None:
-        """Forget the progress: what was received since cannot be told."""
-        self._progress = None
-
-    async def find(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> list[Gap]:
+    async def find(
+        self, connection: Connection, cursor: StreamCursor, found: StreamInfo, *, is_reconnected: bool
+    ) -> list[Gap]:
         """Return what was lost since the last audit.
 
         Args:
             connection: the connection to use.
             cursor: the cursor of the group, as the audit found it.
             found: the state of the stream, as the audit found it afterwards.
+            is_reconnected: whether replies that were lost with a connection may have held entries, which are in
+                ``received`` only at the next audit.
         """
         is_alone = len(await list_consumers(connection, self._group)) <= 1
-        before, received, self.received = self._progress, self.received, 0
-        if cursor.count is None and is_alone and before is not None and before.is_alone and before.index is not None:
+        is_end_removed = await self._is_end_removed(connection, cursor, found)
+        # From here on nothing can fail: what is noted now counts as told.
+        before = self._progress
+        is_own = cursor.count is None and is_alone
+        if is_own and before is not None and before.is_alone and before.index is not None:
             # The server lost count, as entries were deleted in between. One consumer counts for itself.
-            cursor = StreamCursor.after(cursor.position, before.index + received)
-        counted, self._counted = self._counted, cursor.reconcile(found)
-        now = self._progress = GroupProgress.of(cursor, found, is_alone=is_alone)  # behind what was reported just now
-        if self._counted is not None:
-            gap = _new_part(self._counted, counted)
-            return [] if gap is None else [gap]
-        lost: int | None
-        if await self._is_end_removed(connection, cursor, found):
-            lost = None if now.index is None or found.added is None else found.added - now.index
+            cursor = StreamCursor.after(cursor.position, before.index + self.received)
+        gap, is_same = self._reconcile(cursor, found, is_own=is_own)
+        now = GroupProgress.of(cursor, found, is_alone=is_alone)  # behind what was reported just now
+        if gap is not None:
+            self._found, self._progress, self.received = found, now, 0
+            return [gap]
+        if is_reconnected and before is not None:
+            return []
+        self._found, self._progress = found, now
+        received, self.received = self.received, 0
+        lost = 0 if before is None else before.lost(now, received)
+        has_moved = before is not None and before.position != now.position
+        if is_end_removed and (has_moved or not is_same):
+            self._accounted = found.last
+            is_known = None not in (lost, now.index, found.added)
+            lost = (lost or 0) + (found.added or 0) - (now.index or 0) if is_known else None
             self._progress = now.at_end(found)
-        else:
-            lost = 0 if before is None else before.lost(now, received)
         if lost is None or lost > 0:
             return [Gap(cursor.position if before is None else before.position, "trimmed", lost)]
         return []
+
+    def _reconcile(self, cursor: StreamCursor, found: StreamInfo, *, is_own: bool) -> tuple[Gap | None, bool]:
+        """Return what the server counts as newly lost, and whether the stream is as it was at the last audit."""
+        before = self._found
+        counts = found.added, found.removed
+        if None not in counts and before is not None:
+            if counts == (before.added, before.removed):
+                return None, True
+            if cursor.count is None and found.removed == before.removed:
+                return None, False
+        had_left = before is not None and before.first is not None and _is_after(before.first, cursor.position)
+        if not had_left and OLDEST != self._accounted == found.last:
+            return None, True  # nothing was added since all was delivered or reported
+        if is_own and cursor.count is not None:  # counted from the last audit on, and not from the beginning
+            return cursor.reconcile(found), False
+        last, self._counted = self._counted, cursor.reconcile(found)
+        return None if self._counted is None else _new_part(self._counted, last), False
 
     async def _is_end_removed(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> bool:
         """Whether entries up to the last position were removed and can no longer be delivered to any consumer."""
@@ -82,10 +110,11 @@ class GroupLosses:
         if isinstance(left, TransportError):
             raise left
         later = parse_cursor(self._group.name, groups)
-        if left or later is None or later.position != cursor.position:
-            return False
-        self._accounted = found.last
-        return True
+        return not left and later is not None and later.position == cursor.position
+
+
+def _is_after(position: str, other: str) -> bool:
+    return sort_key(position) > sort_key(other)
 
 
 def _new_part(gap: Gap, previous: Gap | None) -> Gap | None:

@@ -51,29 +51,46 @@ class StreamInfo:
         last: the last position that was ever assigned to an entry.
         added: how many entries were ever added; ``None`` if the server does not count (before Redis 7).
         length: how many entries there are.
+        has_last: whether the entry at ``last`` is still there.
     """
 
     first: str | None = None
     last: str = OLDEST
     added: int | None = 0
     length: int = 0
+    has_last: bool = True
 
     @classmethod
     def parse(cls, reply: Sequence[Any]) -> StreamInfo:
         """Parse the reply to XINFO STREAM."""
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
-        first = fields[b"first-entry"]
+        first, newest, last = fields[b"first-entry"], fields[b"last-entry"], fields[b"last-generated-id"]
         return cls(
             first=None if first is None else first[0].decode(),
-            last=fields[b"last-generated-id"].decode(),
+            last=last.decode(),
             added=fields.get(b"entries-added"),
             length=fields[b"length"],
+            has_last=newest is not None and newest[0] == last,
         )
 
     @property
     def removed(self) -> int | None:
         """How many entries were ever removed."""
         return None if self.added is None else self.added - self.length
+
+    def may_follow(self, earlier: StreamInfo) -> bool:
+        """Whether this can be a later state of the same stream, and not of another that took its place."""
+        if sort_key(self.last) < sort_key(earlier.last):
+            return False
+        if self.first is not None and earlier.first is not None and sort_key(self.first) < sort_key(earlier.first):
+            return False
+        if self.added is None or earlier.added is None or self.removed is None or earlier.removed is None:
+            return True
+        if self.added < earlier.added or self.removed < earlier.removed:
+            return False
+        if self.removed == earlier.removed:
+            return earlier.first in (None, self.first)
+        return self.added > earlier.added or self.last == earlier.last
 
 
 class StreamCursor:
@@ -92,7 +109,7 @@ class StreamCursor:
         self._reached = None if is_time else position  # the last position that the stream is known to have had
         self._count: int | None = None  # how many entries had been added up to there, where known
         self._is_placed = False
-        self._existed = False
+        self._found: StreamInfo | None = None  # the last state
         self._is_early = False  # the position is later than any that the stream has had
         self._uncounted_at: str | None = ""  # the first entry at which a gap was reported without a count
         self._audit: StreamInfo | None = None  # the last state that what was read since has not been compared with
@@ -169,16 +186,19 @@ class StreamCursor:
         if self._reached is None:
             self._place(now)
         elif self._reached == OLDEST and not self._is_placed:
-            self._count = now.removed
+            self._count, self._accounted = now.removed, OLDEST if now.has_last else now.last
         self._is_placed = True
         self._audit = found
         since = self._reached or OLDEST
-        existed, self._existed = self._existed, found is not None
-        if sort_key(now.last) < sort_key(since) or (found is None and existed):
+        before, self._found = self._found, found
+        if sort_key(now.last) < sort_key(since) or (found is None and before is not None):
             self.rewind(now)
             return Gap(since, "deleted" if found is None else "rewound")
         if found is None:  # it never existed
             return None
+        if before is not None and not now.may_follow(before):
+            self.rewind(now)
+            return Gap(since, "deleted")
         if self._count is None or now.added is None or now.removed is None:
             return self._reconcile_uncounted(since, now)
         behind = _is_behind(since, now)
