@@ -4,10 +4,16 @@ from jwt_events._internal.event_type import EventType
 from jwt_events.events._claims import ALIAS_PREFIX as ALIAS_PREFIX
 from jwt_events.events._claims import is_plain as is_plain
 from jwt_events.events._claims import name_of as name_of
+from jwt_events.events._conditions import ComparedValue as ComparedValue
+from jwt_events.events._conditions import compared as compared
+from jwt_events.events._conditions import compared_values as compared_values
+from jwt_events.events._conditions import path_of as path_of
 from jwt_events.events._fast_path import fast_builder as fast_builder
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
 from jwt_events.events._fields import MAX_NUMERIC_DATE as MAX_NUMERIC_DATE
 from jwt_events.events._fields import Instant as Instant
+from jwt_events.events._making import make_event as make_event
+from jwt_events.events._making import receive_event as receive_event
 from jwt_events.events._models import (
     EVENT_CLASSES,
     Event,
@@ -19,8 +25,6 @@ from jwt_events.events._models import (
     UnknownEvent,
     fingerprint,
 )
-from jwt_events.events._models import make_event as make_event
-from jwt_events.events._models import receive_event as receive_event
 from jwt_events.events._rotation import compromised_keys as compromised_keys
 from jwt_events.events._rotation import retired_key as retired_key
 from jwt_events.events._routing import EventHandler as EventHandler

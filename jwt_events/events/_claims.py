@@ -69,9 +69,9 @@ def revocation_from(claims: Mapping[str, Any]) -> dict[str, Any]:
     token, session, user = _name(claims, "jti", is_token=True), _name(claims, "sid"), _name(claims, "sub")
     client = _name(claims, "client_id")
     fields = {"session_id": session, "user_id": user, "client_id": _name(claims, "azp") if client is None else client}
-    purposes = {value.lower() for name in _PURPOSE_CLAIMS if isinstance(value := claims.get(name), str)}
+    purposes = _purposes(claims)
     events = claims.get("events")
-    if purposes & _LOGOUT or (isinstance(events, Mapping) and _LOGOUT_EVENT in events):
+    if _is_logout(claims):
         if session is None and user is None:
             raise InvalidClaims("sid", "is missing in a logout token, and so is sub: it names no session and no user")
         return fields | {"client_id": None}  # the client that is told, which would narrow the user's rule to itself
@@ -91,6 +91,32 @@ def revocation_from(claims: Mapping[str, Any]) -> dict[str, Any]:
     if token is None:
         return fields
     return fields | {"token_id": token, "expires_at": _expiry(claims.get("exp"))}
+
+
+def revocation_of_others(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the `TokenRevoked` that revokes all tokens of a user but those of this session.
+
+    Raises:
+        InvalidClaims: they do not name both, or name a session that has ended.
+    """
+    session, user = _name(claims, "sid"), _name(claims, "sub")
+    if _is_logout(claims) or isinstance(claims.get("events"), Mapping):
+        raise InvalidClaims("events", "are those of a logout or security event token, which names no session to keep")
+    if user is None:
+        raise InvalidClaims("sub", "is missing, so it is unknown whose other sessions are to end")
+    if session is None:
+        problem = "is missing, so no session can be spared: revoke TokenRevoked(user_id=…), all tokens of the user"
+        raise InvalidClaims("sid", problem)
+    return {"user_id": user, "except_session_id": session}
+
+
+def _purposes(claims: Mapping[str, Any]) -> set[str]:
+    return {value.lower() for name in _PURPOSE_CLAIMS if isinstance(value := claims.get(name), str)}
+
+
+def _is_logout(claims: Mapping[str, Any]) -> bool:
+    events = claims.get("events")
+    return bool(_purposes(claims) & _LOGOUT) or (isinstance(events, Mapping) and _LOGOUT_EVENT in events)
 
 
 def _name(claims: Mapping[str, Any], claim: str, *, is_token: bool = False) -> Any:

@@ -16,16 +16,15 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.errors import InvalidEvent
-from jwt_events.events._claims import revocation_from
-from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem
+from jwt_events.events._claims import revocation_from, revocation_of_others
+from jwt_events.events._conditions import Conditions
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem, scope_problem
 from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
 from jwt_events.events._rotation import ambiguity, compromised_keys
@@ -40,11 +39,11 @@ def _now() -> datetime:
 
 
 # The validation context of events that another program published: see `receive_event`.
-_RECEIVED: Final = "received"
+RECEIVED: Final = "received"
 
 
 def _is_received(info: ValidationInfo) -> bool:
-    return info.context == _RECEIVED
+    return info.context == RECEIVED
 
 
 def _require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
@@ -115,13 +114,18 @@ class TokenRevoked(Event):
 
     The narrowest identifier decides what is revoked: ``token_id`` one token; else ``session_id`` the tokens of a
     session; else ``user_id`` all tokens of a user (with ``client_id``: those issued to that client); else ``client_id``
-    all tokens of a client. Wider identifiers beside it are context for handlers. At least one is required.
+    all tokens of a client. Wider identifiers beside it are context for handlers. ``claims`` beside it revokes
+    only those of them with these claims; alone, all tokens with them; and ``everyone`` all tokens. One is required.
 
     Attributes:
         token_id: the token's ``jti``, never the token itself.
         user_id: the ``sub``.
         session_id: the ``sid``.
         client_id: the ``client_id`` or ``azp``.
+        except_session_id: the ``sid`` of the one session of the user whose tokens live; needs ``user_id``.
+        claims: conditions that a token must meet, all of them: claims, and the value that each equals, or has in its
+            list. A name with dots leads into objects: ``act.sub``, at most three levels. One to eight.
+        everyone: revokes all tokens; goes with none of the above.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
             ``occurred_at``. At most five minutes ahead.
         expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
@@ -134,9 +138,20 @@ class TokenRevoked(Event):
     user_id: Identifier | None = None
     session_id: Identifier | None = None
     client_id: Identifier | None = None
+    except_session_id: Identifier | None = None
+    claims: Conditions | None = None
+    everyone: bool = False
     issued_before: Instant | None = None
     expires_at: Instant | None = None
     reason: Text | None = None
+
+    @field_validator("except_session_id", "everyone")
+    @classmethod
+    def _check_scope(cls, value: object, info: ValidationInfo) -> object:
+        problem = None if _is_received(info) else scope_problem(str(info.field_name), value, info.data)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
     @field_validator("issued_before")
     @classmethod
@@ -147,15 +162,17 @@ class TokenRevoked(Event):
 
     @model_validator(mode="after")
     def _check_subject(self, info: ValidationInfo) -> Self:
-        if self.subject is None:
-            raise ValueError("give at least one of token_id, session_id, user_id, client_id")
+        if self.subject is None and self.claims is None and not self.everyone:
+            raise ValueError("give at least one of token_id, session_id, user_id, client_id, claims, everyone")
         if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
             _require_past(self.occurred_at, info, "occurred_at ")
         return self
 
     @classmethod
-    def from_claims(cls, claims: Mapping[str, Any], *, reason: str | None = None) -> Self:
-        """Return the event that revokes the token with these decoded claims.
+    def from_claims(
+        cls, claims: Mapping[str, Any], *, reason: str | None = None, everywhere_else: bool = False
+    ) -> Self:
+        """Return the event that revokes the token with these decoded claims, or all others of its user.
 
         Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``. Without a ``jti`` the event revokes by
         the next wider identifier, as described on the class: ask `covers` what that is. It then has no ``expires_at``,
@@ -168,15 +185,21 @@ class TokenRevoked(Event):
         An identifier that cannot be published as it is, because it is too long or looks like a token, is named by its
         SHA-256. Empty identifiers count as missing.
 
+        Args:
+            claims: the verified payload of the token.
+            reason: text for people.
+            everywhere_else: revoke all tokens of the user in ``sub`` but those of the session in ``sid``.
+
         Raises:
-            InvalidClaims: they are those of a refresh token without ``sid``, of a logout token without ``sid`` and
-                ``sub``, or of another security event token.
+            InvalidClaims: with ``everywhere_else``, ``sub`` or ``sid`` is missing; or they are those of a refresh token
+                without ``sid``, of a logout token without ``sid`` and ``sub``, or of another security event token.
             pydantic.ValidationError: a claim has the wrong type, or all identifiers are missing.
             TypeError: ``claims`` is not a mapping: decode the token first.
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
-        return cls(**revocation_from(claims), reason=reason)
+        fields = revocation_of_others(claims) if everywhere_else else revocation_from(claims)
+        return cls(**fields, reason=reason)
 
     @property
     def covers(self) -> str:
@@ -349,32 +372,3 @@ EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.SESSION_DESTROYED: SessionDestroyed,
 }
 """Event class of each known type."""
-
-
-def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
-    """Return an event of a type with these fields.
-
-    Raises:
-        InvalidEvent: the fields are not valid for the type. The message names them, and never their values.
-    """
-    try:
-        return EVENT_CLASSES[kind].model_validate(dict(fields))
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
-
-
-def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:
-    """Return an event that another program published, perhaps an older version of this library.
-
-    What the constructor refuses because it can be misunderstood is accepted here: it is published already, and a
-    receiver that drops it would revoke less than anybody meant.
-
-    Raises:
-        pydantic.ValidationError: the fields are not valid for the type.
-    """
-    return cls.model_validate(fields, context=_RECEIVED)
-
-
-def _field_path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part)[:80] for part in location) or "payload"

@@ -13,20 +13,24 @@ from typing import Literal, NamedTuple
 from jwt_events.errors import InvalidClaims
 from jwt_events.events import MAX_NUMERIC_DATE, name_of
 
-RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
-"""The kind of identifier that a rule names."""
+RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key", "claims", "everyone"]
+"""The kind of identifier that a rule names; ``claims`` if it names other claims, ``everyone`` if none."""
 
 
 class Subjects(NamedTuple):
-    """The identifiers in a token's claims, as digests.
+    """What rules look at in a token's claims.
 
     Attributes:
         digests: the kind and digest of each identifier; kinds that the claims lack are left out.
         issued_at: the token's ``iat`` in milliseconds since 1970; ``None`` if it has none.
+        session: the name of its session; ``None`` if it has none.
+        claims: all of its claims.
     """
 
     digests: tuple[tuple[RuleKind, int], ...]
     issued_at: float | None
+    session: str | None
+    claims: Mapping[str, object]
 
 
 class KeyedClaims(dict[str, object]):
@@ -77,7 +81,7 @@ def subjects_of(claims: Mapping[str, object]) -> Subjects:
             digests.append(("client", digest(party)))
         if user is not None and party is not None:
             digests.append(("user_at_client", digest(user, party)))
-    return Subjects(tuple(digests), _milliseconds(claims.get("iat")))
+    return Subjects(tuple(digests), _milliseconds(claims.get("iat")), session, claims)
 
 
 def is_reachable(claims: Mapping[str, object]) -> bool:

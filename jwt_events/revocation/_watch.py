@@ -11,6 +11,7 @@ from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.cancellation import HostCancellation
 from jwt_events.errors import RevokedTokenError
 from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
+from jwt_events.revocation._narrowed import WITHOUT_IDENTIFIER
 from jwt_events.revocation._rules import Match, Rule, Rules
 
 
@@ -75,25 +76,28 @@ class WatchRegistry:
     """All watched tokens, indexed by the identifiers that a rule can name.
 
     A new rule costs one dictionary look-up, however many tokens are watched, and more only for the tokens that have
-    its identifier.
+    its identifier; a rule about other claims, or about everyone, one look at each token.
     """
 
     def __init__(self, rules: Rules, callbacks: Callbacks) -> None:
         self._rules = rules
         self._callbacks = callbacks
+        self._all: set[Watch] = set()
         self._by_subject: dict[tuple[RuleKind, int], set[Watch]] = {}
 
     def __len__(self) -> int:
-        return len(set().union(*self._by_subject.values()))
+        return len(self._all)
 
     def add(self, watch: Watch) -> None:
         """Watch a token from now on; one that is revoked already is reported at once."""
+        self._all.add(watch)
         for subject in watch.subjects.digests:
             self._by_subject.setdefault(subject, set()).add(watch)
         self._check(watch)
 
     def remove(self, watch: Watch) -> None:
         """Stop watching a token; idempotent."""
+        self._all.discard(watch)
         for subject in watch.subjects.digests:
             if (watches := self._by_subject.get(subject)) is not None:
                 watches.discard(watch)
@@ -102,9 +106,12 @@ class WatchRegistry:
 
     def notify(self, rule: Rule) -> None:
         """Revoke the watches that a rule covers which is now in force."""
-        if self._by_subject and (affected := self._by_subject.get((rule.kind, rule.digest))):
-            for watch in tuple(affected):
-                self._check(watch)
+        if not self._all:
+            return
+        any_token = rule.kind in WITHOUT_IDENTIFIER
+        affected = self._all if any_token else self._by_subject.get((rule.kind, rule.digest), ())
+        for watch in tuple(affected):
+            self._check(watch)
 
     def _check(self, watch: Watch) -> None:
         if (rule := self._rules.match(watch.subjects)) is not None:

@@ -55,7 +55,14 @@ INSIDE = {
         ("_subscription",),
         ("_subscriber",),
     ),
-    "revocation": (("_claims", "_packed"), ("_rules",), ("_feed", "_verdict", "_watch"), ("_view",), ("_list",)),
+    "revocation": (
+        ("_claims", "_packed"),
+        ("_narrowed",),
+        ("_rules",),
+        ("_feed", "_verdict", "_watch"),
+        ("_view",),
+        ("_list",),
+    ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
         ("_options", "_output"),
