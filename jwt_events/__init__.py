@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UnknownKey,
     )
     from jwt_events.events import (
+        ClaimNames,
         Event,
         KeyRotated,
         SessionCreated,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from jwt_events.transport.stream import RedisStream
 
 __all__ = [
+    "ClaimNames",
     "Closed",
     "CompromisedKey",
     "ConnectionFailed",
@@ -139,7 +141,7 @@ _NAMES = {
         "PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused SigningKeyError "
         "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey"
     ),
-    "events": "Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
+    "events": "ClaimNames Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
     "publisher": "Publisher",

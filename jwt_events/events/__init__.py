@@ -1,6 +1,9 @@
 """Events of the JWT lifecycle: models, validation and routing."""
 
 from jwt_events._internal.event_type import EventType
+from jwt_events.events._claim_names import STANDARD as STANDARD
+from jwt_events.events._claim_names import ClaimNames
+from jwt_events.events._claim_names import claim_names_of as claim_names_of
 from jwt_events.events._claims import ALIAS_PREFIX as ALIAS_PREFIX
 from jwt_events.events._claims import is_plain as is_plain
 from jwt_events.events._claims import name_of as name_of
@@ -34,6 +37,7 @@ from jwt_events.events._routing import Routes as Routes
 # Names imported "as" themselves are for other packages of this library, not for its users.
 __all__ = [
     "EVENT_CLASSES",
+    "ClaimNames",
     "Event",
     "EventType",
     "KeyRotated",

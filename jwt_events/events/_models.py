@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
+from jwt_events.events._claim_names import ClaimNames, claim_names_of
 from jwt_events.events._claims import revocation_from, revocation_of_others
 from jwt_events.events._conditions import Conditions
 from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, cutoff_problem, scope_problem
@@ -170,7 +171,12 @@ class TokenRevoked(Event):
 
     @classmethod
     def from_claims(
-        cls, claims: Mapping[str, Any], *, reason: str | None = None, everywhere_else: bool = False
+        cls,
+        claims: Mapping[str, Any],
+        *,
+        reason: str | None = None,
+        everywhere_else: bool = False,
+        claim_names: ClaimNames | None = None,
     ) -> Self:
         """Return the event that revokes the token with these decoded claims, or all others of its user.
 
@@ -189,6 +195,7 @@ class TokenRevoked(Event):
             claims: the verified payload of the token.
             reason: text for people.
             everywhere_else: revoke all tokens of the user in ``sub`` but those of the session in ``sid``.
+            claim_names: the names of these claims, as the revocation lists have them, if they are not these.
 
         Raises:
             InvalidClaims: with ``everywhere_else``, ``sub`` or ``sid`` is missing; or they are those of a refresh token
@@ -198,8 +205,8 @@ class TokenRevoked(Event):
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
-        fields = revocation_of_others(claims) if everywhere_else else revocation_from(claims)
-        return cls(**fields, reason=reason)
+        read = revocation_of_others if everywhere_else else revocation_from
+        return cls(**read(claims, claim_names_of(claim_names)), reason=reason)
 
     @property
     def covers(self) -> str:

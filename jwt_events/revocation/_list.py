@@ -12,9 +12,8 @@ from jwt_events._internal.callbacks import Callback, callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
-from jwt_events.events import Event
+from jwt_events.events import ClaimNames, Event, claim_names_of
 from jwt_events.instrumentation import Instrumentation, instrumentation
-from jwt_events.revocation._claims import subjects_of
 from jwt_events.revocation._feed import Feed, require_replayable
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
@@ -59,6 +58,7 @@ class RevocationList:
             nothing, because it is not open or has not caught up yet, returns `Verdict.STALE` all the same.
         leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
             this long after the cutoff of a rule is covered.
+        claim_names: the names of the claims that rules look at, if they are not the standard ones.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
         clock: decides what is stale and which rules have expired: a `jwt_events.testing.ManualClock`, for tests.
 
@@ -75,6 +75,7 @@ class RevocationList:
         max_staleness: float = 5.0,
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
+        claim_names: ClaimNames | None = None,
         metrics: Instrumentation | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -90,6 +91,7 @@ class RevocationList:
             leeway=options.leeway("leeway", leeway),
             max_staleness=self._max_staleness,
             clock=valid(clock),
+            claim_names=claim_names_of(claim_names),
         )
         self._now = clock.monotonic
         self._rules = self._view.rules
@@ -101,6 +103,11 @@ class RevocationList:
     def __repr__(self) -> str:
         rules = sum(self._rules.counts.values())
         return f"<RevocationList {self.state}, {rules} rules, {self.staleness:.1f} s old, {self._transport!r}>"
+
+    @property
+    def claim_names(self) -> ClaimNames:
+        """The names of the claims that rules look at."""
+        return self._rules.claim_names
 
     @property
     def staleness(self) -> float:
@@ -138,9 +145,9 @@ class RevocationList:
 
         Args:
             claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, and ``iat``
-                are looked at; a missing claim matches no rule, except that a token without ``iat`` is covered by every
-                cutoff. To have the signing key checked, add the ``kid`` of the header:
-                ``{**claims, "kid": header["kid"]}``.
+                are looked at, or what ``claim_names`` has instead, and the claims that conditions of rules name. A
+                missing claim matches no rule, except that a token without ``iat`` is covered by every cutoff. To have
+                the signing key checked, add the ``kid`` of the header: ``{**claims, "kid": header["kid"]}``.
 
         Raises:
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
@@ -170,7 +177,7 @@ class RevocationList:
         """
         verdict = self.check(claims)
         if verdict is _REVOKED:  # in another thread, the rule may have been removed since
-            raise RevokedTokenError(*(self._rules.match(subjects_of(claims)) or Match("token", None)))
+            raise RevokedTokenError(*(self._rules.match(self._rules.subjects_of(claims)) or Match("token", None)))
         if verdict is _STALE:
             raise StaleRevocationsError(self.staleness, self._max_staleness) from self.failure
 
@@ -180,7 +187,7 @@ class RevocationList:
         Raises:
             InvalidClaims: as `check` does.
         """
-        rule = self._rules.match(subjects_of(claims))
+        rule = self._rules.match(self._rules.subjects_of(claims))
         believes = self.is_fresh or (self._allows_stale and self._view.was_current)
         verdict = _ALLOW if believes else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)

@@ -23,6 +23,8 @@ from jwt_events.errors import InvalidOption
 from jwt_events.events import (
     ALIAS_PREFIX,
     MAX_NUMERIC_DATE,
+    STANDARD,
+    ClaimNames,
     Event,
     KeyRotated,
     SessionDestroyed,
@@ -91,9 +93,22 @@ class Rules:
         epoch: the time now, in seconds since 1970.
         retention: how long to keep a rule that does not say when it expires; ``None`` for ever.
         leeway: seconds by which the clock that issues tokens may be ahead of the one that revokes them.
+        claim_names: the names of the claims that rules look at.
     """
 
-    def __init__(self, *, epoch: float, retention: timedelta | None, leeway: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: float,
+        retention: timedelta | None,
+        leeway: float = 0.0,
+        claim_names: ClaimNames = STANDARD,
+    ) -> None:
+        self.claim_names: ClaimNames = claim_names
+        first, second, *more = (*claim_names.clients, None, None)
+        self._has_more_clients = bool(more[:-2])
+        names = claim_names.token, claim_names.user, claim_names.session, claim_names.issued_at
+        self._claims: tuple[str | None, ...] = (*names, first, second)
         self._epoch = epoch
         self._retention = None if retention is None else retention.total_seconds()
         self._leeway = leeway
@@ -108,7 +123,9 @@ class Rules:
         self._clients = self._rule_sets["client"].rules
         self._keys = self._rule_sets["key"].rules
         self._has_aliases = False
-        self._is_odd = False  # whether a rule may cover tokens of which these sets do not contain any identifier
+        self._is_odd = (
+            self._has_more_clients
+        )  # whether a rule may cover tokens of which these sets do not contain any identifier
 
     @property
     def counts(self) -> Mapping[RuleKind, int]:
@@ -160,6 +177,14 @@ class Rules:
             until = max(now, cutoff) + self._retention
         return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
 
+    def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
+        """Read the claims that rules look at.
+
+        Raises:
+            InvalidClaims: ``claims`` is not a mapping, or a claim has the wrong type.
+        """
+        return subjects_of(claims, self.claim_names)
+
     def revokes(self, claims: Mapping[str, object]) -> bool:
         """Return whether a rule covers the token with these claims.
 
@@ -168,8 +193,9 @@ class Rules:
         """
         if type(claims) is dict:
             get = claims.get
-            jti, sub, sid, kid, iat = get("jti"), get("sub"), get("sid"), get("kid"), get("iat")
-            client, party = get("client_id"), get("azp")
+            token_name, user_name, session_name, issued_name, client_name, party_name = self._claims
+            jti, sub, sid, kid, iat = get(token_name), get(user_name), get(session_name), get("kid"), get(issued_name)
+            client, party = get(client_name), get(party_name)
             # Fast path: nearly all claims have the right types and match no rule. `match` decides about all others.
             if (
                 (jti is None or (type(jti) is str and jti not in self._tokens))
@@ -189,10 +215,12 @@ class Rules:
                 and not (self._is_odd and self._may_be_odd(claims, iat))
             ):
                 return False
-        return self.match(subjects_of(claims)) is not None
+        return self.match(self.subjects_of(claims)) is not None
 
     def _may_be_odd(self, claims: dict[str, Any], iat: int) -> bool:
         """Return whether a rule may cover a token without having one of its identifiers, as the claims have them."""
+        if self._has_more_clients:
+            return True
         narrowed = self._narrowed
         if narrowed.everyone_until and iat * 1000 <= narrowed.everyone_until + self._leeway_ms:
             return True
@@ -203,7 +231,10 @@ class Rules:
                 value = _follow(claims, path)
             if value is not None and (type(value) is not str or value in values):
                 return True  # perhaps, and `match` knows
-        return self._has_aliases and _may_have_alias(*map(get, ("jti", "sub", "sid", "client_id", "azp")))
+        if not self._has_aliases:
+            return False
+        names = self.claim_names
+        return _may_have_alias(*(get(name) for name in (names.token, names.user, names.session, *names.clients)))
 
     def match(self, subjects: Subjects) -> Match | None:
         """Return the rule that covers a token, of several the one with the latest cutoff; ``None`` if none does."""
@@ -236,7 +267,11 @@ class Rules:
         for rule_set in self._rule_sets.values():
             yield from rule_set.sweep(tick)
         yield from self._narrowed.sweep(tick)
-        self._is_odd = self._has_aliases or any(self._narrowed.count(kind) for kind in WITHOUT_IDENTIFIER)
+        self._is_odd = (
+            self._has_more_clients
+            or self._has_aliases
+            or any(self._narrowed.count(kind) for kind in WITHOUT_IDENTIFIER)
+        )
 
 
 def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:

@@ -10,7 +10,7 @@ from typing import Self
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.cancellation import HostCancellation
 from jwt_events.errors import RevokedTokenError
-from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
+from jwt_events.revocation._claims import RuleKind, Subjects
 from jwt_events.revocation._narrowed import WITHOUT_IDENTIFIER
 from jwt_events.revocation._rules import Match, Rule, Rules
 
@@ -28,7 +28,7 @@ class Watch:
     ) -> None:
         self.revoked: asyncio.Event = asyncio.Event()
         self.rule: Match | None = None
-        self.subjects: Subjects = subjects_of(claims)
+        self.subjects: Subjects = watches.subjects_of(claims)
         self._watches = watches
         self._on_revoked = on_revoked
         self._cancels = cancel
@@ -87,6 +87,14 @@ class WatchRegistry:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
+        """Read the claims of a token that rules look at.
+
+        Raises:
+            InvalidClaims: ``claims`` is not a mapping, or a claim has the wrong type.
+        """
+        return self._rules.subjects_of(claims)
 
     def add(self, watch: Watch) -> None:
         """Watch a token from now on; one that is revoked already is reported at once."""
