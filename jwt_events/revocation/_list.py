@@ -44,8 +44,7 @@ class RevocationList:
     `Verdict.STALE` instead of `Verdict.ALLOW`. The program goes on: the list tries to become current again for as long
     as it is open.
 
-    A rule covers the tokens whose claim equals the identifier in the event, and whose ``iat`` is not after the rule's
-    cutoff. If several issuers have colliding identifiers, use a stream key for each.
+    A rule covers the tokens whose claims are as the event names them, and whose ``iat`` is not after its cutoff.
 
     Args:
         transport: the source of revocations; durable, and without a group. It is read from its oldest event on,
@@ -56,8 +55,7 @@ class RevocationList:
         on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
             known: availability before security. It is counted in `RevocationStats.stale_allows`. A list that knows
             nothing, because it is not open or has not caught up yet, returns `Verdict.STALE` all the same.
-        leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
-            this long after the cutoff of a rule is covered.
+        leeway: seconds by which the clocks of issuers may be ahead: tokens issued so long after a cutoff are covered.
         claim_names: the names of the claims that rules look at, if they are not the standard ones.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
         clock: decides what is stale and which rules have expired: a `jwt_events.testing.ManualClock`, for tests.
@@ -95,6 +93,7 @@ class RevocationList:
         )
         self._now = clock.monotonic
         self._rules = self._view.rules
+        self.claim_names: ClaimNames = self._rules.claim_names
         self._metrics = instrumentation(metrics)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,11 +102,6 @@ class RevocationList:
     def __repr__(self) -> str:
         rules = sum(self._rules.counts.values())
         return f"<RevocationList {self.state}, {rules} rules, {self.staleness:.1f} s old, {self._transport!r}>"
-
-    @property
-    def claim_names(self) -> ClaimNames:
-        """The names of the claims that rules look at."""
-        return self._rules.claim_names
 
     @property
     def staleness(self) -> float:
@@ -144,10 +138,9 @@ class RevocationList:
         """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
-            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, and ``iat``
-                are looked at, or what ``claim_names`` has instead, and the claims that conditions of rules name. A
-                missing claim matches no rule, except that a token without ``iat`` is covered by every cutoff. To have
-                the signing key checked, add the ``kid`` of the header: ``{**claims, "kid": header["kid"]}``.
+            claims: the verified payload of the token; those in `claim_names` and those that rules name are looked at. A
+                missing claim matches no rule, but a token without ``iat`` is covered by every cutoff. To have the
+                signing key checked, add the ``kid`` of the header: ``{**claims, "kid": header["kid"]}``.
 
         Raises:
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
