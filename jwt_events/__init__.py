@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         WrongLoop,
     )
     from jwt_events.events import (
+        ClaimNames,
         Event,
         KeyRotated,
         SessionCreated,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from jwt_events.transport.stream import RedisStream
 
 __all__ = [
+    "ClaimNames",
     "Closed",
     "CompromisedKey",
     "ConnectionFailed",
@@ -143,7 +145,7 @@ _NAMES = {
         "PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused SigningKeyError "
         "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
     ),
-    "events": "Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
+    "events": "ClaimNames Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
     "publisher": "Publisher",

@@ -178,13 +178,14 @@ class RevokedTokenError(NotLive):
 
     Attributes:
         rule: the kind of the rule that revokes it, suitable as a metric label: ``token``, ``session``,
-            ``user_at_client``, ``user``, ``client`` or ``key``.
+            ``user_at_client``, ``user``, ``client``, ``key``, ``claims`` or ``everyone``.
         issued_before: the rule revokes tokens issued up to this instant; ``None`` if it revokes all.
     """
 
     def __init__(self, rule: str, issued_before: datetime | None = None) -> None:
         cutoff = "" if issued_before is None else f" up to {issued_before.isoformat(timespec='milliseconds')}"
-        super().__init__(f"the token is revoked by a rule about its {rule.replace('_', ' ')}{cutoff}")
+        about = rule if rule == "everyone" else f"its {rule.replace('_', ' ')}"
+        super().__init__(f"the token is revoked by a rule about {about}{cutoff}")
         self.rule = rule
         self.issued_before = issued_before
 

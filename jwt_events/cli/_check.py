@@ -8,16 +8,18 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Retention, Url, duration
 from jwt_events.cli._running import NO, STALE, fail, run, say
-from jwt_events.errors import InvalidClaims
+from jwt_events.errors import InvalidClaims, InvalidOption
 
 if TYPE_CHECKING:
+    from jwt_events.events import ClaimNames
     from jwt_events.revocation import Explanation, RevocationList
     from jwt_events.transport.stream import RedisStream
 
@@ -33,6 +35,14 @@ def check(
     *,
     max_staleness: Annotated[float, typer.Option(help="Seconds for which a proof of being current is good.")] = 5.0,
     leeway: Annotated[float, typer.Option(help="Seconds by which the clocks of issuers may be ahead.")] = 0.0,
+    claim_names: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            metavar="ROLE=CLAIM,…",
+            help="Names of claims, as in user=user_id,client=app.",
+        ),
+    ] = None,
     retention: Retention = "1d",
     url: Url = NOT_GIVEN,
     key: Key = None,
@@ -48,9 +58,10 @@ def check(
     from jwt_events.revocation import RevocationList
     from jwt_events.transport.stream import RedisStream
 
+    names = claim_names_from(claim_names or "")
     claims = _claims_from_input()
     stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention))
-    revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway)
+    revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway, claim_names=names)
     explanation = run(_explain(stream, revocations, claims))
     _show(explanation, as_json=as_json)
     raise typer.Exit(_CODES[explanation.verdict])
@@ -129,6 +140,29 @@ def claims_from(text: bytes) -> tuple[Mapping[str, object], bool]:
     if "kid" in header:
         payload["kid"] = header["kid"]
     return payload, True
+
+
+def claim_names_from(text: str) -> ClaimNames:
+    """Parse the names of claims, as ``role=claim`` separated by commas; ``client`` may be there more than once.
+
+    Raises:
+        InvalidOption: it is something else.
+    """
+    from jwt_events.events import ClaimNames
+
+    roles = {field.name for field in fields(ClaimNames)}
+    given: dict[str, list[str]] = {}
+    for part in filter(None, text.split(",")):
+        role, is_there, claim = part.partition("=")
+        if not is_there or role.strip() not in roles:
+            raise InvalidOption(
+                "claim_names", f"must be ROLE=CLAIM,… where a role is one of {', '.join(sorted(roles))}"
+            )
+        given.setdefault(role.strip(), []).append(claim.strip())
+    if any(len(names) > 1 for role, names in given.items() if role != "client"):
+        raise InvalidOption("claim_names", "names a claim for the same role twice, which only client may have")
+    named: dict[str, Any] = {role: tuple(names) if role == "client" else names[0] for role, names in given.items()}
+    return ClaimNames(**named)
 
 
 def _decoded(segment: bytes) -> bytes:

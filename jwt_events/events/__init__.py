@@ -1,9 +1,16 @@
 """Events of the JWT lifecycle: models, validation and routing."""
 
 from jwt_events._internal.event_type import EventType
+from jwt_events.events._claim_names import STANDARD as STANDARD
+from jwt_events.events._claim_names import ClaimNames
+from jwt_events.events._claim_names import claim_names_of as claim_names_of
 from jwt_events.events._claims import ALIAS_PREFIX as ALIAS_PREFIX
 from jwt_events.events._claims import is_plain as is_plain
 from jwt_events.events._claims import name_of as name_of
+from jwt_events.events._conditions import ComparedValue as ComparedValue
+from jwt_events.events._conditions import compared as compared
+from jwt_events.events._conditions import compared_values as compared_values
+from jwt_events.events._conditions import path_of as path_of
 from jwt_events.events._event import Event
 from jwt_events.events._event import validated_values as validated_values
 from jwt_events.events._fast_path import fast_builder as fast_builder
@@ -37,6 +44,7 @@ from jwt_events.events._routing import classes_of as classes_of
 # Names imported "as" themselves are for other packages of this library, not for its users.
 __all__ = [
     "EVENT_CLASSES",
+    "ClaimNames",
     "Event",
     "EventType",
     "KeyRotated",

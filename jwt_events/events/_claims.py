@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jwt_events.errors import InvalidClaims
+from jwt_events.events._claim_names import ClaimNames
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH, Identifier, TokenId
 
 ALIAS_PREFIX = "sha256:"
@@ -60,20 +61,22 @@ def name_of(text: str, *, is_token: bool = False) -> str:
         return ALIAS_PREFIX + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def revocation_from(claims: Mapping[str, Any]) -> dict[str, Any]:
+def revocation_from(claims: Mapping[str, Any], names: ClaimNames) -> dict[str, Any]:
     """Return the fields of the `TokenRevoked` that revokes what these claims stand for.
 
     Raises:
         InvalidClaims: they are not those of an access token, and name no session (or user) to revoke instead.
     """
-    token, session, user = _name(claims, "jti", is_token=True), _name(claims, "sid"), _name(claims, "sub")
-    client = _name(claims, "client_id")
-    fields = {"session_id": session, "user_id": user, "client_id": _name(claims, "azp") if client is None else client}
-    purposes = {value.lower() for name in _PURPOSE_CLAIMS if isinstance(value := claims.get(name), str)}
+    token = _name(claims, names.token, is_token=True)
+    session, user = _name(claims, names.session), _name(claims, names.user)
+    clients = (name for claim in names.clients if (name := _name(claims, claim)) is not None)
+    fields = {"session_id": session, "user_id": user, "client_id": next(clients, None)}
+    purposes = _purposes(claims)
     events = claims.get("events")
-    if purposes & _LOGOUT or (isinstance(events, Mapping) and _LOGOUT_EVENT in events):
+    if _is_logout(claims):
         if session is None and user is None:
-            raise InvalidClaims("sid", "is missing in a logout token, and so is sub: it names no session and no user")
+            problem = f"is missing in a logout token, and so is {names.user}: it names no session and no user"
+            raise InvalidClaims(names.session, problem)
         return fields | {"client_id": None}  # the client that is told, which would narrow the user's rule to itself
     if isinstance(events, Mapping) and events and all(_is_uri(name) for name in events):
         problem = (
@@ -82,7 +85,7 @@ def revocation_from(claims: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidClaims("events", problem)
     if purposes & _REFRESH and session is None:
         raise InvalidClaims(
-            "sid",
+            names.session,
             "is missing in a refresh token, whose jti is not that of the access tokens: revoke"
             " TokenRevoked(user_id=…), all tokens of its user, or TokenRevoked(token_id=…), this token alone",
         )
@@ -90,7 +93,33 @@ def revocation_from(claims: Mapping[str, Any]) -> dict[str, Any]:
         return fields
     if token is None:
         return fields
-    return fields | {"token_id": token, "expires_at": _expiry(claims.get("exp"))}
+    return fields | {"token_id": token, "expires_at": _expiry(claims.get(names.expires_at))}
+
+
+def revocation_of_others(claims: Mapping[str, Any], names: ClaimNames) -> dict[str, Any]:
+    """Return the fields of the `TokenRevoked` that revokes all tokens of a user but those of this session.
+
+    Raises:
+        InvalidClaims: they do not name both, or name a session that has ended.
+    """
+    session, user = _name(claims, names.session), _name(claims, names.user)
+    if _is_logout(claims) or isinstance(claims.get("events"), Mapping):
+        raise InvalidClaims("events", "are those of a logout or security event token, which names no session to keep")
+    if user is None:
+        raise InvalidClaims(names.user, "is missing, so it is unknown whose other sessions are to end")
+    if session is None:
+        problem = "is missing, so no session can be spared: revoke TokenRevoked(user_id=…), all tokens of the user"
+        raise InvalidClaims(names.session, problem)
+    return {"user_id": user, "except_session_id": session}
+
+
+def _purposes(claims: Mapping[str, Any]) -> set[str]:
+    return {value.lower() for name in _PURPOSE_CLAIMS if isinstance(value := claims.get(name), str)}
+
+
+def _is_logout(claims: Mapping[str, Any]) -> bool:
+    events = claims.get("events")
+    return bool(_purposes(claims) & _LOGOUT) or (isinstance(events, Mapping) and _LOGOUT_EVENT in events)
 
 
 def _name(claims: Mapping[str, Any], claim: str, *, is_token: bool = False) -> Any:

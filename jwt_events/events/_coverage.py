@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jwt_events.events._models import TokenRevoked
@@ -29,18 +30,50 @@ def fingerprint(value: str) -> str:
     return hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
+def scope_problem(field: str, value: object, others: Mapping[str, Any]) -> str | None:
+    """Return what contradicts a field that says how wide a revocation is; ``None`` if nothing does.
+
+    Args:
+        field: ``except_session_id`` or ``everyone``.
+        value: its value.
+        others: the valid fields before it.
+    """
+    given = [name for name in ("token_id", "session_id") if others.get(name) is not None]
+    if field == "except_session_id" and value is not None:
+        if given:
+            return f"spares a session, but {given[0]} revokes less than a user's sessions: leave one of the two out"
+        if others.get("user_id", "") is None:  # an invalid one is reported by itself
+            return "spares a session of a user: name the user as user_id, or leave except_session_id out"
+    if field == "everyone" and value:
+        given += [name for name in ("user_id", "client_id", "claims") if others.get(name) is not None]
+        if given:
+            return f"revokes all tokens, but {given[0]} is given: leave everyone out, or all that narrows it"
+    return None
+
+
 def covered_by(event: TokenRevoked) -> str:
     """Return the sentence about an event that revokes tokens."""
-    if event.token_id is not None:
-        return f"Revokes the token #{fingerprint(event.token_id)} alone."
     cutoff = event.issued_before or event.occurred_at
+    where = _conditions(event.claims)
+    if event.everyone:
+        return _sentence("all users", cutoff)
+    if event.token_id is not None:
+        named = f"the token #{fingerprint(event.token_id)}"
+        return f"Revokes {named}{where}." if where else f"Revokes {named} alone."
     if event.session_id is not None:
-        return covered_in_session(event.session_id, cutoff)
+        return _sentence(f"the session #{fingerprint(event.session_id)}{where}", cutoff)
     client = "" if event.client_id is None else f"the client #{fingerprint(event.client_id)}"
     if event.user_id is None:
-        return _sentence(f"{client}, of all users", cutoff)
-    where = f"at {client}" if client else "in all sessions, on all devices"
-    return _sentence(f"the user #{fingerprint(event.user_id)} {where}", cutoff)
+        return _sentence(f"{client}, of all users{where}" if client else f"all users{where}", cutoff)
+    device = f"at {client}" if client else "in all sessions, on all devices"
+    if event.except_session_id is not None:
+        device += f", except in the session #{fingerprint(event.except_session_id)}"
+    return _sentence(f"the user #{fingerprint(event.user_id)} {device}{where}", cutoff)
+
+
+def _conditions(claims: Mapping[str, Any] | None) -> str:
+    said = [f"{name} is #{fingerprint(str(value))}" for name, value in (claims or {}).items()]
+    return f", where {' and '.join(said)}" if said else ""
 
 
 def covered_in_session(session_id: str, cutoff: datetime) -> str:

@@ -72,9 +72,12 @@ class Event(BaseModel):
 
     @model_validator(mode="after")
     def _remember(self) -> Self:
-        if self._IS_COMPARABLE and not self.metadata and (self.source is None or is_uri_reference(self.source)):
+        if self._is_comparable() and not self.metadata and (self.source is None or is_uri_reference(self.source)):
             _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
         return self
+
+    def _is_comparable(self) -> bool:
+        return self._IS_COMPARABLE
 
     @property
     def subject(self) -> str | None:

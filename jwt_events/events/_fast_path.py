@@ -112,6 +112,8 @@ def _field(name: str, hint: Any, field: FieldInfo) -> CoreSchema:
         return _HEADER[name]
     if name == "type":  # parsed JSON never holds an EventType, so a message cannot set it
         return core_schema.with_default_schema(core_schema.is_instance_schema(EventType), default=field.default)
+    if name == "claims":  # conditions are rare, so the class validates them
+        return core_schema.with_default_schema(core_schema.none_schema(), default=None)
     schema = _SCHEMAS[hint] if hint in _SCHEMAS else core_schema.nullable_schema(_SCHEMAS[get_args(hint)[0]])
     if field.is_required():
         return schema

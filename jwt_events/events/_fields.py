@@ -146,7 +146,7 @@ def _check_json(value: object, max_depth: int) -> object:
         elif isinstance(item, list):
             pending.extend((part, depth + 1) for part in item)
         else:
-            _check_scalar(item)
+            check_scalar(item)
     return value
 
 
@@ -157,7 +157,8 @@ def _check_encodable(text: str) -> None:
         raise ValueError("must not contain a lone surrogate, which UTF-8 cannot express") from None
 
 
-def _check_scalar(item: object) -> None:
+def check_scalar(item: object) -> None:
+    """Reject a token, and a value that not all readers of JSON read as it is."""
     if isinstance(item, str):
         reject_jwt(item)
         _check_encodable(item)

@@ -18,8 +18,10 @@ from pydantic import (
 )
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.events._claims import revocation_from
-from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session
+from jwt_events.events._claim_names import ClaimNames, claim_names_of
+from jwt_events.events._claims import revocation_from, revocation_of_others
+from jwt_events.events._conditions import Conditions
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, scope_problem
 from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
 from jwt_events.events._event import Event, is_received, require_past
 from jwt_events.events._fields import Data, Identifier, Instant, Text, TokenId
@@ -36,13 +38,18 @@ class TokenRevoked(Event):
 
     The narrowest identifier decides what is revoked: ``token_id`` one token; else ``session_id`` the tokens of a
     session; else ``user_id`` all tokens of a user (with ``client_id``: those issued to that client); else ``client_id``
-    all tokens of a client. Wider identifiers beside it are context for handlers. At least one is required.
+    all tokens of a client. Wider identifiers beside it are context for handlers. ``claims`` beside it revokes
+    only those of them with these claims; alone, all tokens with them; and ``everyone`` all tokens. One is required.
 
     Attributes:
         token_id: the token's ``jti``, never the token itself.
         user_id: the ``sub``.
         session_id: the ``sid``.
         client_id: the ``client_id`` or ``azp``.
+        except_session_id: the ``sid`` of the one session of the user whose tokens live; needs ``user_id``.
+        claims: conditions that a token must meet, all of them: claims, and the value that each equals, or has in its
+            list. A name with dots leads into objects: ``act.sub``, at most three levels. One to eight.
+        everyone: revokes all tokens; goes with none of the above.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
             ``occurred_at``. At most five minutes ahead.
         expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
@@ -50,13 +57,14 @@ class TokenRevoked(Event):
         reason: text for people, at most 1,024 characters.
     """
 
-    _IS_COMPARABLE: ClassVar[bool] = True
-
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
     token_id: TokenId | None = None
     user_id: Identifier | None = None
     session_id: Identifier | None = None
     client_id: Identifier | None = None
+    except_session_id: Identifier | None = None
+    claims: Conditions | None = None
+    everyone: bool = False
     issued_before: Instant | None = None
     expires_at: Instant | None = None
     reason: Text | None = None
@@ -64,6 +72,14 @@ class TokenRevoked(Event):
     if TYPE_CHECKING:
 
         def __init__(self, **fields: Unpack[parameters.TokenRevokedParameters]) -> None: ...
+
+    @field_validator("except_session_id", "everyone")
+    @classmethod
+    def _check_scope(cls, value: object, info: ValidationInfo) -> object:
+        problem = None if is_received(info) else scope_problem(str(info.field_name), value, info.data)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
     @field_validator("issued_before")
     @classmethod
@@ -74,15 +90,25 @@ class TokenRevoked(Event):
 
     @model_validator(mode="after")
     def _check_subject(self, info: ValidationInfo) -> Self:
-        if self.subject is None:
-            raise ValueError("give at least one of token_id, session_id, user_id, client_id")
+        if self.subject is None and self.claims is None and not self.everyone:
+            raise ValueError("give at least one of token_id, session_id, user_id, client_id, claims, everyone")
         if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
             require_past(self.occurred_at, info, "occurred_at ")
         return self
 
+    def _is_comparable(self) -> bool:
+        return self.claims is None and not self.everyone
+
     @classmethod
-    def from_claims(cls, claims: Mapping[str, Any], *, reason: str | None = None) -> Self:
-        """Return the event that revokes the token with these decoded claims.
+    def from_claims(
+        cls,
+        claims: Mapping[str, Any],
+        *,
+        reason: str | None = None,
+        everywhere_else: bool = False,
+        claim_names: ClaimNames | None = None,
+    ) -> Self:
+        """Return the event that revokes the token with these decoded claims, or all others of its user.
 
         Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``. Without a ``jti`` the event revokes by
         the next wider identifier, as described on the class: ask `covers` what that is. It then has no ``expires_at``,
@@ -95,15 +121,22 @@ class TokenRevoked(Event):
         An identifier that cannot be published as it is, because it is too long or looks like a token, is named by its
         SHA-256. Empty identifiers count as missing.
 
+        Args:
+            claims: the verified payload of the token.
+            reason: text for people.
+            everywhere_else: revoke all tokens of the user in ``sub`` but those of the session in ``sid``.
+            claim_names: the names of these claims, as the revocation lists have them, if they are not these.
+
         Raises:
-            InvalidClaims: they are those of a refresh token without ``sid``, of a logout token without ``sid`` and
-                ``sub``, or of another security event token.
+            InvalidClaims: with ``everywhere_else``, ``sub`` or ``sid`` is missing; or they are those of a refresh token
+                without ``sid``, of a logout token without ``sid`` and ``sub``, or of another security event token.
             pydantic.ValidationError: a claim has the wrong type, or all identifiers are missing.
             TypeError: ``claims`` is not a mapping: decode the token first.
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
-        return cls(**revocation_from(claims), reason=reason)
+        read = revocation_of_others if everywhere_else else revocation_from
+        return cls(**read(claims, claim_names_of(claim_names)), reason=reason)
 
     @property
     def covers(self) -> str:

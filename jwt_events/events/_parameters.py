@@ -5,6 +5,7 @@ The type of a field is that of the value read from it. A constructor accepts mor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, Required, TypeAlias, TypedDict
 
@@ -35,6 +36,9 @@ class TokenRevokedParameters(EventParameters, total=False):
     client_id: str | None
     issued_before: Instant | None
     expires_at: Instant | None
+    except_session_id: str | None
+    claims: Mapping[str, bool | float | str] | None
+    everyone: bool
     reason: str | None
 
 

@@ -253,7 +253,7 @@ class Guard(Generic[T]):
 
     def _report_missing(self, claims: Mapping[str, object]) -> None:
         """Warn, once for the same claims, of tokens that are let in and that no revocation will reach."""
-        missing = missing_claims(claims)
+        missing = missing_claims(claims, self.revocations.claim_names)
         if missing and missing not in self._reported:
             self._reported.add(missing)
             self._tell(

@@ -11,22 +11,26 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from jwt_events.errors import InvalidClaims
-from jwt_events.events import MAX_NUMERIC_DATE, name_of
+from jwt_events.events import MAX_NUMERIC_DATE, STANDARD, ClaimNames, name_of
 
-RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
-"""The kind of identifier that a rule names."""
+RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key", "claims", "everyone"]
+"""The kind of identifier that a rule names; ``claims`` if it names other claims, ``everyone`` if none."""
 
 
 class Subjects(NamedTuple):
-    """The identifiers in a token's claims, as digests.
+    """What rules look at in a token's claims.
 
     Attributes:
         digests: the kind and digest of each identifier; kinds that the claims lack are left out.
         issued_at: the token's ``iat`` in milliseconds since 1970; ``None`` if it has none.
+        session: the name of its session; ``None`` if it has none.
+        claims: all of its claims.
     """
 
     digests: tuple[tuple[RuleKind, int], ...]
     issued_at: float | None
+    session: str | None
+    claims: Mapping[str, object]
 
 
 class KeyedClaims(dict[str, object]):
@@ -52,17 +56,16 @@ def digest(*identifiers: str) -> int:
     return hash(identifiers[0]) if len(identifiers) == 1 else hash(identifiers)
 
 
-def subjects_of(claims: Mapping[str, object]) -> Subjects:
-    """Read the claims that rules look at: ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, ``kid``, ``iat``.
+def subjects_of(claims: Mapping[str, object], names: ClaimNames = STANDARD) -> Subjects:
+    """Read the claims that rules look at: those with these names, and the ``kid``.
 
     Raises:
         InvalidClaims: ``claims`` is not a mapping, or one of these claims has the wrong type.
     """
     if not isinstance(claims, Mapping):
         raise InvalidClaims("claims", f"must be a mapping, the decoded payload of a token, not {_kind(claims)}")
-    token, user, session, client, authorized_party = (
-        _name(claims, claim) for claim in ("jti", "sub", "sid", "client_id", "azp")
-    )
+    token = _name(claims, names.token, is_token=True)
+    user, session = _name(claims, names.user), _name(claims, names.session)
     named: dict[RuleKind, str | None] = {
         "token": token,
         "session": session,
@@ -72,15 +75,15 @@ def subjects_of(claims: Mapping[str, object]) -> Subjects:
     digests = [(kind, digest(value)) for kind, value in named.items() if value is not None]
     if isinstance(claims, KeyedClaims):
         digests.extend(("key", digest(kid)) for kid in claims.other_kids)
-    for party in dict.fromkeys((client, authorized_party)):
+    for party in dict.fromkeys(_name(claims, claim) for claim in names.clients):
         if party is not None:
             digests.append(("client", digest(party)))
         if user is not None and party is not None:
             digests.append(("user_at_client", digest(user, party)))
-    return Subjects(tuple(digests), _milliseconds(claims.get("iat")))
+    return Subjects(tuple(digests), _milliseconds(claims.get(names.issued_at), names.issued_at), session, claims)
 
 
-def is_reachable(claims: Mapping[str, object]) -> bool:
+def is_reachable(claims: Mapping[str, object], names: ClaimNames = STANDARD) -> bool:
     """Return whether a rule about a token, session, user or client can ever cover the token with these claims.
 
     If not, the token cannot be logged out: `TokenRevoked.from_claims` finds nothing in them either.
@@ -88,13 +91,13 @@ def is_reachable(claims: Mapping[str, object]) -> bool:
     Raises:
         InvalidClaims: as `subjects_of` does.
     """
-    return any(kind != "key" for kind, _ in subjects_of(claims).digests)
+    return any(kind != "key" for kind, _ in subjects_of(claims, names).digests)
 
 
-def _name(claims: Mapping[str, object], claim: str) -> str | None:
+def _name(claims: Mapping[str, object], claim: str, *, is_token: bool = False) -> str | None:
     """Return the name by which events name the identifier in a claim; ``None`` if it is missing or empty."""
     text = _text(claims, claim)
-    return name_of(text, is_token=claim == "jti") if text else None
+    return name_of(text, is_token=is_token) if text else None
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:
@@ -106,15 +109,15 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
     return str.__str__(value)  # a subclass may define its own hash
 
 
-def _milliseconds(value: object) -> float | None:
+def _milliseconds(value: object, claim: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidClaims("iat", f"must be a number of seconds since 1970, not {_kind(value)}")
+        raise InvalidClaims(claim, f"must be a number of seconds since 1970, not {_kind(value)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidClaims("iat", "must be a finite number of seconds since 1970")
+        raise InvalidClaims(claim, "must be a finite number of seconds since 1970")
     if value >= MAX_NUMERIC_DATE:
-        raise InvalidClaims("iat", "looks like milliseconds; a NumericDate is in seconds")
+        raise InvalidClaims(claim, "looks like milliseconds; a NumericDate is in seconds")
     return value * 1000
 
 

@@ -11,9 +11,8 @@ from jwt_events._internal.callbacks import Callback, callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
-from jwt_events.events import Event
+from jwt_events.events import ClaimNames, Event, claim_names_of
 from jwt_events.instrumentation import Instrumentation, instrumentation
-from jwt_events.revocation._claims import subjects_of
 from jwt_events.revocation._feed import Feed, Opening, require_replayable
 from jwt_events.revocation._registration import Registration
 from jwt_events.revocation._rules import Match
@@ -43,8 +42,7 @@ class RevocationList(Registration):
     `Verdict.STALE` instead of `Verdict.ALLOW`. The program goes on: the list tries to become current again for as long
     as it is open.
 
-    A rule covers the tokens whose claim equals the identifier in the event, and whose ``iat`` is not after the rule's
-    cutoff. If several issuers have colliding identifiers, use a stream key for each.
+    A rule covers the tokens whose claims are as the event names them, and whose ``iat`` is not after its cutoff.
 
     Args:
         transport: the source of revocations; durable, and without a group. It is read from its oldest event on,
@@ -55,8 +53,8 @@ class RevocationList(Registration):
         on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
             known, and opens without a server: availability before security. It is counted in
             `RevocationStats.stale_allows`. A list that is not open returns `Verdict.STALE` all the same.
-        leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
-            this long after the cutoff of a rule is covered.
+        leeway: seconds by which the clocks of issuers may be ahead: tokens issued so long after a cutoff are covered.
+        claim_names: the names of the claims that rules look at, if they are not the standard ones.
         wait: whether entering waits until the history was read, and fails if it cannot be. ``False`` opens at once, in
             any case: not ready, stale, and catching up in the background for as long as it takes.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
@@ -76,6 +74,7 @@ class RevocationList(Registration):
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
         wait: bool = True,
+        claim_names: ClaimNames | None = None,
         metrics: Instrumentation | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -92,9 +91,11 @@ class RevocationList(Registration):
             leeway=options.leeway("leeway", leeway),
             max_staleness=self._max_staleness,
             clock=valid(clock),
+            claim_names=claim_names_of(claim_names),
         )
         self._now = clock.monotonic
         self._rules = self._view.rules
+        self.claim_names: ClaimNames = self._rules.claim_names
         self._metrics = instrumentation(metrics)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -143,10 +144,9 @@ class RevocationList(Registration):
         """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
-            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, and ``iat``
-                are looked at; a missing claim matches no rule, except that a token without ``iat`` is covered by every
-                cutoff. To have the signing key checked, add the ``kid`` of the header:
-                ``{**claims, "kid": header["kid"]}``.
+            claims: the verified payload of the token; those in `claim_names` and those that rules name are looked at. A
+                missing claim matches no rule, but a token without ``iat`` is covered by every cutoff. To have the
+                signing key checked, add the ``kid`` of the header: ``{**claims, "kid": header["kid"]}``.
 
         Raises:
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
@@ -176,7 +176,7 @@ class RevocationList(Registration):
         """
         verdict = self.check(claims)
         if verdict is _REVOKED:  # in another thread, the rule may have been removed since
-            raise RevokedTokenError(*(self._rules.match(subjects_of(claims)) or Match("token", None)))
+            raise RevokedTokenError(*(self._rules.match(self._rules.subjects_of(claims)) or Match("token", None)))
         if verdict is _STALE:
             raise StaleRevocationsError(self.staleness, self._max_staleness) from self.failure
 
@@ -186,7 +186,7 @@ class RevocationList(Registration):
         Raises:
             InvalidClaims: as `check` does.
         """
-        rule = self._rules.match(subjects_of(claims))
+        rule = self._rules.match(self._rules.subjects_of(claims))
         verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._is_open) else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
 

@@ -17,7 +17,7 @@ from jwt_events._internal.clock import Clock, Timer, sleep
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import DecodeError
-from jwt_events.events import Event, Routes, UnknownEvent
+from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import WatchRegistry
@@ -74,6 +74,7 @@ class RevocationView:
         leeway: see `Rules`.
         max_staleness: seconds after which a proof is too old.
         clock: decides what is too old.
+        claim_names: see `Rules`.
 
     Attributes:
         rules: the rules in force.
@@ -90,7 +91,15 @@ class RevocationView:
         decode_errors: count of deliveries that were not events.
     """
 
-    def __init__(self, *, retention: timedelta | None, leeway: float, max_staleness: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        retention: timedelta | None,
+        leeway: float,
+        max_staleness: float,
+        clock: Clock,
+        claim_names: ClaimNames = STANDARD,
+    ) -> None:
         self._clock = clock
         self._steady_clock = SteadyClock(clock.wall, clock.monotonic)
         self._callbacks = Callbacks()
@@ -98,7 +107,9 @@ class RevocationView:
         self._max_staleness = max_staleness
         self._state = ViewState.CLOSED
         self._staleness_timer: Timer | None = None
-        self.rules: Rules = Rules(epoch=self._steady_clock.now(), retention=retention, leeway=leeway)
+        self.rules: Rules = Rules(
+            epoch=self._steady_clock.now(), retention=retention, leeway=leeway, claim_names=claim_names
+        )
         self.loop: OwnLoop = OwnLoop("the revocation list")
         self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks, self.loop)
         self.current_as_of: float = -math.inf

@@ -11,7 +11,8 @@ from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.cancellation import HostCancellation
 from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import RevokedTokenError
-from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
+from jwt_events.revocation._claims import RuleKind, Subjects
+from jwt_events.revocation._narrowed import WITHOUT_IDENTIFIER
 from jwt_events.revocation._rules import Match, Rule, Rules
 
 
@@ -28,7 +29,7 @@ class Watch:
     ) -> None:
         self.revoked: asyncio.Event = asyncio.Event()
         self.rule: Match | None = None
-        self.subjects: Subjects = subjects_of(claims)
+        self.subjects: Subjects = watches.subjects_of(claims)
         self._watches = watches
         self._on_revoked = on_revoked
         self._cancels = cancel
@@ -76,17 +77,26 @@ class WatchRegistry:
     """All watched tokens, indexed by the identifiers that a rule can name.
 
     A new rule costs one dictionary look-up, however many tokens are watched, and more only for the tokens that have
-    its identifier.
+    its identifier; a rule about other claims, or about everyone, one look at each token.
     """
 
     def __init__(self, rules: Rules, callbacks: Callbacks, loop: OwnLoop) -> None:
         self._loop = loop
         self._rules = rules
         self._callbacks = callbacks
+        self._all: set[Watch] = set()
         self._by_subject: dict[tuple[RuleKind, int], set[Watch]] = {}
 
     def __len__(self) -> int:
-        return len(set().union(*self._by_subject.values()))
+        return len(self._all)
+
+    def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
+        """Read the claims of a token that rules look at.
+
+        Raises:
+            InvalidClaims: ``claims`` is not a mapping, or a claim has the wrong type.
+        """
+        return self._rules.subjects_of(claims)
 
     def add(self, watch: Watch) -> None:
         """Watch a token from now on; one that is revoked already is reported at once.
@@ -95,12 +105,14 @@ class WatchRegistry:
             WrongLoop: the list is open in another event loop, which cannot wake this one.
         """
         self._loop.check()
+        self._all.add(watch)
         for subject in watch.subjects.digests:
             self._by_subject.setdefault(subject, set()).add(watch)
         self._check(watch)
 
     def remove(self, watch: Watch) -> None:
         """Stop watching a token; idempotent."""
+        self._all.discard(watch)
         for subject in watch.subjects.digests:
             if (watches := self._by_subject.get(subject)) is not None:
                 watches.discard(watch)
@@ -109,9 +121,12 @@ class WatchRegistry:
 
     def notify(self, rule: Rule) -> None:
         """Revoke the watches that a rule covers which is now in force."""
-        if self._by_subject and (affected := self._by_subject.get((rule.kind, rule.digest))):
-            for watch in tuple(affected):
-                self._check(watch)
+        if not self._all:
+            return
+        any_token = rule.kind in WITHOUT_IDENTIFIER
+        affected = self._all if any_token else self._by_subject.get((rule.kind, rule.digest), ())
+        for watch in tuple(affected):
+            self._check(watch)
 
     def _check(self, watch: Watch) -> None:
         if (rule := self._rules.match(watch.subjects)) is not None:

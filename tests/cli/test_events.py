@@ -331,6 +331,27 @@ class TestCheck:
         assert token not in told.output + told.errors
         assert "alice" not in told.output + told.errors
 
+    def test_claim_names(self, url: str, key: str) -> None:
+        """Claims are read by the names that are given, and a rule about claims is one that it names."""
+        run("publish", "token-revoked", "--user-id", "u", "--except-session-id", "s", "--key", key, url=url)
+        run("publish", "token-revoked", "--claims", '{"tenant": "acme"}', "--key", key, url=url)
+        for claims, kind in (
+            ({"uid": "u", "app": "x"}, "user"),
+            ({"uid": "u", "sid": "s"}, None),
+            ({"sub": "u"}, None),
+            ({"tenant": ["acme"]}, "claims"),
+        ):
+            names = "user=uid,client=app,client=azp"
+            told = run("check", "--claim-names", names, "--key", key, "--json", url=url, given=json.dumps(claims))
+            assert [record["rule"] for record in told.records] == [kind]
+
+    @pytest.mark.parametrize("names", ["user", "who=uid", "user=", "user=a,user=b"])
+    def test_bad_claim_names(self, url: str, names: str) -> None:
+        """What is no list of roles and names is refused in one line."""
+        told = run("check", "--claim-names", names, url=url, given="{}")
+        assert told.code == 2
+        assert "--claim-names" in told.errors or "claim_names" in told.errors
+
     def test_stale(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the verdict is stale, the exit code is 3."""
         monkeypatch.setattr(RevocationList, "explain", lambda *_: Explanation(Verdict.STALE, None, 7.5))

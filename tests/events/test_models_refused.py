@@ -50,7 +50,8 @@ class TestIdentifiers:
     @_identifiers
     def test_too_long(self, cls: type[Event], field: str) -> None:
         """512 characters are accepted, one more is not, and the error names the limit."""
-        assert getattr(cls(**(FIELDS[cls] | {field: "é" * 512})), field) == "é" * 512
+        others = FIELDS[cls] | ({"token_id": None, "session_id": None} if field == "except_session_id" else {})
+        assert getattr(cls(**(others | {field: "é" * 512})), field) == "é" * 512
         assert "512" in str(_refusal(cls, **{field: "é" * 513}))
 
     @_identifiers

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from jwt_events import (
+    ClaimNames,
     DeadLetter,
     Event,
     Explanation,
@@ -95,6 +96,7 @@ RECORDS: list[Any] = [
     Sent("1-0", 2),
     Server("redis", "host", 6379, "group"),
     Retry(attempts=2, on=(OSError,)),
+    ClaimNames(user="user_id"),
     DeadLetter("1-0", b"{}", "ValueError", "handler", 3, "consumer", "1-0", _NOW, ((b"a", b"1"),)),
     RevocationStats({"token": 2}, 1, 2, 3, 4, 5, 6, 7),
     SigningKeysStats(1, math.inf, 2, 3, 4),

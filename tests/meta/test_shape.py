@@ -58,6 +58,7 @@ INSIDE = {
     ),
     "revocation": (
         ("_claims", "_packed"),
+        ("_narrowed",),
         ("_rules",),
         ("_feed", "_verdict", "_watch"),
         ("_view",),

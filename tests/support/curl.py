@@ -13,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="curl")
     parser.add_argument("url")
     parser.add_argument("-i", dest="include", action="store_true")
+    parser.add_argument("-s", dest="is_silent", action="store_true")
     parser.add_argument("-H", dest="headers", action="append", default=[])
     parser.add_argument("-X", dest="method", default="GET")
     arguments = parser.parse_args()

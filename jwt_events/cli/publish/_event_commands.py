@@ -23,7 +23,7 @@ from jwt_events.cli._options import (
     make_transport,
 )
 from jwt_events.cli._running import EXIT_CODES, run
-from jwt_events.cli.publish._parsing import fields_from, is_instant
+from jwt_events.cli.publish._parsing import JSON_FIELDS, fields_from, is_instant
 from jwt_events.events import EVENT_CLASSES, Event, EventType
 
 if TYPE_CHECKING:
@@ -116,6 +116,6 @@ def _helps(cls: type[Event]) -> dict[str, str]:
 
 
 def _metavar(cls: type[Event], name: str) -> str:
-    if name == "metadata":
+    if name in JSON_FIELDS:
         return "JSON"
     return "INSTANT" if is_instant(cls, name) else "TEXT"

@@ -10,6 +10,9 @@ from jwt_events.cli._options import instant
 from jwt_events.errors import DecodeError, InvalidEvent, InvalidOption
 from jwt_events.events import EVENT_CLASSES, Event, EventType, Instant, make_event
 
+JSON_FIELDS = frozenset({"claims", "metadata"})
+"""Fields that an option gives as a JSON object."""
+
 
 def event_from_line(line: bytes) -> Event:
     """Parse a line: an envelope, as ``tail --json`` prints it, or the ``type`` of an event and its fields side by side.
@@ -41,14 +44,14 @@ def fields_from(cls: type[Event], values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert options, or the members of a JSON object, to the fields of an event, without those that are ``None``.
 
     Raises:
-        InvalidOption: an instant or the metadata cannot be parsed.
+        InvalidOption: an instant or a JSON object cannot be parsed.
     """
     given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
         if isinstance(value, str) and is_instant(cls, name):
             given[name] = instant(name, value)
-        elif isinstance(value, str) and name == "metadata":
-            given[name] = _metadata(value)
+        elif isinstance(value, str) and name in JSON_FIELDS:
+            given[name] = _json(name, value)
     return given
 
 
@@ -58,11 +61,11 @@ def is_instant(cls: type[Event], name: str) -> bool:
     return field is not None and (Instant in get_args(field.annotation) or field.annotation is get_args(Instant)[0])
 
 
-def _metadata(text: str) -> object:
+def _json(name: str, text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError):
-        raise InvalidOption("metadata", "must be a JSON object") from None
+        raise InvalidOption(name, "must be a JSON object, without the same key twice") from None
 
 
 def _object(line: bytes) -> dict[str, Any]:
