@@ -5,6 +5,7 @@ from jwt_events.events._fast_path import fast_builder as fast_builder
 from jwt_events.events._fields import MAX_IDENTIFIER_LENGTH as MAX_IDENTIFIER_LENGTH
 from jwt_events.events._fields import MAX_NUMERIC_DATE as MAX_NUMERIC_DATE
 from jwt_events.events._fields import Instant as Instant
+from jwt_events.events._fields import looks_like_jwt as looks_like_jwt
 from jwt_events.events._models import (
     EVENT_CLASSES,
     Event,

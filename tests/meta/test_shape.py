@@ -31,7 +31,7 @@ PACKAGES = (
     ("metrics", "tracing"),
     ("publisher", "subscriber"),
     ("revocation", "keys"),
-    ("guard",),
+    ("guard", "signals"),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "embedded", "fastapi"),
     ("testing",),
@@ -56,6 +56,13 @@ INSIDE = {
         ("_subscriber",),
     ),
     "revocation": (("_claims", "_packed"), ("_rules",), ("_feed", "_verdict", "_watch"), ("_view",), ("_list",)),
+    "signals": (
+        ("_identity", "_token"),
+        ("_verifier",),
+        ("_logout", "_subjects"),
+        ("_mapping", "_resolution"),
+        ("_security",),
+    ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
         ("_options", "_output"),
@@ -70,11 +77,11 @@ INSIDE = {
 # for all its modules.
 DOORS = {
     "aiohttp": {"aiohttp"},
-    "cryptography": {"cli.demo._tokens"},
+    "cryptography": {"cli.demo._tokens", "testing._transmitter"},
     "fastapi": {"fastapi"},
     "hiredis": {"transport._redis.protocol"},
     "jiter": {"envelope"},
-    "jwt": {"cli.demo._tokens", "keys._jwks"},
+    "jwt": {"cli.demo._tokens", "keys._jwks", "signals._verifier", "testing._transmitter"},
     "loguru": {"", "_internal", "guard", "keys", "publisher", "revocation", "subscriber", "tracing", "transport"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
