@@ -27,6 +27,7 @@ from jwt_events.errors import InvalidOption, RevokedTokenError
 from jwt_events.guard import Admission, Admissions, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
+from jwt_events.signals import LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
 from jwt_events.subscriber import Subscriber
 
 try:
@@ -41,8 +42,10 @@ __all__ = [
     "BearerGuard",
     "Refused",
     "lifespan",
+    "logout_router",
     "public",
     "readiness_handler",
+    "set_router",
 ]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -343,3 +346,38 @@ def readiness_handler(*lists: RevocationList) -> Handler:
         return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
 
     return ready
+
+
+def logout_router(
+    publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
+) -> list[web.RouteDef]:
+    """Return routes, for ``app.add_routes``, that receive logout tokens (OpenID Connect Back-Channel Logout 1.0).
+
+    Its options are those of `jwt_events.asgi.logout_router`. A guard of the whole application lets its requests in.
+
+    Raises:
+        InvalidOption: an option cannot work.
+    """
+    return _signal_routes(LogoutEndpoint(publisher, tokens, **options), path)
+
+
+def set_router(
+    publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any
+) -> list[web.RouteDef]:
+    """Return routes, for ``app.add_routes``, that receive security event tokens which are pushed (RFC 8935).
+
+    Its options are those of `jwt_events.asgi.set_router`. A guard of the whole application lets its requests in.
+
+    Raises:
+        InvalidOption: an option cannot work.
+    """
+    return _signal_routes(SetEndpoint(publisher, events, **options), path)
+
+
+def _signal_routes(endpoint: LogoutEndpoint | SetEndpoint, path: str) -> list[web.RouteDef]:
+    @public
+    async def receive(request: web.Request) -> web.Response:
+        response = await endpoint.respond(request.method, request.headers.items(), request.content.iter_any())
+        return web.Response(body=response.body, status=response.status, headers=response.headers)
+
+    return [web.post(path, receive)]

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
-from jwt_events.instrumentation import Handled, Observer, Published, ViewObserver
+from jwt_events.instrumentation import Handled, Observer, Published, SignalObserver, SignalOutcome, ViewObserver
 from jwt_events.metrics._fast import Counter, Histogram
 from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, instruments_for
 
@@ -60,6 +60,10 @@ class Metrics:
     def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> ViewObserver:
         """Return an observer for a view; see `Instrumentation.view`."""
         return _Viewing(self._instruments, transport, destination, staleness)
+
+    def signals(self, source: str) -> SignalObserver:
+        """Return an observer for the signals of an issuer; see `Instrumentation.signals`."""
+        return _Signals(self._instruments, source)
 
 
 _HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
@@ -217,3 +221,17 @@ class _Viewing(_Subscribing, ViewObserver):
         for kind in self._rules:
             self.rules(kind, 0)
         self._instruments.staleness.remove(self._destination, self._staleness)
+
+
+class _Signals(SignalObserver):
+    """Records the metrics of the signals of one issuer."""
+
+    def __init__(self, instruments: Instruments, source: str) -> None:
+        self._received = partial(instruments.signals.labels, source)
+        self._age = instruments.signal_age.labels(source)
+
+    def received(self, kind: str, outcome: SignalOutcome) -> None:
+        self._received(kind, outcome.value).inc()
+
+    def in_force(self, seconds: float) -> None:
+        self._age.observe(seconds)

@@ -4,6 +4,7 @@ Importing it needs no extra; constructing `LogoutTokens` or `SecurityEvents` nee
 """
 
 from jwt_events.errors import SignalRefused
+from jwt_events.signals._endpoint import Authorization, LogoutEndpoint, Response, SetEndpoint
 from jwt_events.signals._logout import LOGOUT, LogoutTokens
 from jwt_events.signals._mapping import CAEP, DEFAULT_MAPPING, RISC, SSF, Effect, Signal, Unless
 from jwt_events.signals._resolution import Subject
@@ -20,10 +21,14 @@ __all__ = [
     "SSF",
     "STREAM_UPDATED",
     "VERIFICATION",
+    "Authorization",
     "Effect",
+    "LogoutEndpoint",
     "LogoutTokens",
     "Received",
+    "Response",
     "SecurityEvents",
+    "SetEndpoint",
     "Signal",
     "SignalRefused",
     "Subject",

@@ -33,7 +33,7 @@ PACKAGES = (
     ("revocation", "keys"),
     ("guard", "signals"),
     ("",),  # the package itself: what `import jwt_events` offers
-    ("aiohttp", "embedded", "fastapi"),
+    ("aiohttp", "asgi", "embedded", "fastapi"),
     ("testing",),
     ("cli",),
 )
@@ -57,11 +57,12 @@ INSIDE = {
     ),
     "revocation": (("_claims", "_packed"), ("_rules",), ("_feed", "_verdict", "_watch"), ("_view",), ("_list",)),
     "signals": (
-        ("_identity", "_token"),
+        ("_identity", "_rate", "_token"),
         ("_verifier",),
         ("_logout", "_subjects"),
         ("_mapping", "_resolution"),
         ("_security",),
+        ("_endpoint",),
     ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
@@ -82,7 +83,18 @@ DOORS = {
     "hiredis": {"transport._redis.protocol"},
     "jiter": {"envelope"},
     "jwt": {"cli.demo._tokens", "keys._jwks", "signals._verifier", "testing._transmitter"},
-    "loguru": {"", "_internal", "guard", "keys", "publisher", "revocation", "subscriber", "tracing", "transport"},
+    "loguru": {
+        "",
+        "_internal",
+        "guard",
+        "keys",
+        "publisher",
+        "revocation",
+        "signals",
+        "subscriber",
+        "tracing",
+        "transport",
+    },
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
     "pytest": {"testing.conformance", "testing.plugin", "testing._poison"},
