@@ -80,15 +80,6 @@ async def test_mutated(token: str) -> None:
         await refused(token)
 
 
-@pytest.mark.stress
-@given(token=mutated())
-@settings(max_examples=100_000, deadline=None)
-async def test_a_hundred_thousand(token: str) -> None:
-    """The same with a hundred thousand."""
-    if token not in (GOOD, GOOD_LOGOUT):
-        await refused(token)
-
-
 @given(claims=st.dictionaries(st.sampled_from(CLAIMS), JSON, min_size=1))
 @settings(max_examples=500, deadline=None)
 async def test_odd_claims(claims: dict[str, Any]) -> None:
