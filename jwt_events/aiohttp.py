@@ -38,6 +38,7 @@ from jwt_events.guard import (
 )
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
+from jwt_events.signals import LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
 from jwt_events.subscriber import Subscriber
 
 try:
@@ -52,8 +53,10 @@ __all__ = [
     "BearerGuard",
     "Refused",
     "lifespan",
+    "logout_router",
     "public",
     "readiness_handler",
+    "set_router",
 ]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -364,3 +367,32 @@ def readiness_handler(*lists: RevocationList | Subscriber) -> Handler:
         return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
 
     return ready
+
+
+def logout_router(
+    publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
+) -> list[web.RouteDef]:
+    """Return routes, for ``app.add_routes``, that receive logout tokens (OpenID Connect Back-Channel Logout 1.0).
+
+    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the whole application lets requests in.
+    """
+    return _signal_routes(LogoutEndpoint(publisher, tokens, **options), path)
+
+
+def set_router(
+    publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any
+) -> list[web.RouteDef]:
+    """Return routes, for ``app.add_routes``, that receive security event tokens which are pushed (RFC 8935).
+
+    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the whole application lets requests in.
+    """
+    return _signal_routes(SetEndpoint(publisher, events, **options), path)
+
+
+def _signal_routes(endpoint: LogoutEndpoint | SetEndpoint, path: str) -> list[web.RouteDef]:
+    @public
+    async def receive(request: web.Request) -> web.Response:
+        response = await endpoint.respond(request.method, request.headers.items(), request.content.iter_any())
+        return web.Response(body=response.body, status=response.status, headers=response.headers)
+
+    return [web.post(path, receive)]

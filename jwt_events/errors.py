@@ -13,6 +13,7 @@
     ├── NotLive                          a token that must be refused
     │   ├── RevokedTokenError            it is revoked
     │   └── StaleRevocationsError        unknown, because the list is not current; also Unavailable
+    ├── SignalRefused                    a token from another system that is not accepted
     ├── Closed (RuntimeError)            the object was closed, or is already running
     ├── WrongLoop (RuntimeError)         the object belongs to another event loop, or to another thread
     ├── TransportError                   the server, or the connection to it, failed
@@ -210,6 +211,21 @@ class StaleRevocationsError(NotLive, Unavailable):
         super().__init__(message, retry_after=max_staleness)
         self.staleness = staleness
         self.max_staleness = max_staleness
+
+
+class SignalRefused(JWTEventsError):
+    """A logout token or security event token that is not accepted: reply with HTTP 400 and these words.
+
+    Attributes:
+        err: the code of RFC 8935 §2.4: ``invalid_request``, ``invalid_key``, ``invalid_issuer``, ``invalid_audience``,
+            ``authentication_failed``, ``access_denied``; or ``invalid_state`` for a verification event.
+        description: what is wrong, without a value from the token.
+    """
+
+    def __init__(self, err: str, description: str) -> None:
+        super().__init__(f"{err}: {description}")
+        self.err = err
+        self.description = description
 
 
 class Closed(JWTEventsError, RuntimeError):

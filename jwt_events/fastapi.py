@@ -35,7 +35,9 @@ from jwt_events.guard import (
     report_end,
     until_revoked,
 )
+from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
+from jwt_events.signals import LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
 from jwt_events.subscriber import Subscriber
 
 try:
@@ -47,12 +49,21 @@ try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException as StarletteHTTPException
     from starlette.requests import HTTPConnection, Request
+    from starlette.responses import Response
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 except ModuleNotFoundError as _error:
     raise ImportError("jwt_events.fastapi needs FastAPI; get it from a clone: pip install '.[fastapi]'") from _error
 
-__all__ = ["BearerGuard", "Refused", "WebSocketGuard", "lifespan", "readiness_router"]
+__all__ = [
+    "BearerGuard",
+    "Refused",
+    "WebSocketGuard",
+    "lifespan",
+    "logout_router",
+    "readiness_router",
+    "set_router",
+]
 
 App = TypeVar("App")
 
@@ -354,4 +365,34 @@ def readiness_router(*lists: RevocationList | Subscriber, path: str = "/ready") 
         return JSONResponse(body, status, {"Cache-Control": "no-store"})
 
     setattr(ready, _PUBLIC, True)
+    return router
+
+
+def logout_router(
+    publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
+) -> APIRouter:
+    """Return a router that receives logout tokens (OpenID Connect Back-Channel Logout 1.0).
+
+    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the whole application lets requests in.
+    """
+    return _signal_router(LogoutEndpoint(publisher, tokens, **options), path)
+
+
+def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any) -> APIRouter:
+    """Return a router that receives security event tokens that are pushed (RFC 8935).
+
+    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the whole application lets requests in.
+    """
+    return _signal_router(SetEndpoint(publisher, events, **options), path)
+
+
+def _signal_router(endpoint: LogoutEndpoint | SetEndpoint, path: str) -> APIRouter:
+    router = APIRouter()
+
+    @router.post(path, include_in_schema=False)
+    async def receive(request: Request) -> Response:
+        response = await endpoint.respond(request.method, request.headers.items(), request.stream())
+        return Response(response.body, response.status, response.headers)
+
+    setattr(receive, _PUBLIC, True)
     return router

@@ -37,6 +37,17 @@ class Handled(StrEnum):
     CANCELLED = "cancelled"
 
 
+class SignalOutcome(StrEnum):
+    """What became of a signal of another system."""
+
+    PUBLISHED = "published"
+    IGNORED = "ignored"
+    """Accepted, and about nothing that is published."""
+    REFUSED = "refused"
+    FAILED = "failed"
+    """Valid as far as known, and not published; the sender is told to send it again."""
+
+
 class Observer:
     """Receives a call for each thing that happens to the events of one publisher or subscriber.
 
@@ -131,6 +142,16 @@ class KeysObserver:
         """A caller got a key, or was refused."""
 
 
+class SignalObserver:
+    """Receives what happens to the signals of one issuer. Override the methods of interest; none may raise or block."""
+
+    def received(self, kind: str, outcome: SignalOutcome) -> None:
+        """A signal was received; the kind is a word of a fixed set."""
+
+    def in_force(self, seconds: float) -> None:
+        """An event of a signal was published, this long after it occurred."""
+
+
 UNOBSERVED = Observer()
 """Observes nothing: what a component holds that has neither metrics nor traces."""
 
@@ -188,6 +209,10 @@ class Instrumentation(Protocol):
 
     def keys(self, issuer: str) -> KeysObserver:
         """Make an observer for the signing keys of an issuer; its name may be empty."""
+        ...
+
+    def signals(self, source: str) -> SignalObserver:
+        """Make an observer for the signals of an issuer."""
         ...
 
 

@@ -58,6 +58,7 @@ class Instruments:
         )
         self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
         self.checks: Counter = make.counter("revocation_checks_total", "Checks of tokens, by verdict.", "verdict")
+        self.signals, self.signal_age = _signals(make)
         # Handlers of a process that has ended do not run any more, so gauges include live processes only.
         self.in_flight: _InFlight = _InFlight(
             make.gauge("in_flight", "Handlers that were started and have not ended.", mode="livesum")
@@ -120,6 +121,17 @@ class _InstrumentFactory:
             raise InvalidOption("registry", problem) from None
         self._created.append(instrument)
         return instrument
+
+
+def _signals(make: _InstrumentFactory) -> tuple[Counter, Histogram]:
+    """Create the instruments of signals: how many were received, and how old they were when they were published."""
+    received = make.counter(
+        "signals_received_total", "Signals of other systems, by outcome.", "source", "kind", "outcome"
+    )
+    age = make.histogram(
+        "signal_age_seconds", "Time from when a signal's event occurred until it was published.", "source"
+    )
+    return received, age
 
 
 def _create_at_zero(counter: Counter, values: Iterable[str]) -> None:

@@ -17,7 +17,16 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
-from jwt_events.instrumentation import Handled, KeysObserver, LookedUp, Observer, Published, ViewObserver
+from jwt_events.instrumentation import (
+    Handled,
+    KeysObserver,
+    LookedUp,
+    Observer,
+    Published,
+    SignalObserver,
+    SignalOutcome,
+    ViewObserver,
+)
 from jwt_events.metrics._fast import Counter, Histogram
 from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, KeyInstruments, instruments_for
 
@@ -64,6 +73,10 @@ class Metrics:
     def keys(self, issuer: str) -> KeysObserver:
         """Return an observer for the signing keys of an issuer; see `Instrumentation.keys`."""
         return _Keys(self._instruments.keys, issuer)
+
+    def signals(self, source: str) -> SignalObserver:
+        """Return an observer for the signals of an issuer; see `Instrumentation.signals`."""
+        return _Signals(self._instruments, source)
 
 
 _HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
@@ -241,3 +254,17 @@ class _Keys(KeysObserver):
 
     def looked_up(self, outcome: LookedUp) -> None:
         self._lookups[outcome].increment()
+
+
+class _Signals(SignalObserver):
+    """Records the metrics of the signals of one issuer."""
+
+    def __init__(self, instruments: Instruments, source: str) -> None:
+        self._received = partial(instruments.signals.labels, source)
+        self._age = instruments.signal_age.labels(source)
+
+    def received(self, kind: str, outcome: SignalOutcome) -> None:
+        self._received(kind, outcome.value).inc()
+
+    def in_force(self, seconds: float) -> None:
+        self._age.observe(seconds)

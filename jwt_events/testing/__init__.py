@@ -13,6 +13,16 @@ from jwt_events.testing._faulty import FaultyTransport
 from jwt_events.testing._listener import Listener
 from jwt_events.testing._manual import ManualClock
 from jwt_events.testing._recording import RecordingPublisher
+from jwt_events.testing._transmitter import Transmitter
 from jwt_events.testing._waiting import eventually, scaled
 
-__all__ = ["Faults", "FaultyTransport", "Listener", "ManualClock", "RecordingPublisher", "eventually", "scaled"]
+__all__ = [
+    "Faults",
+    "FaultyTransport",
+    "Listener",
+    "ManualClock",
+    "RecordingPublisher",
+    "Transmitter",
+    "eventually",
+    "scaled",
+]

@@ -68,6 +68,7 @@ ERRORS: list[JWTEventsError] = [
     errors.NotLive("m"),
     errors.RevokedTokenError("user_at_client", _NOW),
     errors.StaleRevocationsError(math.inf, 5.0),
+    errors.SignalRefused("invalid_key", "the key is unknown"),
     errors.Closed("m"),
     errors.WrongLoop("m"),
     errors.TransportError("m", maybe_done=True, retryable=True),

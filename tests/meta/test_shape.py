@@ -31,9 +31,9 @@ PACKAGES = (
     ("metrics", "tracing"),
     ("publisher", "subscriber"),
     ("revocation", "keys"),
-    ("guard",),
+    ("guard", "signals"),
     ("",),  # the package itself: what `import jwt_events` offers
-    ("aiohttp", "embedded", "fastapi"),
+    ("aiohttp", "asgi", "embedded", "fastapi"),
     ("testing",),
     ("cli",),
 )
@@ -65,6 +65,14 @@ INSIDE = {
         ("_registration",),
         ("_list",),
     ),
+    "signals": (
+        ("_identity", "_rate", "_token"),
+        ("_verifier",),
+        ("_logout", "_subjects"),
+        ("_mapping", "_resolution"),
+        ("_security",),
+        ("_endpoint",),
+    ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
         ("_options", "_output"),
@@ -79,12 +87,23 @@ INSIDE = {
 # for all its modules.
 DOORS = {
     "aiohttp": {"aiohttp"},
-    "cryptography": {"cli.demo._tokens"},
+    "cryptography": {"cli.demo._tokens", "testing._transmitter"},
     "fastapi": {"fastapi"},
     "hiredis": {"transport._redis.protocol"},
     "jiter": {"envelope"},
-    "jwt": {"cli.demo._tokens", "keys._jwks"},
-    "loguru": {"", "_internal", "guard", "keys", "publisher", "revocation", "subscriber", "tracing", "transport"},
+    "jwt": {"cli.demo._tokens", "keys._jwks", "signals._verifier", "testing._transmitter"},
+    "loguru": {
+        "",
+        "_internal",
+        "guard",
+        "keys",
+        "publisher",
+        "revocation",
+        "signals",
+        "subscriber",
+        "tracing",
+        "transport",
+    },
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
     "pytest": {"testing.conformance", "testing.plugin", "testing._poison"},

@@ -157,7 +157,6 @@ VARIABLES: Table = {
 # Words that are not part of any name. The exception is `in_flight`, which is the field's word.
 PARTS: Table = {
     "": {
-        "audience": "subscriber",
         "burial": "dead_letter",
         "buried": "dead_lettered",
         "bury": "dead_letter",
@@ -183,7 +182,8 @@ PARTS: Table = {
         "upkeep": "maintenance",
     },
     "jwt_events/revocation": {"filed": "packed", "page": "batch", "pages": "batches"},
-    "jwt_events/subscriber": {"life": "subscription", "page": "batch", "pages": "batches"},
+    # elsewhere it is the claim of a JWT
+    "jwt_events/subscriber": {"audience": "subscriber", "life": "subscription", "page": "batch", "pages": "batches"},
     "jwt_events/testing": {"page": "batch", "pages": "batches"},
     "jwt_events/transport": {
         "answer": "reply",

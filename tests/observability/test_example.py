@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from jwt_events.instrumentation import Handled, LookedUp, Published
+from jwt_events.instrumentation import Handled, LookedUp, Published, SignalOutcome
 from jwt_events.metrics import Metrics
 from jwt_events.revocation import Verdict
 from tests.support.promql import read, unknown, vocabulary
@@ -36,6 +36,7 @@ PAGE = (EXAMPLE / "README.md").read_text()
 VALUES = {
     "jwt_events_published_total.outcome": {outcome.value for outcome in Published},
     "jwt_events_handled_total.outcome": {outcome.value for outcome in Handled},
+    "jwt_events_signals_received_total.outcome": {outcome.value for outcome in SignalOutcome},
     "jwt_events_signing_key_lookups_total.outcome": {outcome.value for outcome in LookedUp},
     "jwt_events_revocation_checks_total.verdict": {verdict.value for verdict in Verdict},
 }

@@ -200,7 +200,7 @@ class TestRetention:
             patch.setattr(time, "time", lambda: real_time() + ahead.total_seconds())
             patch.setattr(time, "time_ns", lambda: real_time_ns() + int(ahead.total_seconds()) * 10**9)
             patch.setattr("jwt_events.publisher._publisher.datetime", Clock)
-            patch.setattr("jwt_events.events._models.datetime", Clock)
+            patch.setattr("jwt_events.events._event.datetime", Clock)
             async with Publisher(RedisStream(url, key, retention=HOUR)) as publisher:
                 event = TokenRevoked(token_id="x")
                 assert abs(event.occurred_at - datetime.now(UTC) - ahead) < HOUR

@@ -1,0 +1,1 @@
+"""Tests of signals: logout tokens and security events of other systems."""
