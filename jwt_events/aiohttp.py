@@ -374,7 +374,7 @@ def logout_router(
 ) -> list[web.RouteDef]:
     """Return routes, for ``app.add_routes``, that receive logout tokens (OpenID Connect Back-Channel Logout 1.0).
 
-    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the whole application lets requests in.
+    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the application lets requests in.
     """
     return _signal_routes(LogoutEndpoint(publisher, tokens, **options), path)
 
@@ -384,7 +384,7 @@ def set_router(
 ) -> list[web.RouteDef]:
     """Return routes, for ``app.add_routes``, that receive security event tokens which are pushed (RFC 8935).
 
-    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the whole application lets requests in.
+    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the application lets requests in.
     """
     return _signal_routes(SetEndpoint(publisher, events, **options), path)
 

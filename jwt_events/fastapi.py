@@ -373,7 +373,7 @@ def logout_router(
 ) -> APIRouter:
     """Return a router that receives logout tokens (OpenID Connect Back-Channel Logout 1.0).
 
-    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the whole application lets requests in.
+    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the application lets requests in.
     """
     return _signal_router(LogoutEndpoint(publisher, tokens, **options), path)
 
@@ -381,7 +381,7 @@ def logout_router(
 def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any) -> APIRouter:
     """Return a router that receives security event tokens that are pushed (RFC 8935).
 
-    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the whole application lets requests in.
+    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the application lets requests in.
     """
     return _signal_router(SetEndpoint(publisher, events, **options), path)
 
