@@ -45,7 +45,7 @@ class Transmitter:
 
         self.issuer = issuer
         self.audience = audience
-        self.kid = uuid.uuid4().hex
+        self.kid: str = uuid.uuid4().hex
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._other_key = ec.generate_private_key(ec.SECP256R1())
 
