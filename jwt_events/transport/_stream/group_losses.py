@@ -61,6 +61,8 @@ class GroupLosses:
             cursor = StreamCursor.after(cursor.position, before.index + self.received)
         gap, is_same = self._reconcile(cursor, found, is_own=is_own)
         now = GroupProgress.of(cursor, found, is_alone=is_alone)  # behind what was reported just now
+        if is_same and before is not None and before.position == now.position:
+            now = replace(before, is_alone=is_alone)  # still behind what was reported then
         if gap is not None:
             self._found, self._progress, self.received = found, now, 0
             return [gap]
