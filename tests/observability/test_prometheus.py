@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,10 @@ def _app(role: str, url: str) -> Iterator[int]:
             process.terminate()
 
 
+# The example opens neither an issuer's keys nor an endpoint for signals: of these the expressions are checked alone.
+_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_sign(ing_key|al)")
+
+
 def test_dashboard() -> None:
     """Every expression of the dashboard and the alerts is valid, and returns numbers where data is expected."""
     panels = json.loads((EXAMPLE / "dashboard.json").read_text())["panels"]
@@ -113,7 +118,10 @@ def test_dashboard() -> None:
         for panel in panels:
             for target in panel["targets"]:
                 expression = target["expr"].replace("$job", ".+").replace("$__rate_interval", "1m")
-                block_until(partial(prometheus.query, expression), within=20, what=expression)
+                if _NOT_IN_THE_EXAMPLE.search(expression):
+                    prometheus.query(expression)
+                else:
+                    block_until(partial(prometheus.query, expression), within=20, what=expression)
         for alert in yaml.safe_load((EXAMPLE / "alerts.yml").read_text())["groups"][0]["rules"]:
             prometheus.query(alert["expr"])
         firing = {series["metric"]["alertname"] for series in prometheus.query('ALERTS{alertstate="firing"}')}
