@@ -1,4 +1,4 @@
-"""What the application passes to be called: which kind of function it is, and calls that nobody waits for."""
+"""Calls the application's callbacks without waiting for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from jwt_events._internal.cancellation import end
-from jwt_events._internal.functions import function as checked_function
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import describe
 
@@ -63,12 +62,3 @@ class Callbacks:
         name = getattr(callback, "__qualname__", type(callback).__qualname__)
         kind = (name, type(error).__qualname__)
         self._notices.tell("ERROR", "callback failed", once=kind, callback=name, error=describe(error))
-
-
-def callback(option: str, function: Any) -> Any:
-    """Return the function if it can be called back.
-
-    Raises:
-        InvalidOption: it is not callable, or a generator function, whose body no call runs.
-    """
-    return checked_function(option, function)

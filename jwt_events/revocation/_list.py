@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 from jwt_events._internal import options
-from jwt_events._internal.callbacks import Callback, callback
+from jwt_events._internal.callbacks import Callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
+from jwt_events._internal.functions import function
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import ClaimNames, Event, claim_names_of
 from jwt_events.instrumentation import Instrumentation, instrumentation
@@ -212,7 +213,7 @@ class RevocationList(Registration):
         if self._feed is None:
             raise Closed("the revocation list is not open: use it inside `async with`")
         if on_revoked is not None:
-            callback("on_revoked", on_revoked)
+            function("on_revoked", on_revoked)
         return Watch(self._view.watches, claims, on_revoked=on_revoked, cancel=cancel)
 
     def apply(self, event: Event) -> None:

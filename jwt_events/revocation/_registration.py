@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jwt_events._internal.callbacks import callback
+from jwt_events._internal.functions import function as checked
 from jwt_events.events import classes_of
 from jwt_events.revocation._view import RevocationView
 
@@ -39,10 +39,10 @@ class Registration:
         The list then reads again from the oldest event. Events that are lost for good are known to the source of truth
         only: query it, and `apply` the revocations that it reports.
         """
-        self._view.on_gap.append(callback("on_gap", function))
+        self._view.on_gap.append(checked("on_gap", function))
         return function
 
     def on_state(self, function: _F) -> _F:
         """Register the decorated function to be called with every `ViewState` that the open list enters."""
-        self._view.on_state.append(callback("on_state", function))
+        self._view.on_state.append(checked("on_state", function))
         return function

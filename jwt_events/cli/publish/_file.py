@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from jwt_events._internal.functions import in_thread
 from jwt_events.cli._running import describe, problems, say
 from jwt_events.cli.publish._parsing import event_from_line
 from jwt_events.envelope import MAX_WIRE_BYTES
@@ -77,7 +77,8 @@ class FilePublisher:
         try:
             async with self._publisher:
                 with _progress(self._file) as show:
-                    while lines := await _in_thread(self._next):
+                    # A thread that ends with the process: standard input may block for ever.
+                    while lines := await in_thread(self._next, name="jwt_events reading"):
                         await self._publish(lines)
                         show(self.published)
         except asyncio.CancelledError:
@@ -132,32 +133,6 @@ class FilePublisher:
 
     def _resume(self) -> str:
         return f"published: {self.published}; go on with --from-line {self.next_line}"
-
-
-async def _in_thread(function: Callable[[], list[_Line]]) -> list[_Line]:
-    """Run a function that may block for ever, as on standard input, in a thread that ends with the process."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[list[_Line]] = loop.create_future()
-
-    def settle(result: list[_Line] | None, error: Exception | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result or [])
-
-    def work() -> None:
-        result, failure = None, None
-        try:
-            result = function()
-        except Exception as error:  # noqa: BLE001 - the caller gets it with the outcome
-            failure = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=work, name="jwt_events reading", daemon=True).start()
-    return await outcome
 
 
 @contextmanager
