@@ -70,14 +70,22 @@ class Event(BaseModel):
     source: Identifier | None = None
     metadata: Metadata = Field(default_factory=dict)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let each class say so itself: one that is derived elsewhere adds what is not known here."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls._IS_COMPARABLE = cls.__dict__.get("_IS_COMPARABLE", False)
+
     @model_validator(mode="after")
     def _remember(self) -> Self:
-        if self._is_comparable() and not self.metadata and (self.source is None or is_uri_reference(self.source)):
+        if not self._IS_COMPARABLE or self.metadata or not self._is_comparable():
+            return self
+        if self.source is None or is_uri_reference(self.source):
             _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
         return self
 
     def _is_comparable(self) -> bool:
-        return self._IS_COMPARABLE
+        return True
 
     @property
     def subject(self) -> str | None:

@@ -57,6 +57,8 @@ class TokenRevoked(Event):
         reason: text for people, at most 1,024 characters.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
     token_id: TokenId | None = None
     user_id: Identifier | None = None

@@ -250,3 +250,14 @@ class TestSource:
         if COMPACT_JWT not in source:
             error = await refused(TokenRevoked(token_id="t", source=source))
             assert error.problems[0][0] == "source"
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+async def test_a_derived_class(event: Event) -> None:
+    """An event of a class derived from one of ours is refused, also one that its constructor has just validated."""
+    derived = type("Derived", (type(event),), {"__module__": __name__})
+    made = derived(**{name: getattr(event, name) for name in event.model_fields_set})
+    async with Publisher(MemoryTransport()) as publisher:
+        for publish in (publisher.publish(made), publisher.publish_many([made])):
+            with pytest.raises(InvalidEvent, match="not a class derived from them"):
+                await publish
