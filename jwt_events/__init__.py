@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from jwt_events._internal.version import VERSION
+
 # These imports are for type checkers; _NAMES lists the same names for run time, and a test compares the two.
 if TYPE_CHECKING:
     from jwt_events._internal.event_type import EventType
-    from jwt_events._internal.receipt import Receipt
+    from jwt_events._internal.receipt import Propagation, Receipt
     from jwt_events._internal.retry import Retry
     from jwt_events.errors import (
         Closed,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
         TokenRevoked,
         UnknownEvent,
     )
+    from jwt_events.fleet import Fleet, Lease
     from jwt_events.keys import SigningKeys, SigningKeysStats
     from jwt_events.metrics import Metrics
     from jwt_events.publisher import Publisher
@@ -83,6 +86,7 @@ __all__ = [
     "EventTooLarge",
     "EventType",
     "Explanation",
+    "Fleet",
     "Gap",
     "Guarantees",
     "InvalidClaims",
@@ -92,10 +96,12 @@ __all__ = [
     "JWTEventsError",
     "KeyRotated",
     "KeysUnavailable",
+    "Lease",
     "MemoryTransport",
     "Metrics",
     "NotLive",
     "OutlivesRetention",
+    "Propagation",
     "PublishError",
     "PublishFailed",
     "PublishOutcomeUnknown",
@@ -131,13 +137,13 @@ __all__ = [
     "Watch",
     "WrongLoop",
 ]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 logger.disable("jwt_events")
 
 _NAMES = {
     "_internal.event_type": "EventType",
-    "_internal.receipt": "Receipt",
+    "_internal.receipt": "Propagation Receipt",
     "_internal.retry": "Retry",
     "errors": (
         "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
@@ -146,6 +152,7 @@ _NAMES = {
         "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
     ),
     "events": "ClaimNames Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
+    "fleet": "Fleet Lease",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
     "publisher": "Publisher",

@@ -51,16 +51,24 @@ class Envelope(NamedTuple):
         event: the event.
         traceparent: W3C trace context of the publish, or ``None``.
         tracestate: vendor part of the trace context, or ``None``.
+        confirm: whether the publisher waits until each registered instance has said that it applied the event.
     """
 
     event: Event
     traceparent: str | None = None
     tracestate: str | None = None
+    confirm: bool = False
 
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
     """Encode an envelope; see `encode_event`."""
-    return encode_event(*envelope, source=source)
+    payload = encode_event(envelope.event, envelope.traceparent, envelope.tracestate, source=source)
+    return ask_to_confirm(payload) if envelope.confirm else payload
+
+
+def ask_to_confirm(payload: bytes) -> bytes:
+    """Return an encoded message with the attribute ``confirm``: see `Envelope`."""
+    return payload[:-1] + b',"confirm":true}'
 
 
 def encode_event(event: Event, traceparent: str | None = None, tracestate: str | None = None, *, source: str) -> bytes:
@@ -117,8 +125,9 @@ def decode(payload: bytes) -> Envelope:
     event = build(message) if build is not None else None
     if event is None:
         event = _build_event(_text(message, "type"), message)
-    if "traceparent" in message or "tracestate" in message:
-        return Envelope(event, _optional_text(message, "traceparent"), _optional_text(message, "tracestate"))
+    if "traceparent" in message or "tracestate" in message or "confirm" in message:
+        traceparent, tracestate = _optional_text(message, "traceparent"), _optional_text(message, "tracestate")
+        return Envelope(event, traceparent, tracestate, message.get("confirm") is True)
     return Envelope(event)
 
 

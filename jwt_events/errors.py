@@ -200,10 +200,13 @@ class StaleRevocationsError(NotLive, Unavailable):
     Attributes:
         staleness: seconds since the list was last proven current; infinite if it never was.
         max_staleness: the limit in seconds.
+        waits_for: the position that was asked for and that the list has not reached yet; ``None`` if none was.
     """
 
-    def __init__(self, staleness: float, max_staleness: float) -> None:
-        if staleness == math.inf:
+    def __init__(self, staleness: float, max_staleness: float, waits_for: str | None = None) -> None:
+        if waits_for is not None:
+            message = f"the revocation list has not applied the event at {waits_for} yet"
+        elif staleness == math.inf:
             message = "the revocation list is not current: it is not open, or has not read its history yet"
         else:
             limit = f"the limit is {max_staleness:g} s"
@@ -211,6 +214,7 @@ class StaleRevocationsError(NotLive, Unavailable):
         super().__init__(message, retry_after=max_staleness)
         self.staleness = staleness
         self.max_staleness = max_staleness
+        self.waits_for = waits_for
 
 
 class SignalRefused(JWTEventsError):

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.soak.history import Record
+from jwt_events._internal.positions import sort_key
 from jwt_events.subscriber._reader import WINDOW
-from jwt_events.transport._stream.position import sort_key
 
 SHARED = "the group"
 """The reader where subscribers share the events."""

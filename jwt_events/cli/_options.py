@@ -164,7 +164,7 @@ def parse_start(text: str) -> str | datetime:
     Raises:
         InvalidOption: it is none of these.
     """
-    from jwt_events.transport.stream import is_position
+    from jwt_events._internal.positions import is_position
 
     return text if text in {"new", "all"} or is_position(text) else instant("start", text)
 

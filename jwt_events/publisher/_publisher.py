@@ -7,6 +7,7 @@ import socket
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat
 from time import monotonic
@@ -18,10 +19,12 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.loops import OwnLoop
-from jwt_events._internal.receipt import Receipt
-from jwt_events.envelope import MAX_WIRE_BYTES, encode_event
+from jwt_events._internal.positions import sort_key
+from jwt_events._internal.receipt import Propagation, Receipt
+from jwt_events.envelope import MAX_WIRE_BYTES, ask_to_confirm, encode_event
 from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
+from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._validation import check_retention, event_from, source_from
@@ -138,10 +141,17 @@ class Publisher:
         self._loop.check()
 
     @overload
-    async def publish(self, event: Event, payload: None = None, *, timeout: float | None = None) -> Receipt: ...
+    async def publish(
+        self, event: Event, payload: None = None, *, timeout: float | None = None, in_force: InForce | None = None
+    ) -> Receipt: ...
     @overload
     async def publish(
-        self, event: EventType | str, payload: Mapping[str, Any], *, timeout: float | None = None
+        self,
+        event: EventType | str,
+        payload: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        in_force: InForce | None = None,
     ) -> Receipt: ...
     async def publish(
         self,
@@ -149,13 +159,16 @@ class Publisher:
         payload: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        in_force: InForce | None = None,
     ) -> Receipt:
         """Publish one event and return when the server has accepted it.
 
         Args:
             event: the event; or its type, with its fields in ``payload``.
             payload: the fields, if ``event`` is a type.
-            timeout: seconds for all of it; ``None`` means the publisher's own.
+            timeout: seconds until it is accepted; ``None`` means the publisher's own.
+            in_force: `Lease` or `Fleet`: return when the event is in force everywhere, as `Receipt.propagation` says.
+                Cancelled in the meantime, the event is published all the same.
 
         Raises:
             InvalidEvent: it cannot be published as given; nothing was sent. `EventTooLarge` and `OutlivesRetention`
@@ -168,10 +181,14 @@ class Publisher:
         Cancelling is safe. If the event had been sent by then, the ``CancelledError`` has a `PublishOutcomeUnknown` as
         its cause.
         """
+        if in_force is not None:
+            return (await self._publish_in_force([event_from(event, payload)], timeout, in_force))[0]
         (receipt,) = await self._publish([event_from(event, payload)], timeout)
         return receipt
 
-    async def publish_many(self, events: Iterable[Event], *, timeout: float | None = None) -> list[Receipt]:
+    async def publish_many(
+        self, events: Iterable[Event], *, timeout: float | None = None, in_force: InForce | None = None
+    ) -> list[Receipt]:
         """Publish events in order, many at a time, and return when the server has accepted all of them.
 
         All are checked before the first is sent.
@@ -179,24 +196,47 @@ class Publisher:
         Args:
             events: the events; may be empty.
             timeout: seconds for all of them together; ``None`` means the publisher's own.
+            in_force: as in `publish`; waited for once, when all are accepted.
 
         Raises:
             The same as `publish`. A `PublishError` holds the receipts of those that were accepted and the ids of those
             that were not.
         """
-        return await self._publish([event_from(event, None) for event in events], timeout)
+        accepted = [event_from(event, None) for event in events]
+        if in_force is not None:
+            return await self._publish_in_force(accepted, timeout, in_force)
+        return await self._publish(accepted, timeout)
 
-    def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
+    async def _publish_in_force(
+        self, events: Sequence[Event], timeout: float | None, in_force: InForce
+    ) -> list[Receipt]:
+        check_in_force(in_force, self._transport)
+        receipts = await self._publish(events, timeout, confirm=True)
+        if not receipts:
+            return receipts
+        propagation = await self._propagate(in_force, receipts)
+        return [replace(receipt, propagation=propagation) for receipt in receipts]
+
+    async def _propagate(self, in_force: InForce, receipts: Sequence[Receipt]) -> Propagation:
+        accepted_at = monotonic()
+        positions = [receipt.position for receipt in receipts if receipt.position is not None]
+        return await in_force.wait(self._transport, max(positions, key=sort_key, default=None), accepted_at)
+
+    def _publish(
+        self, events: Sequence[Event], timeout: float | None, *, confirm: bool = False
+    ) -> Coroutine[Any, Any, list[Receipt]]:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
         if self._is_closed or not self._loop.is_current():
             self._check_open()
         if (publishing := self._spans.publishing(events)) is None:
-            return self._send(events, self._encode(events, _UNTRACED), deadline)
-        return self._send_in_span(events, publishing, deadline)
+            return self._send(events, self._encode(events, _UNTRACED, confirm=confirm), deadline)
+        return self._send_in_span(events, publishing, deadline, confirm=confirm)
 
-    async def _send_in_span(self, events: Sequence[Event], publishing: Publishing, deadline: float) -> list[Receipt]:
+    async def _send_in_span(
+        self, events: Sequence[Event], publishing: Publishing, deadline: float, *, confirm: bool
+    ) -> list[Receipt]:
         with publishing as traces:
-            return await self._send(events, self._encode(events, traces), deadline)
+            return await self._send(events, self._encode(events, traces, confirm=confirm), deadline)
 
     async def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> list[Receipt]:
         self._calls += 1
@@ -208,13 +248,15 @@ class Publisher:
             if self._is_closed and not self._calls:
                 self._idle.set()
 
-    def _encode(self, events: Sequence[Event], traces: Iterable[_Trace]) -> list[bytes]:
+    def _encode(self, events: Sequence[Event], traces: Iterable[_Trace], *, confirm: bool) -> list[bytes]:
         payloads = []
         for event, (parent, state) in zip(events, traces, strict=False):
             try:
                 if event.needed_until is not None:
                     check_retention(event, self._transport.retention, datetime.now(UTC))
                 payload = encode_event(event, parent, state, source=self._source)
+                if confirm:
+                    payload = ask_to_confirm(payload)
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)
             except InvalidEvent:

@@ -58,6 +58,9 @@ class FeedListener(Protocol):
     def count_reconnect(self) -> None:
         """Count a lost connection that was replaced."""
 
+    def record_position(self, position: str, *, confirm: bool) -> None:
+        """Record up to where all events have been applied, and whether a publisher waits to hear of that."""
+
     def record_proof(self, current_as_of: float) -> None:
         """Record that all events that existed at that time (`time.monotonic`) have been applied."""
 
@@ -92,11 +95,17 @@ class Feed:
         self._opening = opening
         self._failures = 0
 
-    async def run(self) -> None:
-        """Read until cancelled. Returns by itself only if the replica could not open."""
+    async def run(self, *, after: asyncio.Event | None = None) -> None:
+        """Read until cancelled. Returns by itself only if the replica could not open.
+
+        Args:
+            after: what must be set before the first read; ``None`` for nothing.
+        """
         if self._opening is Opening.NOTHING:
             self._open_early()
         try:
+            if after is not None:
+                await after.wait()
             while True:
                 try:
                     await self._read()
@@ -161,13 +170,18 @@ class Feed:
         for gap in batch.gaps:
             self._tell("WARNING", "events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._listener.report_gap(gap)
+        confirm = False
         for delivery in batch.deliveries:
             try:
-                event = decode(delivery.payload).event
+                envelope = decode(delivery.payload)
             except DecodeError as error:
                 self._skip(delivery, error)
             else:
-                self._listener.apply_event(event)
+                self._listener.apply_event(envelope.event)
+                confirm = confirm or envelope.confirm
+        position = batch.reached or (batch.deliveries[-1].position if batch.deliveries else None)
+        if position is not None:
+            self._listener.record_position(position, confirm=confirm)
 
     def _tell(self, level: str, message: str, **fields: object) -> None:
         kind = (message, fields.get("cause"), fields.get("reason"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
@@ -11,8 +12,9 @@ from jwt_events._internal.callbacks import Callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events._internal.functions import function
-from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
+from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError, describe
 from jwt_events.events import ClaimNames, Event, claim_names_of
+from jwt_events.fleet import Announcer, Condition
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._feed import Feed, Opening, require_replayable
 from jwt_events.revocation._registration import Registration
@@ -59,6 +61,9 @@ class RevocationList(Registration):
         wait: whether entering waits until the history was read, and fails if it cannot be. ``False`` opens at once, in
             any case: not ready, stale, and catching up in the background for as long as it takes.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
+        service: the service that this list belongs to. With ``instance`` it announces itself, so that publishers can
+            wait for it (`Fleet`), and ``jwt-events fleet`` shows it: needs the right ``+hset`` on ``<key>:fleet``.
+        instance: the name of this instance of the service.
         clock: decides what is stale and which rules have expired: a `jwt_events.testing.ManualClock`, for tests.
 
     Raises:
@@ -77,6 +82,8 @@ class RevocationList(Registration):
         wait: bool = True,
         claim_names: ClaimNames | None = None,
         metrics: Instrumentation | None = None,
+        service: str | None = None,
+        instance: str | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._transport = require_replayable(transport)
@@ -86,6 +93,9 @@ class RevocationList(Registration):
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")
         self._allows_stale = on_stale == "allow"
+        self._announcer = Announcer.of(
+            transport, service, instance, lease=self._max_staleness, allows_stale=self._allows_stale
+        )
         self._opening = Opening.of(wait=options.flag("wait", wait), allows_stale=self._allows_stale)
         self._view = RevocationView(
             retention=transport.retention,
@@ -141,20 +151,26 @@ class RevocationList(Registration):
         verdicts = self._allowed, self._revoked, self._stale, self._stale_allows
         return RevocationStats(self._rules.counts, view.events, view.gaps, view.decode_errors, *verdicts)
 
-    def check(self, claims: Mapping[str, object]) -> Verdict:
+    def check(self, claims: Mapping[str, object], at_least: str | None = None) -> Verdict:
         """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
             claims: the verified payload of the token; those in `claim_names` and those that rules name are looked at. A
                 missing claim matches no rule, but a token without ``iat`` is covered by every cutoff. To have the
                 signing key checked, add the ``kid`` of the header: ``{**claims, "kid": header["kid"]}``.
+            at_least: a position, as in `Receipt.position`: stale until all events up to there are in force here. So a
+                client that was just logged out is refused by each instance, also by one that has not heard of it yet.
 
         Raises:
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
+            InvalidOption: ``at_least`` is no position.
         """
         if self._rules.revokes(claims):
             self._revoked += 1
             return _REVOKED
+        if at_least is not None and not self._view.has_applied(at_least):
+            self._stale += 1
+            return _STALE
         if self._now() - self._view.current_as_of <= self._max_staleness:
             self._allowed += 1
             return _ALLOW
@@ -167,7 +183,7 @@ class RevocationList(Registration):
         self._stale += 1
         return _STALE
 
-    def ensure_live(self, claims: Mapping[str, object]) -> None:
+    def ensure_live(self, claims: Mapping[str, object], at_least: str | None = None) -> None:
         """Return if a token is to be let in, else raise; counted as `check` is.
 
         Raises:
@@ -175,11 +191,12 @@ class RevocationList(Registration):
             StaleRevocationsError: the list is stale. An HTTP service responds with 503.
             InvalidClaims: as `check` does. An HTTP service responds with 401.
         """
-        verdict = self.check(claims)
+        verdict = self.check(claims, at_least)
         if verdict is _REVOKED:  # in another thread, the rule may have been removed since
             raise RevokedTokenError(*(self._rules.match(self._rules.subjects_of(claims)) or Match("token", None)))
         if verdict is _STALE:
-            raise StaleRevocationsError(self.staleness, self._max_staleness) from self.failure
+            waits_for = at_least if at_least is not None and not self._view.has_applied(at_least) else None
+            raise StaleRevocationsError(self.staleness, self._max_staleness, waits_for) from self.failure
 
     def explain(self, claims: Mapping[str, object]) -> Explanation:
         """Return what `check` would return, and why; not counted.
@@ -228,7 +245,7 @@ class RevocationList(Registration):
         poll_timeout = self._max_staleness / _PROOFS_PER_STALENESS
         self._feed = feed = Feed(self._transport, self._view, poll_timeout=poll_timeout, opening=self._opening)
         self._tasks = [
-            asyncio.create_task(feed.run(), name="jwt_events feed"),
+            asyncio.create_task(feed.run(after=self._announce()), name="jwt_events feed"),
             asyncio.create_task(self._view.maintain(self._verdicts), name="jwt_events maintenance"),
         ]
         if self._metrics is not None:
@@ -255,6 +272,21 @@ class RevocationList(Registration):
             self._feed = None
             self._view.count(self._verdicts())
             await self._view.aclose()
+            if self._announcer is not None:  # last: until then publishers must wait for this list
+                await self._announcer.aclose()
+
+    def _announce(self) -> asyncio.Event | None:
+        """Begin to announce this list, if it has a name; return what is set when publishers can know of it."""
+        if self._announcer is None:
+            return None
+        self._view.on_confirm = self._announcer.confirm
+        self._announcer.open(self._condition)
+        return self._announcer.attempted
+
+    def _condition(self) -> Condition:
+        failure = self.failure
+        staleness = None if self.staleness == math.inf else self.staleness
+        return Condition(self._view.position, self.state, staleness, "" if failure is None else describe(failure))
 
     def _verdicts(self) -> Mapping[str, int]:
         return {_ALLOW: self._allowed, _REVOKED: self._revoked, _STALE: self._stale}

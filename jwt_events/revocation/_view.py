@@ -16,7 +16,8 @@ from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import DecodeError
+from jwt_events._internal.positions import OLDEST, is_position, sort_key
+from jwt_events.errors import DecodeError, InvalidOption
 from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._rules import TICK, Rules
@@ -85,6 +86,8 @@ class RevocationView:
         routes: functions to call with events, on the event loop.
         on_gap: functions to call with gaps.
         on_state: functions to call with states.
+        on_confirm: function to call when a publisher waits to hear that its event is in force; ``None`` for none.
+        position: the position up to which all events are in force.
         observer: metrics to update while the list is open; ``None`` without metrics.
         events: count of events applied.
         gaps: how often events may have been missed.
@@ -116,6 +119,8 @@ class RevocationView:
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
+        self.on_confirm: Callable[[], None] | None = None
+        self.position: str = OLDEST
         self.observer: ViewObserver | None = None
         self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
@@ -177,6 +182,22 @@ class RevocationView:
         """Count a lost connection that was replaced."""
         if self.observer is not None:
             self.observer.reconnected()
+
+    def record_position(self, position: str, *, confirm: bool) -> None:
+        """Record up to where all events are in force, and tell a publisher that waits to hear of it."""
+        self.position = position
+        if confirm and self.on_confirm is not None:
+            self.on_confirm()
+
+    def has_applied(self, position: str) -> bool:
+        """Whether all events up to this position are in force.
+
+        Raises:
+            InvalidOption: it is no position.
+        """
+        if not isinstance(position, str) or not is_position(position):
+            raise InvalidOption("at_least", "must be a position, as in Receipt.position")
+        return sort_key(self.position) >= sort_key(position)
 
     def record_proof(self, current_as_of: float) -> None:
         """Record that no event is missing of those that existed at that time (`time.monotonic`)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from jwt_events.errors import InvalidOption, PublishError, PublishFailed, PublishOutcomeUnknown
 from jwt_events.events import Event
+from jwt_events.fleet import InForce, Propagation
 from jwt_events.publisher import Publisher, Receipt
 from jwt_events.testing._faulty import FaultyTransport
 from jwt_events.transport.base import Transport
@@ -92,14 +94,17 @@ class RecordingPublisher(Publisher):
         """Clear the record of published events."""
         self.published.clear()
 
-    async def _publish(self, events: Sequence[Event], timeout: float | None) -> list[Receipt]:
+    async def _publish(self, events: Sequence[Event], timeout: float | None, *, confirm: bool = False) -> list[Receipt]:
         try:
-            receipts = await super()._publish(events, timeout)
+            receipts = await super()._publish(events, timeout, confirm=confirm)
         except PublishError as error:
             self._record(events, error.receipts)
             raise
         self._record(events, receipts)
         return receipts
+
+    async def _propagate(self, in_force: InForce, receipts: Sequence[Receipt]) -> Propagation:
+        return Propagation("lease", datetime.now(UTC))  # there is no list to wait for
 
     def _record(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
         accepted = {receipt.event_id for receipt in receipts}

@@ -7,7 +7,7 @@ entered their context closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -96,12 +96,15 @@ class Batch:
             of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
             if more may be waiting, or if the transport cannot know: a replica may be cut off from its primary.
         reconnected: whether a connection that had been lost was replaced by this read.
+        reached: the position up to which nothing is left to deliver, where it is later than that of the last delivery:
+            the last entry may have been removed. ``None`` where that is not known.
     """
 
     deliveries: Sequence[Delivery] = ()
     gaps: Sequence[Gap] = ()
     current_as_of: float | None = None
     reconnected: bool = False
+    reached: str | None = None
 
 
 class Sent(NamedTuple):
@@ -231,4 +234,44 @@ class Located(Protocol):
     @property
     def server(self) -> Server:
         """The server."""
+        ...
+
+
+class Registry(Protocol):
+    """What the instances of services say about themselves, kept beside the events. Safe to call from many tasks."""
+
+    async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
+        """Store the entry of an instance, in place of the one that it stored before.
+
+        Returns:
+            The server's clock, in seconds since 1970; ``None`` if the server does not tell it.
+
+        Raises:
+            TransportError: the entry was not stored, as far as is known. `ServerRefused` if a right is missing.
+        """
+        ...
+
+    async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float | None]:
+        """Return all entries by their names, and the server's clock as `announce` does.
+
+        Raises:
+            TransportError: as `announce` does.
+        """
+        ...
+
+    async def forget(self, names: Sequence[str], *, within: float) -> None:
+        """Remove entries.
+
+        Raises:
+            TransportError: as `announce` does.
+        """
+        ...
+
+
+@runtime_checkable
+class Registering(Protocol):
+    """A transport that has a registry of instances. Optional."""
+
+    def registry(self) -> AbstractAsyncContextManager[Registry]:
+        """Open the registry. Connects when it is first used."""
         ...

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from jwt_events._internal import options
 from jwt_events._internal.loops import OwnLoop
+from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import Closed, InvalidOption, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters, replayed_fields
-from jwt_events.transport._stream.position import OLDEST, is_position
 from jwt_events.transport.stream import RedisStream
 
 __all__ = ["DeadLetter", "DeadLetters"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 from jwt_events._internal import options
 from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
+from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Registry, Sender, Sent
 
 _BATCH_SIZE = 500
 
@@ -47,6 +47,7 @@ class MemoryTransport:
         self._start = start
         self.dead_letters: list[tuple[Delivery, Failure]] = []
         self._log: list[Delivery] = []
+        self._instances: dict[str, bytes] = {}
         self._loop = OwnLoop("the transport in memory")
         self._open = 0  # senders and receivers
         self._has_grown = asyncio.Event()  # replaced whenever something is appended
@@ -69,6 +70,11 @@ class MemoryTransport:
         within = _BLOCK if poll_timeout is None else min(poll_timeout, _BLOCK)
         with self._opened():
             yield _MemoryReceiver(self, index, poll_timeout=within)
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[Registry]:
+        """Open the registry of instances; see `Registering`."""
+        yield _MemoryRegistry(self._instances)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -112,6 +118,22 @@ class _MemorySender:
 
     async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent]:
         return self._transport.append(payloads)
+
+
+class _MemoryRegistry:
+    def __init__(self, instances: dict[str, bytes]) -> None:
+        self._instances = instances
+
+    async def announce(self, name: str, entry: bytes, *, within: float) -> float:
+        self._instances[name] = entry
+        return time.time()
+
+    async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float]:
+        return dict(self._instances), time.time()
+
+    async def forget(self, names: Sequence[str], *, within: float) -> None:
+        for name in names:
+            self._instances.pop(name, None)
 
 
 class _MemoryReceiver:

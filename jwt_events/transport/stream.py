@@ -20,6 +20,7 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
@@ -31,14 +32,15 @@ from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consu
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport._stream.group import GroupReceiver
-from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
+from jwt_events.transport._stream.position import StreamCursor, StreamInfo
+from jwt_events.transport._stream.registry import StreamRegistry
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
+from jwt_events.transport.base import Guarantees, Receiver, Registry, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["FIELD", "RedisStream", "StreamInfo", "is_position", "sort_key", "stream_info"]
+__all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
 
 # Calling the class itself costs twice as much, and there is one for every event.
 _new = tuple.__new__
@@ -156,6 +158,12 @@ class RedisStream:
         )
         async with subscribe as receiver:
             yield receiver
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[Registry]:
+        """Open the registry of instances; see `Registering`."""
+        async with Multiplexer(self.connector) as multiplexer:
+            yield StreamRegistry(multiplexer, f"{self.destination}:fleet")
 
     @asynccontextmanager
     async def _cursor_receiver(self, start: str | None, block: float) -> AsyncIterator[Receiver]:

@@ -89,7 +89,7 @@ _ANYTHING = st.sampled_from(_PROBES) | st.text("eEyYjJbB.Z \t", max_size=9) | js
 def _decoded(payload: bytes) -> object:
     """Return everything that decoding reveals: every detail of the event, or of the error."""
     try:
-        event, traceparent, tracestate = decode(payload)
+        event, traceparent, tracestate, _ = decode(payload)
     except DecodeError as error:
         return error.reason, error.detail
     values = dict(event.__dict__)

@@ -31,10 +31,10 @@ from bench.soak.plan import Fault, make_plan
 from bench.soak.processes import free_port
 from bench.soak.verdict import Verdict, judge
 from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
+from jwt_events._internal.positions import sort_key
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import PublishError
 from jwt_events.subscriber._reader import WINDOW
-from jwt_events.transport._stream.position import sort_key
 from jwt_events.transport.base import Delivery, Gap
 from jwt_events.transport.memory import MemoryTransport
 from tests.support.processes import descendants, is_alive

@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from jwt_events import Gap, RedisStream, RevocationList, TokenRevoked, Verdict
+from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.envelope import Envelope, encode
 from jwt_events.transport._stream.cursor import CursorReceiver
 from jwt_events.transport._stream.group import GroupReceiver
-from jwt_events.transport._stream.position import OLDEST, sort_key
 from jwt_events.transport.base import Batch
 from tests.support.raw import call, counts_what_was_added
 from tests.support.waiting import scaled, wait_until

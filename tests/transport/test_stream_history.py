@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from jwt_events import Gap
+from jwt_events._internal.positions import OLDEST, is_position, sort_key
 from jwt_events.transport._redis.connection import Connector
-from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
+from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from tests.support.raw import add, trim
 from tests.support.waiting import scaled
 

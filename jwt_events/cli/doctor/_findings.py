@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from jwt_events._internal.positions import sort_key
 from jwt_events.cli._output import approximate
 from jwt_events.cli.doctor._facts import Facts
-from jwt_events.transport.stream import StreamInfo, sort_key
+from jwt_events.transport.stream import StreamInfo
 
 _MIN_VERSION = (6, 2)
 _MAX_SKEW = 1.0  # seconds

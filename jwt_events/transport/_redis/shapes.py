@@ -221,7 +221,7 @@ def _entry_or_nil(value: Any) -> None:
         _entries([value])
 
 
-def _config(reply: Any, command: Command) -> Any:
+def _named_texts(reply: Any, command: Command) -> Any:
     _flat_map(reply)
     _require(all(type(part) is bytes for part in reply))
     return reply
@@ -316,13 +316,16 @@ def _by_subcommand(**shapes: Shape) -> Shape:
 
 _NAMED: Final[Mapping[str, Shape]] = {
     "ACL": _by_subcommand(whoami=_text, dryrun=_text),
-    "CONFIG": _by_subcommand(get=_config, set=_ok),
+    "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
     "DEL": _count,
     "EVAL": _any,
     "EXISTS": _count,
     "EXPIRE": _count,
     "GET": _text_or_nil,
     "HELLO": _hello,
+    "HDEL": _count,
+    "HGETALL": _named_texts,
+    "HSET": _count,
     "INFO": _info,
     "PEXPIRE": _count,
     "PING": _pong,

@@ -77,6 +77,7 @@ class CursorReceiver:
         self._audited_at = 0.0
         self._ahead: _Read | None = None
         self._is_at_end = False
+        self._has_missed = False  # whether a gap was ever reported
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
@@ -101,6 +102,7 @@ class CursorReceiver:
             parse_deliveries(entries),
             gaps,
             self._audited_at if is_proof else None,  # of the last audit, as the stream may have been replaced since
+            reached=self._cursor.accounted if is_proof and not self._has_missed else None,
         )
 
     @property
@@ -194,6 +196,7 @@ class CursorReceiver:
 
     def _take_gaps(self) -> list[Gap]:
         gaps, self._gaps = self._gaps, []
+        self._has_missed = self._has_missed or bool(gaps)
         return gaps
 
 

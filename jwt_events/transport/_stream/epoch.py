@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.role import parse_info, role_of_info
-from jwt_events.transport._stream.position import sort_key
 
 _NEVER_PROMOTED = "0" * 40
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
@@ -25,7 +26,7 @@ from jwt_events.transport._stream.cursor import GRACE, stream_info
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
-from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
+from jwt_events.transport._stream.position import StreamCursor, StreamInfo, previous
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.position import OLDEST, GroupProgress, StreamCursor, StreamInfo, sort_key
+from jwt_events.transport._stream.position import GroupProgress, StreamCursor, StreamInfo
 from jwt_events.transport.base import Gap
 
 

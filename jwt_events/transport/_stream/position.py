@@ -9,29 +9,13 @@ Source: https://redis.io/docs/latest/commands/xinfo-stream/
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.transport.base import Gap
-
-OLDEST = "0-0"
-"""The position before every entry."""
-
-_POSITION = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
-
-
-def is_position(text: str) -> bool:
-    """Whether ``text`` is the position of a stream entry: milliseconds, a hyphen, a sequence number."""
-    return _POSITION.fullmatch(text) is not None and max(sort_key(text)) < 2**64
-
-
-def sort_key(position: str) -> tuple[int, int]:
-    """Return a key by which positions sort."""
-    milliseconds, _, sequence = position.partition("-")
-    return int(milliseconds), int(sequence)
 
 
 def previous(position: str) -> str:
@@ -126,6 +110,11 @@ class StreamCursor:
     def position(self) -> str:
         """The position after which to read."""
         return self._position or OLDEST
+
+    @property
+    def accounted(self) -> str:
+        """The position up to which every entry was read, or was reported as missing."""
+        return max(self.position, self._accounted, key=sort_key)
 
     @property
     def count(self) -> int | None:

@@ -1,0 +1,109 @@
+"""What an instance says about itself, and the form in which it is kept. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from jwt_events._internal.positions import is_position, sort_key
+from jwt_events.errors import InvalidOption
+
+CLOSED: Final = "closed"
+
+_MAX_LENGTH: Final = 128
+_NAME: Final = re.compile(r"[!-.0-~]+")  # visible ASCII, but no slash: it stands between service and instance
+_MAX_ENTRY: Final = 4096
+_MAX_LEASE: Final = 86_400.0 * 366
+
+
+def name_from(option: str, name: str) -> str:
+    """Accept the name of a service or an instance.
+
+    Raises:
+        InvalidOption: it is empty, longer than 128 characters, or holds anything but visible ASCII without a slash.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _MAX_LENGTH:
+        raise InvalidOption(option, f"must be 1 to {_MAX_LENGTH} visible ASCII characters, without blanks and slashes")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What an instance says about itself at one moment.
+
+    Attributes:
+        service: the service that it belongs to.
+        instance: its name within the service.
+        run: a random word, new each time that the list is opened: two that use one name are told apart.
+        position: the position up to which its list has applied all events; empty if it has applied none.
+        lease: seconds for which its list relies on a proof: its ``max_staleness``.
+        allows_stale: whether its list lets tokens in when it is stale.
+        state: the state of its list: a `ViewState`.
+        staleness: the age of its last proof in seconds; ``None`` without a proof.
+        said_at: when it said so, by the server's clock in seconds since 1970; ``None`` if it could not know.
+        version: the version of this library.
+        trouble: why following fails; empty while it works.
+    """
+
+    service: str
+    instance: str
+    run: str
+    position: str
+    lease: float
+    allows_stale: bool
+    state: str
+    staleness: float | None
+    said_at: float | None
+    version: str
+    trouble: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that people know it by."""
+        return f"{self.service}/{self.instance}"
+
+    @property
+    def field(self) -> str:
+        """The name of its entry in the registry: of this run alone."""
+        return f"{self.name}/{self.run}"
+
+    def has_applied(self, position: str) -> bool:
+        """Whether its list has applied the event at this position."""
+        return is_position(self.position) and sort_key(self.position) >= sort_key(position)
+
+    def encode(self) -> bytes:
+        """Return the entry of the registry."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "allows_stale": (bool,),
+    "lease": (float, int),
+    "staleness": (float, int, type(None)),
+    "said_at": (float, int, type(None)),
+}
+_NAMES: Final = tuple(field.name for field in fields(Announcement))
+
+
+def parse(field: str, entry: bytes) -> Announcement | None:
+    """Return what an entry of the registry says; ``None`` if it is not one that this version understands.
+
+    Members that a later version adds are passed over.
+    """
+    if len(entry) > _MAX_ENTRY:
+        return None
+    try:
+        found: Any = json.loads(entry)
+        values = {name: found[name] for name in _NAMES}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    for name, value in values.items():
+        kinds = _KINDS.get(name, (str,))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            return None
+    said = Announcement(**values)
+    is_sound = 0 < said.lease <= _MAX_LEASE and said.field == field
+    return said if is_sound else None

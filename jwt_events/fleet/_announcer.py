@@ -1,0 +1,158 @@
+"""Announces an instance in the registry for as long as its list is open."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from time import monotonic
+from typing import Final, NamedTuple
+
+from loguru import logger
+
+from jwt_events._internal.cancellation import end
+from jwt_events._internal.notices import Notices
+from jwt_events._internal.version import VERSION
+from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.fleet._announcement import CLOSED, Announcement, name_from
+from jwt_events.transport.base import Registering, Registry, Transport
+
+_BEATS_PER_LEASE: Final = 4
+_WITHIN: Final = 2.0
+_CLOSING_WITHIN: Final = 1.0
+_MAX_TROUBLE: Final = 200
+
+
+class Condition(NamedTuple):
+    """The condition of a list at one moment; see `Announcement`."""
+
+    position: str
+    state: str
+    staleness: float | None
+    trouble: str
+
+
+class Announcer:
+    """Announces an instance: when it is opened, with each beat, and right after an event whose publisher waits for it.
+
+    Args:
+        transport: holds the registry.
+        service: the name of the service.
+        instance: the name of this instance of it.
+        lease: the ``max_staleness`` of its list.
+        allows_stale: whether its list lets tokens in when it is stale.
+
+    Attributes:
+        attempted: set when the first announcement since it was opened was made, or has failed.
+
+    Raises:
+        InvalidOption: a name is not valid, one of the two is missing, or the transport has no registry.
+    """
+
+    def __init__(
+        self, transport: Transport, service: str | None, instance: str | None, *, lease: float, allows_stale: bool
+    ) -> None:
+        if service is None or instance is None:
+            missing = "service" if service is None else "instance"
+            raise InvalidOption(missing, "is missing: give both, the service and the name of this instance of it")
+        if not isinstance(transport, Registering):
+            raise InvalidOption("instance", f"{transport.name} has no registry of instances; use RedisStream")
+        self.attempted: asyncio.Event = asyncio.Event()
+        self._transport: Registering = transport
+        self._destination = transport.destination
+        self._interval = lease / _BEATS_PER_LEASE
+        self._notices = Notices()
+        self._asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._clock_ahead: float | None = None  # the server's clock, less ours
+        self._said = Announcement(
+            service=name_from("service", service),
+            instance=name_from("instance", instance),
+            run="",
+            position="",
+            lease=lease,
+            allows_stale=allows_stale,
+            state=CLOSED,
+            staleness=None,
+            said_at=None,
+            version=VERSION,
+        )
+
+    @classmethod
+    def of(
+        cls, transport: Transport, service: str | None, instance: str | None, *, lease: float, allows_stale: bool
+    ) -> Announcer | None:
+        """Return what the options of a list mean; ``None`` if it does not announce itself."""
+        if service is None and instance is None:
+            return None
+        return cls(transport, service, instance, lease=lease, allows_stale=allows_stale)
+
+    def open(self, condition: Callable[[], Condition]) -> None:
+        """Begin to announce.
+
+        Args:
+            condition: returns the condition of the list now.
+        """
+        self._said = replace(self._said, run=secrets.token_hex(6))  # two that use one name are told apart
+        self.attempted.clear()
+        self._task = asyncio.create_task(self._run(condition), name="jwt_events announcer")
+
+    def confirm(self) -> None:
+        """Announce the condition without waiting for the next beat: a publisher waits to hear of it."""
+        self._asked.set()
+
+    async def aclose(self) -> None:
+        """Take the entry back, within about a second. Idempotent."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            await end([task])
+
+    async def _run(self, condition: Callable[[], Condition]) -> None:
+        async with self._transport.registry() as registry:
+            try:
+                while True:
+                    self._asked.clear()
+                    await self._announce(registry, condition())
+                    self.attempted.set()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._interval):
+                            await self._asked.wait()
+            finally:
+                self.attempted.set()
+                await self._take_back(registry)
+
+    async def _announce(self, registry: Registry, condition: Condition) -> None:
+        self._said = replace(
+            self._said,
+            position=condition.position,
+            state=condition.state,
+            staleness=condition.staleness,
+            trouble=condition.trouble[:_MAX_TROUBLE],
+            said_at=None if self._clock_ahead is None else monotonic() + self._clock_ahead,
+        )
+        try:
+            clock = await registry.announce(self._said.field, self._said.encode(), within=_WITHIN)
+        except TransportError as error:
+            self._notices.tell(
+                "WARNING",
+                "instance cannot announce itself, so publishers wait for its lease",
+                once=type(error).__name__,
+                error=str(error),
+                destination=self._destination,
+            )
+            return
+        if clock is not None:
+            self._clock_ahead = clock - monotonic()
+
+    async def _take_back(self, registry: Registry) -> None:
+        """Remove the entry; without the right to do so, say that the list is closed."""
+        field, closed = self._said.field, replace(self._said, state=CLOSED)
+        try:
+            try:
+                await registry.forget([field], within=_CLOSING_WITHIN)
+            except TransportError:
+                await registry.announce(field, closed.encode(), within=_CLOSING_WITHIN)
+        except TransportError as error:
+            logger.debug("entry of an instance was not taken back", error=str(error))

@@ -1,0 +1,109 @@
+"""When an event is in force in every instance. Pure: no I/O, and the time is passed in.
+
+The ground is the lease. A list relies on a proof for at most its ``max_staleness``, and a proof that was begun after
+the server had accepted the event shows the event. So once that time has passed since the receipt, a list has applied
+the event, or it is stale and refuses all tokens. It does not matter whether it is frozen, cut off, or was never heard.
+An acknowledgement only makes the wait shorter. Silence never does: an instance that cannot announce itself may read and
+be fresh all the same.
+
+A list that is opened with ``on_stale="allow"`` has no lease: only its acknowledgement counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Final
+
+from jwt_events._internal.receipt import Propagation
+from jwt_events.fleet._announcement import CLOSED, Announcement
+
+_DRIFT: Final = 1e-3
+_LEAST: Final = 0.01
+
+
+def lease_ends(accepted_at: float, lease: float) -> float:
+    """Return when every proof that was begun before ``accepted_at`` has lost its force.
+
+    Both by one clock, in seconds. The clocks of two machines do not run equally fast: a thousandth of the lease, and a
+    hundredth of a second, are added.
+    """
+    return accepted_at + lease * (1 + _DRIFT) + _LEAST
+
+
+class Barrier:
+    """Follows who has an event in force.
+
+    Args:
+        position: the position of the event.
+        accepted_at: when the server had surely accepted it, by a monotonic clock.
+        services: the services that are waited for; empty for all that are registered.
+        patience: seconds to wait for the acknowledgement of an instance that has no lease.
+    """
+
+    def __init__(self, position: str, accepted_at: float, services: Collection[str], *, patience: float) -> None:
+        self._position = position
+        self._accepted_at = accepted_at
+        self._services = tuple(dict.fromkeys(services))
+        self._patience = patience
+        self._leases: dict[str, Announcement] = {}  # by entry: what it said when it had not acknowledged yet
+        self._acknowledged: dict[str, Announcement] = {}
+        self._closed: set[str] = set()
+
+    def read(self, announcements: Iterable[Announcement]) -> None:
+        """Take in what the registry holds. Call it at least once."""
+        for said in announcements:
+            if self._services and said.service not in self._services:
+                continue
+            field = said.field
+            if said.state == CLOSED:
+                self._closed.add(field)
+            elif field not in self._acknowledged and said.has_applied(self._position):
+                self._acknowledged[field] = said
+            before = self._leases.get(field)
+            # A list keeps its lease as long as it is open. What claims to have a shorter one now may be another.
+            self._leases[field] = said if before is None or said.lease >= before.lease else before
+
+    def pending(self, now: float) -> list[Announcement]:
+        """Return the instances that are waited for now."""
+        return [
+            said
+            for field, said in self._leases.items()
+            if field not in self._acknowledged and field not in self._closed and now < self._waits_until(said)
+        ]
+
+    def wait_until(self, now: float) -> float | None:
+        """Return when the last instance that is waited for will be waited for no more; ``None`` if there is none."""
+        return max((self._waits_until(said) for said in self.pending(now)), default=None)
+
+    def result(self, as_of: datetime) -> Propagation:
+        """Return what is known, once nobody is waited for."""
+        open_fields = [field for field in self._leases if field not in self._closed]
+        silent = [self._leases[field] for field in open_fields if field not in self._acknowledged]
+        return Propagation(
+            by="fleet" if self.knows_all else "lease",
+            as_of=as_of,
+            acknowledged=_names(said for field, said in self._acknowledged.items() if field not in self._closed),
+            expired=_names(said for said in silent if not said.allows_stale),
+            unsafe=_names(self._leases[field] for field in open_fields if self._leases[field].allows_stale),
+            missing=[*_names(said for said in silent if said.allows_stale), *self.unheard()],
+        )
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether an instance is registered of each service that is waited for, and of at least one."""
+        return not self.unheard() and any(field not in self._closed for field in self._leases)
+
+    def unheard(self) -> list[str]:
+        """Return the services that are waited for and of which no instance is registered."""
+        heard = {said.service for field, said in self._leases.items() if field not in self._closed}
+        return [service for service in self._services if service not in heard]
+
+    def _waits_until(self, said: Announcement) -> float:
+        if said.allows_stale:
+            return self._accepted_at + self._patience
+        return lease_ends(self._accepted_at, said.lease)
+
+
+def _names(announcements: Iterable[Announcement]) -> list[str]:
+    return sorted(said.name for said in announcements)

@@ -1,0 +1,53 @@
+"""The registry of a stream's instances: a hash beside the stream, one field for each instance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.protocol import Command
+
+_CLOCK: Command = ("TIME",)
+
+
+class StreamRegistry:
+    """What the instances say about themselves, in ``<key>:fleet``. A `Registry`.
+
+    Announcing needs the right ``+hset`` on that key, reading ``+hgetall``, removing ``+hdel``. The clock needs
+    ``+time``, and is left out without it.
+
+    Args:
+        multiplexer: runs the commands.
+        key: the key of the hash.
+    """
+
+    def __init__(self, multiplexer: Multiplexer, key: str) -> None:
+        self._multiplexer = multiplexer
+        self._key = key
+
+    async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
+        """Store an entry; see `Registry.announce`."""
+        _, clock = await self._run(("HSET", self._key, name, entry), within)
+        return clock
+
+    async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float | None]:
+        """Return all entries; see `Registry.entries`."""
+        fields, clock = await self._run(("HGETALL", self._key), within)
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        return {name.decode("utf-8", "replace"): entry for name, entry in pairs}, clock
+
+    async def forget(self, names: Sequence[str], *, within: float) -> None:
+        """Remove entries; see `Registry.forget`."""
+        if names:
+            await self._run(("HDEL", self._key, *names), within)
+
+    async def _run(self, command: Command, within: float) -> tuple[Any, float | None]:
+        reply, clock = await self._multiplexer.run([command, _CLOCK], within=within)
+        if isinstance(reply, ServerRefused) and not reply.retryable:
+            problem = f"{reply}; the registry of instances needs the right +{str(command[0]).lower()} on {self._key!r}"
+            raise ServerRefused(problem, code=reply.code)
+        if isinstance(reply, TransportError):
+            raise reply
+        return reply, None if isinstance(clock, TransportError) else int(clock[0]) + int(clock[1]) / 1e6
