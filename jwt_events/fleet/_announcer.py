@@ -110,20 +110,26 @@ class Announcer:
             await end([task])
 
     async def _run(self, condition: Callable[[], Condition]) -> None:
-        async with self._transport.registry() as registry:
-            try:
-                while True:
-                    self._asked.clear()
-                    await self._announce(registry, condition())
-                    self.attempted.set()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self._interval):
-                            await self._asked.wait()
-            finally:
-                self.attempted.set()
+        try:
+            while True:
+                async with (
+                    self._transport.registry() as registry
+                ):  # after a failure a new one: the old may be half open
+                    is_stored = True
+                    while is_stored:
+                        self._asked.clear()
+                        is_stored = await self._announce(registry, condition())
+                        self.attempted.set()
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(self._interval):
+                                await self._asked.wait()
+        finally:
+            self.attempted.set()
+            async with self._transport.registry() as registry:
                 await self._take_back(registry)
 
-    async def _announce(self, registry: Registry, condition: Condition) -> None:
+    async def _announce(self, registry: Registry, condition: Condition) -> bool:
+        """Store what the list is like now; return whether that succeeded."""
         self._said = replace(
             self._said,
             position=condition.position,
@@ -133,7 +139,9 @@ class Announcer:
             said_at=None if self._clock_ahead is None else monotonic() + self._clock_ahead,
         )
         try:
-            clock = await registry.announce(self._said.field, self._said.encode(), within=_WITHIN)
+            clock = await registry.announce(
+                self._said.field, self._said.encode(), within=min(_WITHIN, self._said.lease)
+            )
         except TransportError as error:
             self._notices.tell(
                 "WARNING",
@@ -142,9 +150,10 @@ class Announcer:
                 error=str(error),
                 destination=self._destination,
             )
-            return
+            return False
         if clock is not None:
             self._clock_ahead = clock - monotonic()
+        return True
 
     async def _take_back(self, registry: Registry) -> None:
         """Remove the entry; without the right to do so, say that the list is closed."""

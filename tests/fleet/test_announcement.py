@@ -1,0 +1,136 @@
+"""What an instance says about itself, and entries that are not understood."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jwt_events import (
+    Fleet,
+    InvalidOption,
+    Lease,
+    MemoryTransport,
+    Publisher,
+    RedisPubSub,
+    RevocationList,
+    TokenRevoked,
+)
+from jwt_events.fleet import Announcement, parse
+from tests.support.strategies import json_values
+
+SAID = Announcement(
+    service="orders",
+    instance="o-1",
+    run="6f",
+    position="1700000000000-5",
+    lease=5.0,
+    allows_stale=False,
+    state="fresh",
+    staleness=0.1,
+    said_at=1700000000.5,
+    version="1.0",
+)
+
+announcements = st.builds(
+    Announcement,
+    service=st.sampled_from(["orders", "billing"]),
+    instance=st.sampled_from(["a", "b-1", "pod_7.x"]),
+    run=st.sampled_from(["1", "2"]),
+    position=st.sampled_from(["", "0-0", "5-0", "9-3"]),
+    lease=st.floats(0.1, 100),
+    allows_stale=st.booleans(),
+    state=st.sampled_from(["fresh", "stale", "closed"]),
+    staleness=st.none() | st.floats(0, 1e6),
+    said_at=st.none() | st.floats(0, 2e9),
+    version=st.just("1.0"),
+    trouble=st.text(max_size=20),
+)
+
+
+@given(announcements)
+def test_it_comes_back(said: Announcement) -> None:
+    """What was encoded is parsed as it was."""
+    assert parse(said.field, said.encode()) == said
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_what_is_no_entry(entry: bytes) -> None:
+    """Bytes of another program are no announcement, and no error."""
+    assert parse(SAID.field, entry) is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"lease": True},
+        {"lease": "5"},
+        {"lease": 0},
+        {"lease": -1.0},
+        {"lease": float("nan")},
+        {"lease": float("inf")},
+        {"lease": 1e300},
+        {"allows_stale": 1},
+        {"allows_stale": None},
+        {"position": None},
+        {"position": 5},
+        {"said_at": "now"},
+        {"service": "billing"},
+        {"run": "7"},
+        {"state": ["fresh"]},
+    ],
+)
+def test_an_entry_that_is_not_sound(members: dict[str, Any]) -> None:
+    """An entry with one wrong member, or of another instance than its field names, is not believed."""
+    entry = json.dumps(asdict(SAID) | members).encode()
+    assert parse(SAID.field, entry) is None
+
+
+def test_a_later_version() -> None:
+    """Members that are not known yet are passed over."""
+    entry = json.dumps(asdict(SAID) | {"color": "red"}).encode()
+    assert parse(SAID.field, entry) == SAID
+    assert parse(SAID.field, replace(SAID, trouble="x" * 5_000).encode()) is None  # none that this library writes
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a/b", "x" * 129, "naïve", "a\n", 5])
+@pytest.mark.parametrize("option", ["service", "instance", "services"])
+def test_names(option: str, name: Any) -> None:
+    """A name has 1 to 128 visible ASCII characters without a slash."""
+    names = {"service": "s", "instance": "i", option: name}
+    make = partial(Fleet, name) if option == "services" else partial(RevocationList, MemoryTransport(), **names)
+    with pytest.raises(InvalidOption, match=f"{option}: must be 1 to 128 visible ASCII"):
+        make()
+
+
+def test_half_a_name() -> None:
+    """The service and the instance are given together."""
+    with pytest.raises(InvalidOption, match="instance: is missing"):
+        RevocationList(MemoryTransport(), service="orders")
+    with pytest.raises(InvalidOption, match="service: is missing"):
+        RevocationList(MemoryTransport(), instance="o-1")
+
+
+async def test_what_cannot_be_waited_for() -> None:
+    """It is refused before anything is sent."""
+    event = TokenRevoked(token_id="t")
+    in_force: Any
+    async with Publisher(RedisPubSub("redis://127.0.0.1:1")) as publisher:
+        for in_force in (Lease(), Fleet(), 5.0, "orders", Lease):
+            with pytest.raises(InvalidOption, match="in_force: "):
+                await publisher.publish(event, in_force=in_force)
+            with pytest.raises(InvalidOption, match="in_force: "):
+                await publisher.publish_many([event], in_force=in_force)
+    for seconds in (0, -1, float("nan"), float("inf"), True, "5"):
+        bad: Any = seconds
+        with pytest.raises(InvalidOption):
+            Lease(bad)
+        with pytest.raises(InvalidOption):
+            Fleet(timeout=bad)
+        with pytest.raises(InvalidOption):
+            Fleet(lease=bad)
