@@ -14,6 +14,7 @@ except ImportError as _error:
 from jwt_events import __version__
 from jwt_events.cli._check import check
 from jwt_events.cli._dead import app as dead
+from jwt_events.cli._fleet import fleet
 from jwt_events.cli._groups import groups
 from jwt_events.cli._options import DEFAULT_URL
 from jwt_events.cli._running import EXIT_CODES, OneLineGroup
@@ -65,7 +66,7 @@ def main(
         typer.echo(context.get_help())
 
 
-for _command in (demo, tail, check, groups, serve, doctor, bench):
+for _command in (demo, tail, check, groups, fleet, serve, doctor, bench):
     app.command(epilog=EXIT_CODES)(_command)
 app.add_typer(publish, name="publish")
 app.add_typer(dead, name="dead")

@@ -14,6 +14,7 @@ import typer
 from jwt_events.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from jwt_events.fleet import Fleet, Lease
     from jwt_events.transport.pubsub import RedisPubSub
     from jwt_events.transport.stream import RedisStream
 
@@ -95,6 +96,16 @@ Retention = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", help="Seconds that publishing may take, tries and pauses included.")
 ]
+InForce = Annotated[
+    str | None,
+    typer.Option(
+        "--in-force",
+        show_default=False,
+        metavar="WHERE",
+        help="Wait until it is in force: in the services of these names, with commas between them; in 'all' that have"
+        " announced themselves; or for a lease, such as 5s: the longest max_staleness of all lists.",
+    ),
+]
 DeadLetter = Annotated[
     str | None,
     typer.Option("--dead-letter", show_default=False, metavar="NAME", help="The stream of dead letters; <key>:dead."),
@@ -139,6 +150,21 @@ def duration(option: str, text: str) -> timedelta:
         return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
     except OverflowError:
         raise InvalidOption(option, "must be less than a billion days") from None
+
+
+def parse_in_force(text: str | None) -> Lease | Fleet | None:
+    """Parse what to wait for after publishing: a duration, ``all``, or names of services.
+
+    Raises:
+        InvalidOption: it is none of these.
+    """
+    from jwt_events.fleet import Fleet, Lease
+
+    if text is None:
+        return None
+    if _DURATION.fullmatch(text.strip()):
+        return Lease(duration("in_force", text).total_seconds())
+    return Fleet() if text == "all" else Fleet(*text.split(","))
 
 
 def instant(option: str, text: str) -> datetime:

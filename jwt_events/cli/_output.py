@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,4 +131,6 @@ def _cell(value: object) -> str:
 def _jsonable(value: Any) -> object:
     if isinstance(value, datetime):
         return rfc3339(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -3,6 +3,7 @@
 from jwt_events._internal.receipt import Propagation
 from jwt_events.fleet._announcement import CLOSED, Announcement, parse
 from jwt_events.fleet._announcer import Announcer, Condition
+from jwt_events.fleet._standing import Standing, Status, standings
 from jwt_events.fleet._waits import Fleet, InForce, Lease, check_in_force
 
 __all__ = [
@@ -14,6 +15,9 @@ __all__ = [
     "InForce",
     "Lease",
     "Propagation",
+    "Standing",
+    "Status",
     "check_in_force",
     "parse",
+    "standings",
 ]

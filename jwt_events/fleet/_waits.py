@@ -15,6 +15,7 @@ from jwt_events._internal.receipt import Propagation
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import Announcement, name_from, parse
 from jwt_events.fleet._barrier import Barrier, lease_ends
+from jwt_events.fleet._standing import GONE_AFTER
 from jwt_events.transport.base import Registering, Registry, Transport
 
 DEFAULT_LEASE: Final = 5.0
@@ -24,10 +25,6 @@ _FIRST_PAUSE: Final = 0.002
 _MAX_PAUSE: Final = 0.05
 _READ_WITHIN: Final = 1.0
 _EARLY: Final = 0.002  # seconds by which a timer of an event loop may be early
-
-_GONE_AFTER: Final = 3600.0
-"""Seconds of silence, by the server's clock, after which an entry is removed. Long, as one that cannot announce itself
-may be alive."""
 
 
 class InForce(Protocol):
@@ -176,7 +173,7 @@ class _Survey:
 
     @staticmethod
     def _is_gone(said: Announcement, accepted_at: float, clock: float) -> bool:
-        if said.said_at is None or clock - said.said_at < _GONE_AFTER:
+        if said.said_at is None or clock - said.said_at < GONE_AFTER:
             return False
         return said.allows_stale or monotonic() >= lease_ends(accepted_at, said.lease)
 

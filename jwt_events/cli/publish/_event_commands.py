@@ -13,6 +13,7 @@ from jwt_events.cli import _output as output
 from jwt_events.cli._options import (
     NOT_GIVEN,
     Channel,
+    InForce,
     Json,
     Key,
     Retention,
@@ -21,12 +22,15 @@ from jwt_events.cli._options import (
     TransportName,
     Url,
     make_transport,
+    parse_in_force,
 )
+from jwt_events.cli._propagation import report
 from jwt_events.cli._running import EXIT_CODES, run
 from jwt_events.cli.publish._parsing import JSON_FIELDS, fields_from, is_instant
 from jwt_events.events import EVENT_CLASSES, Event, EventType
 
 if TYPE_CHECKING:
+    from jwt_events.fleet import Fleet, Lease
     from jwt_events.publisher import Publisher, Receipt
 
 # An entry of the section "Attributes" of a docstring.
@@ -41,6 +45,7 @@ def _target(
     channel: Channel = None,
     retention: Retention = "1d",
     timeout: Timeout = 5.0,
+    in_force: InForce = None,
     as_json: Json = False,
 ) -> None:
     """Declare the options that all of these commands have."""
@@ -63,13 +68,16 @@ def _command(kind: EventType, cls: type[Event]) -> Any:
 
         shared = {name: given.pop(name) for name in _SHARED}
         as_json, timeout = shared.pop("as_json"), shared.pop("timeout")
+        in_force = parse_in_force(shared.pop("in_force"))
         fields = fields_from(cls, given)
         publisher = Publisher(make_transport(shared.pop("transport"), **shared), timeout=timeout)
-        receipt = run(_publish(publisher, kind, fields))
+        receipt = run(_publish(publisher, kind, fields, in_force))
         if as_json:
             output.record(receipt)
         else:
             output.line(f"published {output.logfmt(event_id=receipt.event_id, position=receipt.position)}")
+        if receipt.propagation is not None:
+            report(receipt.propagation, as_json=as_json)
 
     parameters = [*_parameters(cls), *_SHARED.values()]
     publish.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
@@ -77,9 +85,11 @@ def _command(kind: EventType, cls: type[Event]) -> Any:
     return publish
 
 
-async def _publish(publisher: Publisher, kind: EventType, fields: dict[str, Any]) -> Receipt:
+async def _publish(
+    publisher: Publisher, kind: EventType, fields: dict[str, Any], in_force: Lease | Fleet | None
+) -> Receipt:
     async with publisher:
-        return await publisher.publish(kind, fields)
+        return await publisher.publish(kind, fields, in_force=in_force)
 
 
 def _parameters(cls: type[Event]) -> Iterator[inspect.Parameter]:

@@ -1,0 +1,152 @@
+"""``jwt-events fleet``: show which instances have applied which events, or wait until all of them have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jwt_events.cli import _output as output
+from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
+from jwt_events.cli._propagation import report
+from jwt_events.cli._running import NO, describe, run, say
+from jwt_events.errors import InvalidOption, TransportError
+
+if TYPE_CHECKING:
+    from jwt_events.fleet import Propagation, Standing
+    from jwt_events.transport.stream import RedisStream
+
+_WITHIN = 5.0
+_REFRESH = 1.0
+
+
+def fleet(
+    *,
+    services: Annotated[
+        list[str] | None,
+        typer.Option("--service", metavar="NAME", show_default=False, help="Only this service; may be repeated."),
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            metavar="POSITION",
+            help="Wait until the event at this position is in force in all of them, or their leases have ended.",
+        ),
+    ] = None,
+    within: Annotated[
+        float,
+        typer.Option(help="Seconds to wait for lists with on_stale=allow, which have no lease."),
+    ] = 10.0,
+    serve: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, show_default=False, metavar="PORT", help="Serve metrics for Prometheus there."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address for --serve.")] = "127.0.0.1",
+    url: Url = NOT_GIVEN,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Show where events are in force: the instances that announce themselves, and how each of them stands.
+
+    An instance is a RevocationList with service= and instance=. Ends with 1 if one of them is stale, silent or unsafe,
+    or, with --wait, if the event may not be in force somewhere.
+    """
+    from jwt_events.transport.stream import RedisStream
+
+    stream = RedisStream(url, key or DEFAULT_NAME)
+    if wait is not None:
+        propagation = run(_wait(stream, wait, services or [], within))
+        if as_json:
+            output.record(propagation)
+        report(propagation, as_json=as_json)
+        return
+    if serve is not None:
+        run(_serve(stream, (host, serve), services or []))
+        return
+    found = _of(run(survey(stream)), services)
+    if as_json:
+        for standing in found:
+            output.record(standing)
+    elif not found:
+        say(f"no instance has announced itself beside {key or DEFAULT_NAME!r}; see service= and instance= of a list")
+    else:
+        columns = ("instance", "status", "behind", "heard", "staleness", "lease", "position", "version", "trouble")
+        output.table(columns, [_row(standing) for standing in found])
+    if any(standing.status.is_trouble or standing.is_double for standing in found):
+        raise typer.Exit(NO)
+
+
+def _of(standings: Sequence[Standing], services: Sequence[str] | None) -> list[Standing]:
+    return [standing for standing in standings if not services or standing.service in services]
+
+
+def _row(standing: Standing) -> Sequence[object]:
+    name = f"{standing.service}/{standing.instance}"
+    return (
+        f"{name} (used twice)" if standing.is_double else name,
+        standing.status,
+        _seconds(standing.behind) if standing.behind else None,
+        _seconds(standing.heard),
+        _seconds(standing.staleness),
+        _seconds(standing.lease),
+        standing.position,
+        standing.version,
+        standing.trouble,
+    )
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
+
+
+async def survey(stream: RedisStream) -> list[Standing]:
+    """Return how the instances of a stream stand.
+
+    Raises:
+        TransportError: no reply, or no right to ask.
+    """
+    from jwt_events.fleet import standings
+    from jwt_events.transport.stream import StreamInfo, stream_info
+
+    async with (
+        stream.registry() as registry,
+        aclosing(await stream.connector.connect(within=_WITHIN)) as connection,
+    ):
+        # The registry comes last: otherwise an event of the meantime would be one that was not applied.
+        (reply,) = await connection.execute_many([("XINFO", "STREAM", stream.destination)], within=_WITHIN)
+        newest = (stream_info(reply) or StreamInfo()).last
+        entries, clock = await registry.entries(within=_WITHIN)
+    return standings(entries, newest, clock)
+
+
+async def _wait(stream: RedisStream, position: str, services: Sequence[str], within: float) -> Propagation:
+    from jwt_events._internal.positions import is_position
+    from jwt_events.fleet import Fleet
+
+    if not is_position(position):
+        raise InvalidOption("wait", "must be a position, as 'jwt-events publish' prints it: 1767225600000-0")
+    return await Fleet(*services, timeout=within).wait(stream, position, monotonic())
+
+
+async def _serve(stream: RedisStream, address: tuple[str, int], services: Sequence[str]) -> None:
+    from jwt_events.metrics import serve_fleet
+
+    with serve_fleet(*address) as (metrics, port):
+        output.line(f"http://{address[0]}:{port}/metrics")
+        told = ""
+        while True:
+            try:
+                metrics.show(_of(await survey(stream), services))
+            except TransportError as error:
+                metrics.show(())  # no number is better than an old one
+                if (problem := describe(error)) != told:
+                    say(problem)
+                told = problem
+            else:
+                told = ""
+            await asyncio.sleep(_REFRESH)
