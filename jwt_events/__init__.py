@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from jwt_events._internal.version import VERSION
-
 # These imports are for type checkers; _NAMES lists the same names for run time, and a test compares the two.
 if TYPE_CHECKING:
     from jwt_events._internal.event_type import EventType
@@ -137,7 +135,7 @@ __all__ = [
     "Watch",
     "WrongLoop",
 ]
-__version__ = VERSION
+__version__ = "0.1.0"
 
 logger.disable("jwt_events")
 

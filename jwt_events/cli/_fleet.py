@@ -24,29 +24,38 @@ _WITHIN = 5.0
 _REFRESH = 1.0
 
 
+Services = Annotated[
+    list[str] | None,
+    typer.Option("--service", metavar="NAME", show_default=False, help="Only this service; may be repeated."),
+]
+Wait = Annotated[
+    str | None,
+    typer.Option(
+        "--wait",
+        show_default=False,
+        metavar="POSITION",
+        help="Wait until the event at this position is in force in all of them, or their leases have ended.",
+    ),
+]
+Within = Annotated[
+    float, typer.Option("--within", help="Seconds to wait for lists with on_stale=allow, which have no lease.")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        "--serve", min=0, max=65_535, show_default=False, metavar="PORT", help="Serve metrics for Prometheus there."
+    ),
+]
+Host = Annotated[str, typer.Option("--host", help="The address for --serve.")]
+
+
 def fleet(
     *,
-    services: Annotated[
-        list[str] | None,
-        typer.Option("--service", metavar="NAME", show_default=False, help="Only this service; may be repeated."),
-    ] = None,
-    wait: Annotated[
-        str | None,
-        typer.Option(
-            show_default=False,
-            metavar="POSITION",
-            help="Wait until the event at this position is in force in all of them, or their leases have ended.",
-        ),
-    ] = None,
-    within: Annotated[
-        float,
-        typer.Option(help="Seconds to wait for lists with on_stale=allow, which have no lease."),
-    ] = 10.0,
-    serve: Annotated[
-        int | None,
-        typer.Option(min=0, max=65_535, show_default=False, metavar="PORT", help="Serve metrics for Prometheus there."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="The address for --serve.")] = "127.0.0.1",
+    services: Services = None,
+    wait: Wait = None,
+    within: Within = 10.0,
+    port: Port = None,
+    host: Host = "127.0.0.1",
     url: Url = NOT_GIVEN,
     key: Key = None,
     as_json: Json = False,
@@ -65,8 +74,8 @@ def fleet(
             output.record(propagation)
         report(propagation, as_json=as_json)
         return
-    if serve is not None:
-        run(_serve(stream, (host, serve), services or []))
+    if port is not None:
+        run(_serve(stream, (host, port), services or []))
         return
     found = _of(run(survey(stream)), services)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,6 @@ from loguru import logger
 
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.notices import Notices
-from jwt_events._internal.version import VERSION
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import CLOSED, Announcement, name_from
 from jwt_events.transport.base import Registering, Registry, Transport
@@ -35,7 +35,7 @@ class Condition(NamedTuple):
 
 
 class Announcer:
-    """Announces an instance: when it is opened, with each beat, and right after an event whose publisher waits for it.
+    """Announces an instance: when it is opened, with each beat, and in between when there is news.
 
     Args:
         transport: holds the registry.
@@ -77,7 +77,7 @@ class Announcer:
             state=CLOSED,
             staleness=None,
             said_at=None,
-            version=VERSION,
+            version=_version(),
         )
 
     @classmethod
@@ -99,8 +99,8 @@ class Announcer:
         self.attempted.clear()
         self._task = asyncio.create_task(self._run(condition), name="jwt_events announcer")
 
-    def confirm(self) -> None:
-        """Announce the condition without waiting for the next beat: a publisher waits to hear of it."""
+    def hurry(self) -> None:
+        """Announce the condition without waiting for the next beat."""
         self._asked.set()
 
     async def aclose(self) -> None:
@@ -126,7 +126,7 @@ class Announcer:
         finally:
             self.attempted.set()
             async with self._transport.registry() as registry:
-                await self._take_back(registry)
+                await self._withdraw(registry)
 
     async def _announce(self, registry: Registry, condition: Condition) -> bool:
         """Store what the list is like now; return whether that succeeded."""
@@ -155,7 +155,7 @@ class Announcer:
             self._clock_ahead = clock - monotonic()
         return True
 
-    async def _take_back(self, registry: Registry) -> None:
+    async def _withdraw(self, registry: Registry) -> None:
         """Remove the entry; without the right to do so, say that the list is closed."""
         field, closed = self._said.field, replace(self._said, state=CLOSED)
         try:
@@ -165,3 +165,8 @@ class Announcer:
                 await registry.announce(field, closed.encode(), within=_CLOSING_WITHIN)
         except TransportError as error:
             logger.debug("entry of an instance was not taken back", error=str(error))
+
+
+def _version() -> str:
+    package = sys.modules[__name__.partition(".")[0]]  # it is imported before its parts
+    return str(getattr(package, "__version__", ""))

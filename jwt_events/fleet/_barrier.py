@@ -38,14 +38,14 @@ class Barrier:
         position: the position of the event.
         accepted_at: when the server had surely accepted it, by a monotonic clock.
         services: the services that are waited for; empty for all that are registered.
-        patience: seconds to wait for the acknowledgement of an instance that has no lease.
+        timeout: seconds to wait for the acknowledgement of an instance that has no lease.
     """
 
-    def __init__(self, position: str, accepted_at: float, services: Collection[str], *, patience: float) -> None:
+    def __init__(self, position: str, accepted_at: float, services: Collection[str], *, timeout: float) -> None:
         self._position = position
         self._accepted_at = accepted_at
         self._services = tuple(dict.fromkeys(services))
-        self._patience = patience
+        self._timeout = timeout
         self._leases: dict[str, Announcement] = {}  # by entry: what it said when it had not acknowledged yet
         self._acknowledged: dict[str, Announcement] = {}
         self._closed: set[str] = set()
@@ -101,7 +101,7 @@ class Barrier:
 
     def _waits_until(self, said: Announcement) -> float:
         if said.allows_stale:
-            return self._accepted_at + self._patience
+            return self._accepted_at + self._timeout
         return lease_ends(self._accepted_at, said.lease)
 
 

@@ -110,7 +110,7 @@ class Fleet:
         """Wait for acknowledgements and leases; see `InForce.wait`."""
         self.check(transport)
         assert isinstance(transport, Registering)  # noqa: S101 - for the type checker: it was checked in the line before
-        barrier = Barrier(position or "", accepted_at, self.services, patience=self.timeout)
+        barrier = Barrier(position or "", accepted_at, self.services, timeout=self.timeout)
         async with transport.registry() as registry:
             survey = _Survey(registry, barrier)
             give_up_at = accepted_at + self.timeout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
@@ -12,10 +11,11 @@ from jwt_events._internal.callbacks import Callback
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events._internal.functions import function
-from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError, describe
+from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import ClaimNames, Event, claim_names_of
-from jwt_events.fleet import Announcer, Condition
+from jwt_events.fleet import Announcer
 from jwt_events.instrumentation import Instrumentation, instrumentation
+from jwt_events.revocation._announcing import announce
 from jwt_events.revocation._feed import Feed, Opening, require_replayable
 from jwt_events.revocation._registration import Registration
 from jwt_events.revocation._rules import Match
@@ -245,7 +245,7 @@ class RevocationList(Registration):
         poll_timeout = self._max_staleness / _PROOFS_PER_STALENESS
         self._feed = feed = Feed(self._transport, self._view, poll_timeout=poll_timeout, opening=self._opening)
         self._tasks = [
-            asyncio.create_task(feed.run(after=self._announce()), name="jwt_events feed"),
+            asyncio.create_task(feed.run(after=announce(self._announcer, self._view, self)), name="jwt_events feed"),
             asyncio.create_task(self._view.maintain(self._verdicts), name="jwt_events maintenance"),
         ]
         if self._metrics is not None:
@@ -274,19 +274,6 @@ class RevocationList(Registration):
             await self._view.aclose()
             if self._announcer is not None:  # last: until then publishers must wait for this list
                 await self._announcer.aclose()
-
-    def _announce(self) -> asyncio.Event | None:
-        """Begin to announce this list, if it has a name; return what is set when publishers can know of it."""
-        if self._announcer is None:
-            return None
-        self._view.on_confirm = self._announcer.confirm
-        self._announcer.open(self._condition)
-        return self._announcer.attempted
-
-    def _condition(self) -> Condition:
-        failure = self.failure
-        staleness = None if self.staleness == math.inf else self.staleness
-        return Condition(self._view.position, self.state, staleness, "" if failure is None else describe(failure))
 
     def _verdicts(self) -> Mapping[str, int]:
         return {_ALLOW: self._allowed, _REVOKED: self._revoked, _STALE: self._stale}

@@ -86,7 +86,7 @@ class RevocationView:
         routes: functions to call with events, on the event loop.
         on_gap: functions to call with gaps.
         on_state: functions to call with states.
-        on_confirm: function to call when a publisher waits to hear that its event is in force; ``None`` for none.
+        on_news: function to call after an event whose publisher waits for it, and after the state changed.
         position: the position up to which all events are in force.
         observer: metrics to update while the list is open; ``None`` without metrics.
         events: count of events applied.
@@ -119,7 +119,7 @@ class RevocationView:
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
-        self.on_confirm: Callable[[], None] | None = None
+        self.on_news: Callable[[], None] | None = None
         self.position: str = OLDEST
         self.observer: ViewObserver | None = None
         self._reported_closed = False
@@ -186,8 +186,8 @@ class RevocationView:
     def record_position(self, position: str, *, confirm: bool) -> None:
         """Record up to where all events are in force, and tell a publisher that waits to hear of it."""
         self.position = position
-        if confirm and self.on_confirm is not None:
-            self.on_confirm()
+        if confirm and self.on_news is not None:
+            self.on_news()
 
     def has_applied(self, position: str) -> bool:
         """Whether all events up to this position are in force.
@@ -216,6 +216,8 @@ class RevocationView:
             self._notices.tell("WARNING", _CHANGED, once=state, state=state.value, staleness=self.staleness)
         else:
             logger.info(_CHANGED, state=state.value, staleness=self.staleness)
+        if self.on_news is not None:
+            self.on_news()
         for callback in self.on_state:
             self._callbacks.call(callback, state)
 

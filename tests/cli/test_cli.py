@@ -27,6 +27,7 @@ COMMANDS = [
     ("tail",),
     ("check",),
     ("groups",),
+    ("fleet",),
     ("serve",),
     ("doctor",),
     ("bench",),

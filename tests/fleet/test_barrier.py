@@ -21,7 +21,7 @@ readings = st.lists(st.tuples(st.floats(0, 200), st.lists(announcements, max_siz
 
 def barrier(*services: str) -> Barrier:
     """Make a barrier for one event."""
-    return Barrier(POSITION, ACCEPTED_AT, services, patience=2.0)
+    return Barrier(POSITION, ACCEPTED_AT, services, timeout=2.0)
 
 
 @given(readings, st.sampled_from([(), ("orders",), ("orders", "billing", "orders")]))

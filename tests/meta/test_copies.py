@@ -22,6 +22,7 @@ from jwt_events import (
     Guarantees,
     JWTEventsError,
     MemoryTransport,
+    Propagation,
     Receipt,
     Retry,
     RevocationList,
@@ -68,6 +69,7 @@ ERRORS: list[JWTEventsError] = [
     errors.NotLive("m"),
     errors.RevokedTokenError("user_at_client", _NOW),
     errors.StaleRevocationsError(math.inf, 5.0),
+    errors.StaleRevocationsError(0.1, 5.0, "1-0"),
     errors.SignalRefused("invalid_key", "the key is unknown"),
     errors.Closed("m"),
     errors.WrongLoop("m"),
@@ -89,6 +91,7 @@ ERRORS: list[JWTEventsError] = [
 ]
 RECORDS: list[Any] = [
     _RECEIPT,
+    Propagation("fleet", _NOW, ["orders/a"], missing=["billing"]),
     Gap("1-0", "trimmed", 3),
     Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True),
     Delivery(b"{}", "1-0", 2),

@@ -57,8 +57,8 @@ SOURCES = (DeadLetters.list, EmbeddedServer, Publisher, RedisPubSub, RedisStream
 
 # Options without a counterpart in the library: the output of a command, what it reads, and when it ends.
 OWN = words(
-    "all count events file from_line help idle_after install_completion json rate revocations seconds "
-    "show_completion subscribers transport until_current url version yes"
+    "all count events file from_line help host idle_after in_force install_completion json rate revocations seconds "
+    "serve show_completion subscribers transport until_current url version wait within yes"
 )
 
 # `serve` starts on the well-known port, the embedded server on a free one.
@@ -67,8 +67,8 @@ DIFFERENT = {(("serve",), "port")}
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|self\.(\w+\.)*(_?notices\.tell|_tell)"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid limit longest lost position problem reason retention seconds since size span_id staleness "
-    "state trace_id transport"
+    "failures handler kid limit longest lost position problem reason retention seconds services since size span_id "
+    "staleness state trace_id transport"
 )
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}

@@ -236,7 +236,7 @@ class TestVerdicts:
         self, revocations: RevocationList, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A rule that another thread removes between the check and its explanation does not let the token in."""
-        monkeypatch.setattr(revocations, "check", lambda _: Verdict.REVOKED)
+        monkeypatch.setattr(revocations, "check", lambda *_: Verdict.REVOKED)
         with pytest.raises(RevokedTokenError):
             revocations.ensure_live({"jti": "good"})
 
