@@ -111,7 +111,7 @@ bench: $(BENCH_READY) ## Measure it beside redis-py and other libraries, and wri
 
 stress: $(READY) ## Run the tests that take minutes: a million events, thousands of handlers and publishers, slow consumers
 	@echo "==> Running the stress tests; twenty minutes"
-	@$(BIN)/python -m pytest -m stress tests/stress tests/transport
+	@$(BIN)/python -m pytest -m stress tests/stress tests/transport tests/fleet
 
 lint: $(READY) ## Check style and formatting
 	@echo "==> Checking style"
