@@ -130,9 +130,11 @@ class GroupReceiver:
                     logger.warning("a lease was not renewed", error=str(reply), count=len(positions))
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
-        block = min(self._block, self._next_claim - asyncio.get_running_loop().time())
-        command = self._group.read(count=self._batch_size.count, block=max(0.001, block))
-        reply = await connection.call(*command, within=self._block + GRACE, max_bytes=self._batch_size.max_bytes)
+        if not self._losses.is_counted:
+            await self._audit(connection)
+        block = max(0.001, min(self._block, self._next_claim - asyncio.get_running_loop().time()))
+        command, limit = self._group.read(count=self._batch_size.count, block=block), self._batch_size.max_bytes
+        reply = await connection.call(*command, within=self._block + GRACE, max_bytes=limit)
         deliveries = parse_deliveries(_entries(reply))
         if deliveries:
             self._last_read = deliveries[-1].position
@@ -162,29 +164,29 @@ class GroupReceiver:
     async def _claim(self, connection: Connection) -> list[Delivery]:
         """Claim one batch of what dead consumers hold. Receivers do so at different times, and so share it."""
         command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size.count)
-        max_bytes = self._batch_size.max_bytes
-        cursor, entries, *removed = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
+        reply = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=self._batch_size.max_bytes)
+        cursor, entries, *removed = reply
         self._claim_cursor = cursor.decode()
         if self._claim_cursor == OLDEST:
             pause = min(1.0, self._claim_after / 2) * random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
             self._next_claim = asyncio.get_running_loop().time() + pause
         if removed:  # since Redis 7
             self._report_removed({position.decode() for position in removed[0]})
+        elif not all(entries):  # before, it claims what was removed and does not name it: find it in what is held
+            self._own = OLDEST
         positions = [entry[0].decode() for entry in entries if entry]
         if not positions:
             return []
         # Deliveries in hand may lie between them.
-        counts = await _list_pending(
-            connection, self._group, positions[0], positions[-1], count=len(positions) + len(self._in_hand)
-        )
+        count = len(positions) + len(self._in_hand)
+        counts = await _list_pending(connection, self._group, positions[0], positions[-1], count=count)
         return self._redeliver(entries, counts)
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
-        known = [(entry[0].decode(), *entry) for entry in entries if entry]
         return [
             parse_delivery(name, fields, attempts.get(position, 1))
-            for position, name, fields in known
+            for position, name, fields in ((entry[0].decode(), *entry) for entry in entries if entry)
             if fields is not None and position not in self._in_hand
         ]
 
@@ -273,7 +275,7 @@ class GroupReceiver:
             await self._audit(connection, first_epoch=first_epoch, is_created=True)
         else:
             self._last_read = self._finished = position
-            self._losses.begin(position, found or StreamInfo())
+            self._losses.begin(position, found or StreamInfo(), is_told=bool(gaps))
 
     def _release(self, positions: Sequence[str]) -> None:
         self._in_hand.difference_update(positions)
