@@ -19,6 +19,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Reconnectin
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._redis.role import require_primary, role_of_info
 from jwt_events.transport._stream.abandoned import AbandonedConsumers
+from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, stream_info
@@ -28,9 +29,6 @@ from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
-
-# How many leases one command renews.
-_MAX_RENEWED_AT_ONCE = 1_000
 
 
 class GroupReceiver:
@@ -78,6 +76,7 @@ class GroupReceiver:
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
         self._epoch: Epoch | None = None
         self._losses = GroupLosses(group)
+        self.backlog: GroupBacklog = GroupBacklog(group)
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
@@ -121,13 +120,11 @@ class GroupReceiver:
         while True:
             await asyncio.sleep(self._claim_after / 3)
             positions = sorted(self._in_hand)
-            commands = [
-                self._group.renew(positions[start : start + _MAX_RENEWED_AT_ONCE])
-                for start in range(0, len(positions), _MAX_RENEWED_AT_ONCE)
-            ]
-            for reply in await multiplexer.run(commands, within=self._claim_after / 3, parse=array):
+            commands, within = self._group.renew(positions), self._claim_after / 3
+            for reply in await multiplexer.run(commands, within=within, parse=array):
                 if isinstance(reply, TransportError):
                     logger.warning("a lease was not renewed", error=str(reply), count=len(positions))
+            await self.backlog.refresh(multiplexer, within=within)
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         if not self._losses.is_counted:
@@ -245,6 +242,7 @@ class GroupReceiver:
             self._last_read = cursor.position
             self._losses = GroupLosses(self._group)
         self._last_read = self._last_read or cursor.position
+        self.backlog.note(groups, found)
         self._finished = _last_settled(cursor, pending)
         is_reconnected = self.reconnecting.connection is None
         losses = await self._losses.find(connection, cursor, found, is_reconnected=is_reconnected)
