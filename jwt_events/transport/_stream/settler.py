@@ -174,7 +174,11 @@ class Settler:
         self.on_settled(positions)
 
     async def _run(self, command: Command, parse: ReplyParser | None = None) -> object:
-        (reply,) = await self._multiplexer.run([command], within=_ATTEMPT_WITHIN, parse=parse)
+        commands = [command]
+        try:
+            (reply,) = await self._multiplexer.run(commands, within=_ATTEMPT_WITHIN, parse=parse)
+        finally:
+            commands.clear()  # the bytes of a dead letter are kept for nothing until the next command
         if isinstance(reply, TransportError):
             raise reply
         return reply
