@@ -34,9 +34,6 @@ _READ_SIZE = 65_536
 _MAX_UNREAD = 262_144
 
 
-# A reply of more bytes than this is so rare that it may cost a new reader.
-_LARGE = 1_048_576
-
 PushedMessage = hiredis.PushNotification
 """A message that the server sent by itself, as RESP3 marks it; a list."""
 
@@ -82,10 +79,6 @@ class Request:
             self.settled.set_result(None)
 
 
-def _new_reader() -> hiredis.Reader:
-    return hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
-
-
 class RespProtocol(asyncio.BufferedProtocol):
     """Sends requests on one connected socket and matches the replies to them.
 
@@ -103,7 +96,7 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = _new_reader()
+        self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
         self._buffer = memoryview(bytearray(_READ_SIZE))  # a view, as TLS fills it slice by slice
         self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
         self._unsent: list[bytes] = []
@@ -167,8 +160,7 @@ class RespProtocol(asyncio.BufferedProtocol):
     def _transmit(self, commands: Sequence[Command]) -> None:
         data = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
         if not self._requests and not self._unsent:
-            # With no request outstanding there is nothing to share a packet with. Of a view, asyncio copies less.
-            self._transport.write(data if len(data) < _LARGE else memoryview(data))
+            self._transport.write(data)  # with no request outstanding there is nothing to share a packet with
             return
         if not self._unsent:
             self._loop.call_soon(self._flush)
@@ -233,8 +225,6 @@ class RespProtocol(asyncio.BufferedProtocol):
             if self._unread > _MAX_UNREAD:
                 self._transport.pause_reading()
         if has_arrived:
-            if self.received - self._incomplete_since > _LARGE and not self._reader.has_data():
-                self._reader = _new_reader()  # it would keep the room that a large reply took
             self._incomplete_since = self.received
             self._wake()
         elif requests and (limit := requests[0].max_bytes) and self.received - self._incomplete_since > limit:

@@ -175,12 +175,10 @@ class Settler:
 
     async def _run(self, command: Command, parse: ReplyParser | None = None) -> object:
         commands = [command]
-        try:
-            (reply,) = await self._multiplexer.run(commands, within=_ATTEMPT_WITHIN, parse=parse)
-        finally:
-            commands.clear()  # the bytes of a dead letter are kept for nothing until the next command
+        (reply,) = await self._multiplexer.run(commands, within=_ATTEMPT_WITHIN, parse=parse)
         if isinstance(reply, TransportError):
-            raise reply
+            raise reply  # perhaps before the server has replied
+        commands.clear()  # the request is kept until the next one, and with it the bytes of a dead letter
         return reply
 
 
