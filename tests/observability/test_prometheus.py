@@ -104,8 +104,8 @@ def _app(role: str, url: str) -> Iterator[int]:
             process.terminate()
 
 
-# The example opens neither an issuer's keys nor an endpoint for signals: of these the expressions are checked alone.
-_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_sign(ing_key|al)")
+# The example opens no group, no issuer's keys and no endpoint for signals: of these the expressions are checked alone.
+_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_(group|sign(ing_key|al))")
 
 
 def test_dashboard() -> None:
