@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
+from jwt_events.transport.base import Backlog
 
 
 class Published(StrEnum):
@@ -99,6 +100,12 @@ class Observer:
 
     def dead_lettered(self, event: Event) -> None:
         """An event was given up."""
+
+    def backlog(self, backlog: Backlog) -> None:
+        """So far is the subscriber's group behind. Called now and then, never for each event."""
+
+    def unsubscribed(self) -> None:
+        """The subscription has ended."""
 
 
 class ViewObserver(Observer):

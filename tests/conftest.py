@@ -8,8 +8,8 @@
 ``own_server``    ``async with own_server(**options) as server``: an `EmbeddedServer` to freeze or kill
 ================  =========================================================================================
 
-Environment variables: ``JWT_EVENTS_TEST_URL`` adds a server, ``JWT_EVENTS_TEST_LOOP=uvloop`` runs all tests on uvloop,
-and ``JWT_EVENTS_TEST_TIMEOUT_FACTOR`` multiplies all deadlines.
+Environment variables: ``JWT_EVENTS_TEST_URL`` adds a server, or with blanks in between one for each worker,
+``JWT_EVENTS_TEST_LOOP=uvloop`` runs all tests on uvloop, ``JWT_EVENTS_TEST_TIMEOUT_FACTOR`` multiplies all deadlines.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._reach import missing_claims
 from jwt_events.guard._refusal import Refused
 from jwt_events.guard._unreachable import is_unreachable
-from jwt_events.revocation import KeyedClaims, RevocationList, ViewState
+from jwt_events.revocation import KeyedClaims, RevocationList
 
 Item = TypeVar("Item")
 
@@ -41,12 +41,6 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+(?:={1,2}\.[A-Za-z0-9._~+/-]+)*=*")
 
 # Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
 _BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
-
-_NOT_OPEN = "every token is refused: the revocation list is not open"
-_HOW_TO_OPEN = (
-    "pass lifespan=lifespan(revocations) to FastAPI, app.cleanup_ctx.append(lifespan(revocations)) in aiohttp,"
-    " or use `async with revocations`"
-)
 
 
 def _identity(value: Any) -> Any:
@@ -125,7 +119,6 @@ class Guard(Generic[T]):
         self._claims_of = function("claims_of", claims_of)
         self._realm = realm
         self._notices = Notices()
-        self._has_told = False  # that the list is not open
         self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
         self._reported: set[tuple[str, ...]] = set()
 
@@ -278,9 +271,6 @@ class Guard(Generic[T]):
             case RevokedTokenError():
                 return Refused("revoked_token", realm=self._realm)
             case StaleRevocationsError():
-                if self.revocations.state is ViewState.CLOSED and not self._has_told:
-                    self._has_told = True
-                    self._tell("ERROR", _NOT_OPEN, problem=_HOW_TO_OPEN)
                 return Refused("stale_revocations", retry_after=error.retry_after)
             case Unavailable():
                 self._tell("WARNING", "token cannot be verified at the moment", error=describe(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Literal, TypeVar
@@ -53,9 +54,7 @@ class Instruments:
             "propagation_seconds", "Time from when an event occurred until all its handlers had succeeded.", "type"
         )
         self.gaps: Counter = make.counter("gaps_total", "Times that events may have been missed.", "transport", "cause")
-        self.reconnects: Counter = make.counter(
-            "reconnects_total", "Subscriptions that were lost and restored.", "transport"
-        )
+        self.reconnects: Counter = make.counter("reconnects_total", "Subscriptions lost and restored.", "transport")
         self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
         self.checks: Counter = make.counter("revocation_checks_total", "Checks of tokens, by verdict.", "verdict")
         self.signals, self.signal_age = _signals(make)
@@ -70,6 +69,7 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
+        self.lag, self.pending = _groups(make)
         self.keys = KeyInstruments(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
@@ -134,10 +134,29 @@ def _signals(make: _InstrumentFactory) -> tuple[Counter, Histogram]:
     return received, age
 
 
+def _groups(make: _InstrumentFactory) -> tuple[Gauge, Gauge]:
+    """Create the instruments of consumer groups, about each of which all processes that receive know the same."""
+    lag = "Events not yet delivered to a consumer group; NaN if the server does not know."
+    pending = "Events delivered to a consumer group and not acknowledged."
+    return (
+        make.gauge("group_lag", lag, "destination", "group", mode="livemax"),
+        make.gauge("group_pending", pending, "destination", "group", mode="livemax"),
+    )
+
+
 def _create_at_zero(counter: Counter, values: Iterable[str]) -> None:
     """Create the series with value 0: for Prometheus, a series that first appears with value 1 has not increased."""
     for value in values:
         counter.labels(value)
+
+
+def remove_series(gauge: Gauge, *labels: str) -> None:
+    """Remove a series; in multiprocess mode, which does not support that, set it to 0."""
+    if is_multiprocess():
+        gauge.labels(*labels).set(0.0)
+    else:
+        with suppress(KeyError):  # another part of the program has removed it
+            gauge.remove(*labels)
 
 
 class _InFlight:
@@ -200,10 +219,7 @@ class _Staleness:
             views.remove(staleness)
             if views:
                 return
-            if is_multiprocess():  # which does not support the removal of series
-                self._gauge.labels(destination).set(0.0)
-            else:
-                self._gauge.remove(destination)
+            remove_series(self._gauge, destination)
 
     def _worst(self, destination: str) -> float:
         return max([staleness() for staleness in tuple(self._views[destination])], default=0.0)

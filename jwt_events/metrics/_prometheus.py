@@ -8,6 +8,7 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,15 @@ from jwt_events.instrumentation import (
     ViewObserver,
 )
 from jwt_events.metrics._fast import Counter, Histogram
-from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, KeyInstruments, instruments_for
+from jwt_events.metrics._instruments import (
+    CAUSES,
+    TYPES,
+    Instruments,
+    KeyInstruments,
+    instruments_for,
+    remove_series,
+)
+from jwt_events.transport.base import Backlog
 
 
 class Metrics:
@@ -135,6 +144,7 @@ class _Subscribing(Observer):
         self._propagation: dict[type[Event], Histogram] = {}
         self._propagation_adders: dict[type[Event], Callable[[float], object]] = {}
         self._since_flush = 0
+        self._backlog: Backlog | None = None
 
     def received(self, events: Sequence[Event]) -> None:
         _count(events, self._received)
@@ -188,6 +198,18 @@ class _Subscribing(Observer):
 
     def dead_lettered(self, event: Event) -> None:
         self._instruments.dead_lettered.labels(TYPES[type(event)]).inc()
+
+    def backlog(self, backlog: Backlog) -> None:
+        labels = backlog.destination, backlog.group
+        self._instruments.lag.labels(*labels).set(math.nan if backlog.lag is None else backlog.lag)
+        self._instruments.pending.labels(*labels).set(backlog.pending)
+        self._backlog = backlog
+
+    def unsubscribed(self) -> None:
+        backlog, self._backlog = self._backlog, None
+        if backlog is not None:
+            for gauge in (self._instruments.lag, self._instruments.pending):
+                remove_series(gauge, backlog.destination, backlog.group)
 
 
 class _Calls:

@@ -26,6 +26,11 @@ from jwt_events.transport.base import Gap
 
 _COUNTS_PER_SWEEP = 600  # metrics are updated once a second
 
+_NOT_OPEN = "revocation list is not open, so every token is stale"
+_HOW_TO_OPEN = (
+    "pass lifespan=lifespan(revocations) to FastAPI, app.cleanup_ctx.append(lifespan(revocations)) in aiohttp,"
+    " or use `async with revocations`"
+)
 _CHANGED = "view state changed"
 
 
@@ -143,7 +148,8 @@ class RevocationView:
         """Report, once until it is opened, that a token was checked although nothing is read."""
         if not self._reported_closed:
             self._reported_closed = True
-            logger.error("revocation list is not open, so every token is stale", destination=destination)
+            fields = {"destination": destination, "problem": _HOW_TO_OPEN}
+            self._notices.tell("ERROR", _NOT_OPEN, once=_NOT_OPEN, **fields)
 
     def apply_event(self, event: Event) -> None:
         """Put the rules of an event in force, then notify watches, the observer and listeners."""

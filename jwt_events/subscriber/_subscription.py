@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from loguru import logger
 
@@ -127,6 +128,9 @@ class Subscription:
             observer=state.observer,
             notices=state.notices,
         )
+        if (backlog := getattr(receiver, "backlog", None)) is not None:
+            backlog.tell = state.observer.backlog
+            resources.callback(_stop_telling, backlog, state.observer)  # the first thing that closing does
         self._closing = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
         self.reader: asyncio.Task[None] = asyncio.create_task(self._reading.run(), name="jwt_events reader")
@@ -273,3 +277,8 @@ class Subscription:
             finally:  # even if the cancellation arrives only there
                 async with self._closing:
                     await self._resources.aclose()
+
+
+def _stop_telling(backlog: Any, observer: Observer) -> None:
+    backlog.tell = None
+    observer.unsubscribed()

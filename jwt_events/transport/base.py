@@ -51,6 +51,24 @@ class Gap:
     lost: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far a consumer group is behind, all its receivers together.
+
+    Attributes:
+        destination: the stream.
+        group: the name of the group.
+        lag: how many events were not delivered to it yet; ``None`` if the server does not know, as one before Redis 7,
+            or as any after entries were deleted.
+        pending: how many were delivered and are not acknowledged.
+    """
+
+    destination: str
+    group: str
+    lag: int | None
+    pending: int
+
+
 class Delivery(NamedTuple):
     """One delivery of an event's bytes to a receiver.
 
@@ -155,7 +173,8 @@ class Sender(Protocol):
 class Receiver(Protocol):
     """Receives payloads. For use by one task.
 
-    One that can lose its connection has an attribute ``is_live``: whether it is connected, as far as it knows.
+    One that can lose its connection has an attribute ``is_live``: whether it is connected, as far as it knows. One that
+    belongs to a group has ``backlog``, whose attribute ``tell`` it calls with a `Backlog` now and then.
     """
 
     async def receive(self) -> Batch:

@@ -484,10 +484,11 @@ class TestGroups:
         assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
         told = run("groups", "--key", key, "--json", "--idle-after", "0", url=server.url)
         (record,) = told.records
-        assert (record["name"], record["lag"], record["pending"], record["idle"]) == ("mailer", 1, 1, ["one"])
+        lag = None if server.inspector.info("server")["redis_version"].startswith("6.") else 1  # it does not count
+        assert (record["name"], record["lag"], record["pending"], record["idle"]) == ("mailer", lag, 1, ["one"])
         head, row = run("groups", "--key", key, url=server.url).lines
         shown = dict(zip(head.split("\t"), row.split("\t"), strict=True))
-        assert (shown["name"], shown["lag"], shown["pending"], shown["idle"]) == ("mailer", "1", "1", "-")
+        assert (shown["name"], shown["lag"], shown["pending"], shown["idle"]) == ("mailer", str(lag or "-"), "1", "-")
         assert told.code == 1
 
     def test_dead_consumer(self, server: Server, key: str) -> None:

@@ -13,7 +13,7 @@ from redis.asyncio.client import Pipeline
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
 from tests.faults.scenes import STREAMS, Source, some_gap, transport_of
-from tests.support.raw import entries
+from tests.support.raw import count_where_known, counts_what_was_added, entries
 from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., EmbeddedServer]
@@ -109,13 +109,17 @@ class TestRemoved:
             assert await scene.connections() < 30
 
     async def test_the_stream_and_made_anew_at_once(self, scene: Scene) -> None:
-        """A stream that was removed and made anew before the next read is reported, and read from its beginning."""
+        """A stream that was removed and made anew before the next read is reported, and read from its beginning.
+
+        Where the server does not count, a reader with a cursor takes it for a stream that was trimmed.
+        """
         async with scene.while_reader_is_away() as meanwhile:
             meanwhile.delete(scene.key)
         await scene.source.publish(2)
         await scene.listener.hears("t3", "t4")
         await scene.goes_on()
-        assert scene.listener.causes == ["deleted"]
+        (cause,) = scene.listener.causes
+        assert cause == "deleted" or (cause == "trimmed" and not await counts_what_was_added(scene.client))
 
     @pytest.mark.parametrize("scene", ["group"], indirect=True)
     async def test_the_group(self, scene: Scene) -> None:
@@ -171,20 +175,22 @@ class TestTrimmed:
                 meanwhile.xadd(scene.key, {"event": payload.replace(_id_of(payload), event_id)})
             meanwhile.xtrim(scene.key, maxlen=kept, approximate=False)
         await (scene.goes_on() if added == 1 else scene.goes_on_quietly())
-        assert [(gap.cause, gap.lost) for gap in scene.listener.gaps] == [("trimmed", lost)]
+        told = [(gap.cause, gap.lost) for gap in scene.listener.gaps]
+        assert told == [("trimmed", await count_where_known(scene.client, lost))]
         assert [name for name in map(str, scene.listener.subjects) if name.startswith("new")] == [
             f"new{number}" for number in range(added - kept, added)
         ]
 
     async def test_what_was_read(self, scene: Scene) -> None:
-        """Trimming entries that were read is no gap, connected or not."""
+        """Trimming entries that were read is no gap, connected or not; where the server does not count, it may be."""
         await scene.client.xtrim(scene.key, maxlen=1, approximate=False)
         await scene.source.publish()
         async with scene.while_reader_is_away() as meanwhile:
             meanwhile.xtrim(scene.key, maxlen=0, approximate=False)
         await scene.goes_on()
         await scene.listener.hears(*scene.source.confirmed)
-        assert scene.listener.gaps == []
+        may_be = set() if await counts_what_was_added(scene.client) else {("trimmed", None)}
+        assert {(gap.cause, gap.lost) for gap in scene.listener.gaps} <= may_be
 
 
 class TestRestored:

@@ -21,7 +21,7 @@ from tests.support.tokens import decode, token_of
 from tests.support.waiting import wait_until
 
 _ENDED = "the lifespan ended early, the application goes on without it"
-_NOT_OPEN = "every token is refused: the revocation list is not open"
+_NOT_OPEN = "revocation list is not open, so every token is stale"
 
 
 class TestFastAPI:
@@ -128,6 +128,7 @@ class TestNeverOpened:
             for _ in range(3):
                 await refuse(guards[0])
         (fields,) = records.of(_NOT_OPEN, "ERROR")
+        assert [record["level"].name for record in records].count("ERROR") == 1
         assert "lifespan=lifespan(revocations)" in fields["problem"]
         await refuse(guards[1])
         assert [_NOT_OPEN in record.getMessage() for record in caplog.records] == [True]

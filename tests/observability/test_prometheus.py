@@ -104,9 +104,9 @@ def _app(role: str, url: str) -> Iterator[int]:
             process.terminate()
 
 
-# The example has no issuer's keys, no endpoint for signals and no exporter of a fleet: of these the expressions are
-# checked alone.
-_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_(sign(ing_key|al)|fleet)")
+# The example opens no group, no issuer's keys and no endpoint for signals, and has no exporter of a fleet: of these the
+# expressions are checked alone.
+_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_(group|sign(ing_key|al)|fleet)")
 
 
 def test_dashboard() -> None:

@@ -93,6 +93,25 @@ async def test_an_answer_that_makes_no_sense() -> None:
                     await publisher.publish(EVENT, timeout=0.5)
 
 
+async def test_an_answer_that_no_number_fits() -> None:
+    """An answer of the right shape that breaks what trims the stream: not published, and not quoted."""
+    endless = b"7" * 5_000  # more digits than Python turns into a number
+    answers = {b"ZADD": b":1\r\n", b"TIME": array(text(endless), text(b"1")), b"XADD": text(b"1-1")}
+
+    def answer(words: list[bytes]) -> bytes:
+        return text(b"1") if b"INCR" in words else answers[words[0]]
+
+    async with FakeServer(answer) as server, Publisher(RedisStream(server.url)) as publisher:
+        with pytest.raises(
+            PublishFailed, match=f"unexpected ValueError in the exchange with {server.address}"
+        ) as caught:
+            await publisher.publish(EVENT, timeout=scaled(5))
+        assert "777" not in "".join(traceback.format_exception(caught.value))
+        assert server.received(b"XADD") == []
+        receipt = await publisher.publish(EVENT, timeout=scaled(5))  # trimming is not due again
+        assert receipt.position == "1-1"
+
+
 async def test_an_answer_to_something_else() -> None:
     """A connection on which answers are out of step is replaced, and the event is published on the next one."""
     answers = iter([b":5\r\n", text(b"1-1")])

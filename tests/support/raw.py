@@ -37,3 +37,8 @@ async def server_time(client: Redis) -> int:
 async def counts_what_was_added(client: Redis) -> bool:
     """Whether the server counts the entries that were ever added to a stream, as Redis does since version 7."""
     return int((await client.info("server"))["redis_version"].split(".")[0]) >= 7
+
+
+async def count_where_known(client: Redis, count: int) -> int | None:
+    """Return how many entries a gap names as lost, which a server that does not count cannot know."""
+    return count if await counts_what_was_added(client) else None

@@ -16,7 +16,15 @@ import redis
 
 from jwt_events.embedded import EmbeddedServer
 
-EXTERNAL_URL = os.environ.get("JWT_EVENTS_TEST_URL")
+
+def _external_url() -> str | None:
+    """Return the URL of a server that others started, if there is one: each worker has its own if there are several."""
+    urls = os.environ.get("JWT_EVENTS_TEST_URL", "").split()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return urls[worker % len(urls)] if urls else None
+
+
+EXTERNAL_URL = _external_url()
 
 # The kinds that a test can start, freeze and kill.
 OWN_KINDS = ("valkey", "redis") if shutil.which("redis-server") else ("valkey",)

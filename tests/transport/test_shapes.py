@@ -216,7 +216,7 @@ class TestPushed:
 async def test_every_command_has_a_row(client: Redis) -> None:
     """Whatever this library sends has its row, as a reply without a row may have any shape."""
     known = {name.upper() for name in await call(client, "COMMAND")}
-    known -= {"DEBUG", "READONLY"}  # a level of the log, and the code of an error
+    known -= {"DEBUG", "READONLY", "POST"}  # a level of the log, the code of an error, and how Redis 6.2 refuses HTTP
     sent = {word for path in Path(jwt_events.__file__).parent.rglob("*.py") for word in _first_words(path)}
     missing = (sent & known) - SHAPES.keys()
     assert not missing, f"give these a row in jwt_events/transport/_redis/shapes: {sorted(missing)}"

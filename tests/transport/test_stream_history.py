@@ -13,7 +13,7 @@ from jwt_events import Gap
 from jwt_events._internal.positions import OLDEST, is_position, sort_key
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
-from tests.support.raw import add, trim
+from tests.support.raw import add, count_where_known, trim
 from tests.support.waiting import scaled
 
 numbers = st.integers(min_value=0, max_value=2**64 - 1)
@@ -87,6 +87,29 @@ def test_an_uncounted_loss_is_still_a_gap(stream: Stream, data: st.DataObject) -
     if lost > 0 and read > 0:
         assert missed(f"{read}-0", read, replace(counted, added=None)) is not None
     assert missed(OLDEST, None, replace(counted, added=None)) is None
+
+
+@pytest.mark.parametrize(("holds", "gaps"), [(True, 0), (None, 0), (False, 1)])
+def test_a_missing_entry_at_the_position_is_a_doubt(*, holds: bool | None, gaps: int) -> None:
+    """Where the server does not count, a stream without the entry that was read last may be another: one gap."""
+    cursor = StreamCursor.after("5-0", None)
+    found = [cursor.reconcile(StreamInfo("1-0", "9-0", None, 4), holds=holds) for _ in range(2)]
+    assert found == [Gap("5-0", "trimmed") if gaps else None, None]
+
+
+def test_a_time_is_no_entry() -> None:
+    """Where the server does not count, nothing is missing before the oldest entry if none was read, as at a time."""
+    cursor = StreamCursor("3-0", is_time=True)
+    assert cursor.reconcile(StreamInfo("5-0", "9-0", None, 2)) is None
+    assert cursor.advance([[b"5-0", []]], is_end=False) is None
+    assert cursor.reconcile(StreamInfo("8-0", "9-0", None, 2)) == Gap("5-0", "trimmed")
+
+
+def test_without_counts_one_look_is_one_gap() -> None:
+    """Where the server does not count, what is missing behind the position and at the end is one gap."""
+    cursor = StreamCursor.after("5-0", None)
+    assert cursor.reconcile(StreamInfo(None, "9-0", None, 0, has_last=False)) == Gap("5-0", "trimmed")
+    assert cursor.advance([], is_end=True) is None
 
 
 @given(streams())
@@ -164,14 +187,15 @@ async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key
 
     for number in range(1, 6):
         await add(client, key, f"{number}-{number}")
-    assert await info() == StreamInfo("1-1", "5-5", 5, 5)
+    added, removed = await count_where_known(client, 5), await count_where_known(client, 3)
+    assert await info() == StreamInfo("1-1", "5-5", added, 5)
     await trim(client, key, 3)
     await client.xdel(key, "4-4")
     trimmed = await info()
-    assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", 5, 2), 3)
+    assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", added, 2), removed)
     await trim(client, key, 0)
     empty = await info()
-    assert (empty, empty.removed) == (StreamInfo(None, "5-5", 5, 0, has_last=False), 5)
+    assert (empty, empty.removed) == (StreamInfo(None, "5-5", added, 0, has_last=False), added)
 
 
 @pytest.mark.parametrize("entry", [None, [b"3-0", [b"event", b"x"]]])

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jwt_events._internal.positions import sort_key
+from jwt_events.cli._groups import Group
 from jwt_events.cli._output import approximate
 from jwt_events.cli.doctor._facts import Facts
 from jwt_events.transport.stream import StreamInfo
 
 _MIN_VERSION = (6, 2)
+_DRYRUN_VERSION = (7, 0)
 _MAX_SKEW = 1.0  # seconds
 _SLACK = 60.0  # seconds by which entries may outlive the retention
 _DEAD_AFTER = 60.0  # seconds of idleness: twice the default claim_after
@@ -69,7 +71,7 @@ def _version(facts: Facts) -> Iterator[Finding]:
         return
     valkey = facts.info.get("valkey_version")
     name = f"Valkey {valkey}" if valkey else f"Redis {redis}"
-    if tuple(int(part) for part in redis.split(".")[:2] if part.isdecimal()) < _MIN_VERSION:
+    if _number(redis) < _MIN_VERSION:
         yield Finding("version", Level.PROBLEM, name, "Use Redis 6.2 or newer, or Valkey.")
     else:
         yield Finding("version", Level.OK, name)
@@ -155,7 +157,10 @@ def _clock(facts: Facts) -> Iterator[Finding]:
 def _rights(facts: Facts) -> Iterator[Finding]:
     suffices = any(missing == [] for missing in facts.lacking.values())
     for role, missing in facts.lacking.items():
-        if missing is None:
+        if missing is None and _number(facts.info.get("redis_version", "")) < _DRYRUN_VERSION and facts.info:
+            seen = "this server has no way to ask without harm: ACL DRYRUN came with Redis 7"
+            yield Finding(f"rights: {role}", Level.UNKNOWN, seen, "A part that lacks a right names it when it opens.")
+        elif missing is None:
             yield _unknown(f"rights: {role}", "ACL DRYRUN", "+acl|dryrun +acl|whoami")
         elif not missing:
             yield Finding(f"rights: {role}", Level.OK, "this user may be one")
@@ -220,7 +225,7 @@ def _groups(facts: Facts) -> Iterator[Finding]:
             held = ", ".join(f"{one.name} ({one.pending} pending, silent for {approximate(one.idle)})" for one in dead)
             advice = "Start a receiver of this group: it takes over what they hold after claim_after."
             yield Finding("groups", Level.WARNING, f"{seen}; dead: {held}", advice)
-        elif group.lag and len(group.idle_for(_DEAD_AFTER)) == len(group.consumers):
+        elif _is_behind(group, facts.stream) and len(group.idle_for(_DEAD_AFTER)) == len(group.consumers):
             yield Finding(
                 "groups", Level.WARNING, f"{seen}; no consumer reads", "Start a receiver, or destroy the group."
             )
@@ -228,6 +233,17 @@ def _groups(facts: Facts) -> Iterator[Finding]:
             yield Finding("groups", Level.OK, seen)
     if facts.groups == []:
         yield Finding("groups", Level.OK, "none")
+
+
+def _is_behind(group: Group, stream: StreamInfo | None) -> bool:
+    """Whether there are events that were not delivered to the group; not every server counts them."""
+    if group.lag is not None or stream is None or stream.first is None:
+        return bool(group.lag)
+    return sort_key(group.last_delivered) < sort_key(stream.last)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 def _unknown(topic: str, command: str, rights: str) -> Finding:

@@ -13,6 +13,9 @@ from jwt_events._internal.options import MAX_GROUP_NAME_LENGTH
 from jwt_events.errors import Closed
 from jwt_events.transport._redis.protocol import Command
 
+# How many leases one command renews.
+_MAX_RENEWED_AT_ONCE = 1_000
+
 # Removing a consumer that holds entries would lose them, so the check and the removal must be one step.
 _REMOVE_IF_EMPTY = """
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
@@ -28,7 +31,7 @@ return -1
 
 @dataclass(frozen=True, slots=True)
 class ConsumerGroup:
-    """A group and one of its consumers; each method returns a command.
+    """A group and one of its consumers; each method returns a command, or several.
 
     Attributes:
         key: the stream.
@@ -66,9 +69,10 @@ class ConsumerGroup:
         """Read again entries that this consumer holds."""
         return ("XCLAIM", self.key, self.name, self.consumer, 0, *positions)
 
-    def renew(self, positions: Sequence[str]) -> Command:
-        """Renew the lease on entries that this consumer holds."""
-        return ("XCLAIM", self.key, self.name, self.consumer, 0, *positions, "JUSTID")
+    def renew(self, positions: Sequence[str]) -> list[Command]:
+        """Renew the leases on entries that this consumer holds."""
+        claim, step = ("XCLAIM", self.key, self.name, self.consumer, 0), _MAX_RENEWED_AT_ONCE
+        return [(*claim, *positions[i : i + step], "JUSTID") for i in range(0, len(positions), step)]
 
     def acknowledge(self, positions: Sequence[str]) -> Command:
         """Acknowledge entries."""

@@ -152,7 +152,7 @@ class CursorReceiver:
         count = self._batch_size.count
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
-        if sent_at >= self._audited_at + self._audit_interval:
+        if sent_at >= self._audited_at + self._audit_interval or not self._cursor.is_counted:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
         return _Read(request, sent_at, connection, count, connection.protocol.received)
@@ -176,7 +176,7 @@ class CursorReceiver:
             self._report_restart(found, holds=holds)
         self._epoch = epoch
         self._is_at_end = False
-        self._reconcile(found, sent_at)
+        self._reconcile(found, sent_at, holds=holds)
 
     def _report_restart(self, found: StreamInfo | None, *, holds: bool) -> None:
         """Report that this server may lack entries after the cursor, and rewind if it lacks the one at the cursor."""
@@ -189,9 +189,9 @@ class CursorReceiver:
     async def _still_holds(self, connection: Connection, position: str) -> bool:
         return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
 
-    def _reconcile(self, found: StreamInfo | None, sent_at: float) -> None:
+    def _reconcile(self, found: StreamInfo | None, sent_at: float, *, holds: bool | None = None) -> None:
         self._audited_at = sent_at
-        if gap := self._cursor.reconcile(found):
+        if gap := self._cursor.reconcile(found, holds=holds):
             self._gaps.append(gap)
 
     def _take_gaps(self) -> list[Gap]:

@@ -20,6 +20,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Reconnectin
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._redis.role import require_primary, role_of_info
 from jwt_events.transport._stream.abandoned import AbandonedConsumers
+from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, stream_info
@@ -29,9 +30,6 @@ from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo, previous
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
-
-# How many leases one command renews.
-_MAX_RENEWED_AT_ONCE = 1_000
 
 
 class GroupReceiver:
@@ -79,6 +77,7 @@ class GroupReceiver:
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
         self._epoch: Epoch | None = None
         self._losses = GroupLosses(group)
+        self.backlog: GroupBacklog = GroupBacklog(group)
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
@@ -122,18 +121,18 @@ class GroupReceiver:
         while True:
             await asyncio.sleep(self._claim_after / 3)
             positions = sorted(self._in_hand)
-            commands = [
-                self._group.renew(positions[start : start + _MAX_RENEWED_AT_ONCE])
-                for start in range(0, len(positions), _MAX_RENEWED_AT_ONCE)
-            ]
-            for reply in await multiplexer.run(commands, within=self._claim_after / 3, parse=array):
+            commands, within = self._group.renew(positions), self._claim_after / 3
+            for reply in await multiplexer.run(commands, within=within, parse=array):
                 if isinstance(reply, TransportError):
                     logger.warning("a lease was not renewed", error=str(reply), count=len(positions))
+            await self.backlog.refresh(multiplexer, within=within)
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
-        block = min(self._block, self._next_claim - asyncio.get_running_loop().time())
-        command = self._group.read(count=self._batch_size.count, block=max(0.001, block))
-        reply = await connection.call(*command, within=self._block + GRACE, max_bytes=self._batch_size.max_bytes)
+        if not self._losses.is_counted:
+            await self._audit(connection)
+        block = max(0.001, min(self._block, self._next_claim - asyncio.get_running_loop().time()))
+        command, limit = self._group.read(count=self._batch_size.count, block=block), self._batch_size.max_bytes
+        reply = await connection.call(*command, within=self._block + GRACE, max_bytes=limit)
         deliveries = parse_deliveries(_entries(reply))
         if deliveries:
             self._last_read = deliveries[-1].position
@@ -163,29 +162,29 @@ class GroupReceiver:
     async def _claim(self, connection: Connection) -> list[Delivery]:
         """Claim one batch of what dead consumers hold. Receivers do so at different times, and so share it."""
         command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size.count)
-        max_bytes = self._batch_size.max_bytes
-        cursor, entries, *removed = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
+        reply = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=self._batch_size.max_bytes)
+        cursor, entries, *removed = reply
         self._claim_cursor = cursor.decode()
         if self._claim_cursor == OLDEST:
             pause = min(1.0, self._claim_after / 2) * random.uniform(0.5, 1.0)  # noqa: S311 - only spreads load
             self._next_claim = asyncio.get_running_loop().time() + pause
         if removed:  # since Redis 7
             self._report_removed({position.decode() for position in removed[0]})
+        elif not all(entries):  # before, it claims what was removed and does not name it: find it in what is held
+            self._own = OLDEST
         positions = [entry[0].decode() for entry in entries if entry]
         if not positions:
             return []
         # Deliveries in hand may lie between them.
-        counts = await _list_pending(
-            connection, self._group, positions[0], positions[-1], count=len(positions) + len(self._in_hand)
-        )
+        count = len(positions) + len(self._in_hand)
+        counts = await _list_pending(connection, self._group, positions[0], positions[-1], count=count)
         return self._redeliver(entries, counts)
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
-        known = [(entry[0].decode(), *entry) for entry in entries if entry]
         return [
             parse_delivery(name, fields, attempts.get(position, 1))
-            for position, name, fields in known
+            for position, name, fields in ((entry[0].decode(), *entry) for entry in entries if entry)
             if fields is not None and position not in self._in_hand
         ]
 
@@ -244,6 +243,7 @@ class GroupReceiver:
             self._last_read = cursor.position
             self._losses = GroupLosses(self._group)
         self._last_read = self._last_read or cursor.position
+        self.backlog.note(groups, found)
         self._finished = _last_settled(cursor, pending)
         is_reconnected = self.reconnecting.connection is None
         losses = await self._losses.find(connection, cursor, found, is_reconnected=is_reconnected)
@@ -274,7 +274,7 @@ class GroupReceiver:
             await self._audit(connection, first_epoch=first_epoch, is_created=True)
         else:
             self._last_read = self._finished = position
-            self._losses.begin(position, found or StreamInfo())
+            self._losses.begin(position, found or StreamInfo(), is_told=bool(gaps))
 
     def _release(self, positions: Sequence[str]) -> None:
         self._in_hand.difference_update(positions)

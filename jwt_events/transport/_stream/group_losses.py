@@ -32,13 +32,26 @@ class GroupLosses:
         self._found: StreamInfo | None = None  # the stream at the last audit
         self._accounted = OLDEST  # up to here, what was removed at the end was reported
 
-    def begin(self, position: str, found: StreamInfo) -> None:
-        """Begin with a group that was just created at a position of a stream."""
+    @property
+    def is_counted(self) -> bool:
+        """Whether the server counts what was added. If not, what was trimmed shows only right before the next read."""
+        return self._found is None or self._found.added is not None
+
+    def begin(self, position: str, found: StreamInfo, *, is_told: bool) -> None:
+        """Begin with a group that was just created at a position of a stream.
+
+        Args:
+            position: where it begins.
+            found: the state of the stream.
+            is_told: whether a gap at this position was reported.
+        """
         is_counted = position in {found.last, OLDEST}
         index = None if not is_counted else found.added if position == found.last else found.removed
         self._progress = GroupProgress(position, index, found.removed, found.first, is_alone=True)
         self._found = found
         self._accounted = OLDEST if found.has_last else found.last
+        if found.added is None and (is_told or position != found.last):
+            self._counted = Gap(position, "trimmed")  # without counts it cannot be told from a loss: told, or no loss
 
     async def find(
         self, connection: Connection, cursor: StreamCursor, found: StreamInfo, *, is_reconnected: bool

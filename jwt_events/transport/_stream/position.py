@@ -90,6 +90,7 @@ class StreamCursor:
 
     def __init__(self, position: str | None, *, is_time: bool = False) -> None:
         self._position = position
+        self._is_at_time = is_time
         self._reached = None if is_time else position  # the last position that the stream is known to have had
         self._count: int | None = None  # how many entries had been added up to there, where known
         self._is_placed = False
@@ -122,6 +123,11 @@ class StreamCursor:
         return self._count
 
     @property
+    def is_counted(self) -> bool:
+        """Whether the server counts what was added. If not, what was trimmed shows only right before the next read."""
+        return self._found is None or self._found.added is not None
+
+    @property
     def is_at_entry(self) -> bool:
         """Whether it stands at an entry, so that the entries added after that one are expected to exist."""
         return self._reached not in (None, OLDEST)
@@ -136,6 +142,7 @@ class StreamCursor:
         since, count, audit = self.position, self._count, self._audit
         if entries:
             self._position = self._reached = entries[-1][0].decode()
+            self._is_at_time = False
             if count is not None:
                 self._count = count + len(entries)
         if audit is None or not (is_end or sort_key(audit.last) <= sort_key(self.position)):
@@ -165,11 +172,12 @@ class StreamCursor:
         """Forget the count, because it may have been that of another server."""
         self._count = None
 
-    def reconcile(self, found: StreamInfo | None) -> Gap | None:
+    def reconcile(self, found: StreamInfo | None, *, holds: bool | None = None) -> Gap | None:
         """Compare with the present state of the stream, and return what can no longer be read.
 
         Args:
             found: the state of the stream; ``None`` if it does not exist.
+            holds: whether the stream still has the entry at the position, if that was asked.
         """
         now = found or StreamInfo()
         if self._reached is None:
@@ -189,7 +197,7 @@ class StreamCursor:
             self.rewind(now)
             return Gap(since, "deleted")
         if self._count is None or now.added is None or now.removed is None:
-            return self._reconcile_uncounted(since, now)
+            return self._reconcile_uncounted(since, now, holds=holds)
         behind = _is_behind(since, now)
         if now.added < self._count or (behind and now.last != since and now.removed < self._count):
             self.rewind(now)  # deleted and made anew: entries that were read are not in it and were not removed from it
@@ -208,18 +216,23 @@ class StreamCursor:
         else:
             self._reached = self._position
 
-    def _reconcile_uncounted(self, since: str, now: StreamInfo) -> Gap | None:
+    def _reconcile_uncounted(self, since: str, now: StreamInfo, *, holds: bool | None) -> Gap | None:
         if now.last == since:
             self._count = now.added
-        elif _is_behind(since, now):
+            return None
+        behind = _is_behind(since, now)
+        if behind:
             self._count = now.removed
+        if now.removed is not None:
+            is_doubtful = behind and now.removed != 0
+        else:
             # Where the server does not count, nothing is known to be missing before the oldest entry; and behind an
             # entry that is still there, nothing was trimmed.
-            is_doubtful = since != OLDEST if now.removed is None else now.removed != 0
-            if is_doubtful and self._uncounted_at != now.first:
-                self._uncounted_at = now.first
-                return Gap(since, "trimmed")
-        return None
+            is_doubtful = since != OLDEST and not self._is_at_time and (behind or holds is False)
+        if not is_doubtful or self._uncounted_at == now.first:
+            return None
+        self._uncounted_at, self._accounted = now.first, now.last
+        return Gap(since, "trimmed")
 
 
 def _is_behind(position: str, now: StreamInfo) -> bool:

@@ -174,9 +174,11 @@ class Settler:
         self.on_settled(positions)
 
     async def _run(self, command: Command, parse: ReplyParser | None = None) -> object:
-        (reply,) = await self._multiplexer.run([command], within=_ATTEMPT_WITHIN, parse=parse)
+        commands = [command]
+        (reply,) = await self._multiplexer.run(commands, within=_ATTEMPT_WITHIN, parse=parse)
         if isinstance(reply, TransportError):
-            raise reply
+            raise reply  # perhaps before the server has replied
+        commands.clear()  # the request is kept until the next one, and with it the bytes of a dead letter
         return reply
 
 
