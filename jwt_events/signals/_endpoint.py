@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from jwt_events.errors import (
     SignalRefused,
     TransportError,
     Unavailable,
+    UnknownKey,
     describe,
 )
 from jwt_events.events import Event
@@ -42,7 +44,8 @@ from jwt_events.signals._token import MAX_TOKEN_BYTES, refused
 _MAX_BODY = MAX_TOKEN_BYTES + 4_096
 _MAX_FIELDS = 16
 _BODY_TIMEOUT = 10.0  # seconds for a client to send its body
-_RETRY_AFTER = "1"
+_RETRY_AFTER = 1  # seconds
+_MAX_RETRY_AFTER = 60
 
 UNVERIFIED = "unverified"
 """Label for requests that were refused before it was clear what they are."""
@@ -132,15 +135,24 @@ class Endpoint:
             self._observer.received(UNVERIFIED, SignalOutcome.REFUSED)
             return self._error(400, "invalid_request", "the event that it stands for cannot be published")
         except (Closed, PublishError, TransportError, Unavailable) as error:
-            self._observer.received(UNVERIFIED, SignalOutcome.FAILED)
-            logger.warning("signal not published", error=describe(error))
-            problem = "not possible at the moment; send it again"
-            return self._error(self.unavailable, "temporarily_unavailable", problem, **{"Retry-After": _RETRY_AFTER})
+            return self._put_off(error)
         except Exception as error:  # noqa: BLE001 - of a function of the application: the sender is told, and retries
             self._observer.received(UNVERIFIED, SignalOutcome.FAILED)
             logger.error("signal failed", error=describe(error))
             return self._error(500, "server_error", "the receiver failed")
         return Response(self.success, headers={"Cache-Control": "no-store"})
+
+    def _put_off(self, error: Exception) -> Response:
+        """Return the response to a signal that could not be published, or not be verified yet."""
+        self._observer.received(UNVERIFIED, SignalOutcome.FAILED)
+        if isinstance(error.__cause__, UnknownKey):  # which any sender can cause
+            logger.info("signal put off", error=describe(error))
+        else:
+            logger.warning("signal not published", error=describe(error))
+        seconds = getattr(error, "retry_after", None) or _RETRY_AFTER
+        problem = "not possible at the moment; send it again"
+        headers = {"Retry-After": str(math.ceil(min(seconds, _MAX_RETRY_AFTER)))}
+        return self._error(self.unavailable, "temporarily_unavailable", problem, **headers)
 
     async def _token(self, method: str, headers: Sequence[tuple[str, str]], body: AsyncIterable[bytes]) -> str:
         """Return the token in a request, after every check that needs no parser."""
@@ -152,7 +164,7 @@ class Endpoint:
         if isinstance(self._authorization, str):  # costs nothing, so that strangers do not use up the rate
             await self._check_authorization(found.get("authorization", []))
         if not self._rate.admit(time.monotonic()):
-            raise _Rejected(429, "invalid_request", "too many requests", **{"Retry-After": _RETRY_AFTER})
+            raise _Rejected(429, "invalid_request", "too many requests", **{"Retry-After": str(_RETRY_AFTER)})
         if not isinstance(self._authorization, str):
             await self._check_authorization(found.get("authorization", []))
         kinds = [kind.partition(";")[0].strip().lower() for kind in found.get("content-type", [])]
