@@ -141,8 +141,8 @@ class TestSubjects:
         ("subject", "user"),
         [
             (
-                {"format": "account", "uri": "acct:user@service.example.com"},
-                "acct:user@service.example.com",
+                {"format": "account", "uri": "acct:example.user@service.example.com"},
+                "acct:example.user@service.example.com",
             ),
             ({"format": "email", "email": "user@example.com"}, "user@example.com"),
             ({"format": "iss_sub", "iss": "https://issuer.example.com/", "sub": "145234573"}, "145234573"),
@@ -249,7 +249,12 @@ class TestContent:
 
     async def test_metadata(self) -> None:
         """Issuer, type, txn and reason, cut to a bounded length."""
-        payload = {"reason_admin": {"en": "Landspeed Policy Violation: C076E82F" + "!" * 600}}
+        payload = {
+            "reason_admin": {
+                "de": "Landspeed-Richtlinienverstoß: C076E82F",
+                "en": "Landspeed Policy Violation: C076E82F" + "!" * 600,
+            }
+        }
         (event,) = await receiver().events(IDP.security_event(REVOKED, ALICE, payload, txn="8675309"))
         assert event.metadata["issuer"] == ISSUER
         assert event.metadata["signal"] == REVOKED
