@@ -32,7 +32,7 @@ def logout_router(publisher: Publisher, tokens: LogoutTokens, path: str = "/back
         publisher: publishes the events; open it before.
         tokens: verifies the tokens.
         path: the path to reply to.
-        options: ``rate``, requests per second, by default 500; and ``metrics``.
+        options: ``rate``, requests per second, by default 500; ``metrics``; ``tracer_provider`` as of `Publisher`.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -53,7 +53,7 @@ def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/event
         options: ``authorization``, the value that this header must have, or a function that returns whether its value
             is right; ``verification``, a function that returns whether it expects the ``state`` of a verification event
             (without it each state is refused); ``on_status``, which is called with the new status of the stream;
-            ``rate`` and ``metrics``.
+            ``rate``, ``metrics`` and ``tracer_provider``.
 
     Raises:
         InvalidOption: an option cannot work.

@@ -112,7 +112,7 @@ class World:
         """Start everything, and wait until it is ready."""
         logout = f"{self.services[0]}/backchannel-logout"
         clients = {client: {"logout": logout, "session": client == "app"} for client in CLIENTS}
-        environment = os.environ | {"JWT_EVENTS_PROVIDER": json.dumps({"port": self.port, "clients": clients})}
+        environment = os.environ | {"PROVIDER": json.dumps({"port": self.port, "clients": clients})}
         node = process(
             "node", "--input-type=module", cwd=MODULES, env=environment, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
         )

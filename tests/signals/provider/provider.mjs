@@ -1,11 +1,11 @@
 // An OpenID provider with back-channel logout, for tests on this machine.
 //
-// JWT_EVENTS_PROVIDER is its configuration in JSON: port, and clients by id, each with the URL that is told of logouts
+// PROVIDER is its configuration in JSON: port, and clients by id, each with the URL that is told of logouts
 // (`logout`), and whether it is told of the session (`session`). It says READY on its output, and a line of JSON for
 // each logout token that it sent.
 import { Provider } from 'oidc-provider';
 
-const { port, clients } = JSON.parse(process.env.JWT_EVENTS_PROVIDER);
+const { port, clients } = JSON.parse(process.env.PROVIDER);
 const issuer = `http://127.0.0.1:${port}`;
 const resource = 'urn:test:orders';
 const say = (record) => console.log(JSON.stringify(record));
