@@ -55,6 +55,11 @@ class SubjectId:
         return str(self.members[names[-1]]) if names else ""
 
 
+def is_known_format(subject: SubjectId) -> bool:
+    """Return whether the format of a subject is one that a specification defines."""
+    return subject.format in _MEMBERS or subject.format in ("aliases", "complex")
+
+
 def parse_subject(value: object, role: str | None = None) -> SubjectId:
     """Parse a subject identifier.
 
