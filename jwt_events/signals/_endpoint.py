@@ -28,6 +28,7 @@ from jwt_events.errors import (
     InvalidOption,
     PublishError,
     SignalRefused,
+    SigningKeyError,
     TransportError,
     Unavailable,
     UnknownKey,
@@ -40,6 +41,7 @@ from jwt_events.signals._logout import LogoutTokens
 from jwt_events.signals._rate import RateLimit
 from jwt_events.signals._security import Received, SecurityEvents
 from jwt_events.signals._token import MAX_TOKEN_BYTES, refused
+from jwt_events.signals._verifier import put_off
 from jwt_events.tracing import AnyTracing, SignalSpans
 
 _MAX_BODY = MAX_TOKEN_BYTES + 4_096
@@ -206,11 +208,19 @@ class Endpoint:
         if isinstance(self._authorization, str):
             is_right = hmac.compare_digest(given.encode("utf-8", "replace"), self._authorization.encode())
         else:
-            result = await awaited("authorization", self._authorization(given))
-            is_right = bool(given) and truth("authorization", result)
+            is_right = bool(given) and await self._is_authorized(self._authorization, given)
         if not is_right:
             problem = "the Authorization header is missing or not the right one"
             raise Rejected(401, "authentication_failed", problem, **{"WWW-Authenticate": "Bearer"})
+
+    async def _is_authorized(self, check: Callable[[str], bool | Awaitable[bool]], given: str) -> bool:
+        try:
+            return truth("authorization", await awaited("authorization", check(given)))
+        except Unavailable:
+            raise
+        except SigningKeyError as error:  # of a function that verifies a signed request
+            put_off(error)
+            return False
 
     def _refusal(self, status: int, err: str, description: str, **headers: str) -> _Reply:
         return _Reply(self._error(status, err, description, **headers), UNVERIFIED, SignalOutcome.REFUSED, err)

@@ -97,9 +97,7 @@ class Verifier:
         except Unavailable:
             raise
         except UnknownKey as error:
-            if error.may_be_listed:
-                problem = "the key is unknown, and the keys may not be fetched again yet"
-                raise KeysUnavailable(problem, fingerprint=error.fingerprint, retry_after=error.retry_after) from error
+            put_off(error)
             raise SignalRefused("invalid_key", "the key (kid) is not listed by the issuer") from error
         except SigningKeyError as error:
             raise SignalRefused("invalid_key", "the key (kid) is retired or compromised") from error
@@ -111,6 +109,13 @@ class Verifier:
             raise SignalRefused("invalid_key", "the key (kid) is for another algorithm than alg says")
         if not _is_valid(key, token):
             raise SignalRefused("invalid_key", "the signature is not valid")
+
+
+def put_off(error: SigningKeyError) -> None:
+    """Raise `KeysUnavailable` for a key that may be listed by now, although the keys may not be fetched again yet."""
+    if isinstance(error, UnknownKey) and error.may_be_listed:
+        problem = "the key is unknown, and the keys may not be fetched again yet"
+        raise KeysUnavailable(problem, fingerprint=error.fingerprint, retry_after=error.retry_after) from error
 
 
 def identifier(value: object, name: str) -> str:

@@ -83,6 +83,16 @@ class TestEvents:
                 with pytest.raises(SignalRefused, match=r"^invalid_request"):
                     await receiver(require_typ=require_typ).event(token)
 
+    @pytest.mark.parametrize("offline", [True, False])
+    async def test_offline_sessions(self, offline: bool) -> None:
+        """Keycloak says beside the logout whether offline sessions end too; nothing else may stand there."""
+        events: dict[str, Any] = {LOGOUT: {}, "revoke_offline_access": offline}
+        event = await receiver().event(PROVIDER.logout_token(sid="s", events=events))
+        assert isinstance(event, SessionDestroyed)
+        for bad in (events | {"revoke_offline_access": {}}, events | {"more": True}, {"revoke_offline_access": True}):
+            with pytest.raises(SignalRefused, match=r"^invalid_request: events has"):
+                await receiver().event(PROVIDER.logout_token(sid="s", events=bad))
+
     async def test_several_receivers(self) -> None:
         """A list in aud needs to contain one of ours."""
         assert (await receiver().event(PROVIDER.logout_token(sid="s", aud=["other", CLIENT]))).id
