@@ -75,6 +75,25 @@ test-observability: $(PROMETHEUS) ## Run the tests that need a real Prometheus, 
 	@echo "==> Running the tests with a real Prometheus"
 	@$(WITH_PROMETHEUS) $(BIN)/python -m pytest -m prometheus
 
+# What the npm registry has of an OpenID provider, pinned; npm keeps nothing elsewhere.
+PROVIDER := $(VENV)/provider
+NODE_20 = command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'
+
+$(PROVIDER): tests/signals/provider/package.json tests/signals/provider/package-lock.json | $(READY)
+	@$(NODE_20) || { echo "Node 20 or newer is needed, with npm"; exit 1; }
+	@echo "==> Getting an OpenID provider into $@ (4 MB, once)"
+	@rm -rf $@.new && mkdir $@.new && cp $^ $@.new
+	@cd $@.new && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --cache cache && rm -rf cache || { \
+	    echo "That failed: is the npm registry reached?"; exit 1; }
+	@rm -rf $@ && mv $@.new $@ && touch $@
+
+.PHONY: provider test-signals
+provider: $(PROVIDER)
+
+test-signals: $(PROVIDER) ## Log in and out at a real OpenID provider, and ask two services; needs Node 20 or newer
+	@echo "==> Running the tests with a real OpenID provider"
+	@JWT_EVENTS_TEST_PROVIDER=$(abspath $(PROVIDER)) $(BIN)/python -m pytest -m provider tests/signals
+
 test-wheel: $(READY) ## Build the wheel, install it into fresh environments, and try it with extras missing
 	@echo "==> Testing the wheel"
 	@$(BIN)/python -m pytest -m wheel tests/meta/test_wheel.py

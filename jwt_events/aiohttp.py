@@ -38,7 +38,7 @@ from jwt_events.guard import (
 )
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
-from jwt_events.signals import LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
+from jwt_events.signals import GlobalRevocationEndpoint, LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
 from jwt_events.subscriber import Subscriber
 
 try:
@@ -52,6 +52,7 @@ __all__ = [
     "SUBSCRIBER",
     "BearerGuard",
     "Refused",
+    "global_revocation_router",
     "lifespan",
     "logout_router",
     "public",
@@ -372,24 +373,25 @@ def readiness_handler(*lists: RevocationList | Subscriber) -> Handler:
 def logout_router(
     publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
 ) -> list[web.RouteDef]:
-    """Return routes, for ``app.add_routes``, that receive logout tokens (OpenID Connect Back-Channel Logout 1.0).
-
-    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the application lets requests in.
-    """
+    """Return routes, for ``app.add_routes``, that do what `jwt_events.asgi.logout_router` does, past a guard."""
     return _signal_routes(LogoutEndpoint(publisher, tokens, **options), path)
 
 
 def set_router(
     publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any
 ) -> list[web.RouteDef]:
-    """Return routes, for ``app.add_routes``, that receive security event tokens which are pushed (RFC 8935).
-
-    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the application lets requests in.
-    """
+    """Return routes, for ``app.add_routes``, that do what `jwt_events.asgi.set_router` does, past a guard."""
     return _signal_routes(SetEndpoint(publisher, events, **options), path)
 
 
-def _signal_routes(endpoint: LogoutEndpoint | SetEndpoint, path: str) -> list[web.RouteDef]:
+def global_revocation_router(
+    publisher: Publisher, subject: Any, path: str = "/global-token-revocation", **options: Any
+) -> list[web.RouteDef]:
+    """Return routes that do what `jwt_events.asgi.global_revocation_router` does, past a guard."""
+    return _signal_routes(GlobalRevocationEndpoint(publisher, subject, **options), path)
+
+
+def _signal_routes(endpoint: GlobalRevocationEndpoint | LogoutEndpoint | SetEndpoint, path: str) -> list[web.RouteDef]:
     @public
     async def receive(request: web.Request) -> web.Response:
         response = await endpoint.respond(request.method, request.headers.items(), request.content.iter_any())

@@ -13,9 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from jwt_events.publisher import Publisher
-from jwt_events.signals import LogoutEndpoint, LogoutTokens, Response, SecurityEvents, SetEndpoint
+from jwt_events.signals import (
+    GlobalRevocationEndpoint,
+    LogoutEndpoint,
+    LogoutTokens,
+    Response,
+    SecurityEvents,
+    SetEndpoint,
+)
 
-__all__ = ["logout_router", "set_router"]
+__all__ = ["global_revocation_router", "logout_router", "set_router"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,7 +39,7 @@ def logout_router(publisher: Publisher, tokens: LogoutTokens, path: str = "/back
         publisher: publishes the events; open it before.
         tokens: verifies the tokens.
         path: the path to reply to.
-        options: ``rate``, requests per second, by default 500; and ``metrics``.
+        options: ``rate``, requests per second, by default 500; ``metrics``; ``tracer_provider`` as of `Publisher`.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -53,7 +60,7 @@ def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/event
         options: ``authorization``, the value that this header must have, or a function that returns whether its value
             is right; ``verification``, a function that returns whether it expects the ``state`` of a verification event
             (without it each state is refused); ``on_status``, which is called with the new status of the stream;
-            ``rate`` and ``metrics``.
+            ``rate``, ``metrics`` and ``tracer_provider``.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -61,7 +68,28 @@ def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/event
     return _application(SetEndpoint(publisher, events, **options), path)
 
 
-def _application(endpoint: LogoutEndpoint | SetEndpoint, path: str) -> App:
+def global_revocation_router(
+    publisher: Publisher, subject: Any, path: str = "/global-token-revocation", **options: Any
+) -> App:
+    """Return an application that receives requests to revoke all tokens of a user (Global Token Revocation, a draft).
+
+    It replies 204 when the server has the event, 404 for an unknown user, 422 if the subject is no user, 400 for a
+    request that is malformed, 401 without the right authorization, and 503 if the sender should try again.
+
+    Args:
+        publisher: publishes the events; open it before.
+        subject: resolves subject identifiers, as of `SecurityEvents`; ``None`` if all are ``iss_sub`` of the issuer.
+        path: the path to reply to.
+        options: ``draft``, the name of the draft, which must be given, as drafts change; ``authorization``, which must
+            be given too; ``issuer``, that of your tokens; ``rate``, ``metrics`` and ``tracer_provider``.
+
+    Raises:
+        InvalidOption: an option cannot work.
+    """
+    return _application(GlobalRevocationEndpoint(publisher, subject, **options), path)
+
+
+def _application(endpoint: GlobalRevocationEndpoint | LogoutEndpoint | SetEndpoint, path: str) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served here, not {scope['type']}")

@@ -358,7 +358,23 @@ class SigningKeyError(JWTEventsError):
 
 
 class UnknownKey(SigningKeyError):
-    """The issuer's last key set does not contain the token's key, or the token names none: reply with HTTP 401."""
+    """The issuer's last key set does not contain the token's key, or the token names none: reply with HTTP 401.
+
+    Attributes:
+        may_be_listed: whether the issuer may list it by now, since the keys were fetched before this call and may not
+            be fetched again yet. What must not be lost, and will be sent again, is then better put off than refused.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        fingerprint: str | None = None,
+        retry_after: float | None = None,
+        may_be_listed: bool = False,
+    ) -> None:
+        super().__init__(problem, fingerprint=fingerprint, retry_after=retry_after)
+        self.may_be_listed = may_be_listed
 
 
 class RetiredKey(SigningKeyError):

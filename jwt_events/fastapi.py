@@ -37,7 +37,7 @@ from jwt_events.guard import (
 )
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
-from jwt_events.signals import LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
+from jwt_events.signals import GlobalRevocationEndpoint, LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
 from jwt_events.subscriber import Subscriber
 
 try:
@@ -59,6 +59,7 @@ __all__ = [
     "BearerGuard",
     "Refused",
     "WebSocketGuard",
+    "global_revocation_router",
     "lifespan",
     "logout_router",
     "readiness_router",
@@ -371,22 +372,23 @@ def readiness_router(*lists: RevocationList | Subscriber, path: str = "/ready") 
 def logout_router(
     publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
 ) -> APIRouter:
-    """Return a router that receives logout tokens (OpenID Connect Back-Channel Logout 1.0).
-
-    Its options and errors are those of `jwt_events.asgi.logout_router`. A guard of the application lets requests in.
-    """
+    """Return a router that does what `jwt_events.asgi.logout_router` does. A guard lets it through."""
     return _signal_router(LogoutEndpoint(publisher, tokens, **options), path)
 
 
 def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any) -> APIRouter:
-    """Return a router that receives security event tokens that are pushed (RFC 8935).
-
-    Its options and errors are those of `jwt_events.asgi.set_router`. A guard of the application lets requests in.
-    """
+    """Return a router that does what `jwt_events.asgi.set_router` does. A guard lets it through."""
     return _signal_router(SetEndpoint(publisher, events, **options), path)
 
 
-def _signal_router(endpoint: LogoutEndpoint | SetEndpoint, path: str) -> APIRouter:
+def global_revocation_router(
+    publisher: Publisher, subject: Any, path: str = "/global-token-revocation", **options: Any
+) -> APIRouter:
+    """Return a router that does what `jwt_events.asgi.global_revocation_router` does. A guard lets it through."""
+    return _signal_router(GlobalRevocationEndpoint(publisher, subject, **options), path)
+
+
+def _signal_router(endpoint: GlobalRevocationEndpoint | LogoutEndpoint | SetEndpoint, path: str) -> APIRouter:
     router = APIRouter()
 
     @router.post(path, include_in_schema=False)

@@ -170,7 +170,7 @@ class SigningKeys:
                 without a ``kid`` cannot be retired by an event, as no event can name it.
 
         Raises:
-            UnknownKey: the issuer did not list it, or a fetch may not start yet.
+            UnknownKey: the issuer did not list it, or a fetch may not start yet: ``may_be_listed`` says which.
             RetiredKey: a rotation retired it.
             CompromisedKey: it leaked.
             KeysUnavailable: the keys cannot be fetched; the reason is the ``__cause__``.
@@ -205,7 +205,7 @@ class SigningKeys:
         if key is not None and self._plan.is_valid(now):
             return key
         if seconds := self._negative_cache.seconds_left(kid, now.monotonic):
-            raise _unlisted(kid, seconds)
+            raise _unlisted(kid, seconds, may_be_listed=True)
         return None
 
     def _not_found(self, kid: str | None, fetch: Fetch, now: Now) -> SigningKeyError:
@@ -234,7 +234,7 @@ class SigningKeys:
         if kid is None or self._plan.failure is not None or not self._plan.is_valid(now):
             raise self._unavailable(kid, now)
         problem = f"key {fingerprint(kid)} is unknown, and the keys were fetched for another unknown one just now"
-        raise UnknownKey(problem, fingerprint=fingerprint(kid), retry_after=seconds)
+        raise UnknownKey(problem, fingerprint=fingerprint(kid), retry_after=seconds, may_be_listed=True)
 
     def _replace_keys(self, keys: jwks.KeySet) -> None:
         self._keyring.replace(keys)
@@ -316,6 +316,7 @@ class SigningKeys:
         await self._fetcher.stop()
 
 
-def _unlisted(kid: str, seconds: float) -> UnknownKey:
+def _unlisted(kid: str, seconds: float, *, may_be_listed: bool = False) -> UnknownKey:
     shown = fingerprint(kid)
-    return UnknownKey(f"key {shown} is not listed by the issuer", fingerprint=shown, retry_after=seconds)
+    problem = f"key {shown} is not listed by the issuer"
+    return UnknownKey(problem, fingerprint=shown, retry_after=seconds, may_be_listed=may_be_listed)

@@ -5,6 +5,7 @@ Importing it needs no extra; constructing `LogoutTokens` or `SecurityEvents` nee
 
 from jwt_events.errors import SignalRefused
 from jwt_events.signals._endpoint import Authorization, LogoutEndpoint, Response, SetEndpoint
+from jwt_events.signals._global import GLOBAL_TOKEN_REVOCATION, GlobalRevocationEndpoint
 from jwt_events.signals._logout import LOGOUT, LogoutTokens
 from jwt_events.signals._mapping import CAEP, DEFAULT_MAPPING, RISC, SSF, Effect, Signal, Unless
 from jwt_events.signals._resolution import Subject
@@ -15,6 +16,7 @@ from jwt_events.signals._token import MAX_TOKEN_BYTES
 __all__ = [
     "CAEP",
     "DEFAULT_MAPPING",
+    "GLOBAL_TOKEN_REVOCATION",
     "LOGOUT",
     "MAX_TOKEN_BYTES",
     "RISC",
@@ -23,6 +25,7 @@ __all__ = [
     "VERIFICATION",
     "Authorization",
     "Effect",
+    "GlobalRevocationEndpoint",
     "LogoutEndpoint",
     "LogoutTokens",
     "Received",

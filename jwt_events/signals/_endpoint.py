@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,10 @@ from jwt_events.errors import (
     InvalidOption,
     PublishError,
     SignalRefused,
+    SigningKeyError,
     TransportError,
     Unavailable,
+    UnknownKey,
     describe,
 )
 from jwt_events.events import Event
@@ -38,11 +41,14 @@ from jwt_events.signals._logout import LogoutTokens
 from jwt_events.signals._rate import RateLimit
 from jwt_events.signals._security import Received, SecurityEvents
 from jwt_events.signals._token import MAX_TOKEN_BYTES, refused
+from jwt_events.signals._verifier import put_off
+from jwt_events.tracing import AnyTracing, SignalSpans
 
 _MAX_BODY = MAX_TOKEN_BYTES + 4_096
 _MAX_FIELDS = 16
 _BODY_TIMEOUT = 10.0  # seconds for a client to send its body
-_RETRY_AFTER = "1"
+_RETRY_AFTER = 1  # seconds
+_MAX_RETRY_AFTER = 60
 
 UNVERIFIED = "unverified"
 """Label for requests that were refused before it was clear what they are."""
@@ -66,8 +72,25 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class _Rejected(Exception):
-    """Raised for a request that is rejected before its token is read."""
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A response, and what it says about the signal.
+
+    Attributes:
+        response: the response.
+        kind: the kind of signal: a word of a fixed set.
+        outcome: what became of it.
+        err: the code of an error.
+    """
+
+    response: Response
+    kind: str
+    outcome: SignalOutcome
+    err: str | None = None
+
+
+class Rejected(Exception):
+    """Raised for a request that is not accepted, with the status to reply with."""
 
     def __init__(self, status: int, err: str, description: str, **headers: str) -> None:
         super().__init__(description)
@@ -94,6 +117,7 @@ class Endpoint:
         authorization: Authorization | None = None,
         rate: float = 500.0,
         metrics: Instrumentation | None = None,
+        tracer_provider: AnyTracing | None = None,
     ) -> None:
         if not hasattr(publisher, "publish_many"):
             raise InvalidOption("publisher", f"must be a Publisher, not {type(publisher).__name__}")
@@ -106,6 +130,7 @@ class Endpoint:
         self._rate = RateLimit(options.seconds("rate", rate))
         found = instrumentation(metrics)
         self._observer = SignalObserver() if found is None else found.signals(issuer)
+        self._spans = SignalSpans(tracer_provider, issuer)
 
     async def respond(self, method: str, headers: Iterable[tuple[str, str]], body: AsyncIterable[bytes]) -> Response:
         """Handle a request and return the response.
@@ -117,42 +142,54 @@ class Endpoint:
             headers: all headers, names in any case.
             body: the chunks of the body; it is read only as far as the limit.
         """
+        with self._spans.receiving() as span:
+            reply = await self._reply(method, headers, body)
+            self._observer.received(reply.kind, reply.outcome)
+            span.became(reply.kind, reply.outcome)
+            span.replied(reply.response.status, reply.err)
+        return reply.response
+
+    async def _reply(self, method: str, headers: Iterable[tuple[str, str]], body: AsyncIterable[bytes]) -> _Reply:
         try:
             token = await self._token(method, list(headers), body)
-            await self._receive(token)
-        except _Rejected as rejected:
+            kind, outcome = await self._receive(token)
+        except Rejected as rejected:
             status, err, description, extra = rejected.response
-            self._observer.received(UNVERIFIED, SignalOutcome.REFUSED)
-            return self._error(status, err, description, **extra)
+            return self._refusal(status, err, description, **extra)
         except SignalRefused as error:
-            self._observer.received(UNVERIFIED, SignalOutcome.REFUSED)
             logger.info("signal refused", reason=error.err, problem=error.description)
-            return self._error(400, error.err, error.description)
+            return self._refusal(400, error.err, error.description)
         except InvalidEvent:
-            self._observer.received(UNVERIFIED, SignalOutcome.REFUSED)
-            return self._error(400, "invalid_request", "the event that it stands for cannot be published")
+            return self._refusal(400, "invalid_request", "the event that it stands for cannot be published")
         except (Closed, PublishError, TransportError, Unavailable) as error:
-            self._observer.received(UNVERIFIED, SignalOutcome.FAILED)
-            logger.warning("signal not published", error=describe(error))
-            problem = "not possible at the moment; send it again"
-            return self._error(self.unavailable, "temporarily_unavailable", problem, **{"Retry-After": _RETRY_AFTER})
+            return self._put_off(error)
         except Exception as error:  # noqa: BLE001 - of a function of the application: the sender is told, and retries
-            self._observer.received(UNVERIFIED, SignalOutcome.FAILED)
             logger.error("signal failed", error=describe(error))
-            return self._error(500, "server_error", "the receiver failed")
-        return Response(self.success, headers={"Cache-Control": "no-store"})
+            return self._failure(500, "server_error", "the receiver failed")
+        return _Reply(Response(self.success, headers={"Cache-Control": "no-store"}), kind, outcome)
+
+    def _put_off(self, error: Exception) -> _Reply:
+        """Return the reply to a signal that could not be published, or not be verified yet."""
+        if isinstance(error.__cause__, UnknownKey):  # which any sender can cause
+            logger.info("signal put off", error=describe(error))
+        else:
+            logger.warning("signal not published", error=describe(error))
+        seconds = getattr(error, "retry_after", None) or _RETRY_AFTER
+        headers = {"Retry-After": str(math.ceil(min(seconds, _MAX_RETRY_AFTER)))}
+        problem = "not possible at the moment; send it again"
+        return self._failure(self.unavailable, "temporarily_unavailable", problem, **headers)
 
     async def _token(self, method: str, headers: Sequence[tuple[str, str]], body: AsyncIterable[bytes]) -> str:
         """Return the token in a request, after every check that needs no parser."""
         if method != "POST":
-            raise _Rejected(405, "invalid_request", "the method must be POST", Allow="POST")
+            raise Rejected(405, "invalid_request", "the method must be POST", Allow="POST")
         found: dict[str, list[str]] = {}
         for name, value in headers:
             found.setdefault(name.lower(), []).append(value)
         if isinstance(self._authorization, str):  # costs nothing, so that strangers do not use up the rate
             await self._check_authorization(found.get("authorization", []))
         if not self._rate.admit(time.monotonic()):
-            raise _Rejected(429, "invalid_request", "too many requests", **{"Retry-After": _RETRY_AFTER})
+            raise Rejected(429, "invalid_request", "too many requests", **{"Retry-After": str(_RETRY_AFTER)})
         if not isinstance(self._authorization, str):
             await self._check_authorization(found.get("authorization", []))
         kinds = [kind.partition(";")[0].strip().lower() for kind in found.get("content-type", [])]
@@ -161,7 +198,7 @@ class Endpoint:
         if any(not length.isascii() or not length.isdigit() for length in found.get("content-length", [])):
             raise refused("Content-Length is not a number")
         if any(len(length) > 9 or int(length) > _MAX_BODY for length in found.get("content-length", [])):
-            raise _Rejected(413, "invalid_request", f"the body is larger than {_MAX_BODY} bytes")
+            raise Rejected(413, "invalid_request", f"the body is larger than {_MAX_BODY} bytes")
         return self._find_token(await _read(body))
 
     async def _check_authorization(self, values: list[str]) -> None:
@@ -171,11 +208,25 @@ class Endpoint:
         if isinstance(self._authorization, str):
             is_right = hmac.compare_digest(given.encode("utf-8", "replace"), self._authorization.encode())
         else:
-            result = await awaited("authorization", self._authorization(given))
-            is_right = bool(given) and truth("authorization", result)
+            is_right = bool(given) and await self._is_authorized(self._authorization, given)
         if not is_right:
             problem = "the Authorization header is missing or not the right one"
-            raise _Rejected(401, "authentication_failed", problem, **{"WWW-Authenticate": "Bearer"})
+            raise Rejected(401, "authentication_failed", problem, **{"WWW-Authenticate": "Bearer"})
+
+    async def _is_authorized(self, check: Callable[[str], bool | Awaitable[bool]], given: str) -> bool:
+        try:
+            return truth("authorization", await awaited("authorization", check(given)))
+        except Unavailable:
+            raise
+        except SigningKeyError as error:  # of a function that verifies a signed request
+            put_off(error)
+            return False
+
+    def _refusal(self, status: int, err: str, description: str, **headers: str) -> _Reply:
+        return _Reply(self._error(status, err, description, **headers), UNVERIFIED, SignalOutcome.REFUSED, err)
+
+    def _failure(self, status: int, err: str, description: str, **headers: str) -> _Reply:
+        return _Reply(self._error(status, err, description, **headers), UNVERIFIED, SignalOutcome.FAILED, err)
 
     def _error(self, status: int, err: str, description: str, **headers: str) -> Response:
         body = {self.error_member: err, self.description_member: description}
@@ -185,13 +236,13 @@ class Endpoint:
     def _find_token(self, body: bytes) -> str:
         raise NotImplementedError
 
-    async def _receive(self, token: str) -> None:
+    async def _receive(self, token: str) -> tuple[str, SignalOutcome]:
+        """Do what a token says; return of what kind it is, and what became of it."""
         raise NotImplementedError
 
-    async def _publish(self, kind: str, events: Sequence[Event]) -> None:
+    async def _publish(self, events: Sequence[Event]) -> None:
         """Publish the events; return when the server has accepted all of them."""
         await self._publisher.publish_many(events)
-        self._observer.received(kind, SignalOutcome.PUBLISHED)
         now = time.time()
         for event in events:
             self._observer.in_force(now - event.occurred_at.timestamp())
@@ -224,8 +275,9 @@ class LogoutEndpoint(Endpoint):
             raise refused("the form must have logout_token once")
         return found[0]
 
-    async def _receive(self, token: str) -> None:
-        await self._publish("logout", [await self._tokens.event(token)])
+    async def _receive(self, token: str) -> tuple[str, SignalOutcome]:
+        await self._publish([await self._tokens.event(token)])
+        return "logout", SignalOutcome.PUBLISHED
 
 
 class SetEndpoint(Endpoint):
@@ -259,13 +311,13 @@ class SetEndpoint(Endpoint):
         except UnicodeDecodeError:
             raise refused("the body is not a token") from None
 
-    async def _receive(self, token: str) -> None:
+    async def _receive(self, token: str) -> tuple[str, SignalOutcome]:
         received = await self._events.receive(token)
         if received.events:
-            await self._publish(received.kind, received.events)
-        else:
-            await self._note(received)
-            self._observer.received(received.kind, SignalOutcome.IGNORED)
+            await self._publish(received.events)
+            return received.kind, SignalOutcome.PUBLISHED
+        await self._note(received)
+        return received.kind, SignalOutcome.IGNORED
 
     async def _note(self, received: Received) -> None:
         """Take note of an event about the stream."""
@@ -288,9 +340,9 @@ async def _read(chunks: AsyncIterable[bytes]) -> bytes:
                 if len(body) > _MAX_BODY:
                     break
     except TimeoutError:
-        raise _Rejected(408, "invalid_request", "the body did not come in time") from None
+        raise Rejected(408, "invalid_request", "the body did not come in time") from None
     except Exception as error:  # each framework has an error of its own for a client that left
-        raise _Rejected(400, "invalid_request", "the body is not complete") from error
+        raise Rejected(400, "invalid_request", "the body is not complete") from error
     if len(body) > _MAX_BODY:
-        raise _Rejected(413, "invalid_request", f"the body is larger than {_MAX_BODY} bytes")
+        raise Rejected(413, "invalid_request", f"the body is larger than {_MAX_BODY} bytes")
     return bytes(body)

@@ -56,11 +56,14 @@ def metadata(**values: Any) -> dict[str, Any]:
 
 
 def reason_of(payload: dict[str, Any]) -> str | None:
-    """Return the reason for administrators in the payload of an event (CAEP 1.0 §2), in any of its languages."""
+    """Return the reason for administrators in the payload of an event (CAEP 1.0 §2), in English if it has that."""
     for name in ("reason_admin", "reason"):
         value = payload.get(name)
         if isinstance(value, dict):
-            value = next((text for _, text in sorted(value.items()) if isinstance(text, str)), None)
+            said = sorted(
+                (language != "en", language, text) for language, text in value.items() if isinstance(text, str)
+            )
+            value = said[0][2] if said else None
         if found := metadata(reason=value).get("reason"):
             return str(found)
     return None

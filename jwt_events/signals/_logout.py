@@ -13,6 +13,8 @@ from jwt_events.signals._verifier import Keys, Verifier, identifier
 LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
 """Member of ``events`` that makes a token a logout token."""
 
+_OFFLINE = "revoke_offline_access"  # what Keycloak adds, true or false, if offline sessions are to end too
+
 
 class LogoutTokens:
     """Verifies logout tokens of one provider and turns each into an event.
@@ -85,7 +87,7 @@ class LogoutTokens:
         events = claims.get("events")
         if not isinstance(events, dict) or not isinstance(events.get(LOGOUT), dict):
             raise refused("events has no member for back-channel logout")
-        if len(events) != 1:
+        if not events.keys() <= {LOGOUT, _OFFLINE} or not isinstance(events.get(_OFFLINE, True), bool):
             raise refused("events has more than one member")
         if "nonce" in claims:
             raise refused("a nonce is not allowed in a logout token")

@@ -115,7 +115,8 @@ DEFAULT_MAPPING: Mapping[str, Entry] = {
 """What each type of event does, unless a mapping of yours says otherwise."""
 
 OTHER = "other"
-_KINDS = {uri: uri.rpartition("/")[2] for uri in (*DEFAULT_MAPPING, f"{SSF}verification", f"{SSF}stream-updated")}
+_STREAM = (f"{SSF}verification", f"{SSF}stream-updated", f"{RISC}verification")
+_KINDS = {uri: uri.rpartition("/")[2] for uri in (*DEFAULT_MAPPING, *_STREAM)}
 
 
 def kind_of(uri: str) -> str:

@@ -34,7 +34,13 @@ id of a user; or ``None`` if it is unknown."""
 
 
 class Resolution:
-    """Finds out who a subject is: directly where the tokens carry the same identifier, else by the resolver."""
+    """Finds out who a subject is: directly where the tokens carry the same identifier, else by the resolver.
+
+    Args:
+        issuer: the issuer whose identifiers the tokens carry; empty if there is none.
+        resolver: is asked about all others; ``None`` knows nobody.
+        critical: the parts of a complex subject that must be resolved.
+    """
 
     def __init__(self, issuer: str, resolver: Resolver | None, critical: frozenset[str]) -> None:
         self._issuer = issuer
@@ -87,7 +93,7 @@ class Resolution:
         return None
 
     def _directly(self, subject: SubjectId, role: str | None) -> Subject | None:
-        if subject.members.get("iss") != self._issuer:
+        if not self._issuer or subject.members.get("iss") != self._issuer:
             return None
         if subject.format == "iss_sub":
             return Subject(session_id=subject.value) if role == "session" else Subject(user_id=subject.value)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jwt_events._internal import options
 from jwt_events._internal.functions import function
 from jwt_events.events import Event, EventType
 from jwt_events.signals._identity import build, event_id, instant, metadata, reason_of
-from jwt_events.signals._mapping import APPLE, SSF, Effect, Entry, Signal, effect_of, kind_of, merge
+from jwt_events.signals._mapping import APPLE, RISC, SSF, Effect, Entry, Signal, effect_of, kind_of, merge
 from jwt_events.signals._resolution import Resolution, Resolver, Subject
 from jwt_events.signals._subjects import parse_subject
 from jwt_events.signals._token import ASYMMETRIC, SignedToken, parse_object, refused
@@ -17,6 +18,7 @@ from jwt_events.signals._verifier import Keys, Verifier, date, identifier
 
 VERIFICATION = f"{SSF}verification"
 STREAM_UPDATED = f"{SSF}stream-updated"
+_ABOUT_THE_STREAM = frozenset({VERIFICATION, STREAM_UPDATED, f"{RISC}verification"})  # the last is Google's
 
 GOOGLE_ISSUER = "https://accounts.google.com"
 APPLE_ISSUER = "https://appleid.apple.com"
@@ -75,6 +77,8 @@ class SecurityEvents:
         algorithms: the signature algorithms that are accepted; ``none`` never is.
         critical: the stream's ``critical_subject_members``: parts of a complex subject, besides ``user`` and
             ``session``, that must be resolved or the token is refused.
+        same_ids: whether the transmitter's ``sub`` and ``jti`` are those of the tokens that your services check; if
+            not, its ``iss_sub`` and ``jwt_id`` are asked of ``subject`` too.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -92,10 +96,12 @@ class SecurityEvents:
         leeway: float = 60.0,
         algorithms: Iterable[str] = ASYMMETRIC,
         critical: Iterable[str] = (),
+        same_ids: bool = True,
     ) -> None:
         self._verifier = Verifier(issuer, audience, keys, leeway=leeway, allowed=algorithms)
         resolver = None if subject is None else function("subject", subject)
-        self._resolution = Resolution(issuer, resolver, frozenset(critical))
+        same = options.flag("same_ids", same_ids)
+        self._resolution = Resolution(issuer if same else "", resolver, frozenset(critical))
         self._mapping = merge(mapping)
         self._is_apple = issuer.rstrip("/") == APPLE_ISSUER
 
@@ -123,7 +129,7 @@ class SecurityEvents:
         verified = await self._verifier.verify(token, self._check)
         signals = self._signals(verified.claims)
         first = signals[0]
-        if any(signal.type in (VERIFICATION, STREAM_UPDATED) for signal in signals):
+        if any(signal.type in _ABOUT_THE_STREAM for signal in signals):
             if len(signals) > 1:
                 raise refused("an event about the stream is not alone in its token")
             return _about_the_stream(first)
@@ -222,7 +228,7 @@ def _revocation(subject: Subject, effect: Effect, common: dict[str, Any], signal
 
 def _about_the_stream(signal: Signal) -> Received:
     state, status = signal.payload.get("state"), signal.payload.get("status")
-    if signal.type == VERIFICATION:
+    if signal.type != STREAM_UPDATED:
         return Received((signal,), (), True, None if state is None else identifier(state, "state"))
     return Received((signal,), (), status=identifier(status, "status"))
 

@@ -35,7 +35,8 @@ class SubjectId:
 
     Attributes:
         format: one of ``account``, ``did``, ``email``, ``iss_sub``, ``jwt_id``, ``opaque``, ``phone_number``,
-            ``saml_assertion_id``, ``uri``, ``ip-addresses``; or ``aliases`` and ``complex``, which have parts.
+            ``saml_assertion_id``, ``uri``, ``ip-addresses``; or ``aliases`` and ``complex``, which have parts; or one
+            that the transmitter and you agreed on.
         members: the other members by name: ``{"email": "user@example.com"}``.
         role: what it is in a complex subject: ``user``, ``session``, ``device``, ``tenant``, …; ``None`` if it stands
             alone.
@@ -49,16 +50,21 @@ class SubjectId:
 
     @property
     def value(self) -> str:
-        """The identifier itself: the last of the required members; empty if it has parts."""
+        """The identifier itself: the last of the required members; empty if it has parts, or a format of your own."""
         names = _MEMBERS.get(self.format, ())
         return str(self.members[names[-1]]) if names else ""
+
+
+def is_known_format(subject: SubjectId) -> bool:
+    """Return whether the format of a subject is one that a specification defines."""
+    return subject.format in _MEMBERS or subject.format in ("aliases", "complex")
 
 
 def parse_subject(value: object, role: str | None = None) -> SubjectId:
     """Parse a subject identifier.
 
     Raises:
-        SignalRefused: it is not one, or of an unknown format.
+        SignalRefused: it is not one.
     """
     if not isinstance(value, dict):
         raise refused("the subject is missing, or not an object")
@@ -69,10 +75,9 @@ def parse_subject(value: object, role: str | None = None) -> SubjectId:
         return _complex(value, role)
     if format_ == "aliases":
         return _aliases(value, role)
-    if not isinstance(format_, str) or format_ not in _MEMBERS:
-        raise refused("the format of the subject is unknown")
+    format_ = identifier(format_, "the format of the subject")
     members = {name: member for name, member in value.items() if name not in ("format", "subject_type")}
-    for name in _MEMBERS[format_]:
+    for name in _MEMBERS.get(format_, ()):
         identifier(members.get(name), f"{name} of the subject")
     return SubjectId(format_, members, role)
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jwt_events._internal import options
 from jwt_events._internal.functions import awaited, function
-from jwt_events.errors import InvalidOption, SignalRefused, SigningKeyError, Unavailable
+from jwt_events.errors import (
+    InvalidOption,
+    KeysUnavailable,
+    SignalRefused,
+    SigningKeyError,
+    Unavailable,
+    UnknownKey,
+)
 from jwt_events.events import MAX_IDENTIFIER_LENGTH, looks_like_jwt
 from jwt_events.keys import SigningKeys
 from jwt_events.signals._token import SignedToken, algorithms, parse, refused
@@ -55,7 +62,7 @@ class Verifier:
 
         Raises:
             SignalRefused: the token is refused.
-            Unavailable: the keys cannot be fetched at the moment.
+            Unavailable: the keys cannot be fetched at the moment, or may not be fetched yet for a ``kid`` that is new.
         """
         parsed = parse(token, self._allowed)
         claims, now = parsed.claims, current_time()
@@ -89,8 +96,11 @@ class Verifier:
             key: Any = await awaited("keys", found)
         except Unavailable:
             raise
+        except UnknownKey as error:
+            put_off(error)
+            raise SignalRefused("invalid_key", "the key (kid) is not listed by the issuer") from error
         except SigningKeyError as error:
-            raise SignalRefused("invalid_key", "the key (kid) is unknown, retired or compromised") from error
+            raise SignalRefused("invalid_key", "the key (kid) is retired or compromised") from error
         if key is None:
             raise SignalRefused("invalid_key", "the key (kid) is unknown")
         if not hasattr(key, "Algorithm"):
@@ -99,6 +109,13 @@ class Verifier:
             raise SignalRefused("invalid_key", "the key (kid) is for another algorithm than alg says")
         if not _is_valid(key, token):
             raise SignalRefused("invalid_key", "the signature is not valid")
+
+
+def put_off(error: SigningKeyError) -> None:
+    """Raise `KeysUnavailable` for a key that may be listed by now, although the keys may not be fetched again yet."""
+    if isinstance(error, UnknownKey) and error.may_be_listed:
+        problem = "the key is unknown, and the keys may not be fetched again yet"
+        raise KeysUnavailable(problem, fingerprint=error.fingerprint, retry_after=error.retry_after) from error
 
 
 def identifier(value: object, name: str) -> str:

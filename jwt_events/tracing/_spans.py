@@ -37,7 +37,43 @@ _PROVIDER_CHECK_INTERVAL = 1.0
 Attributes: TypeAlias = Mapping[str, str | int]
 
 
-class Spans:
+class Tracers:
+    """Finds the tracer of a component, and decides what it traces.
+
+    Args:
+        tracing: the provider, or the options; ``None`` means the global provider.
+
+    Raises:
+        InvalidOption: ``tracing`` is neither a ``TracerProvider`` nor a `Tracing`.
+    """
+
+    def __init__(self, tracing: AnyTracing | None) -> None:
+        self.tracing: Tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
+        self._tracer: trace.Tracer | None = None
+        self._next_check = 0.0
+
+    def _selected(self) -> trace.Tracer | None:
+        """Return the tracer for a span within the current one; ``None`` if it is not traced."""
+        tracer = self._tracer or self._find_tracer()
+        if tracer is None or not (self._is_selected() or trace.get_current_span().is_recording()):
+            return None
+        return tracer
+
+    def _is_selected(self) -> bool:
+        ratio = self.tracing.ratio
+        return ratio is None or random.random() < ratio  # noqa: S311 - the number is not a secret
+
+    def _find_tracer(self) -> trace.Tracer | None:
+        if (now := time.monotonic()) < self._next_check:
+            return None
+        self._next_check = now + _PROVIDER_CHECK_INTERVAL
+        provider = self.tracing.tracer_provider or trace.get_tracer_provider()
+        if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            self._tracer = provider.get_tracer(_SCOPE, schema_url=_SCHEMA)
+        return self._tracer
+
+
+class Spans(Tracers):
     """Creates the spans of one publisher or subscriber.
 
     Args:
@@ -49,7 +85,7 @@ class Spans:
     """
 
     def __init__(self, tracing: AnyTracing | None, transport: Transport) -> None:
-        self.tracing: Tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
+        super().__init__(tracing)
         self.publish_name: str = f"publish {transport.destination}"
         self.create_name: str = f"create {transport.destination}"
         self.process_name: str = f"process {transport.destination}"
@@ -58,8 +94,6 @@ class Spans:
         self.create: Attributes = _operation("create", "create", place)
         self.process: Attributes = _operation("process", "process", place | _group(transport))
         self.observer: Observer | None = _observer(self.tracing.meter_provider, self.publish, self.process)
-        self._tracer: trace.Tracer | None = None
-        self._next_check = 0.0
 
     def publishing(self, events: Sequence[Event]) -> Publishing | None:
         """Return the span of a call of publish, not yet started; ``None`` if it is not traced."""
@@ -74,19 +108,6 @@ class Spans:
         if tracer is None or not (self._is_selected() or is_sampled(envelope.traceparent)):
             return None
         return Processing(self, tracer, envelope)
-
-    def _is_selected(self) -> bool:
-        ratio = self.tracing.ratio
-        return ratio is None or random.random() < ratio  # noqa: S311 - the number is not a secret
-
-    def _find_tracer(self) -> trace.Tracer | None:
-        if (now := time.monotonic()) < self._next_check:
-            return None
-        self._next_check = now + _PROVIDER_CHECK_INTERVAL
-        provider = self.tracing.tracer_provider or trace.get_tracer_provider()
-        if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-            self._tracer = provider.get_tracer(_SCOPE, schema_url=_SCHEMA)
-        return self._tracer
 
 
 class CurrentSpan:

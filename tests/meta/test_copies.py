@@ -38,7 +38,7 @@ from jwt_events import (
 from jwt_events.embedded import ServerNotStarted
 from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
-from jwt_events.transport.base import Batch, Delivery, Failure, Sent, Server
+from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, Sent, Server
 from tests.support.examples import EVENTS
 
 WAYS: list[Callable[[Any], Any]] = [
@@ -97,6 +97,7 @@ RECORDS: list[Any] = [
     Delivery(b"{}", "1-0", 2),
     Failure("ValueError", "handler", 3),
     Batch([Delivery(b"{}")], [Gap(None, "reconnected")], 1.0),
+    Backlog(3, 1),
     Sent("1-0", 2),
     Server("redis", "host", 6379, "group"),
     Retry(attempts=2, on=(OSError,)),

@@ -71,7 +71,10 @@ LOG_FIELDS = words(
     "staleness state trace_id transport"
 )
 
-ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
+ENVIRONMENT = {
+    f"JWT_EVENTS_{name}"
+    for name in ("URL", "TEST_LOOP", "TEST_PROVIDER", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")
+}
 
 # Names that the documents print as code and that are not of this library.
 FOREIGN = words("CancelScope RedisCluster cancel_scope data_base64 move_on_after")

@@ -72,6 +72,7 @@ INSIDE = {
         ("_mapping", "_resolution"),
         ("_security",),
         ("_endpoint",),
+        ("_global",),
     ),
     "fleet": (("_announcement",), ("_announcer", "_barrier", "_standing"), ("_waits",)),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),

@@ -19,8 +19,9 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from jwt_events.fleet import Status
 from jwt_events.instrumentation import Handled, LookedUp, Published, SignalOutcome
-from jwt_events.metrics import Metrics
+from jwt_events.metrics import FleetMetrics, Metrics
 from jwt_events.revocation import Verdict
 from tests.support.promql import read, unknown, vocabulary
 from tests.support.servers import embedded
@@ -38,6 +39,7 @@ VALUES = {
     "jwt_events_handled_total.outcome": {outcome.value for outcome in Handled},
     "jwt_events_signals_received_total.outcome": {outcome.value for outcome in SignalOutcome},
     "jwt_events_signing_key_lookups_total.outcome": {outcome.value for outcome in LookedUp},
+    "jwt_events_fleet_instances.status": {status.value for status in Status},
     "jwt_events_revocation_checks_total.verdict": {verdict.value for verdict in Verdict},
 }
 
@@ -60,6 +62,7 @@ def known() -> dict[str, set[str]]:
     """The labels of every metric."""
     registry = CollectorRegistry()
     Metrics(registry)
+    FleetMetrics(registry)
     return vocabulary(registry)
 
 

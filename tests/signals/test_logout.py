@@ -14,21 +14,10 @@ import pytest
 from jwt_events import InvalidOption, KeysUnavailable, SessionDestroyed, SigningKeys, TokenRevoked
 from jwt_events.signals import LOGOUT, LogoutTokens, SignalRefused
 from jwt_events.testing import Transmitter
+from tests.signals.specifications import LOGOUT_TOKEN as EXAMPLE
 
 ISSUER, CLIENT = "https://server.example.com", "s6BhdRkqt3"
 PROVIDER = Transmitter(ISSUER, CLIENT)
-
-# OpenID Connect Back-Channel Logout 1.0 §2.4
-EXAMPLE: dict[str, Any] = {
-    "iss": "https://server.example.com",
-    "sub": "248289761001",
-    "aud": "s6BhdRkqt3",
-    "iat": 1471566154,
-    "exp": 1471569754,
-    "jti": "bWJq",
-    "sid": "08a5019c-17e1-4977-8f42-65a12843ea02",
-    "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
-}
 
 
 def receiver(**options: Any) -> LogoutTokens:
@@ -93,6 +82,16 @@ class TestEvents:
             else:
                 with pytest.raises(SignalRefused, match=r"^invalid_request"):
                     await receiver(require_typ=require_typ).event(token)
+
+    @pytest.mark.parametrize("offline", [True, False])
+    async def test_offline_sessions(self, offline: bool) -> None:
+        """Keycloak says beside the logout whether offline sessions end too; nothing else may stand there."""
+        events: dict[str, Any] = {LOGOUT: {}, "revoke_offline_access": offline}
+        event = await receiver().event(PROVIDER.logout_token(sid="s", events=events))
+        assert isinstance(event, SessionDestroyed)
+        for bad in (events | {"revoke_offline_access": {}}, events | {"more": True}, {"revoke_offline_access": True}):
+            with pytest.raises(SignalRefused, match=r"^invalid_request: events has"):
+                await receiver().event(PROVIDER.logout_token(sid="s", events=bad))
 
     async def test_several_receivers(self) -> None:
         """A list in aud needs to contain one of ours."""

@@ -1,10 +1,11 @@
-"""No signal is accepted and lost: the server hangs while signals arrive, and what was accepted is in the stream."""
+"""No signal is accepted and lost: the server hangs or is killed while they arrive, and what was accepted is there."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import redis.asyncio
@@ -14,6 +15,8 @@ from jwt_events.embedded import EmbeddedServer
 from jwt_events.signals import CAEP, SecurityEvents, SetEndpoint
 from jwt_events.signals._identity import event_id
 from jwt_events.testing import Transmitter
+from tests.faults.restarting import Restartable
+from tests.signals.losing import push_while_killed
 from tests.support.faults import frozen
 from tests.support.waiting import scaled
 
@@ -61,3 +64,13 @@ async def test_a_server_that_hangs(own_server: Callable[[], EmbeddedServer]) -> 
         ids = await ids_in(client, "test:lost")
     assert set(ids) == {event_id(IDP.issuer, jti) for jti in tokens}
     assert len(ids) > NUMBER  # some were accepted although the server did not say so, and are there twice
+
+
+async def test_a_server_that_is_killed(own_server: Callable[[], EmbeddedServer], tmp_path: Path) -> None:
+    """The server is killed at steps of pushes over HTTP, and keeps what it confirmed: what was accepted is there."""
+    server = Restartable(own_server, tmp_path)
+    try:
+        async with asyncio.timeout(scaled(60)):
+            await push_while_killed(server, 12)
+    finally:
+        await server.kill()

@@ -141,8 +141,8 @@ class TestSubjects:
         ("subject", "user"),
         [
             (
-                {"format": "account", "uri": "acct:user@service.example.com"},
-                "acct:user@service.example.com",
+                {"format": "account", "uri": "acct:example.user@service.example.com"},
+                "acct:example.user@service.example.com",
             ),
             ({"format": "email", "email": "user@example.com"}, "user@example.com"),
             ({"format": "iss_sub", "iss": "https://issuer.example.com/", "sub": "145234573"}, "145234573"),
@@ -172,6 +172,15 @@ class TestSubjects:
         event = await one(REVOKED, SESSION, subject=resolve)
         assert isinstance(event, SessionDestroyed)
         assert (event.user_id, event.session_id) == ("alice", SESSION["id"])
+
+    async def test_other_ids(self) -> None:
+        """Where the tokens have ids of their own, the transmitter's users and tokens are asked of the resolver too."""
+        event = await one(REVOKED, subject=lambda found: {"alice": "user-7"}.get(found.value), same_ids=False)
+        assert isinstance(event, TokenRevoked)
+        assert event.user_id == "user-7"
+        for resolver in (None, lambda subject: None):
+            with pytest.raises(SignalRefused, match="the subject is unknown"):
+                await one(REVOKED, subject=resolver, same_ids=False)
 
     async def test_a_session_of_a_user(self) -> None:
         """The narrowest counts, unless the type is about the user."""
@@ -249,7 +258,12 @@ class TestContent:
 
     async def test_metadata(self) -> None:
         """Issuer, type, txn and reason, cut to a bounded length."""
-        payload = {"reason_admin": {"en": "Landspeed Policy Violation: C076E82F" + "!" * 600}}
+        payload = {
+            "reason_admin": {
+                "de": "Landspeed-Richtlinienverstoß: C076E82F",
+                "en": "Landspeed Policy Violation: C076E82F" + "!" * 600,
+            }
+        }
         (event,) = await receiver().events(IDP.security_event(REVOKED, ALICE, payload, txn="8675309"))
         assert event.metadata["issuer"] == ISSUER
         assert event.metadata["signal"] == REVOKED
@@ -324,6 +338,22 @@ class TestOlderForms:
         assert isinstance(event, TokenRevoked)
         assert event.user_id == "7375626A656374"
         assert event.metadata["reason"] == "hijacking"
+
+    async def test_verification_of_google(self) -> None:
+        """It has a type of its own, and no subject."""
+        claims = {"iss": self.GOOGLE.issuer, "aud": self.GOOGLE.audience, "iat": 1508184845, "jti": "j"}
+        token = self.GOOGLE.sign(claims | {"events": {f"{RISC}verification": {"state": "s1"}}}, typ="JWT")
+        google = SecurityEvents(self.GOOGLE.issuer, self.GOOGLE.audience, self.GOOGLE.keys())
+        received = await google.receive(token)
+        assert (received.events, received.state, received.kind) == ((), "s1", "verification")
+
+    async def test_a_refresh_token_of_google(self) -> None:
+        """It is in a form of its own, is nothing that a service sees, and is accepted."""
+        claims = {"iss": self.GOOGLE.issuer, "aud": self.GOOGLE.audience, "iat": 1508184845, "jti": "j"}
+        subject = {"subject_type": "oauth_token", "token_type": "refresh_token", "token": "0a1b2c"}
+        kind = "https://schemas.openid.net/secevent/oauth/event-type/token-revoked"
+        google = SecurityEvents(self.GOOGLE.issuer, self.GOOGLE.audience, self.GOOGLE.keys())
+        assert await google.events(self.GOOGLE.sign(claims | {"events": {kind: {"subject": subject}}}, typ="JWT")) == []
 
     @pytest.mark.parametrize("kind", ["consent-revoked", "account-delete", "email-disabled"])
     async def test_apple(self, kind: str) -> None:

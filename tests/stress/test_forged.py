@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from jwt_events import KeysUnavailable
 from jwt_events.signals import CAEP, LogoutTokens, SecurityEvents, SignalRefused
 from jwt_events.testing import Transmitter
 
@@ -42,7 +43,7 @@ def change(token: str, chance: random.Random) -> str:
 
 
 async def test_a_hundred_thousand() -> None:
-    """Each is refused with a code; what all of them took is given back."""
+    """Each is refused with a code, or put off for its ``kid``; what all of them took is given back."""
     provider, chance = Transmitter(), random.Random(16)
     events = SecurityEvents(provider.issuer, provider.audience, provider.keys())
     logouts = LogoutTokens(provider.issuer, provider.audience, provider.keys())
@@ -58,9 +59,9 @@ async def test_a_hundred_thousand() -> None:
                 bad = change(good, chance)
                 while bad == good:
                     bad = change(good, chance)
-                with pytest.raises(SignalRefused) as caught:
+                with pytest.raises((SignalRefused, KeysUnavailable)) as caught:
                     await read(bad)
-                codes[caught.value.err] += 1
+                codes[getattr(caught.value, "err", "put off")] += 1
                 del caught
         now, peak = tracemalloc.get_traced_memory()
     finally:
