@@ -97,7 +97,7 @@ RECORDS: list[Any] = [
     Delivery(b"{}", "1-0", 2),
     Failure("ValueError", "handler", 3),
     Batch([Delivery(b"{}")], [Gap(None, "reconnected")], 1.0),
-    Backlog(3, 1),
+    Backlog("jwt:events", "mailer", 3, 1),
     Sent("1-0", 2),
     Server("redis", "host", 6379, "group"),
     Retry(attempts=2, on=(OSError,)),
