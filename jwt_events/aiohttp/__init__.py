@@ -172,7 +172,7 @@ class BearerGuard(Guard[T]):
             Refused: the request is not let in.
             HTTPException: the same, in the words of ``decode``.
         """
-        requirement = requirement_of(tuple(scopes))
+        requirement = requirement_of(scopes)
         is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
         values_of = _headers_of(request)
         known = await self._admit_again(self._admissions(request), values_of, token, verify=is_websocket)

@@ -55,7 +55,7 @@ try:
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-    from jwt_events.fastapi._dependants import dependencies, is_overridden
+    from jwt_events.fastapi._dependants import check_scopes, dependencies, is_overridden
     from jwt_events.fastapi._signals import PUBLIC, logout_router, set_router
 except ModuleNotFoundError as _error:
     raise ImportError("jwt_events.fastapi needs FastAPI; get it from a clone: pip install '.[fastapi]'") from _error
@@ -200,7 +200,7 @@ class BearerGuard(Guard[T], SecurityBase):
             HTTPException: the request is not let in.
             WebSocketException: the same, where the server lacks the extension for an HTTP response.
         """
-        requirement = requirement_of(tuple(scopes))
+        requirement = requirement_of(scopes)
         is_accepted = getattr(connection, "application_state", None) is WebSocketState.CONNECTED
         values_of = connection.headers.getlist
         try:
@@ -354,7 +354,8 @@ def lifespan(
         then: a lifespan to run while they are open; the state that it yields is passed on.
 
     Raises:
-        InvalidOption: a resource is not an asynchronous context manager.
+        InvalidOption: a resource is not an asynchronous context manager; or, when the application starts, an endpoint
+            requires a scope of a guard that no token can grant.
     """
     check_resources(resources)
 
@@ -362,6 +363,7 @@ def lifespan(
     async def run(app: App) -> AsyncIterator[Any]:
         if isinstance(app, Starlette):
             app.state.jwt_events_resources = resources
+        check_scopes(app, lambda call: isinstance(call, BearerGuard | WebSocketGuard))
         async with opened(resources, then=None if then is None else then(app)) as state:
             yield state
 

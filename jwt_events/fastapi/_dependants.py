@@ -8,6 +8,8 @@ from typing import Any
 from fastapi.dependencies.models import Dependant
 from starlette.requests import HTTPConnection
 
+from jwt_events.guard import requirement_of
+
 
 def _roots(connection: HTTPConnection) -> Iterator[Dependant]:
     """Yield what the endpoint of a connection depends on."""
@@ -47,3 +49,29 @@ def _is_replaced(is_guard: Callable[[object], bool], dependant: Dependant, overr
 
 def _contains(is_guard: Callable[[object], bool], dependant: Dependant) -> bool:
     return is_guard(dependant.call) or any(_contains(is_guard, one) for one in dependant.dependencies)
+
+
+def check_scopes(app: object, is_guard: Callable[[object], bool]) -> None:
+    """Check the scopes that the endpoints of an application require of guards.
+
+    Args:
+        app: the application; one that is not of FastAPI has no scopes.
+        is_guard: returns whether a dependency is a guard.
+
+    Raises:
+        InvalidOption: there is one that no token can grant.
+    """
+    pending = list(getattr(app, "routes", ()))
+    while pending:
+        route = pending.pop()
+        pending.extend(getattr(getattr(route, "original_router", None), "routes", ()))
+        if isinstance(root := getattr(route, "dependant", None), Dependant):
+            _check_scopes(root, is_guard)
+
+
+def _check_scopes(dependant: Dependant, is_guard: Callable[[object], bool]) -> None:
+    scopes = getattr(dependant, "own_oauth_scopes", None) or getattr(dependant, "security_scopes", None) or ()
+    if _contains(is_guard, dependant):
+        requirement_of(scopes)
+    for one in dependant.dependencies:
+        _check_scopes(one, is_guard)

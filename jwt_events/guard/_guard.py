@@ -160,7 +160,7 @@ class Guard(Generic[T]):
             Refused: the request is not let in.
             InvalidOption: ``scopes`` has something that no token can grant.
         """
-        requirement = requirement_of(tuple(scopes) if not isinstance(scopes, str) else (scopes,))
+        requirement = requirement_of(scopes)
 
         def values_of(name: str) -> Sequence[str]:
             values = authorization if name == self._source.header else cookie

@@ -15,23 +15,20 @@ from jwt_events.errors import InvalidOption
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _CLAIMS = ("scope", "scp")
-_MAX_SCOPES = 64
 
 
 class Requirement:
     """Scopes that a token must have, all of them.
 
     Args:
-        scopes: each one a scope of its own.
+        scopes: each one a scope of its own; text is one.
 
     Raises:
         InvalidOption: what no token can grant: text with spaces or quotes, nothing, something else than text.
     """
 
     def __init__(self, scopes: Iterable[Any]) -> None:
-        if isinstance(scopes, str | bytes):
-            raise InvalidOption("scopes", "must be a list of scopes, not text")
-        found = tuple(dict.fromkeys(scopes))
+        found = [scopes] if isinstance(scopes, str) else list(scopes)
         for scope in found:
             if not isinstance(scope, str):
                 raise InvalidOption("scopes", f"must be text, not {type(scope).__name__}")
@@ -39,9 +36,7 @@ class Requirement:
                 raise InvalidOption(
                     "scopes", "must be one scope each, of ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"
                 )
-        if len(found) > _MAX_SCOPES:
-            raise InvalidOption("scopes", f"must be at most {_MAX_SCOPES}")
-        self.scopes: tuple[str, ...] = found
+        self.scopes: tuple[str, ...] = tuple(dict.fromkeys(found))
 
     def __str__(self) -> str:
         return " ".join(self.scopes)
@@ -57,13 +52,18 @@ class Requirement:
         return bool(granted) and all(one.issuperset(self.scopes) for one in granted)
 
 
-@lru_cache(maxsize=1024)
-def requirement_of(scopes: tuple[str, ...]) -> Requirement:
-    """Return the requirement of some scopes.
+def requirement_of(scopes: Iterable[str]) -> Requirement:
+    """Return the requirement of some scopes, which is made once.
 
     Raises:
         InvalidOption: as `Requirement` does.
     """
+    found = (scopes,) if isinstance(scopes, str) else tuple(scopes)
+    return _made(found) if all(isinstance(one, str) for one in found) else Requirement(found)
+
+
+@lru_cache(maxsize=1024)
+def _made(scopes: tuple[str, ...]) -> Requirement:
     return Requirement(scopes)
 
 

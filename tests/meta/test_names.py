@@ -64,9 +64,7 @@ OWN = words(
 # `serve` starts on the well-known port, the embedded server on a free one.
 DIFFERENT = {(("serve",), "port")}
 
-LOG_CALL = (
-    r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|(self\.(\w+\.)*(_?notices\.|_))?tell|self\.tell"
-)
+LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|(self\.(\w+\.)*(_?notices\.|_)?)?tell"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
     "failures handler kid limit longest lost position problem reason retention seconds since size span_id staleness "
