@@ -47,6 +47,7 @@ class Exchange:
         self._is_complete = False  # the application has said all, or the client is cut off
         self._length: int | None = None  # bytes of the response that are missing, if their number was announced
         self._host: HostCancellation | None = None
+        self._waiting: set[HostCancellation] = set()  # for messages of the client
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -72,7 +73,18 @@ class Exchange:
 
     async def _pull(self) -> Message:
         if self._closing is None:
-            return await self._receive()
+            waiting, failure = HostCancellation(), None
+            self._waiting.add(waiting)
+            try:
+                message = await self._receive()
+            except BaseException as error:  # noqa: BLE001 - raised again below, unless it is the end of the token
+                failure = error
+            self._waiting.discard(waiting)
+            is_interrupted = await waiting.absorb(failure)
+            if failure is not None and not is_interrupted:
+                raise failure
+            if not waiting.is_requested:
+                return message
         if self._is_websocket:
             refused = Refused("revoked_token")
             return {"type": "websocket.disconnect", "code": refused.close_code, "reason": refused.code}
@@ -107,8 +119,10 @@ class Exchange:
             return
         self._is_complete = True
         self._closing = asyncio.create_task(self._close(), name="jwt_events close")
-        cancel, reason = self._host.cancel, "the token was revoked"
-        self._timer = asyncio.get_running_loop().call_later(GRACE, cancel, reason)
+        reason = "the token was revoked"
+        for waiting in self._waiting:
+            waiting.cancel(reason)
+        self._timer = asyncio.get_running_loop().call_later(GRACE, self._host.cancel, reason)
 
     async def _close(self) -> None:
         refused = Refused("revoked_token")

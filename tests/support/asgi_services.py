@@ -1,4 +1,4 @@
-"""The small service of `tests.support.services` behind `BearerMiddleware`, in frameworks that have no guard of their own.
+"""The small service of `tests.support.services` behind `BearerMiddleware`, in frameworks without a guard of their own.
 
 Starlette and Litestar run on uvicorn, Quart on hypercorn. ``/browser`` is missing: the middleware looks for tokens in
 headers and cookies only. Besides there are these:
@@ -86,7 +86,7 @@ async def half_a_file(service: Service) -> AsyncIterator[bytes]:
         service.ended += 1
 
 
-def _starlette_app(service: Service, revocations: RevocationList) -> Starlette:
+def _starlette_app(service: Service, revocations: RevocationList) -> Starlette:  # noqa: C901 - one handler after the other
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with revocations:
@@ -148,7 +148,7 @@ def _starlette_app(service: Service, revocations: RevocationList) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _litestar_app(service: Service, revocations: RevocationList) -> litestar.Litestar:
+def _litestar_app(service: Service, revocations: RevocationList) -> litestar.Litestar:  # noqa: C901 - one handler after the other
     @asynccontextmanager
     async def lifespan(app: litestar.Litestar) -> AsyncIterator[None]:
         async with revocations:
@@ -160,7 +160,7 @@ def _litestar_app(service: Service, revocations: RevocationList) -> litestar.Lit
 
     @litestar.get("/public", media_type="application/json")
     async def public(request: litestar.Request[Any, Any, Any]) -> str:
-        return "hello" if request.scope["state"]["claims"] is None else "?"
+        return '"hello"' if request.scope["state"]["claims"] is None else "?"
 
     @litestar.get("/ready")
     async def ready() -> LitestarResponse[dict[str, Any]]:
@@ -215,7 +215,7 @@ def _litestar_app(service: Service, revocations: RevocationList) -> litestar.Lit
     return litestar.Litestar(handlers, lifespan=[lifespan], openapi_config=None)
 
 
-def _quart_app(service: Service, revocations: RevocationList) -> quart.Quart:
+def _quart_app(service: Service, revocations: RevocationList) -> quart.Quart:  # noqa: C901 - one handler after the other
     app = quart.Quart(__name__, static_folder=str(Path(__file__).parent), static_url_path="/static")
     app.config["RESPONSE_TIMEOUT"] = None
     stack = AsyncExitStack()
@@ -297,12 +297,14 @@ async def hypercorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
     for name, value in options.items():
         setattr(config, name, value)
     stop = asyncio.Event()
-    with _without_errors(), socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        config.bind = [f"fd://{listener.fileno()}"]
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    address = _address(listener)
+    config.bind = [f"fd://{listener.detach()}"]  # closed by hypercorn
+    with _without_errors():
         running = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))
         try:
-            yield _address(listener)
+            yield address
         finally:
             stop.set()
             await running
