@@ -211,7 +211,7 @@ def _litestar_app(service: Service, revocations: RevocationList) -> litestar.Lit
         await JSONResponse(dict(scope["state"]["claims"]))(scope, receive, send)
 
     static = create_static_files_router(path="/static", directories=[Path(__file__).parent])
-    handlers = [me, public, ready, events, private, logout, file, feed, flood, mount, static]
+    handlers: list[Any] = [me, public, ready, events, private, logout, file, feed, flood, mount, static]
     return litestar.Litestar(handlers, lifespan=[lifespan], openapi_config=None)
 
 
