@@ -40,7 +40,7 @@ from jwt_events import RevocationList, TokenRevoked
 from jwt_events.asgi import BearerMiddleware
 from jwt_events.guard import Guard, readiness_of
 from tests.support import services
-from tests.support.services import Service, _address, _without_errors, uvicorn_server
+from tests.support.services import Service, address_of, uvicorn_server, without_errors
 
 FRAMEWORKS = (*services.FRAMEWORKS, "starlette", "litestar", "quart")
 ASGI_FRAMEWORKS = ("starlette", "litestar", "quart")
@@ -299,9 +299,9 @@ async def hypercorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
     stop = asyncio.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
-    address = _address(listener)
+    address = address_of(listener)
     config.bind = [f"fd://{listener.detach()}"]  # closed by hypercorn
-    with _without_errors():
+    with without_errors():
         running = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))
         try:
             yield address
