@@ -525,7 +525,12 @@ class TestConstruction:
         guarded = BearerMiddleware(app, Guard(revocations, decode, optional=True), public=["/open"])
         async with revocations:
             for path in ("/open", "/shut"):
-                scope: dict[str, Any] = {"type": "http", "path": path, "headers": [], "state": {"claims": {"sub": "root"}, "x": 1}}
+                scope: dict[str, Any] = {
+                    "type": "http",
+                    "path": path,
+                    "headers": [],
+                    "state": {"claims": {"sub": "root"}, "x": 1},
+                }
                 await guarded(scope, nothing, nothing)
         assert seen == [{"claims": None, "x": 1}] * 2
 
