@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from jwt_events.guard._requirement import Requirement, requirement_of
 
 T = TypeVar("T")
 
@@ -19,10 +21,13 @@ class Admission(Generic[T]):
         claims: the claims that were checked; pass them to `RevocationList.watch`. Their ``kid`` is the one that
             ``decode`` or ``claims_of`` returned, else that of the token's header. If these differ, rules about either
             of them cover the token.
+        is_anonymous: whether the request brought no token, which a guard with ``optional=True`` lets in. The value is
+            ``None`` then, and there are no claims.
     """
 
     value: T
     claims: Mapping[str, object]
+    is_anonymous: bool = False
 
 
 def may_have_expired(admission: Admission[Any]) -> bool:
@@ -37,31 +42,46 @@ class Admissions(Generic[T]):
     Attributes:
         sourced: the tokens of the request by the function that found them; each is called once, as it may redeem a
             ticket.
+        required: the scopes that its token must have.
     """
 
     def __init__(self) -> None:
         self.sourced: dict[Callable[[Any], object], Any] = {}
-        self._by_token: dict[str, Admission[T]] = {}
+        self.required: Requirement = requirement_of(())
+        self._by_token: dict[str | None, Admission[T]] = {}
         self._own: str | None = None
+        self._has_own = False
+
+    @classmethod
+    def of(cls, guard: object, requests: MutableMapping[Any, Any], key: Any = "jwt_events.admissions") -> Admissions[T]:
+        """Return those of a request by a guard; they live as long as the request.
+
+        Args:
+            guard: what lets the request in.
+            requests: the mapping of a request in which frameworks and middlewares keep what they know of it.
+            key: the key in it.
+        """
+        by_guard: dict[object, Admissions[T]] = requests.setdefault(key, {})
+        return by_guard.setdefault(guard, cls())
 
     @property
     def own(self) -> Admission[T] | None:
-        """The one by the request's ``Authorization`` header, else the first one; ``None`` if there is none."""
+        """The one by the token where the guard looks for it, else the first one; ``None`` if there is none."""
         first = next(iter(self._by_token.values()), None)
-        return first if self._own is None else self._by_token[self._own]
+        return self._by_token[self._own] if self._has_own else first
 
     def find(self, token: str) -> Admission[T] | None:
         """Return the admission of a token; ``None`` if it was not let in yet."""
         return self._by_token.get(token)
 
-    def keep(self, token: str, admission: Admission[T], *, is_own: bool) -> None:
+    def keep(self, token: str | None, admission: Admission[T], *, is_own: bool) -> None:
         """Keep the admission of a token.
 
         Args:
-            token: the token.
+            token: the token; ``None`` for an anonymous request.
             admission: replaces an earlier one of this token.
-            is_own: whether the token came in the ``Authorization`` header.
+            is_own: whether the token came where the guard looks for it: in the ``Authorization`` header.
         """
         self._by_token[token] = admission
         if is_own:
-            self._own = token
+            self._own, self._has_own = token, True

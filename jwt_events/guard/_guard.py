@@ -9,38 +9,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
-
-from loguru import logger
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from jwt_events._internal import options
-from jwt_events._internal.functions import awaited, function, truth
-from jwt_events._internal.notices import Notices
-from jwt_events.errors import (
-    Closed,
-    InvalidClaims,
-    InvalidOption,
-    RevokedTokenError,
-    StaleRevocationsError,
-    TransportError,
-    Unavailable,
-    describe,
-)
+from jwt_events._internal.functions import awaited, function
+from jwt_events.errors import InvalidClaims, InvalidOption, RevokedTokenError
 from jwt_events.guard._admissions import Admission, Admissions, T, may_have_expired
-from jwt_events.guard._header import HeaderTooLarge, UnreadableHeader, kid_of
+from jwt_events.guard._failures import Failures
+from jwt_events.guard._kids import header_kid, with_kids
 from jwt_events.guard._overdue import OverdueClose
-from jwt_events.guard._reach import missing_claims
+from jwt_events.guard._parameters import GuardOptions
 from jwt_events.guard._refusal import Refused
-from jwt_events.guard._unreachable import is_unreachable
-from jwt_events.revocation import KeyedClaims, RevocationList
+from jwt_events.guard._requirement import Requirement, requirement_of
+from jwt_events.guard._where import AmbiguousToken, HeaderValues, TokenSource
+from jwt_events.revocation import RevocationList
 
 Item = TypeVar("Item")
+V = TypeVar("V")
 
 # RFC 6750 §2.1, with padding before a dot, too: tokens of AWS load balancers have it.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+(?:={1,2}\.[A-Za-z0-9._~+/-]+)*=*")
 
-# Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
-_BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
+_NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
 
 
 def _identity(value: Any) -> Any:
@@ -74,6 +65,13 @@ class Guard(Generic[T]):
             it is covered by every cutoff. A ``kid`` that it or ``decode`` returns is checked beside that of the header.
         realm: the realm of the challenge (RFC 9110 §11.5); ``None`` leaves it out.
         max_token_bytes: a longer token is refused unread.
+        optional: let requests without a token in, too, as anonymous: their value is ``None``. A token that is not valid
+            is refused all the same.
+        cookie: the name of a cookie that may carry the token instead of the header; ``None`` for none. A request with a
+            token in both is refused (400). Browsers send cookies with requests of other sites, too: see the recipes
+            about CSRF.
+        header: the header that carries the token, if a proxy puts it into another one than ``Authorization``; the
+            scheme ``Bearer`` may be left out there.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -85,9 +83,8 @@ class Guard(Generic[T]):
         revocations: RevocationList,
         decode: Callable[[str], Awaitable[T]],
         *,
-        claims_of: Callable[[T], Mapping[str, object] | Awaitable[Mapping[str, object]]] = ...,
-        realm: str | None = None,
-        max_token_bytes: int = 16_384,
+        optional: Literal[False] = False,
+        **options: Unpack[GuardOptions[T]],
     ) -> None: ...
 
     @overload
@@ -96,19 +93,41 @@ class Guard(Generic[T]):
         revocations: RevocationList,
         decode: Callable[[str], T],
         *,
-        claims_of: Callable[[T], Mapping[str, object] | Awaitable[Mapping[str, object]]] = ...,
-        realm: str | None = None,
-        max_token_bytes: int = 16_384,
+        optional: Literal[False] = False,
+        **options: Unpack[GuardOptions[T]],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Guard[V | None],
+        revocations: RevocationList,
+        decode: Callable[[str], Awaitable[V]],
+        *,
+        optional: bool,
+        **options: Unpack[GuardOptions[V]],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Guard[V | None],
+        revocations: RevocationList,
+        decode: Callable[[str], V],
+        *,
+        optional: bool,
+        **options: Unpack[GuardOptions[V]],
     ) -> None: ...
 
     def __init__(
         self,
         revocations: RevocationList,
-        decode: Callable[[str], T | Awaitable[T]],
+        decode: Callable[[str], Any],
         *,
-        claims_of: Callable[[T], Mapping[str, object] | Awaitable[Mapping[str, object]]] = _identity,
+        claims_of: Callable[[Any], Any] = _identity,
         realm: str | None = None,
         max_token_bytes: int = 16_384,
+        optional: bool = False,
+        cookie: str | None = None,
+        header: str = "Authorization",
     ) -> None:
         if not isinstance(revocations, RevocationList):
             raise InvalidOption("revocations", f"must be a RevocationList, not {type(revocations).__name__}")
@@ -118,24 +137,37 @@ class Guard(Generic[T]):
         self._decode = function("decode", decode)
         self._claims_of = function("claims_of", claims_of)
         self._realm = realm
-        self._notices = Notices()
+        self._failures = Failures(revocations, realm)
         self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
-        self._reported: set[tuple[str, ...]] = set()
+        self._optional = options.flag("optional", optional)
+        self._source = TokenSource(header, cookie)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.revocations!r}>"
 
-    async def admit(self, authorization: Sequence[str]) -> Admission[T]:
+    async def admit(
+        self, authorization: Sequence[str], *, cookie: Sequence[str] = (), scopes: Sequence[str] = ()
+    ) -> Admission[T]:
         """Let a request in, or raise. Cancelling is safe.
 
         Args:
-            authorization: the values of all its ``Authorization`` headers; there should be one. Text is one value.
+            authorization: the values of all its ``Authorization`` headers, or of those that the option ``header``
+                names; there should be one. Text is one value.
+            cookie: the values of all its ``Cookie`` headers, which are read if the guard has the option ``cookie``.
+            scopes: what the token must grant, in its claim ``scope`` or ``scp``.
 
         Raises:
             Refused: the request is not let in.
+            InvalidOption: ``scopes`` has something that no token can grant.
         """
-        values = [authorization] if isinstance(authorization, str) else authorization
-        return await self.admit_token(self._extract_token(values))
+        requirement = requirement_of(scopes)
+
+        def values_of(name: str) -> Sequence[str]:
+            values = authorization if name == self._source.header else cookie
+            return [values] if isinstance(values, str) else values
+
+        admission = await self.admit_token(self._token_in(values_of))
+        return self._meeting(requirement, admission)
 
     async def admit_token(self, token: str | None) -> Admission[T]:
         """Let a request in by a token that did not come in the ``Authorization`` header, or raise.
@@ -147,23 +179,25 @@ class Guard(Generic[T]):
             Refused: as in `admit`.
         """
         if token is None:
+            if self._optional:
+                return Admission(cast("T", None), _NO_CLAIMS, is_anonymous=True)
             raise Refused("missing_token", realm=self._realm)
         if not isinstance(token, str):
-            self._tell("ERROR", "token refused, it is not text", problem=type(token).__name__)
+            self._failures.tell("ERROR", "token refused, it is not text", problem=type(token).__name__)
             raise Refused("invalid_request", realm=self._realm)
         if len(token) > self._max_token_bytes or _TOKEN.fullmatch(token) is None:
             raise Refused("invalid_request", realm=self._realm)
         try:
-            kid, problem = _kid_of(token)  # before anything else parses the header
+            kid, problem = header_kid(token)  # before anything else parses the header
             value: T = _verified(await awaited("decode", self._decode(token)))
-            claims = _with_kids(await awaited("claims_of", self._claims_of(value)), value, kid)
+            claims = with_kids(await awaited("claims_of", self._claims_of(value)), value, kid)
             self.revocations.ensure_live(claims)
             if problem is not None:
                 raise problem  # noqa: TRY301 - last, as all others say more about the refusal
         except Exception as error:  # noqa: BLE001 - after any exception the token is not verified
             refused = self._refusal(error)
         else:
-            self._report_missing(claims)
+            self._failures.report_missing(claims)
             return Admission(value, claims)
         raise refused  # outside of the handler: the error, which may quote the token, must not become its context
 
@@ -172,19 +206,19 @@ class Guard(Generic[T]):
         source: Callable[[Any], object] | None,
         connection: object,
         *,
-        authorization: Sequence[str],
+        values_of: HeaderValues,
         admissions: Admissions[T],
     ) -> Any:
-        """Return the token that another source than the ``Authorization`` header has for a connection.
+        """Return the token that another source than the headers has for a connection.
 
         Returns:
-            ``None`` if there is no such source, or a bearer token in the header. A proxy may have put other credentials
-            there.
+            ``None`` if there is no such source, or a token in a header or cookie, good or bad. A proxy may have put
+            other credentials into ``Authorization``.
 
         Raises:
             Refused: the source failed.
         """
-        if source is None or any(_is_bearer(value) for value in authorization):
+        if source is None or self._source.is_used(values_of):
             return None
         if source not in admissions.sourced:
             try:
@@ -196,25 +230,15 @@ class Guard(Generic[T]):
             raise refused
         return admissions.sourced[source]
 
-    async def _is_true(self, is_public: Callable[[Any], object], connection: object) -> bool:
-        """Return whether a predicate says that a request needs no token; not if it fails."""
-        try:
-            return truth("is_public", await awaited("is_public", is_public(connection)))
-        except InvalidOption as error:
-            self._tell("ERROR", "request needs a token, is_public failed", error=str(error))
-        except Exception as error:  # noqa: BLE001 - of the application; the guard still decides about the request
-            self._tell("ERROR", "request needs a token, is_public failed", error=describe(error))
-        return False
-
     async def _admit_again(
-        self, admissions: Admissions[T], authorization: Sequence[str], token: str | None, *, verify: bool
+        self, admissions: Admissions[T], values_of: HeaderValues, token: str | None, *, verify: bool
     ) -> Admission[T]:
         """Let a request in that may have been let in before; if it was, check again what can have changed.
 
         Args:
             admissions: those of the request so far.
-            authorization: as in `admit`.
-            token: a token that did not come in the header; ``None`` looks into the header.
+            values_of: returns the values of its headers.
+            token: a token that did not come in a header; ``None`` looks into the headers.
             verify: call ``decode`` again for a token that was let in before, whatever its ``exp``.
 
         Raises:
@@ -222,7 +246,7 @@ class Guard(Generic[T]):
         """
         is_own = token is None
         if token is None:
-            token = self._extract_token(authorization)
+            token = self._token_in(values_of)
         known = admissions.find(token) if isinstance(token, str) else None
         if known is None or verify or may_have_expired(known):
             known = await self.admit_token(token)
@@ -240,100 +264,35 @@ class Guard(Generic[T]):
             return
         raise refused
 
-    def _tell(self, level: str, message: str, **fields: object) -> None:
-        """Write a line to the log; what it says is seen once even if the logs are off."""
-        self._notices.tell(level, message, once=(message, *fields.values()), **fields)
-
-    def _report_missing(self, claims: Mapping[str, object]) -> None:
-        """Warn, once for the same claims, of tokens that are let in and that no revocation will reach."""
-        missing = missing_claims(claims, self.revocations.claim_names)
-        if missing and missing not in self._reported:
-            self._reported.add(missing)
-            self._tell(
-                "WARNING", "token let in that revocations do not reach, claims are missing", claim=", ".join(missing)
-            )
-
     def _is_response(self, error: Exception) -> bool:
         """Return whether an error of ``decode`` is a response of the web framework that refuses the request."""
         return False
 
-    def _extract_token(self, authorization: Sequence[str]) -> str:
-        if len(authorization) > 1:
-            raise Refused("invalid_request", realm=self._realm)
-        if not authorization or not _is_bearer(authorization[0]):
+    def _token_in(self, values_of: HeaderValues) -> str | None:
+        try:
+            return self._source.find(values_of)
+        except AmbiguousToken:
+            raise Refused("invalid_request", realm=self._realm) from None
+
+    def _meeting(self, requirement: Requirement, admission: Admission[T]) -> Admission[T]:
+        """Return an admission whose token grants what is required, or raise."""
+        if not requirement:
+            return admission
+        if admission.is_anonymous:
             raise Refused("missing_token", realm=self._realm)
-        return authorization[0].strip(" ").partition(" ")[2].strip(" ")
+        if not requirement.is_met_by(admission.claims):
+            raise Refused("insufficient_scope", realm=self._realm, scope=str(requirement))
+        return admission
 
     def _refusal(self, error: Exception) -> Exception:
-        match error:
-            case _ if isinstance(error, Refused) or self._is_response(error):
-                return error
-            case RevokedTokenError():
-                return Refused("revoked_token", realm=self._realm)
-            case StaleRevocationsError():
-                return Refused("stale_revocations", retry_after=error.retry_after)
-            case Unavailable():
-                self._tell("WARNING", "token cannot be verified at the moment", error=describe(error))
-                return Refused("unavailable", retry_after=error.retry_after)
-            case _ if isinstance(error, TransportError | Closed) or is_unreachable(error):
-                self._tell("ERROR", "token cannot be verified at the moment", error=describe(error))
-                return Refused("unavailable")
-            case InvalidClaims():
-                self._tell("ERROR", "valid token refused, its claims cannot be checked", claim=error.claim)
-            case InvalidOption():
-                self._tell("ERROR", "token refused, verifying it failed", error=str(error))
-            case _ if isinstance(error, _BUGS):
-                self._tell("ERROR", "token refused, verifying it failed", error=describe(error))
-            case _:
-                logger.debug("token refused", error=describe(error))
-        return Refused("invalid_token", realm=self._realm)
-
-
-def _kid_of(token: str) -> tuple[str | None, UnreadableHeader | None]:
-    """Return the ``kid`` of a token, and what is wrong with its header if it cannot be read.
-
-    Raises:
-        HeaderTooLarge: the token must not be given to ``decode``.
-    """
-    try:
-        return kid_of(token), None
-    except HeaderTooLarge:
-        raise
-    except UnreadableHeader as error:
-        return None, error
+        """Return what to raise for an error that a function of the application, or the list, raised."""
+        return error if isinstance(error, Refused) or self._is_response(error) else self._failures.refusal(error)
 
 
 def _verified(value: Any) -> Any:
     if value is None or value is False:
         raise InvalidClaims("claims", "are missing: decode must return them, or raise an error")
     return value
-
-
-def _is_bearer(authorization: str) -> bool:
-    return authorization.strip(" ").partition(" ")[0].lower() == "bearer"
-
-
-def _with_kids(claims: Mapping[str, object], value: object, kid: str | None) -> Mapping[str, object]:
-    """Return the claims with all keys that a token may depend on, so that rules about each of them cover it.
-
-    Args:
-        claims: may name a ``kid`` of their own: that of a token inside the token, or one with its issuer's name.
-        value: the return value of ``decode``; may name another one, or contain the header that it read.
-        kid: the one in the token's header.
-    """
-    if not isinstance(claims, Mapping):
-        return claims  # refused by the check, as is a `kid` that is not text
-    own = claims.get("kid")
-    if own is not None and not isinstance(own, str):
-        return claims
-    decoded = value if isinstance(value, Mapping) else {}
-    header = decoded.get("header", getattr(value, "header", None))
-    found = (own, decoded.get("kid"), kid, header.get("kid") if isinstance(header, Mapping) else None)
-    kids = list(dict.fromkeys(str.__str__(one) for one in found if isinstance(one, str)))
-    if not kids:
-        return claims
-    named = {**claims, "kid": kids[0]}
-    return named if len(kids) == 1 else KeyedClaims(named, tuple(kids[1:]))
 
 
 async def until_revoked(

@@ -12,7 +12,13 @@ from typing import Any, Literal, NamedTuple
 from jwt_events.errors import JWTEventsError
 
 RefusalCode = Literal[
-    "missing_token", "invalid_request", "invalid_token", "revoked_token", "stale_revocations", "unavailable"
+    "missing_token",
+    "invalid_request",
+    "invalid_token",
+    "revoked_token",
+    "insufficient_scope",
+    "stale_revocations",
+    "unavailable",
 ]
 """Why a request is refused, as a constant for programs."""
 
@@ -31,6 +37,7 @@ _RESPONSES: dict[RefusalCode, _Response] = {
     "invalid_request": _Response(400, "invalid_request", 4400, "one well-formed bearer token is required"),
     "invalid_token": _Response(401, "invalid_token", 4401, "the token is invalid or has expired"),
     "revoked_token": _Response(401, "invalid_token", 4401, "the token was revoked"),
+    "insufficient_scope": _Response(403, "insufficient_scope", 4403, "the token lacks a scope that is required"),
     "stale_revocations": _Response(503, None, 1013, "whether the token was revoked is not known at the moment"),
     "unavailable": _Response(503, None, 1013, "whether the token is valid is not known at the moment"),
 }
@@ -41,15 +48,23 @@ class Refused(JWTEventsError):
 
     Attributes:
         code: the reason: ``missing_token``, ``invalid_request``, ``invalid_token``, ``revoked_token``,
-            ``stale_revocations`` or ``unavailable``.
-        status: the HTTP status. 401: get another token. 400: the request is malformed. 503: the same token may be
-            accepted in a moment; a 401 would make clients discard valid tokens.
-        headers: the HTTP headers: ``WWW-Authenticate`` with 400 and 401, ``Retry-After`` with 503.
+            ``insufficient_scope``, ``stale_revocations`` or ``unavailable``.
+        status: the HTTP status. 401: get another token. 403: get one with the scopes in the challenge. 400: the request
+            is malformed. 503: the same token may be accepted in a moment; a 401 would make clients discard valid
+            tokens.
+        headers: the HTTP headers: ``WWW-Authenticate`` with 400, 401 and 403, ``Retry-After`` with 503.
         body: the response body, to send as JSON.
-        close_code: the code to close a WebSocket with instead: 4401, 4400, or 1013 ("try again later").
+        close_code: the code to close a WebSocket with instead: 4401, 4400, 4403, or 1013 ("try again later").
     """
 
-    def __init__(self, code: RefusalCode, *, realm: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        code: RefusalCode,
+        *,
+        realm: str | None = None,
+        retry_after: float | None = None,
+        scope: str | None = None,
+    ) -> None:
         response = _RESPONSES[code]
         super().__init__(response.text)
         self.code = code
@@ -60,12 +75,12 @@ class Refused(JWTEventsError):
             seconds = math.ceil(min(max(1.0, retry_after or 1.0), _MAX_RETRY_AFTER))
             self.headers: dict[str, str] = {"Retry-After": str(seconds)}
         else:
-            self.headers = {"WWW-Authenticate": _challenge(realm, response)}
+            self.headers = {"WWW-Authenticate": _challenge(realm, response, scope)}
 
 
-def _challenge(realm: str | None, response: _Response) -> str:
+def _challenge(realm: str | None, response: _Response, scope: str | None) -> str:
     parameters = {"realm": realm}
     if response.challenge is not None:
-        parameters |= {"error": response.challenge, "error_description": response.text}
+        parameters |= {"error": response.challenge, "error_description": response.text, "scope": scope}
     listed = ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value is not None)
     return f"Bearer {listed}".rstrip()

@@ -64,7 +64,7 @@ OWN = words(
 # `serve` starts on the well-known port, the embedded server on a free one.
 DIFFERENT = {(("serve",), "port")}
 
-LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|self\.(\w+\.)*(_?notices\.tell|_tell)"
+LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|(self\.(\w+\.)*(_?notices\.|_)?)?tell"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
     "failures handler kid limit longest lost position problem reason retention seconds services since size span_id "
@@ -77,7 +77,10 @@ ENVIRONMENT = {
 }
 
 # Names that the documents print as code and that are not of this library.
-FOREIGN = words("CancelScope RedisCluster cancel_scope data_base64 move_on_after")
+FOREIGN = words(
+    "CancelScope HttpOnly RedisCluster SameSite StaticFiles add_middleware allow_origins asgi_app cancel_scope "
+    "data_base64 move_on_after"
+)
 
 
 def _commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:

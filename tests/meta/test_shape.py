@@ -98,6 +98,7 @@ DOORS = {
     "loguru": {
         "",
         "_internal",
+        "asgi",
         "fleet",
         "guard",
         "keys",

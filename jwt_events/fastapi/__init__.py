@@ -16,9 +16,9 @@
 
 # Annotations are not postponed here: FastAPI could not resolve those of an object that is called as a dependency.
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
@@ -27,31 +27,36 @@ from jwt_events.guard import (
     Admission,
     Admissions,
     Guard,
+    GuardOptions,
     Item,
     OverdueClose,
     Refused,
     T,
+    V,
+    check_resources,
+    opened,
     readiness_of,
-    report_end,
+    requirement_of,
     until_revoked,
 )
-from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
-from jwt_events.signals import GlobalRevocationEndpoint, LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
 from jwt_events.subscriber import Subscriber
 
 try:
     from fastapi import APIRouter, HTTPException, WebSocketException
-    from fastapi.dependencies.models import Dependant
-    from fastapi.openapi.models import HTTPBearer
+    from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+    from fastapi.openapi.models import SecurityBase as SecurityScheme
     from fastapi.responses import JSONResponse
+    from fastapi.security import SecurityScopes
     from fastapi.security.base import SecurityBase
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException as StarletteHTTPException
     from starlette.requests import HTTPConnection, Request
-    from starlette.responses import Response
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+    from jwt_events.fastapi._dependants import check_scopes, dependencies, is_overridden
+    from jwt_events.fastapi._signals import PUBLIC, global_revocation_router, logout_router, set_router
 except ModuleNotFoundError as _error:
     raise ImportError("jwt_events.fastapi needs FastAPI; get it from a clone: pip install '.[fastapi]'") from _error
 
@@ -68,7 +73,7 @@ __all__ = [
 
 App = TypeVar("App")
 
-_PUBLIC = "_jwt_events_is_public"  # attribute of an endpoint that needs no token, even if all others do
+_NO_SCOPES = SecurityScopes()
 
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then the server hangs up
 
@@ -92,39 +97,95 @@ class BearerGuard(Guard[T], SecurityBase):
     then, although the client got its response.
     """
 
-    model: HTTPBearer = HTTPBearer(bearerFormat="JWT")
-    scheme_name = "Bearer"
+    if TYPE_CHECKING:
 
-    async def __call__(self, connection: HTTPConnection) -> T:
+        @overload
+        def __init__(
+            self,
+            revocations: RevocationList,
+            decode: Callable[[str], Awaitable[T]],
+            *,
+            optional: Literal[False] = False,
+            **options: Unpack[GuardOptions[T]],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self,
+            revocations: RevocationList,
+            decode: Callable[[str], T],
+            *,
+            optional: Literal[False] = False,
+            **options: Unpack[GuardOptions[T]],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: "BearerGuard[V | None]",
+            revocations: RevocationList,
+            decode: Callable[[str], Awaitable[V]],
+            *,
+            optional: bool,
+            **options: Unpack[GuardOptions[V]],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: "BearerGuard[V | None]",
+            revocations: RevocationList,
+            decode: Callable[[str], V],
+            *,
+            optional: bool,
+            **options: Unpack[GuardOptions[V]],
+        ) -> None: ...
+
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
+
+    @property
+    def model(self) -> SecurityScheme:  # type: ignore[override]  # it depends on the options
+        """The scheme for the documentation page."""
+        if self._source.header == "authorization":
+            return HTTPBearer(bearerFormat="JWT")
+        return APIKey.model_validate({"in": APIKeyIn.header, "name": self._source.header})
+
+    @property
+    def scheme_name(self) -> str:  # type: ignore[override]  # it depends on the options
+        """The name of the scheme there."""
+        return "Bearer" if self._source.header == "authorization" else self._source.header
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> T:
         """Let a request in, or raise the exception that FastAPI turns into a refusal.
 
-        As a dependency of a whole application it takes the token of a WebSocket from where the `WebSocketGuard` of that
-        route finds it, and lets requests to `readiness_router` in without one.
+        The token must grant the scopes of ``Security(guard, scopes=[…])``, of the endpoint and of all that contains the
+        guard there. As a dependency of a whole application it takes the token of a WebSocket from where the
+        `WebSocketGuard` of that route finds it, and lets requests to `readiness_router` in without one.
         """
-        if getattr(connection.scope.get("endpoint"), _PUBLIC, False) is True:
+        if getattr(connection.scope.get("endpoint"), PUBLIC, False) is True:
             return cast("T", None)
         source = None
-        for dependency in _dependencies(connection) if connection.scope["type"] == "websocket" else ():
+        for dependency in dependencies(connection) if connection.scope["type"] == "websocket" else ():
             if isinstance(dependency.call, WebSocketGuard) and dependency.call._guard is self:  # noqa: SLF001 - of this module
                 source = dependency.call._token  # noqa: SLF001 - of this module
-        return (await self._admit_from(connection, source)).value
+        return (await self._admit_from(connection, source, security_scopes.scopes)).value
 
     async def _admit_from(
-        self, connection: HTTPConnection, source: Callable[[WebSocket], object] | None
+        self, connection: HTTPConnection, source: Callable[[WebSocket], object] | None, scopes: Sequence[str]
     ) -> Admission[T]:
-        """Let a connection in by the token in its header, or from another source, or raise as `admission` does."""
-        authorization = connection.headers.getlist("authorization")
+        """Let a connection in by the token in its headers, or from another source, or raise as `admission` does."""
+        values_of = connection.headers.getlist
         try:
             token = await self._token_from(
-                source, connection, authorization=authorization, admissions=self._admissions(connection)
+                source, connection, values_of=values_of, admissions=self._admissions(connection)
             )
         except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
             error = _refusal(connection, refused)
         else:
-            return await self.admission(connection, token=token)
+            return await self.admission(connection, token=token, scopes=scopes)
         raise error
 
-    async def admission(self, connection: HTTPConnection, *, token: str | None = None) -> Admission[T]:
+    async def admission(
+        self, connection: HTTPConnection, *, token: str | None = None, scopes: Sequence[str] = ()
+    ) -> Admission[T]:
         """Let a request in, or raise. Called again for the same token, it returns the same, after checking it again.
 
         Again means: whether it was revoked and whether it has expired, and on a WebSocket everything.
@@ -133,23 +194,25 @@ class BearerGuard(Guard[T], SecurityBase):
             connection: the request, or the WebSocket.
             token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header, so make
                 sure that a second token is there. Each token has an admission of its own.
+            scopes: what the token must grant, in its claim ``scope`` or ``scp``.
 
         Raises:
+            InvalidOption: ``scopes`` has something that no token can grant.
             HTTPException: the request is not let in.
             WebSocketException: the same, where the server lacks the extension for an HTTP response.
         """
-        authorization = connection.headers.getlist("authorization")
+        requirement = requirement_of(scopes)
         is_accepted = getattr(connection, "application_state", None) is WebSocketState.CONNECTED
+        values_of = connection.headers.getlist
         try:
-            return await self._admit_again(self._admissions(connection), authorization, token, verify=is_accepted)
+            known = await self._admit_again(self._admissions(connection), values_of, token, verify=is_accepted)
+            return self._meeting(requirement, known)
         except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
             error = _refusal(connection, refused)
         raise error
 
     def _admissions(self, connection: HTTPConnection) -> Admissions[T]:
-        """Return the admissions of this request by this guard; they live as long as the request."""
-        by_guard: dict[Any, Admissions[T]] = connection.scope.setdefault("jwt_events.admissions", {})
-        return by_guard.setdefault(self, Admissions())
+        return Admissions.of(self, connection.scope)
 
     def until_revoked(self, connection: HTTPConnection, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
         """Yield items until they end or the token is revoked: for server-sent events and other streaming responses.
@@ -166,11 +229,14 @@ class BearerGuard(Guard[T], SecurityBase):
             InvalidOption: the endpoint does not depend on this guard.
         """
         admission = self._admissions(connection).own
-        if admission is not None:
+        if admission is not None and not admission.is_anonymous:
             return until_revoked(self.revocations, admission.claims, items, close=_closing_response(connection))
-        if _is_overridden(self, connection):
+        if admission is not None or is_overridden(connection, self._is_in):
             return _all(items)
         raise InvalidOption("connection", "was not let in by this guard: let the endpoint depend on it")
+
+    def _is_in(self, call: object) -> bool:
+        return call is self or (isinstance(call, WebSocketGuard) and call._guard is self)  # noqa: SLF001 - of this module
 
     def _is_response(self, error: Exception) -> bool:
         return isinstance(error, StarletteHTTPException) and error.status_code >= 300
@@ -191,43 +257,6 @@ def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return close
-
-
-def _roots(connection: HTTPConnection) -> Iterator[Dependant]:
-    """Yield what the endpoint of a connection depends on, as FastAPI knows it."""
-    scope = connection.scope
-    included = scope.get("fastapi", {}).get("effective_route_context")  # from FastAPI 0.130 on, of an included router
-    for route in (included, scope.get("route")):
-        if isinstance(dependant := getattr(route, "dependant", None), Dependant):
-            yield dependant
-
-
-def _dependencies(connection: HTTPConnection) -> Iterator[Dependant]:
-    """Yield all dependencies of an endpoint, direct or not."""
-    pending = list(_roots(connection))
-    while pending:
-        dependant = pending.pop()
-        yield dependant
-        pending.extend(dependant.dependencies)
-
-
-def _is_overridden(guard: object, connection: HTTPConnection) -> bool:
-    """Return whether a test has replaced the guard, or a dependency that contains it (``dependency_overrides``)."""
-    overrides = getattr(connection.scope.get("app"), "dependency_overrides", {})
-    return any(_is_replaced(guard, root, overrides) for root in _roots(connection))
-
-
-def _is_replaced(guard: object, dependant: Dependant, overrides: Mapping[Any, Any]) -> bool:
-    return any(
-        (one.call in overrides and _contains(guard, one)) or _is_replaced(guard, one, overrides)
-        for one in dependant.dependencies
-    )
-
-
-def _contains(guard: object, dependant: Dependant) -> bool:
-    call = dependant.call
-    is_it = call is guard or (isinstance(call, WebSocketGuard) and call._guard is guard)  # noqa: SLF001 - of this module
-    return is_it or any(_contains(guard, one) for one in dependant.dependencies)
 
 
 def _refusal(connection: HTTPConnection, error: Exception) -> Exception:
@@ -256,7 +285,8 @@ class WebSocketGuard(Generic[T]):
             ...
 
     On revocation the endpoint is cancelled where it waits, so it can clean up in ``finally``; then the WebSocket is
-    closed. It stays open when the revocation list goes stale, and when the token expires.
+    closed. It stays open when the revocation list goes stale, and when the token expires. Scopes are passed as to the
+    guard: ``Security(WebSocketGuard(guard), scopes=[…])``.
 
     Args:
         guard: decides which WebSockets are let in.
@@ -278,9 +308,13 @@ class WebSocketGuard(Generic[T]):
         self._guard = guard
         self._token = None if token is None else function("token", token)
 
-    async def __call__(self, websocket: WebSocket) -> AsyncIterator[T]:
+    async def __call__(self, websocket: WebSocket, security_scopes: SecurityScopes = _NO_SCOPES) -> AsyncIterator[T]:
         """Let a WebSocket in for as long as its token is not revoked."""
-        admission = await self._guard._admit_from(websocket, self._token)  # noqa: SLF001 - of this module
+        scopes = security_scopes.scopes
+        admission = await self._guard._admit_from(websocket, self._token, scopes)  # noqa: SLF001 - of this module
+        if admission.is_anonymous:
+            yield admission.value
+            return
         try:
             async with (
                 OverdueClose(lambda: self._close(websocket)) as overdue,
@@ -321,28 +355,18 @@ def lifespan(
         then: a lifespan to run while they are open; the state that it yields is passed on.
 
     Raises:
-        InvalidOption: a resource is not an asynchronous context manager.
+        InvalidOption: a resource is not an asynchronous context manager; or, when the application starts, an endpoint
+            requires a scope of a guard that no token can grant.
     """
-    for resource in resources:
-        if not isinstance(resource, AbstractAsyncContextManager):
-            raise InvalidOption("resources", f"must be asynchronous context managers, not {type(resource).__name__}")
+    check_resources(resources)
 
     @asynccontextmanager
     async def run(app: App) -> AsyncIterator[Any]:
         if isinstance(app, Starlette):
             app.state.jwt_events_resources = resources
-        is_open = False
-        try:
-            async with AsyncExitStack() as stack:
-                for resource in resources:
-                    await stack.enter_async_context(resource)
-                state = None if then is None else await stack.enter_async_context(then(app))
-                is_open = True
-                yield state
-        except Exception as error:
-            if is_open:  # else the server says that it cannot start
-                report_end(error)
-            raise
+        check_scopes(app, lambda call: isinstance(call, BearerGuard | WebSocketGuard))
+        async with opened(resources, then=None if then is None else then(app)) as state:
+            yield state
 
     return run
 
@@ -365,36 +389,5 @@ def readiness_router(*lists: RevocationList | Subscriber, path: str = "/ready") 
         status, body = readiness_of(*lists, resources=resources)
         return JSONResponse(body, status, {"Cache-Control": "no-store"})
 
-    setattr(ready, _PUBLIC, True)
-    return router
-
-
-def logout_router(
-    publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
-) -> APIRouter:
-    """Return a router that does what `jwt_events.asgi.logout_router` does. A guard lets it through."""
-    return _signal_router(LogoutEndpoint(publisher, tokens, **options), path)
-
-
-def set_router(publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any) -> APIRouter:
-    """Return a router that does what `jwt_events.asgi.set_router` does. A guard lets it through."""
-    return _signal_router(SetEndpoint(publisher, events, **options), path)
-
-
-def global_revocation_router(
-    publisher: Publisher, subject: Any, path: str = "/global-token-revocation", **options: Any
-) -> APIRouter:
-    """Return a router that does what `jwt_events.asgi.global_revocation_router` does. A guard lets it through."""
-    return _signal_router(GlobalRevocationEndpoint(publisher, subject, **options), path)
-
-
-def _signal_router(endpoint: GlobalRevocationEndpoint | LogoutEndpoint | SetEndpoint, path: str) -> APIRouter:
-    router = APIRouter()
-
-    @router.post(path, include_in_schema=False)
-    async def receive(request: Request) -> Response:
-        response = await endpoint.respond(request.method, request.headers.items(), request.stream())
-        return Response(response.body, response.status, response.headers)
-
-    setattr(receive, _PUBLIC, True)
+    setattr(ready, PUBLIC, True)
     return router

@@ -17,9 +17,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
@@ -28,21 +27,34 @@ from jwt_events.guard import (
     Admission,
     Admissions,
     Guard,
+    GuardOptions,
     Item,
     OverdueClose,
     Refused,
     T,
-    readiness_of,
-    report_end,
+    V,
+    requirement_of,
     until_revoked,
 )
-from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
-from jwt_events.signals import GlobalRevocationEndpoint, LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
-from jwt_events.subscriber import Subscriber
 
 try:
     from aiohttp import web
+
+    from jwt_events.aiohttp._handlers import (
+        GUARD,
+        SCOPES,
+        AnyHandler,
+        Handler,
+        checked,
+        is_exempt,
+        is_preflight,
+        marks,
+        public,
+        says_so,
+    )
+    from jwt_events.aiohttp._lifespan import PUBLISHER, REVOCATIONS, SUBSCRIBER, lifespan, readiness_handler
+    from jwt_events.aiohttp._signals import global_revocation_router, logout_router, set_router
 except ModuleNotFoundError as _error:
     raise ImportError("jwt_events.aiohttp needs aiohttp; get it from a clone: pip install '.[aiohttp]'") from _error
 
@@ -60,44 +72,10 @@ __all__ = [
     "set_router",
 ]
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
-
-REVOCATIONS = web.AppKey("REVOCATIONS", RevocationList)
-"""Key of an application under which `lifespan` stores its first `RevocationList`."""
-PUBLISHER = web.AppKey("PUBLISHER", Publisher)
-"""Key under which it stores the first `Publisher`."""
-SUBSCRIBER = web.AppKey("SUBSCRIBER", Subscriber)
-"""Key under which it stores the first `Subscriber`."""
-
-_KEYS: tuple[web.AppKey[Any], ...] = (REVOCATIONS, PUBLISHER, SUBSCRIBER)
-_RESOURCES: web.AppKey[Any] = web.AppKey("_RESOURCES", tuple)
-_KINDS = (RevocationList, Publisher, Subscriber)
-
 # Request key of the admissions, by guard; before aiohttp 3.14 a request accepts only text as a key.
 _ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
 
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
-
-# Attributes of handlers: whether they need no token, and the guard that they contain.
-_PUBLIC = "_jwt_events_is_public"
-_GUARD = "_jwt_events_guard"
-
-
-def public(handler: AnyHandler) -> AnyHandler:
-    """Mark a handler as public: guards let its requests in unchecked.
-
-    A handler is a function or method, a `web.View`, or a method of a view, which alone is public then. A bound method,
-    ``public(self.health)``, is public for this object alone; register what is returned.
-    """
-    marked: Any = handler.__func__ if isinstance(handler, staticmethod | classmethod) else handler
-    try:
-        setattr(marked, _PUBLIC, True)
-    except AttributeError:  # a bound method
-        partial: Any = functools.partial(handler)
-        setattr(partial, _PUBLIC, True)
-        return cast("AnyHandler", partial)
-    return handler
 
 
 class BearerGuard(Guard[T]):
@@ -106,6 +84,50 @@ class BearerGuard(Guard[T]):
     Its options are those of `jwt_events.guard.Guard`. Other requests are refused with the status, headers and body of
     `Refused`.
     """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self,
+            revocations: RevocationList,
+            decode: Callable[[str], Awaitable[T]],
+            *,
+            optional: Literal[False] = False,
+            **options: Unpack[GuardOptions[T]],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self,
+            revocations: RevocationList,
+            decode: Callable[[str], T],
+            *,
+            optional: Literal[False] = False,
+            **options: Unpack[GuardOptions[T]],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: BearerGuard[V | None],
+            revocations: RevocationList,
+            decode: Callable[[str], Awaitable[V]],
+            *,
+            optional: bool,
+            **options: Unpack[GuardOptions[V]],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: BearerGuard[V | None],
+            revocations: RevocationList,
+            decode: Callable[[str], V],
+            *,
+            optional: bool,
+            **options: Unpack[GuardOptions[V]],
+        ) -> None: ...
+
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
 
     def middleware(self, *, is_public: Callable[[web.Request], object] | None = None) -> Any:
         """Return a middleware that guards all requests, those for paths that do not exist included.
@@ -123,8 +145,8 @@ class BearerGuard(Guard[T]):
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            exempt = self._is_exempt(request) or _is_preflight(request)
-            if not exempt and not (is_public is not None and await self._is_true(is_public, request)):
+            exempt = is_exempt(request, self) or is_preflight(request)
+            if not exempt and not (is_public is not None and await says_so(is_public, request, self._failures.tell)):
                 try:
                     await self.admission(request)
                 except Refused as refused:
@@ -133,7 +155,9 @@ class BearerGuard(Guard[T]):
 
         return guarded
 
-    async def admission(self, request: web.Request, *, token: str | None = None) -> Admission[T]:
+    async def admission(
+        self, request: web.Request, *, token: str | None = None, scopes: Sequence[str] = ()
+    ) -> Admission[T]:
         """Let a request in, or raise. Called again for the same token, it returns the same, after checking it again.
 
         Again means: whether it was revoked and whether it has expired, and on a WebSocket everything.
@@ -142,18 +166,62 @@ class BearerGuard(Guard[T]):
             request: the request.
             token: a token that did not come in the ``Authorization`` header; ``None`` looks into the header, so make
                 sure that a second token is there. Each token has an admission of its own.
+            scopes: what the token must grant, in its claim ``scope`` or ``scp``.
 
         Raises:
+            InvalidOption: ``scopes`` has something that no token can grant.
             Refused: the request is not let in.
             HTTPException: the same, in the words of ``decode``.
         """
-        authorization = request.headers.getall("Authorization", ())
+        requirement = requirement_of(scopes)
         is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
-        return await self._admit_again(self._admissions(request), authorization, token, verify=is_websocket)
+        values_of = _headers_of(request)
+        known = await self._admit_again(self._admissions(request), values_of, token, verify=is_websocket)
+        return self._meeting(requirement, known)
 
     def _admissions(self, request: web.Request) -> Admissions[T]:
-        by_guard: dict[Any, Admissions[T]] = request.setdefault(_ADMISSIONS, {})
-        return by_guard.setdefault(self, Admissions())
+        return Admissions.of(self, request, _ADMISSIONS)
+
+    def requires(self, *scopes: str) -> Callable[[AnyHandler], AnyHandler]:
+        """Decorate a handler: its requests need a token that grants scopes, in its claim ``scope`` or ``scp``.
+
+        ::
+
+            @guard.requires("orders:write")
+            async def cancel(request: web.Request) -> web.Response: ...
+
+        A handler is a function, a method of an object or of a view, or what `websocket` returned. Without a token its
+        requests get 401, also if the guard is optional or the handler `public`; with one that lacks a scope, 403 and
+        ``insufficient_scope``. No middleware is needed.
+
+        Raises:
+            InvalidOption: there is no scope, or one that no token can grant; or what is decorated is no handler.
+        """
+        requirement = requirement_of(scopes)
+        if not requirement:
+            raise InvalidOption("scopes", "must be one scope or several")
+
+        def decorate(handler: AnyHandler) -> AnyHandler:
+            is_websocket = marks(handler).get(GUARD) is self  # it finds the token, maybe elsewhere, and checks it
+
+            async def check(request: web.Request, *, is_open: bool) -> web.StreamResponse | None:
+                if is_open:
+                    self._meeting(requirement, self._admitted(request))
+                    return None
+                mine = self._admissions(request)
+                mine.required = requirement_of((*mine.required.scopes, *scopes))
+                try:
+                    if not is_websocket:
+                        await self.admission(request, scopes=scopes)
+                except Refused as refused:
+                    return _response(refused)
+                return None
+
+            scoped = checked(handler, check)
+            setattr(scoped, SCOPES, marks(handler).get(SCOPES, {}) | {self: (*_scopes_of(self, handler), *scopes)})
+            return scoped
+
+        return decorate
 
     def claims(self, request: web.Request) -> T:
         """Return the value that ``decode`` returned for the token that this request was let in by.
@@ -202,14 +270,17 @@ class BearerGuard(Guard[T]):
             @functools.wraps(serve)
             async def handler(request: web.Request) -> web.StreamResponse:
                 try:
-                    authorization = request.headers.getall("Authorization", ())
                     mine = self._admissions(request)
-                    elsewhere = await self._token_from(token, request, authorization=authorization, admissions=mine)
-                    admission = await self.admission(request, token=elsewhere)
+                    elsewhere = await self._token_from(token, request, values_of=_headers_of(request), admissions=mine)
+                    scopes = (*mine.required.scopes, *_scopes_of(self, serve))
+                    admission = await self.admission(request, token=elsewhere, scopes=scopes)
                 except Refused as refused:
                     return _response(refused)
                 websocket = web.WebSocketResponse(**options)
                 await websocket.prepare(request)
+                if admission.is_anonymous:
+                    await serve(request, websocket)
+                    return websocket
                 try:
                     async with (
                         OverdueClose(lambda: _close(request, websocket)) as overdue,
@@ -220,7 +291,7 @@ class BearerGuard(Guard[T]):
                     await _close(request, websocket)
                 return websocket
 
-            setattr(handler, _GUARD, self)  # the middleware does not check these requests again
+            setattr(handler, GUARD, self)  # the middleware does not check these requests again
             return handler
 
         return decorate
@@ -242,14 +313,10 @@ class BearerGuard(Guard[T]):
         Raises:
             InvalidOption: this guard did not let the request in.
         """
-        claims = self._admitted(request).claims
-        return until_revoked(self.revocations, claims, items, close=lambda: _abort(request))
-
-    def _is_exempt(self, request: web.Request) -> bool:
-        handler: Any = request.match_info.handler
-        if _marks(handler).get(_GUARD) is self or _is_public(handler):
-            return True
-        return _is_view(handler) and _is_public(getattr(handler, request.method.lower(), None))
+        admission = self._admitted(request)
+        if admission.is_anonymous:
+            return _all(items)
+        return until_revoked(self.revocations, admission.claims, items, close=lambda: _abort(request))
 
     def _is_response(self, error: Exception) -> bool:
         return isinstance(error, web.HTTPException) and error.status >= 300
@@ -261,35 +328,19 @@ class BearerGuard(Guard[T]):
         return admission
 
 
-def _marks(handler: Any) -> dict[str, Any]:
-    """Return the attributes of a handler, without those that a view inherits."""
-    return getattr(handler, "__dict__", {})
+def _headers_of(request: web.Request) -> Callable[[str], Sequence[str]]:
+    return lambda name: request.headers.getall(name, ())
 
 
-def _is_public(handler: Any) -> bool:
-    while _marks(handler).get(_PUBLIC) is not True:
-        if not isinstance(handler, functools.partial):
-            return False
-        handler = handler.func
-    return True
+def _scopes_of(guard: object, handler: object) -> tuple[str, ...]:
+    """Return the scopes that a handler requires by decorators of a guard."""
+    scopes: tuple[str, ...] = marks(handler).get(SCOPES, {}).get(guard, ())
+    return scopes
 
 
-def _is_view(handler: Any) -> bool:
-    return isinstance(handler, type) and issubclass(handler, web.View)
-
-
-def _is_preflight(request: web.Request) -> bool:
-    """Return whether a request is a CORS preflight (Fetch Standard §3.2.2) that goes to what handles such requests.
-
-    A handler for every method is none of these: it may do for OPTIONS what it does for others.
-    """
-    headers = request.headers
-    if request.method != "OPTIONS" or "Origin" not in headers or "Access-Control-Request-Method" not in headers:
-        return False
-    info = request.match_info
-    if info.http_exception is not None or info.route.method == "OPTIONS":
-        return True
-    return _is_view(info.handler) and hasattr(info.handler, "options")
+async def _all(items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
+    async for item in items:
+        yield item
 
 
 async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:
@@ -308,93 +359,3 @@ async def _abort(request: web.Request) -> None:
 
 def _response(refused: Refused) -> web.Response:
     return web.json_response(refused.body, status=refused.status, headers=refused.headers)
-
-
-def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a cleanup context that opens resources when the application starts, in order, and closes them in reverse.
-
-    ::
-
-        app.cleanup_ctx.append(lifespan(revocations, publisher))
-
-    If one cannot be opened, those before it are closed and the application does not start. A `Subscriber` that fails
-    later ends `web.run_app` with its error. Handlers find resources in the application, typed:
-    ``request.app[PUBLISHER]``.
-
-    Args:
-        resources: `RevocationList`, `Publisher`, `Subscriber`, or any other asynchronous context manager.
-
-    Raises:
-        InvalidOption: a resource is not an asynchronous context manager.
-    """
-    for resource in resources:
-        if not isinstance(resource, AbstractAsyncContextManager):
-            raise InvalidOption("resources", f"must be asynchronous context managers, not {type(resource).__name__}")
-
-    async def run(app: web.Application) -> AsyncIterator[None]:
-        app[_RESOURCES] = resources
-        is_open = False
-        try:
-            async with AsyncExitStack() as stack:
-                for resource in resources:
-                    await stack.enter_async_context(resource)
-                    for key, kind in zip(_KEYS, _KINDS, strict=True):
-                        if isinstance(resource, kind) and key not in app:
-                            app[key] = resource
-                is_open = True
-                yield
-        except Exception as error:
-            if is_open:  # else the server says that it cannot start
-                report_end(error)
-            raise
-
-    return run
-
-
-def readiness_handler(*lists: RevocationList | Subscriber) -> Handler:
-    """Return a handler: 200 if every revocation list is fresh, else 503; the body says which is not.
-
-    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
-    It needs no token and discloses no secrets.
-
-    Raises:
-        InvalidOption: ``lists`` is empty, or contains something else.
-    """
-    readiness_of(*lists)
-
-    @public
-    async def ready(request: web.Request) -> web.Response:
-        status, body = readiness_of(*lists, resources=request.config_dict.get(_RESOURCES, ()))
-        return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
-
-    return ready
-
-
-def logout_router(
-    publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any
-) -> list[web.RouteDef]:
-    """Return routes, for ``app.add_routes``, that do what `jwt_events.asgi.logout_router` does, past a guard."""
-    return _signal_routes(LogoutEndpoint(publisher, tokens, **options), path)
-
-
-def set_router(
-    publisher: Publisher, events: SecurityEvents, path: str = "/events", **options: Any
-) -> list[web.RouteDef]:
-    """Return routes, for ``app.add_routes``, that do what `jwt_events.asgi.set_router` does, past a guard."""
-    return _signal_routes(SetEndpoint(publisher, events, **options), path)
-
-
-def global_revocation_router(
-    publisher: Publisher, subject: Any, path: str = "/global-token-revocation", **options: Any
-) -> list[web.RouteDef]:
-    """Return routes that do what `jwt_events.asgi.global_revocation_router` does, past a guard."""
-    return _signal_routes(GlobalRevocationEndpoint(publisher, subject, **options), path)
-
-
-def _signal_routes(endpoint: GlobalRevocationEndpoint | LogoutEndpoint | SetEndpoint, path: str) -> list[web.RouteDef]:
-    @public
-    async def receive(request: web.Request) -> web.Response:
-        response = await endpoint.respond(request.method, request.headers.items(), request.content.iter_any())
-        return web.Response(body=response.body, status=response.status, headers=response.headers)
-
-    return [web.post(path, receive)]

@@ -1,0 +1,133 @@
+"""What a handler of aiohttp is, and what is marked on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar, cast
+
+from aiohttp import web
+
+from jwt_events._internal.functions import awaited, function, truth
+from jwt_events.errors import InvalidOption, describe
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
+
+# Attributes of handlers: whether they need no token, the guard that they contain, and the scopes that it requires.
+_PUBLIC = "_jwt_events_is_public"
+GUARD = "_jwt_events_guard"
+SCOPES = "_jwt_events_scopes"
+
+
+def public(handler: AnyHandler) -> AnyHandler:
+    """Mark a handler as public: guards let its requests in unchecked.
+
+    A handler is a function or method, a `web.View`, or a method of a view, which alone is public then. A bound method,
+    ``public(self.health)``, is public for this object alone; register what is returned.
+    """
+    marked: Any = handler.__func__ if isinstance(handler, staticmethod | classmethod) else handler
+    try:
+        setattr(marked, _PUBLIC, True)
+    except AttributeError:  # a bound method
+        partial: Any = functools.partial(handler)
+        setattr(partial, _PUBLIC, True)
+        return cast("AnyHandler", partial)
+    return handler
+
+
+def marks(handler: Any) -> dict[str, Any]:
+    """Return the attributes of a handler, without those that a view inherits."""
+    return getattr(handler, "__dict__", {})
+
+
+def is_marked_public(handler: Any) -> bool:
+    while marks(handler).get(_PUBLIC) is not True:
+        if not isinstance(handler, functools.partial):
+            return False
+        handler = handler.func
+    return True
+
+
+def is_view(handler: Any) -> bool:
+    return isinstance(handler, type) and issubclass(handler, web.View)
+
+
+def is_exempt(request: web.Request, guard: object) -> bool:
+    """Return whether a request goes to a handler that needs no token, or that asks the guard itself."""
+    handler: Any = request.match_info.handler
+    if marks(handler).get(GUARD) is guard or is_marked_public(handler):
+        return True
+    return is_view(handler) and is_marked_public(getattr(handler, request.method.lower(), None))
+
+
+def is_preflight(request: web.Request) -> bool:
+    """Return whether a request is a CORS preflight (Fetch Standard §3.2.2) that goes to what handles such requests.
+
+    A handler for every method is none of these: it may do for OPTIONS what it does for others.
+    """
+    headers = request.headers
+    if request.method != "OPTIONS" or "Origin" not in headers or "Access-Control-Request-Method" not in headers:
+        return False
+    info = request.match_info
+    if info.http_exception is not None or info.route.method == "OPTIONS":
+        return True
+    return is_view(info.handler) and hasattr(info.handler, "options")
+
+
+async def says_so(is_public: Callable[[Any], object], request: web.Request, tell: Callable[..., object]) -> bool:
+    """Return whether a predicate says that a request needs no token; not if it fails.
+
+    Args:
+        is_public: the predicate; a plain or a coroutine function.
+        request: the request.
+        tell: writes a line to the log.
+    """
+    try:
+        return truth("is_public", await awaited("is_public", is_public(request)))
+    except InvalidOption as error:
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - of the application; the guard still decides about the request
+        problem = describe(error)
+    tell("ERROR", "request needs a token, is_public failed", error=problem)
+    return False
+
+
+class Check(Protocol):
+    """Decides about a request before its handler is called."""
+
+    def __call__(self, request: web.Request, *, is_open: bool) -> Awaitable[web.StreamResponse | None]:
+        """Return the response to send instead; ``None`` to go on.
+
+        Args:
+            request: the request.
+            is_open: whether it is a WebSocket that was accepted.
+        """
+
+
+def checked(handler: AnyHandler, check: Check) -> AnyHandler:
+    """Return a handler that does the same after a check.
+
+    Raises:
+        InvalidOption: it is not a function or method.
+    """
+    if is_view(handler):
+        raise InvalidOption("handler", "must be a function or method: decorate the methods of the view")
+    inner: Any = function("handler", handler)
+
+    @functools.wraps(inner)
+    async def first_checked(*arguments: Any) -> Any:
+        is_open = any(isinstance(one, web.WebSocketResponse) for one in arguments)
+        response = await check(_request_in(arguments), is_open=is_open)
+        return await inner(*arguments) if response is None else response
+
+    return cast("AnyHandler", first_checked)
+
+
+def _request_in(arguments: tuple[Any, ...]) -> web.Request:
+    for one in arguments:
+        if isinstance(one, web.Request):
+            return one
+        if isinstance(one, web.View):
+            return one.request
+    raise InvalidOption("handler", "must take a request, or be a method of a view")
