@@ -70,6 +70,15 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
+        self.polls: Counter = make.counter("signal_polls_total", "Polls for signals, by outcome.", "source", "outcome")
+        self.signal_staleness: _Staleness = _Staleness(
+            make.gauge(
+                "signal_staleness_seconds",
+                "Age of the last proof that a stream of signals is alive.",
+                "source",
+                mode="livemax",
+            )
+        )
         self.keys = KeyInstruments(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)

@@ -22,6 +22,8 @@ from jwt_events.instrumentation import (
     KeysObserver,
     LookedUp,
     Observer,
+    Polled,
+    PollObserver,
     Published,
     SignalObserver,
     SignalOutcome,
@@ -77,6 +79,10 @@ class Metrics:
     def signals(self, source: str) -> SignalObserver:
         """Return an observer for the signals of an issuer; see `Instrumentation.signals`."""
         return _Signals(self._instruments, source)
+
+    def polling(self, source: str, *, staleness: Callable[[], float]) -> PollObserver:
+        """Return an observer for a poller of the signals of an issuer; see `Instrumentation.polling`."""
+        return _Polling(self._instruments, source, staleness)
 
 
 _HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
@@ -268,3 +274,26 @@ class _Signals(SignalObserver):
 
     def in_force(self, seconds: float) -> None:
         self._age.observe(seconds)
+
+
+class _Polling(PollObserver):
+    """Records the metrics of one poller."""
+
+    def __init__(self, instruments: Instruments, source: str, staleness: Callable[[], float]) -> None:
+        self._polls = {outcome: instruments.polls.labels(source, outcome.value) for outcome in Polled}
+        self._gauge = instruments.signal_staleness
+        self._source = source
+        self._staleness = staleness
+        self._closed = False
+        self._gauge.add(source, staleness)
+
+    def polled(self, outcome: Polled) -> None:
+        self._polls[outcome].inc()
+
+    def refresh(self) -> None:
+        self._gauge.write(self._source)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._gauge.remove(self._source, self._staleness)

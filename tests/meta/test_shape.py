@@ -45,7 +45,7 @@ INSIDE = {
         ("_redis",),
         ("_stream", "connection", "memory", "pubsub"),
         ("stream",),
-        ("dead_letters",),
+        ("dead_letters", "lease"),
     ),
     "subscriber": (
         ("_job", "_ordering", "_reader"),
@@ -70,8 +70,10 @@ INSIDE = {
         ("_verifier",),
         ("_logout", "_subjects"),
         ("_mapping", "_resolution"),
-        ("_security",),
-        ("_endpoint",),
+        ("_http", "_liveness", "_polling", "_security"),
+        ("_acceptance", "_configuration", "_endpoint"),
+        ("_rounds", "_stream"),
+        ("_poller",),
     ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
@@ -86,7 +88,7 @@ INSIDE = {
 # Each third-party library has one door, or a few where it is part of what the modules are made of. A package stands
 # for all its modules.
 DOORS = {
-    "aiohttp": {"aiohttp"},
+    "aiohttp": {"aiohttp", "signals._http", "testing._transmitter_server"},
     "cryptography": {"cli.demo._tokens", "testing._transmitter"},
     "fastapi": {"fastapi"},
     "hiredis": {"transport._redis.protocol"},
