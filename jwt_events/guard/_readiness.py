@@ -36,8 +36,8 @@ class Reporting(Protocol):
 def readiness_of(*lists: RevocationList | Reporting, resources: Iterable[object] = ()) -> tuple[int, dict[str, Any]]:
     """Return the response to a readiness probe: a status, and a body to send as JSON.
 
-    200 if every list is fresh and every subscriber and poller live, else 503; with the state of each and its staleness in seconds,
-    ``None`` if infinite.
+    200 if every list is fresh and every subscriber and poller live, else 503; with the state of each and its staleness
+    in seconds, ``None`` if infinite.
 
     Args:
         lists: what must be ready.

@@ -23,6 +23,7 @@ from jwt_events.signals._configuration import (
     read_json,
     read_object,
     wanted,
+    well_known_url,
 )
 from jwt_events.signals._http import HttpClient, SentAuthorization, address
 from jwt_events.signals._subjects import parse_subject
