@@ -30,7 +30,14 @@ from jwt_events.instrumentation import (
     ViewObserver,
 )
 from jwt_events.metrics._fast import Counter, Histogram
-from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, KeyInstruments, instruments_for
+from jwt_events.metrics._instruments import (
+    CAUSES,
+    TYPES,
+    Instruments,
+    KeyInstruments,
+    SignalInstruments,
+    instruments_for,
+)
 
 
 class Metrics:
@@ -78,11 +85,11 @@ class Metrics:
 
     def signals(self, source: str) -> SignalObserver:
         """Return an observer for the signals of an issuer; see `Instrumentation.signals`."""
-        return _Signals(self._instruments, source)
+        return _Signals(self._instruments.signals, source)
 
     def polling(self, source: str, *, staleness: Callable[[], float]) -> PollObserver:
         """Return an observer for a poller of the signals of an issuer; see `Instrumentation.polling`."""
-        return _Polling(self._instruments, source, staleness)
+        return _Polling(self._instruments.signals, source, staleness)
 
 
 _HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
@@ -265,9 +272,9 @@ class _Keys(KeysObserver):
 class _Signals(SignalObserver):
     """Records the metrics of the signals of one issuer."""
 
-    def __init__(self, instruments: Instruments, source: str) -> None:
-        self._received = partial(instruments.signals.labels, source)
-        self._age = instruments.signal_age.labels(source)
+    def __init__(self, instruments: SignalInstruments, source: str) -> None:
+        self._received = partial(instruments.received.labels, source)
+        self._age = instruments.age.labels(source)
 
     def received(self, kind: str, outcome: SignalOutcome) -> None:
         self._received(kind, outcome.value).inc()
@@ -279,9 +286,9 @@ class _Signals(SignalObserver):
 class _Polling(PollObserver):
     """Records the metrics of one poller."""
 
-    def __init__(self, instruments: Instruments, source: str, staleness: Callable[[], float]) -> None:
+    def __init__(self, instruments: SignalInstruments, source: str, staleness: Callable[[], float]) -> None:
         self._polls = {outcome: instruments.polls.labels(source, outcome.value) for outcome in Polled}
-        self._gauge = instruments.signal_staleness
+        self._gauge = instruments.staleness
         self._source = source
         self._staleness = staleness
         self._closed = False

@@ -200,14 +200,14 @@ class SetStream:
             subject: a subject identifier of RFC 9493.
             verified: whether you have verified that it is who it says.
         """
-        body: dict[str, Any] = {**await self._this(), "subject": _checked(subject)}
+        body: dict[str, Any] = {"subject": _checked(subject), **await self._this()}
         if verified is not None:
             body["verified"] = options.flag("verified", verified)
         await self._request("POST", await self._endpoint("add_subject_endpoint"), body=body)
 
     async def remove_subject(self, subject: Mapping[str, Any]) -> None:
         """Remove a subject, of whom no events are sent from then on."""
-        body = {**await self._this(), "subject": _checked(subject)}
+        body = {"subject": _checked(subject), **await self._this()}
         await self._request("POST", await self._endpoint("remove_subject_endpoint"), body=body)
 
     async def _this(self) -> dict[str, str]:

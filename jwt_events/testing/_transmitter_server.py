@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
 from jwt_events.signals import CAEP
-from jwt_events.testing._transmitter import Transmitter
+
+if TYPE_CHECKING:
+    from jwt_events.testing._transmitter import Transmitter
 
 _POLL = "urn:ietf:rfc:8936"
 _SUPPORTED = [f"{CAEP}session-revoked", f"{CAEP}credential-change"]

@@ -79,7 +79,7 @@ INSIDE = {
     "cli": (
         ("_options", "_output"),
         ("_running",),
-        ("_check", "_dead", "_groups", "_serve", "_tail", "bench", "demo", "publish"),
+        ("_check", "_dead", "_groups", "_serve", "_signals", "_tail", "bench", "demo", "publish"),
         ("doctor",),
         ("__main__",),
     ),

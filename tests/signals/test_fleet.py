@@ -235,7 +235,7 @@ class TestRights:
                     await wait_until(lambda: name in served.acknowledged)
                     await wait_until(lambda: one.is_live)
                     assert one.failure is None
-            notes: list[bytes] = await client.keys("{k}:poller:*:note")
+            notes = await client.keys("{k}:poller:*:note")
             assert len(notes) == 1
 
     async def test_they_are_needed(self, own_server: Callable[..., EmbeddedServer]) -> None:
