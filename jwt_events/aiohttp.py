@@ -31,6 +31,7 @@ from jwt_events.guard import (
     Item,
     OverdueClose,
     Refused,
+    Reporting,
     T,
     readiness_of,
     report_end,
@@ -350,10 +351,10 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
     return run
 
 
-def readiness_handler(*lists: RevocationList | Subscriber) -> Handler:
+def readiness_handler(*lists: RevocationList | Reporting) -> Handler:
     """Return a handler: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
+    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or one that `lifespan` opened has failed.
     It needs no token and discloses no secrets.
 
     Raises:

@@ -30,6 +30,7 @@ from jwt_events.guard import (
     Item,
     OverdueClose,
     Refused,
+    Reporting,
     T,
     readiness_of,
     report_end,
@@ -38,7 +39,6 @@ from jwt_events.guard import (
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
 from jwt_events.signals import LogoutEndpoint, LogoutTokens, SecurityEvents, SetEndpoint
-from jwt_events.subscriber import Subscriber
 
 try:
     from fastapi import APIRouter, HTTPException, WebSocketException
@@ -346,10 +346,10 @@ def lifespan(
     return run
 
 
-def readiness_router(*lists: RevocationList | Subscriber, path: str = "/ready") -> APIRouter:
+def readiness_router(*lists: RevocationList | Reporting, path: str = "/ready") -> APIRouter:
     """Return a router with one route: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
+    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or one that `lifespan` opened has failed.
     It needs no token and discloses no secrets. It is left out of the documentation page.
 
     Raises:

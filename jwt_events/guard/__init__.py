@@ -6,6 +6,7 @@ from jwt_events.guard._admissions import T as T
 from jwt_events.guard._guard import Guard, until_revoked
 from jwt_events.guard._guard import Item as Item
 from jwt_events.guard._overdue import OverdueClose as OverdueClose
+from jwt_events.guard._readiness import Reporting as Reporting
 from jwt_events.guard._readiness import readiness_of
 from jwt_events.guard._readiness import report_end as report_end
 from jwt_events.guard._refusal import Refused
