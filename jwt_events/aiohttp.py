@@ -354,8 +354,8 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
 def readiness_handler(*lists: RevocationList | Reporting) -> Handler:
     """Return a handler: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or one that `lifespan` opened has failed.
-    It needs no token and discloses no secrets.
+    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or a `Subscriber` that `lifespan`
+    opened has failed. It needs no token and discloses no secrets.
 
     Raises:
         InvalidOption: ``lists`` is empty, or contains something else.

@@ -349,8 +349,8 @@ def lifespan(
 def readiness_router(*lists: RevocationList | Reporting, path: str = "/ready") -> APIRouter:
     """Return a router with one route: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or one that `lifespan` opened has failed.
-    It needs no token and discloses no secrets. It is left out of the documentation page.
+    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or a `Subscriber` that `lifespan`
+    opened has failed. It needs no token and discloses no secrets. It is left out of the documentation page.
 
     Raises:
         InvalidOption: ``lists`` is empty, or contains something else.

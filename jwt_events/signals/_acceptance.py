@@ -6,8 +6,10 @@ function of the program or the server are not available, gets no answer, so that
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from loguru import logger
 
@@ -51,7 +53,7 @@ class Acceptance:
         )
         self._observer = observer
 
-    async def accept(self, sets: Mapping[str, str], answers: Answers) -> Exception | None:
+    async def accept(self, sets: Mapping[str, Any], answers: Answers) -> Exception | None:
         """Verify tokens, publish what they say, and add the answers as they are known.
 
         Cancelling is safe: what was not answered is sent again.
@@ -66,6 +68,7 @@ class Acceptance:
         failure: Exception | None = None
         verified: list[tuple[str, Received]] = []
         for jti, token in sets.items():
+            await asyncio.sleep(0)  # verifying takes time, and may not wait for anything
             try:
                 verified.append((jti, await self._verify(jti, token)))
             except SignalRefused as error:
@@ -75,18 +78,23 @@ class Acceptance:
                 self._fail(error)
         return await self._publish_all(verified, answers) or failure
 
-    async def _verify(self, jti: str, token: str) -> Received:
+    async def _verify(self, jti: str, token: Any) -> Received:
         received = await self._events.receive(token)
         if received.signals[0].jti != jti:
             raise refused("the jti is not the one that the token was sent under")
         if received.verification and received.state is not None and not self._liveness.verified(received.state):
             raise SignalRefused("invalid_state", "the state of the verification event was not expected")
-        if received.status is not None and received.status != self._liveness.status:
-            logger.warning("stream of signals updated", state=received.status)
-            if self._on_status is not None:
-                await awaited("on_status", self._on_status(received.status))
-            self._liveness.status = received.status
+        if received.status is not None:
+            await self.note_status(received.status)
         return received
+
+    async def note_status(self, status: str) -> None:
+        """Take note of the status of the stream, and tell the program if it is a new one."""
+        if status != self._liveness.status:
+            logger.warning("stream of signals updated", state=status)
+            if self._on_status is not None:
+                await awaited("on_status", self._on_status(status))
+            self._liveness.status = status
 
     async def _publish_all(self, verified: Sequence[tuple[str, Received]], answers: Answers) -> Exception | None:
         """Publish the events of all tokens in one go; one by one if an event cannot be published at all."""

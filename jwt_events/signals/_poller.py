@@ -114,13 +114,15 @@ class SetPoller:
         self._http = HttpClient("SetPoller", authorization, ssl_context)
         self._instrumentation = instrumentation(metrics)
         self._liveness = Liveness(by_verification=stream is not None)
-        acceptance = Acceptance(publisher, events, self._liveness, on_status, _signals(self._instrumentation, events))
-        self._rounds = Rounds(self._http, how, acceptance, self._liveness)
+        observer = _signals(self._instrumentation, events)
+        self._acceptance = Acceptance(publisher, events, self._liveness, on_status, observer)
+        self._rounds = Rounds(self._http, how, self._acceptance, self._liveness)
         self._lease = _lease(publisher, f"{events.issuer}\n{url}", lease, self._own_staleness)
         self.issuer: str = events.issuer
         self._tasks: list[asyncio.Task[None]] = []
         self._resources: AsyncExitStack | None = None
         self._loop = OwnLoop("the poller")
+        self._unverified: Exception | None = None
         self._notices = Notices()
         self._state = PollerState.CLOSED
 
@@ -194,8 +196,8 @@ class SetPoller:
 
     @property
     def failure(self) -> Exception | None:
-        """Why the last poll, its publish, or the renewal of the lease failed; ``None`` if none did."""
-        return self._rounds.failure or (None if self._lease is None else self._lease.failure)
+        """Why the last poll, publish, request for verification or renewal of the lease failed; ``None`` if none did."""
+        return self._rounds.failure or self._unverified or (None if self._lease is None else self._lease.failure)
 
     def _own_staleness(self) -> float:
         return self._liveness.staleness(monotonic())
@@ -224,18 +226,19 @@ class SetPoller:
             try:
                 await self._ask(stream)
             except Exception as error:  # noqa: BLE001 - of the transmitter, or of the function that authorizes
-                failures += 1
+                failures, self._unverified = failures + 1, error
                 problem = str(error) if isinstance(error, JWTEventsError) else describe(error)
                 logger.warning("verification not asked for", error=problem, failures=failures)
                 pause = backoff(failures, initial=_TICK, maximum=self._verify_every)
                 pause = max(pause, getattr(error, "retry_after", None) or 0.0)
             else:
-                failures = 0
+                failures, self._unverified = 0, None
                 pause = self._verify_every * (1 - random.random() / 10)  # noqa: S311 - spreads the load, no secret
             await asyncio.sleep(pause)
 
     async def _ask(self, stream: SetStream) -> None:
-        self._liveness.status = (await stream.status()).status
+        if (await stream.discover()).status_endpoint is not None:
+            await self._acceptance.note_status((await stream.status()).status)
         state = secrets.token_urlsafe(16)
         if self._lease is not None:
             with suppress(TransportError):  # then the next holder refuses it, and asks itself

@@ -90,7 +90,7 @@ class SetStream:
         self._loop.bind()
         resources = AsyncExitStack()
         await resources.enter_async_context(self._http)
-        self._resources = resources
+        self._resources, self._configuration = resources, None
         return self
 
     async def __aexit__(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from jwt_events.signals import CAEP
+from jwt_events.signals import CAEP, STREAM_UPDATED
 
 if TYPE_CHECKING:
     from jwt_events.testing._transmitter import Transmitter
@@ -181,8 +181,10 @@ class TransmitterServer:
             await self._arrived.wait()
 
     def _is_enabled(self) -> bool:
-        about_streams = any("stream-updated" in json.dumps(_claims_of(token)) for token in self.pending.values())
-        return about_streams or all(stream["status"] == "enabled" for stream in self.streams.values())
+        """Whether tokens are sent: also while a stream is paused, if it is about that."""
+        return all(stream["status"] == "enabled" for stream in self.streams.values()) or any(
+            STREAM_UPDATED in _claims_of(token).get("events", ()) for token in self.pending.values()
+        )
 
     async def _answer_streams(self, request: web.Request) -> web.Response:
         if request.method == "POST":
@@ -267,7 +269,7 @@ def _asked(stream: Mapping[str, Any]) -> dict[str, Any]:
 def _claims_of(token: str) -> dict[str, Any]:
     """Return the claims of a token; none if it is not one."""
     try:
-        payload = token.split(".")[1]
+        payload = str(token).split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (ValueError, IndexError, RecursionError):
         return {}

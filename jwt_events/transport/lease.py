@@ -79,13 +79,14 @@ class ServerLease:
         self._token = secrets.token_hex(16)
         self._held_until = -math.inf
         self._others: tuple[float, float] = (math.inf, -math.inf)  # what the holder told, and when that was
-        self._changed = asyncio.Event()
+        self._acquired: asyncio.Event
         self._multiplexer: Multiplexer | None = None
         self._resources = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
         self.failure: TransportError | None = None
 
     async def __aenter__(self) -> Self:
+        self._acquired = asyncio.Event()  # of this event loop
         role = RoleRule(self._connector.address, is_needed=False)
         self._multiplexer = await self._resources.enter_async_context(Multiplexer(self._connector, role=role))
         self._task = asyncio.create_task(self._keep(), name=f"jwt_events lease {self.key}")
@@ -117,8 +118,8 @@ class ServerLease:
     async def wait(self) -> None:
         """Wait until this process holds it."""
         while not self.is_held:
-            self._changed.clear()
-            await self._changed.wait()
+            self._acquired.clear()
+            await self._acquired.wait()
 
     async def remember(self, note: str) -> None:
         """Keep a short text for the next holder, for up to an hour.
@@ -149,7 +150,7 @@ class ServerLease:
         reply = await self._call(self._command(_TAKE, number, round(self._seconds * 1000)))
         if reply[0] == 1:
             was_held, self._held_until = self.is_held, sent_at + self._seconds
-            self._changed.set()
+            self._acquired.set()
             if not was_held:
                 logger.info("lease acquired", destination=self.key)
             return

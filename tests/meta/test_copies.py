@@ -37,6 +37,7 @@ from jwt_events import (
 from jwt_events.embedded import ServerNotStarted
 from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
+from jwt_events.testing import ReceiverCase
 from jwt_events.transport.base import Batch, Delivery, Failure, Sent, Server
 from tests.support.examples import EVENTS
 
@@ -69,6 +70,8 @@ ERRORS: list[JWTEventsError] = [
     errors.RevokedTokenError("user_at_client", _NOW),
     errors.StaleRevocationsError(math.inf, 5.0),
     errors.SignalRefused("invalid_key", "the key is unknown"),
+    errors.TransmitterError("m", status=503, retry_after=2.0),
+    errors.TransmitterRefused("m", status=401),
     errors.Closed("m"),
     errors.WrongLoop("m"),
     errors.TransportError("m", maybe_done=True, retryable=True),
@@ -88,6 +91,7 @@ ERRORS: list[JWTEventsError] = [
     ServerNotStarted("it ended", "its log"),
 ]
 RECORDS: list[Any] = [
+    ReceiverCase("happy path", ("token",), (None,), 1),
     _RECEIPT,
     Gap("1-0", "trimmed", 3),
     Guarantees(durable=True, redelivers=False, ordered=True, fan_out=True),

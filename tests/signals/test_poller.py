@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from jwt_events import InvalidOption, MemoryTransport, Metrics, Publisher, RedisStream
@@ -17,6 +19,7 @@ from jwt_events.errors import Closed, PublishError, TransmitterError, Transmitte
 from jwt_events.guard import readiness_of
 from jwt_events.signals import CAEP, PollerState, SecurityEvents, SetPoller, SetStream
 from jwt_events.signals._identity import event_id
+from jwt_events.signals._polling import read_reply
 from jwt_events.testing import RecordingPublisher, Transmitter, receiver_cases
 from tests.support.faults import frozen
 from tests.support.logs import everything_logged
@@ -140,7 +143,7 @@ class TestFailures:
             ({"status": 307, "headers": {"Location": "http://127.0.0.1:9/steal"}}, TransmitterRefused),
             ({"status": 200, "body": b"garbage"}, TransmitterError),
             ({"status": 200, "body": b'{"sets": ["x"]}'}, TransmitterError),
-            ({"status": 200, "body": b'{"sets": {"a": 1}}'}, TransmitterError),
+            ({"status": 200, "body": b'{"sets": 1' + b"0" * 5_000 + b"}"}, TransmitterError),
             ({"status": 200, "body": b'{"sets": {"a": "x", "a": "y"}}'}, TransmitterError),
             ({"status": 200, "body": b'{"sets": {}, "moreAvailable": 1}'}, TransmitterError),
             ({"status": 200, "body": b"[" * 10_000}, TransmitterError),
@@ -168,6 +171,18 @@ class TestFailures:
             assert polls.get_sample_value("jwt_events_signal_polls_total", labels) == 1
             assert SECRET not in "".join(lines)
             assert served.url not in "".join(line for line in lines if "jwt_events" in line)
+
+    async def test_odd_tokens(self) -> None:
+        """What is no token, or stands under an odd name, is refused alone: it does not hold up those beside it."""
+        odd: dict[str, Any] = {"a": 1, "b": None, "": "x", "c": ["[" * 500], "d\n": "e.y.J", "e" * 3_000: "x.y.z"}
+        odd |= {"\ud800": "x", "big": "x" * 200_000, "deep": {"a": {"b": {}}}}
+        async with IDP.serve(authorization=SECRET) as served, RecordingPublisher() as publisher:
+            served.pending |= odd
+            good = served.emit(REVOKED, IDP.subject("alice"))
+            async with polling(publisher, served, interval=0.05):
+                await wait_until(lambda: good in served.acknowledged)
+                await wait_until(lambda: served.refused.keys() == odd.keys())
+            assert {error["err"] for error in served.refused.values()} == {"invalid_request"}
 
     async def test_retry_after(self) -> None:
         """It does not poll again before the time that the transmitter names."""
@@ -270,6 +285,18 @@ class TestFailures:
             assert len({event.id for event in publisher.published}) == 1
 
 
+@given(
+    st.binary() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+)
+def test_any_reply(body: bytes) -> None:
+    """Whatever comes is a reply, or a typed error."""
+    try:
+        reply = read_reply(body)
+    except TransmitterError:
+        return
+    assert isinstance(reply.sets, dict)
+
+
 class TestLeaving:
     """Leaving the context."""
 
@@ -335,6 +362,17 @@ class TestStaleness:
                 await wait_until(lambda: wrong in served.refused)
                 assert served.refused[wrong]["err"] == "invalid_state"
             assert not stream.is_open
+
+    async def test_verification_that_cannot_be_asked_for(self) -> None:
+        """If it cannot be asked for there is no proof, and the failure says why; the tokens come all the same."""
+        async with IDP.serve(authorization=SECRET) as served, RecordingPublisher() as publisher:
+            stream = SetStream(IDP.issuer, authorization=SECRET, configuration_url=served.configuration_url)
+            async with polling(publisher, served, stream=stream) as poller:
+                name = served.emit(REVOKED, IDP.subject("alice"))
+                await wait_until(lambda: name in served.acknowledged)
+                await wait_until(lambda: isinstance(poller.failure, InvalidOption))
+                assert "0 streams" in str(poller.failure)
+                assert not poller.is_live
 
     async def test_silent_stream(self) -> None:
         """Answers to polls do not hide a stream that is dead: verification events are asked for, and none comes."""
