@@ -53,6 +53,9 @@ class PollerState(StrEnum):
     CLOSED = "closed"
 
 
+_LIVE = (PollerState.POLLING, PollerState.STANDBY)
+
+
 class SetPoller:
     """Polls a transmitter for security event tokens and publishes their events; an async context manager.
 
@@ -247,15 +250,18 @@ class SetPoller:
         await stream.verify(state)
 
     async def _watch(self) -> None:
-        """Tell what changes with time."""
+        """Tell what changes with time, and that there was no proof from the beginning."""
+        opened, is_told = monotonic(), False
         while True:
             self._rounds.observer.refresh()
-            state = self.state
-            if state is PollerState.STALE and self._state in (PollerState.POLLING, PollerState.STANDBY):
-                self._notices.tell("WARNING", "signals are stale", once="stale", state=state.value)
-            elif state is not self._state:
-                logger.info("state of the poller changed", state=state.value)
-            self._state = state
+            before, self._state = self._state, self.state
+            if self._state is not PollerState.STALE:
+                is_told = False
+            elif not is_told and (before in _LIVE or monotonic() - opened > self._max_staleness):
+                is_told = True
+                self._notices.tell("WARNING", "signals are stale", once="stale", state=self._state.value)
+            if self._state is not before:
+                logger.info("state of the poller changed", state=self._state.value)
             await asyncio.sleep(_TICK)
 
 

@@ -132,6 +132,29 @@ class TestFleet:
                     assert await running.wait() == 0
             assert {*await ids_in(client, key)} == {event_id(IDP.issuer, name) for name in names}
 
+    async def test_the_server_forgets_the_lease(self, url: str, key: str, client: redis.asyncio.Redis) -> None:
+        """After a failover that loses it, two may poll for a moment: one stops, and each token is one event."""
+        async with AsyncExitStack() as stack:
+            served = await stack.enter_async_context(IDP.serve(long_poll=0.02))
+            publisher = await stack.enter_async_context(Publisher(RedisStream(url, key)))
+            one = await stack.enter_async_context(poller(publisher, served, lease=1.0))
+            two = await stack.enter_async_context(poller(publisher, served, lease=1.0))
+            await wait_until(lambda: one.is_live and two.is_live)
+            before, after = (one, two) if one.is_holder else (two, one)
+            assert before._lease is not None
+            assert after._lease is not None
+            await client.delete(before._lease.key)
+            await after._lease.renew()
+            assert before.is_holder  # it does not know yet
+            assert after.is_holder
+            names = [str(served.emit(REVOKED, IDP.subject(f"u{number}"))) for number in range(20)]
+            await wait_until(lambda: not before.is_holder)
+            await wait_until(lambda: not served.pending)
+            assert after.is_holder
+        assert {*served.acknowledged} == {*names}
+        assert served.refused == {}
+        assert {*await ids_in(client, key)} == {event_id(IDP.issuer, name) for name in names}
+
     async def test_the_next_holder_expects_the_verification(self, url: str, key: str) -> None:
         """A verification event that one instance asked for is accepted by the one that took over meanwhile."""
         async with IDP.serve(long_poll=0.05) as served, Publisher(RedisStream(url, key)) as publisher:
