@@ -14,6 +14,8 @@
     │   ├── RevokedTokenError            it is revoked
     │   └── StaleRevocationsError        unknown, because the list is not current; also Unavailable
     ├── SignalRefused                    a token from another system that is not accepted
+    ├── TransmitterError                 a request to a transmitter of signals failed
+    │   └── TransmitterRefused           it answered that the request is wrong, or not allowed
     ├── Closed (RuntimeError)            the object was closed, or is already running
     ├── WrongLoop (RuntimeError)         the object belongs to another event loop, or to another thread
     ├── TransportError                   the server, or the connection to it, failed
@@ -230,6 +232,24 @@ class SignalRefused(JWTEventsError):
         super().__init__(f"{err}: {description}")
         self.err = err
         self.description = description
+
+
+class TransmitterError(JWTEventsError):
+    """A request to a transmitter of security events failed: it was not reached, or its answer is no use. Try again.
+
+    Attributes:
+        status: the status of its answer; ``None`` if there was none.
+        retry_after: seconds after which it asks to try again; ``None`` if it did not say.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class TransmitterRefused(TransmitterError):
+    """The transmitter refused a request (4xx but 408 and 429): look at ``status``, the authorization and the stream."""
 
 
 class Closed(JWTEventsError, RuntimeError):

@@ -49,6 +49,16 @@ class SignalOutcome(StrEnum):
     """Valid as far as known, and not published; the sender is told to send it again."""
 
 
+class Polled(StrEnum):
+    """Outcome of one poll of a transmitter."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """The transmitter refused it."""
+    FAILED = "failed"
+    """There was no answer, or one that is no use."""
+
+
 class Observer:
     """Receives a call for each thing that happens to the events of one publisher or subscriber.
 
@@ -159,6 +169,19 @@ class SignalObserver:
         """An event of a signal was published, this long after it occurred."""
 
 
+class PollObserver:
+    """Receives what happens to a poller of signals. Override the methods of interest; none may raise or block."""
+
+    def polled(self, outcome: Polled) -> None:
+        """A poll has ended."""
+
+    def refresh(self) -> None:
+        """Time has passed: update what ages by itself. Called about once a second."""
+
+    def close(self) -> None:
+        """The poller was closed. Idempotent."""
+
+
 UNOBSERVED = Observer()
 """Observes nothing: what a component holds that has neither metrics nor traces."""
 
@@ -220,6 +243,16 @@ class Instrumentation(Protocol):
 
     def signals(self, source: str) -> SignalObserver:
         """Make an observer for the signals of an issuer."""
+        ...
+
+    def polling(self, source: str, *, staleness: Callable[[], float]) -> PollObserver:
+        """Make an observer for a poller of the signals of an issuer.
+
+        Args:
+            source: the issuer.
+            staleness: returns the age of the last proof that the stream is alive, in seconds; may be called from any
+                thread.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from jwt_events.aiohttp._handlers import Handler, public
-from jwt_events.guard import check_resources, opened, readiness_of
+from jwt_events.guard import Reporting, check_resources, opened, readiness_of
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber
@@ -59,11 +59,11 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
     return run
 
 
-def readiness_handler(*lists: RevocationList | Subscriber) -> Handler:
+def readiness_handler(*lists: RevocationList | Reporting) -> Handler:
     """Return a handler: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
-    It needs no token and discloses no secrets.
+    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or a `Subscriber` that `lifespan`
+    opened has failed. It needs no token and discloses no secrets.
 
     Raises:
         InvalidOption: ``lists`` is empty, or contains something else.

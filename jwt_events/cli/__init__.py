@@ -19,6 +19,7 @@ from jwt_events.cli._groups import groups
 from jwt_events.cli._options import DEFAULT_URL
 from jwt_events.cli._running import EXIT_CODES, OneLineGroup
 from jwt_events.cli._serve import serve
+from jwt_events.cli._signals import app as signals
 from jwt_events.cli._tail import tail
 from jwt_events.cli.bench import bench
 from jwt_events.cli.demo import demo
@@ -70,3 +71,4 @@ for _command in (demo, tail, check, groups, fleet, serve, doctor, bench):
     app.command(epilog=EXIT_CODES)(_command)
 app.add_typer(publish, name="publish")
 app.add_typer(dead, name="dead")
+app.add_typer(signals, name="signals")

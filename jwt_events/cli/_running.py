@@ -171,4 +171,5 @@ def _advice(error: Exception) -> str:
 def _option(name: str) -> str:
     """Return the name of a parameter or field on the command line."""
     names = {"client_or_url": url_source.get(), "letter_id": "ID", "event": "the event"}
+    names |= {name: name.upper() for name in ("status", "subject")}
     return names.get(name, "--" + name.replace("_", "-"))

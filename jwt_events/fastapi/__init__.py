@@ -31,6 +31,7 @@ from jwt_events.guard import (
     Item,
     OverdueClose,
     Refused,
+    Reporting,
     T,
     V,
     check_resources,
@@ -40,7 +41,6 @@ from jwt_events.guard import (
     until_revoked,
 )
 from jwt_events.revocation import RevocationList
-from jwt_events.subscriber import Subscriber
 
 try:
     from fastapi import APIRouter, HTTPException, WebSocketException
@@ -371,11 +371,11 @@ def lifespan(
     return run
 
 
-def readiness_router(*lists: RevocationList | Subscriber, path: str = "/ready") -> APIRouter:
+def readiness_router(*lists: RevocationList | Reporting, path: str = "/ready") -> APIRouter:
     """Return a router with one route: 200 if every revocation list is fresh, else 503; the body says which is not.
 
-    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
-    It needs no token and discloses no secrets. It is left out of the documentation page.
+    It is 503, too, if a `Subscriber` or `SetPoller` that is passed is not live, or a `Subscriber` that `lifespan`
+    opened has failed. It needs no token and discloses no secrets. It is left out of the documentation page.
 
     Raises:
         InvalidOption: ``lists`` is empty, or contains something else.

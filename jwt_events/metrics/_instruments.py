@@ -57,7 +57,7 @@ class Instruments:
         self.reconnects: Counter = make.counter("reconnects_total", "Subscriptions lost and restored.", "transport")
         self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
         self.checks: Counter = make.counter("revocation_checks_total", "Checks of tokens, by verdict.", "verdict")
-        self.signals, self.signal_age = _signals(make)
+        self.signals = SignalInstruments(make)
         # Handlers of a process that has ended do not run any more, so gauges include live processes only.
         self.in_flight: _InFlight = _InFlight(
             make.gauge("in_flight", "Handlers that were started and have not ended.", mode="livesum")
@@ -94,6 +94,27 @@ class KeyInstruments:
         )
 
 
+class SignalInstruments:
+    """The instruments about signals of other systems."""
+
+    def __init__(self, make: _InstrumentFactory) -> None:
+        self.received: Counter = make.counter(
+            "signals_received_total", "Signals of other systems, by outcome.", "source", "kind", "outcome"
+        )
+        self.age: Histogram = make.histogram(
+            "signal_age_seconds", "Time from when a signal's event occurred until it was published.", "source"
+        )
+        self.polls: Counter = make.counter("signal_polls_total", "Polls for signals, by outcome.", "source", "outcome")
+        self.staleness: _Staleness = _Staleness(
+            make.gauge(
+                "signal_staleness_seconds",
+                "Age of the last proof that a stream of signals is alive.",
+                "source",
+                mode="livemax",
+            )
+        )
+
+
 class _InstrumentFactory:
     """Creates instruments in a registry; unregisters them all if one of the names is taken."""
 
@@ -121,17 +142,6 @@ class _InstrumentFactory:
             raise InvalidOption("registry", problem) from None
         self._created.append(instrument)
         return instrument
-
-
-def _signals(make: _InstrumentFactory) -> tuple[Counter, Histogram]:
-    """Create the instruments of signals: how many were received, and how old they were when they were published."""
-    received = make.counter(
-        "signals_received_total", "Signals of other systems, by outcome.", "source", "kind", "outcome"
-    )
-    age = make.histogram(
-        "signal_age_seconds", "Time from when a signal's event occurred until it was published.", "source"
-    )
-    return received, age
 
 
 def _groups(make: _InstrumentFactory) -> tuple[Gauge, Gauge]:

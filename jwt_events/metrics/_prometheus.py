@@ -23,6 +23,8 @@ from jwt_events.instrumentation import (
     KeysObserver,
     LookedUp,
     Observer,
+    Polled,
+    PollObserver,
     Published,
     SignalObserver,
     SignalOutcome,
@@ -34,6 +36,7 @@ from jwt_events.metrics._instruments import (
     TYPES,
     Instruments,
     KeyInstruments,
+    SignalInstruments,
     instruments_for,
     remove_series,
 )
@@ -85,7 +88,11 @@ class Metrics:
 
     def signals(self, source: str) -> SignalObserver:
         """Return an observer for the signals of an issuer; see `Instrumentation.signals`."""
-        return _Signals(self._instruments, source)
+        return _Signals(self._instruments.signals, source)
+
+    def polling(self, source: str, *, staleness: Callable[[], float]) -> PollObserver:
+        """Return an observer for a poller of the signals of an issuer; see `Instrumentation.polling`."""
+        return _Polling(self._instruments.signals, source, staleness)
 
 
 _HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
@@ -281,12 +288,35 @@ class _Keys(KeysObserver):
 class _Signals(SignalObserver):
     """Records the metrics of the signals of one issuer."""
 
-    def __init__(self, instruments: Instruments, source: str) -> None:
-        self._received = partial(instruments.signals.labels, source)
-        self._age = instruments.signal_age.labels(source)
+    def __init__(self, instruments: SignalInstruments, source: str) -> None:
+        self._received = partial(instruments.received.labels, source)
+        self._age = instruments.age.labels(source)
 
     def received(self, kind: str, outcome: SignalOutcome) -> None:
         self._received(kind, outcome.value).inc()
 
     def in_force(self, seconds: float) -> None:
         self._age.observe(seconds)
+
+
+class _Polling(PollObserver):
+    """Records the metrics of one poller."""
+
+    def __init__(self, instruments: SignalInstruments, source: str, staleness: Callable[[], float]) -> None:
+        self._polls = {outcome: instruments.polls.labels(source, outcome.value) for outcome in Polled}
+        self._gauge = instruments.staleness
+        self._source = source
+        self._staleness = staleness
+        self._closed = False
+        self._gauge.add(source, staleness)
+
+    def polled(self, outcome: Polled) -> None:
+        self._polls[outcome].inc()
+
+    def refresh(self) -> None:
+        self._gauge.write(self._source)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._gauge.remove(self._source, self._staleness)

@@ -90,6 +90,11 @@ class Publisher:
         state = "closed" if self._is_closed else "new" if self._resources is None else "open"
         return f"<Publisher {state}, {self._transport!r}>"
 
+    @property
+    def transport(self) -> Transport:
+        """Where it publishes."""
+        return self._transport
+
     async def __aenter__(self) -> Self:
         await self._open()
         return self

@@ -12,6 +12,7 @@ from jwt_events.testing._faults import Faults
 from jwt_events.testing._faulty import FaultyTransport
 from jwt_events.testing._listener import Listener
 from jwt_events.testing._manual import ManualClock
+from jwt_events.testing._receiver_cases import ReceiverCase, receiver_cases
 from jwt_events.testing._recording import RecordingPublisher
 from jwt_events.testing._transmitter import Transmitter
 from jwt_events.testing._waiting import eventually, scaled
@@ -21,8 +22,10 @@ __all__ = [
     "FaultyTransport",
     "Listener",
     "ManualClock",
+    "ReceiverCase",
     "RecordingPublisher",
     "Transmitter",
     "eventually",
+    "receiver_cases",
     "scaled",
 ]

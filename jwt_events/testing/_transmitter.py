@@ -10,11 +10,15 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from jwt_events.keys import SigningKeys
 from jwt_events.signals import LOGOUT, SSF, STREAM_UPDATED, VERIFICATION
+
+if TYPE_CHECKING:
+    from jwt_events.testing._transmitter_server import TransmitterServer
 
 _SET_TYPE = "application/secevent+jwt"
 _FORM_TYPE = "application/x-www-form-urlencoded"
@@ -224,6 +228,28 @@ class Transmitter:
         """Send a logout token to a receiver's address; return the status, and the JSON of the response if any."""
         body = urlencode({"logout_token": token}).encode()
         return await asyncio.to_thread(_post, url, body, _FORM_TYPE, None)
+
+    def serve(
+        self, *, authorization: str | None = None, long_poll: float = 30.0
+    ) -> AbstractAsyncContextManager[TransmitterServer]:
+        """Return a context manager that runs it as a server on this machine: polling, and management of streams.
+
+        ::
+
+            async with transmitter.serve(authorization="Bearer secret") as served:
+                served.emit(f"{CAEP}session-revoked", transmitter.subject("alice"))
+                async with SetPoller(publisher, events, served.poll_url, authorization="Bearer secret"): ...
+
+        Args:
+            authorization: the value that the ``Authorization`` header must have.
+            long_poll: seconds that it waits for a token before it replies to a long poll.
+
+        Raises:
+            ImportError: the extra ``signals`` is not installed.
+        """
+        from jwt_events.testing._transmitter_server import TransmitterServer  # noqa: PLC0415 - needs an extra
+
+        return TransmitterServer(self, authorization=authorization, long_poll=long_poll)
 
 
 def _present(claims: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,9 @@ COMMANDS = [
     *(("publish", kind.replace("_", "-")) for kind in EventType),
     ("dead",),
     *(("dead", name) for name in ("list", "show", "replay", "purge")),
+    ("signals",),
+    *(("signals", name) for name in ("discover", "list", "create", "show", "update", "delete")),
+    *(("signals", name) for name in ("status", "verify", "add-subject", "remove-subject")),
 ]
 
 

@@ -38,6 +38,7 @@ from jwt_events import (
 from jwt_events.embedded import ServerNotStarted
 from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
+from jwt_events.testing import ReceiverCase
 from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, Sent, Server
 from tests.support.examples import EVENTS
 
@@ -71,6 +72,8 @@ ERRORS: list[JWTEventsError] = [
     errors.StaleRevocationsError(math.inf, 5.0),
     errors.StaleRevocationsError(0.1, 5.0, "1-0"),
     errors.SignalRefused("invalid_key", "the key is unknown"),
+    errors.TransmitterError("m", status=503, retry_after=2.0),
+    errors.TransmitterRefused("m", status=401),
     errors.Closed("m"),
     errors.WrongLoop("m"),
     errors.TransportError("m", maybe_done=True, retryable=True),
@@ -90,6 +93,7 @@ ERRORS: list[JWTEventsError] = [
     ServerNotStarted("it ended", "its log"),
 ]
 RECORDS: list[Any] = [
+    ReceiverCase("happy path", ("token",), (None,), 1),
     _RECEIPT,
     Propagation("fleet", _NOW, ["orders/a"], missing=["billing"]),
     Gap("1-0", "trimmed", 3),

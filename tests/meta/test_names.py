@@ -33,6 +33,7 @@ from jwt_events.cli import app
 from jwt_events.cli._options import DEFAULT_NAME, TransportName, duration
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.events import EVENT_CLASSES
+from jwt_events.signals import SetStream
 from jwt_events.subscriber._job import Job
 from tests.support.documents import DOCS, PAGES, prose
 
@@ -53,7 +54,10 @@ def words(text: str) -> set[str]:
 
 
 # The callables whose parameters are the options of the command line.
-SOURCES = (DeadLetters.list, EmbeddedServer, Publisher, RedisPubSub, RedisStream, RevocationList)
+SOURCES = (
+    *(DeadLetters.list, EmbeddedServer, Publisher, RedisPubSub, RedisStream, RevocationList),
+    *(SetStream, SetStream.create, SetStream.set_status, SetStream.verify, SetStream.add_subject),
+)
 
 # Options without a counterpart in the library: the output of a command, what it reads, and when it ends.
 OWN = words(
@@ -73,7 +77,7 @@ LOG_FIELDS = words(
 
 ENVIRONMENT = {
     f"JWT_EVENTS_{name}"
-    for name in ("URL", "TEST_LOOP", "TEST_PROVIDER", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")
+    for name in words("AUTHORIZATION URL TEST_LOOP TEST_PROVIDER TEST_REPEAT TEST_TIMEOUT_FACTOR TEST_URL")
 }
 
 # Names that the documents print as code and that are not of this library.
@@ -167,6 +171,7 @@ class TestCommandLine:
             (("publish", "token-revoked"), RedisStream),
             (("tail",), RedisStream),
             (("dead", "list"), DeadLetters.list),
+            (("signals", "create"), SetStream),
             (("serve",), EmbeddedServer),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, tuple) else value.__qualname__,

@@ -45,7 +45,7 @@ INSIDE = {
         ("_redis",),
         ("_stream", "connection", "memory", "pubsub"),
         ("stream",),
-        ("dead_letters",),
+        ("dead_letters", "lease"),
     ),
     "subscriber": (
         ("_job", "_ordering", "_reader"),
@@ -70,9 +70,10 @@ INSIDE = {
         ("_verifier",),
         ("_logout", "_subjects"),
         ("_mapping", "_resolution"),
-        ("_security",),
-        ("_endpoint",),
-        ("_global",),
+        ("_http", "_liveness", "_polling", "_security"),
+        ("_acceptance", "_configuration", "_endpoint"),
+        ("_global", "_rounds", "_stream"),
+        ("_poller",),
     ),
     "fleet": (("_announcement",), ("_announcer", "_barrier", "_standing"), ("_waits",)),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
@@ -80,7 +81,7 @@ INSIDE = {
         ("_options", "_output"),
         ("_running",),
         ("_propagation",),
-        ("_check", "_dead", "_fleet", "_groups", "_serve", "_tail", "bench", "demo", "publish"),
+        ("_check", "_dead", "_fleet", "_groups", "_serve", "_signals", "_tail", "bench", "demo", "publish"),
         ("doctor",),
         ("__main__",),
     ),
@@ -89,7 +90,7 @@ INSIDE = {
 # Each third-party library has one door, or a few where it is part of what the modules are made of. A package stands
 # for all its modules.
 DOORS = {
-    "aiohttp": {"aiohttp"},
+    "aiohttp": {"aiohttp", "signals._http", "testing._transmitter_server"},
     "cryptography": {"cli.demo._tokens", "testing._transmitter"},
     "fastapi": {"fastapi"},
     "hiredis": {"transport._redis.protocol"},

@@ -55,6 +55,7 @@ from jwt_events import SigningKeys
 async def fetch(): ...
 SigningKeys(fetch)
 """,
+    "signals": "from jwt_events.signals import SetStream; SetStream('https://id.example')",
     "otlp": "import jwt_events.tracing; jwt_events.tracing.setup('orders')",
 }
 

@@ -31,6 +31,11 @@ PRINTED = {
         "carol is out",
         "alice is out",
     ],
+    "15_poll_signals.py": [
+        "states: polling standby",
+        "alice is out, and it is acknowledged",
+        "paused: 503",
+    ],
 }
 
 

@@ -59,9 +59,10 @@ class Server:
         return set(self.inspector.scan_iter())
 
     def delete(self, prefix: str) -> None:
-        """Delete every key whose name begins with ``prefix``."""
-        for name in self.inspector.scan_iter(match=f"{prefix}*"):
-            self.inspector.delete(name)
+        """Delete every key whose name begins with ``prefix``, or with it in braces."""
+        for pattern in (f"{prefix}*", f"{{{prefix}}}*"):
+            for name in self.inspector.scan_iter(match=pattern):
+                self.inspector.delete(name)
 
 
 def embedded(kind: str, **options: Any) -> EmbeddedServer:
