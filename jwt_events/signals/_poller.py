@@ -146,6 +146,7 @@ class SetPoller:
                 self._rounds.observer = self._instrumentation.polling(self.issuer, staleness=lambda: self.staleness)
             self._resources = stack.pop_all()
         work = [self._poll(), self._watch(), *([] if self._stream is None else [self._verify(self._stream)])]
+        self._rounds.begin()
         self._tasks = [asyncio.create_task(one, name=f"jwt_events poller {self.issuer}") for one in work]
         return self
 

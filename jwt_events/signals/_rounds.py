@@ -79,12 +79,18 @@ class Rounds:
         self._liveness = liveness
         self._answers = Answers()
         self._failures = 0
+        self._is_answered = False  # whether the last poll was answered
         self.observer = PollObserver()
         self.failure: Exception | None = None
 
     def forget(self) -> None:
         """Drop the answers: another process answers from now on."""
         self._answers = Answers()
+        self.begin()
+
+    def begin(self) -> None:
+        """Ask for a reply at once in the next round: whether the stream is alive should be known soon."""
+        self._is_answered = False
 
     async def once(self) -> float:
         """Do one round, and return the seconds until the next one is due."""
@@ -95,6 +101,7 @@ class Rounds:
             self.observer.polled(Polled.REFUSED if isinstance(error, TransmitterRefused) else Polled.FAILED)
             return self._failed(error)
         self.observer.polled(Polled.ANSWERED)
+        self._is_answered = True
         self._answers.remove(sent)
         self._liveness.polled(began)
         failure = await self._acceptance.accept(reply.sets, self._answers) if reply.sets else None
@@ -122,7 +129,7 @@ class Rounds:
             self.forget()
 
     async def _poll(self, answers: Answers, max_events: int, within: float) -> PollReply:
-        at_once = max_events == 0 or self._how.interval is not None
+        at_once = max_events == 0 or self._how.interval is not None or not self._is_answered
         _, body = await self._http.request(
             "POST",
             self._how.url,
@@ -135,6 +142,7 @@ class Rounds:
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         self.failure = error
+        self.begin()
         self._tell(error)
         return max(self._pause(), getattr(error, "retry_after", None) or 0.0)
 
