@@ -45,10 +45,11 @@ class Requirement:
         return bool(self.scopes)
 
     def is_met_by(self, claims: Mapping[str, object]) -> bool:
-        """Return whether a token has all scopes. Of a token with both claims, each must have them."""
+        """Return whether a token has all scopes. Of a token with both claims, each must have them.
+
+        Ask only if something is required: no scope at all is met by no token without one of the claims.
+        """
         granted = [_granted(claims[name]) for name in _CLAIMS if claims.get(name) is not None]
-        if not self.scopes:
-            return True
         return bool(granted) and all(one.issuperset(self.scopes) for one in granted)
 
 
@@ -58,6 +59,10 @@ def requirement_of(scopes: Iterable[str]) -> Requirement:
     Raises:
         InvalidOption: as `Requirement` does.
     """
+    if scopes in ((), []):
+        return _NOTHING
+    if not isinstance(scopes, Iterable):
+        raise InvalidOption("scopes", f"must be text or a list, not {type(scopes).__name__}")
     found = (scopes,) if isinstance(scopes, str) else tuple(scopes)
     return _made(found) if all(isinstance(one, str) for one in found) else Requirement(found)
 
@@ -65,6 +70,9 @@ def requirement_of(scopes: Iterable[str]) -> Requirement:
 @lru_cache(maxsize=1024)
 def _made(scopes: tuple[str, ...]) -> Requirement:
     return Requirement(scopes)
+
+
+_NOTHING = Requirement(())
 
 
 def _granted(claim: object) -> frozenset[str]:

@@ -256,6 +256,25 @@ class TestWholeFastAPI:
                     assert (await client.get(path)).status_code == 401, path
                     assert (await client.get(path, headers=bearer(token_of()))).text == "hello"
 
+    async def test_token_elsewhere(self, revocations: RevocationList) -> None:
+        """A path that is public for the middleware can have a guard of its own, which looks elsewhere for the token."""
+        guard = jwt_events.fastapi.BearerGuard(revocations, decode)
+        live = jwt_events.fastapi.WebSocketGuard(guard, token=lambda websocket: websocket.query_params.get("token"))
+        app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations))
+        app.add_middleware(BearerMiddleware, guard=guard, public=["/live"])
+
+        @app.websocket("/live")
+        @app.websocket("/shut")
+        async def feed(websocket: WebSocket, claims: Annotated[Any, Depends(live)]) -> None:
+            await websocket.accept()
+            await websocket.send_text(claims["sub"])
+
+        async with uvicorn_server(app) as address:
+            async with connect(f"ws://{address}/live?token={token_of()}") as websocket:
+                assert await soon(websocket.recv()) == "alice"
+            for target in ("/live", "/live?token=forged", f"/shut?token={token_of()}"):
+                assert await denied(f"ws://{address}{target}") == 401
+
     async def test_verified_once(self, revocations: RevocationList) -> None:
         """A dependency on the same guard finds the token that the middleware verified, and checks it again."""
         calls: list[str] = []
