@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.cluster import key_slot
+from redis.crc import key_slot
 
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
