@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## Start a server and four processes, watch events cross between them and tokens stop working
 	@echo "==> Running the demo: one issuer, three services, a real Valkey server; ten seconds"
-	@$(BIN)/jwt-events demo
+	@trap : INT; $(BIN)/jwt-events demo || [ $$? -eq 130 ] # Ctrl-C is no failure
 
 .PHONY: picture
 picture: $(READY) ## Draw examples/demo.svg from a run of the demo

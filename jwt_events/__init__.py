@@ -8,7 +8,8 @@ a token was revoked, a session destroyed or a key rotated, and reports when it m
 Each name is imported on first access, so a program that does not use redis-py, pydantic or prometheus_client does not
 import them.
 
-The library logs through loguru and is silent until ``loguru.logger.enable("jwt_events")``.
+The library logs through loguru after ``loguru.logger.enable("jwt_events")``. Until then it tells what must not be
+missed, once each, through the `logging` module.
 """
 
 from importlib import import_module
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         TransportError,
         Unavailable,
         UnknownKey,
+        WrongLoop,
     )
     from jwt_events.events import (
         Event,
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     from jwt_events.metrics import Metrics
     from jwt_events.publisher import Publisher
     from jwt_events.revocation import Explanation, RevocationList, RevocationStats, Verdict, ViewState, Watch
-    from jwt_events.subscriber import Subscriber, SubscriberStats
+    from jwt_events.subscriber import Subscriber, SubscriberState, SubscriberStats
     from jwt_events.transport.base import Gap, Guarantees, Transport
     from jwt_events.transport.dead_letters import DeadLetter, DeadLetters
     from jwt_events.transport.memory import MemoryTransport
@@ -112,6 +114,7 @@ __all__ = [
     "SigningKeysStats",
     "StaleRevocationsError",
     "Subscriber",
+    "SubscriberState",
     "SubscriberStats",
     "SubscriptionRefused",
     "TokenExpired",
@@ -124,6 +127,7 @@ __all__ = [
     "Verdict",
     "ViewState",
     "Watch",
+    "WrongLoop",
 ]
 __version__ = "0.1.0"
 
@@ -137,14 +141,14 @@ _NAMES = {
         "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
         "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
         "PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused SigningKeyError "
-        "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey"
+        "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
     ),
     "events": "Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
     "keys": "SigningKeys SigningKeysStats",
     "metrics": "Metrics",
     "publisher": "Publisher",
     "revocation": "Explanation RevocationList RevocationStats Verdict ViewState Watch",
-    "subscriber": "Subscriber SubscriberStats",
+    "subscriber": "Subscriber SubscriberState SubscriberStats",
     "transport.base": "Gap Guarantees Transport",
     "transport.dead_letters": "DeadLetter DeadLetters",
     "transport.memory": "MemoryTransport",

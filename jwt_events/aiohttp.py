@@ -24,7 +24,18 @@ from typing import Any, TypeVar, cast
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Admissions, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import (
+    Admission,
+    Admissions,
+    Guard,
+    Item,
+    OverdueClose,
+    Refused,
+    T,
+    readiness_of,
+    report_end,
+    until_revoked,
+)
 from jwt_events.publisher import Publisher
 from jwt_events.revocation import RevocationList
 from jwt_events.subscriber import Subscriber
@@ -56,6 +67,7 @@ SUBSCRIBER = web.AppKey("SUBSCRIBER", Subscriber)
 """Key under which it stores the first `Subscriber`."""
 
 _KEYS: tuple[web.AppKey[Any], ...] = (REVOCATIONS, PUBLISHER, SUBSCRIBER)
+_RESOURCES: web.AppKey[Any] = web.AppKey("_RESOURCES", tuple)
 _KINDS = (RevocationList, Publisher, Subscriber)
 
 # Request key of the admissions, by guard; before aiohttp 3.14 a request accepts only text as a key.
@@ -316,20 +328,29 @@ def lifespan(*resources: AbstractAsyncContextManager[object]) -> Callable[[web.A
             raise InvalidOption("resources", f"must be asynchronous context managers, not {type(resource).__name__}")
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for resource in resources:
-                await stack.enter_async_context(resource)
-                for key, kind in zip(_KEYS, _KINDS, strict=True):
-                    if isinstance(resource, kind) and key not in app:
-                        app[key] = resource
-            yield
+        app[_RESOURCES] = resources
+        is_open = False
+        try:
+            async with AsyncExitStack() as stack:
+                for resource in resources:
+                    await stack.enter_async_context(resource)
+                    for key, kind in zip(_KEYS, _KINDS, strict=True):
+                        if isinstance(resource, kind) and key not in app:
+                            app[key] = resource
+                is_open = True
+                yield
+        except Exception as error:
+            if is_open:  # else the server says that it cannot start
+                report_end(error)
+            raise
 
     return run
 
 
-def readiness_handler(*lists: RevocationList) -> Handler:
+def readiness_handler(*lists: RevocationList | Subscriber) -> Handler:
     """Return a handler: 200 if every revocation list is fresh, else 503; the body says which is not.
 
+    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
     It needs no token and discloses no secrets.
 
     Raises:
@@ -339,7 +360,7 @@ def readiness_handler(*lists: RevocationList) -> Handler:
 
     @public
     async def ready(request: web.Request) -> web.Response:
-        status, body = readiness_of(*lists)
+        status, body = readiness_of(*lists, resources=request.config_dict.get(_RESOURCES, ()))
         return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
 
     return ready

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from jwt_events.errors import DecodeError, InvalidEvent
-from jwt_events.events import EVENT_CLASSES, FROM_WIRE, Event, Instant, UnknownEvent, fast_builder, parse_instant
+from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, fast_builder, parse_instant, receive_event
 
 MAX_WIRE_BYTES = 1_048_576
 """Maximum size of a message. `decode` rejects a larger one; a publisher's ``max_event_bytes`` cannot exceed it."""
@@ -234,7 +234,7 @@ def _known_fields(cls: type[Event], data: dict[str, Any]) -> dict[str, Any]:
 
 def _build(cls: type[Event], fields: dict[str, Any]) -> Event:
     try:
-        return cls.model_validate(fields, context=FROM_WIRE)
+        return receive_event(cls, fields)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = next(iter(problem["loc"]), cls.__name__)  # the rest of the location could hold keys from the payload

@@ -14,6 +14,7 @@
     │   ├── RevokedTokenError            it is revoked
     │   └── StaleRevocationsError        unknown, because the list is not current; also Unavailable
     ├── Closed (RuntimeError)            the object was closed, or is already running
+    ├── WrongLoop (RuntimeError)         the object belongs to another event loop, or to another thread
     ├── TransportError                   the server, or the connection to it, failed
     │   ├── ConnectionFailed             unreachable, or the connection was lost: worth retrying
     │   ├── ServerRefused                the server sent an error reply: a retry rarely helps
@@ -38,11 +39,15 @@ import math
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jwt_events._internal.receipt import Receipt
+
+# Where this library is, and the standard library.
+_HERE, _PYTHON = Path(__file__).parent, Path(traceback.__file__).parent
 
 
 class JWTEventsError(Exception):
@@ -196,8 +201,11 @@ class StaleRevocationsError(NotLive, Unavailable):
     """
 
     def __init__(self, staleness: float, max_staleness: float) -> None:
-        age = "never" if staleness == math.inf else f"{staleness:.1f} s ago"
-        message = f"revocations were last known to be current {age}; the limit is {max_staleness:g} s"
+        if staleness == math.inf:
+            message = "the revocation list is not current: it is not open, or has not read its history yet"
+        else:
+            limit = f"the limit is {max_staleness:g} s"
+            message = f"revocations were last known to be current {staleness:.1f} s ago; {limit}"
         super().__init__(message, retry_after=max_staleness)
         self.staleness = staleness
         self.max_staleness = max_staleness
@@ -205,6 +213,14 @@ class StaleRevocationsError(NotLive, Unavailable):
 
 class Closed(JWTEventsError, RuntimeError):
     """The object was closed, or is already running. Raised when it is used out of turn: correct the program."""
+
+
+class WrongLoop(JWTEventsError, RuntimeError):
+    """The object was opened in another event loop, or in another thread. Raised before anything is done.
+
+    Open, use and close it in one event loop, or make one for each. From another thread, let its loop do the call:
+    ``asyncio.run_coroutine_threadsafe(publisher.publish(event), loop)``.
+    """
 
 
 class TransportError(JWTEventsError):
@@ -269,12 +285,37 @@ class PublishOutcomeUnknown(PublishError):
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's class and the line that raised it, without its message, which may quote a secret."""
-    name = type(error).__qualname__
-    frames = traceback.extract_tb(error.__traceback__)
+    """Return an error's class, the line of the program that led to it, and the name that was missing, if one was.
+
+    Without its message, which may quote a secret.
+    """
+    missing = getattr(error, "name", None) if isinstance(error, AttributeError | NameError) else None
+    what = f": no {missing!r}" if isinstance(missing, str) and missing.isidentifier() and len(missing) < 100 else ""
+    kind = type(error).__qualname__
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     if not frames:
-        return name
-    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
+        return kind + what
+    origins = [_package_of(code.co_filename) for code, _ in frames]
+    if "" in origins:
+        index = len(origins) - 1 - origins[::-1].index("")
+    else:
+        installed = [origin for origin in origins if origin is not None]
+        index = len(origins) - 1 - (origins[::-1].index(installed[0]) if installed else 0)
+    code, line = frames[index]
+    return f"{kind} at {Path(code.co_filename).name}:{line} in {code.co_name}{what}"
+
+
+@cache
+def _package_of(filename: str) -> str | None:
+    """Return the installed package that a file belongs to: "" for a file of the program itself.
+
+    ``None`` for this library and for Python's own, which lead to an error, but are seldom to blame for it.
+    """
+    path = Path(filename)
+    for folder in ("site-packages", "dist-packages"):
+        if folder in path.parts[:-1] and not path.is_relative_to(_HERE):
+            return path.parts[path.parts.index(folder) + 1]
+    return None if filename.startswith("<") or any(path.is_relative_to(root) for root in (_HERE, _PYTHON)) else ""
 
 
 class SigningKeyError(JWTEventsError):

@@ -23,8 +23,20 @@ from typing import Any, Generic, TypeVar, cast
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
 from jwt_events.errors import InvalidOption, RevokedTokenError
-from jwt_events.guard import Admission, Admissions, Guard, Item, OverdueClose, Refused, T, readiness_of, until_revoked
+from jwt_events.guard import (
+    Admission,
+    Admissions,
+    Guard,
+    Item,
+    OverdueClose,
+    Refused,
+    T,
+    readiness_of,
+    report_end,
+    until_revoked,
+)
 from jwt_events.revocation import RevocationList
+from jwt_events.subscriber import Subscriber
 
 try:
     from fastapi import APIRouter, HTTPException, WebSocketException
@@ -32,8 +44,9 @@ try:
     from fastapi.openapi.models import HTTPBearer
     from fastapi.responses import JSONResponse
     from fastapi.security.base import SecurityBase
+    from starlette.applications import Starlette
     from starlette.exceptions import HTTPException as StarletteHTTPException
-    from starlette.requests import HTTPConnection
+    from starlette.requests import HTTPConnection, Request
     from starlette.types import Lifespan
     from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 except ModuleNotFoundError as _error:
@@ -288,8 +301,8 @@ def lifespan(
         app = FastAPI(lifespan=lifespan(revocations, publisher, then=my_own_lifespan))
 
     If one cannot be opened, those before it are closed and the application does not start. A `Subscriber` that fails
-    later ends the lifespan early, which closes the rest; uvicorn keeps running, so probe the readiness of a
-    `RevocationList`.
+    later ends the lifespan early, which closes the rest, and is logged. uvicorn keeps running without them, so probe
+    the readiness (`readiness_router`), which is 503 from then on.
 
     Args:
         resources: `RevocationList`, `Publisher`, `Subscriber`, or any other asynchronous context manager.
@@ -304,18 +317,28 @@ def lifespan(
 
     @asynccontextmanager
     async def run(app: App) -> AsyncIterator[Any]:
-        async with AsyncExitStack() as stack:
-            for resource in resources:
-                await stack.enter_async_context(resource)
-            state = None if then is None else await stack.enter_async_context(then(app))
-            yield state
+        if isinstance(app, Starlette):
+            app.state.jwt_events_resources = resources
+        is_open = False
+        try:
+            async with AsyncExitStack() as stack:
+                for resource in resources:
+                    await stack.enter_async_context(resource)
+                state = None if then is None else await stack.enter_async_context(then(app))
+                is_open = True
+                yield state
+        except Exception as error:
+            if is_open:  # else the server says that it cannot start
+                report_end(error)
+            raise
 
     return run
 
 
-def readiness_router(*lists: RevocationList, path: str = "/ready") -> APIRouter:
+def readiness_router(*lists: RevocationList | Subscriber, path: str = "/ready") -> APIRouter:
     """Return a router with one route: 200 if every revocation list is fresh, else 503; the body says which is not.
 
+    It is 503, too, if a `Subscriber` that is passed does not receive events, or one that `lifespan` opened has failed.
     It needs no token and discloses no secrets. It is left out of the documentation page.
 
     Raises:
@@ -325,8 +348,9 @@ def readiness_router(*lists: RevocationList, path: str = "/ready") -> APIRouter:
     router = APIRouter()
 
     @router.get(path, include_in_schema=False)
-    async def ready() -> JSONResponse:
-        status, body = readiness_of(*lists)
+    async def ready(request: Request) -> JSONResponse:
+        resources = getattr(request.app.state, "jwt_events_resources", ())
+        status, body = readiness_of(*lists, resources=resources)
         return JSONResponse(body, status, {"Cache-Control": "no-store"})
 
     setattr(ready, _PUBLIC, True)

@@ -109,6 +109,28 @@ class ViewObserver(Observer):
         """The view was closed. Idempotent."""
 
 
+class LookedUp(StrEnum):
+    """Outcome of looking up a signing key."""
+
+    FOUND = "found"
+    UNKNOWN = "unknown"
+    """The issuer does not list it."""
+    RETIRED = "retired"
+    COMPROMISED = "compromised"
+    UNAVAILABLE = "unavailable"
+    """The keys could not be fetched."""
+
+
+class KeysObserver:
+    """Receives a call for each thing that happens to an issuer's signing keys. None may raise or block."""
+
+    def fetched(self, *, succeeded: bool) -> None:
+        """A fetch of the keys has ended."""
+
+    def looked_up(self, outcome: LookedUp) -> None:
+        """A caller got a key, or was refused."""
+
+
 UNOBSERVED = Observer()
 """Observes nothing: what a component holds that has neither metrics nor traces."""
 
@@ -162,6 +184,10 @@ class Instrumentation(Protocol):
             staleness: returns the age of the last proof that the view is current, in seconds; may be called from any
                 thread.
         """
+        ...
+
+    def keys(self, issuer: str) -> KeysObserver:
+        """Make an observer for the signing keys of an issuer; its name may be empty."""
         ...
 
 

@@ -25,7 +25,7 @@ def function(option: str, value: Any) -> Any:
     """
     if not callable(value):
         raise InvalidOption(option, f"must be callable, not {type(value).__name__}")
-    if _is(value, inspect.isgeneratorfunction) or _is(value, inspect.isasyncgenfunction):
+    if is_generator_function(value):
         raise InvalidOption(option, "must return its result, not yield it: it is a generator function")
     return value
 
@@ -34,23 +34,35 @@ def plain_function(option: str, value: Any) -> Any:
     """Return a function whose result is not awaited: `plain` must be applied to it.
 
     Raises:
-        InvalidOption: it is not callable, or a generator function, or a coroutine function.
+        InvalidOption: it is not callable; or it is, or wraps, a generator function or a coroutine function.
     """
-    if is_async(function(option, value)):
-        raise InvalidOption(option, "must be a plain function: it is not awaited, and a coroutine is always true")
+    layer: Any = function(option, value)
+    while layer is not None:
+        if is_coroutine_function(layer) or is_generator_function(layer):
+            raise InvalidOption(option, "must be a plain function: it is not awaited, and a coroutine is always true")
+        layer = layer.func if isinstance(layer, functools.partial) else getattr(layer, "__wrapped__", None)
     return value
 
 
-def is_async(value: Callable[..., object]) -> bool:
-    """Return whether a function is surely a coroutine function; one that returns a coroutine may be plain."""
-    return _is(value, inspect.iscoroutinefunction)
+def is_coroutine_function(function: Callable[..., object]) -> bool:
+    """Whether calling it returns a coroutine: an ``async def``, a partial of one, an object with such a ``__call__``.
+
+    The outermost callable decides: a plain function around a coroutine function is a plain function.
+    """
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_entry_of(function))
 
 
-def _is(value: Any, predicate: Callable[[Any], bool]) -> bool:
-    """Return whether the predicate holds for a function, or what it is made of: a partial, a callable object."""
-    while isinstance(value, functools.partial):
-        value = value.func
-    return predicate(value) or (not inspect.isroutine(value) and predicate(type(value).__call__))
+def is_generator_function(function: Callable[..., object]) -> bool:
+    """Whether calling it returns a generator, asynchronous or not, and runs nothing of its body."""
+    entry = _entry_of(function)
+    return inspect.isgeneratorfunction(entry) or inspect.isasyncgenfunction(entry)
+
+
+def _entry_of(function: Callable[..., object]) -> Any:
+    """Return what a call runs first: of a partial its function, of an object its ``__call__``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
 
 
 async def awaited(option: str, result: Any) -> Any:
@@ -89,19 +101,19 @@ def truth(option: str, result: object) -> bool:
     return bool(plain(option, result))
 
 
-async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
-    """Call a plain function, which may block, in a thread of its own.
+def in_thread(function: Callable[[], Any], *, name: str) -> asyncio.Future[Any]:
+    """Call a plain function, which may block, in a thread of its own; return the future of its result.
 
-    It is a daemon thread: one that never ends does not keep the process from ending. Cancelling leaves it running, and
-    discards what it returns.
+    It is a daemon thread, not one of a pool: one that never ends can neither use up a pool that others need nor keep
+    the process from ending. Cancelling the future leaves it running, and discards what it returns.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
 
     def settle(result: Any, error: BaseException | None) -> None:
         if outcome.done():
-            return
-        if error is None:
+            discard(result)
+        elif error is None:
             outcome.set_result(result)
         elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             outcome.set_exception(error)
@@ -119,4 +131,10 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
 
     context = contextvars.copy_context()
     threading.Thread(target=work, name=name, daemon=True).start()
-    return await outcome
+    return outcome
+
+
+def discard(result: object) -> None:
+    """Close a coroutine that will not be awaited."""
+    if inspect.iscoroutine(result):
+        result.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from typing import Any
 
 from jwt_events.errors import InvalidOption
 
@@ -61,4 +62,26 @@ def name(option: str, value: str, *, maximum: int = MAX_NAME_LENGTH) -> str:
         raise InvalidOption(option, f"must be text, not {type(value).__name__}")
     if not value.strip() or len(value) > maximum or not value.isprintable():
         raise InvalidOption(option, f"must be 1 to {maximum} printable characters, not all blank")
+    return value
+
+
+def transport(owner: str, value: Any, opens: str) -> Any:
+    """Accept a transport.
+
+    Args:
+        owner: the class whose first argument it is.
+        value: what was passed.
+        opens: the method that the owner needs.
+    """
+    if isinstance(value, type) or not callable(getattr(value, opens, None)):
+        raise InvalidOption(
+            "transport", f'must be a transport, not {type(value).__name__}: {owner}(RedisStream("redis://localhost"))'
+        )
+    return value
+
+
+def flag(option: str, value: bool) -> bool:
+    """Check a truth value."""
+    if not isinstance(value, bool):
+        raise InvalidOption(option, "must be True or False")
     return value

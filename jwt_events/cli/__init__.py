@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -58,6 +59,8 @@ def main(
     ] = False,
 ) -> None:
     """JWT lifecycle events between services, over Redis: publish and watch them, check tokens, inspect servers."""
+    if not (notices := logging.getLogger("jwt_events")).handlers:
+        notices.addHandler(logging.NullHandler())  # the commands say it themselves
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -7,6 +7,7 @@ import binascii
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,8 +19,12 @@ from jwt_events.errors import InvalidClaims
 
 if TYPE_CHECKING:
     from jwt_events.revocation import Explanation, RevocationList
+    from jwt_events.transport.stream import RedisStream
 
 _MAX_INPUT_BYTES = 65_536
+
+_WITHIN = 5.0
+_IDENTIFIERS = ("jti", "sub", "sid", "client_id", "azp", "kid")
 
 _CODES = {"allow": 0, "revoked": NO, "stale": STALE}
 
@@ -37,7 +42,8 @@ def check(
 
     A token is decoded, not verified: this is about revocation and about nothing else, neither signature nor exp. It
     is never taken from an argument, which every user of this machine could read, and never shown. Ends with 0 if a
-    service would let it in, 1 if it is revoked, 3 if that is unknown.
+    service would let it in, 1 if it is revoked, 2 if it names nothing that could be revoked, 3 if that is unknown.
+    A stream without a single event is reported on standard error: its name may be wrong.
     """
     from jwt_events.revocation import RevocationList
     from jwt_events.transport.stream import RedisStream
@@ -45,14 +51,29 @@ def check(
     claims = _claims_from_input()
     stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention))
     revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway)
-    explanation = run(_explain(revocations, claims))
+    explanation = run(_explain(stream, revocations, claims))
     _show(explanation, as_json=as_json)
     raise typer.Exit(_CODES[explanation.verdict])
 
 
-async def _explain(revocations: RevocationList, claims: Mapping[str, object]) -> Explanation:
+async def _explain(stream: RedisStream, revocations: RevocationList, claims: Mapping[str, object]) -> Explanation:
     async with revocations:
+        if not revocations.stats.events:
+            await _warn_of_no_events(stream)
         return revocations.explain(claims)
+
+
+async def _warn_of_no_events(stream: RedisStream) -> None:
+    """Say it if there is no such stream, or if it holds nothing but entries of another program."""
+    from jwt_events.transport.stream import stream_info
+
+    async with aclosing(await stream.connector.connect(within=_WITHIN)) as connection:
+        (reply,) = await connection.execute_many([("XINFO", "STREAM", stream.destination)], within=_WITHIN)
+    state = stream_info(reply)
+    if state is None:
+        say(f"there is no stream {stream.destination!r} yet, so nothing is revoked. Is --key that of the publishers?")
+    elif state.length:
+        say(f"no entry of the stream {stream.destination!r} is an event. Is --key that of the publishers?")
 
 
 def _show(explanation: Explanation, *, as_json: bool) -> None:
@@ -79,6 +100,8 @@ def _claims_from_input() -> Mapping[str, object]:
         claims, was_token = claims_from(text)
     except InvalidClaims as error:
         fail(f"standard input: {error}. Give it the claims of one token as a JSON object, or the token.")
+    if all(claims.get(name) in (None, "") for name in _IDENTIFIERS):
+        fail(f"standard input: the claims name nothing that could be revoked: none of {', '.join(_IDENTIFIERS)}.")
     if was_token:
         say("the token was decoded, not verified: anybody can have made it")
     return claims

@@ -98,13 +98,12 @@ def replay(
     _check_ids(ids, every=every)
 
     async def work(dead: DeadLetters) -> None:
-        missing = []
-        for letter_id in ids or await _all(dead):
+        async def replay_one(letter_id: str) -> bool:
             if positions := await dead.replay(letter_id):
                 _report({"replayed": letter_id, "position": positions[0]}, as_json=as_json)
-            else:
-                missing.append(letter_id)
-        _missing(missing)
+            return bool(positions)
+
+        await _each(dead, ids, replay_one, done="replayed")
 
     _run(work, url, key, dead_letter)
 
@@ -126,13 +125,12 @@ def purge(
         fail("--all removes every dead letter for good. Add --yes if that is meant.")
 
     async def work(dead: DeadLetters) -> None:
-        missing = []
-        for letter_id in ids or await _all(dead):
-            if await dead.purge(letter_id):
+        async def purge_one(letter_id: str) -> bool:
+            if removed := await dead.purge(letter_id):
                 _report({"purged": letter_id}, as_json=as_json)
-            else:
-                missing.append(letter_id)
-        _missing(missing)
+            return bool(removed)
+
+        await _each(dead, ids, purge_one, done="purged")
 
     _run(work, url, key, dead_letter)
 
@@ -151,6 +149,25 @@ def _run(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | No
 def _check_ids(ids: Sequence[str] | None, *, every: bool) -> None:
     if bool(ids) == every:
         fail("name the dead letters by ID, or all of them by --all. 'jwt-events dead list' lists them.")
+
+
+async def _each(
+    dead: DeadLetters, ids: Sequence[str] | None, act: Callable[[str], Awaitable[bool]], *, done: str
+) -> None:
+    """Act on some dead letters, or on all and then print how many; exit with 1 if some were not there."""
+    chosen = ids or await _all(dead)
+    missing: list[str] = []
+    count = 0
+    try:
+        for letter_id in chosen:
+            if await act(letter_id):
+                count += 1
+            else:
+                missing.append(letter_id)
+    finally:  # also when the server fails, or a signal ends it
+        if chosen and not ids:
+            say(f"{done}: {count} of {len(chosen)}")
+    _missing(missing)
 
 
 async def _all(dead: DeadLetters) -> list[str]:

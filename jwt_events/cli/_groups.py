@@ -11,7 +11,7 @@ import typer
 
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
-from jwt_events.cli._running import run, say
+from jwt_events.cli._running import NO, run, say
 from jwt_events.errors import ServerRefused
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def groups(
     """Show lag, pending events and idle consumers of groups.
 
     A living consumer polls the server every second. The pending events of an idle one go to another after claim_after.
+    Ends with 1 if a consumer is dead: idle, with pending events.
     """
     name = key or DEFAULT_NAME
     found = run(_find(url, name))
@@ -77,12 +78,13 @@ def groups(
     if as_json:
         for group in found:
             output.record(asdict(group) | {"idle": [consumer.name for consumer in group.idle_for(idle_after)]})
-        return
-    if not found:
+    elif not found:
         say(f"nobody shares the stream {name!r} by a group")
-        return
-    columns = ("name", "lag", "pending", "last_delivered", "consumers", "idle")
-    output.table(columns, [_row(group, idle_after) for group in found])
+    else:
+        columns = ("name", "lag", "pending", "last_delivered", "consumers", "idle")
+        output.table(columns, [_row(group, idle_after) for group in found])
+    if any(consumer.pending for group in found for consumer in group.idle_for(idle_after)):
+        raise typer.Exit(NO)
 
 
 def _row(group: Group, idle_after: float) -> Sequence[object]:

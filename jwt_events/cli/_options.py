@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,12 @@ DEFAULT_URL = "redis://localhost:6379"
 DEFAULT_NAME = "jwt:events"
 NOT_GIVEN = "\0"
 """The value of an option that was not given: a command line cannot contain it."""
+
+FROM_OPTION = "--url"
+FROM_ENVIRONMENT = "JWT_EVENTS_URL"
+
+url_source: ContextVar[str] = ContextVar("url_source", default=FROM_OPTION)
+"""What the URL in use was taken from, so that errors name that."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # A smaller number is a year, or seconds from now. As seconds since 1970, this is in 1973.
@@ -42,10 +49,15 @@ def url_before_command(context: typer.Context) -> str | None:
 
 def _url(context: typer.Context, value: str) -> str:
     """Return the URL to use. A given one takes precedence even if it is empty."""
+    url_source.set(FROM_OPTION)
     if value != NOT_GIVEN:
         return value
-    before = url_before_command(context)
-    return before if before is not None else os.environ.get("JWT_EVENTS_URL") or DEFAULT_URL
+    if (before := url_before_command(context)) is not None:
+        return before
+    if not (url := os.environ.get(FROM_ENVIRONMENT)):
+        return DEFAULT_URL
+    url_source.set(FROM_ENVIRONMENT)
+    return url
 
 
 Url = Annotated[

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from jwt_events._internal.cancellation import cancel_until_done
+from jwt_events.cli._options import FROM_ENVIRONMENT, FROM_OPTION, url_source
 from jwt_events.cli._output import redacted
 from jwt_events.errors import (
     ConnectionFailed,
@@ -52,15 +53,18 @@ _CODE = re.compile(r"refused: ([A-Z]+)\b")
 _ADVICE = {
     "LOADING": "The server is still reading its data; try again in a moment.",
     "MISCONF": "The server cannot write to its disk; look into its log.",
-    "NOAUTH": "Put the user and password into the URL: redis://user:password@host:6379.",
+    "NOAUTH": "Put the user and password into {url}: redis://user:password@host:6379.",
     "NOPERM": "Ask for the right; 'jwt-events doctor' tells which are there.",
     "OOM": "The server's memory is full; 'jwt-events doctor' tells more.",
     "READONLY": "That is a replica; use the URL of its primary.",
-    "WRONGPASS": "Are the user and password in the URL right?",
+    "WRONGPASS": "Are the user and password in {url} right?",
     "WRONGTYPE": "Something else than a stream is kept under that name; choose another by --key.",
 }
 _WHOLE_EVENT = frozenset({"line", "payload"})
-_REACH = "Is a server running there? Say where by --url or JWT_EVENTS_URL; 'jwt-events serve' starts one."
+_REACH = {
+    FROM_OPTION: "Is a server running there? Say where by --url or JWT_EVENTS_URL; 'jwt-events serve' starts one.",
+    FROM_ENVIRONMENT: "Is a server running there? JWT_EVENTS_URL says so; 'jwt-events serve' starts one.",
+}
 
 
 class OneLineGroup(TyperGroup):
@@ -68,6 +72,7 @@ class OneLineGroup(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and exit; see `TyperGroup`."""
+        url_source.set(FROM_OPTION)
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
         except _UsageError as error:
@@ -159,10 +164,11 @@ def _advice(error: Exception) -> str:
     if not isinstance(error, TransportError | PublishFailed):
         return ""
     if (code := _CODE.search(str(error))) is not None:
-        return _ADVICE.get(code[1], "")
-    return _REACH if isinstance(error, ConnectionFailed | PublishFailed) else ""
+        return _ADVICE.get(code[1], "").format(url="the URL" if url_source.get() == FROM_OPTION else url_source.get())
+    return _REACH[url_source.get()] if isinstance(error, ConnectionFailed | PublishFailed) else ""
 
 
 def _option(name: str) -> str:
     """Return the name of a parameter or field on the command line."""
-    return {"client_or_url": "--url", "letter_id": "ID", "event": "the event"}.get(name, "--" + name.replace("_", "-"))
+    names = {"client_or_url": url_source.get(), "letter_id": "ID", "event": "the event"}
+    return names.get(name, "--" + name.replace("_", "-"))

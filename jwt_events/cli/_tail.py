@@ -75,8 +75,8 @@ def tail(
     """Show events as they happen, one on each line, until Ctrl-C.
 
     This is for operators: identifiers of users, tokens, sessions and clients are shown as they are, whole tokens
-    never. Gaps, and entries that are not events, are reported on standard error. With --json each line is the
-    envelope, with its position; publish --file takes such lines.
+    never. Standard error says where it listens, and reports gaps and entries that are not events. With --json each
+    line is the envelope, with its position; publish --file takes such lines.
     """
     source = make_transport(transport, url, key=key, channel=channel, start=start)
     if until_current and not source.guarantees.durable:
@@ -91,6 +91,9 @@ async def _follow(
 ) -> None:
     shown = 0
     async with source.receiver() as receiver:
+        kind = "stream" if source.guarantees.durable else "channel"
+        verb = "reading" if until_current else "listening to"
+        say(f"{verb} the {kind} {source.destination!r} at {source.connector.address}")
         while True:
             batch = await receiver.receive()
             output.ensure_read()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
+from jwt_events.events._event import Event
 from jwt_events.events._fields import (
     MAX_IDENTIFIER_LENGTH,
     MAX_TEXT_LENGTH,
@@ -24,7 +25,7 @@ from jwt_events.events._fields import (
     Text,
     TokenId,
 )
-from jwt_events.events._models import Event, EventType
+from jwt_events.events._models import EventType
 
 # A whole token has at least two dots and begins with "eyJ" or "Bearer" in any case, possibly after white space. An
 # identifier must contain a character that is not white space: here it is the first one.

@@ -6,108 +6,29 @@ unknown fields. The ``repr`` shows short fingerprints in place of identifiers, s
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import uuid_utils
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jwt_events._internal.event_type import EventType as EventType  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.errors import InvalidEvent
-from jwt_events.events._fields import Data, Identifier, Instant, Metadata, Text, TokenId, is_uri_reference
+from jwt_events.events._claims import revocation_from
+from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session
+from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
+from jwt_events.events._event import Event, is_received, require_past
+from jwt_events.events._fields import Data, Identifier, Instant, Text, TokenId
+from jwt_events.events._rotation import ambiguity, compromised_keys
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
-def fingerprint(value: str) -> str:
-    """Return eight hexadecimal digits that distinguish identifiers in a log without showing them."""
-    return hashlib.blake2s(value.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-
-
-def _new_id() -> str:
-    return str(uuid_utils.uuid7())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-class Event(BaseModel):
-    """Base class of all events. Construct one of its subclasses.
-
-    Instants accept an aware datetime or a NumericDate (seconds since 1970, as in JWT claims); milliseconds and naive
-    datetimes are rejected. Identifiers have 1 to 512 characters. A whole JWT is rejected in every field.
-
-    Attributes:
-        type: type of the event; fixed by the class.
-        id: globally unique id, by default a new UUIDv7. Publishing the same object again keeps it.
-        occurred_at: when the event happened, in UTC; by default now.
-        source: name of the service that reports the event; ``None`` means the name of the publisher. To be published it
-            must be a URI-reference (RFC 3986): a host name, a path, a URL.
-        metadata: additional data of the application: JSON, nested at most 8 levels.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-        revalidate_instances="always",
-    )
-
-    # The values as the constructor left them, if they can be published and a change of them can be seen. A copy, an
-    # unpickled and a decoded event do not have it.
-    __slots__ = ("_validated",)
-
-    _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
-
-    type: str
-    id: Identifier = Field(default_factory=_new_id)
-    occurred_at: Instant = Field(default_factory=_now)
-    source: Identifier | None = None
-    metadata: Metadata = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _remember(self) -> Self:
-        if type(self) in _COMPARABLE and not self.metadata and (self.source is None or is_uri_reference(self.source)):
-            _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
-        return self
-
-    @property
-    def subject(self) -> str | None:
-        """Identifier of the token, session, user, client or key concerned: the CloudEvents ``subject``."""
-        return None
-
-    @property
-    def needed_until(self) -> datetime | None:
-        """Until when a service that starts later must still receive this event; ``None`` if the event does not say."""
-        return None
-
-    def __hash__(self) -> int:
-        """Hash the id: equal events have equal ids."""
-        return hash(self.id)
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Yield values that are not secret, and fingerprints of identifiers; omit text and metadata."""
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if name in self._SHOWN_IN_REPR or isinstance(value, datetime | bool):
-                yield name, str(value)
-            elif name.endswith("_id") and value is not None:
-                yield name, f"#{fingerprint(value)}"
-
-    def __str__(self) -> str:
-        return repr(self)
-
-
-validated_values: Callable[[object], Mapping[str, Any]] = Event.__dict__["_validated"].__get__
-"""Return the values that an event had when its constructor validated them; equal to those now if nothing has changed.
-
-Raises `AttributeError` where that is not known, and `TypeError` for anything but an event.
-"""
-
-_set_validated = Event.__dict__["_validated"].__set__  # an event is frozen
+    from jwt_events.events import _parameters as parameters
 
 
 class TokenRevoked(Event):
@@ -123,11 +44,13 @@ class TokenRevoked(Event):
         session_id: the ``sid``.
         client_id: the ``client_id`` or ``azp``.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
-            ``occurred_at``.
+            ``occurred_at``. At most five minutes ahead.
         expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
             that outlives its retention; ``None`` means as long as the transport keeps the event.
         reason: text for people, at most 1,024 characters.
     """
+
+    _IS_COMPARABLE: ClassVar[bool] = True
 
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
     token_id: TokenId | None = None
@@ -138,35 +61,54 @@ class TokenRevoked(Event):
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.TokenRevokedParameters]) -> None: ...
+
+    @field_validator("issued_before")
+    @classmethod
+    def _check_cutoff(cls, cutoff: datetime | None, info: ValidationInfo) -> datetime | None:
+        if cutoff is not None and info.data.get("token_id") is None:
+            require_past(cutoff, info)
+        return cutoff
+
     @model_validator(mode="after")
-    def _check_subject(self) -> Self:
+    def _check_subject(self, info: ValidationInfo) -> Self:
         if self.subject is None:
             raise ValueError("give at least one of token_id, session_id, user_id, client_id")
+        if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
+            require_past(self.occurred_at, info, "occurred_at ")
         return self
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any], *, reason: str | None = None) -> Self:
         """Return the event that revokes the token with these decoded claims.
 
-        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``; all other claims are ignored. Without a
-        ``jti`` the event revokes by the next wider identifier, as described on the class, and has no ``expires_at``,
+        Reads ``jti``, ``sub``, ``sid``, ``client_id`` (or ``azp``) and ``exp``. Without a ``jti`` the event revokes by
+        the next wider identifier, as described on the class: ask `covers` what that is. It then has no ``expires_at``,
         because other tokens with that identifier may expire later than this one.
 
+        The ``jti`` of some tokens names no access token. The claims of a logout token (OpenID Connect Back-Channel
+        Logout) revoke its session, else its user; those of a refresh token or an ID token, by ``typ``, ``token_use``,
+        ``token_type`` or ``type``, revoke the session in ``sid``.
+
+        An identifier that cannot be published as it is, because it is too long or looks like a token, is named by its
+        SHA-256. Empty identifiers count as missing.
+
         Raises:
+            InvalidClaims: they are those of a refresh token without ``sid``, of a logout token without ``sid`` and
+                ``sub``, or of another security event token.
             pydantic.ValidationError: a claim has the wrong type, or all identifiers are missing.
             TypeError: ``claims`` is not a mapping: decode the token first.
         """
         if not isinstance(claims, Mapping):
             raise TypeError(f"claims must be a mapping, the decoded payload of a token, not {type(claims).__name__}")
-        client_id = claims.get("client_id")
-        return cls(
-            token_id=claims.get("jti"),
-            user_id=claims.get("sub"),
-            session_id=claims.get("sid"),
-            client_id=claims.get("azp") if client_id is None else client_id,
-            expires_at=None if claims.get("jti") is None else claims.get("exp"),
-            reason=reason,
-        )
+        return cls(**revocation_from(claims), reason=reason)
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_by(self)
 
     @property
     def subject(self) -> str | None:
@@ -175,8 +117,10 @@ class TokenRevoked(Event):
 
     @property
     def needed_until(self) -> datetime | None:
-        """Same as ``expires_at``: afterwards every token that it covers has expired."""
-        return self.expires_at
+        """The later of ``expires_at`` and of the cutoff of a rule wider than a token; ``None`` if neither is given."""
+        if self.token_id is not None or self.issued_before is None:
+            return self.expires_at
+        return max(self.issued_before, self.expires_at or self.issued_before)
 
 
 class TokenExpired(Event):
@@ -189,11 +133,17 @@ class TokenExpired(Event):
         expired_at: the token's ``exp``.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.TOKEN_EXPIRED] = EventType.TOKEN_EXPIRED
     token_id: TokenId
     user_id: Identifier | None = None
     session_id: Identifier | None = None
     expired_at: Instant | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.TokenExpiredParameters]) -> None: ...
 
     @property
     def subject(self) -> str | None:
@@ -202,7 +152,10 @@ class TokenExpired(Event):
 
 
 class KeyRotated(Event):
-    """A signing key came into use.
+    """A signing key came into use, or leaked.
+
+    An event is about one or the other: that a key leaked and which one replaces it takes two events. One that another
+    program published all the same is read so that no key is trusted that may have leaked.
 
     Attributes:
         key_id: the ``kid`` of the new key; with ``compromised``, of the key that must not be trusted any more.
@@ -210,8 +163,9 @@ class KeyRotated(Event):
         issuer: the ``iss`` of tokens signed with the key.
         algorithm: the ``alg``, for example ``ES256``.
         active_from: when the issuer begins to sign with the key; ``None`` means at once.
-        retire_at: when the previous key is withdrawn.
-        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on.
+        retire_at: when the previous key is withdrawn; needs ``previous_key_id``.
+        compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on. Goes neither with
+            ``previous_key_id`` nor with ``active_from``.
     """
 
     type: Literal[EventType.KEY_ROTATED] = EventType.KEY_ROTATED
@@ -222,6 +176,23 @@ class KeyRotated(Event):
     active_from: Instant | None = None
     retire_at: Instant | None = None
     compromised: bool = False
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.KeyRotatedParameters]) -> None: ...
+
+    @field_validator("previous_key_id", "retire_at", "compromised")
+    @classmethod
+    def _check_clarity(cls, value: object, info: ValidationInfo) -> object:
+        problem = None if is_received(info) else ambiguity(str(info.field_name), value, info.data)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_by_keys(compromised_keys(self))
 
     @property
     def subject(self) -> str | None:
@@ -240,11 +211,17 @@ class SessionCreated(Event):
             it could not revoke such a session reliably.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.SESSION_CREATED] = EventType.SESSION_CREATED
     session_id: Identifier
     user_id: Identifier
     client_id: Identifier | None = None
     expires_at: Instant | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.SessionCreatedParameters]) -> None: ...
 
     @property
     def subject(self) -> str | None:
@@ -268,16 +245,33 @@ class SessionDestroyed(Event):
         reason: text for people, at most 1,024 characters.
     """
 
+    _IS_COMPARABLE: ClassVar[bool] = True
+
     type: Literal[EventType.SESSION_DESTROYED] = EventType.SESSION_DESTROYED
     session_id: Identifier
     user_id: Identifier | None = None
     expires_at: Instant | None = None
     reason: Text | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.SessionDestroyedParameters]) -> None: ...
+
+    @field_validator("occurred_at")
+    @classmethod
+    def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> datetime:
+        require_past(cutoff, info)
+        return cutoff
+
     @property
     def subject(self) -> str | None:
         """The session's id."""
         return self.session_id
+
+    @property
+    def covers(self) -> str:
+        """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
+        return covered_in_session(self.session_id, self.occurred_at)
 
     @property
     def needed_until(self) -> datetime | None:
@@ -296,15 +290,16 @@ class UnknownEvent(Event):
     type: Identifier
     data: Data = Field(default_factory=dict)
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[parameters.UnknownEventParameters]) -> None: ...
+
     @model_validator(mode="after")
     def _check_metadata_once(self) -> Self:
         if "metadata" in self.data and (self.metadata or isinstance(self.data["metadata"], dict)):
             raise ValueError("data holds metadata, which is a field of its own")
         return self
 
-
-# Of the others, what compares as equal may have changed: 1 equals True, and data is the same object after a change.
-_COMPARABLE = frozenset({TokenRevoked, TokenExpired, SessionCreated, SessionDestroyed})
 
 EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.TOKEN_REVOKED: TokenRevoked,
@@ -314,38 +309,3 @@ EVENT_CLASSES: Mapping[EventType, type[Event]] = {
     EventType.SESSION_DESTROYED: SessionDestroyed,
 }
 """Event class of each known type."""
-
-
-def make_event(kind: EventType, fields: Mapping[str, Any]) -> Event:
-    """Return an event of a type with these fields.
-
-    Raises:
-        InvalidEvent: the fields are not valid for the type. The message names them, and never their values.
-    """
-    return _validate(EVENT_CLASSES[kind], dict(fields))
-
-
-def validated(event: Event) -> Event:
-    """Return an event with the values that this one has now, validated as the constructor does.
-
-    Raises:
-        InvalidEvent: a value is not valid any more, or never was. The message names it, and never its value.
-    """
-    values = event.__dict__
-    if missing := [name for name in type(event).model_fields if name not in values]:
-        raise InvalidEvent([(name, "is missing") for name in missing])
-    return _validate(type(event), dict(values))
-
-
-def _validate(cls: type[Event], values: dict[str, Any]) -> Event:
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
-    except Exception as error:  # noqa: BLE001 - whatever a value of a foreign class raises when it is looked at
-        raise InvalidEvent([("event", f"a value raises {type(error).__name__} when it is validated")]) from None
-
-
-def _field_path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part)[:80] for part in location) or "payload"

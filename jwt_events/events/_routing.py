@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from jwt_events._internal.functions import function as checked_function
+from jwt_events._internal.functions import is_coroutine_function
 from jwt_events.errors import InvalidOption
-from jwt_events.events._models import EVENT_CLASSES, Event, EventType, UnknownEvent
+from jwt_events.events._event import Event
+from jwt_events.events._models import EVENT_CLASSES, EventType, UnknownEvent
 
 EventHandler = Callable[[Any], Awaitable[object] | object]
 """Function that takes one event: a coroutine function, or a plain function, which runs in a thread."""
@@ -26,24 +29,24 @@ class Handler:
     """
 
     name: str
-    function: EventHandler
+    function: Callable[[Any], Any]
     is_async: bool
 
     @classmethod
     def of(cls, function: EventHandler) -> Handler:
         """Return the handler for a function, a method, a ``functools.partial`` or a callable object.
 
+        The outermost callable decides whether it is awaited: a decorator that is a plain function, around a coroutine
+        function, runs in a thread. What it returns is awaited then.
+
         Raises:
-            InvalidOption: it is not callable.
+            InvalidOption: it is not callable, or a call of it would run nothing, as it is a generator function.
         """
-        if not callable(function):
-            raise InvalidOption("handler", f"must be callable, not {type(function).__name__}")
-        plain = inspect.unwrap(function)
-        while isinstance(plain, functools.partial):
-            plain = plain.func
-        call = plain if inspect.isroutine(plain) else type(plain).__call__
-        name = getattr(plain, "__qualname__", type(plain).__qualname__)
-        return cls(name, function, inspect.iscoroutinefunction(call))
+        named: Any = inspect.unwrap(checked_function("handler", function))
+        while isinstance(named, functools.partial):
+            named = named.func
+        name = getattr(named, "__qualname__", type(named).__qualname__)
+        return cls(name, function, is_coroutine_function(function))
 
 
 class Routes:
@@ -67,8 +70,8 @@ class Routes:
         Raises:
             InvalidOption: a kind is not an event class or type, or the handler is not callable.
         """
+        classes = classes_of(kinds)
         handler = Handler.of(function)
-        classes = [_class_of(kind) for kind in kinds]
         if not classes:
             self._for_every_event.append(handler)
         for cls in dict.fromkeys(classes):
@@ -83,6 +86,18 @@ class Routes:
         return self._cache[cls]
 
 
+def classes_of(kinds: Iterable[object]) -> list[type[Event]]:
+    """Return the classes of some kinds of events.
+
+    Args:
+        kinds: event classes or `EventType` values.
+
+    Raises:
+        InvalidOption: a kind is not an event class or type; or it is the function that was to be decorated.
+    """
+    return [_class_of(kind) for kind in kinds]
+
+
 def _class_of(kind: object) -> type[Event]:
     if isinstance(kind, type) and kind in EVENT_CLASSES.values():
         return kind
@@ -90,4 +105,7 @@ def _class_of(kind: object) -> type[Event]:
         return EVENT_CLASSES[EventType(kind)]
     if kind in (Event, UnknownEvent):
         raise InvalidOption("kinds", "to handle every event, unknown ones too, name none")
-    raise InvalidOption("kinds", "must be classes of events of this library or EventType values")
+    if callable(kind) and not isinstance(kind, type):
+        raise InvalidOption("kinds", "are missing: decorate with parentheses, `on()` for every event")
+    known = ", ".join(f"{cls.__name__} ({name.value!r})" for name, cls in EVENT_CLASSES.items())
+    raise InvalidOption("kinds", f"must be classes of events of this library or EventType values: {known}")

@@ -7,7 +7,6 @@ Sources: RFC 6750 §2.1 (bearer tokens), RFC 9110 §11.1 (schemes are case-insen
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
@@ -16,6 +15,7 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.functions import awaited, function, truth
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import (
     Closed,
     InvalidClaims,
@@ -31,6 +31,7 @@ from jwt_events.guard._header import HeaderTooLarge, UnreadableHeader, kid_of
 from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._reach import missing_claims
 from jwt_events.guard._refusal import Refused
+from jwt_events.guard._unreachable import is_unreachable
 from jwt_events.revocation import KeyedClaims, RevocationList, ViewState
 
 Item = TypeVar("Item")
@@ -40,6 +41,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+(?:={1,2}\.[A-Za-z0-9._~+/-]+)*=*")
 
 # Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
 _BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
+
+_NOT_OPEN = "every token is refused: the revocation list is not open"
+_HOW_TO_OPEN = (
+    "pass lifespan=lifespan(revocations) to FastAPI, app.cleanup_ctx.append(lifespan(revocations)) in aiohttp,"
+    " or use `async with revocations`"
+)
 
 
 def _identity(value: Any) -> Any:
@@ -62,10 +69,11 @@ class Guard(Generic[T]):
         decode: takes the token, verifies its signature, ``exp``, ``aud`` and all else that matters, and returns its
             claims. A plain function is called on the event loop, where verifying a signature takes microseconds, and
             must not block; or a coroutine function. Every exception that it raises, and ``None``, means that the token
-            is not valid (401), except for `Unavailable`, the errors of a transport, and `OSError`, which includes
-            `TimeoutError`: a service that it needs cannot be reached (503). Exceptions that look like a mistake in the
-            program are logged as errors. A token of three parts or more whose header is not one JSON object that all
-            parsers read alike is refused before (401).
+            is not valid (401), except for `Unavailable`, the errors of a transport, `OSError`, which includes
+            `TimeoutError`, and the errors by which PyJWT, httpx, aiohttp, requests and redis-py say that a service
+            cannot be reached, also as the cause of another one (503). A reply of 400 to 499 is the service's verdict
+            about the token (401). Exceptions that look like a mistake in the program are logged as errors. A token of
+            three parts or more whose header is not one JSON object that all parsers read alike is refused before (401).
         claims_of: takes the return value of ``decode`` and returns the claims in it, if that is not a mapping: for a
             model, ``lambda user: {"sub": user.id, "iat": user.issued_at}``; or a coroutine function. A token cannot be
             revoked by a claim that is left out, which is logged once if it seems to be a mistake, and without ``iat``
@@ -116,6 +124,8 @@ class Guard(Generic[T]):
         self._decode = function("decode", decode)
         self._claims_of = function("claims_of", claims_of)
         self._realm = realm
+        self._notices = Notices()
+        self._has_told = False  # that the list is not open
         self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
         self._reported: set[tuple[str, ...]] = set()
 
@@ -146,7 +156,7 @@ class Guard(Generic[T]):
         if token is None:
             raise Refused("missing_token", realm=self._realm)
         if not isinstance(token, str):
-            logger.error("token refused, it is not text", problem=type(token).__name__)
+            self._tell("ERROR", "token refused, it is not text", problem=type(token).__name__)
             raise Refused("invalid_request", realm=self._realm)
         if len(token) > self._max_token_bytes or _TOKEN.fullmatch(token) is None:
             raise Refused("invalid_request", realm=self._realm)
@@ -198,9 +208,9 @@ class Guard(Generic[T]):
         try:
             return truth("is_public", await awaited("is_public", is_public(connection)))
         except InvalidOption as error:
-            logger.error("request needs a token, is_public failed", error=str(error))
+            self._tell("ERROR", "request needs a token, is_public failed", error=str(error))
         except Exception as error:  # noqa: BLE001 - of the application; the guard still decides about the request
-            logger.error("request needs a token, is_public failed", error=describe(error))
+            self._tell("ERROR", "request needs a token, is_public failed", error=describe(error))
         return False
 
     async def _admit_again(
@@ -237,12 +247,18 @@ class Guard(Generic[T]):
             return
         raise refused
 
+    def _tell(self, level: str, message: str, **fields: object) -> None:
+        """Write a line to the log; what it says is seen once even if the logs are off."""
+        self._notices.tell(level, message, once=(message, *fields.values()), **fields)
+
     def _report_missing(self, claims: Mapping[str, object]) -> None:
         """Warn, once for the same claims, of tokens that are let in and that no revocation will reach."""
         missing = missing_claims(claims)
         if missing and missing not in self._reported:
             self._reported.add(missing)
-            logger.warning("token let in that revocations do not reach, claims are missing", claim=", ".join(missing))
+            self._tell(
+                "WARNING", "token let in that revocations do not reach, claims are missing", claim=", ".join(missing)
+            )
 
     def _is_response(self, error: Exception) -> bool:
         """Return whether an error of ``decode`` is a response of the web framework that refuses the request."""
@@ -262,19 +278,22 @@ class Guard(Generic[T]):
             case RevokedTokenError():
                 return Refused("revoked_token", realm=self._realm)
             case StaleRevocationsError():
+                if self.revocations.state is ViewState.CLOSED and not self._has_told:
+                    self._has_told = True
+                    self._tell("ERROR", _NOT_OPEN, problem=_HOW_TO_OPEN)
                 return Refused("stale_revocations", retry_after=error.retry_after)
             case Unavailable():
-                logger.warning("token cannot be verified at the moment", error=describe(error))
+                self._tell("WARNING", "token cannot be verified at the moment", error=describe(error))
                 return Refused("unavailable", retry_after=error.retry_after)
-            case TransportError() | Closed() | OSError():
-                logger.error("token cannot be verified at the moment", error=describe(error))
+            case _ if isinstance(error, TransportError | Closed) or is_unreachable(error):
+                self._tell("ERROR", "token cannot be verified at the moment", error=describe(error))
                 return Refused("unavailable")
             case InvalidClaims():
-                logger.error("valid token refused, its claims cannot be checked", claim=error.claim)
+                self._tell("ERROR", "valid token refused, its claims cannot be checked", claim=error.claim)
             case InvalidOption():
-                logger.error("token refused, verifying it failed", error=str(error))
+                self._tell("ERROR", "token refused, verifying it failed", error=str(error))
             case _ if isinstance(error, _BUGS):
-                logger.error("token refused, verifying it failed", error=describe(error))
+                self._tell("ERROR", "token refused, verifying it failed", error=describe(error))
             case _:
                 logger.debug("token refused", error=describe(error))
         return Refused("invalid_token", realm=self._realm)
@@ -365,22 +384,3 @@ async def until_revoked(
     finally:
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
-
-
-def readiness_of(*lists: RevocationList) -> tuple[int, dict[str, Any]]:
-    """Return the response to a readiness probe: a status, and a body to send as JSON.
-
-    200 if every list is fresh, else 503; with the state of each and its staleness in seconds, ``None`` if infinite.
-
-    Raises:
-        InvalidOption: ``lists`` is empty, or contains something else.
-    """
-    if not lists or not all(isinstance(one, RevocationList) for one in lists):
-        raise InvalidOption("lists", "must be one RevocationList or several")
-    states = [{"state": one.state.value, "staleness": _finite(one.staleness)} for one in lists]
-    is_ready = all(one["state"] == ViewState.FRESH for one in states)
-    return (200 if is_ready else 503), {"ready": is_ready, "revocations": states}
-
-
-def _finite(seconds: float) -> float | None:
-    return round(seconds, 3) if math.isfinite(seconds) else None

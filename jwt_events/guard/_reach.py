@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_IDENTIFIERS = ("jti", "sub", "sid", "client_id", "azp")
+from jwt_events.revocation import is_reachable
 
 # Where a token carries one of these instead, its issuer has another name for the claim.
 _OTHER_NAMES = {
@@ -20,7 +20,7 @@ def missing_claims(claims: Mapping[str, object]) -> tuple[str, ...]:
     All of them, if the token has none: it was decoded to something else than its payload, for example to a mapping that
     contains it. Else those that it seems to carry under another name.
     """
-    if not any(_names_something(claims, name) for name in _IDENTIFIERS):
+    if not is_reachable(claims):
         return ("jti", "sub", "sid", "client_id")
     return tuple(
         name

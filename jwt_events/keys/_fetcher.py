@@ -12,8 +12,9 @@ from typing import Any
 from loguru import logger
 
 from jwt_events._internal.cancellation import end, timeout
-from jwt_events._internal.functions import awaited, in_thread, is_async
+from jwt_events._internal.functions import awaited, in_thread, is_coroutine_function
 from jwt_events.errors import Closed
+from jwt_events.instrumentation import KeysObserver
 from jwt_events.keys import _jwks as jwks
 from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now
 
@@ -62,6 +63,7 @@ class Fetcher:
         timeout: seconds that a fetch may take.
         plan: decides when to fetch.
         deliver: called with the keys of each successful fetch.
+        observer: told of the outcome of each.
 
     Attributes:
         current: the fetch that is running; ``None`` if there is none.
@@ -70,12 +72,19 @@ class Fetcher:
     """
 
     def __init__(
-        self, fetch: FetchFunction, *, timeout: float, plan: FetchPlan, deliver: Callable[[jwks.KeySet], None]
+        self,
+        fetch: FetchFunction,
+        *,
+        timeout: float,
+        plan: FetchPlan,
+        deliver: Callable[[jwks.KeySet], None],
+        observer: KeysObserver,
     ) -> None:
         self._fetch = fetch
         self._timeout = timeout
         self._plan = plan
         self._deliver = deliver
+        self._observer = observer
         self._scheduler: asyncio.Task[None] | None = None
         self._plan_changed: asyncio.Event | None = None
         self.current: Fetch | None = None
@@ -101,7 +110,7 @@ class Fetcher:
         self.current = None
 
     async def _call(self) -> Any:
-        if is_async(self._fetch):
+        if is_coroutine_function(self._fetch):
             result: Any = self._fetch()
         else:
             result = await in_thread(self._fetch, name="jwt_events key fetch")
@@ -118,11 +127,13 @@ class Fetcher:
                 raise
             fetch.failure = error
             self.failures += 1
+            self._observer.fetched(succeeded=False)
             self._plan.record_failure(fetch.request, current_time(), error)
             # Not the error's text, in which an HTTP library may quote the URL with the secrets in it.
             logger.warning("fetching the signing keys failed", error=type(error).__name__, failures=self.failures)
         else:
             self._plan.record_success(fetch.request, current_time(), keys.named)
+            self._observer.fetched(succeeded=True)
             self._deliver(keys)
 
     def start(self) -> None:

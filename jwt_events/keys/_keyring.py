@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from jwt_events.errors import CompromisedKey, RetiredKey
-from jwt_events.events import KeyRotated, fingerprint
+from jwt_events.errors import CompromisedKey, RetiredKey, UnknownKey
+from jwt_events.events import KeyRotated, compromised_keys, fingerprint, retired_key
 from jwt_events.keys._jwks import KeySet
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Keyring:
 
     * A compromised key is never valid again, whether it is listed, was listed before, or is listed later, also under
       another name. Compromised keys are kept for ever, as no event says when they cease to matter; they are few, and
-      come from the bus alone.
+      come from the bus alone. Of an event that names two keys as compromised, both are.
     * The newest event about a key (by ``occurred_at``) decides when it retires; so a roll back to the previous key,
       which is a rotation too, makes it valid again. Retirements are kept for ever as well, for the same reason.
     """
@@ -74,16 +74,17 @@ class Keyring:
 
     def apply(self, event: KeyRotated) -> bool:
         """Apply a rotation. Return whether the issuer may list keys now that are not here."""
-        kid, previous, occurred_at = event.key_id, event.previous_key_id, event.occurred_at.timestamp()
-        if event.retire_at is not None and previous is not None and previous != kid:
-            self._merge_retirement(previous, _Retirement(occurred_at, event.retire_at.timestamp()))
-        if event.compromised:
-            is_new = kid not in self._compromised
-            self._compromised.add(kid)
+        occurred_at = event.occurred_at.timestamp()
+        if (retired := retired_key(event)) is not None and event.retire_at is not None:
+            self._merge_retirement(retired, _Retirement(occurred_at, event.retire_at.timestamp()))
+        if compromised := compromised_keys(event):
+            is_new = not self._compromised.issuperset(compromised)
+            self._compromised.update(compromised)
             self._remove_compromised()
             return is_new
-        self._merge_retirement(kid, _Retirement(occurred_at, math.inf))
-        return kid not in self._named and kid not in self._compromised
+        if event.key_id != retired:
+            self._merge_retirement(event.key_id, _Retirement(occurred_at, math.inf))
+        return event.key_id not in self._named and event.key_id not in self._compromised
 
     def _merge_retirement(self, kid: str, new: _Retirement) -> None:
         self._retirements[kid] = max(new, self._retirements.get(kid, new), key=_Retirement.precedence)
@@ -104,6 +105,17 @@ class Keyring:
         if self._is_retired(kid, now):
             raise RetiredKey(f"key {fingerprint(kid)} is retired", fingerprint=fingerprint(kid))
         return self._named.get(kid)
+
+    def only(self, now: float) -> PyJWK:
+        """Return the key for tokens that name none.
+
+        Raises:
+            UnknownKey: not exactly one key is valid.
+        """
+        usable = self.usable(now)
+        if len(usable) != 1:
+            raise UnknownKey(f"the token names no key (kid), and {len(usable)} are good")
+        return usable[0]
 
     def usable(self, now: float) -> list[PyJWK]:
         """Return all valid keys, with names and without.

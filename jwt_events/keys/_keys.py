@@ -12,8 +12,16 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.functions import function
-from jwt_events.errors import InvalidOption, KeysUnavailable, SigningKeyError, UnknownKey
+from jwt_events.errors import (
+    CompromisedKey,
+    InvalidOption,
+    KeysUnavailable,
+    RetiredKey,
+    SigningKeyError,
+    UnknownKey,
+)
 from jwt_events.events import KeyRotated, fingerprint
+from jwt_events.instrumentation import Instrumentation, KeysObserver, LookedUp, instrumentation
 from jwt_events.keys import _jwks as jwks
 from jwt_events.keys._fetcher import Fetch, Fetcher, FetchFunction, current_time
 from jwt_events.keys._keyring import Keyring, NegativeCache
@@ -21,6 +29,13 @@ from jwt_events.keys._schedule import FetchPlan, FetchRequest, Now, Reason
 
 if TYPE_CHECKING:
     from jwt import PyJWK
+
+_OUTCOMES: dict[type[SigningKeyError], LookedUp] = {
+    UnknownKey: LookedUp.UNKNOWN,
+    RetiredKey: LookedUp.RETIRED,
+    CompromisedKey: LookedUp.COMPROMISED,
+    KeysUnavailable: LookedUp.UNAVAILABLE,
+}
 
 
 class KeyEventSource(Protocol):
@@ -87,7 +102,10 @@ class SigningKeys:
             ends it.
         max_age: seconds since the last successful fetch after which the keys are no longer valid.
         timeout: seconds that a fetch may take.
+        wait: whether entering waits for the keys, and fails if they cannot be fetched. ``False`` opens at once, and
+            fetches them in the background.
         issuer: the issuer of these keys. Events that name another issuer are ignored; ``None`` accepts all.
+        metrics: a `Metrics`, whose series carry the issuer as a label; ``None`` records nothing.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -102,7 +120,9 @@ class SigningKeys:
         negative_ttl: float = 30.0,
         max_age: float = 3600.0,
         timeout: float = 5.0,
+        wait: bool = True,
         issuer: str | None = None,
+        metrics: Instrumentation | None = None,
     ) -> None:
         function("fetch", fetch)
         jwks.require_pyjwt()
@@ -114,9 +134,14 @@ class SigningKeys:
             cooldown=options.seconds("cooldown", cooldown), max_age=options.seconds("max_age", max_age)
         )
         seconds = options.seconds("timeout", timeout)
-        self._fetcher = Fetcher(fetch, timeout=seconds, plan=self._plan, deliver=self._replace_keys)
+        instruments = instrumentation(metrics)
+        self._observer = KeysObserver() if instruments is None else instruments.keys(self._issuer or "")
+        self._fetcher = Fetcher(
+            fetch, timeout=seconds, plan=self._plan, deliver=self._replace_keys, observer=self._observer
+        )
         self._skipped: frozenset[jwks.Skipped] = frozenset()
         self._refused = 0
+        self._waits = options.flag("wait", wait)
 
     def __repr__(self) -> str:
         age = self._plan.age(current_time())
@@ -152,10 +177,13 @@ class SigningKeys:
             Closed: `aclose` was called meanwhile.
         """
         try:
-            return await self._get(kid)
-        except SigningKeyError:
+            key = await self._get(kid)
+        except SigningKeyError as error:
             self._refused += 1
+            self._observer.looked_up(_OUTCOMES[type(error)])
             raise
+        self._observer.looked_up(LookedUp.FOUND)
+        return key
 
     async def _get(self, kid: str | None) -> PyJWK:
         fetch: Fetch | None = None
@@ -170,7 +198,7 @@ class SigningKeys:
     def _find(self, kid: str | None, now: Now) -> PyJWK | None:
         """Return the key; ``None`` if a fetch is needed to decide."""
         if kid is None:
-            return self._only_key(now) if self._plan.is_valid(now) else None
+            return self._keyring.only(now.wall) if self._plan.is_valid(now) else None
         if not jwks.is_kid(kid):
             raise UnknownKey("the token's kid cannot be the name of a key")
         key = self._keyring.find(kid, now.wall)
@@ -179,12 +207,6 @@ class SigningKeys:
         if seconds := self._negative_cache.seconds_left(kid, now.monotonic):
             raise _unlisted(kid, seconds)
         return None
-
-    def _only_key(self, now: Now) -> PyJWK:
-        usable = self._keyring.usable(now.wall)
-        if len(usable) != 1:
-            raise UnknownKey(f"the token names no key (kid), and {len(usable)} are good")
-        return usable[0]
 
     def _not_found(self, kid: str | None, fetch: Fetch, now: Now) -> SigningKeyError:
         """Return the error for a caller whose fetch ended without the key."""
@@ -275,6 +297,8 @@ class SigningKeys:
         if self._plan.is_valid(now):
             return
         fetch = self._fetcher.current or self._fetcher.start_fetch(FetchRequest(Reason.REFRESH, now))
+        if not self._waits:
+            return
         await fetch.wait()
         if fetch.failure is not None:
             raise self._unavailable(None, current_time())

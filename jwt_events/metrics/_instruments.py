@@ -69,8 +69,28 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
+        self.keys = KeyInstruments(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
+
+
+class KeyInstruments:
+    """The instruments about issuers' signing keys."""
+
+    def __init__(self, make: _InstrumentFactory) -> None:
+        self.fetches: Counter = make.counter(
+            "signing_key_fetches_total", "Fetches of an issuer's signing keys, by outcome.", "issuer", "outcome"
+        )
+        self.lookups: Counter = make.counter(
+            "signing_key_lookups_total", "Signing keys that were asked for, by outcome.", "issuer", "outcome"
+        )
+        # An instant, not an age: it goes on growing old in a program that hangs, and for a scrape of other processes.
+        self.fetched_at: Gauge = make.gauge(
+            "signing_keys_fetched_timestamp_seconds",
+            "Unix time of the last successful fetch of an issuer's signing keys.",
+            "issuer",
+            mode="livemin",
+        )
 
 
 class _InstrumentFactory:
@@ -83,7 +103,7 @@ class _InstrumentFactory:
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._make(name, lambda full: Counter(full, text, labels, registry=self._registry))
 
-    def gauge(self, name: str, text: str, *labels: str, mode: Literal["livesum", "livemax"]) -> Gauge:
+    def gauge(self, name: str, text: str, *labels: str, mode: Literal["livesum", "livemax", "livemin"]) -> Gauge:
         return self._make(name, lambda full: Gauge(full, text, labels, registry=self._registry, multiprocess_mode=mode))
 
     def histogram(self, name: str, text: str, *labels: str) -> Histogram:

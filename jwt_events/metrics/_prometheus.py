@@ -17,13 +17,13 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import Event
-from jwt_events.instrumentation import Handled, Observer, Published, ViewObserver
+from jwt_events.instrumentation import Handled, KeysObserver, LookedUp, Observer, Published, ViewObserver
 from jwt_events.metrics._fast import Counter, Histogram
-from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, instruments_for
+from jwt_events.metrics._instruments import CAUSES, TYPES, Instruments, KeyInstruments, instruments_for
 
 
 class Metrics:
-    """Prometheus metrics. Pass one instance as ``metrics`` to all publishers, subscribers and lists of a program.
+    """Prometheus metrics. Pass one instance as ``metrics`` to all parts of a program.
 
     ::
 
@@ -60,6 +60,10 @@ class Metrics:
     def view(self, transport: str, destination: str, *, staleness: Callable[[], float]) -> ViewObserver:
         """Return an observer for a view; see `Instrumentation.view`."""
         return _Viewing(self._instruments, transport, destination, staleness)
+
+    def keys(self, issuer: str) -> KeysObserver:
+        """Return an observer for the signing keys of an issuer; see `Instrumentation.keys`."""
+        return _Keys(self._instruments.keys, issuer)
 
 
 _HANDLED = Handled.HANDLED  # the attribute lookup costs more than the increment
@@ -217,3 +221,23 @@ class _Viewing(_Subscribing, ViewObserver):
         for kind in self._rules:
             self.rules(kind, 0)
         self._instruments.staleness.remove(self._destination, self._staleness)
+
+
+class _Keys(KeysObserver):
+    """Records the metrics of one issuer's signing keys."""
+
+    def __init__(self, instruments: KeyInstruments, issuer: str) -> None:
+        self._fetched_at = instruments.fetched_at.labels(issuer)
+        self._succeeded = instruments.fetches.labels(issuer, "succeeded")
+        self._failed = instruments.fetches.labels(issuer, "failed")
+        self._lookups = {outcome: instruments.lookups.labels(issuer, outcome.value) for outcome in LookedUp}
+
+    def fetched(self, *, succeeded: bool) -> None:
+        if succeeded:
+            self._succeeded.increment()
+            self._fetched_at.set_to_current_time()
+        else:
+            self._failed.increment()
+
+    def looked_up(self, outcome: LookedUp) -> None:
+        self._lookups[outcome].increment()

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.receipt import Receipt
 from jwt_events.envelope import MAX_WIRE_BYTES, encode_event
 from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
@@ -66,7 +67,7 @@ class Publisher:
         metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
-        self._transport = transport
+        self._transport: Transport = options.transport("Publisher", transport, "sender")
         self._source = quote(socket.gethostname()) or "unknown" if source is None else source_from(source)
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
@@ -77,6 +78,7 @@ class Publisher:
         self._sender: Sender | None = None
         self._resources: AsyncExitStack | None = None  # of the sender
         self._opening = asyncio.Lock()
+        self._loop = OwnLoop("the publisher")
         self._calls = 0  # under way
         self._idle = asyncio.Event()
         self._is_closed = False
@@ -101,18 +103,27 @@ class Publisher:
     async def aclose(self) -> None:
         """Refuse further events, wait for the calls under way, and close the connection. Idempotent.
 
-        Takes at most the ``timeout`` of those calls.
+        Takes at most the ``timeout`` of those calls. Cancelling it closes the connection at once.
+
+        Raises:
+            WrongLoop: it was opened in another event loop.
         """
+        if self._resources is not None:
+            self._loop.check()
         self._is_closed = True
-        if self._calls:
-            await self._idle.wait()
-        resources, self._resources, self._sender = self._resources, None, None
-        if resources is not None:
-            await resources.aclose()
-            self._log.info("publisher closed")
+        try:
+            if self._calls:
+                await self._idle.wait()
+        finally:
+            resources, self._resources, self._sender = self._resources, None, None
+            if resources is not None:
+                await resources.aclose()
+                self._loop.release()
+                self._log.info("publisher closed")
 
     async def _open(self) -> Sender:
         """Return the sender that all calls share; the first call opens it."""
+        self._loop.bind()
         async with self._opening:
             if self._sender is None:
                 self._check_open()
@@ -124,6 +135,7 @@ class Publisher:
     def _check_open(self) -> None:
         if self._is_closed:
             raise Closed("the publisher is closed")
+        self._loop.check()
 
     @overload
     async def publish(self, event: Event, payload: None = None, *, timeout: float | None = None) -> Receipt: ...
@@ -151,6 +163,7 @@ class Publisher:
             PublishFailed: surely not published.
             PublishOutcomeUnknown: sent, but not answered in time. Publishing the same event again is safe.
             Closed: the publisher is closed.
+            WrongLoop: it was opened in another event loop; nothing was sent.
 
         Cancelling is safe. If the event had been sent by then, the ``CancelledError`` has a `PublishOutcomeUnknown` as
         its cause.
@@ -175,7 +188,8 @@ class Publisher:
 
     def _publish(self, events: Sequence[Event], timeout: float | None) -> Coroutine[Any, Any, list[Receipt]]:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
-        self._check_open()
+        if self._is_closed or not self._loop.is_current():
+            self._check_open()
         if (publishing := self._spans.publishing(events)) is None:
             return self._send(events, self._encode(events, _UNTRACED), deadline)
         return self._send_in_span(events, publishing, deadline)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from jwt_events.errors import InvalidClaims
-from jwt_events.events import MAX_NUMERIC_DATE
+from jwt_events.events import MAX_NUMERIC_DATE, name_of
 
 RuleKind = Literal["token", "session", "user_at_client", "user", "client", "key"]
 """The kind of identifier that a rule names."""
@@ -53,31 +53,48 @@ def digest(*identifiers: str) -> int:
 
 
 def subjects_of(claims: Mapping[str, object]) -> Subjects:
-    """Read the claims that rules look at: ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, ``kid``, ``iat``.
+    """Read the claims that rules look at: ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, ``kid``, ``iat``.
 
     Raises:
         InvalidClaims: ``claims`` is not a mapping, or one of these claims has the wrong type.
     """
     if not isinstance(claims, Mapping):
         raise InvalidClaims("claims", f"must be a mapping, the decoded payload of a token, not {_kind(claims)}")
-    token, user, session = (_text(claims, name) for name in ("jti", "sub", "sid"))
-    client = _text(claims, "client_id")
-    if client is None:
-        client = _text(claims, "azp")
-    key = _text(claims, "kid")
+    token, user, session, client, authorized_party = (
+        _name(claims, claim) for claim in ("jti", "sub", "sid", "client_id", "azp")
+    )
     named: dict[RuleKind, str | None] = {
         "token": token,
         "session": session,
         "user": user,
-        "client": client,
-        "key": key,
+        "key": _text(claims, "kid"),
     }
     digests = [(kind, digest(value)) for kind, value in named.items() if value is not None]
     if isinstance(claims, KeyedClaims):
         digests.extend(("key", digest(kid)) for kid in claims.other_kids)
-    if user is not None and client is not None:
-        digests.append(("user_at_client", digest(user, client)))
+    for party in dict.fromkeys((client, authorized_party)):
+        if party is not None:
+            digests.append(("client", digest(party)))
+        if user is not None and party is not None:
+            digests.append(("user_at_client", digest(user, party)))
     return Subjects(tuple(digests), _milliseconds(claims.get("iat")))
+
+
+def is_reachable(claims: Mapping[str, object]) -> bool:
+    """Return whether a rule about a token, session, user or client can ever cover the token with these claims.
+
+    If not, the token cannot be logged out: `TokenRevoked.from_claims` finds nothing in them either.
+
+    Raises:
+        InvalidClaims: as `subjects_of` does.
+    """
+    return any(kind != "key" for kind, _ in subjects_of(claims).digests)
+
+
+def _name(claims: Mapping[str, object], claim: str) -> str | None:
+    """Return the name by which events name the identifier in a claim; ``None`` if it is missing or empty."""
+    text = _text(claims, claim)
+    return name_of(text, is_token=claim == "jti") if text else None
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:

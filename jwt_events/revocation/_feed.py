@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from typing import Protocol
 
-from loguru import logger
-
+from jwt_events._internal import options
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
 from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError, describe
 from jwt_events.events import Event
-from jwt_events.transport.base import Batch, Delivery, Gap, Guarantees, Transport
+from jwt_events.transport.base import Batch, Delivery, Gap, Transport
 
 # Seconds without a new event after which catching up fails: longer than a server takes to come back.
 _MAX_STALL = 10.0
@@ -20,6 +21,26 @@ _STALL_CAUSE = "the server is a replica, or does not reply"
 # Seconds before a failed feed reads again, short at first: rights and passwords are corrected while services run.
 _INITIAL_PAUSE = 0.5
 _MAX_PAUSE = 5.0
+
+
+class Opening(Enum):
+    """What must have happened before a replica opens."""
+
+    HISTORY = "the history was read"
+    ATTEMPT = "reading it was attempted, and did not fail for good"
+    NOTHING = "nothing"
+
+    @classmethod
+    def of(cls, *, wait: bool, allows_stale: bool) -> Opening:
+        """Return what the options of a replica mean."""
+        if not wait:
+            return cls.NOTHING
+        return cls.ATTEMPT if allows_stale else cls.HISTORY
+
+    def tolerates(self, error: Exception) -> bool:
+        """Whether reading is tried again after it failed with this error before the history was read."""
+        is_temporary = isinstance(error, TransportError) and error.retryable
+        return self is Opening.NOTHING or (self is Opening.ATTEMPT and is_temporary)
 
 
 class FeedListener(Protocol):
@@ -50,23 +71,31 @@ class Feed:
         transport: the transport to read; durable, and every receiver sees every event.
         listener: receives what is read.
         poll_timeout: seconds after which a read without new events returns, which proves that there are none.
+        opening: what must have happened before the replica opens.
 
     Attributes:
+        opened: done when the replica may open; has the error if it may not.
         caught_up: done when the whole history has been applied; has the error if that failed.
         failure: the error of the last attempt to read; ``None`` while reading works.
     """
 
-    def __init__(self, transport: Transport, listener: FeedListener, *, poll_timeout: float) -> None:
+    def __init__(
+        self, transport: Transport, listener: FeedListener, *, poll_timeout: float, opening: Opening = Opening.HISTORY
+    ) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failure: Exception | None = None
         self._transport = transport
         self._listener = listener
         self._poll_timeout = poll_timeout
-        self._log = logger.bind(transport=transport.name, destination=transport.destination)
+        self._notices = Notices()
+        self._opening = opening
 
     async def run(self) -> None:
-        """Read until cancelled. Returns by itself only if the history could not be read at first."""
+        """Read until cancelled. Returns by itself only if the replica could not open."""
         failures = 0
+        if self._opening is Opening.NOTHING:
+            self._open_early()
         try:
             while True:
                 try:
@@ -76,20 +105,28 @@ class Feed:
                         return  # the error came while the cancelled task was ending
                     failures = 1 if self.failure is None else failures + 1
                     self.failure = error
-                    if not self.caught_up.done():
+                    if not self.caught_up.done() and not self._opening.tolerates(error):
                         self._fail_catch_up(error)
                         return
+                    self._open_early()
                     problem = str(error) if isinstance(error, TransportError) else describe(error)
-                    self._log.error("following failed and will begin anew", error=problem, attempt=failures)
+                    self._tell("ERROR", "following failed and will begin anew", error=problem, attempt=failures)
                 await asyncio.sleep(backoff(failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
         finally:
             self._fail_catch_up(Closed("closed before the history was read"))
 
     def _fail_catch_up(self, error: Exception) -> None:
-        """Fail `caught_up`, unless it is done."""
-        if not self.caught_up.done():
-            self.caught_up.set_exception(error)
-            self.caught_up.exception()  # marks it as retrieved: its waiter may be gone
+        """Fail `caught_up` and `opened`, unless they are done."""
+        for future in (self.caught_up, self.opened):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # marks it as retrieved: its waiter may be gone
+
+    def _open_early(self) -> None:
+        """Let the replica open although its history was not read, unless it is open."""
+        if not self.opened.done():
+            self._tell("WARNING", "opened before the history was read: stale until then")
+            self.opened.set_result(None)
 
     async def _read(self) -> None:
         now = asyncio.get_running_loop().time
@@ -109,7 +146,7 @@ class Feed:
         if batch.reconnected:
             self._listener.count_reconnect()
         for gap in batch.gaps:
-            self._log.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
+            self._tell("WARNING", "events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
             self._listener.report_gap(gap)
         for delivery in batch.deliveries:
             try:
@@ -119,8 +156,14 @@ class Feed:
             else:
                 self._listener.apply_event(event)
 
+    def _tell(self, level: str, message: str, **fields: object) -> None:
+        kind = (message, fields.get("cause"), fields.get("reason"))
+        place = {"transport": self._transport.name, "destination": self._transport.destination}
+        self._notices.tell(level, message, once=kind, **fields, **place)
+
     def _skip(self, delivery: Delivery, error: DecodeError) -> None:
-        self._log.error(
+        self._tell(
+            "ERROR",
             "delivery skipped: not an event",
             reason=error.reason,
             detail=error.detail,
@@ -132,8 +175,9 @@ class Feed:
     def _record_proof(self, current_as_of: float) -> None:
         self.failure = None
         self._listener.record_proof(current_as_of)
-        if not self.caught_up.done():
-            self.caught_up.set_result(None)
+        for future in (self.caught_up, self.opened):
+            if not future.done():
+                future.set_result(None)
 
 
 def _is_cancelled() -> bool:
@@ -147,9 +191,7 @@ def require_replayable(transport: Transport) -> Transport:
     Raises:
         InvalidOption: it is not such a transport.
     """
-    guarantees = getattr(transport, "guarantees", None)
-    if not isinstance(guarantees, Guarantees):
-        raise InvalidOption("transport", f"must be a transport, RedisStream(…), not {type(transport).__name__}")
+    guarantees = options.transport("RevocationList", transport, "receiver").guarantees
     if not guarantees.durable:
         problem = (
             f"{transport.name} is not durable: an instance that starts, or was disconnected for a moment, would let"

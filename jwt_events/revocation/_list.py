@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from jwt_events._internal import options
 from jwt_events._internal.callbacks import Callback, callback
@@ -15,14 +14,13 @@ from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRev
 from jwt_events.events import Event
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._claims import subjects_of
-from jwt_events.revocation._feed import Feed, require_replayable
+from jwt_events.revocation._feed import Feed, Opening, require_replayable
+from jwt_events.revocation._registration import Registration
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
 from jwt_events.revocation._view import RevocationView, ViewState
 from jwt_events.revocation._watch import Watch
 from jwt_events.transport.base import Transport
-
-_F = TypeVar("_F", bound=Callable[..., object])
 
 _MIN_STALENESS = 0.1
 _PROOFS_PER_STALENESS = 4
@@ -30,7 +28,7 @@ _PROOFS_PER_STALENESS = 4
 _ALLOW, _REVOKED, _STALE = Verdict  # faster to look up than attributes of the class
 
 
-class RevocationList:
+class RevocationList(Registration):
     """A local replica of all revocations. A check is a few set look-ups without I/O, and the list knows its own age.
 
     An asynchronous context manager. Entered means that the transport's history was read to its end; from then on the
@@ -55,9 +53,12 @@ class RevocationList:
             revocation that cannot be delivered and the refusal of all tokens, and `Verdict.STALE` at shorter
             interruptions of the server. At least 0.1. If in doubt, leave it.
         on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
-            known: availability before security. It is counted in `RevocationStats.stale_allows`.
+            known, and opens without a server: availability before security. It is counted in
+            `RevocationStats.stale_allows`. A list that is not open returns `Verdict.STALE` all the same.
         leeway: seconds by which the clocks of issuers may be ahead of the clocks of publishers: a token issued up to
             this long after the cutoff of a rule is covered.
+        wait: whether entering waits until the history was read, and fails if it cannot be. ``False`` opens at once, in
+            any case: not ready, stale, and catching up in the background for as long as it takes.
         metrics: a `jwt_events.metrics.Metrics`, to count for Prometheus; ``None`` counts nothing.
         clock: decides what is stale and which rules have expired: a `jwt_events.testing.ManualClock`, for tests.
 
@@ -74,6 +75,7 @@ class RevocationList:
         max_staleness: float = 5.0,
         on_stale: Literal["deny", "allow"] = "deny",
         leeway: float = 0.0,
+        wait: bool = True,
         metrics: Instrumentation | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -84,6 +86,7 @@ class RevocationList:
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")
         self._allows_stale = on_stale == "allow"
+        self._opening = Opening.of(wait=options.flag("wait", wait), allows_stale=self._allows_stale)
         self._view = RevocationView(
             retention=transport.retention,
             leeway=options.leeway("leeway", leeway),
@@ -136,7 +139,7 @@ class RevocationList:
         """Return whether to let a token in. Takes about a microsecond, does no I/O, may be called from any thread.
 
         Args:
-            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` or ``azp``, and ``iat``
+            claims: the verified payload of the token. ``jti``, ``sub``, ``sid``, ``client_id`` and ``azp``, and ``iat``
                 are looked at; a missing claim matches no rule, except that a token without ``iat`` is covered by every
                 cutoff. To have the signing key checked, add the ``kid`` of the header:
                 ``{**claims, "kid": header["kid"]}``.
@@ -150,10 +153,12 @@ class RevocationList:
         if self._now() - self._view.current_as_of <= self._max_staleness:
             self._allowed += 1
             return _ALLOW
-        if self._allows_stale:
+        if self._allows_stale and self._feed is not None:
             self._allowed += 1
             self._stale_allows += 1
             return _ALLOW
+        if self._feed is None:
+            self._view.report_closed(self._transport.destination)
         self._stale += 1
         return _STALE
 
@@ -178,15 +183,14 @@ class RevocationList:
             InvalidClaims: as `check` does.
         """
         rule = self._rules.match(subjects_of(claims))
-        verdict = _ALLOW if self.is_fresh or self._allows_stale else _STALE
+        verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._feed is not None) else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
 
     def watch(self, claims: Mapping[str, object], on_revoked: Callback | None = None, *, cancel: bool = False) -> Watch:
         """Watch a token that is in use for longer than a request: by a WebSocket, a stream of events, a long task.
 
         An asynchronous context manager; ``watch.revoked`` is an `asyncio.Event` that is set the moment the token is
-        revoked, at once if it is already. Thousands of watches cost nothing while events concern other tokens. Each
-        watch is about one token: revoking a refresh token, or another session, does not set it::
+        revoked, at once if it is already. Each watch is about one token: another session does not set it::
 
             async with revocations.watch(claims, cancel=True):
                 await serve(websocket)
@@ -209,40 +213,15 @@ class RevocationList:
 
     def apply(self, event: Event) -> None:
         """Apply an event to this list alone, as if it had come over the bus: to fill a gap from another source."""
+        self._view.loop.check_thread()
         self._view.apply_event(event)
 
-    def on(self, *kinds: Any) -> Callable[[_F], _F]:
-        """Register the decorated function for some kinds of events, named as in `Subscriber.on`.
-
-        It is called with each event once its rule is in force, those of the history included, in order: a plain
-        function on the event loop, which must not block, or a coroutine function as a task. For work that must be
-        retried or limited, use a `Subscriber`.
-        """
-
-        def register(function: _F) -> _F:
-            self._view.routes.add(function, kinds)
-            return function
-
-        return register
-
-    def on_gap(self, function: _F) -> _F:
-        """Register the decorated function to be called with every `Gap`: when revocations may have been missed.
-
-        The list then reads again from the oldest event. Events that are lost for good are known to the source of truth
-        only: query it, and `apply` the revocations that it reports.
-        """
-        self._view.on_gap.append(callback("on_gap", function))
-        return function
-
-    def on_state(self, function: _F) -> _F:
-        """Register the decorated function to be called with every `ViewState` that the open list enters."""
-        self._view.on_state.append(callback("on_state", function))
-        return function
-
     async def __aenter__(self) -> Self:
+        self._view.loop.bind()
         if self._feed is not None:
             raise Closed("the revocation list is open already")
-        self._feed = feed = Feed(self._transport, self._view, poll_timeout=self._max_staleness / _PROOFS_PER_STALENESS)
+        poll_timeout = self._max_staleness / _PROOFS_PER_STALENESS
+        self._feed = feed = Feed(self._transport, self._view, poll_timeout=poll_timeout, opening=self._opening)
         self._tasks = [
             asyncio.create_task(feed.run(), name="jwt_events feed"),
             asyncio.create_task(self._view.maintain(self._verdicts), name="jwt_events maintenance"),
@@ -252,19 +231,18 @@ class RevocationList:
             self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
         self._view.enter_state(ViewState.CATCHING_UP)
         try:
-            await asyncio.shield(feed.caught_up)
+            await asyncio.shield(feed.opened)
         except BaseException:
             await self.aclose()
             raise
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
         """Stop following: known revocations stay in force, every other token is stale. Idempotent."""
+        self._view.loop.check()
         tasks, self._tasks = self._tasks, []
         try:
             await end(tasks)

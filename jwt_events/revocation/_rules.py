@@ -18,15 +18,25 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
 from jwt_events.errors import InvalidOption
-from jwt_events.events import MAX_NUMERIC_DATE, Event, KeyRotated, SessionDestroyed, TokenRevoked
+from jwt_events.events import (
+    ALIAS_PREFIX,
+    MAX_NUMERIC_DATE,
+    Event,
+    KeyRotated,
+    SessionDestroyed,
+    TokenRevoked,
+    compromised_keys,
+    is_plain,
+)
 from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 
 # The expiry of a rule is counted in ticks of this length, in seconds, since the epoch. `NEVER` is five years away.
 TICK = 600.0
 
-# The clocks of issuers, publishers and checking services differ; a rule kept a minute too long does no harm.
-_GRACE = 60.0
+# Seconds for which a rule is kept after everything that it covers has expired: services accept tokens for a while after
+# their ``exp``, and clocks differ. A rule that is kept too long does no harm.
+_GRACE = 600.0
 
 
 class Rule(NamedTuple):
@@ -37,12 +47,14 @@ class Rule(NamedTuple):
         digest: the digest of that identifier.
         cutoff: tokens issued up to this instant are revoked, in milliseconds since 1970; or `EVERY_TOKEN`.
         expires_at: when it may be removed, in seconds since 1970; ``None`` if the event does not say.
+        is_aliased: whether the event names an identifier by another name than the claims of its tokens.
     """
 
     kind: RuleKind
     digest: int
     cutoff: int
     expires_at: float | None
+    is_aliased: bool = False
 
 
 class Match(NamedTuple):
@@ -79,43 +91,45 @@ class Rules:
         self._users_at_clients = self._rule_sets["user_at_client"].rules
         self._clients = self._rule_sets["client"].rules
         self._keys = self._rule_sets["key"].rules
+        self._has_aliases = False
 
     @property
     def counts(self) -> Mapping[RuleKind, int]:
         """The count of rules of each kind."""
         return {kind: len(rule_set.rules) for kind, rule_set in self._rule_sets.items()}
 
-    def apply(self, event: Event, *, now: float) -> Rule | None:
-        """Put the rule of an event in force. Idempotent; the order of events does not matter.
+    def apply(self, event: Event, *, now: float) -> tuple[Rule, ...]:
+        """Put the rules of an event in force. Idempotent; the order of events does not matter.
 
         Args:
             event: what happened.
             now: the time in seconds since 1970, on a clock that was never set back since the epoch.
 
         Returns:
-            The rule; ``None`` if events of this type revoke nothing.
+            The rules, nearly always one; empty if the event revokes nothing.
 
         Raises:
             InvalidOption: ``event`` is not an event.
         """
-        make_rule = _RULE_MAKERS.get(type(event))
-        if make_rule is None:
+        make_rules = _RULE_MAKERS.get(type(event))
+        if make_rules is None:
             if not isinstance(event, Event):
                 raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
-            return None
-        if (rule := make_rule(event)) is not None:
+            return ()
+        rules = make_rules(event)
+        for rule in rules:
+            self._has_aliases = self._has_aliases or rule.is_aliased
             self._rule_sets[rule.kind].merge(rule.digest, rule.cutoff, self._expiry_tick(rule, now))
-        return rule
+        return rules
 
     def _expiry_tick(self, rule: Rule, now: float) -> int:
         if rule.kind == "key":
             return NEVER  # an attacker with the key can sign tokens that never expire
-        until = rule.expires_at
-        if until is None:
+        until, cutoff = rule.expires_at, 0.0 if rule.kind == "token" else rule.cutoff / 1000
+        if until is None or until < cutoff:  # a token that is issued at the cutoff cannot have expired before
             if self._retention is None:
                 return NEVER
-            latest = now if rule.kind == "token" else max(now, rule.cutoff / 1000)
-            until = latest + self._retention
+            until = max(now, cutoff) + self._retention
         return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
 
     def revokes(self, claims: Mapping[str, object]) -> bool:
@@ -127,22 +141,24 @@ class Rules:
         if type(claims) is dict:
             get = claims.get
             jti, sub, sid, kid, iat = get("jti"), get("sub"), get("sid"), get("kid"), get("iat")
-            if (client := get("client_id")) is None:
-                client = get("azp")
+            client, party = get("client_id"), get("azp")
             # Fast path: nearly all claims have the right types and match no rule. `match` decides about all others.
             if (
-                (type(jti) is str or jti is None)
-                and (type(sub) is str or sub is None)
-                and (type(sid) is str or sid is None)
-                and (type(client) is str or client is None)
-                and (type(kid) is str or kid is None)
+                (jti is None or (type(jti) is str and jti not in self._tokens))
+                and (sub is None or (type(sub) is str and sub not in self._users))
+                and (sid is None or (type(sid) is str and sid not in self._sessions))
+                and (client is None or (type(client) is str and client not in self._clients))
+                and (party is None or (type(party) is str and party not in self._clients))
+                and (kid is None or (type(kid) is str and kid not in self._keys))
                 and (type(iat) is int and iat < MAX_NUMERIC_DATE)
-                and jti not in self._tokens
-                and sub not in self._users
-                and sid not in self._sessions
-                and client not in self._clients
-                and kid not in self._keys
-                and not (self._users_at_clients and (sub, client) in self._users_at_clients)
+                and (
+                    not (at_clients := self._users_at_clients)
+                    or (
+                        (client is None or (sub, client) not in at_clients)
+                        and (party is None or (sub, party) not in at_clients)
+                    )
+                )
+                and not (self._has_aliases and _may_have_alias(jti, sub, sid, client, party))
             ):
                 return False
         return self.match(subjects_of(claims)) is not None
@@ -176,38 +192,49 @@ class Rules:
             yield from rule_set.sweep(tick)
 
 
-def _rule_of_token_revoked(event: TokenRevoked) -> Rule:
-    expires_at = _timestamp(event.expires_at)
+def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
     if event.token_id is not None:
-        return Rule("token", digest(event.token_id), EVERY_TOKEN, expires_at)
+        return (_rule("token", event.token_id, cutoff=EVERY_TOKEN, expires_at=event.expires_at),)
     cutoff = _cutoff(event.issued_before or event.occurred_at)
-    if event.session_id is not None:
-        return Rule("session", digest(event.session_id), cutoff, expires_at)
-    if event.user_id is None:
-        assert event.client_id is not None  # noqa: S101 - models refuse an event without any identifier
-        return Rule("client", digest(event.client_id), cutoff, expires_at)
-    if event.client_id is None:
-        return Rule("user", digest(event.user_id), cutoff, expires_at)
-    return Rule("user_at_client", digest(event.user_id, event.client_id), cutoff, expires_at)
+    named: tuple[tuple[RuleKind, tuple[str | None, ...]], ...] = (
+        ("session", (event.session_id,)),
+        ("user_at_client", (event.user_id, event.client_id)),
+        ("user", (event.user_id,)),
+        ("client", (event.client_id,)),
+    )
+    for kind, identifiers in named:
+        given = [name for name in identifiers if name is not None]
+        if len(given) == len(identifiers):
+            return (_rule(kind, *given, cutoff=cutoff, expires_at=event.expires_at),)
+    raise AssertionError("models refuse an event without any identifier")
 
 
-def _rule_of_session_destroyed(event: SessionDestroyed) -> Rule:
-    return Rule("session", digest(event.session_id), _cutoff(event.occurred_at), _timestamp(event.expires_at))
+def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:
+    return (_rule("session", event.session_id, cutoff=_cutoff(event.occurred_at), expires_at=event.expires_at),)
 
 
-def _rule_of_key_rotated(event: KeyRotated) -> Rule | None:
-    return Rule("key", digest(event.key_id), EVERY_TOKEN, None) if event.compromised else None
+def _rule(kind: RuleKind, *names: str, cutoff: int, expires_at: datetime | None) -> Rule:
+    is_aliased = any(name.startswith(ALIAS_PREFIX) for name in names)
+    return Rule(kind, digest(*names), cutoff, None if expires_at is None else expires_at.timestamp(), is_aliased)
 
 
-_RULE_MAKERS: Mapping[type[Event], Callable[..., Rule | None]] = {
-    TokenRevoked: _rule_of_token_revoked,
-    SessionDestroyed: _rule_of_session_destroyed,
-    KeyRotated: _rule_of_key_rotated,
+def _rules_of_key_rotated(event: KeyRotated) -> tuple[Rule, ...]:
+    return tuple(Rule("key", digest(key), EVERY_TOKEN, None) for key in compromised_keys(event))
+
+
+_RULE_MAKERS: Mapping[type[Event], Callable[..., tuple[Rule, ...]]] = {
+    TokenRevoked: _rules_of_token_revoked,
+    SessionDestroyed: _rules_of_session_destroyed,
+    KeyRotated: _rules_of_key_rotated,
 }
 
 
-def _timestamp(instant: datetime | None) -> float | None:
-    return None if instant is None else instant.timestamp()
+def _may_have_alias(*identifiers: str | None) -> bool:
+    """Return whether events may name one of these by another name."""
+    together = "".join(filter(None, identifiers))
+    if " " not in together and together.isprintable() and is_plain(together):
+        return False  # quicker than to look at each of them, and nearly always enough
+    return any(text and not is_plain(text) for text in identifiers)
 
 
 def _cutoff(instant: datetime) -> int:

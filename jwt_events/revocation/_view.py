@@ -14,6 +14,8 @@ from loguru import logger
 
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
+from jwt_events._internal.loops import OwnLoop
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
@@ -22,6 +24,8 @@ from jwt_events.revocation._watch import WatchRegistry
 from jwt_events.transport.base import Gap
 
 _COUNTS_PER_SWEEP = 600  # metrics are updated once a second
+
+_CHANGED = "view state changed"
 
 
 class ViewState(StrEnum):
@@ -73,6 +77,7 @@ class RevocationView:
 
     Attributes:
         rules: the rules in force.
+        loop: the event loop in which the list is open.
         watches: the watched tokens.
         current_as_of: the time (monotonic, by the clock) of the last proof that no event is missing; minus infinity if
             there is none.
@@ -89,16 +94,19 @@ class RevocationView:
         self._clock = clock
         self._steady_clock = SteadyClock(clock.wall, clock.monotonic)
         self._callbacks = Callbacks()
+        self._notices = Notices()
         self._max_staleness = max_staleness
         self._state = ViewState.CLOSED
         self._staleness_timer: Timer | None = None
         self.rules: Rules = Rules(epoch=self._steady_clock.now(), retention=retention, leeway=leeway)
-        self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks)
+        self.loop: OwnLoop = OwnLoop("the revocation list")
+        self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks, self.loop)
         self.current_as_of: float = -math.inf
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.observer: ViewObserver | None = None
+        self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
         self._reported: Counter[str] = Counter()
         self.events: int = 0
@@ -115,12 +123,20 @@ class RevocationView:
         """Whether the last proof is at most ``max_staleness`` old."""
         return self.staleness <= self._max_staleness
 
+    def report_closed(self, destination: str) -> None:
+        """Report, once until it is opened, that a token was checked although nothing is read."""
+        if not self._reported_closed:
+            self._reported_closed = True
+            logger.error("revocation list is not open, so every token is stale", destination=destination)
+
     def apply_event(self, event: Event) -> None:
-        """Put the rule of an event in force, then notify watches, the observer and listeners."""
-        rule = self.rules.apply(event, now=self._steady_clock.now())
+        """Put the rules of an event in force, then notify watches, the observer and listeners."""
+        rules = self.rules.apply(event, now=self._steady_clock.now())
         self.events += 1
-        if rule is not None:
+        for rule in rules:
             self.watches.notify(rule)
+        if len(rules) > 1:
+            logger.warning("rotation names two keys as compromised: both are refused", event_id=event.id)
         elif isinstance(event, UnknownEvent):
             logger.warning("event of an unknown type passed over", event_id=event.id, event_type=event.type[:100])
         if self.observer is not None:
@@ -163,7 +179,11 @@ class RevocationView:
     def enter_state(self, state: ViewState) -> None:
         """Enter a state, and pass it to the listeners."""
         self._state = state
-        logger.info("view state changed", state=state.value, staleness=self.staleness)
+        self._reported_closed = False
+        if state is ViewState.STALE:
+            self._notices.tell("WARNING", _CHANGED, once=state, state=state.value, staleness=self.staleness)
+        else:
+            logger.info(_CHANGED, state=state.value, staleness=self.staleness)
         for callback in self.on_state:
             self._callbacks.call(callback, state)
 
@@ -225,4 +245,5 @@ class RevocationView:
         if self._staleness_timer is not None:
             self._staleness_timer.cancel()
             self._staleness_timer = None
+        self.loop.release()
         await self._callbacks.aclose()

@@ -9,6 +9,7 @@ from typing import Self
 
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.cancellation import HostCancellation
+from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import RevokedTokenError
 from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
 from jwt_events.revocation._rules import Match, Rule, Rules
@@ -78,7 +79,8 @@ class WatchRegistry:
     its identifier.
     """
 
-    def __init__(self, rules: Rules, callbacks: Callbacks) -> None:
+    def __init__(self, rules: Rules, callbacks: Callbacks, loop: OwnLoop) -> None:
+        self._loop = loop
         self._rules = rules
         self._callbacks = callbacks
         self._by_subject: dict[tuple[RuleKind, int], set[Watch]] = {}
@@ -87,7 +89,12 @@ class WatchRegistry:
         return len(set().union(*self._by_subject.values()))
 
     def add(self, watch: Watch) -> None:
-        """Watch a token from now on; one that is revoked already is reported at once."""
+        """Watch a token from now on; one that is revoked already is reported at once.
+
+        Raises:
+            WrongLoop: the list is open in another event loop, which cannot wake this one.
+        """
+        self._loop.check()
         for subject in watch.subjects.digests:
             self._by_subject.setdefault(subject, set()).add(watch)
         self._check(watch)

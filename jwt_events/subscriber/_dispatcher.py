@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import describe
 from jwt_events.events import Event, Handler
 from jwt_events.instrumentation import UNOBSERVED, Observer
@@ -28,6 +29,7 @@ class Dispatcher:
         invoker: calls a handler.
         ordered_by: returns the ordering key of an event; handlers of events with equal keys run one after another.
         observer: is told how many handlers are in flight.
+        notices: where problems are told.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Dispatcher:
         invoker: HandlerInvoker,
         ordered_by: Callable[[Event], Hashable] | None,
         observer: Observer = UNOBSERVED,
+        notices: Notices | None = None,
     ) -> None:
         self.in_flight: int = 0
         """How many handlers were started, or are queued for their ordering key, and have not ended."""
         self._room = concurrency
         self._ordered_by = ordered_by
         self._observer = observer
+        self._notices = notices or Notices()
         self._queues: OrderingQueues[HandlerCall] = OrderingQueues()
         self._runner = HandlerRunner(invoker, self)
         self._change: asyncio.Future[None] | None = None
@@ -66,6 +70,7 @@ class Dispatcher:
         return None
 
     async def _submit_in_turn(self, calls: Sequence[HandlerCall]) -> None:
+        left = len(calls)
         try:
             for call in calls:
                 while not (self._queues.has_room if self._queues.is_busy(call.key) else self._room > 0):
@@ -76,8 +81,10 @@ class Dispatcher:
                 else:
                     self._queues.acquire(call.key)
                     self._start(call)
+                left -= 1
         except asyncio.CancelledError:
-            calls[0].job.give_up()
+            if left < len(calls):
+                calls[0].job.give_up()
             raise
 
     def submit_gap(self, gap: Job, handlers: Sequence[Handler]) -> None:
@@ -104,9 +111,9 @@ class Dispatcher:
             self._drop((*self._runner.take_unstarted(), *self._queues.clear()))
             await self._runner.cancel()
 
-    def is_running(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether this task runs a handler that was started here and has not ended."""
-        return self._runner.is_running(task)
+    def is_calling(self) -> bool:
+        """Whether the caller is a handler that was started here and has not ended, or was started by one."""
+        return self._runner.is_calling()
 
     def ended(self, call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
         """Make room for the next handler; see `RunnerListener`."""
@@ -142,9 +149,11 @@ class Dispatcher:
             return None
         try:
             key = self._ordered_by(event)
-            hash(key)
+            hash(_there(key))
         except Exception as error:  # noqa: BLE001 - the application's function; losing the event would be worse
-            logger.error("ordered_by failed, the event is handled out of order", error=describe(error), **job.fields)
+            problem, kind = describe(error), ("ordered_by", type(error).__qualname__)
+            message = "ordered_by failed, the event is handled out of order"
+            self._notices.tell("ERROR", message, once=kind, error=problem, **job.fields)
             return None
         return key
 
@@ -157,3 +166,16 @@ class Dispatcher:
         if self._change is None or self._change.done():
             self._change = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._change])
+
+
+def _there(key: Hashable) -> Hashable:
+    """Return the key, unless it is an awaitable: no two of those are equal.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if not inspect.isawaitable(key):
+        return key
+    if inspect.iscoroutine(key):
+        key.close()
+    raise TypeError("ordered_by returned an awaitable")

@@ -15,6 +15,11 @@ What a handler may observe: each call has a copy of one context (`contextvars`),
 `asyncio.current_task` is the same task from the first step to the last, with the handler's name as soon as it waits.
 Handlers that do not wait may share a task with others, one after another, never interleaved.
 
+Who calls: a handler that stops its subscriber must not wait for itself, and often calls from somewhere else: a task for
+``asyncio.wait_for``, `asyncio.gather` or a task group, the thread of a plain handler. All of them copy the context of
+the handler, in which the invoker leaves the job (`current_job`). A subscriber that is entered inside of a handler keeps
+the jobs around it in the context of its own handlers.
+
 What cancels what: a cancellation of the task reaches the handler that runs or waits in it, and nothing else; after it
 the shared task calls no other handler. `HandlerRunner.cancel` cancels all tasks again until they end (see
 `jwt_events._internal.cancellation`). Cancelling the caller of `HandlerRunner.start` cancels no handler. A task that is
@@ -36,7 +41,7 @@ from loguru import logger
 from jwt_events._internal.cancellation import end
 from jwt_events.events import Handler
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._job import Job
+from jwt_events.subscriber._job import Job, current_job
 from jwt_events.transport.base import Failure
 
 # How long handlers that were cancelled may take to clean up.
@@ -44,6 +49,9 @@ _CLEANUP_SECONDS = 1.0
 
 # How many handlers that do not wait may run before other tasks of the program get their turn.
 _MAX_IN_A_ROW = 64
+
+# The jobs around the current one: of subscribers in whose handlers its subscriber was entered.
+_outer_jobs: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("_outer_jobs", default=())
 
 
 @dataclass(slots=True)  # not frozen, as that takes three times as long to make, and there is one for each event
@@ -85,14 +93,16 @@ class HandlerRunner:
         self._invoker = invoker
         self._listener = listener
         self._context = contextvars.copy_context()
+        self._context.run(_outer_jobs.set, _jobs_around())
         self._ready: deque[HandlerCall] = deque()  # for the shared task
         self._shared: asyncio.Task[None] | None = None
         self._running: dict[asyncio.Task[Any], HandlerCall] = {}  # with those that have a task and begin soon
         self._waiting: set[str] = set()  # the names of handlers that waited when they were called last
 
-    def is_running(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether this task runs a handler that was started here and has not ended."""
-        return task in self._running
+    def is_calling(self) -> bool:
+        """Whether the caller is a handler that was started here and has not ended, or was started by one."""
+        callers = _jobs_around()
+        return any(call.job is caller for caller in callers for call in self._running.values())
 
     def start(self, call: HandlerCall) -> None:
         """Call a handler soon, in the shared task if it probably will not wait."""
@@ -205,6 +215,12 @@ class HandlerRunner:
     def _end(self, task: asyncio.Task[Any], call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
         self._running.pop(task, None)
         self._listener.ended(call, failure, finished=finished)
+
+
+def _jobs_around() -> tuple[Job, ...]:
+    """Return the jobs in whose handlers this runs."""
+    job = current_job.get()
+    return _outer_jobs.get() if job is None else (job, *_outer_jobs.get())
 
 
 @types.coroutine

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import threading
-from collections.abc import Awaitable, Coroutine
-from typing import Any, cast
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.debugging import is_debugging
+from jwt_events._internal.functions import discard, in_thread
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import Retry
-from jwt_events.errors import describe
+from jwt_events.errors import Closed, describe
 from jwt_events.events import Handler
 from jwt_events.instrumentation import Handled
-from jwt_events.subscriber._job import Job
+from jwt_events.subscriber._job import CutOff, Job, current_job
 from jwt_events.transport.base import Failure
 
 # An event that was delivered more often than this, and never settled, probably ends the process that handles it. Below
 # that, each delivery gets its one attempt: others that were delivered with such an event are not to blame.
 _MAX_DELIVERIES = 10
+
+# Seconds within which the end of a subscriber follows that of what its handlers use, if the program closes that first:
+# a publisher waits for the calls under way, five seconds by default.
+_END_FOLLOWS_WITHIN = 5.0
+
+_FAILED = "handler failed"
+_FAILED_ONCE = "handler failed and will be called again"
+_CUT_OFF = "handler cut off, what it uses was closed before the subscriber: open that first"
+_OVERDUE = "a plain handler exceeds its time, and keeps its place until its thread ends"
 
 _HANDLED = Handled.HANDLED
 
@@ -33,11 +44,22 @@ class HandlerInvoker:
     Args:
         timeout: seconds that one call may take; ``None`` for no limit.
         retry: when a handler that failed is called again.
+        ending: is set when the subscriber begins to end.
+        notices: where failures are told.
     """
 
-    def __init__(self, *, timeout: float | None, retry: Retry) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float | None,
+        retry: Retry,
+        ending: asyncio.Event | None = None,
+        notices: Notices | None = None,
+    ) -> None:
         self._timeout = timeout
         self._retry = retry
+        self._ending = ending or asyncio.Event()
+        self._notices = notices or Notices()
         self._max_attempts = max(_MAX_DELIVERIES, retry.attempts)
 
     def run(self, handler: Handler, job: Job) -> Coroutine[Any, Any, Failure | None]:
@@ -53,28 +75,31 @@ class HandlerInvoker:
             return await self._run(handler, job)
 
     async def _run(self, handler: Handler, job: Job) -> Failure | None:
+        current_job.set(job)
         attempt = job.attempt
         while True:
             began = job.begin()
             try:
-                if self._timeout is None:
-                    await _call(handler, job.subject)
+                if not handler.is_async:
+                    await self._call_plain(handler, job)
+                elif self._timeout is None:
+                    await handler.function(job.subject)
                 else:
                     async with timeout(self._timeout):
-                        await _call(handler, job.subject)
+                        await handler.function(job.subject)
             except (Exception, asyncio.CancelledError) as error:
                 cancelled = _is_being_cancelled()
                 if cancelled and isinstance(error, asyncio.CancelledError):
                     job.called(handler.name, Handled.CANCELLED, began, error)
                     raise
                 delay = None if cancelled else self._retry.delay(attempt, error)
-                fields = {"handler": handler.name, "attempt": attempt, "error": describe(error), **job.fields}
+                failure = Failure(describe(error), handler.name, attempt)
+                if await self._is_cut_off(error, may_wait=delay is None and not cancelled):
+                    delay, failure = None, CutOff(failure.error, handler.name, attempt)
+                job.called(handler.name, Handled.FAILED if delay is None else Handled.RETRIED, began, error)
+                self._report(failure, job, error, is_final=delay is None)
                 if delay is None:
-                    job.called(handler.name, Handled.FAILED, began, error)
-                    logger.error("handler failed", **fields)
-                    return Failure(describe(error), handler.name, attempt)
-                job.called(handler.name, Handled.RETRIED, began, error)
-                logger.warning("handler failed and will be called again", **fields)
+                    return failure
                 await asyncio.sleep(delay)
                 attempt += 1
             else:
@@ -83,54 +108,66 @@ class HandlerInvoker:
                     logger.debug("handled", handler=handler.name, attempt=attempt, **job.fields)
                 return None
 
+    def _report(self, failure: Failure, job: Job, error: BaseException, *, is_final: bool) -> None:
+        level, message = ("ERROR", _FAILED) if is_final else ("WARNING", _FAILED_ONCE)
+        if isinstance(failure, CutOff):
+            message = _CUT_OFF
+        self._notices.tell(
+            level,
+            message,
+            once=(failure.handler, type(error).__qualname__, isinstance(failure, CutOff)),
+            handler=failure.handler,
+            attempt=failure.attempts,
+            error=failure.error,
+            **job.fields,
+        )
+
+    async def _is_cut_off(self, error: BaseException, *, may_wait: bool) -> bool:
+        """Whether the handler failed because the program is ending, and closed what the handler uses first.
+
+        Args:
+            error: how it failed.
+            may_wait: whether to wait for the end of the subscriber, which follows that of what it uses.
+        """
+        if not isinstance(error, Closed) and not isinstance(error.__cause__, Closed):
+            return False
+        if may_wait and not self._ending.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_FOLLOWS_WITHIN):
+                    await self._ending.wait()
+        return self._ending.is_set()
+
+    async def _call_plain(self, handler: Handler, job: Job) -> None:
+        """Call a plain function in a thread; it has ended when this returns, unless this is cancelled.
+
+        A thread cannot be interrupted. So a function that exceeds its time keeps its place and its ordering key until
+        it ends, and counts as failed then, whatever it returns.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if self._timeout is None else loop.time() + self._timeout
+        call = partial(handler.function, job.subject)
+        outcome = in_thread(call, name=f"jwt_events handler {handler.name}")
+        try:
+            await asyncio.wait([outcome], timeout=self._timeout)
+            if not outcome.done():
+                limit, kind = self._timeout, (handler.name, _OVERDUE)
+                self._notices.tell("WARNING", _OVERDUE, once=kind, handler=handler.name, limit=limit, **job.fields)
+                await asyncio.wait([outcome])
+                discard(None if outcome.exception() else outcome.result())
+                raise TimeoutError from outcome.exception()
+        except asyncio.CancelledError:
+            outcome.cancel()
+            raise
+        result = outcome.result()
+        if inspect.isawaitable(result):
+            async with timeout(None if deadline is None else deadline - loop.time()):
+                await result
+
 
 async def _give_up(handler: Handler, job: Job) -> Failure:
     with job.active():
         logger.error("given up, it was delivered too often", handler=handler.name, **job.fields)
     return Failure("delivered too often", handler.name, job.attempt - 1)
-
-
-def _call(handler: Handler, subject: object) -> Awaitable[object]:
-    return cast("Awaitable[object]", handler.function(subject)) if handler.is_async else _call_plain(handler, subject)
-
-
-async def _call_plain(handler: Handler, subject: object) -> None:
-    result = await _in_thread(handler, subject)
-    if inspect.isawaitable(result):
-        await result
-
-
-async def _in_thread(handler: Handler, subject: object) -> Any:
-    """Run a plain function in a thread of its own.
-
-    A daemon thread, not one of a pool: a function that never returns can then neither use up a pool that others need
-    nor keep the process from ending.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(result)
-        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-            outcome.set_exception(error)
-        else:  # SystemExit and the like would end the event loop, StopIteration cannot pass through a future
-            outcome.set_exception(RuntimeError(f"the handler raised {type(error).__name__}"))
-
-    def work() -> None:
-        result, failure = None, None
-        try:
-            result = context.run(handler.function, subject)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the task that awaits the outcome
-            failure = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=work, name=f"jwt_events handler {handler.name}", daemon=True).start()
-    return await outcome
 
 
 def _is_being_cancelled() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,13 +28,22 @@ class Outcome:
     Attributes:
         failure: why it was given up; ``None`` if no handler failed for good.
         finished: whether all handlers came to an end by themselves; otherwise some were cancelled.
+        incomplete: whether some were not even started, because the subscriber was stopped.
     """
 
     failure: Failure | None = None
     finished: bool = True
+    incomplete: bool = False
+
+
+class CutOff(Failure):
+    """A failure that is not the event's: the subscriber ends, and what the handler uses was closed before it."""
 
 
 _HANDLED = Outcome()
+
+# The job in whose handler this runs: in the handler itself, in a task that it started, or in its thread.
+current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
 
 
 class Job:
@@ -121,7 +131,7 @@ class Job:
     def give_up(self) -> None:
         """End as unfinished now: not all of the handlers will be started."""
         self._left = -1
-        self._end(Outcome(finished=False))
+        self._end(Outcome(finished=False, incomplete=True))
 
     def hand_back(self, *, finished: bool) -> None:
         """Note that the program has taken the event by ``events()``, and finished it or not."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import cancel_until_done
+from jwt_events._internal.notices import Notices
 from jwt_events.envelope import Envelope, decode
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event
@@ -17,6 +20,8 @@ from jwt_events.instrumentation import UNOBSERVED, Observer
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Receiver
 
 WINDOW = 100_000
+
+_NEW, _FORGOTTEN = object(), object()  # in the place of a source
 
 
 class _Stopped(Exception):
@@ -40,28 +45,41 @@ class Counters:
 class SeenIds:
     """Remembers the ids of at least the last 100,000 events, and at most twice as many.
 
-    A publish that is tried again after a lost answer reuses the event's id; this is what makes it one event again.
+    A publish that is tried again after a lost answer reuses the event's id; this is what makes it one event again. An
+    id is unique within its source (CloudEvents 1.0, ``source``): equal ids of two sources are two events.
     """
 
     def __init__(self, window: int = WINDOW) -> None:
         self._window = window
-        self._recent: set[str] = set()
-        self._older: set[str] = set()
+        # The source of each id. What does not fit, as a second source uses the id, too, has the pair as its key.
+        self._recent: dict[object, object] = {}
+        self._older: dict[object, object] = {}
 
-    def is_new(self, event_id: str) -> bool:
-        """Return whether this id was not seen in the window, and remember it."""
-        if event_id in self._recent or event_id in self._older:
+    def is_new(self, event_id: str, source: str | None = None) -> bool:
+        """Return whether this id was not seen from this source in the window, and remember it."""
+        known = self._recent.get(event_id, _NEW)
+        if known is _NEW:
+            known = self._older.get(event_id, _NEW)
+        if known == source:
+            return False
+        if known is not _NEW and ((event_id, source) in self._recent or (event_id, source) in self._older):
             return False
         if len(self._recent) >= self._window:
             # Two generations forget in one step what a queue would forget one by one.
-            self._older, self._recent = self._recent, set()
-        self._recent.add(event_id)
+            self._older, self._recent = self._recent, {}
+        if known is _NEW:
+            self._recent[event_id] = source
+        else:
+            self._recent[event_id] = known
+            self._recent[event_id, source] = source
         return True
 
-    def forget(self, event_id: str) -> None:
-        """Count this id as new when it comes again."""
-        self._recent.discard(event_id)
-        self._older.discard(event_id)
+    def forget(self, event_id: str, source: str | None = None) -> None:
+        """Count this id as new when it comes again from this source."""
+        for generation in (self._recent, self._older):
+            generation.pop((event_id, source), None)
+            if generation.get(event_id, _NEW) == source:
+                generation[event_id] = _FORGOTTEN
 
 
 class Reader:
@@ -74,6 +92,7 @@ class Reader:
         seen: the ids of events that came already.
         counters: where to count.
         observer: is told what is received.
+        notices: where gaps are told, and bytes that are no event.
     """
 
     def __init__(
@@ -85,6 +104,7 @@ class Reader:
         seen: SeenIds,
         counters: Counters,
         observer: Observer = UNOBSERVED,
+        notices: Notices | None = None,
     ) -> None:
         self._receiver = receiver
         self._accept = accept
@@ -92,8 +112,12 @@ class Reader:
         self._seen = seen
         self._counters = counters
         self._observer = observer
+        self._notices = notices or Notices()
+        self.proven_at: float = -math.inf
+        """When the last read that the server answered was sent, by `time.monotonic`."""
         self._task: asyncio.Task[None] | None = None
         self._is_waiting = False
+        self._is_begun = False
         self._stopped = False
 
     async def run(self) -> None:
@@ -121,16 +145,29 @@ class Reader:
         elif self._is_waiting:
             self._task.cancel()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the receiver is connected, as far as it knows."""
+        return bool(getattr(self._receiver, "is_live", True))
+
+    def mark_begun(self) -> None:
+        """Count the event that is waited for as begun, and not as dropped: one of its handlers was started."""
+        self._is_begun = True
+
     async def _next_batch(self) -> Batch:
         self._is_waiting = True
+        asked_at = monotonic()
         try:
-            return await self._receiver.receive()
+            batch = await self._receiver.receive()
         except asyncio.CancelledError:
             if self._stopped:
                 raise _Stopped from None
             raise
         finally:
             self._is_waiting = False
+        if self.is_live:
+            self.proven_at = asked_at
+        return batch
 
     async def _take_batch(self, batch: Batch) -> None:
         if batch.reconnected:
@@ -138,7 +175,8 @@ class Reader:
         for gap in batch.gaps:
             self._counters.gaps += 1
             self._observer.gap(gap.cause)
-            logger.warning("events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
+            fields = {"cause": gap.cause, "since": gap.since, "lost": gap.lost}
+            self._notices.tell("WARNING", "events may have been missed", once=gap.cause, **fields)
             self._report(gap)
         taken = 0
         received: list[Event] = []
@@ -148,7 +186,7 @@ class Reader:
                 if envelope is not None:
                     event = envelope.event
                     received.append(event)
-                    if not self._seen.is_new(event.id):
+                    if not self._seen.is_new(event.id, event.source):
                         self._skip(event, delivery)
                     elif (waiting := self._accept(envelope, delivery)) is not None:
                         self._tell_received(received)
@@ -156,7 +194,7 @@ class Reader:
                 taken += 1
         finally:
             self._tell_received(received)
-            if dropped := len(batch.deliveries) - taken:
+            if dropped := len(batch.deliveries) - taken - self._is_begun:
                 self._counters.dropped += dropped
                 logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
 
@@ -170,7 +208,7 @@ class Reader:
         try:
             await waiting
         except asyncio.CancelledError:
-            self._seen.forget(event.id)  # dropped: when it is delivered again, it is no duplicate
+            self._seen.forget(event.id, event.source)  # dropped: when it is delivered again, it is no duplicate
             raise
 
     def _decode(self, delivery: Delivery) -> Envelope | None:
@@ -180,8 +218,10 @@ class Reader:
         except DecodeError as error:
             self._counters.decode_errors += 1
             self._observer.decode_error(error.reason)
-            logger.error(
+            self._notices.tell(
+                "ERROR",
                 "delivery skipped: not an event",
+                once=error.reason,
                 reason=error.reason,
                 detail=error.detail,
                 position=delivery.position,

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Self
 
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.functions import plain_function
+from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.retry import Retry
 from jwt_events.errors import Closed, InvalidOption
-from jwt_events.events import Event, EventHandler, EventType, Handler
+from jwt_events.events import Event
 from jwt_events.instrumentation import Instrumentation, combine, instrumentation
 from jwt_events.subscriber._dispatcher import Dispatcher
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._subscription import SubscriberState, Subscription
+from jwt_events.subscriber._registration import Registration
+from jwt_events.subscriber._subscription import SubscriberRecord, SubscriberState, Subscription
 from jwt_events.tracing import AnyTracing, Spans
-from jwt_events.transport.base import Transport
-
-_A = TypeVar("_A", bound=Event)
-_B = TypeVar("_B", bound=Event)
-_R = TypeVar("_R")
-_F = TypeVar("_F", bound=Callable[..., object])
+from jwt_events.transport.base import Receiver, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class SubscriberStats:
     in_flight: int
 
 
-class Subscriber:
+class Subscriber(Registration):
     """Receives events and runs handlers as tasks. Start it in one of three ways.
 
     In the background of a program, ready when entered, drained when left::
@@ -82,7 +82,8 @@ class Subscriber:
         concurrency: how many handlers may run at once; when all are busy, reading pauses.
         drain_timeout: seconds that handlers may go on for when the subscriber ends, before they are cancelled.
         handler_timeout: seconds that one call of a handler may take, after which it is cancelled, again and again until
-            it ends, and has failed whatever it returns; ``None`` for no limit.
+            it ends, and has failed whatever it returns; ``None`` for no limit. A plain function cannot be cancelled: it
+            keeps its place, and its ordering key, until its thread ends.
         retry: when a handler that failed is called again.
         ordered_by: a function of the event that returns a key. Handlers of events with equal keys run in order and
             never at the same time; ``None`` as a key means that order does not matter.
@@ -106,16 +107,17 @@ class Subscriber:
         metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
-        self._transport = transport
+        self._transport: Transport = options.transport("Subscriber", transport, "receiver")
         self._drain_timeout = options.seconds("drain_timeout", drain_timeout)
         self._concurrency = options.count("concurrency", concurrency)
         handler_timeout = options.optional_seconds("handler_timeout", handler_timeout)
         if not isinstance(retry, Retry):
             raise InvalidOption("retry", "must be a Retry")
-        self._invoker = HandlerInvoker(timeout=handler_timeout, retry=retry)
-        if ordered_by is not None and not callable(ordered_by):
-            raise InvalidOption("ordered_by", "must be a function of an event")
-        self._ordered_by = ordered_by
+        self._handler_timeout = handler_timeout
+        self._retry = retry
+        self._ordered_by: Callable[[Event], Hashable] | None = (
+            None if ordered_by is None else plain_function("ordered_by", ordered_by)
+        )
         lease = transport.claim_after
         if lease is not None and handler_timeout is not None and lease < handler_timeout:
             problem = (
@@ -124,12 +126,41 @@ class Subscriber:
             raise InvalidOption("handler_timeout", problem)
         spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.subscribing(transport.name)
-        self._state = SubscriberState(combine(counting, spans.observer), spans)
+        self._state = SubscriberRecord(combine(counting, spans.observer), spans)
         self._subscription: Subscription | None = None
         self._entering = False
+        self._failure: Exception | None = None
+        self._loop = OwnLoop("the subscriber")
 
     def __repr__(self) -> str:
         return f"<Subscriber {'idle' if self._subscription is None else 'running'}, {self._transport!r}>"
+
+    @property
+    def state(self) -> SubscriberState:
+        """Whether it receives events now."""
+        if self._subscription is not None:
+            return self._subscription.state
+        if self._entering:
+            return SubscriberState.CONNECTING
+        return SubscriberState.CLOSED if self._failure is None else SubscriberState.FAILED
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it receives events now: the condition for a readiness check."""
+        return self.state is SubscriberState.LIVE
+
+    @property
+    def staleness(self) -> float:
+        """Seconds since the sending of the last read that the server answered; infinite if there is none.
+
+        It grows while the connection is lost, and while all handlers are busy, as nothing is read then.
+        """
+        return math.inf if self._subscription is None else monotonic() - self._subscription.proven_at
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why reading failed for good, until it is entered again; ``None`` if it did not."""
+        return self._failure if self._subscription is None else self._subscription.failure
 
     @property
     def stats(self) -> SubscriberStats:
@@ -137,49 +168,10 @@ class Subscriber:
         in_flight = 0 if self._subscription is None else self._subscription.dispatcher.in_flight
         return SubscriberStats(**asdict(self._state.counters), in_flight=in_flight)
 
-    @overload
-    def on(self) -> Callable[[Callable[[Event], _R]], Callable[[Event], _R]]: ...
-    @overload
-    def on(self, kind: type[_A], /) -> Callable[[Callable[[_A], _R]], Callable[[_A], _R]]: ...
-    @overload
-    def on(self, a: type[_A], b: type[_B], /) -> Callable[[Callable[[_A | _B], _R]], Callable[[_A | _B], _R]]: ...
-    @overload
-    def on(self, a: type[Event], b: type[Event], c: type[Event], /, *more: type[Event]) -> Callable[[_F], _F]: ...
-    @overload
-    def on(self, kind: EventType, /, *more: EventType) -> Callable[[_F], _F]: ...
-    def on(self, *kinds: Any) -> Callable[[Any], Any]:
-        """Register the decorated function for some kinds of events; with no arguments, for every event.
-
-        Only handlers of every event see an `UnknownEvent`. An ``async`` function is awaited; a plain one is run in
-        a thread. A function may be registered several times, and while the subscriber is running.
-
-        Args:
-            kinds: classes of events, or `EventType` values.
-
-        Raises:
-            InvalidOption: a kind is no event.
-        """
-
-        def register(function: Any) -> Any:
-            self._register(function, kinds)
-            return function
-
-        return register
-
-    def register_handler(self, kind: type[Event] | EventType | str, handler: EventHandler) -> None:
-        """Register a handler for one kind of events, given as a class or an `EventType`; otherwise like `on`."""
-        self._register(handler, (kind,))
-
-    def on_gap(self, function: _F) -> _F:
-        """Register the decorated function to be called with every `Gap`: when events may have been missed."""
-        self._state.gap_handlers.append(Handler.of(function))
-        return function
-
-    def _register(self, function: EventHandler, kinds: tuple[object, ...]) -> None:
+    def _check_can_register(self) -> None:
+        self._loop.check_thread()
         if self._subscription is not None and self._subscription.pull is not None:
             raise Closed("events() is handing out the events, so there can be no handlers")
-        self._state.routes.add(function, kinds)
-        self._state.has_consumer.set()
 
     async def run(self) -> None:
         """Listen and run handlers until cancelled, or until `stop` or `drain` is called.
@@ -197,29 +189,47 @@ class Subscriber:
             await asyncio.wait([self._subscription.reader])
 
     async def __aenter__(self) -> Self:
+        self._loop.check()
         if self._subscription is not None or self._entering:
             raise Closed("the subscriber is running already")
-        self._entering = True
+        self._loop.bind()
+        self._entering, self._failure = True, None
         try:
             async with AsyncExitStack() as stack:
                 receiver = await stack.enter_async_context(self._transport.receiver())
-                dispatcher = Dispatcher(
-                    concurrency=self._concurrency,
-                    invoker=self._invoker,
-                    ordered_by=self._ordered_by,
-                    observer=self._state.observer,
-                )
-                self._subscription = Subscription(
-                    receiver, dispatcher, self._state, stack.pop_all(), concurrency=self._concurrency
-                )
+                self._subscription = self._subscribe(receiver, stack.pop_all())
         finally:
             self._entering = False
+            if self._subscription is None:
+                self._loop.release()
         logger.info("subscribed", transport=self._transport.name, destination=self._transport.destination)
         return self
+
+    def _subscribe(self, receiver: Receiver, resources: AsyncExitStack) -> Subscription:
+        state, ending = self._state, asyncio.Event()
+        state.renew_consumer()
+        invoker = HandlerInvoker(timeout=self._handler_timeout, retry=self._retry, ending=ending, notices=state.notices)
+        dispatcher = Dispatcher(
+            concurrency=self._concurrency,
+            invoker=invoker,
+            ordered_by=self._ordered_by,
+            observer=state.observer,
+            notices=state.notices,
+        )
+        return Subscription(
+            receiver,
+            dispatcher,
+            state,
+            resources,
+            concurrency=self._concurrency,
+            redelivers=self._transport.guarantees.redelivers,
+            ending=ending,
+        )
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._loop.check()
         subscription = self._subscription
         assert subscription is not None  # noqa: S101 - entered before
         try:
@@ -228,7 +238,8 @@ class Subscriber:
             finally:
                 await subscription.end(discard=not self._state.has_consumer.is_set(), within=self._drain_timeout)
         finally:
-            self._subscription = None
+            self._subscription, self._failure = None, subscription.failure
+            self._loop.release()
             subscription.drop_abandoned()
             if not self._state.routes:
                 self._state.has_consumer.clear()
@@ -239,21 +250,26 @@ class Subscriber:
     async def stop(self) -> None:
         """Stop reading, drop what was not started, let the running handlers finish within ``drain_timeout``.
 
-        Idempotent. From a handler it returns at once, because the end waits for that handler too. Cancelling it cancels
-        the handlers at once.
+        Idempotent. From a handler, or from a task that a handler started, it returns at once, because the end waits for
+        that handler too. Cancelling it cancels the handlers at once. Raises `WrongLoop` in another event loop.
         """
+        self._loop.check()
         if self._subscription is not None:
             await self._subscription.end(discard=True, within=self._drain_timeout)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Stop reading and finish everything that was read, then close the connection.
 
-        Idempotent. From a handler it returns at once, because the end waits for that handler too. Cancelling it cancels
-        the handlers at once.
+        Idempotent. From a handler, or from a task that a handler started, it returns at once, because the end waits for
+        that handler too. Cancelling it cancels the handlers at once.
 
         Args:
             timeout: seconds after which the handlers that are left are cancelled; ``None`` means ``drain_timeout``.
+
+        Raises:
+            WrongLoop: the subscriber was opened in another event loop.
         """
+        self._loop.check()
         within = self._drain_timeout if timeout is None else options.seconds("timeout", timeout)
         if self._subscription is not None:
             await self._subscription.end(discard=not self._state.has_consumer.is_set(), within=within)
@@ -267,7 +283,9 @@ class Subscriber:
         Raises:
             TransportError: the subscription failed in a way that another try will not change.
             Closed: handlers are registered.
+            WrongLoop: the subscriber was opened in another event loop.
         """
+        self._loop.check()
         if self._state.routes:
             raise Closed("handlers are registered, so the events go to them")
         async with AsyncExitStack() as stack:

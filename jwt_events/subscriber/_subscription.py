@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import HostCancellation, cancel_until_done
+from jwt_events._internal.notices import Notices
 from jwt_events.envelope import Envelope
 from jwt_events.errors import Closed
 from jwt_events.events import Handler, Routes
 from jwt_events.instrumentation import Observer
 from jwt_events.subscriber._dispatcher import Dispatcher
-from jwt_events.subscriber._job import Job, Outcome
+from jwt_events.subscriber._job import CutOff, Job, Outcome
 from jwt_events.subscriber._pull import PullQueue
 from jwt_events.subscriber._reader import Counters, Reader, SeenIds
 from jwt_events.tracing import Spans
@@ -24,9 +26,28 @@ from jwt_events.transport.base import Delivery, Gap, Receiver
 # How long a host whose subscriber failed may clean up: as long as frameworks take to let requests end.
 _HOST_GRACE = 30.0
 
+# Scopes of anyio cancel again at each turn of the loop, so inside of one that is cancelled nothing can be drained.
+_NOT_DRAINED = "not drained: cancelled again while handlers were running, which are cut off"
+
+
+class SubscriberState(StrEnum):
+    """The state of a subscriber.
+
+    Attributes:
+        CONNECTING: it is being entered or is ending, or it has lost its connection and opens a new one.
+        LIVE: it receives events.
+        FAILED: reading failed for good; `Subscriber.failure` says why.
+        CLOSED: it is not open.
+    """
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    FAILED = "failed"
+    CLOSED = "closed"
+
 
 @dataclass(slots=True)
-class SubscriberState:
+class SubscriberRecord:
     """What a subscriber keeps from one subscription to the next: its handlers, and what it knows of past events.
 
     Attributes:
@@ -37,6 +58,7 @@ class SubscriberState:
         has_consumer: set as soon as there are handlers or ``events()``; until then events wait.
         seen: the ids of events that came already.
         counters: what was counted.
+        notices: where problems are told.
     """
 
     observer: Observer
@@ -46,6 +68,13 @@ class SubscriberState:
     has_consumer: asyncio.Event = field(default_factory=asyncio.Event)
     seen: SeenIds = field(default_factory=SeenIds)
     counters: Counters = field(default_factory=Counters)
+    notices: Notices = field(default_factory=Notices)
+
+    def renew_consumer(self) -> None:
+        """Begin a subscription: the event of an earlier one may belong to another event loop."""
+        self.has_consumer = asyncio.Event()
+        if self.routes:
+            self.has_consumer.set()
 
 
 class Subscription:
@@ -57,6 +86,8 @@ class Subscription:
         state: what outlives this subscription.
         resources: what to close in the end.
         concurrency: how many events ``events()`` may have outstanding.
+        redelivers: whether an event that is left unsettled is delivered again.
+        ending: set when the end begins.
 
     Attributes:
         dispatcher: runs the handlers.
@@ -70,16 +101,20 @@ class Subscription:
         self,
         receiver: Receiver,
         dispatcher: Dispatcher,
-        state: SubscriberState,
+        state: SubscriberRecord,
         resources: AsyncExitStack,
         *,
         concurrency: int,
+        redelivers: bool,
+        ending: asyncio.Event,
     ) -> None:
         self.dispatcher = dispatcher
         self.failure: Exception | None = None
         self.host: HostCancellation = HostCancellation(grace=_HOST_GRACE)
         self.pull: PullQueue | None = None
         self._concurrency = concurrency
+        self._redelivers = redelivers
+        self._is_ending = ending
         self._receiver = receiver
         self._state = state
         self._resources = resources
@@ -90,11 +125,24 @@ class Subscription:
             seen=state.seen,
             counters=state.counters,
             observer=state.observer,
+            notices=state.notices,
         )
         self._closing = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
         self.reader: asyncio.Task[None] = asyncio.create_task(self._reading.run(), name="jwt_events reader")
         self.reader.add_done_callback(self._reader_ended)
+
+    @property
+    def state(self) -> SubscriberState:
+        """Whether it receives events now."""
+        if self.failure is not None:
+            return SubscriberState.FAILED
+        return SubscriberState.LIVE if self._reading.is_live and not self.reader.done() else SubscriberState.CONNECTING
+
+    @property
+    def proven_at(self) -> float:
+        """When the last read that the server answered was sent, by `time.monotonic`."""
+        return self._reading.proven_at
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
         """Pass an event on; return what to wait for, if there is no room or no consumer."""
@@ -133,15 +181,18 @@ class Subscription:
             counters.handled += 1
             self._receiver.settle(delivery)
             return
+        self._state.seen.forget(job.subject.id, job.subject.source)
         counters.failed += 1
-        self._state.seen.forget(job.subject.id)
-        if outcome.finished:
+        if outcome.incomplete:
+            self._reading.mark_begun()
+        if outcome.finished and not (self._redelivers and isinstance(outcome.failure, CutOff)):
             counters.dead_lettered += 1
             self._state.observer.dead_lettered(job.subject)
             self._receiver.settle(delivery, outcome.failure)
 
     def _report(self, gap: Gap) -> None:
-        self.dispatcher.submit_gap(Job(gap), self._state.gap_handlers)
+        handlers = self._state.gap_handlers
+        self.dispatcher.submit_gap(Job(gap, len(handlers)), handlers)
 
     @contextmanager
     def pulling(self) -> Iterator[PullQueue]:
@@ -167,14 +218,14 @@ class Subscription:
             return
         if dropped := self.pull.clear():
             for event in dropped:
-                self._state.seen.forget(event.id)
+                self._state.seen.forget(event.id, event.source)
             self._state.counters.dropped += len(dropped)
             logger.warning("deliveries dropped, the subscriber was stopped", count=len(dropped))
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         if not reader.cancelled() and isinstance(error := reader.exception(), Exception):
             self.failure = error
-            logger.error("listening failed", error=str(error))
+            self._state.notices.tell("ERROR", "listening failed", once="listening failed", error=str(error))
             if self.pull is None or not self.pull.is_consumed:
                 self._cancel_host()
         if self.pull is not None:
@@ -187,15 +238,17 @@ class Subscription:
     async def end(self, *, discard: bool, within: float) -> None:
         """Stop reading, finish or drop what was read, wait for handlers, cancel the rest, close. Idempotent.
 
-        Called by a handler it returns at once and leaves the work to a task: ending waits for that handler, too.
+        Called by a handler, or by what a handler started, it returns at once and leaves the work to a task: ending
+        waits for that handler, too.
 
         Args:
             discard: drop what was read and not started.
             within: seconds after which handlers are cancelled.
         """
         deadline = asyncio.get_running_loop().time() + within
+        self._is_ending.set()
         self._reading.stop(discard=discard or self.pull is not None)
-        if self.dispatcher.is_running(asyncio.current_task()):
+        if self.dispatcher.is_calling():
             if self._ending is None:
                 self._ending = asyncio.create_task(self._end(deadline), name="jwt_events ending")
         else:
@@ -209,6 +262,8 @@ class Subscription:
             cancel_until_done(self.reader)
             await self.dispatcher.finish(max(0.0, deadline - loop.time()))
         except asyncio.CancelledError:
+            if count := self.dispatcher.in_flight:
+                self._state.notices.tell("WARNING", _NOT_DRAINED, once=_NOT_DRAINED, count=count)
             cancel_until_done(self.reader)
             await self.dispatcher.finish(0.0)
             raise

@@ -58,9 +58,9 @@ EVENTS = (
         algorithm="ES256",
         active_from=NOW,
         retire_at=NOW + timedelta(days=3),
-        compromised=True,
         **COMMON,
     ),
+    KeyRotated(key_id="2026-09", issuer="https://issuer.example/", compromised=True, **COMMON),
     SessionCreated(session_id="s", user_id="u", client_id="app", expires_at=NOW + timedelta(hours=2), **COMMON),
     SessionDestroyed(session_id="s", user_id="u", expires_at=NOW, reason="logout", **COMMON),
 )

@@ -150,7 +150,10 @@ class Sender(Protocol):
 
 
 class Receiver(Protocol):
-    """Receives payloads. For use by one task."""
+    """Receives payloads. For use by one task.
+
+    One that can lose its connection has an attribute ``is_live``: whether it is connected, as far as it knows.
+    """
 
     async def receive(self) -> Batch:
         """Wait for the next batch. Reconnects by itself and reports what may have been missed as gaps.

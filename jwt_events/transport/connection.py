@@ -5,6 +5,7 @@ A `Connector` opens connections with the options of a client or URL; a `Connecti
 
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.replies import key_of
 from jwt_events.transport._redis.url import canonical_url
 
-__all__ = ["Command", "Connection", "Connector", "canonical_url"]
+__all__ = ["Command", "Connection", "Connector", "canonical_url", "key_of"]

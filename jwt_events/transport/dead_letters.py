@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jwt_events._internal import options
+from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import Closed, InvalidOption, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
@@ -45,16 +46,20 @@ class DeadLetters:
         self._timeout = options.seconds("timeout", timeout)
         self._stack = AsyncExitStack()
         self._multiplexer: Multiplexer | None = None
+        self._loop = OwnLoop("the access to dead letters")
 
     async def __aenter__(self) -> Self:
+        self._loop.bind()
         self._multiplexer = await self._stack.enter_async_context(Multiplexer(self._transport.connector))
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._loop.check()
         self._multiplexer = None
         await self._stack.aclose()
+        self._loop.release()
 
     async def count(self) -> int:
         """Return how many dead letters there are."""
@@ -120,6 +125,7 @@ class DeadLetters:
     async def _run(self, commands: Sequence[Command]) -> Sequence[Any]:
         if self._multiplexer is None:
             raise Closed("use the dead letters inside `async with`")
+        self._loop.check()
         replies = await self._multiplexer.run(commands, within=self._timeout)
         for reply in replies:
             if isinstance(reply, TransportError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Literal
 
 from jwt_events._internal import options
+from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
 
@@ -22,7 +23,8 @@ _BLOCK = 1.0
 class MemoryTransport:
     """Events within one process and one event loop; behaves like `RedisStream`, and never removes an event.
 
-    Pass the same object to the publisher and to the subscribers.
+    Pass the same object to the publisher and to the subscribers. Opening it in a second event loop, while the first has
+    not ended and it is open there, raises `WrongLoop`.
 
     Args:
         start: where a receiver begins: ``"new"`` with events that are sent from now on, ``"all"`` with the first event.
@@ -45,6 +47,8 @@ class MemoryTransport:
         self._start = start
         self.dead_letters: list[tuple[Delivery, Failure]] = []
         self._log: list[Delivery] = []
+        self._loop = OwnLoop("the transport in memory")
+        self._open = 0  # senders and receivers
         self._has_grown = asyncio.Event()  # replaced whenever something is appended
 
     def __repr__(self) -> str:
@@ -53,7 +57,8 @@ class MemoryTransport:
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
         """Open a sender; see `Transport.sender`."""
-        yield _MemorySender(self)
+        with self._opened():
+            yield _MemorySender(self)
 
     @asynccontextmanager
     async def receiver(
@@ -61,7 +66,25 @@ class MemoryTransport:
     ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`."""
         index = 0 if from_oldest or self._start == "all" else len(self._log)
-        yield _MemoryReceiver(self, index, poll_timeout=_BLOCK if poll_timeout is None else min(poll_timeout, _BLOCK))
+        within = _BLOCK if poll_timeout is None else min(poll_timeout, _BLOCK)
+        with self._opened():
+            yield _MemoryReceiver(self, index, poll_timeout=within)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Belong to this event loop while anything is open: what waits in another one could not be woken."""
+        if self._loop.has_ended:  # with what was open there
+            self._loop.release()
+            self._open = 0
+        self._loop.bind()
+        self._open += 1
+        try:
+            yield
+        finally:
+            if self._loop.is_current():
+                self._open -= 1
+                if not self._open:
+                    self._loop.release()
 
     def append(self, payloads: Sequence[bytes]) -> list[Sent]:
         """Store payloads and wake the receivers that wait for them."""

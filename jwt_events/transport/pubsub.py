@@ -124,6 +124,11 @@ class _PubSubReceiver:
             await self.reconnecting.drop(ConnectionFailed("the server ended the subscription"))
         return Batch(deliveries)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is connected, and the server has answered; see `Receiver`."""
+        return self.reconnecting.connection is not None and not self._timeouts
+
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Do nothing: Pub/Sub has neither acknowledgements nor dead letters."""
 

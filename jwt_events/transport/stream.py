@@ -11,8 +11,6 @@ Source: https://redis.io/docs/latest/develop/data-types/streams/
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
@@ -29,7 +27,7 @@ from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.role import RoleRule
-from jwt_events.transport._stream.consumer_group import ConsumerGroup, reserve_consumer_name
+from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport._stream.group import GroupReceiver
@@ -67,7 +65,9 @@ class RedisStream:
         key: the name of the stream.
         group: the name of the group to share the work with; ``None`` for none.
         consumer: the name of this receiver within the group; must differ between receivers that run at the same time,
-            and is best kept when a receiver is started again. ``None`` means host name and process id.
+            and is best kept when a receiver is started again. ``None`` means a new name for each receiver that is
+            opened, of the host, the process and chance; when such a receiver is gone and its entries have been claimed,
+            the others remove it.
         start: where a receiver begins: ``"new"`` with events that are sent from now on, ``"all"`` with the oldest event
             that is stored, a datetime with the first event from then on, a position (as in `Receipt.position`) with
             the first event after it. A group begins there when it is first used.
@@ -113,7 +113,6 @@ class RedisStream:
         )
         self._group = None if group is None else options.name("group", group, maximum=options.MAX_GROUP_NAME_LENGTH)
         self._consumer = _consumer_name(consumer, self._group)
-        self._is_named = consumer is not None
         self._start = _start_position(start)
         self._is_time = isinstance(start, datetime)
         self._batch_size = options.count("batch_size", batch_size, maximum=100_000)
@@ -165,7 +164,7 @@ class RedisStream:
             Settler(
                 multiplexer,
                 dead_key=self.dead_letter,
-                consumer=self._consumer,
+                consumer=self._consumer or new_consumer_name(),
                 keep_once_for=self.retention.total_seconds(),
             ) as settler,
         ):
@@ -176,9 +175,9 @@ class RedisStream:
 
     @asynccontextmanager
     async def _group_receiver(self, name: str, start: str | None, block: float) -> AsyncIterator[Receiver]:
-        wanted = ConsumerGroup(self.destination, name, self._consumer)
+        group = ConsumerGroup(self.destination, name, self._consumer or new_consumer_name())
         async with AsyncExitStack() as stack:
-            group = stack.enter_context(reserve_consumer_name(self.connector.address, wanted, exactly=self._is_named))
+            stack.enter_context(reserve_consumer_name(self.connector.address, self.connector.database, group))
             multiplexer = await stack.enter_async_context(Multiplexer(self.connector))
             stack.push_async_callback(multiplexer.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
             settler = await stack.enter_async_context(
@@ -207,9 +206,9 @@ async def _background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[N
         await end([task])
 
 
-def _consumer_name(consumer: str | None, group: str | None) -> str:
+def _consumer_name(consumer: str | None, group: str | None) -> str | None:
     if consumer is None:
-        return f"{socket.gethostname()}:{os.getpid()}"[: options.MAX_GROUP_NAME_LENGTH]
+        return None
     if group is None:
         raise InvalidOption("consumer", "needs a group")
     return options.name("consumer", consumer, maximum=options.MAX_GROUP_NAME_LENGTH)

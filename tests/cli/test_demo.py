@@ -23,6 +23,7 @@ import pytest
 
 from jwt_events import EventType
 from jwt_events.embedded import EmbeddedServer
+from tests.support.documents import ROOT
 from tests.support.processes import descendants, is_alive
 from tests.support.waiting import block_until, scaled
 
@@ -330,6 +331,30 @@ class TestStopping:
             demo.communicate(timeout=scaled(20))
             assert demo.returncode == 130
             assert all_gone(processes)()
+
+    def test_control_c_in_make(self) -> None:
+        """Ctrl-C in a terminal ends `make demo` without a complaint of make."""
+        ours, theirs = pty.openpty()
+        # The first terminal that a new session opens is the one whose Ctrl-C it gets.
+        opened = ("sh", "-c", ': <"$0"; exec "$@"', os.ttyname(theirs))
+        words = ("make", "demo", "READY=", f"BIN={Path(sys.executable).parent}", "--directory", str(ROOT))
+        with subprocess.Popen(
+            [*opened, *words], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        ) as make:
+            os.close(theirs)
+            written, is_sent = b"", False
+            while select.select([ours], [], [], scaled(30))[0]:
+                try:
+                    written += os.read(ours, 65_536)
+                except OSError:  # how the end of a terminal looks on Linux
+                    break
+                if b"Starting the processes" in written and not is_sent:
+                    is_sent = os.write(ours, b"\x03") > 0
+            os.close(ours)
+            make.wait(scaled(10))
+        assert is_sent
+        assert b"\nmake: ***" not in written
+        assert b"Error" not in written
 
     def test_kill(self, tmp_path: Path) -> None:
         """If the demo is killed, its processes and both its servers end by themselves, and no file is left."""

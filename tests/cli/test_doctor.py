@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import trustme
 
 from jwt_events.cli._groups import Consumer, Group
 from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._findings import Finding, Level, findings
+from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._stream.position import StreamInfo
-from tests.support.commands import Outcome, run
+from tests.support.commands import Outcome, run, run_apart
+from tests.support.faults import free_port
+from tests.support.proxy import Proxy
 from tests.support.servers import OWN_KINDS, Server, shared
 
 HEALTHY: dict[str, Any] = {
     "scheme": "rediss",
     "is_local": False,
+    "key": "k",
     "retention": timedelta(days=1),
     "info": {"redis_version": "7.2.4", "valkey_version": "9.1.2", "role": "master", "connected_slaves": "1"},
     "settings": {
@@ -31,6 +38,8 @@ HEALTHY: dict[str, Any] = {
     "skew": 0.01,
     "clock": 1_000_000.0,
     "stream": StreamInfo("999000000-0", "999000000-0", 1, 1),
+    "sample": [True],
+    "dead_letters": 0,
     "groups": [],
     "lacking": {"publisher": [], "subscriber": []},
 }
@@ -78,6 +87,10 @@ class TestFindings:
             ({"scheme": "redis"}, "tls", Level.WARNING),
             ({"stream": None}, "stream", Level.UNKNOWN),
             ({"stream": StreamInfo("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
+            ({"stream": StreamInfo()}, "stream", Level.WARNING),
+            ({"sample": [False, False]}, "stream", Level.WARNING),
+            ({"dead_letters": 3}, "dead letters", Level.WARNING),
+            ({"dead_letters": None}, "dead letters", Level.UNKNOWN),
             ({"groups": None}, "groups", Level.UNKNOWN),
             ({"groups": [group(Consumer("a", 1, 61.0))]}, "groups", Level.WARNING),
             ({"groups": [group(lag=7)]}, "groups", Level.WARNING),
@@ -94,9 +107,17 @@ class TestFindings:
         members = (Consumer("a", 5, 0.5), Consumer("b", 0, 9_999.0))
         assert judged(groups=[group(*members, lag=3), group(*members, lag=None)]) == {}
 
+    @pytest.mark.parametrize(
+        "changes",
+        [{"sample": None}, {"sample": [False, True]}, {"stream": StreamInfo(None, "5-0", 5, 0), "sample": []}],
+    )
+    def test_stream_in_use(self, changes: dict[str, Any]) -> None:
+        """One event is enough, a stream may have become empty, and what may not be read is no reason to warn."""
+        assert judged(**changes) == {}
+
     def test_unknown(self) -> None:
         """A fact that the user may not see is unknown, not a problem."""
-        found = findings(Facts("rediss", is_local=False, retention=timedelta(days=1)), durable=True)
+        found = findings(Facts("rediss", is_local=False, key="k", retention=timedelta(days=1)), durable=True)
         assert {finding.level for finding in found} == {Level.OK, Level.UNKNOWN}
         assert all(finding.advice for finding in found if finding.level is Level.UNKNOWN)
 
@@ -136,6 +157,7 @@ class TestDoctor:
 
     def test_settings(self, own: Server) -> None:
         """A server that is set up well has no warning; one that evicts streams has a problem; a replica, too."""
+        assert run("publish", "token-revoked", "--token-id", "t", url=own.url).code == 0
         own.inspector.config_set("appendonly", "yes")
         own.inspector.config_set("appendfsync", "always")
         assert examined(own)[0].code == 0
@@ -149,15 +171,31 @@ class TestDoctor:
         assert (told.code, found["replicas"]["level"]) == (1, "problem")
 
     def test_stream_and_groups(self, own: Server) -> None:
-        """It reports the age of the oldest event, and consumers that died with pending events."""
+        """It reports the age of the oldest event, dead letters, and consumers that died with pending events."""
+        _, found = examined(own, "--key", "k")
+        assert found["stream"]["level"] == "warning"
+        assert "'k' holds nothing" in found["stream"]["text"]
         assert run("publish", "token-revoked", "--token-id", "t", "--key", "k", url=own.url).code == 0
         inspector: Any = own.inspector
+        inspector.xadd("k:dead", {"event": "a"})
         inspector.xgroup_create("k", "mailer", "0")
         ((_, ((position, _),)),) = inspector.xreadgroup("mailer", "one", {"k": ">"})
         inspector.xclaim("k", "mailer", "one", 0, [position], idle=3_600_000)
         _, found = examined(own, "--key", "k")
         assert "holds 1 events" in found["stream"]["text"]
         assert "'mailer': lag 0, 1 pending" in found["groups"]["text"]
+        assert (found["dead letters"]["level"], found["dead letters"]["text"]) == ("warning", "1")
+
+    def test_stream_of_another_program(self, own: Server) -> None:
+        """It warns of a stream in which no entry is an event, and does not mind foreign entries between events."""
+        for _ in range(30):
+            own.inspector.xadd("orders", {"item": "book"})
+        told, found = examined(own, "--key", "orders")
+        assert told.code == 1
+        assert "none of 20 looked at is an event" in found["stream"]["text"]
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", "orders", url=own.url).code == 0
+        _, found = examined(own, "--key", "orders")
+        assert found["stream"]["level"] == "ok"
 
     @pytest.mark.parametrize(
         ("granted", "lacking"),
@@ -193,6 +231,31 @@ class TestDoctor:
         own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         _, found = examined(own, "--key", "k", user="u")
         assert found["rights: publisher"]["level"] == "ok"
-        assert "XADD, SET, GET" in found["rights: subscriber"]["text"]
+        assert "XADD on 'k:dead', SET on 'k:dead:*', GET on 'k:dead:*'" in found["rights: subscriber"]["text"]
         _, found = examined(own, "--transport", "pubsub", user="u")
         assert found["rights: publisher"]["level"] == "unknown"
+
+
+class TestScheme:
+    """A URL whose scheme is not what the port speaks."""
+
+    @pytest.mark.parametrize("secured", [True, False])
+    async def test_scheme(self, own_server: Callable[..., EmbeddedServer], *, secured: bool) -> None:
+        """It says which scheme the port needs, also if the server asks for a password."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        config = {"requirepass": "secret"}
+        async with own_server(config=config) as server, Proxy(server.url, tls=context if secured else None) as proxy:
+            address = proxy.url.partition("://")[2].rpartition("@")[2]
+            url = f"{'redis' if secured else 'rediss'}://{address}"
+            told = await asyncio.to_thread(run_apart, "doctor", "--url", url)
+        assert told.code == 2
+        expected = "speaks TLS: use rediss://." if secured else "speaks plain text, without TLS: use redis://"
+        assert expected in told.complaint
+
+    @pytest.mark.parametrize("scheme", ["redis", "rediss"])
+    def test_nothing_there(self, scheme: str) -> None:
+        """Where nothing listens, it says nothing about TLS."""
+        told = run("doctor", "--url", f"{scheme}://127.0.0.1:{free_port()}")
+        assert told.code == 2
+        assert told.complaint.endswith("'jwt-events serve' starts one.")

@@ -23,6 +23,8 @@ from tests.support.waiting import block_until, scaled
 
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 
+CLAIMS = '{"jti": "token-1"}'
+
 # For each type: options, and the fields that the event must then have.
 EVENTS = {
     "token-revoked": (
@@ -70,6 +72,41 @@ class TestPublish:
     def test_every_type_is_there(self) -> None:
         """The table has every type."""
         assert {name.replace("-", "_") for name in EVENTS} == set(EventType)
+
+    @pytest.mark.parametrize(
+        ("options", "option"),
+        [
+            (("--key-id", "new", "--previous-key-id", "leaked", "--compromised"), "--compromised"),
+            (("--key-id", "old", "--retire-at", str(int(SOON.timestamp()))), "--retire-at"),
+            (("--key-id", "one", "--previous-key-id", "one"), "--previous-key-id"),
+        ],
+    )
+    def test_a_rotation_that_can_be_misunderstood(
+        self, url: str, key: str, options: tuple[str, ...], option: str
+    ) -> None:
+        """It is refused, with the option and the ways to say it right, in options; nothing is published."""
+        refused = run("publish", "key-rotated", *options, "--key", key, url=url)
+        assert refused.code == 2
+        assert refused.complaint.startswith(f"jwt-events: {option}: is ")
+        assert "as --key-id" in refused.complaint
+        assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).records == []
+
+    def test_a_cutoff_in_the_future(self, url: str, key: str) -> None:
+        """It is refused with the option and what to do instead; nothing is published."""
+        refused = run(
+            "publish",
+            "token-revoked",
+            "--user-id",
+            "u",
+            "--issued-before",
+            "2100-01-01T00:00:00Z",
+            "--key",
+            key,
+            url=url,
+        )
+        assert refused.code == 2
+        assert refused.complaint.startswith("jwt-events: --issued-before: is more than five minutes ahead")
+        assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).records == []
 
     def test_retention(self, url: str, key: str) -> None:
         """An event that outlives the retention is refused, and the message names both options."""
@@ -297,11 +334,11 @@ class TestCheck:
     def test_stale(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the verdict is stale, the exit code is 3."""
         monkeypatch.setattr(RevocationList, "explain", lambda *_: Explanation(Verdict.STALE, None, 7.5))
-        told = run("check", "--key", key, url=url, given="{}")
+        told = run("check", "--key", key, url=url, given='{"jti": "good"}')
         assert (told.code, told.lines) == (3, ["verdict=stale staleness=7.5"])
 
     @pytest.mark.parametrize(
-        "given", ["", "x", "{", "[]", "a.b", "a.b.c", "é.é.é", "a.b.c.d.e", "{" * 70_000, '{"jti": 1}']
+        "given", ["", "x", "{", "[]", "a.b", "a.b.c", "é.é.é", "a.b.c.d.e", "{" * 70_000, '{"jti": 1}', "{}"]
     )
     def test_bad_input(self, url: str, key: str, given: str) -> None:
         """Input that is neither claims nor a token is refused."""
@@ -309,13 +346,39 @@ class TestCheck:
         assert told.code == 2
         assert told.complaint
 
+    @pytest.mark.parametrize(
+        "claims", [{}, {"iss": "i", "iat": 1}, {"token": {"jti": "gone"}}, {"jti": "", "sub": None}]
+    )
+    def test_claims_that_name_nothing(self, url: str, key: str, claims: dict[str, Any]) -> None:
+        """Claims without an identifier are refused, before a server is asked: no revocation can reach such a token."""
+        for given in (json.dumps(claims), ".".join([_encoded({"alg": "none"}), _encoded(claims), "c2ln"])):
+            told = run("check", "--key", key, url=url, given=given)
+            assert told.code == 2
+            assert "name nothing that could be revoked" in told.complaint
+
+    @pytest.mark.parametrize("name", ["jti", "sub", "sid", "client_id", "azp", "kid"])
+    def test_each_identifier_is_enough(self, url: str, key: str, name: str) -> None:
+        """One claim that a rule can name is enough."""
+        assert run("check", "--key", key, url=url, given=json.dumps({name: "x"})).code == 0
+
+    def test_stream_without_events(self, server: Server, key: str) -> None:
+        """A stream that is not there, or in which no entry is an event, is reported; an empty one is not."""
+        told = run("check", "--key", f"{key}:other", url=server.url, given=CLAIMS)
+        assert (told.code, told.lines[0].startswith("verdict=allow")) == (0, True)
+        assert f"there is no stream '{key}:other' yet" in told.errors
+        server.inspector.xadd(f"{key}:other", {"item": "book"})
+        told = run("check", "--key", f"{key}:other", url=server.url, given=CLAIMS)
+        assert f"no entry of the stream '{key}:other' is an event" in told.errors
+        server.inspector.xtrim(f"{key}:other", 0, approximate=False)
+        assert run("check", "--key", f"{key}:other", url=server.url, given=CLAIMS).errors == ""
+
     def test_encrypted(self) -> None:
         """An encrypted token is refused."""
         with pytest.raises(InvalidClaims, match="encrypted"):
             claims_from(b"a.b.c.d.e")
 
 
-def _encoded(part: dict[str, str]) -> str:
+def _encoded(part: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
 
 
@@ -357,7 +420,7 @@ class TestDead:
         """One is shown with its payload; for one that is not there the exit code is 1."""
         (record,) = run("dead", "show", letters[0], "--key", key, "--json", url=url).records
         assert json.loads(record["payload"])["subject"] == "t"
-        names = ["id", "payload", "error", "handler", "attempts", "consumer", "position", "buried_at"]
+        names = ["id", "payload", "error", "handler", "attempts", "consumer", "position", "fields", "buried_at"]
         assert list(record) == names
         assert record["buried_at"] == "1970-01-01T00:00:00.001Z"
         assert "payload\tno event" in run("dead", "show", letters[2], "--key", key, url=url).lines
@@ -369,7 +432,8 @@ class TestDead:
         done = run("dead", "replay", letters[0], "1-1", "--key", key, "--json", url=url)
         assert (done.code, "1-1" in done.errors) == (1, True)
         assert [record["replayed"] for record in done.records] == [letters[0]]
-        assert len(run("dead", "replay", "--all", "--key", key, url=url).lines) == 2
+        done = run("dead", "replay", "--all", "--key", key, url=url)
+        assert (len(done.lines), done.errors) == (2, "jwt-events: replayed: 2 of 2\n")
         assert len(on_the_stream(url, key).records) == 2
         for words in (("list",), ("replay", "--all"), ("purge", "--all", "--yes")):
             told = run("dead", *words, "--key", key, url=url)
@@ -379,7 +443,8 @@ class TestDead:
         """One is removed, and all with --yes."""
         assert run("dead", "purge", letters[0], "--key", key, url=url).lines == [f"purged={letters[0]}"]
         assert run("dead", "purge", letters[0], "--key", key, url=url).code == 1
-        assert run("dead", "purge", "--all", "--yes", "--key", key, url=url).code == 0
+        done = run("dead", "purge", "--all", "--yes", "--key", key, "--json", url=url)
+        assert (done.code, len(done.records), done.errors) == (0, 2, "jwt-events: purged: 2 of 2\n")
         assert run("dead", "list", "--key", key, url=url).output == ""
 
 
@@ -394,11 +459,29 @@ class TestGroups:
         server.inspector.xgroup_create(key, "mailer", "0")
         server.inspector.xreadgroup("mailer", "one", {key: ">"})
         assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
-        (record,) = run("groups", "--key", key, "--json", "--idle-after", "0", url=server.url).records
+        told = run("groups", "--key", key, "--json", "--idle-after", "0", url=server.url)
+        (record,) = told.records
         assert (record["name"], record["lag"], record["pending"], record["idle"]) == ("mailer", 1, 1, ["one"])
         head, row = run("groups", "--key", key, url=server.url).lines
         shown = dict(zip(head.split("\t"), row.split("\t"), strict=True))
         assert (shown["name"], shown["lag"], shown["pending"], shown["idle"]) == ("mailer", "1", "1", "-")
+        assert told.code == 1
+
+    def test_dead_consumer(self, server: Server, key: str) -> None:
+        """The exit code is 1 if an idle consumer has pending events; neither is enough alone."""
+        assert run("publish", "token-revoked", "--token-id", "t", "--key", key, url=server.url).code == 0
+        inspector: Any = server.inspector
+        inspector.xgroup_create(key, "mailer", "0")
+        inspector.xgroup_createconsumer(key, "mailer", "idle")
+
+        def code(*options: str) -> int:
+            return run("groups", "--key", key, *options, url=server.url).code
+
+        assert code("--idle-after", "0") == 0
+        inspector.xreadgroup("mailer", "one", {key: ">"})
+        assert code() == 0
+        assert code("--idle-after", "0") == 1
+        assert code("--idle-after", "0", "--json") == 1
 
     def test_wrong_type(self, server: Server, key: str) -> None:
         """A key that holds something else is one line."""

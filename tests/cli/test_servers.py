@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ import pytest
 from typer.main import get_command
 
 from jwt_events.cli import app
+from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._redis import reconnecting
-from tests.support.commands import Outcome, pipe, run, running
+from tests.support.commands import Outcome, pipe, run, run_apart, running
 from tests.support.fake_server import FakeServer
 from tests.support.faults import free_port
 from tests.support.servers import OWN_KINDS, Server, shared
@@ -61,9 +62,14 @@ TABLE = [
     Case(("publish", "session-destroyed", "--session-id", "s", *SOON, *PUBSUB), 0, "published event_id="),
     Case(("publish", "--file", FILE, *SOON), 0, "published=1 next_line=2"),
     Case(("tail", "--until-current"), 0, ""),
-    Case(("check",), 0, "verdict=allow"),
+    Case(("check",), 0, "there is no stream 'jwt:events' yet, so nothing is revoked"),
     Case(("groups",), 0, "there is no stream 'jwt:events' yet; it comes with the first event"),
-    Case(("doctor",), 1, "it holds nothing", refused="rights: publisher\tthis user lacks XADD, XTRIM, TIME"),
+    Case(
+        ("doctor",),
+        1,
+        "'jwt:events' holds nothing, and never did",
+        refused="rights: publisher\tthis user lacks XADD, XTRIM, TIME",
+    ),
     Case(("doctor", *PUBSUB), 0, "7 ok, 1 note", refused="rights: publisher\tthis user may not ask"),
     Case(("bench", "--seconds", "0.3"), 0, "publish one by one"),
     Case(("demo", "--json", "--events", "3", "--revocations", "0"), 0, '"lost": 0'),
@@ -126,6 +132,43 @@ def run_case(case: Case, url: str, path: Path) -> Outcome:
     return told
 
 
+def _blamed(case: Case) -> str:
+    """Return what the URL of a case is taken from, which errors about it must name."""
+    return "--url" if case.words[0] == "demo" else "JWT_EVENTS_URL"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_option_takes_precedence(*, before: bool) -> None:
+    """An error about a URL that was given as an option does not blame the environment."""
+    option = ("--url", "http://localhost")
+    told = run(*option, "groups", url="redis://") if before else run("groups", *option, url="redis://")
+    assert told.complaint.startswith("jwt-events: --url: ")
+    assert run("groups", url="http://localhost").complaint.startswith("jwt-events: JWT_EVENTS_URL: ")
+
+
+def test_example_is_shown(own_server: Callable[..., EmbeddedServer]) -> None:
+    """Advice shows its example whole; a password is never shown."""
+
+    async def ask() -> Outcome:
+        async with own_server(config={"requirepass": PASSWORD}) as server:
+            url = server.url.replace(f":{PASSWORD}@", "")
+            assert PASSWORD not in url
+            return await asyncio.to_thread(run_apart, "groups", url=url)
+
+    told = asyncio.run(ask())
+    assert told.code == 2
+    assert told.complaint.endswith("Put the user and password into JWT_EVENTS_URL: redis://user:password@host:6379.")
+
+
+def test_refused_key_is_named(own: Server) -> None:
+    """A user who may not access one of the keys is told which."""
+    words = ("ACL", "SETUSER", "u", "reset", "on", f">{PASSWORD}", "~k", "+@all")
+    own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+    url = own.url.replace("://", f"://u:{PASSWORD}@")
+    assert " for 'k:dead' refused: NOPERM" in run("dead", "list", "--key", "k", url=url).complaint
+    assert " for 'other' refused: NOPERM" in run("groups", "--key", "other", url=url).complaint
+
+
 def test_table_is_complete() -> None:
     """The table has every command but the one that is a server itself."""
 
@@ -158,6 +201,7 @@ def test_unreachable(case: Case, tmp_path: Path) -> None:
     assert told.code == 2
     assert f"localhost:{port}" in told.complaint
     assert "Is a server running there?" in told.complaint
+    assert ("JWT_EVENTS_URL says so" in told.complaint) == (_blamed(case) == "JWT_EVENTS_URL")
 
 
 @EVERY
@@ -166,7 +210,7 @@ def test_malformed_url(case: Case, url: str, tmp_path: Path) -> None:
     """A malformed URL is refused, and its password not shown."""
     told = run_case(case, url.format(PASSWORD), tmp_path)
     assert told.code == 2
-    assert "--url" in told.complaint
+    assert f"{_blamed(case)}: " in told.complaint
 
 
 @EVERY
@@ -185,7 +229,8 @@ def test_wrong_password(own: Server, case: Case, tmp_path: Path) -> None:
     told = run_case(case, own.url.replace("://", f"://stranger:{PASSWORD}@"), tmp_path)
     assert told.code == 2
     assert "WRONGPASS" in told.complaint
-    assert "Are the user and password in the URL right?" in told.complaint
+    named = {"--url": "the URL", "JWT_EVENTS_URL": "JWT_EVENTS_URL"}[_blamed(case)]
+    assert f"Are the user and password in {named} right?" in told.complaint
 
 
 @EVERY

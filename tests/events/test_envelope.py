@@ -55,7 +55,6 @@ _GOLDEN = {
         '"algorithm":"ES256"',
         '"active_from":"2026-03-01T12:00:00Z"',
         f'"retire_at":{_LATER}',
-        '"compromised":true',
     ),
     SessionCreated: _golden(
         "session_created",

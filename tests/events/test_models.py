@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Required, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,8 @@ from jwt_events import (
     TokenRevoked,
     UnknownEvent,
 )
+from jwt_events.events import _parameters
+from jwt_events.events._fields import Instant
 from tests.support.examples import EVENTS, FIELDS, LATER, NOON
 from tests.support.strategies import known_events
 
@@ -123,9 +125,17 @@ class TestValues:
     def test_different_by_any_field(self, cls: type[Event]) -> None:
         """Events that differ in one field are not equal."""
         event = cls(**FIELDS[cls])
-        for name in FIELDS[cls].keys() - _SMALLEST[cls].keys() - {"id", "occurred_at"}:
+        # A key rotation needs the previous key for `retire_at`, and has nothing to say about a compromised one.
+        for name in (
+            FIELDS[cls].keys() - _SMALLEST[cls].keys() - {"id", "occurred_at", "previous_key_id", "compromised"}
+        ):
             fields = {field: value for field, value in FIELDS[cls].items() if field != name}
             assert cls(**fields) != event, name
+
+    def test_different_by_compromised(self) -> None:
+        """Whether a key leaked makes a difference."""
+        fields: dict[str, Any] = {"id": "a", "key_id": "k", "occurred_at": NOON}
+        assert KeyRotated(**fields) != KeyRotated(compromised=True, **fields)
 
     def test_different_by_class(self) -> None:
         """Events of different classes differ, even with the same id."""
@@ -156,6 +166,24 @@ class TestInstants:
         assert event == TokenRevoked(id="a", token_id="a", occurred_at=NOON, expires_at=NOON)
         assert event.expires_at is not None
         assert event.expires_at.tzinfo is UTC
+
+
+class TestParameters:
+    """Parameters of the constructors, as type checkers see them."""
+
+    @pytest.mark.parametrize("cls", [*FIELDS, UnknownEvent], ids=lambda cls: cls.__name__)
+    def test_same_as_the_fields(self, cls: type[Event]) -> None:
+        """Every field is a parameter; those without a default are required; every instant may be a NumericDate."""
+        parameters = getattr(_parameters, f"{cls.__name__}Parameters")
+        assert set(get_type_hints(parameters)) == set(cls.model_fields)
+        marked = get_type_hints(parameters, include_extras=True)
+        required = {name for name, hint in marked.items() if get_origin(hint) is Required}
+        assert required == {name for name, one in cls.model_fields.items() if one.is_required()}
+        hints = get_type_hints(cls, include_extras=True)
+        instants = {name for name in cls.model_fields if hints[name] in (Instant, Instant | None)}
+        numeric = (datetime | float, datetime | float | None)
+        assert {name for name, hint in get_type_hints(parameters).items() if hint in numeric} == instants
+        assert "occurred_at" in instants
 
 
 class TestTexts:

@@ -60,7 +60,7 @@ class Scene:
 
     async def grant(self, *rights: str) -> None:
         """Let the user have these rights and no others."""
-        words = ("reset", "on", ">secret", "resetchannels", "&k", "~k", "~k:dead*", *rights)
+        words = ("reset", "on", ">secret", "resetchannels", "&k", "~k", "~k:dead*", "~k:retention", *rights)
         await call(self.admin, "ACL", "SETUSER", "user", *words)
 
     async def begin(self) -> None:

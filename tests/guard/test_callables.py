@@ -28,7 +28,7 @@ from jwt_events import (
     SigningKeys,
     TokenRevoked,
 )
-from jwt_events._internal.functions import awaited, function, is_async, plain, plain_function, truth
+from jwt_events._internal.functions import awaited, function, is_coroutine_function, plain, plain_function, truth
 from jwt_events.guard import Guard, Refused, until_revoked
 from jwt_events.testing import ManualClock, eventually
 from tests.support.handling import soon
@@ -481,7 +481,7 @@ class TestRefusedWhenPassed:
             return True
 
         passed = form(call)
-        if is_async(passed):
+        if is_coroutine_function(passed):
             with pytest.raises(InvalidOption, match="plain function"):
                 plain_function("option", passed)
         else:

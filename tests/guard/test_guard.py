@@ -40,8 +40,10 @@ CLAIMS = {"sub": "alice", "jti": "token-1", "iat": 1}
 
 
 def fresh_list() -> RevocationList:
-    """Return a list that is not open, and allows tokens all the same."""
-    return RevocationList(MemoryTransport(), on_stale="allow")
+    """Return a list that is not open, and allows tokens all the same, as if it were current."""
+    revocations = RevocationList(MemoryTransport())
+    revocations._view.current_as_of = math.inf
+    return revocations
 
 
 def guard_that_raises(error: Exception) -> Guard[Mapping[str, Any]]:

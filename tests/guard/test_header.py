@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -36,8 +37,9 @@ def nested(depth: int) -> str:
 
 
 def refusing(leaked: str = LEAKED) -> RevocationList:
-    """Return a list that knows of a compromised key, and allows other tokens."""
-    revocations = RevocationList(MemoryTransport(), on_stale="allow")
+    """Return a list that knows of a compromised key, and allows other tokens, as if it were current."""
+    revocations = RevocationList(MemoryTransport())
+    revocations._view.current_as_of = math.inf
     revocations.apply(KeyRotated(key_id=leaked, compromised=True))
     return revocations
 

@@ -342,6 +342,11 @@ class TestConstruction:
             SigningKeys(issuer.fetch, **options)
         assert caught.value.option == option
 
+    async def test_refused_wait(self, issuer: Issuer) -> None:
+        """Whether to wait is True or False."""
+        with pytest.raises(InvalidOption, match="wait"):
+            SigningKeys(issuer.fetch, wait=0)  # type: ignore[arg-type]  # the mistake that is to be found
+
     async def test_refused_fetch_and_issuer(self, issuer: Issuer) -> None:
         """A URL is refused as ``fetch``, and a blank as ``issuer``."""
         url: Any = "https://issuer.example/jwks.json"

@@ -40,6 +40,31 @@ class TestEntered:
         async with keys:
             await keys.get("one")
 
+    async def test_without_waiting(self, issuer: Issuer) -> None:
+        """Without waiting, entering succeeds at once; the keys are fetched in the background until that succeeds."""
+        issuer.error = OSError()
+        async with SigningKeys(issuer.fetch, wait=False, cooldown=0.01) as keys:
+            assert keys.stats.keys == 0
+            await wait_until(lambda: keys.stats.failures >= 2)
+            with pytest.raises(KeysUnavailable):
+                await keys.get("one")
+            issuer.error = None
+            await wait_until(lambda: keys.stats.keys == 1)
+            await keys.get("one")
+
+    async def test_without_waiting_for_a_fetch_that_hangs(self, issuer: Issuer) -> None:
+        """A caller shares the fetch that entering has started, and leaving ends it."""
+        issuer.open.clear()
+        async with SigningKeys(issuer.fetch, wait=False) as keys:
+            caller = asyncio.create_task(keys.get("one"))
+            await wait_until(lambda: issuer.calls)
+            issuer.open.set()
+            await caller
+            assert issuer.calls == 1
+        issuer.open.clear()
+        async with SigningKeys(issuer.fetch, wait=False):
+            await wait_until(lambda: issuer.calls == 2)
+
     async def test_cancelled_entering(self, issuer: Issuer) -> None:
         """Cancelled entering leaves no task behind."""
         issuer.open.clear()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jwt_events import CompromisedKey, KeyRotated, RetiredKey, SigningKeyError, SigningKeys
+from jwt_events.events import receive_event
 from jwt_events.keys import _fetcher as fetcher
 from jwt_events.keys._keyring import MAX_NEGATIVE_ENTRIES, RETIREMENT_LEEWAY
 from tests.support.issuers import Clock, Issuer
@@ -84,7 +85,8 @@ class KeysMachine(RuleBasedStateMachine):
         occurred, active_from, retire_at = (
             None if offset is None else self._clock.time() + offset for offset in offsets
         )
-        rotation = KeyRotated.model_validate(
+        rotation = receive_event(
+            KeyRotated,
             {
                 "key_id": kid,
                 "previous_key_id": previous,
@@ -92,15 +94,17 @@ class KeysMachine(RuleBasedStateMachine):
                 "active_from": active_from,
                 "retire_at": retire_at,
                 "compromised": compromised,
-            }
+            },
         )
+        assert isinstance(rotation, KeyRotated)
         occurred_at = rotation.occurred_at.timestamp()
+        retired = None if rotation.retire_at is None else previous or kid
         if compromised:
-            self._compromised.add(kid)
-        else:
+            self._compromised |= {kid} if previous is None else {kid, previous}
+        elif retired != kid:
             self._retirements.setdefault(kid, []).append((occurred_at, float("-inf")))
-        if previous not in (None, kid) and rotation.retire_at is not None:
-            self._retirements.setdefault(str(previous), []).append((occurred_at, -rotation.retire_at.timestamp()))
+        if retired is not None and rotation.retire_at is not None:
+            self._retirements.setdefault(retired, []).append((occurred_at, -rotation.retire_at.timestamp()))
         if during_a_fetch:
             self._runner.run(self._apply_during_a_fetch(rotation))
         else:

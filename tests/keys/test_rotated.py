@@ -11,6 +11,7 @@ import pytest
 from jwt_events import (
     CompromisedKey,
     Event,
+    EventType,
     InvalidOption,
     KeyRotated,
     KeysUnavailable,
@@ -20,6 +21,7 @@ from jwt_events import (
     UnknownKey,
 )
 from jwt_events.keys import _fetcher
+from tests.support.examples import received
 from tests.support.issuers import Clock, Issuer, entry
 from tests.support.records import watching
 from tests.support.waiting import wait_until
@@ -52,6 +54,12 @@ def rotated(key_id: str = "new", **fields: Any) -> KeyRotated:
 COMPROMISED = rotated("old", compromised=True)
 
 
+def rotation(event: Event) -> KeyRotated:
+    """Return the event, which is a rotation."""
+    assert isinstance(event, KeyRotated)
+    return event
+
+
 class TestCompromised:
     """A compromised key."""
 
@@ -67,6 +75,22 @@ class TestCompromised:
             clock.advance(101)
         assert issuer.calls >= 5
         assert len(keys._keyring._leaked) == 1
+
+    @pytest.mark.parametrize("names", [("new", "old"), ("old", "new")])
+    async def test_one_of_two(self, issuer: Issuer, clock: Clock, names: tuple[str, str]) -> None:
+        """A received rotation that says of two keys that one is compromised makes both invalid, for ever."""
+        issuer.list("old", "new", "next")
+        keys = SigningKeys(issuer.fetch, max_age=100)
+        await keys.get("old")
+        event = received(EventType.KEY_ROTATED, key_id=names[0], previous_key_id=names[1], compromised=True)
+        keys.apply(rotation(event))
+        keys.apply(rotated("new", previous_key_id="old"))
+        for _ in range(3):
+            for kid in names:
+                with pytest.raises(CompromisedKey):
+                    await keys.get(kid)
+            await keys.get("next")
+            clock.advance(101)
 
     async def test_before_the_first_fetch(self, issuer: Issuer) -> None:
         """A key compromised before the first fetch is never accepted, and nothing is fetched for it."""
@@ -191,11 +215,20 @@ class TestRetired:
             keys.apply(event)
         await keys.get("old")
 
-    async def test_replaced_by_itself(self, issuer: Issuer) -> None:
-        """A rotation that names one key twice does not retire it."""
+    @pytest.mark.parametrize("backwards", [False, True])
+    @pytest.mark.parametrize("previous", [{}, {"previous_key_id": "old"}], ids=["alone", "twice"])
+    async def test_one_key_is_named(self, issuer: Issuer, previous: dict[str, str], backwards: bool) -> None:
+        """A received rotation that names one key, or one key twice, retires it, until it is rotated to again."""
+        retired = received(EventType.KEY_ROTATED, key_id="old", retire_at="2026-03-01T12:30:00Z", **previous)
         keys = SigningKeys(issuer.fetch)
-        keys.apply(rotated("old", retire=-60))
-        await keys.get("old")
+        keys.apply(rotation(retired))
+        with pytest.raises(RetiredKey):
+            await keys.get("old")
+        await keys.get("new")
+        again = SigningKeys(issuer.fetch)
+        for event in (rotated("old"), rotation(retired)) if backwards else (rotation(retired), rotated("old")):
+            again.apply(event)
+        await again.get("old")
 
     async def test_without_kid(self, issuer: Issuer) -> None:
         """A retired key does not verify tokens without a kid."""
@@ -363,7 +396,7 @@ class TestEvents:
         name = "-".join(["secret", "name"])
         keys = SigningKeys(issuer.fetch)
         with watching(name) as records:
-            keys.apply(rotated(name, previous_key_id=name + "2", compromised=True, issuer=name))
+            keys.apply(rotated(name, compromised=True, issuer=name))
             with pytest.raises(CompromisedKey) as caught:
                 await keys.get(name)
         assert records.of("signing key rotated", "INFO")[0]["compromised"] is True

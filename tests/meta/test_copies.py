@@ -68,6 +68,7 @@ ERRORS: list[JWTEventsError] = [
     errors.RevokedTokenError("user_at_client", _NOW),
     errors.StaleRevocationsError(math.inf, 5.0),
     errors.Closed("m"),
+    errors.WrongLoop("m"),
     errors.TransportError("m", maybe_done=True, retryable=True),
     errors.ConnectionFailed("m", maybe_done=True),
     errors.ServerRefused("m", code="NOPERM", retryable=True),

@@ -64,17 +64,17 @@ OWN = words(
 # `serve` starts on the well-known port, the embedded server on a free one.
 DIFFERENT = {(("serve",), "port")}
 
-LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)"
+LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|self\.(\w+\.)*(_?notices\.tell|_tell)"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid longest lost position problem reason retention seconds since size span_id staleness state "
-    "trace_id transport"
+    "failures handler kid limit longest lost position problem reason retention seconds since size span_id staleness "
+    "state trace_id transport"
 )
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
 
 # Names that the documents print as code and that are not of this library.
-FOREIGN = words("RedisCluster data_base64")
+FOREIGN = words("CancelScope RedisCluster cancel_scope data_base64 move_on_after")
 
 
 def _commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -273,7 +273,7 @@ def _log_fields() -> Iterator[str]:
     for path in SOURCE:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and re.fullmatch(LOG_CALL, ast.unparse(node.func)):
-                yield from (keyword.arg for keyword in node.keywords if keyword.arg is not None)
+                yield from (keyword.arg for keyword in node.keywords if keyword.arg not in (None, "once"))
     for subject in (Gap("1-1", "trimmed"), TokenRevoked(token_id="t")):
         yield from Job(subject, 1).fields
 

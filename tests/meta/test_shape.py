@@ -53,9 +53,17 @@ INSIDE = {
         ("_handler_runner",),
         ("_dispatcher",),
         ("_subscription",),
+        ("_registration",),
         ("_subscriber",),
     ),
-    "revocation": (("_claims", "_packed"), ("_rules",), ("_feed", "_verdict", "_watch"), ("_view",), ("_list",)),
+    "revocation": (
+        ("_claims", "_packed"),
+        ("_rules",),
+        ("_feed", "_verdict", "_watch"),
+        ("_view",),
+        ("_registration",),
+        ("_list",),
+    ),
     "keys": (("_jwks", "_schedule"), ("_fetcher", "_keyring"), ("_keys",)),
     "cli": (
         ("_options", "_output"),

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from jwt_events.instrumentation import Handled, Published
+from jwt_events.instrumentation import Handled, LookedUp, Published
 from jwt_events.metrics import Metrics
 from jwt_events.revocation import Verdict
 from tests.support.promql import read, unknown, vocabulary
@@ -36,6 +36,7 @@ PAGE = (EXAMPLE / "README.md").read_text()
 VALUES = {
     "jwt_events_published_total.outcome": {outcome.value for outcome in Published},
     "jwt_events_handled_total.outcome": {outcome.value for outcome in Handled},
+    "jwt_events_signing_key_lookups_total.outcome": {outcome.value for outcome in LookedUp},
     "jwt_events_revocation_checks_total.verdict": {verdict.value for verdict in Verdict},
 }
 
@@ -185,7 +186,8 @@ async def _app(role: str, url: str) -> AsyncIterator[Callable[..., Awaitable[boo
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(scaled(30)):
             out, err = await process.communicate()
-        assert (process.returncode, out, err) == (0, b"", b"")
+        assert (process.returncode, out) == (0, b"")
+        assert {line.split(b": ")[1][:14] for line in err.splitlines()} <= {b"handler failed", b"dead letter"}
     finally:
         if process.returncode is None:
             process.kill()

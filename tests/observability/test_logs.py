@@ -58,8 +58,12 @@ asyncio.run(main())
         return done.stdout + done.stderr
 
     def test_silent(self) -> None:
-        """A program that does not enable logging gets no line, even on failures."""
-        assert self._said("as it is") == ""
+        """A program that does not enable logging is told only what it must not miss."""
+        said = self._said("as it is").splitlines()
+        assert [line.split(": ")[:2] for line in sorted(said)] == [
+            ["jwt_events", "delivery skipped"],
+            ["jwt_events", "handler failed"],
+        ]
 
     def test_enabled(self) -> None:
         """One call enables logging."""

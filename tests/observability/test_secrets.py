@@ -52,7 +52,7 @@ def _secret_events() -> list[Event]:
     return [
         TokenRevoked(token_id=SECRET, user_id=SECRET, session_id=SECRET, client_id=SECRET, reason=SECRET, **common),
         SessionCreated(session_id=SECRET, user_id=SECRET, client_id=SECRET, **common),
-        KeyRotated(key_id=SECRET, previous_key_id=SECRET, issuer=SECRET, algorithm=SECRET, **common),
+        KeyRotated(key_id=SECRET, previous_key_id=f"{SECRET}2", issuer=SECRET, algorithm=SECRET, **common),
         UnknownEvent(type="jwt.other.v1", source=SECRET, data={SECRET: SECRET}),
     ]
 

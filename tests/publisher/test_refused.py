@@ -87,9 +87,7 @@ async def test_a_command_that_the_server_does_not_know() -> None:
 async def test_an_answer_that_makes_no_sense() -> None:
     """It ends the publish with the truth about what was sent, and leaves the publisher alive."""
     async with FakeServer(lambda _: b":5\r\n") as server, Publisher(RedisStream(server.url)) as publisher:
-        with pytest.raises(PublishFailed, match=f"unexpected .*Error in the exchange with {server.address}"):
-            await publisher.publish(EVENT)  # the answer to TIME; what follows is the one to XADD
-        for _ in range(2):
+        for _ in range(3):  # the first time, what is no answer to ZADD ends a connection before XADD is sent
             async with asyncio.timeout(scaled(5)):
                 with pytest.raises(PublishOutcomeUnknown, match=f"XADD at {server.address} .* makes no sense"):
                     await publisher.publish(EVENT, timeout=0.5)
@@ -98,9 +96,12 @@ async def test_an_answer_that_makes_no_sense() -> None:
 async def test_an_answer_to_something_else() -> None:
     """A connection on which answers are out of step is replaced, and the event is published on the next one."""
     answers = iter([b":5\r\n", text(b"1-1")])
+    trimming = {b"TIME": array(text(b"1"), text(b"1")), b"XTRIM": b":0\r\n"}
 
     def answer(words: list[bytes]) -> bytes:
-        return next(answers) if words[0] == b"XADD" else array(text(b"1"), text(b"1"))
+        if words[0] == b"ZADD":
+            return text(b"1") if b"INCR" in words else b":1\r\n"
+        return next(answers) if words[0] == b"XADD" else trimming[words[0]]
 
     async with FakeServer(answer) as server, Publisher(RedisStream(server.url)) as publisher:
         receipt = await publisher.publish(EVENT, timeout=scaled(5))

@@ -40,7 +40,9 @@ from jwt_events import (
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
 from jwt_events.revocation import _feed
+from jwt_events.testing import ManualClock
 from jwt_events.testing.conformance import MakeTransport
+from jwt_events.transport._redis import reconnecting
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
 from tests.support.examples import revoked
@@ -51,6 +53,8 @@ from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
 from tests.support.transports import OnMemory, OnStream
 from tests.support.waiting import scaled, wait_until
+
+NOT_OPEN = "revocation list is not open, so every token is stale"
 
 READ_ONLY = ("+xread", "+xrange", "+xinfo|stream", "+info")
 
@@ -222,7 +226,7 @@ class TestVerdicts:
     async def test_ensure_live_when_closed(self, revocations: RevocationList) -> None:
         """In a closed list a revoked token raises `RevokedTokenError`, every other one `StaleRevocationsError`."""
         await revocations.aclose()
-        with pytest.raises(StaleRevocationsError, match="never; the limit is 5 s") as refused:
+        with pytest.raises(StaleRevocationsError, match="is not current: it is not open") as refused:
             revocations.ensure_live({"jti": "good"})
         assert (refused.value.staleness, refused.value.max_staleness) == (math.inf, 5.0)
         with pytest.raises(RevokedTokenError):
@@ -270,15 +274,47 @@ class TestVerdicts:
 
     async def test_availability_before_security(self) -> None:
         """``on_stale="allow"`` lets tokens in that are not known to be revoked, and counts them."""
-        revocations = RevocationList(MemoryTransport(), on_stale="allow")
-        revocations.apply(TokenRevoked(token_id="t"))
-        assert revocations.check({"jti": "good"}) is Verdict.ALLOW
-        assert revocations.check({"jti": "t"}) is Verdict.REVOKED
-        assert revocations.explain({"jti": "good"}).verdict is Verdict.ALLOW
-        async with revocations:
+        clock = ManualClock()
+        async with RevocationList(MemoryTransport(), on_stale="allow", clock=clock) as revocations:
+            revocations.apply(TokenRevoked(token_id="t"))
             assert revocations.check({"jti": "good"}) is Verdict.ALLOW
-        assert (revocations.stats.allowed, revocations.stats.stale_allows) == (2, 1)
-        assert not revocations.is_fresh
+            revocations._view.current_as_of = clock.monotonic() - 6  # as if nothing had been read for so long
+            assert not revocations.is_fresh
+            assert revocations.check({"jti": "good"}) is Verdict.ALLOW
+            assert revocations.check({"jti": "t"}) is Verdict.REVOKED
+            assert revocations.explain({"jti": "good"}).verdict is Verdict.ALLOW
+            assert (revocations.stats.allowed, revocations.stats.stale_allows) == (2, 1)
+
+    @pytest.mark.parametrize("on_stale", ["deny", "allow"])
+    async def test_a_list_that_is_not_open(self, on_stale: Any) -> None:
+        """A list that is not open believes nothing, in every mode, and says so once: it was forgotten to open it."""
+        transport = MemoryTransport()
+        await publish(transport, revoked(1))
+        revocations = RevocationList(transport, on_stale=on_stale)
+        for _ in range(2):
+            with recorded() as records:
+                assert [revocations.check(token(number)) for number in (1, 2)].count(Verdict.ALLOW) == 0
+                assert revocations.check(token(2)) is Verdict.STALE
+                assert revocations.explain(token(2)).verdict is Verdict.STALE
+                with pytest.raises(StaleRevocationsError):
+                    revocations.ensure_live(token(2))
+            (line,) = records.of(NOT_OPEN, "ERROR")
+            assert line["destination"] == transport.destination
+            async with revocations:
+                assert revocations.check(token(1)) is Verdict.REVOKED
+                assert revocations.check(token(2)) is Verdict.ALLOW
+        assert revocations.stats.stale_allows == 0
+
+    async def test_a_list_that_catches_up(self) -> None:
+        """A list that has not read the history yet believes nothing either, and that is no error."""
+        revocations = RevocationList(ScriptedTransport(), on_stale="allow")
+        with recorded() as records:
+            entering = asyncio.create_task(revocations.__aenter__())
+            await wait_until(lambda: revocations.state is ViewState.CATCHING_UP)
+            assert revocations.check(token(1)) is Verdict.STALE
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+        assert records.of(NOT_OPEN, "ERROR") == []
 
     async def test_repr(self, revocations: RevocationList) -> None:
         """The repr shows state, count of rules and age, and no identifiers."""
@@ -306,6 +342,8 @@ class TestOptions:
             ({"leeway": None}, "leeway"),
             ({"on_stale": "ignore"}, "on_stale"),
             ({"on_stale": True}, "on_stale"),
+            ({"wait": "no"}, "wait"),
+            ({"wait": None}, "wait"),
         ],
     )
     def test_options(self, options: dict[str, Any], option: str) -> None:
@@ -429,6 +467,69 @@ class TestEntering:
             with pytest.raises(Closed):
                 await soon(entering)
         assert transport.open == 0
+
+
+class TestOpeningEarly:
+    """A list that opens before its history was read."""
+
+    @pytest.mark.parametrize("options", [{"on_stale": "allow"}, {"wait": False}, {"wait": False, "on_stale": "allow"}])
+    async def test_without_a_server(
+        self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        """It opens, says so, is not fresh, and knows what is revoked as soon as there is a server."""
+        monkeypatch.setattr(reconnecting, "OPEN_WITHIN", 0.2)
+        port = free_port()
+        revocations = RevocationList(RedisStream(f"redis://127.0.0.1:{port}", "k"), **options)
+        states: list[ViewState] = []
+        revocations.on_state(states.append)
+        with recorded() as records:
+            await soon(revocations.__aenter__())
+        assert len(records.of("opened before the history was read: stale until then", "WARNING")) == 1
+        assert (revocations.state, revocations.is_fresh) == (ViewState.CATCHING_UP, False)
+        allows = options.get("on_stale") == "allow"
+        assert revocations.check(token(1)) is (Verdict.ALLOW if allows else Verdict.STALE)
+        assert revocations.stats.stale_allows == allows
+        await wait_until(lambda: isinstance(revocations.failure, ConnectionFailed))
+        async with own_server(port=port) as server:
+            await publish(RedisStream(server.url, "k"), revoked(1))
+            await knows(revocations, 1)
+            await wait_until(lambda: revocations.is_fresh)
+            assert (revocations.failure, revocations.check(token(2))) == (None, Verdict.ALLOW)
+            assert states == [ViewState.CATCHING_UP, ViewState.FRESH]
+            await revocations.aclose()
+
+    async def test_at_once(self) -> None:
+        """Without waiting, it opens although the transport does not answer, and can be left."""
+        transport = ScriptedTransport()
+        transport.opening.clear()
+        async with RevocationList(transport, wait=False) as revocations:
+            assert revocations.state is ViewState.CATCHING_UP
+            await wait_until(lambda: transport.open == 1)
+            async with revocations.watch(token(1)) as watch:
+                assert not watch.revoked.is_set()
+        assert (revocations.state, transport.open) == (ViewState.CLOSED, 0)
+
+    async def test_refused(self, url: str, key: str, client: Redis) -> None:
+        """What lasts is raised also with `on_stale="allow"`; without waiting it is the list's failure until mended."""
+        await client.set(key, "no stream")
+        with pytest.raises(ServerRefused, match="WRONGTYPE"):
+            await RevocationList(RedisStream(url, key), on_stale="allow").__aenter__()
+        async with RevocationList(RedisStream(url, key), wait=False) as revocations:
+            await wait_until(lambda: isinstance(revocations.failure, ServerRefused))
+            assert revocations.check(token()) is Verdict.STALE
+            await client.delete(key)
+            await wait_until(lambda: revocations.is_fresh)
+
+    async def test_cancelled_anywhere(self, url: str, key: str) -> None:
+        """Cancelled at any await, it is closed, and nothing is left."""
+        revocations = RevocationList(RedisStream(url, key), wait=False)
+
+        async def enter() -> None:
+            async with revocations:
+                pass
+
+        async for _ in cancelled_everywhere(enter):
+            assert (revocations.state, revocations._tasks) == (ViewState.CLOSED, [])
 
 
 class BreaksOnExit(MemoryTransport):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -11,7 +12,17 @@ from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
-from jwt_events import Event, EventType, InvalidOption, MemoryTransport, Subscriber, TokenRevoked, UnknownEvent
+from jwt_events import (
+    Event,
+    EventType,
+    InvalidOption,
+    MemoryTransport,
+    Retry,
+    RevocationList,
+    Subscriber,
+    TokenRevoked,
+    UnknownEvent,
+)
 from jwt_events.events._routing import Handler, Routes
 from tests.support.examples import EVENTS, revoked
 from tests.support.handling import Recorder, publish
@@ -134,6 +145,99 @@ class TestKindsOfHandlers:
             await publish(transport, revoked())
             await wait_until(lambda: subscriber.stats.handled == 1)
         assert found == ["set before entering"]
+
+
+class TestOutermost:
+    """The outermost callable decides how a handler is called; what it returns is awaited if it can be."""
+
+    async def test_filter(self, transport: MemoryTransport) -> None:
+        """A plain decorator may leave the function inside uncalled."""
+        recorder = Recorder()
+
+        def only(subject: str) -> Any:
+            def decorate(function: Any) -> Any:
+                @wraps(function)
+                def wrapper(event: Event) -> Any:
+                    return function(event) if event.subject == subject else None
+
+                return wrapper
+
+            return decorate
+
+        async def record(event: Event) -> None:
+            await recorder(event)
+
+        subscriber = Subscriber(transport, retry=Retry(attempts=1))
+        subscriber.on(TokenRevoked)(only(str(revoked(2).subject))(record))
+        async with subscriber:
+            await publish(transport, revoked(1), revoked(2))
+            await wait_until(lambda: subscriber.stats.handled == 2)
+        assert recorder.subjects == [revoked(2).subject]
+
+    async def test_a_loop_of_its_own(self, transport: MemoryTransport) -> None:
+        """A plain decorator may run the function inside in another event loop."""
+        seen = list[Event]()
+
+        async def record(event: Event) -> None:
+            seen.append(event)
+
+        @wraps(record)
+        def in_own_loop(event: Event) -> None:
+            asyncio.run(record(event))
+
+        subscriber = Subscriber(transport, retry=Retry(attempts=1))
+        subscriber.on(TokenRevoked)(in_own_loop)
+        async with subscriber:
+            await publish(transport, revoked(1))
+            await wait_until(lambda: subscriber.stats.handled == 1)
+        assert len(seen) == 1
+
+    def test_kinds_of_functions(self) -> None:
+        """It is awaited if a call of it returns a coroutine; it runs in a thread otherwise."""
+
+        class Asynchronous:
+            async def __call__(self, event: Event) -> None: ...
+            async def method(self, event: Event) -> None: ...
+
+        async def function(event: Event, more: int = 0) -> None: ...
+
+        @wraps(function)
+        def around(event: Event) -> Any: ...
+
+        @wraps(print)
+        async def inside_out(event: Event) -> None: ...
+
+        awaited = (Asynchronous(), Asynchronous().method, function, partial(function, more=1), inside_out)
+        assert all(Handler.of(one).is_async for one in (*awaited, partial(partial(function), more=1), AsyncMock()))
+        assert not any(Handler.of(one).is_async for one in (around, partial(around), print))
+
+    def test_generators(self) -> None:
+        """A generator function, of which a call would run nothing, is refused when it is registered."""
+
+        def generator(event: Event) -> Any:
+            yield
+
+        async def asynchronous(event: Event) -> Any:
+            yield
+
+        for function in (generator, asynchronous, partial(generator)):
+            with pytest.raises(InvalidOption, match=r"handler: .* generator function"):
+                Subscriber(MemoryTransport()).on()(function)
+
+    @pytest.mark.parametrize("make", [Subscriber, RevocationList])
+    def test_missing_parentheses(self, make: Any) -> None:
+        """A decorator without its parentheses is refused, and does not swallow the function."""
+        with pytest.raises(InvalidOption, match=r"decorate with parentheses, `on\(\)` for every event"):
+            make(MemoryTransport()).on(print)
+
+    @pytest.mark.parametrize(
+        "kind", ["typo", 5, None, int, TokenRevoked(token_id="t")], ids=["text", "number", "none", "class", "event"]
+    )
+    @pytest.mark.parametrize("make", [Subscriber, RevocationList])
+    def test_unknown_kinds(self, make: Any, kind: object) -> None:
+        """What is no kind of events is refused where it is written, and the known kinds are named."""
+        with pytest.raises(InvalidOption, match=r"TokenRevoked \('token_revoked'\), .*KeyRotated"):
+            make(MemoryTransport()).on(kind)
 
 
 class TestHandler:

@@ -175,6 +175,9 @@ class TestRetry:
         assert (failing.calls, len(recorder.seen)) == (2, 1)
 
 
+_OVERDUE = "a plain handler exceeds its time, and keeps its place until its thread ends"
+
+
 class TestHandlerTimeout:
     """How long one call may take."""
 
@@ -189,14 +192,64 @@ class TestHandlerTimeout:
         assert subscriber.stats.handled == 0
 
     async def test_blocking_handler(self, transport: MemoryTransport) -> None:
-        """A thread cannot be cancelled, but nobody waits for it any longer."""
+        """A thread cannot be cancelled: it keeps its place until it ends, and has failed then, whatever it returns."""
         subscriber, stay = Subscriber(transport, retry=ONCE, handler_timeout=0.02), threading.Event()
         subscriber.on()(lambda _: stay.wait())
+        with recorded() as records:
+            async with subscriber:
+                await publish(transport, revoked())
+                await wait_until(lambda: records.of(_OVERDUE, "WARNING"))
+                assert (subscriber.stats.in_flight, subscriber.stats.failed) == (1, 0)
+                stay.set()
+                await wait_until(lambda: subscriber.stats.failed == 1)
+                assert subscriber.stats.in_flight == 0
+        assert records.of("handler failed")[0]["error"].startswith("TimeoutError")
+
+    @pytest.mark.parametrize(
+        "options", [{"concurrency": 1}, {"ordered_by": lambda _: "same"}], ids=["concurrency", "ordered_by"]
+    )
+    async def test_blocking_handlers_keep_the_bounds(self, transport: MemoryTransport, options: dict[str, Any]) -> None:
+        """Blocked threads count: no more run at once than allowed, and none beside another one with its key."""
+        subscriber = Subscriber(transport, retry=QUICK, handler_timeout=0.01, **options)
+        turn, running, most, calls = threading.Semaphore(0), 0, 0, 0
+
+        @subscriber.on()
+        def block(event: Event) -> None:
+            nonlocal running, most, calls
+            running += 1
+            calls += 1
+            most = max(most, running)
+            turn.acquire()
+            running -= 1
+
+        with recorded() as records:
+            async with subscriber:
+                await publish(transport, revoked(1), revoked(2))
+                for number in range(1, 7):  # two events, three attempts of each
+                    await wait_until(lambda number=number: len(records.of(_OVERDUE)) == number)
+                    turn.release()
+                await wait_until(lambda: subscriber.stats.failed == 2)
+        assert (most, calls) == (1, 6)
+
+    async def test_blocking_handler_at_the_end(self, transport: MemoryTransport) -> None:
+        """A blocked thread is waited for until the drain_timeout; a coroutine that it returns later is closed."""
+        subscriber = Subscriber(transport, retry=ONCE, handler_timeout=0.01, drain_timeout=0.05)
+        stay, left = threading.Event(), threading.Event()
+
+        async def never() -> None: ...
+
+        @subscriber.on()
+        def block(event: Event) -> Any:
+            stay.wait()
+            left.set()
+            return never()
+
         async with subscriber:
             await publish(transport, revoked())
-            await wait_until(lambda: subscriber.stats.failed == 1)
-            assert subscriber.stats.in_flight == 0
+            await wait_until(lambda: subscriber.stats.in_flight == 1)
+        assert subscriber.stats.failed == 1
         stay.set()
+        await wait_until(left.is_set)
 
     async def test_each_call_on_its_own(self, transport: MemoryTransport) -> None:
         """The time is for one call; a quick one after a slow one succeeds."""

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial, wraps
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jwt_events import InvalidOption, JWTEventsError, MemoryTransport, Retry, Subscriber
+from jwt_events import (
+    InvalidOption,
+    JWTEventsError,
+    MemoryTransport,
+    Publisher,
+    RedisStream,
+    Retry,
+    RevocationList,
+    Subscriber,
+)
 from jwt_events._internal import options as rules
 from jwt_events._internal.retry import backoff
 from jwt_events.subscriber._reader import SeenIds
+
+
+async def _later(event: object) -> object: ...
+
+
+def _many(event: object) -> Iterator[object]:
+    yield event
+
+
+class _Later:
+    async def __call__(self, event: object) -> object: ...
+
 
 _NO_SECONDS = [0, -1, -0.5, float("nan"), float("inf"), float("-inf"), 10**400, True, "5", None, 1j, timedelta(1)]
 _NO_COUNT = [0, -1, 1.5, 1.0, float("nan"), True, False, "5", None, 1j]
@@ -41,14 +64,14 @@ class TestSubscriber:
         drain_timeout=_NO_SECONDS,
         handler_timeout=[value for value in _NO_SECONDS if value is not None],
         retry=["x", 3, None, Retry],
-        ordered_by=[5, "user_id", ("user_id",)],
+        ordered_by=[5, "user_id", ("user_id",), _later, partial(_later), wraps(_later)(lambda _: 1), _Later(), _many],
     )
     def test_refused(self, option: str, value: Any) -> None:
         """A value that cannot work is refused when the subscriber is made, and the error names the option."""
         with pytest.raises(InvalidOption) as caught:
             Subscriber(MemoryTransport(), **{option: value})
         assert caught.value.option == option
-        assert str(caught.value).startswith(f"{option}: must be")
+        assert str(caught.value).startswith(f"{option}: must ")
         assert isinstance(caught.value, ValueError)
         assert isinstance(caught.value, JWTEventsError)
 
@@ -62,6 +85,18 @@ class TestSubscriber:
     def test_accepted(self, option: str, value: Any) -> None:
         """What can work is accepted."""
         assert "idle" in repr(Subscriber(MemoryTransport(), **{option: value}))
+
+
+@pytest.mark.parametrize(
+    "transport", ["redis://:secret@localhost", None, object(), RedisStream], ids=["url", "none", "object", "class"]
+)
+@pytest.mark.parametrize("make", [Publisher, Subscriber, RevocationList])
+def test_no_transport(make: Any, transport: object) -> None:
+    """A URL, or anything else in the place of a transport, is refused at once, and the right line is shown."""
+    with pytest.raises(InvalidOption) as caught:
+        make(transport)
+    assert f'{make.__name__}(RedisStream("redis://localhost"))' in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 class TestRetry:
@@ -199,6 +234,27 @@ class TestSeenIds:
         for event_id in range(number):
             seen.is_new(str(event_id))
         assert sum(not seen.is_new(str(event_id)) for event_id in range(number)) <= 2 * window
+
+    def test_sources(self) -> None:
+        """Equal ids of two sources are two events, each of which is new once; forgetting concerns one of them."""
+        seen = SeenIds(10)
+        for source in ("a", "b", None):
+            assert seen.is_new("1", source)
+        assert not any(seen.is_new("1", source) for source in ("a", "b", None))
+        seen.forget("1", "a")
+        assert [seen.is_new("1", source) for source in ("b", None, "a", "a")] == [False, False, True, False]
+        seen.forget("1", "b")
+        assert [seen.is_new("1", source) for source in ("a", None, "b", "b")] == [False, False, True, False]
+
+    @given(st.integers(1, 10), st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 15).map(str)), max_size=100))
+    def test_window_of_sources(self, window: int, ids: list[tuple[str, str]]) -> None:
+        """What came within the last half of a window is never new again, from whichever sources."""
+        seen = SeenIds(2 * window)
+        for index, (source, event_id) in enumerate(ids):
+            if (source, event_id) in ids[max(0, index - window) : index]:
+                assert not seen.is_new(event_id, source)
+            else:
+                seen.is_new(event_id, source)
 
     @pytest.mark.parametrize("others", [0, 5, 15])
     def test_forget(self, others: int) -> None:

@@ -122,7 +122,14 @@ def _raises(event: Event) -> Any:
     raise KeyError(event.subject)
 
 
-@pytest.mark.parametrize("ordered_by", [_raises, lambda _: [], lambda event: {event}], ids=["raises", "list", "set"])
+async def _later() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "ordered_by",
+    [_raises, lambda _: [], lambda event: {event}, lambda _: _later()],
+    ids=["raises", "list", "set", "coroutine"],
+)
 async def test_no_key_to_be_had(transport: MemoryTransport, ordered_by: Any) -> None:
     """Where the function fails, or what it returns cannot be a key, the event is handled all the same."""
     subscriber, recorder = Subscriber(transport, ordered_by=ordered_by), Recorder()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
-from jwt_events import Event, InvalidOption, MemoryTransport, RedisPubSub, RedisStream, Subscriber
+from jwt_events import Event, Gap, InvalidOption, MemoryTransport, RedisPubSub, RedisStream, Subscriber
 from tests.support.examples import revoked
 from tests.support.handling import Gate, Recorder, publish, running, soon
 from tests.support.records import recorded
@@ -15,7 +16,7 @@ from tests.support.scripted import ScriptedTransport
 from tests.support.servers import Server
 from tests.support.waiting import scaled, wait_until
 
-Verb = Callable[[Subscriber], Awaitable[None]]
+Verb = Callable[[Subscriber], Coroutine[Any, Any, None]]
 
 _verbs = pytest.mark.parametrize("end", [Subscriber.stop, Subscriber.drain], ids=["stop", "drain"])
 
@@ -65,6 +66,22 @@ class TestStop:
         assert len(gate.finished) == 2
         assert (subscriber.stats.handled, subscriber.stats.failed) == (0, 1)
 
+        assert subscriber.stats.dropped == 0  # it is counted once
+
+    @pytest.mark.parametrize("concurrency", [1, 2, 3])
+    async def test_each_event_is_counted_once(self, transport: ScriptedTransport, concurrency: int) -> None:
+        """An event that was read when the subscriber was stopped is handled, failed or dropped: one of them."""
+        subscriber, gate = Subscriber(transport, concurrency=concurrency, drain_timeout=0.05), Gate()
+        subscriber.on()(gate)
+        subscriber.on()(gate)
+        async with subscriber:
+            transport.deliver(*map(revoked, range(5)))
+            await wait_until(lambda: gate.running == concurrency)
+            await soon(subscriber.stop())
+        stats = subscriber.stats
+        assert stats.handled + stats.failed + stats.dropped == 5
+        assert stats.failed == (concurrency + 1) // 2
+
     async def test_within_drain_timeout(self, transport: ScriptedTransport) -> None:
         """Handlers that run on are cancelled when the drain_timeout is over."""
         subscriber, gate = Subscriber(transport, concurrency=2, drain_timeout=0.05), Gate()
@@ -72,6 +89,105 @@ class TestStop:
             await _with_ten_waiting(transport, gate, subscriber)
             await soon(subscriber.stop())
             assert (len(gate.cancelled), subscriber.stats.in_flight) == (2, 0)
+
+
+async def _wait_for(coroutine: Coroutine[Any, Any, None]) -> None:
+    await asyncio.wait_for(coroutine, scaled(10))
+
+
+async def _gather(coroutine: Coroutine[Any, Any, None]) -> None:
+    await asyncio.gather(coroutine)
+
+
+async def _task_group(coroutine: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(coroutine)
+
+
+async def _task_of_a_task(coroutine: Coroutine[Any, Any, None]) -> None:
+    await asyncio.create_task(_gather(coroutine))
+
+
+class TestFromAHandler:
+    """A handler that ends its subscriber, in whichever way, does not wait for itself."""
+
+    @_verbs
+    @pytest.mark.parametrize("way", [_wait_for, _gather, _task_group, _task_of_a_task])
+    async def test_task(self, transport: ScriptedTransport, end: Verb, way: Callable[..., Awaitable[None]]) -> None:
+        """A task that the handler started returns at once, whether it is a handler of events or of gaps."""
+        subscriber, returned = Subscriber(transport, drain_timeout=3_600.0), list[object]()
+
+        async def stop(subject: object) -> None:
+            await way(end(subscriber))
+            returned.append(subject)
+
+        subscriber.on()(stop)
+        subscriber.on_gap(stop)
+        async with subscriber:
+            transport.deliver(revoked(), gaps=(Gap(None, "reconnected"),))
+            await wait_until(lambda: len(returned) == 2)
+            await wait_until(lambda: transport.open == 0)
+        assert (subscriber.stats.handled, subscriber.stats.failed) == (1, 0)
+
+    @_verbs
+    async def test_plain_function(self, transport: ScriptedTransport, end: Verb) -> None:
+        """A plain function that lets the event loop do it, from its thread, gets its answer at once."""
+        subscriber, loop = Subscriber(transport, drain_timeout=3_600.0), asyncio.get_running_loop()
+        subscriber.on()(lambda _: asyncio.run_coroutine_threadsafe(end(subscriber), loop).result(scaled(10)))
+        async with subscriber:
+            transport.deliver(revoked())
+            await wait_until(lambda: transport.open == 0)
+        assert (subscriber.stats.handled, subscriber.stats.failed) == (1, 0)
+
+    @_verbs
+    async def test_inner_subscriber(self, transport: ScriptedTransport, end: Verb) -> None:
+        """So does a handler of a subscriber that was entered inside of the handler."""
+        outer, inner_transport = Subscriber(transport, drain_timeout=3_600.0), ScriptedTransport()
+
+        @outer.on()
+        async def nest(event: Event) -> None:
+            inner = Subscriber(inner_transport)
+
+            @inner.on()
+            async def end_outer(event: Event) -> None:
+                await end(outer)
+
+            async with inner:
+                inner_transport.deliver(revoked())
+                await wait_until(lambda: inner.stats.handled == 1)
+
+        async with outer:
+            transport.deliver(revoked())
+            await wait_until(lambda: transport.open == 0)
+        assert (outer.stats.handled, outer.stats.failed) == (1, 0)
+
+    async def test_a_task_that_outlives_its_handler(self, transport: ScriptedTransport) -> None:
+        """A task whose handler has ended waits for the end, like anybody else."""
+        subscriber, gate, tasks = Subscriber(transport), Gate(), list[asyncio.Task[None]]()
+        go = asyncio.Event()
+
+        async def later() -> None:
+            await go.wait()
+            await subscriber.drain()
+
+        @subscriber.on()
+        async def start(event: Event) -> None:
+            if not tasks:
+                tasks.append(asyncio.create_task(later()))
+            else:
+                await gate(event)
+
+        async with subscriber:
+            transport.deliver(revoked(1))
+            await wait_until(lambda: subscriber.stats.handled == 1)
+            transport.deliver(revoked(2))
+            await wait_until(lambda: gate.running == 1)
+            go.set()
+            await wait_until(lambda: subscriber.state == "connecting")
+            assert not tasks[0].done()
+            gate.open()
+            await soon(tasks[0])
+        assert subscriber.stats.handled == 2
 
 
 class TestDrain:

@@ -39,15 +39,18 @@ async def _stays_small(transport: Transport, *, cycles: int) -> None:
         async with subscriber:
             pass
 
-    async def weight_after(cycles: int) -> dict[str, int]:
+    async def live_often(cycles: int) -> None:
         for _ in range(cycles):
             await live()
-        await asyncio.sleep(0)  # sockets are closed in the next turn of the loop
-        return _weigh()
 
-    before = await weight_after(5)
-    after = await weight_after(cycles)
-    assert {name for name in after if after[name] > before[name]} == set(), (before, after)
+    await live_often(5)
+    await asyncio.sleep(0)  # sockets are closed in the next turn of the loop
+    before = _weigh()
+    await live_often(cycles)
+    # What closes a socket holds the last life for a few turns of the loop, more or fewer by its kind.
+    await wait_until(
+        lambda: all(_weigh()[name] <= before[name] for name in before), what=lambda: f"{before}, now {_weigh()}"
+    )
 
 
 class TestManyLives:

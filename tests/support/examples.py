@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-from jwt_events import Event, KeyRotated, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
+from jwt_events import Event, EventType, KeyRotated, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
+from jwt_events.envelope import decode
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 13, 30, 15, 250_000, tzinfo=UTC)
@@ -42,7 +44,7 @@ FIELDS: dict[type[Event], dict[str, Any]] = {
         "algorithm": "ES256",
         "active_from": NOON,
         "retire_at": LATER,
-        "compromised": True,
+        "compromised": False,
     },
     SessionCreated: _HEADER
     | {"session_id": "session-1", "user_id": "user-1", "client_id": "client-1", "expires_at": LATER},
@@ -61,6 +63,30 @@ IDENTIFIERS = {name: value for fields in FIELDS.values() for name, value in fiel
 def revoked(number: int = 1, **fields: Any) -> TokenRevoked:
     """Return an event that is identified by its number."""
     return TokenRevoked(token_id=f"token-{number}", **fields)
+
+
+def on_the_wire(kind: EventType, at: datetime = NOON, /, **data: Any) -> bytes:
+    """Return a message as another program may have written it, which checks less than this one.
+
+    Args:
+        kind: the type of the event.
+        at: when it occurred.
+        data: its fields; instants as text.
+    """
+    message = {
+        "specversion": "1.0",
+        "id": "event-1",
+        "source": "elsewhere",
+        "type": f"jwt.{kind}.v1",
+        "time": at.isoformat().replace("+00:00", "Z"),
+        "data": data,
+    }
+    return json.dumps(message).encode()
+
+
+def received(kind: EventType, at: datetime = NOON, /, **data: Any) -> Event:
+    """Return an event as it is received from another program."""
+    return decode(on_the_wire(kind, at, **data)).event
 
 
 def all_that_is_said(error: BaseException) -> str:

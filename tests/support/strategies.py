@@ -35,6 +35,13 @@ instants = st.datetimes(
     timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-11))]),
 )
 
+past_instants = st.datetimes(
+    min_value=datetime(2, 1, 1),  # noqa: DTZ001 - hypothesis adds the timezone
+    max_value=datetime(2020, 12, 31),  # noqa: DTZ001 - the same
+    timezones=st.just(UTC),
+)
+"""Instants until which tokens can be revoked."""
+
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()
@@ -56,16 +63,26 @@ _COMMON = {
 
 
 def _events(
-    cls: type[Event], *, required: tuple[str, ...] = (), names: tuple[str, ...] = (), times: tuple[str, ...] = ()
+    cls: type[Event],
+    *,
+    required: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
+    times: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
 ) -> st.SearchStrategy[Event]:
     fields: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(required, identifiers)
+    fields |= dict.fromkeys(others, identifiers.map(lambda name: f"other {name}"))  # not a required one
     fields |= dict.fromkeys(names, st.none() | identifiers)
     fields |= dict.fromkeys(times, st.none() | instants)
+    fields |= dict.fromkeys(flags, st.booleans())
     if "reason" in cls.model_fields:
         fields["reason"] = st.none() | texts
-    if cls is KeyRotated:
-        fields["compromised"] = st.booleans()
-    return st.builds(cls, **_COMMON, **fields)
+    if cls in (TokenRevoked, SessionDestroyed):
+        fields["occurred_at"] = past_instants
+    if "issued_before" in fields:
+        fields["issued_before"] = st.none() | past_instants
+    return st.builds(cls, **_COMMON | fields)
 
 
 known_events: st.SearchStrategy[Event] = st.one_of(
@@ -77,12 +94,15 @@ known_events: st.SearchStrategy[Event] = st.one_of(
     ),
     _events(TokenRevoked, required=("user_id",), names=("client_id",), times=("issued_before", "expires_at")),
     _events(TokenExpired, required=("token_id",), names=("user_id", "session_id"), times=("expired_at",)),
+    _events(KeyRotated, required=("key_id",), names=("issuer", "algorithm"), times=("active_from",)),
     _events(
         KeyRotated,
         required=("key_id",),
-        names=("previous_key_id", "issuer", "algorithm"),
+        others=("previous_key_id",),
+        names=("issuer", "algorithm"),
         times=("active_from", "retire_at"),
     ),
+    _events(KeyRotated, required=("key_id",), names=("issuer", "algorithm"), flags=("compromised",)),
     _events(SessionCreated, required=("session_id", "user_id"), names=("client_id",), times=("expires_at",)),
     _events(SessionDestroyed, required=("session_id",), names=("user_id",), times=("expires_at",)),
 )

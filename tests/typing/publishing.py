@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import assert_type
 
 import jwt_events
@@ -17,8 +18,12 @@ from jwt_events import (
     RedisPubSub,
     RedisStream,
     RevocationList,
+    SessionCreated,
+    SessionDestroyed,
+    TokenExpired,
     TokenRevoked,
     Transport,
+    UnknownEvent,
 )
 from jwt_events._internal.clock import SYSTEM, Clock
 from jwt_events.testing import Faults, FaultyTransport, ManualClock, RecordingPublisher, eventually
@@ -35,6 +40,25 @@ async def both_shapes(publisher: Publisher) -> None:
     await publisher.publish(EventType.KEY_ROTATED)  # type: ignore[call-overload]  # the mistake that is to be found
     await publisher.publish(TokenRevoked(token_id="t"), {})  # type: ignore[call-overload]  # another one
     _ = jwt_events.Publischer  # type: ignore[attr-defined]  # names are imported when asked for, and no others are there
+
+
+def instants(now: datetime) -> list[Event]:
+    """Every constructor takes a NumericDate for each instant, and what is read is a datetime."""
+    rotated = KeyRotated(key_id="k", active_from=1_700_000_000.0, retire_at=1_700_000_000)
+    assert_type(rotated.active_from, datetime | None)
+    assert_type(rotated.occurred_at, datetime)
+    KeyRotated(key_id="k", active_from="2026-03-01T12:00:00Z")  # type: ignore[arg-type]  # text is for JSON
+    KeyRotated(active_from=now)  # type: ignore[call-arg]  # the key is missing
+    KeyRotated(key_id="k", activ_from=now)  # type: ignore[call-arg]  # no such field
+    return [
+        rotated,
+        KeyRotated(key_id="k", active_from=now, retire_at=None, occurred_at=1_700_000_000.5, metadata={"a": [1]}),
+        TokenRevoked(token_id="t", issued_before=1_700_000_000, expires_at=1_700_000_000.0, id="i", source=None),
+        TokenExpired(token_id="t", expired_at=1_700_000_000.0, occurred_at=1_700_000_000),
+        SessionCreated(session_id="s", user_id="u", expires_at=1_700_000_000.0),
+        SessionDestroyed(session_id="s", expires_at=datetime.now(UTC).timestamp()),
+        UnknownEvent(type="jwt.session_paused.v1", data={"a": None}, occurred_at=1_700_000_000.0),
+    ]
 
 
 def transports(url: str) -> list[Transport]:

@@ -7,6 +7,7 @@ standard input because every user of a machine can read command lines.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 from jwt_events.cli.demo import _issuer, _service
@@ -42,4 +43,5 @@ async def _work(role: str, parent: ParentProcess) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("jwt_events").addHandler(logging.NullHandler())  # what goes wrong here is part of the demo
     asyncio.run(main(sys.argv[1]))

@@ -119,7 +119,8 @@ async def server_name(url: str) -> str:
 
 
 async def delete_streams(url: str, *keys: str) -> None:
-    """Delete the streams of this run, if the server can still be reached."""
+    """Delete the streams of this run, and what is kept beside them, if the server can still be reached."""
+    kept = [f"{key}:retention" for key in keys]
     with suppress(TransportError):
         async with aclosing(await Connector(url).connect(within=_REPLY_WITHIN)) as connection:
-            await connection.call("DEL", *keys, within=_REPLY_WITHIN)
+            await connection.call("DEL", *keys, *kept, within=_REPLY_WITHIN)

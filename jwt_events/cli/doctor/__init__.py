@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import typer
 
@@ -21,10 +22,14 @@ from jwt_events.cli._options import (
     duration,
     make_transport,
 )
-from jwt_events.cli._running import NO, run
+from jwt_events.cli._running import NO, fail, run
+from jwt_events.errors import ConnectionFailed
 
 if TYPE_CHECKING:
+    from jwt_events.cli.doctor._facts import Facts
     from jwt_events.cli.doctor._findings import Finding
+    from jwt_events.transport.pubsub import RedisPubSub
+    from jwt_events.transport.stream import RedisStream
 
 __all__ = ["doctor"]
 
@@ -49,7 +54,7 @@ def doctor(
 
     target = make_transport(transport, url, key=key, channel=channel, retention=retention)
     kept = duration("retention", retention)
-    facts = run(collect_facts(url, target, retention=kept))
+    facts = run(_examine(collect_facts(url, target, retention=kept), url, target))
     found = findings(facts, durable=target.guarantees.durable)
     if as_json:
         for finding in found:
@@ -57,6 +62,19 @@ def doctor(
     else:
         _show(found)
     raise typer.Exit(NO if any(finding.level in {Level.WARNING, Level.PROBLEM} for finding in found) else 0)
+
+
+async def _examine(collecting: Coroutine[None, None, Facts], url: str, target: RedisStream | RedisPubSub) -> Facts:
+    from jwt_events.cli.doctor._port import mismatch
+
+    try:
+        return await collecting
+    except ConnectionFailed as error:
+        port = target.connector.port
+        advice = "" if port is None else await mismatch(urlsplit(url).scheme, target.connector.host, port)
+        if advice:
+            fail(f"{error}. {advice}")
+        raise
 
 
 def _show(found: Sequence[Finding]) -> None:

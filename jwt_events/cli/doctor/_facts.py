@@ -12,13 +12,15 @@ from urllib.parse import urlsplit
 
 from jwt_events.cli._groups import Group, groups_of
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
-from jwt_events.errors import ServerRefused
+from jwt_events.envelope import decode
+from jwt_events.errors import DecodeError, ServerRefused
 from jwt_events.transport.connection import Connection, canonical_url
 from jwt_events.transport.pubsub import RedisPubSub
-from jwt_events.transport.stream import RedisStream, StreamInfo, stream_info
+from jwt_events.transport.stream import FIELD, RedisStream, StreamInfo, stream_info
 
 _WITHIN = 5.0
 _SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "client-output-buffer-limit")
+_SAMPLE = "10"  # entries at either end of the stream
 _SECTIONS = ("server", "replication", "persistence", "memory")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -30,11 +32,14 @@ class Facts:
     Attributes:
         scheme: the scheme of the URL.
         is_local: whether the server is on this machine.
+        key: the stream or channel.
         info: the fields of INFO; empty if the server did not tell.
         settings: the settings that CONFIG GET returned.
         skew: seconds by which the server's clock is ahead of the one here.
         clock: seconds since 1970 on the server's clock.
         stream: the state of the stream; an empty one if there is no stream.
+        sample: for some entries of the stream, its oldest and newest ones, whether each is an event.
+        dead_letters: how many dead letters there are.
         groups: the consumer groups of the stream.
         lacking: by role, the commands that this user may not use.
         retention: how long the stream is to keep events.
@@ -42,12 +47,15 @@ class Facts:
 
     scheme: str
     is_local: bool
+    key: str
     retention: timedelta
     info: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     skew: float | None = None
     clock: float | None = None
     stream: StreamInfo | None = None
+    sample: Sequence[bool] | None = None
+    dead_letters: int | None = None
     groups: Sequence[Group] | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
 
@@ -70,12 +78,15 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
         return Facts(
             scheme=urlsplit(canonical_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
+            key=key,
             retention=retention,
             info=await _info(connection),
             settings=await _settings(connection),
             skew=skew,
             clock=clock,
             stream=await _stream(connection, key) if is_stream else None,
+            sample=await _sample(connection, key) if is_stream else None,
+            dead_letters=await _dead_letters(connection, transport),
             groups=await _groups(connection, key) if is_stream else None,
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
         )
@@ -111,6 +122,30 @@ async def _stream(connection: Connection, key: str) -> StreamInfo | None:
     if isinstance(reply, ServerRefused) and reply.code == "NOPERM":
         return None
     return stream_info(reply) or StreamInfo()
+
+
+async def _sample(connection: Connection, key: str) -> Sequence[bool] | None:
+    """Return whether each of the oldest and newest entries is an event; ``None`` if this user may not read them."""
+    oldest = await _read(connection, "XRANGE", key, "-", "+", "COUNT", _SAMPLE)
+    newest = await _read(connection, "XREVRANGE", key, "+", "-", "COUNT", _SAMPLE)
+    if oldest is None and newest is None:
+        return None
+    return [_is_event(fields) for fields in dict([*(oldest or ()), *(newest or ())]).values()]
+
+
+def _is_event(fields: Sequence[bytes]) -> bool:
+    payload = dict(zip(fields[::2], fields[1::2], strict=True)).get(FIELD)
+    try:
+        return payload is not None and decode(payload) is not None
+    except DecodeError:
+        return False
+
+
+async def _dead_letters(connection: Connection, transport: RedisStream | RedisPubSub) -> int | None:
+    if not isinstance(transport, RedisStream):
+        return None
+    count: int | None = await _read(connection, "XLEN", transport.dead_letter)
+    return count
 
 
 async def _groups(connection: Connection, key: str) -> Sequence[Group] | None:

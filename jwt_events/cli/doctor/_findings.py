@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from jwt_events.cli._output import approximate
 from jwt_events.cli.doctor._facts import Facts
-from jwt_events.transport.stream import sort_key
+from jwt_events.transport.stream import StreamInfo, sort_key
 
 _MIN_VERSION = (6, 2)
 _MAX_SKEW = 1.0  # seconds
@@ -16,6 +16,8 @@ _SLACK = 60.0  # seconds by which entries may outlive the retention
 _DEAD_AFTER = 60.0  # seconds of idleness: twice the default claim_after
 _MIN_NORMAL_BUFFER = 16 * 2**20  # twice the default batch of the largest events
 _MIN_PUBSUB_BUFFER = 2**20
+
+_IS_KEY_RIGHT = "Is --key that of the publishers?"
 
 
 class Level(StrEnum):
@@ -55,7 +57,7 @@ def findings(facts: Facts, *, durable: bool) -> list[Finding]:
     rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, _memory, _buffers, _clock, _rights, _tls]
     if durable:
         rules[2:2] = [_persistence]
-        rules += [_stream, _groups]
+        rules += [_stream, _dead_letters, _groups]
     return [finding for rule in rules for finding in rule(facts)]
 
 
@@ -176,8 +178,13 @@ def _stream(facts: Facts) -> Iterator[Finding]:
     stream, kept = facts.stream, facts.retention.total_seconds()
     if stream is None:
         yield _unknown("stream", "XINFO STREAM", "+xinfo|stream, and the key")
+    elif stream == StreamInfo():
+        yield Finding("stream", Level.WARNING, f"{facts.key!r} holds nothing, and never did", _IS_KEY_RIGHT)
     elif stream.first is None:
         yield Finding("stream", Level.OK, "it holds nothing")
+    elif facts.sample and not any(facts.sample):
+        seen = f"{facts.key!r} holds {stream.length} entries, and none of {len(facts.sample)} looked at is an event"
+        yield Finding("stream", Level.WARNING, seen, f"Another program writes it. {_IS_KEY_RIGHT}")
     elif facts.clock is None:
         yield Finding("stream", Level.OK, f"it holds {stream.length} events")
     else:
@@ -189,6 +196,16 @@ def _stream(facts: Facts) -> Iterator[Finding]:
             yield Finding("stream", Level.WARNING, seen, advice)
         else:
             yield Finding("stream", Level.OK, seen)
+
+
+def _dead_letters(facts: Facts) -> Iterator[Finding]:
+    if facts.dead_letters is None:
+        yield _unknown("dead letters", "XLEN", "+xlen, and the key")
+    elif facts.dead_letters:
+        advice = "Events were given up: 'jwt-events dead list' tells why, 'replay' tries again, 'purge' removes them."
+        yield Finding("dead letters", Level.WARNING, f"{facts.dead_letters}", advice)
+    else:
+        yield Finding("dead letters", Level.OK, "none")
 
 
 def _groups(facts: Facts) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.connection import Command, Connection
+from jwt_events.transport.connection import Command, Connection, key_of
 
 _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
@@ -63,7 +63,9 @@ def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
-    """Return the names of the commands that this user may not use; ``None`` if that cannot be found out without harm.
+    """Return the commands that this user may not use; ``None`` if that cannot be found out without harm.
+
+    A command that may be used, but not on the key that it is needed for, comes with the name of that key.
 
     Raises:
         TransportError: no reply.
@@ -73,14 +75,16 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
             [("ACL", "DRYRUN", user, *command) for command in commands], within=_WITHIN
         )
         if not any(isinstance(reply, TransportError) for reply in replies):
-            return _names([command for command, reply in zip(commands, replies, strict=True) if reply != b"OK"])
+            refusals = [(command, reply.decode()) for command, reply in zip(commands, replies, strict=True)]
+            return [_named(command, refusal) for command, refusal in refusals if refusal != "OK"]
     if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
         return None  # subscribers would receive it, and a subscribed connection cannot send these commands
     replies = await connection.execute_many(commands, within=_WITHIN)
     for reply in replies:
         if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
             raise reply
-    return _names([command for command, reply in zip(commands, replies, strict=True) if _is_refused(reply)])
+    pairs = zip(commands, replies, strict=True)
+    return [_named(command, str(reply)) for command, reply in pairs if _is_refused(reply)]
 
 
 def _is_refused(reply: object) -> bool:
@@ -98,6 +102,9 @@ async def _user(connection: Connection) -> bytes | None:
     return name
 
 
-def _names(commands: Sequence[Command]) -> list[str]:
+def _named(command: Command, refusal: str) -> str:
     with_subcommands = {"XINFO", "XGROUP"}
-    return [" ".join(map(str, command[: 2 if command[0] in with_subcommands else 1])) for command in commands]
+    name = " ".join(map(str, command[: 2 if command[0] in with_subcommands else 1]))
+    # Refused are "to run" a command, or "to access" a key or channel, which the server does not always name.
+    is_about_key = "permissions to access " in refusal
+    return f"{name} on {key_of(command).replace(_PROBE, '*')!r}" if is_about_key else name

@@ -64,6 +64,7 @@ class Connector:
         self.port: int | None
         self.host, self.port = _host(options)
         self.address: str = _address(options)
+        self.database: int = int(options.get("db") or 0)
         secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
         self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets)
         self._connection_class = pool.connection_class

@@ -59,6 +59,14 @@ _TEMPORARY = frozenset(
 
 _QUOTED = ", with args"
 
+# Error replies that concern one key, which the server does not name; a stream has more than one.
+_ABOUT_A_KEY = frozenset({"NOPERM", "WRONGTYPE"})
+
+# Where the key stands in a command, if not after its name.
+_KEY_AFTER = {"XREAD": "STREAMS", "XREADGROUP": "STREAMS"}
+_KEY_AT = {"EVAL": 3, "XGROUP": 2, "XINFO": 2}
+_WITHOUT_KEY = frozenset({"ACL", "AUTH", "CLIENT", "CONFIG", "HELLO", "INFO", "PING", "SELECT", "TIME"})
+
 # What a server replies to a command, or to a form of one, that it does not know yet. The newest of those used here is
 # XAUTOCLAIM, with XTRIM ... MINID: both came with Redis 6.2.
 _TOO_OLD = ("unknown command", "unknown subcommand", "Unknown subcommand", "syntax error")
@@ -113,7 +121,7 @@ class ReplyDecoder:
         decoded: list[Any] = []
         for command, reply in zip(request.commands, request.replies, strict=False):
             if type(reply) is ErrorReply:
-                decoded.append(error := self.error_reply(reply, _name(command)))
+                decoded.append(error := self.error_reply(reply, _name(command), key_of(command)))
                 # The server was a primary and is a replica now: a new connection may reach the present primary.
                 if error.code == "READONLY" and request.protocol is not None:
                     request.protocol.abort()
@@ -133,14 +141,16 @@ class ReplyDecoder:
         """Return the error that describes why a connection failed; see `map_error`."""
         return map_error(error, self._context(operation), secrets=self._secrets, maybe_done=maybe_done)
 
-    def error_reply(self, reply: ErrorReply, operation: str) -> ServerRefused:
-        """Return the error that describes an error reply."""
+    def error_reply(self, reply: ErrorReply, operation: str, key: str = "") -> ServerRefused:
+        """Return the error that describes an error reply; a refusal that concerns a key names this one."""
         code, _, text = str(reply).partition(" ")
+        context = self._context(operation, key if code in _ABOUT_A_KEY else "")
         # The server quotes the arguments of a command that it does not know, and those are payloads.
-        return _refused(code, _without(self._secrets, text).partition(_QUOTED)[0], self._context(operation))
+        return _refused(code, _without(self._secrets, text).partition(_QUOTED)[0], context)
 
-    def _context(self, operation: str) -> str:
-        return f"{operation} at {self._address}" + (f" for {self._destination!r}" if self._destination else "")
+    def _context(self, operation: str, key: str = "") -> str:
+        name = key or self._destination
+        return f"{operation} at {self._address}" + (f" for {name!r}" if name else "")
 
 
 def map_error(error: Exception, context: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:
@@ -211,6 +221,17 @@ def _reason(error: Exception) -> str:
     return str(error).partition(_QUOTED)[0] or type(error).__name__
 
 
+def key_of(command: Command) -> str:
+    """Return the key or channel that a command is about; empty if there is none."""
+    name = _name(command)
+    words = [_text(word) for word in command]
+    at = words.index(_KEY_AFTER[name]) + 1 if name in _KEY_AFTER else _KEY_AT.get(name, 1)
+    return "" if name in _WITHOUT_KEY or at >= len(words) else words[at]
+
+
 def _name(command: Command) -> str:
-    word = command[0]
-    return word.decode() if isinstance(word, bytes) else str(word)
+    return _text(command[0])
+
+
+def _text(word: object) -> str:
+    return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)

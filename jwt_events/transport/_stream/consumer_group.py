@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from jwt_events._internal.options import MAX_GROUP_NAME_LENGTH
 from jwt_events.errors import Closed
 from jwt_events.transport._redis.protocol import Command
 
@@ -75,29 +79,37 @@ class ConsumerGroup:
         return ("EVAL", _REMOVE_IF_EMPTY, 1, self.key, self.name, consumer, idle)
 
 
-_reserved: set[tuple[str, ConsumerGroup]] = set()
+# The consumers of explicit names that this process runs, with the process: a child begins with a copy of its parent's.
+_reserved: set[tuple[int, str, int, ConsumerGroup]] = set()
+
+
+def new_consumer_name() -> str:
+    """Return a name that no other consumer has: of this host and this process, for people, and of chance.
+
+    Host and process are not enough: containers may share the name of their host, and each have a process 1; and a
+    process may open several receivers. The chance is the system's, as forked processes repeat that of `random`.
+    """
+    suffix = f":{os.getpid()}:{secrets.token_hex(6)}"
+    return socket.gethostname()[: MAX_GROUP_NAME_LENGTH - len(suffix)] + suffix
 
 
 @contextmanager
-def reserve_consumer_name(address: str, group: ConsumerGroup, *, exactly: bool) -> Iterator[ConsumerGroup]:
+def reserve_consumer_name(address: str, database: int, group: ConsumerGroup) -> Iterator[None]:
     """Reserve a consumer name within this process: consumers with the same name would read each other's entries.
 
     Args:
         address: the server.
-        group: the group and the preferred name.
-        exactly: raise if the name is in use, instead of adding a number to it.
+        database: the number of the database.
+        group: the group, and the name.
 
     Raises:
-        Closed: the name is in use, and ``exactly`` is set.
+        Closed: the name is in use.
     """
-    reserved, number = group, 1
-    while (address, reserved) in _reserved:
-        if exactly:
-            raise Closed(f"the consumer {group.consumer!r} of group {group.name!r} is running already in this process")
-        number += 1
-        reserved = replace(group, consumer=f"{group.consumer}:{number}")
-    _reserved.add((address, reserved))
+    reservation = (os.getpid(), address, database, group)
+    if reservation in _reserved:
+        raise Closed(f"the consumer {group.consumer!r} of group {group.name!r} is running already in this process")
+    _reserved.add(reservation)
     try:
-        yield reserved
+        yield
     finally:
-        _reserved.discard((address, reserved))
+        _reserved.discard(reservation)

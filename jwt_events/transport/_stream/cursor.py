@@ -103,6 +103,11 @@ class CursorReceiver:
             self._audited_at if is_proof else None,  # of the last audit, as the stream may have been replaced since
         )
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is connected; see `Receiver`."""
+        return self.reconnecting.connection is not None
+
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep a dead letter if the delivery was given up; see `Receiver.settle`."""
         if failure is not None:

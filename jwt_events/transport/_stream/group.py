@@ -28,8 +28,9 @@ from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamIn
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
-# Milliseconds without a command after which a consumer that holds no entries counts as abandoned.
-_ABANDONED_AFTER = 3_600_000
+# How often the ``claim_after`` must have passed since the last command of a consumer that holds no entries, before it
+# counts as abandoned. Removing one that is not does no harm: its next read creates it again.
+_ABANDONED_AFTER = 3
 
 # How many leases one command renews.
 _MAX_RENEWED_AT_ONCE = 1_000
@@ -77,6 +78,7 @@ class GroupReceiver:
         self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
+        self._next_removal = 0.0
         self._epoch: Epoch | None = None
         self._losses = GroupLosses(group)
 
@@ -93,6 +95,8 @@ class GroupReceiver:
             elif now >= self._next_claim:
                 deliveries = await self._claim(connection)
                 await self._audit(connection)
+                if now >= self._next_removal:
+                    await self._remove_abandoned(connection)
             else:
                 deliveries = await self._read_new(connection)
         except TransportError as error:
@@ -106,6 +110,11 @@ class GroupReceiver:
         self._batch_size.read(len(deliveries), connection.protocol.received - before)
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
         return Batch(deliveries, self._take_gaps())
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is connected; see `Receiver`."""
+        return self.reconnecting.connection is not None
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Acknowledge a delivery, after keeping a dead letter if it was given up; see `Receiver.settle`."""
@@ -260,9 +269,12 @@ class GroupReceiver:
 
     async def _remove_abandoned(self, connection: Connection) -> None:
         """Remove abandoned consumers that hold no entries, so that they do not accumulate with every restart."""
+        abandoned_after = _ABANDONED_AFTER * self._claim_after
+        self._next_removal = asyncio.get_running_loop().time() + abandoned_after
+        idle = int(abandoned_after * 1000)
         for consumer in await list_consumers(connection, self._group):
-            if consumer[b"pending"] == 0 and consumer[b"idle"] >= _ABANDONED_AFTER:
-                command = self._group.remove(consumer[b"name"], idle=_ABANDONED_AFTER)
+            if consumer[b"pending"] == 0 and consumer[b"idle"] >= idle:
+                command = self._group.remove(consumer[b"name"], idle=idle)
                 await connection.execute_many([command], within=ATTEMPT_WITHIN)  # without the right to, they stay
 
     def _release(self, positions: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Self
 from loguru import logger
 
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
@@ -63,6 +64,7 @@ class Settler:
         self._consumer = consumer
         self._acknowledge = acknowledge
         self._keep_once_for = keep_once_for
+        self._notices = Notices()
         self._given_up: list[tuple[Delivery, Failure]] = []
         self._finished: list[Delivery] = []
         self._unwritten = 0  # bytes of those that were given up
@@ -144,8 +146,10 @@ class Settler:
             if self._unwritten <= _MAX_UNWRITTEN:
                 self._has_room.set()
             self._finished.append(delivery._replace(payload=b"", fields=()))  # its bytes are not needed any more
-            logger.error(
+            self._notices.tell(
+                "ERROR",
                 "dead letter",
+                once=(failure.handler, failure.error.partition(" ")[0]),
                 position=delivery.position,
                 handler=failure.handler,
                 error=failure.error,

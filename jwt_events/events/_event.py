@@ -1,0 +1,112 @@
+"""`Event`: what all events have in common, and what one remembers of its validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self
+
+import uuid_utils
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from jwt_events.events._coverage import cutoff_problem, fingerprint
+from jwt_events.events._fields import FROM_WIRE, Identifier, Instant, Metadata, is_uri_reference
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def is_received(info: ValidationInfo) -> bool:
+    """Return whether the event came from elsewhere, and is not constructed here."""
+    return info.context is FROM_WIRE
+
+
+def require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
+    """Raise if an event that is constructed here would revoke tokens that are not issued yet."""
+    if not is_received(info) and (problem := cutoff_problem(cutoff, _now())) is not None:
+        raise ValueError(field + problem)
+
+
+class Event(BaseModel):
+    """Base class of all events. Construct one of its subclasses.
+
+    Instants accept an aware datetime or a NumericDate (seconds since 1970, as in JWT claims); milliseconds and naive
+    datetimes are rejected. Identifiers have 1 to 512 characters. A whole JWT is rejected in every field.
+
+    Attributes:
+        type: type of the event; fixed by the class.
+        id: globally unique id, by default a new UUIDv7. Publishing the same object again keeps it.
+        occurred_at: when the event happened, in UTC; by default now.
+        source: name of the service that reports the event; ``None`` means the name of the publisher. To be published it
+            must be a URI-reference (RFC 3986): a host name, a path, a URL.
+        metadata: additional data of the application: JSON, nested at most 8 levels.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        revalidate_instances="always",
+    )
+
+    # The values as the constructor left them, if they can be published and a change of them can be seen. A copy, an
+    # unpickled and a decoded event do not have it.
+    __slots__ = ("_validated",)
+
+    # Of other classes, what compares as equal may have changed: 1 equals True, data stays the same object.
+    _IS_COMPARABLE: ClassVar[bool] = False
+    _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
+
+    type: str
+    id: Identifier = Field(default_factory=_new_id)
+    occurred_at: Instant = Field(default_factory=_now)
+    source: Identifier | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _remember(self) -> Self:
+        if self._IS_COMPARABLE and not self.metadata and (self.source is None or is_uri_reference(self.source)):
+            _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
+        return self
+
+    @property
+    def subject(self) -> str | None:
+        """Identifier of the token, session, user, client or key concerned: the CloudEvents ``subject``."""
+        return None
+
+    @property
+    def needed_until(self) -> datetime | None:
+        """Until when a service that starts later must still receive this event; ``None`` if the event does not say."""
+        return None
+
+    def __hash__(self) -> int:
+        """Hash the id: equal events have equal ids."""
+        return hash(self.id)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Yield values that are not secret, and fingerprints of identifiers; omit text and metadata."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name in self._SHOWN_IN_REPR or isinstance(value, datetime | bool):
+                yield name, str(value)
+            elif name.endswith("_id") and value is not None:
+                yield name, f"#{fingerprint(value)}"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+validated_values: Callable[[object], Mapping[str, Any]] = Event.__dict__["_validated"].__get__
+"""Return the values that an event had when its constructor validated them; equal to those now if nothing has changed.
+
+Raises `AttributeError` where that is not known, and `TypeError` for anything but an event.
+"""
+
+_set_validated = Event.__dict__["_validated"].__set__  # an event is frozen
