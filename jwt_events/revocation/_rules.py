@@ -13,7 +13,7 @@ keep these properties, in whatever order and however often events arrive:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
@@ -36,7 +36,7 @@ TICK = 600.0
 
 # Seconds for which a rule is kept after everything that it covers has expired: services accept tokens for a while after
 # their ``exp``, and clocks differ. A rule that is kept too long does no harm.
-_GRACE = 600.0
+GRACE = 600.0
 
 
 class Rule(NamedTuple):
@@ -48,6 +48,7 @@ class Rule(NamedTuple):
         cutoff: tokens issued up to this instant are revoked, in milliseconds since 1970; or `EVERY_TOKEN`.
         expires_at: when it may be removed, in seconds since 1970; ``None`` if the event does not say.
         is_aliased: whether the event names an identifier by another name than the claims of its tokens.
+        names: that identifier, or both, as the event has them.
     """
 
     kind: RuleKind
@@ -55,6 +56,21 @@ class Rule(NamedTuple):
     cutoff: int
     expires_at: float | None
     is_aliased: bool = False
+    names: tuple[str, ...] = ()
+
+    def ends_at(self, *, now: float, lasting: float | None) -> float:
+        """Return when nothing that the rule covers can be alive, in seconds since 1970; infinite for never.
+
+        Args:
+            now: the time now, in seconds since 1970.
+            lasting: how many seconds it is needed if the event does not say; ``None`` for ever.
+        """
+        if self.kind == "key":
+            return math.inf  # an attacker with the key can sign tokens that never expire
+        until, cutoff = self.expires_at, 0.0 if self.kind == "token" else self.cutoff / 1000
+        if until is None or until < cutoff:  # a token that is issued at the cutoff cannot have expired before
+            return math.inf if lasting is None else max(now, cutoff) + lasting
+        return until
 
 
 class Match(NamedTuple):
@@ -111,26 +127,38 @@ class Rules:
         Raises:
             InvalidOption: ``event`` is not an event.
         """
-        make_rules = _RULE_MAKERS.get(type(event))
-        if make_rules is None:
-            if not isinstance(event, Event):
-                raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
-            return ()
-        rules = make_rules(event)
+        rules = rules_of(event)
         for rule in rules:
             self._has_aliases = self._has_aliases or rule.is_aliased
             self._rule_sets[rule.kind].merge(rule.digest, rule.cutoff, self._expiry_tick(rule, now))
         return rules
 
+    def restore(
+        self,
+        kind: RuleKind,
+        names: Sequence[str] | Sequence[tuple[str, ...]],
+        cutoffs: Sequence[int],
+        until: Sequence[float],
+    ) -> None:
+        """Put rules of one kind in force that were stored; the same as to apply their events.
+
+        Args:
+            kind: the kind of identifier that they name.
+            names: that identifier of each; of a user at a client, both.
+            cutoffs: the cutoff of each.
+            until: when nothing that each covers can be alive, in seconds since 1970; infinite for never.
+        """
+        expiry_ticks = {instant: self._expiry_tick_at(instant) for instant in set(until)}
+        self._has_aliases = self._has_aliases or ALIAS_PREFIX in "".join(map("".join, names))
+        self._rule_sets[kind].restore(names, cutoffs, [expiry_ticks[instant] for instant in until])
+
     def _expiry_tick(self, rule: Rule, now: float) -> int:
-        if rule.kind == "key":
-            return NEVER  # an attacker with the key can sign tokens that never expire
-        until, cutoff = rule.expires_at, 0.0 if rule.kind == "token" else rule.cutoff / 1000
-        if until is None or until < cutoff:  # a token that is issued at the cutoff cannot have expired before
-            if self._retention is None:
-                return NEVER
-            until = max(now, cutoff) + self._retention
-        return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
+        return self._expiry_tick_at(rule.ends_at(now=now, lasting=self._retention))
+
+    def _expiry_tick_at(self, until: float) -> int:
+        if until == math.inf:
+            return NEVER
+        return max(0, min(NEVER, math.ceil((until + self._leeway + GRACE - self._epoch) / TICK)))
 
     def revokes(self, claims: Mapping[str, object]) -> bool:
         """Return whether a rule covers the token with these claims.
@@ -192,6 +220,20 @@ class Rules:
             yield from rule_set.sweep(tick)
 
 
+def rules_of(event: Event) -> tuple[Rule, ...]:
+    """Return the rules that an event puts in force, nearly always one; empty if it revokes nothing.
+
+    Raises:
+        InvalidOption: ``event`` is not an event.
+    """
+    make_rules = _RULE_MAKERS.get(type(event))
+    if make_rules is None:
+        if not isinstance(event, Event):
+            raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
+        return ()
+    return make_rules(event)
+
+
 def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
     if event.token_id is not None:
         return (_rule("token", event.token_id, cutoff=EVERY_TOKEN, expires_at=event.expires_at),)
@@ -214,12 +256,13 @@ def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:
 
 
 def _rule(kind: RuleKind, *names: str, cutoff: int, expires_at: datetime | None) -> Rule:
-    is_aliased = any(name.startswith(ALIAS_PREFIX) for name in names)
-    return Rule(kind, digest(*names), cutoff, None if expires_at is None else expires_at.timestamp(), is_aliased)
+    is_aliased = kind != "key" and any(name.startswith(ALIAS_PREFIX) for name in names)
+    until = None if expires_at is None else expires_at.timestamp()
+    return Rule(kind, digest(*names), cutoff, until, is_aliased, names)
 
 
 def _rules_of_key_rotated(event: KeyRotated) -> tuple[Rule, ...]:
-    return tuple(Rule("key", digest(key), EVERY_TOKEN, None) for key in compromised_keys(event))
+    return tuple(_rule("key", key, cutoff=EVERY_TOKEN, expires_at=None) for key in compromised_keys(event))
 
 
 _RULE_MAKERS: Mapping[type[Event], Callable[..., tuple[Rule, ...]]] = {

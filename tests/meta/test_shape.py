@@ -59,6 +59,7 @@ INSIDE = {
     "revocation": (
         ("_claims", "_packed"),
         ("_rules",),
+        ("_entries",),
         ("_feed", "_verdict", "_watch"),
         ("_view",),
         ("_registration",),

@@ -14,8 +14,9 @@ from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream import ledger as module
-from jwt_events.transport._stream.ledger import GRACE, NEVER, Folded, Ledger, LedgerEntry
+from jwt_events.transport._stream.ledger import GRACE, NEVER, Folded, Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
+from jwt_events.transport.base import LedgerEntry
 from tests.support.raw import add, call, entries, server_time
 
 NOW = 1_800_000_000.0

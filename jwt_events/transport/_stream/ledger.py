@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import uuid4
 
 from jwt_events.errors import TransportError
@@ -25,6 +25,7 @@ from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events.transport.base import LedgerEntry
 
 # Entries of a stream that one transaction folds: they keep the server for about a millisecond.
 _FOLD_BATCH = 500
@@ -45,20 +46,8 @@ _LEASE_MARGIN = 10.0
 # Seconds that a reply may take.
 _REPLY_WITHIN = 5.0
 
-NEVER = math.inf
+NEVER: Final = math.inf
 """The time of an entry that is needed for ever."""
-
-
-class LedgerEntry(NamedTuple):
-    """Something that stays in force when the event that it came from is removed from the stream.
-
-    Attributes:
-        content: what it says. Not empty, and its first byte is not zero.
-        until: when it is no longer needed, in seconds since 1970; `NEVER` if it always is.
-    """
-
-    content: bytes
-    until: float
 
 
 Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
