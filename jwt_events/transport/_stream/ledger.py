@@ -12,6 +12,7 @@ https://redis.io/docs/latest/develop/using-commands/transactions/ (``WATCH``)
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -27,8 +28,11 @@ from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
 from jwt_events.transport.base import LedgerEntry
 
-# Entries of a stream that one transaction folds: they keep the server for about a millisecond.
-_FOLD_BATCH = 500
+# Entries of a stream that one transaction folds: they keep the server for less than a millisecond.
+_FOLD_BATCH = 200
+
+# Events that are folded before other tasks of this program may run.
+_FOLD_SLICE = 20
 
 # Entries of a ledger that a reader asks for at once.
 _READ_BATCH = 5_000
@@ -142,7 +146,7 @@ class Ledger:
             return Folded(0, is_done=True)
         entries = parse_deliveries(found)
         self._size.read(len(entries), sum(len(entry.payload) for entry in entries))
-        kept = list(fold([entry.payload for entry in entries], now))
+        kept = await _folded([entry.payload for entry in entries], fold, now)
         positions = [entry.position or "" for entry in entries]
         moved = advance(head, stream, positions, now=int(now * 1000))
         if not await self._commit(connection, kept, moved, positions[-1]):
@@ -228,6 +232,15 @@ def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
     if len(members) > 1:
         raise TransportError("the head of the ledger was not written by this library")
     return LedgerHead.parse(members[0])
+
+
+async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[LedgerEntry]:
+    """Fold events, and let other tasks run after each slice: publishing must not wait for all of them."""
+    kept: list[LedgerEntry] = []
+    for start in range(0, len(payloads), _FOLD_SLICE):
+        kept += fold(payloads[start : start + _FOLD_SLICE], now)
+        await asyncio.sleep(0)
+    return kept
 
 
 def _score(until: float) -> str | int:
