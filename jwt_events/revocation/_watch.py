@@ -13,7 +13,8 @@ from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import RevokedTokenError
 from jwt_events.revocation._claims import RuleKind, Subjects
 from jwt_events.revocation._narrowed import WITHOUT_IDENTIFIER
-from jwt_events.revocation._rules import Match, Rule, Rules
+from jwt_events.revocation._rule import Rule
+from jwt_events.revocation._rules import Match, Rules
 
 
 class Watch:

@@ -116,6 +116,18 @@ class Sent(NamedTuple):
     receivers: int | None = None
 
 
+class LedgerEntry(NamedTuple):
+    """Something that stays in force when the event that it came from is removed from the stream.
+
+    Attributes:
+        content: what it says. Not empty, and its first byte is not zero.
+        until: when it is no longer needed, in seconds since 1970; infinite if it always is.
+    """
+
+    content: bytes
+    until: float
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The server behind a transport, as traces name it.

@@ -16,11 +16,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from loguru import logger
-
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
@@ -31,6 +29,7 @@ from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consu
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport._stream.group import GroupReceiver
+from jwt_events.transport._stream.horizon import LongestRetention
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
@@ -42,12 +41,6 @@ __all__ = ["FIELD", "RedisStream", "StreamInfo", "is_position", "sort_key", "str
 
 # Calling the class itself costs twice as much, and there is one for every event.
 _new = tuple.__new__
-
-# Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
-_TRIMS_PER_RETENTION = 100
-
-_LONGEST = "longest"
-_FOR_EVER = 1e15  # milliseconds; a marker that another program wrote may hold anything
 
 
 class RedisStream:
@@ -234,59 +227,16 @@ def _parse_sent(reply: Any) -> Sent:
     return _new(Sent, (position(reply), None))
 
 
-def _milliseconds(reply: Any) -> float:
-    try:
-        return min(float(reply), _FOR_EVER)
-    except (TypeError, ValueError):
-        raise TransportError("the server did not say what the longest retention is, so nothing is removed") from None
-
-
 class _Trimming:
-    """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`.
-
-    The longest retention is kept beside the stream in ``<key>:retention``: a sorted set, as ``ZADD`` can raise a number
-    and read it, so that one more right is enough. Without that right, or without an answer, nothing is removed.
-    """
+    """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`."""
 
     def __init__(self, key: str, retention: timedelta) -> None:
         self._key = key
-        self._marker = f"{key}:retention"
-        self._retention = int(retention.total_seconds() * 1000)
-        self._interval = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
-        self._has_warned = False
+        self._retention = LongestRetention(key, retention)
         self.due_at: float = 0.0
 
     async def run(self, connection: Connection) -> None:
-        """Tell the others this retention, and remove entries older than the longest.
-
-        By the server's clock, so that a publisher whose own clock runs ahead cannot remove entries that others still
-        need; in a command of its own, so that appending stays as cheap as it can be.
-        """
-        self.due_at = asyncio.get_running_loop().time() + self._interval
-        replies = await connection.execute_many(
-            [
-                ("ZADD", self._marker, "GT", self._retention, _LONGEST),
-                ("ZADD", self._marker, "INCR", 0, _LONGEST),  # reads it, without a right to ZSCORE
-                ("TIME",),
-            ],
-            within=ATTEMPT_WITHIN,
-        )
-        for reply in replies:
-            if isinstance(reply, TransportError):
-                raise reply
-        _, longest, (seconds, microseconds) = replies
-        kept = max(self._retention, _milliseconds(longest))
-        if kept > self._retention:
-            self._warn_once(kept)
-        oldest = int(seconds) * 1000 + int(microseconds) // 1000 - int(kept)
-        await connection.call("XTRIM", self._key, "MINID", max(0, oldest), within=ATTEMPT_WITHIN)
-
-    def _warn_once(self, kept: float) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "another publisher keeps the events of this stream for longer, so its retention counts",
-                destination=self._key,
-                retention=self._retention / 1000,
-                longest=kept / 1000,
-            )
+        """Remove entries, in a command of its own, so that appending stays as cheap as it can be."""
+        self.due_at = asyncio.get_running_loop().time() + self._retention.interval
+        horizon = await self._retention.announce(connection)
+        await connection.call("XTRIM", self._key, "MINID", horizon.before, within=ATTEMPT_WITHIN)

@@ -59,7 +59,9 @@ INSIDE = {
     "revocation": (
         ("_claims", "_packed"),
         ("_narrowed",),
+        ("_rule",),
         ("_rules",),
+        ("_entries",),
         ("_feed", "_verdict", "_watch"),
         ("_view",),
         ("_registration",),
