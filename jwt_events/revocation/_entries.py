@@ -216,6 +216,22 @@ def restore(rules: Rules, entries: Sequence[tuple[bytes, float]]) -> list[Event]
     return rotations
 
 
+def restore_all(rules: Rules, entries: Sequence[tuple[bytes, float]]) -> tuple[list[Event], int]:
+    """Put the rules of entries in force, and pass over what is no rule; return the events, and how many are none."""
+    try:
+        return restore(rules, entries), 0
+    except ForeignEntry:
+        pass
+    rotations: list[Event] = []
+    foreign = 0
+    for entry in entries:
+        try:
+            rotations += restore(rules, [entry])
+        except ForeignEntry:
+            foreign += 1
+    return rotations, foreign
+
+
 _PLAIN: tuple[RuleKind, ...] = ("session", "user", "client")
 
 

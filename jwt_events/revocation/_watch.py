@@ -129,6 +129,11 @@ class WatchRegistry:
         for watch in tuple(affected):
             self._check(watch)
 
+    def check_all(self) -> None:
+        """Revoke the watches that any rule covers: after many rules were put in force at once."""
+        for watch in tuple(self._all):
+            self._check(watch)
+
     def _check(self, watch: Watch) -> None:
         if (rule := self._rules.match(watch.subjects)) is not None:
             watch.revoke(rule, self._callbacks)

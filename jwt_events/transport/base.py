@@ -7,11 +7,11 @@ entered their context closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jwt_events.errors import TransportError
 
@@ -42,7 +42,8 @@ class Gap:
         cause: one of a few fixed words, fit for a metric label: ``disconnected`` (no connection at the moment),
             ``reconnected`` (connected again); on a stream ``trimmed`` (entries were removed before they were read),
             ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was already read),
-            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed).
+            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed), ``ledger``
+            (the ledger beside it vanished, shrank, or holds what is no rule).
         lost: how many events, where that can be known; ``None`` elsewhere.
     """
 
@@ -96,12 +97,15 @@ class Batch:
             of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
             if more may be waiting, or if the transport cannot know: a replica may be cut off from its primary.
         reconnected: whether a connection that had been lost was replaced by this read.
+        ledger: what is still in force of events that were removed from the stream: a part of the ledger, each the
+            content and the time of a `LedgerEntry`.
     """
 
     deliveries: Sequence[Delivery] = ()
     gaps: Sequence[Gap] = ()
     current_as_of: float | None = None
     reconnected: bool = False
+    ledger: Sequence[tuple[bytes, float]] = ()
 
 
 class Sent(NamedTuple):
@@ -121,11 +125,16 @@ class LedgerEntry(NamedTuple):
 
     Attributes:
         content: what it says. Not empty, and its first byte is not zero.
-        until: when it is no longer needed, in seconds since 1970; infinite if it always is.
+        until: when it is no longer needed, in seconds since 1970; infinite if it always is. Of several with the same
+            content the latest counts.
     """
 
     content: bytes
     until: float
+
+
+Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
+"""Returns what is still in force of events, given their bytes and the time in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,3 +253,38 @@ class Located(Protocol):
     def server(self) -> Server:
         """The server."""
         ...
+
+
+@runtime_checkable
+class Ledgered(Protocol):
+    """A transport beside whose stream there can be a ledger, so that no trimming loses what is in force. Optional."""
+
+    @property
+    def ledger(self) -> str | None:
+        """The key of the ledger; ``None`` if there is none."""
+        ...
+
+    def folding(self, fold: Fold) -> AbstractAsyncContextManager[None]:
+        """Fold into the ledger what no publisher keeps any more, and trim it, in the background of the block.
+
+        Does nothing where there is no ledger.
+
+        Args:
+            fold: says what is still in force.
+        """
+        ...
+
+    def replica_receiver(self, *, poll_timeout: float | None = None) -> AbstractAsyncContextManager[Receiver]:
+        """Open a receiver that reads the stream from its oldest event, then the ledger, then follows.
+
+        Where there is no ledger, it is `Transport.receiver` from the oldest event.
+
+        Args:
+            poll_timeout: as in `Transport.receiver`.
+        """
+        ...
+
+
+def has_ledger(transport: Transport) -> bool:
+    """Return whether no trimming of its stream loses what is in force."""
+    return isinstance(transport, Ledgered) and transport.ledger is not None

@@ -2,8 +2,9 @@
 
 Without a group every receiver keeps a cursor of its own and sees every event, also those that were sent while it was
 disconnected. With a group each event goes to one of its receivers and is delivered again until it is settled. A stream
-keeps events for ``retention``. That is a security setting: a revocation must be kept as long as a token it covers can
-live, or a service that starts later would accept that token.
+keeps events for ``retention``; what is in force of older ones is in the ledger beside it, so that trimming loses no
+revocation. Without a ledger the retention is a security setting: a revocation must be kept as long as a token it covers
+can live, or a service that starts later would accept that token.
 
 Source: https://redis.io/docs/latest/develop/data-types/streams/
 """
@@ -14,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
@@ -28,11 +29,15 @@ from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.entry import FIELD
+from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.group import GroupReceiver
 from jwt_events.transport._stream.horizon import LongestRetention
+from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.ledger_head import ledger_key
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
+from jwt_events.transport._stream.replica import ReplicaReceiver
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
+from jwt_events.transport.base import Fold, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -64,15 +69,19 @@ class RedisStream:
         start: where a receiver begins: ``"new"`` with events that are sent from now on, ``"all"`` with the oldest event
             that is stored, a datetime with the first event from then on, a position (as in `Receipt.position`) with
             the first event after it. A group begins there when it is first used.
-        retention: how long the stream keeps events, by the server's clock. At least the longest lifetime of a token.
-            Publishing an event that expires later is refused. If publishers of a stream differ, the longest counts.
+        retention: how long the stream keeps events, by the server's clock. If publishers of a stream differ, the
+            longest counts. Without a ledger, at least the longest lifetime of a token: publishing an event that expires
+            later is refused.
         claim_after: seconds without a renewed lease after which the deliveries of a group's receiver go to another.
         batch_size: how many events one read may return.
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
             without new events proves that it is current.
         dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
+        ledger: the key of the ledger, the same for all publishers and readers of a stream; ``None`` means
+            ``<key>:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
 
     Attributes:
+        ledger: the key of the ledger; ``None`` if there is none.
         trims: whether its publishers remove what is older than the retention. Set it to ``False`` in a script, whose
             ``retention`` may differ from that of the services.
 
@@ -95,10 +104,12 @@ class RedisStream:
         batch_size: int = 500,
         block: float = 1.0,
         dead_letter: str | None = None,
+        ledger: str | Literal[False] | None = None,
     ) -> None:
         self.destination: str = options.name("key", key)
         self.retention: timedelta = options.duration("retention", retention)
         self.trims: bool = True
+        self.ledger: str | None = _ledger_name(ledger, key)
         self.dead_letter: str = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
         self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
         self.guarantees: Guarantees = Guarantees(
@@ -129,7 +140,7 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        trimming = _Trimming(self.destination, self.retention) if self.trims else None
+        trimming = _Trimming(self.destination, self.retention) if self.trims and self.ledger is None else None
         # A replica that may be written to accepts entries, and loses them.
         role = RoleRule(self.connector.address, is_needed=False)
         async with Multiplexer(self.connector, trimming, role=role) as multiplexer:
@@ -149,6 +160,28 @@ class RedisStream:
         )
         async with subscribe as receiver:
             yield receiver
+
+    @asynccontextmanager
+    async def folding(self, fold: Fold) -> AsyncIterator[None]:
+        """Fold and trim in the background; see `Ledgered.folding`."""
+        if self.ledger is None or not self.trims:
+            yield
+            return
+        ledger = Ledger(self.destination, self.ledger)
+        folder = Folder(self.connector, ledger, fold, self.retention)
+        async with _background(folder.run(), name="jwt_events folding"):
+            yield
+
+    @asynccontextmanager
+    async def replica_receiver(self, *, poll_timeout: float | None = None) -> AsyncIterator[Receiver]:
+        """Read the stream, then its ledger, then follow; see `Ledgered.replica_receiver`."""
+        async with self.receiver(from_oldest=True, poll_timeout=poll_timeout) as receiver:
+            if self.ledger is None or not isinstance(receiver, CursorReceiver):
+                yield receiver
+                return
+            replica = ReplicaReceiver(receiver, Ledger(self.destination, self.ledger))
+            await replica.check()
+            yield replica
 
     @asynccontextmanager
     async def _cursor_receiver(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
@@ -186,13 +219,13 @@ class RedisStream:
                 block=block,
             )
             await stack.enter_async_context(receiver.reconnecting)
-            await stack.enter_async_context(_background(receiver.renew(multiplexer)))
+            await stack.enter_async_context(_background(receiver.renew(multiplexer), name="jwt_events lease"))
             yield receiver
 
 
 @asynccontextmanager
-async def _background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(coroutine, name="jwt_events lease")
+async def _background(coroutine: Coroutine[None, None, None], *, name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine, name=name)
     try:
         yield
     finally:
@@ -205,6 +238,15 @@ def _consumer_name(consumer: str | None, group: str | None) -> str | None:
     if group is None:
         raise InvalidOption("consumer", "needs a group")
     return options.name("consumer", consumer, maximum=options.MAX_GROUP_NAME_LENGTH)
+
+
+def _ledger_name(ledger: str | Literal[False] | None, key: str) -> str | None:
+    if ledger is False:
+        return None
+    name = ledger_key(key, in_cluster=False) if ledger is None else options.name("ledger", ledger)
+    if name == key:
+        raise InvalidOption("ledger", "must differ from the key of the stream")
+    return name
 
 
 def _start_position(start: str | datetime) -> str | None:

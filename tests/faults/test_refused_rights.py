@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from redis.asyncio import Redis
 from jwt_events import (
     DeadLetters,
     JWTEventsError,
+    Publisher,
     RedisPubSub,
     RedisStream,
     RevocationList,
@@ -60,7 +62,18 @@ class Scene:
 
     async def grant(self, *rights: str) -> None:
         """Let the user have these rights and no others."""
-        words = ("reset", "on", ">secret", "resetchannels", "&k", "~k", "~k:dead*", "~k:retention", *rights)
+        words = (
+            "reset",
+            "on",
+            ">secret",
+            "resetchannels",
+            "&k",
+            "~k",
+            "~k:dead*",
+            "~k:retention",
+            "~k:ledger*",
+            *rights,
+        )
         await call(self.admin, "ACL", "SETUSER", "user", *words)
 
     async def begin(self) -> None:
@@ -91,8 +104,14 @@ async def hear_a_channel(at: Scene) -> None:
 
 
 async def publish_to_stream(at: Scene) -> None:
-    """Publish, which trims first."""
-    await publish(RedisStream(at.user_url, "k"), TokenRevoked(token_id="t"))
+    """Publish, and stay until all that is old was folded and trimmed."""
+    async with Publisher(RedisStream(at.user_url, "k", retention=timedelta(milliseconds=1))) as publisher:
+        await publisher.publish(TokenRevoked(token_id="t"))
+        await wait_until(lambda: _is_folded(at.admin), what="an empty stream")
+
+
+async def _is_folded(admin: Redis) -> bool:
+    return not await admin.xlen("k") and await admin.zcard("k:ledger") > 1
 
 
 async def check_tokens(at: Scene) -> None:
@@ -205,7 +224,7 @@ async def test_each_right_is_needed_and_named(own_server: MakeServer, role: str)
 async def test_doctor_names_each(own_server: MakeServer, role: str, asks: str) -> None:
     """The doctor finds nothing wanting with all of them, and names the one that is refused."""
     rights = granted(role)
-    needed = needed_for_pubsub("k") if "Pub/Sub" in role else needed_for_stream("k", "k:dead")
+    needed = needed_for_pubsub("k") if "Pub/Sub" in role else needed_for_stream("k", "k:dead", "k:ledger")
     commands = needed[ROLES.get(role, role.partition(",")[0])]
     may_ask = ["+acl|dryrun", "+acl|whoami"] if asks == "with ACL DRYRUN" else []
     async with scene(own_server) as at:
@@ -253,7 +272,7 @@ def test_check_command(own: Server, refused: str) -> None:
     """The command fails with one line that names the right, and gives no verdict."""
     inspector: Any = own.inspector
     rights = [right for right in granted("revocation list") if right != refused]
-    inspector.execute_command("ACL", "SETUSER", "user", "on", ">secret", "%R~k", *rights)
+    inspector.execute_command("ACL", "SETUSER", "user", "on", ">secret", "%R~k", "%R~k:ledger", *rights)
     inspector.replicaof("127.0.0.1", "1")
     told = run("check", "--key", "k", url=own.url.replace("://", "://user:secret@"), given=json.dumps(STOLEN))
     assert told.code == 2

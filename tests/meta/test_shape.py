@@ -29,8 +29,8 @@ PACKAGES = (
     ("events", "transport"),
     ("envelope", "instrumentation"),
     ("metrics", "tracing"),
-    ("publisher", "subscriber"),
-    ("revocation", "keys"),
+    ("revocation", "subscriber"),
+    ("publisher", "keys"),
     ("guard", "signals"),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "asgi", "embedded", "fastapi"),

@@ -72,7 +72,7 @@ class TestFolding:
             assert [position for position, _ in await entries(client, key)] == ["3-0"]
             head = await ledger.read_head(connection)
             assert head is not None
-            assert (head.position, head.lost) == ("2-1", 0)
+            assert (head.position, head.lost, head.kept) == ("2-1", 0, 0)
             assert await ledger.size(connection) == 3
 
     async def test_nothing_to_fold(self, url: str, key: str, client: Redis) -> None:
@@ -271,7 +271,7 @@ class TestLock:
 class TestForeign:
     """What somebody else put in the place of the ledger."""
 
-    @pytest.mark.parametrize("members", [(b"\0nonsense",), (b"\x001 1-0 - 0 0", b"x"), (b"x",)], ids=repr)
+    @pytest.mark.parametrize("members", [(b"\0nonsense",), (b"\x001 1-0 - 0 0 0 0", b"x"), (b"x",)], ids=repr)
     async def test_no_head(self, url: str, key: str, client: Redis, members: tuple[bytes, ...]) -> None:
         """A head that is none is refused, and nothing is removed from the stream."""
         await add(client, key, "1-0")

@@ -21,6 +21,8 @@ HEADS = st.builds(
     counted=st.none() | NUMBERS,
     lost=NUMBERS,
     lost_at=NUMBERS,
+    kept=NUMBERS,
+    beyond=NUMBERS,
 )
 
 
@@ -43,13 +45,13 @@ def test_anything_else(member: bytes) -> None:
         b"",
         b"\0",
         b"\x001",
-        b"\x000 1-0 5 0 0",
-        b"\x001 1-0 5 0",
+        b"\x000 1-0 5 0 0 0 0",
         b"\x001 1-0 5 0 0 0",
-        b"\x001 1-0 x 0 0",
-        b"\x001 99999999999999999999-0 5 0 0",
-        b"1 1-0 5 0 0",
-        b"\x001 1-0 5 0 0\n",
+        b"\x001 1-0 5 0 0 0 0 0",
+        b"\x001 1-0 x 0 0 0 0",
+        b"\x001 99999999999999999999-0 5 0 0 0 0",
+        b"1 1-0 5 0 0 0 0",
+        b"\x001 1-0 5 0 0 0 0\n",
     ],
 )
 def test_no_head(member: bytes) -> None:
@@ -110,6 +112,15 @@ class TestAdvance:
         """A new ledger takes what was removed before as it is."""
         stream = StreamInfo("4-0", "9-0", added=8, length=5)
         assert advance(None, stream, ["4-0", "5-0"], now=7) == LedgerHead("5-0", 5)
+
+    def test_a_ledger_that_vanished(self) -> None:
+        """Where there was a ledger before, what was removed with it is lost; if nothing was, nothing is."""
+        stream = StreamInfo("4-0", "9-0", added=8, length=5)
+        assert advance(None, stream, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", 4, lost=3, lost_at=7)
+        whole = StreamInfo("4-0", "9-0", added=5, length=5)
+        assert advance(None, whole, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", 1)
+        uncounted = StreamInfo("4-0", "9-0", added=None, length=5)
+        assert advance(None, uncounted, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", None, lost_at=7)
 
     def test_in_order(self) -> None:
         """As long as nobody else removes anything, nothing is lost."""

@@ -375,6 +375,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "XTRIM": _count,
     "ZADD": _zadd,
     "ZCARD": _count,
+    "ZCOUNT": _count,
     "ZRANGE": _zrange,
     "ZREMRANGEBYSCORE": _count,
     "ZSCAN": _zscan,

@@ -11,12 +11,16 @@ import time
 from datetime import timedelta
 
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import TransportError
+from jwt_events.errors import TransportError, describe
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream.horizon import LongestRetention
-from jwt_events.transport._stream.ledger import Fold, Ledger
+from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport.base import Fold
 
 _CONNECT_WITHIN = 5.0
+
+# Seconds after which a program that publishes folds for the first time, if it is due.
+_FIRST_AFTER = 10.0
 
 # A reply that is too large is cut off with its connection; after that many attempts batches hold one entry.
 _ATTEMPTS = 3
@@ -38,14 +42,22 @@ class Folder:
         self._fold = fold
         self._retention = LongestRetention(connector.destination, retention)
         self._notices = Notices()
+        self._failure: str | None = None
 
     async def run(self) -> None:
-        """Fold from time to time until cancelled. Nothing that goes wrong ends it, and then nothing is removed."""
+        """Fold from time to time until cancelled. Nothing that goes wrong ends it, and then nothing is removed.
+
+        Not at once: a program that publishes a few events and ends leaves it to others.
+        """
+        await asyncio.sleep(min(self._retention.interval, _FIRST_AFTER))
         while True:
             try:
                 await self.fold_once()
+                self._failure = None
             except TransportError as error:
-                self._tell("WARNING", "folding failed, so nothing is removed from the stream", error=str(error))
+                self._warn_once(str(error))
+            except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
+                self._warn_once(describe(error))
             await asyncio.sleep(self._retention.interval)
 
     async def fold_once(self) -> int:
@@ -72,18 +84,29 @@ class Folder:
     async def _fold_on(self, connection: Connection) -> int:
         horizon = await self._retention.announce(connection)
         folded = 0
-        if not await self._ledger.acquire(connection):
-            return folded
-        while self._ledger.is_leased:
-            batch = await self._ledger.fold_batch(connection, self._fold, before=horizon.before, now=horizon.now)
-            folded += batch.events
-            if batch.lost:
-                self._tell("ERROR", "events were removed from the stream that were not folded", lost=batch.lost)
-            if batch.is_done:
-                # By the clock that is behind: an entry that stays too long does no harm.
-                await self._ledger.expire(connection, now=min(horizon.now, time.time()))
-                break
+        while await self._ledger.acquire(connection):
+            had_ledger = await self._retention.has_ledger(connection)
+            while self._ledger.is_leased:
+                batch = await self._ledger.fold_batch(
+                    connection, self._fold, before=horizon.before, now=horizon.now, vanished=had_ledger
+                )
+                folded += batch.events
+                if batch.lost:
+                    self._tell("ERROR", "events were removed from the stream that were not folded", lost=batch.lost)
+                if folded and not had_ledger:
+                    await self._retention.note_ledger(connection)
+                    had_ledger = True
+                if batch.is_done:
+                    # By the clock that is behind: an entry that stays too long does no harm.
+                    await self._ledger.expire(connection, now=min(horizon.now, time.time()))
+                    return folded
         return folded
+
+    def _warn_once(self, failure: str) -> None:
+        """Log a failure, unless it is the same as that of the last round."""
+        if failure != self._failure:
+            self._failure = failure
+            self._tell("WARNING", "folding failed, so nothing is removed from the stream", error=failure)
 
     def _tell(self, level: str, message: str, **fields: object) -> None:
         self._notices.tell(level, message, once=message, destination=self._connector.destination, **fields)

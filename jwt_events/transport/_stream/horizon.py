@@ -15,6 +15,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 _TRIMS_PER_RETENTION = 100
 
 _LONGEST = "longest"
+_LEDGER = "ledger"
 _FOR_EVER = 1e15  # milliseconds; a marker that another program wrote may hold anything
 
 
@@ -77,6 +78,19 @@ class LongestRetention:
             self._warn_once(kept)
         now = int(seconds) * 1000 + int(microseconds) // 1000
         return Horizon(max(0, now - int(kept)), now / 1000)
+
+    async def has_ledger(self, connection: Connection) -> bool:
+        """Return whether the stream was ever folded into a ledger, so that there must be one.
+
+        Raises:
+            TransportError: without the right, or without an answer.
+        """
+        reply = await connection.call("ZADD", self._marker, "INCR", 0, _LEDGER, within=ATTEMPT_WITHIN)
+        return _milliseconds(reply) > 0
+
+    async def note_ledger(self, connection: Connection) -> None:
+        """Remember that the stream was folded into a ledger."""
+        await connection.call("ZADD", self._marker, "GT", 1, _LEDGER, within=ATTEMPT_WITHIN)
 
     def _warn_once(self, kept: float) -> None:
         if not self._has_warned:

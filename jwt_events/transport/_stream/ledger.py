@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from jwt_events.errors import TransportError
@@ -25,8 +26,13 @@ from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
-from jwt_events.transport.base import LedgerEntry
+from jwt_events.transport._stream.position import StreamInfo
+from jwt_events.transport.base import Fold, LedgerEntry
+
+# Seconds from now after which entries are needed whose count is kept in the head.
+_BEYOND = 86_400
 
 # Entries of a stream that one transaction folds: they keep the server for less than a millisecond.
 _FOLD_BATCH = 200
@@ -47,15 +53,14 @@ GRACE = 600.0
 LEASE = 30.0
 _LEASE_MARGIN = 10.0
 
+# How often the state of a ledger is asked for that is changed meanwhile.
+_STATE_ATTEMPTS = 20
+
 # Seconds that a reply may take.
 _REPLY_WITHIN = 5.0
 
 NEVER: Final = math.inf
 """The time of an entry that is needed for ever."""
-
-
-Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
-"""Returns what is still in force of events, given their bytes and the time in seconds since 1970."""
 
 
 class Folded(NamedTuple):
@@ -112,7 +117,9 @@ class Ledger:
         """Whether there is time left to fold a batch."""
         return time.monotonic() < self._leased_until
 
-    async def fold_batch(self, connection: Connection, fold: Fold, *, before: int, now: float) -> Folded:
+    async def fold_batch(
+        self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool = False
+    ) -> Folded:
         """Fold the oldest entries of the stream and remove them from it, all or none.
 
         Args:
@@ -120,16 +127,18 @@ class Ledger:
             fold: says what is still in force.
             before: fold only what was added before this, in milliseconds since 1970.
             now: the server's clock, in seconds since 1970.
+            vanished: whether there must have been a ledger before, if there is none.
 
         Raises:
             TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
                 later version, or a right is lacking, which the message names.
         """
-        end, count = f"({max(1, before)}-0", self._size.count
+        end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
         replies = await connection.execute_many(
             [
                 ("WATCH", self.key),
                 ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                ("ZCOUNT", self.key, beyond, "+inf"),
                 ("XINFO", "STREAM", self._stream),
                 ("XRANGE", self._stream, "-", end, "COUNT", count),
             ],
@@ -138,9 +147,9 @@ class Ledger:
         )
         if connection.was_cut_off:
             self._size.cut_off()
-        stream = stream_info(replies[2])
-        _require(replies[0], replies[1], replies[3])
-        _, heads, _, found = replies
+        stream = stream_info(replies[3])
+        _require(*replies[:3], replies[4])
+        _, heads, kept_before, _, found = replies
         head = parse_head(heads)
         if not found or stream is None:
             return Folded(0, is_done=True)
@@ -148,10 +157,11 @@ class Ledger:
         self._size.read(len(entries), sum(len(entry.payload) for entry in entries))
         kept = await _folded([entry.payload for entry in entries], fold, now)
         positions = [entry.position or "" for entry in entries]
-        moved = advance(head, stream, positions, now=int(now * 1000))
+        moved = advance(head, stream, positions, now=int(now * 1000), vanished=vanished)
+        moved = replace(moved, kept=kept_before, beyond=beyond)
         if not await self._commit(connection, kept, moved, positions[-1]):
             return Folded(0, is_done=False)
-        lost = moved.lost - head.lost if head is not None else 0
+        lost = moved.lost - (head.lost if head is not None else 0)
         return Folded(len(entries), is_done=len(entries) < count, lost=lost)
 
     async def _commit(self, connection: Connection, kept: Sequence[LedgerEntry], head: LedgerHead, last: str) -> bool:
@@ -199,6 +209,31 @@ class Ledger:
             TransportError: it cannot be read, is of a later version, or was not written by this library.
         """
         return parse_head(await connection.call("ZRANGE", self.key, "-inf", "-inf", "BYSCORE", within=_REPLY_WITHIN))
+
+    async def read_state(self, connection: Connection) -> LedgerState:
+        """Return the ledger and its stream at one moment.
+
+        Raises:
+            TransportError: see `read_head`; or the ledger was changed again and again meanwhile.
+        """
+        head = await self.read_head(connection)
+        for _ in range(_STATE_ATTEMPTS):
+            beyond = 0 if head is None else head.beyond
+            before, kept, stream, after = await connection.execute_many(
+                [
+                    ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                    ("ZCOUNT", self.key, beyond, "+inf"),
+                    ("XINFO", "STREAM", self._stream),
+                    ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                ],
+                within=_REPLY_WITHIN,
+            )
+            found = stream_info(stream) or StreamInfo()
+            _require(before, kept, after)
+            if before == after and parse_head(before) == head:
+                return LedgerState(head, found, kept)
+            head = parse_head(after)
+        raise TransportError("the ledger was changed again and again while it was read", retryable=True)
 
     async def batches(self, connection: Connection) -> AsyncIterator[list[tuple[bytes, float]]]:
         """Yield all entries that are there from the first batch to the last, some of them twice.

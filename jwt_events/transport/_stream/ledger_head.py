@@ -20,7 +20,7 @@ VERSION = 1
 PREFIX = b"\0"
 """How the member with the head begins; no entry of a ledger begins so."""
 
-_FIELDS = re.compile(rb"(\d{1,20}-\d{1,20}) (\d{1,19}|-) (\d{1,19}) (\d{1,19})")
+_FIELDS = re.compile(rb"(\d{1,20}-\d{1,20}) (\d{1,19}|-) (\d{1,19}) (\d{1,19}) (\d{1,19}) (\d{1,19})")
 _VERSION = re.compile(PREFIX + rb"(\d{1,9})(?: |\Z)")
 
 
@@ -56,12 +56,17 @@ class LedgerHead:
         counted: how many entries were ever added up to there; ``None`` if the server does not count.
         lost: how many entries were found to be removed that nobody had folded.
         lost_at: when that was found last, in milliseconds since 1970 by the server's clock; 0 for never.
+        kept: how many entries the ledger had, when it was last folded into, that are needed after ``beyond``.
+        beyond: seconds since 1970. Until then nobody has a reason to remove one of these, so a ledger with fewer is not
+            complete.
     """
 
     position: str = OLDEST
     counted: int | None = None
     lost: int = 0
     lost_at: int = 0
+    kept: int = 0
+    beyond: int = 0
 
     @classmethod
     def parse(cls, member: bytes) -> LedgerHead:
@@ -79,12 +84,13 @@ class LedgerHead:
         if fields is None or int(version[1] if version else 0) != VERSION or not is_position(fields[1].decode()):
             raise TransportError("the head of the ledger was not written by this library")
         counted = None if fields[2] == b"-" else int(fields[2])
-        return cls(fields[1].decode(), counted, int(fields[3]), int(fields[4]))
+        return cls(fields[1].decode(), counted, *(int(number) for number in fields.groups()[2:]))
 
     def encode(self) -> bytes:
         """Return the member that holds this head."""
         counted = "-" if self.counted is None else self.counted
-        return PREFIX + f"{VERSION} {self.position} {counted} {self.lost} {self.lost_at}".encode()
+        numbers = f"{counted} {self.lost} {self.lost_at} {self.kept} {self.beyond}"
+        return PREFIX + f"{VERSION} {self.position} {numbers}".encode()
 
     def missing(self, stream: StreamInfo) -> int | None:
         """Return how many entries were removed from the stream that nobody had folded.
@@ -103,19 +109,24 @@ class LedgerHead:
         return None if stream.removed < self.counted else stream.removed - self.counted
 
 
-def advance(head: LedgerHead | None, stream: StreamInfo, positions: Sequence[str], *, now: int) -> LedgerHead:
+def advance(
+    head: LedgerHead | None, stream: StreamInfo, positions: Sequence[str], *, now: int, vanished: bool = False
+) -> LedgerHead:
     """Return the head after the oldest entries of a stream were folded.
 
     Args:
-        head: the head before; ``None`` for a new ledger, which does not know what was removed before it.
+        head: the head before; ``None`` for a new ledger.
         stream: the stream, before the entries are removed.
         positions: the entries, at least one.
         now: milliseconds since 1970, by the server's clock.
+        vanished: whether there was a ledger before this new one, so that what was removed before is lost. Otherwise
+            publishers removed it that knew no ledger, and kept to their retention.
     """
     removed, count = stream.removed, len(positions)
     counted = None if removed is None else removed + count
     if head is None:
-        return LedgerHead(positions[-1], counted)
+        is_lost = vanished and removed != 0
+        return LedgerHead(positions[-1], counted, (removed or 0) if is_lost else 0, now if is_lost else 0)
     missing = head.missing(stream)
     if missing is None:  # another stream has taken the place of the one that was folded
         return LedgerHead(positions[-1], counted, head.lost, now)
