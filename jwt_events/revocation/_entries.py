@@ -13,11 +13,12 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final, get_args
 
 from jwt_events.envelope import decode, encode_event
 from jwt_events.errors import DecodeError
-from jwt_events.events import Event, KeyRotated, compared
+from jwt_events.events import Event, KeyRotated, TokenRevoked, compared
 from jwt_events.revocation._claims import RuleKind
 from jwt_events.revocation._narrowed import Conditions
 from jwt_events.revocation._packed import EVERY_TOKEN
@@ -42,6 +43,7 @@ _LETTERS: Mapping[RuleKind, bytes] = {
     "claims": b"a",
     "everyone": b"e",
 }
+_TOKEN = _LETTERS["token"]
 _KINDS: Mapping[int, RuleKind] = {letter[0]: kind for kind, letter in _LETTERS.items()}
 _NAMES: Mapping[RuleKind, int] = {"user_at_client": 2, "claims": 0, "everyone": 0}
 _NO_END = b"n"
@@ -172,16 +174,30 @@ class Folding:
 
     def entries(self, events: Iterable[Event], *, now: float) -> list[LedgerEntry]:
         """Return the entries of events, each once."""
+        tokens: dict[bytes, float] = {}
         rules: dict[tuple[object, ...], tuple[Rule, float]] = {}
         rotations: dict[bytes, LedgerEntry] = {}
         for event in events:
             if type(event) is KeyRotated:
                 rotation = ROTATION + encode_event(event, source=event.source or _NO_SOURCE)
                 rotations[rotation] = LedgerEntry(rotation, math.inf)
-                continue
-            for rule in rules_of(event):
-                self._add(rules, rule, now)
-        return [*(entry_of(*found) for found in rules.values()), *rotations.values()]
+            elif type(event) is TokenRevoked and event.token_id and event.claims is None and not event.everyone:
+                # Fast path: most events are about one token, and their rule is the token's name.
+                self._add_token(tokens, event.token_id, event.expires_at, now)
+            else:
+                for rule in rules_of(event):
+                    self._add(rules, rule, now)
+        found = (entry_of(*rule) for rule in rules.values())
+        return [*map(LedgerEntry, tokens, tokens.values()), *found, *rotations.values()]
+
+    def _add_token(self, tokens: dict[bytes, float], name: str, expires_at: datetime | None, now: float) -> None:
+        if expires_at is not None:
+            until = expires_at.timestamp()
+        else:
+            until = ENDLESS if self._lasting is None else now + self._lasting
+        if until + GRACE > now:
+            content = _TOKEN + name.encode()
+            tokens[content] = max(until, tokens.get(content, 0.0))
 
     def _add(self, rules: dict[tuple[object, ...], tuple[Rule, float]], rule: Rule, now: float) -> None:
         until = rule.ends_at(now=now, lasting=self._lasting)
@@ -199,13 +215,13 @@ def restore(rules: Rules, entries: Sequence[tuple[bytes, float]]) -> list[Event]
     Raises:
         ForeignEntry: one of them is no rule of this version.
     """
-    groups: dict[bytes, list[tuple[bytes, float]]] = {b"t": [entry for entry in entries if entry[0][:1] == b"t"]}
-    if len(groups[b"t"]) < len(entries):
+    groups: dict[bytes, list[tuple[bytes, float]]] = {_TOKEN: [entry for entry in entries if entry[0][:1] == _TOKEN]}
+    if len(groups[_TOKEN]) < len(entries):
         groups = defaultdict(list)
         for entry in entries:
             groups[entry[0][:1]].append(entry)
     rotations = [_rotation(content) for content, _ in groups.pop(ROTATION, ())]
-    tokens, bulk = groups.pop(b"t", []), [_bulk(kind, groups.pop(_LETTERS[kind], [])) for kind in _PLAIN]
+    tokens, bulk = groups.pop(_TOKEN, []), [_bulk(kind, groups.pop(_LETTERS[kind], [])) for kind in _PLAIN]
     others = [rule_of(content, until) for group in groups.values() for content, until in group]
     names = _texts([content for content, _ in tokens], 1)
     rules.restore("token", names, [EVERY_TOKEN] * len(names), _ends(tokens))

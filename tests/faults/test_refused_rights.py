@@ -27,7 +27,7 @@ from jwt_events import (
 )
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.testing import Listener
-from jwt_events.transport.connection import Connector
+from jwt_events.transport.connection import Connection, Connector
 from tests.faults.restarting import MakeServer
 from tests.support.commands import run
 from tests.support.documents import DOCS, granted
@@ -39,6 +39,7 @@ from tests.support.servers import OWN_KINDS, Server, shared
 from tests.support.waiting import scaled, wait_until
 
 STOLEN = {"jti": "stolen", "iat": 1}
+GOOD = {"jti": "good", "iat": 1}
 
 # Rights without which all works, and more is left behind on the server.
 TIDYING = {"+eval", "+xgroup|delconsumer"}
@@ -105,13 +106,17 @@ async def hear_a_channel(at: Scene) -> None:
 
 async def publish_to_stream(at: Scene) -> None:
     """Publish, and stay until all that is old was folded and trimmed."""
-    async with Publisher(RedisStream(at.user_url, "k", retention=timedelta(milliseconds=1))) as publisher:
+    # Not redis-py, which swallows cancellations on Python 3.11.
+    async with (
+        aclosing(await Connector(at.server_url).connect(within=scaled(5))) as connection,
+        Publisher(RedisStream(at.user_url, "k", retention=timedelta(milliseconds=1))) as publisher,
+    ):
         await publisher.publish(TokenRevoked(token_id="t"))
-        await wait_until(lambda: _is_folded(at.admin), what="an empty stream")
+        await wait_until(lambda: _is_folded(connection), what="an empty stream")
 
 
-async def _is_folded(admin: Redis) -> bool:
-    return not await admin.xlen("k") and await admin.zcard("k:ledger") > 1
+async def _is_folded(connection: Connection) -> bool:
+    return not await connection.call("XLEN", "k", within=scaled(5))
 
 
 async def check_tokens(at: Scene) -> None:
@@ -182,6 +187,9 @@ LIVES: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "dead letters": look_after_dead_letters,
 }
 
+# Rights to read a ledger.
+LEDGER = {"+zrange", "+zcount", "+zscan"}
+
 ROLES = {"subscriber, group": "subscriber in a group"}
 
 
@@ -246,18 +254,22 @@ async def test_list_that_runs(own_server: MakeServer, refused: str) -> None:
     """A list that loses a right is stale, says why, and knows everything again when it gets the right back."""
     async with scene(own_server) as at:
         await at.grant(*granted("revocation list"))
+        if reads_stream := refused in LEDGER:
+            await at.begin()
         transport = RedisStream(at.user_url, "k")
         async with RevocationList(transport, max_staleness=scaled(0.5)) as revocations:
             await call(at.admin, "ACL", "SETUSER", "user", f"-{refused[1:]}")
             await at.admin.client_kill_filter(user="user")
-            await wait_until(lambda: revocations.check(STOLEN) is Verdict.STALE)
+            if reads_stream:
+                await at.begin()  # only then the ledger has to be read again
+            await wait_until(lambda: revocations.check(GOOD) is Verdict.STALE)
             await at.begin()
             name = refused[1:].partition("|")[0]
             await wait_until(lambda: name in str(revocations.failure).lower(), what=refused)
-            assert revocations.check(STOLEN) is Verdict.STALE
+            assert revocations.check(STOLEN) is (Verdict.REVOKED if reads_stream else Verdict.STALE)
             await call(at.admin, "ACL", "SETUSER", "user", refused)
             await wait_until(lambda: revocations.check(STOLEN) is Verdict.REVOKED)
-            await wait_until(lambda: revocations.check({"jti": "good"}) is Verdict.ALLOW)
+            await wait_until(lambda: revocations.check(GOOD) is Verdict.ALLOW)
 
 
 @pytest.fixture(params=OWN_KINDS)

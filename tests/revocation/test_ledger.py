@@ -333,7 +333,7 @@ class TestForeignHands:
     async def test_entries_that_are_not_ours(self, scene: Scene) -> None:
         """They are a gap and an error; all others are in force."""
         await scene.fold(TokenRevoked(token_id="a"), SessionDestroyed(session_id="s"))
-        await call(scene.client, "ZADD", scene.ledger, 2e9, "hello", "+inf", b"\xff")
+        await call(scene.client, "ZADD", scene.ledger, 2_000_000_000, "hello", "+inf", b"\xff")
         revocations, gaps = scene.list()
         with recorded() as records:
             async with revocations:
@@ -355,7 +355,7 @@ class TestForeignHands:
 
     async def test_a_later_version(self, scene: Scene) -> None:
         """A list that does not know the version of the ledger does not open, and the error says what to do."""
-        await call(scene.client, "ZADD", scene.ledger, "-inf", b"\x002 whatever", 2e9, "ta")
+        await call(scene.client, "ZADD", scene.ledger, "-inf", b"\x002 whatever", 2_000_000_000, "ta")
         with pytest.raises(TransportError, match=r"has version 2, .*: upgrade it"):
             await scene.list()[0].__aenter__()
 
@@ -380,7 +380,7 @@ class TestForeignHands:
         over = datetime.now(UTC) - timedelta(minutes=5)
         await scene.fold(TokenRevoked(token_id="a", expires_at=over), KeyRotated(key_id="k", compromised=True))
         assert await scene.client.zcard(scene.ledger) == 3
-        await call(scene.client, "ZADD", scene.ledger, over.timestamp() - 600, "ta")
+        await call(scene.client, "ZADD", scene.ledger, int(over.timestamp()) - 600, "ta")
         await scene.fold()
         assert await scene.client.zcard(scene.ledger) == 2
 

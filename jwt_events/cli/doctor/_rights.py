@@ -125,6 +125,8 @@ def _is_refused(reply: object) -> bool:
     """Whether the user lacks the right, or the command has another name on this server."""
     if not isinstance(reply, ServerRefused):
         return False
+    if reply.code == "EXECABORT":  # as EXEC is refused, where a transaction has begun or not
+        return "permissions" in str(reply)
     return reply.code == "NOPERM" or (reply.code == "ERR" and "unknown command" in str(reply))
 
 

@@ -33,6 +33,7 @@ class ReplicaReceiver:
         self._is_due = True  # whether the ledger has to be read
         self._trimmed: list[Gap] = []  # what was removed before it was read, and must be in the ledger
         self._parts: AsyncIterator[list[tuple[bytes, float]]] | None = None
+        self._proof: float | None = None  # as of when the stream was read to its end before the ledger
 
     @property
     def is_live(self) -> bool:
@@ -69,7 +70,7 @@ class ReplicaReceiver:
             return batch
         connection = self._stream.reconnecting.connection
         if connection is not None and self._stream.is_at_end:
-            self._parts = self._ledger.batches(connection)
+            self._parts, self._proof = self._ledger.batches(connection), batch.current_as_of
         return replace(batch, gaps=[gap for gap in batch.gaps if gap.cause != "trimmed"], current_as_of=None)
 
     async def _receive_part(self, parts: AsyncIterator[list[tuple[bytes, float]]], connection: Connection) -> Batch:
@@ -77,7 +78,8 @@ class ReplicaReceiver:
         try:
             part = await anext(parts, None)
             if part is None:
-                return Batch(gaps=await self._judge(connection))
+                gaps = await self._judge(connection)
+                return Batch(gaps=gaps, current_as_of=None if gaps else self._proof)
         except TransportError as error:
             if not error.retryable:
                 raise self._named(error) from error
