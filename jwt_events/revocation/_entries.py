@@ -24,13 +24,10 @@ from jwt_events.revocation._narrowed import Conditions
 from jwt_events.revocation._packed import EVERY_TOKEN
 from jwt_events.revocation._rule import GRACE, Rule, rule_about, rules_of
 from jwt_events.revocation._rules import Rules
-from jwt_events.transport.base import LedgerEntry
+from jwt_events.transport.base import ENDLESS, LedgerEntry
 
 ROTATION: Final = b"r"
 """The first byte of entries that are the event of a rotation."""
-
-ENDLESS: Final = 10**13
-"""The time of rules that are needed for ever, to which their cutoff is added: in seconds, it never comes."""
 
 _NO_SOURCE = "unknown"
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jwt_events.errors import TransportError
 
@@ -118,6 +118,11 @@ class Sent(NamedTuple):
 
     position: str | None = None
     receivers: int | None = None
+
+
+ENDLESS: Final = 10**13
+"""A time that never comes, in seconds since 1970: that of entries which have no end. What is added to it counts when
+entries with the same content merge."""
 
 
 class LedgerEntry(NamedTuple):

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from jwt_events import Event, KeyRotated, SessionCreated, SessionDestroyed, TokenExpired, TokenRevoked
 from jwt_events.envelope import encode_event
 from jwt_events.revocation._claims import RuleKind
-from jwt_events.revocation._entries import ENDLESS, Folding, ForeignEntry, entry_of, restore, rule_of
+from jwt_events.revocation._entries import Folding, ForeignEntry, entry_of, restore, rule_of
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, PackedRule
 from jwt_events.revocation._rule import GRACE, Rule, rule_about, rules_of
 from jwt_events.revocation._rules import Rules
-from jwt_events.transport.base import LedgerEntry
+from jwt_events.transport.base import ENDLESS, LedgerEntry
 
 NOW = 1_700_000_000.0
 LASTING = timedelta(hours=1)

@@ -13,12 +13,12 @@ from jwt_events import SessionDestroyed, TokenRevoked
 from jwt_events._internal.cancellation import end
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import encode_event
-from jwt_events.revocation._entries import ENDLESS, Folding, rule_of
+from jwt_events.revocation._entries import Folding, rule_of
 from jwt_events.testing import eventually
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.ledger import Ledger
-from jwt_events.transport.base import Fold, LedgerEntry
+from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry
 from tests.support.raw import add, call, counts, entries, server_time
 from tests.support.records import recorded
 from tests.transport.test_ledger import connected, contents, fold

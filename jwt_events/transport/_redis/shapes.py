@@ -382,6 +382,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     # Inside a transaction commands are written in lower case: each is replied to before it is carried out.
     "xtrim": _queued,
     "zadd": _queued,
+    "zrem": _queued,
     "zremrangebyscore": _queued,
 }
 

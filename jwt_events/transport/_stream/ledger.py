@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -201,6 +201,40 @@ class Ledger:
             removed += int(await connection.call("ZREMRANGEBYSCORE", self.key, 0, until, within=_REPLY_WITHIN))
             if not following:
                 return removed
+
+    async def release(self, connection: Connection) -> None:
+        """Let another one fold, if this one may."""
+        if self._leased_until != -math.inf:
+            self._leased_until = -math.inf
+            await connection.call("DEL", self.lock, within=_REPLY_WITHIN)
+
+    async def remove(self, connection: Connection, wrong: Mapping[bytes, float]) -> int:
+        """Remove entries that should not be there, and return how many.
+
+        Args:
+            connection: used by nobody else until this returns.
+            wrong: the content of each, and its time.
+
+        Raises:
+            TransportError: none was removed, unless ``maybe_done``.
+        """
+        watch: list[Command] = [("WATCH", self.key), ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")]
+        watching, heads = await connection.execute_many(watch, within=_REPLY_WITHIN)
+        _require(watching, heads)
+        head = parse_head(heads) or LedgerHead()
+        kept = head.kept - sum(until >= head.beyond for until in wrong.values())
+        await connection.call("MULTI", within=_REPLY_WITHIN)
+        commands: list[Command] = [
+            ("zrem", self.key, *wrong),
+            ("zremrangebyscore", self.key, "-inf", "-inf"),
+            ("zadd", self.key, "-inf", replace(head, kept=max(0, kept)).encode()),
+            ("EXEC",),
+        ]
+        replies = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        _require(*replies)
+        if replies[-1] is None:
+            raise TransportError("the ledger was changed meanwhile, and nothing was removed", retryable=True)
+        return int(replies[-1][0])
 
     async def read_head(self, connection: Connection) -> LedgerHead | None:
         """Return the head; ``None`` if there is no ledger.
