@@ -98,7 +98,7 @@ RetentionWithoutLedger = Annotated[
         "--retention",
         show_default=False,
         metavar="TIME",
-        help="How long a stream without a ledger remembers: 12h, 1d, or seconds. An event that expires later is refused.",
+        help="How long a stream without a ledger remembers: 12h, 1d, or seconds. What expires later is refused.",
     ),
 ]
 Timeout = Annotated[

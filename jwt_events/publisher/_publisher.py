@@ -27,7 +27,7 @@ from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Ledgered, Sender, Transport, has_ledger
+from jwt_events.transport.base import Ledgered, LedgerReport, Sender, Transport, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -132,9 +132,13 @@ class Publisher:
                 resources = AsyncExitStack()
                 self._sender = await resources.enter_async_context(self._transport.sender())
                 if isinstance(self._transport, Ledgered):
-                    await resources.enter_async_context(self._transport.folding(Folding()))
+                    folding = self._transport.folding(Folding(), self._report_ledger)
+                    await resources.enter_async_context(folding)
                 self._resources = resources
             return self._sender
+
+    def _report_ledger(self, report: LedgerReport) -> None:
+        self._observer.ledger(report.behind, report.counts, report.size)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -21,6 +21,7 @@ from jwt_events.transport.base import (
     Fold,
     Guarantees,
     Ledgered,
+    LedgerReport,
     Receiver,
     Sender,
     Sent,
@@ -77,10 +78,10 @@ class FaultyTransport:
         return self._inner.ledger if self.guarantees.durable and isinstance(self._inner, Ledgered) else None
 
     @asynccontextmanager
-    async def folding(self, fold: Fold) -> AsyncIterator[None]:
+    async def folding(self, fold: Fold, report: Callable[[LedgerReport], None] | None = None) -> AsyncIterator[None]:
         """Fold in the background; see `Ledgered.folding`."""
         if isinstance(self._inner, Ledgered):
-            async with self._inner.folding(fold):
+            async with self._inner.folding(fold, report):
                 yield
         else:
             yield

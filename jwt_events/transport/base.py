@@ -7,7 +7,7 @@ entered their context closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -136,6 +136,21 @@ class LedgerEntry(NamedTuple):
 
     content: bytes
     until: float
+
+
+class LedgerReport(NamedTuple):
+    """What a program that folds tells of a ledger after each round.
+
+    Attributes:
+        behind: seconds by which the oldest event is older than the longest retention, or since folding fails.
+        counts: how many entries there are that end (``ending``), have no end (``endless``), or are about a key
+            (``key``); empty if that is not known.
+        size: how many bytes of the server's memory they take; ``None`` if that is not known.
+    """
+
+    behind: float
+    counts: Mapping[str, int] = {}
+    size: int | None = None
 
 
 Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
@@ -269,13 +284,16 @@ class Ledgered(Protocol):
         """The key of the ledger; ``None`` if there is none."""
         ...
 
-    def folding(self, fold: Fold) -> AbstractAsyncContextManager[None]:
+    def folding(
+        self, fold: Fold, report: Callable[[LedgerReport], None] | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """Fold into the ledger what no publisher keeps any more, and trim it, in the background of the block.
 
         Does nothing where there is no ledger.
 
         Args:
             fold: says what is still in force.
+            report: called after each round.
         """
         ...
 

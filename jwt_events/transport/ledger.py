@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from jwt_events.errors import InvalidOption, ServerRefused
+from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.position import OLDEST
-from jwt_events.transport.base import ENDLESS, Fold
+from jwt_events.transport.base import Fold
 from jwt_events.transport.stream import RedisStream
 
 __all__ = ["LedgerAccess", "LedgerSummary"]
@@ -91,19 +91,16 @@ class LedgerAccess:
         async with self._connected() as connection:
             state = await self._ledger.read_state(connection)
             head, stream = state.head, state.stream
-            counts = [
-                await connection.call("ZCOUNT", self.key, low, high, within=_WITHIN)
-                for low, high in (("(-inf", "+inf"), (ENDLESS, "(+inf"), ("+inf", "+inf"))
-            ]
+            counts = await self._ledger.counts(connection)
             seconds, microseconds = await connection.call("TIME", within=_WITHIN)
             missing = None if head is None else head.missing(stream)
             return LedgerSummary(
                 key=self.key,
                 exists=head is not None,
-                entries=counts[0],
-                endless=counts[1],
-                keys=counts[2],
-                bytes=await self._bytes(connection),
+                entries=sum(counts.values()),
+                endless=counts["endless"],
+                keys=counts["key"],
+                bytes=await self._ledger.bytes(connection),
                 folded_up_to=None if head is None else head.position,
                 events=stream.length,
                 oldest=stream.first,
@@ -179,12 +176,6 @@ class LedgerAccess:
                 if len(rows) < _BATCH:
                     return count
                 after = entries[-1].position or OLDEST
-
-    async def _bytes(self, connection: Connection) -> int | None:
-        try:
-            return int(await connection.call("MEMORY", "USAGE", self.key, within=_WITHIN) or 0)
-        except ServerRefused:
-            return None
 
     async def _is_locked(self, connection: Connection) -> bool:
         return bool(await connection.call("EXISTS", self._ledger.lock, within=_WITHIN))

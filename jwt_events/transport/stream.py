@@ -12,7 +12,7 @@ Source: https://redis.io/docs/latest/develop/data-types/streams/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +37,7 @@ from jwt_events.transport._stream.ledger_head import ledger_key
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, is_position, sort_key
 from jwt_events.transport._stream.replica import ReplicaReceiver
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Fold, Guarantees, Receiver, Sender, Sent, Server
+from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -162,13 +162,13 @@ class RedisStream:
             yield receiver
 
     @asynccontextmanager
-    async def folding(self, fold: Fold) -> AsyncIterator[None]:
+    async def folding(self, fold: Fold, report: Callable[[LedgerReport], None] | None = None) -> AsyncIterator[None]:
         """Fold and trim in the background; see `Ledgered.folding`."""
         if self.ledger is None or not self.trims:
             yield
             return
         ledger = Ledger(self.destination, self.ledger)
-        folder = Folder(self.connector, ledger, fold, self.retention)
+        folder = Folder(self.connector, ledger, fold, self.retention, report)
         async with _background(folder.run(), name="jwt_events folding"):
             yield
 

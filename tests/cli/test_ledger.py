@@ -36,7 +36,7 @@ async def scene(url: str, key: str, client: Redis) -> Scene:
 async def told(scene: Scene, url: str, *words: str) -> tuple[int, str, str]:
     """Run the command; return its code, its output and its complaint."""
     outcome = await asyncio.to_thread(run_apart, "ledger", *words, "--key", scene.key, "--url", url)
-    return outcome.code, outcome.output, outcome.complaint
+    return outcome.code, outcome.output, outcome.errors
 
 
 class TestShow:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import TransportError, describe
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._stream.horizon import LongestRetention
+from jwt_events.transport._stream.horizon import Horizon, LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
-from jwt_events.transport.base import Fold
+from jwt_events.transport.base import Fold, LedgerReport
 
 _CONNECT_WITHIN = 5.0
 
@@ -34,15 +35,25 @@ class Folder:
         ledger: where to.
         fold: says what is still in force of events.
         retention: for how long this publisher keeps entries.
+        report: called after each round of `run`; ``None`` for nobody.
     """
 
-    def __init__(self, connector: Connector, ledger: Ledger, fold: Fold, retention: timedelta) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        ledger: Ledger,
+        fold: Fold,
+        retention: timedelta,
+        report: Callable[[LedgerReport], None] | None = None,
+    ) -> None:
         self._connector = connector
         self._ledger = ledger
         self._fold = fold
         self._retention = LongestRetention(connector.destination, retention)
         self._notices = Notices()
         self._failure: str | None = None
+        self._report = report
+        self._worked_at = time.monotonic()
 
     async def run(self) -> None:
         """Fold from time to time until cancelled. Nothing that goes wrong ends it, and then nothing is removed.
@@ -53,7 +64,7 @@ class Folder:
         while True:
             try:
                 await self.fold_once()
-                self._failure = None
+                self._failure, self._worked_at = None, time.monotonic()
             except TransportError as error:
                 self._warn_once(str(error))
             except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
@@ -83,6 +94,12 @@ class Folder:
 
     async def _fold_on(self, connection: Connection) -> int:
         horizon = await self._retention.announce(connection)
+        folded = await self._fold_due(connection, horizon)
+        if self._report is not None:
+            self._report(await self._ledger.report(connection, before=horizon.before))
+        return folded
+
+    async def _fold_due(self, connection: Connection, horizon: Horizon) -> int:
         folded = 0
         while await self._ledger.acquire(connection):
             had_ledger = await self._retention.has_ledger(connection)
@@ -103,7 +120,9 @@ class Folder:
         return folded
 
     def _warn_once(self, failure: str) -> None:
-        """Log a failure, unless it is the same as that of the last round."""
+        """Report a failure, and log it unless it is the same as that of the last round."""
+        if self._report is not None:
+            self._report(LedgerReport(time.monotonic() - self._worked_at))
         if failure != self._failure:
             self._failure = failure
             self._tell("WARNING", "folding failed, so nothing is removed from the stream", error=failure)

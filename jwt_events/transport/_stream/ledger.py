@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from jwt_events.errors import TransportError
+from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.batch_size import BatchSize
@@ -28,8 +28,8 @@ from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
-from jwt_events.transport._stream.position import StreamInfo
-from jwt_events.transport.base import Fold, LedgerEntry
+from jwt_events.transport._stream.position import StreamInfo, sort_key
+from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry, LedgerReport
 
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
@@ -284,6 +284,33 @@ class Ledger:
             cursor = found.decode()
             if cursor == "0":
                 return
+
+    async def counts(self, connection: Connection) -> dict[str, int]:
+        """Return how many entries end, have no end, and are needed for ever as they are."""
+        scores = (("(-inf", f"({ENDLESS}"), (ENDLESS, "(+inf"), ("+inf", "+inf"))
+        asked: list[Command] = [("ZCOUNT", self.key, *bounds) for bounds in scores]
+        replies = await connection.execute_many(asked, within=_REPLY_WITHIN)
+        _require(*replies)
+        return dict(zip(("ending", "endless", "key"), replies, strict=True))
+
+    async def bytes(self, connection: Connection) -> int | None:
+        """Return how much memory it takes; ``None`` without the right to ask."""
+        try:
+            return int(await connection.call("MEMORY", "USAGE", self.key, within=_REPLY_WITHIN) or 0)
+        except ServerRefused:
+            return None
+
+    async def report(self, connection: Connection, *, before: int) -> LedgerReport:
+        """Return the state of the ledger.
+
+        Args:
+            connection: used by nobody else until this returns.
+            before: what was added before this should have been folded, in milliseconds since 1970.
+        """
+        (reply,) = await connection.execute_many([("XINFO", "STREAM", self._stream)], within=_REPLY_WITHIN)
+        stream = stream_info(reply) or StreamInfo()
+        oldest = before if stream.first is None else sort_key(stream.first)[0]
+        return LedgerReport(max(0, before - oldest) / 1000, await self.counts(connection), await self.bytes(connection))
 
     async def size(self, connection: Connection) -> int:
         """Return how many entries there are."""
