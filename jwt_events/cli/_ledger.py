@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from loguru import logger
 
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
@@ -113,7 +112,7 @@ def remove(
 
         if there := await ledger.in_stream(Folding(), is_wrong):
             return 0, there
-        return await ledger.remove(is_wrong), 0
+        return await ledger.remove(is_wrong, reason=reason), 0
 
     removed, there = _run(work, url, key, name)
     if there:
@@ -122,7 +121,6 @@ def remove(
     if not removed:
         say("there is no such rule in the ledger")
         raise typer.Exit(NO)
-    logger.warning("rules removed from the ledger", destination=key or DEFAULT_NAME, removed=removed, reason=reason)
     if as_json:
         output.record({"removed": removed, "reason": reason})
     else:

@@ -70,8 +70,7 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
-        self.keys = KeyInstruments(make)
-        self.ledger = LedgerInstruments(make)
+        self.keys, self.ledger = KeyInstruments(make), LedgerInstruments(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
 

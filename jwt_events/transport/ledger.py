@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from loguru import logger
+
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._stream.entry import parse_deliveries
@@ -141,11 +143,12 @@ class LedgerAccess:
             async with self._connected() as connection:
                 await self._ledger.release(connection)
 
-    async def remove(self, is_wrong: Callable[[bytes, float], bool]) -> int:
+    async def remove(self, is_wrong: Callable[[bytes, float], bool], *, reason: str) -> int:
         """Remove entries, and return how many.
 
         Args:
             is_wrong: says of the content and the time of an entry whether to remove it.
+            reason: why, for the log; text for people.
 
         Raises:
             TransportError: nothing is known to be removed.
@@ -157,7 +160,9 @@ class LedgerAccess:
                 for content, until in batch
                 if is_wrong(content, until)
             }
-            return await self._ledger.remove(connection, wrong) if wrong else 0
+            removed = await self._ledger.remove(connection, wrong) if wrong else 0
+        logger.warning("rules removed from the ledger", destination=self.key, removed=removed, reason=reason)
+        return removed
 
     async def in_stream(self, fold: Fold, is_wrong: Callable[[bytes, float], bool]) -> int:
         """Return how many events of the stream would put such an entry into the ledger again.

@@ -78,8 +78,9 @@ class TestFold:
 
     async def test_while_another_folds(self, scene: Scene, url: str) -> None:
         """It leaves it to a publisher that folds."""
-        await scene.fold()
+        await call(scene.client, "SET", f"{scene.ledger}:lock", "another")
         code, _, complaint = await told(scene, url, "fold")
+        await scene.client.delete(f"{scene.ledger}:lock")
         assert code == 1
         assert "a publisher folds" in complaint
 

@@ -62,13 +62,14 @@ OWN = words(
 )
 
 # `serve` starts on the well-known port, the embedded server on a free one.
-DIFFERENT = {(("serve",), "port")}
+# With a retention, `publish` is for streams without a ledger.
+DIFFERENT = {(("serve",), "port"), (("publish",), "retention"), (("publish", "token-revoked"), "retention")}
 
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|self\.(\w+\.)*(_?notices\.tell|_tell)"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid limit longest lost position problem reason retention seconds since size span_id staleness "
-    "state trace_id transport"
+    "failures handler kid limit longest lost position problem reason removed retention seconds since size span_id "
+    "staleness state trace_id transport"
 )
 
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}

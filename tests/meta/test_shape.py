@@ -45,7 +45,7 @@ INSIDE = {
         ("_redis",),
         ("_stream", "connection", "memory", "pubsub"),
         ("stream",),
-        ("dead_letters",),
+        ("dead_letters", "ledger"),
     ),
     "subscriber": (
         ("_job", "_ordering", "_reader"),
@@ -79,7 +79,7 @@ INSIDE = {
     "cli": (
         ("_options", "_output"),
         ("_running",),
-        ("_check", "_dead", "_groups", "_serve", "_tail", "bench", "demo", "publish"),
+        ("_check", "_dead", "_groups", "_ledger", "_serve", "_tail", "bench", "demo", "publish"),
         ("doctor",),
         ("__main__",),
     ),
