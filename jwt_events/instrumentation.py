@@ -6,7 +6,7 @@ and knows nothing of Prometheus or OpenTelemetry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,6 +77,15 @@ class Observer:
 
     def refused(self, event: Event) -> None:
         """An event was not valid, and was not sent."""
+
+    def ledger(self, behind: float, counts: Mapping[str, int], size: int | None) -> None:
+        """A publisher looked after the ledger of its stream, or tried to.
+
+        Args:
+            behind: seconds by which folding is behind, or since it fails.
+            counts: how many rules there are of a kind; empty if that is not known.
+            size: the bytes that the ledger takes; ``None`` if that is not known.
+        """
 
     def received(self, events: Sequence[Event]) -> None:
         """Events were delivered, for the first time or again. Called once for many."""

@@ -16,6 +16,7 @@ from jwt_events.cli._check import check
 from jwt_events.cli._dead import app as dead
 from jwt_events.cli._fleet import fleet
 from jwt_events.cli._groups import groups
+from jwt_events.cli._ledger import app as ledger
 from jwt_events.cli._options import DEFAULT_URL
 from jwt_events.cli._running import EXIT_CODES, OneLineGroup
 from jwt_events.cli._serve import serve
@@ -72,3 +73,4 @@ for _command in (demo, tail, check, groups, fleet, serve, doctor, bench):
 app.add_typer(publish, name="publish")
 app.add_typer(dead, name="dead")
 app.add_typer(signals, name="signals")
+app.add_typer(ledger, name="ledger")

@@ -93,6 +93,15 @@ Retention = Annotated[
         " removed by it.",
     ),
 ]
+RetentionWithoutLedger = Annotated[
+    str | None,
+    typer.Option(
+        "--retention",
+        show_default=False,
+        metavar="TIME",
+        help="How long a stream without a ledger remembers: 12h, 1d, or seconds. What expires later is refused.",
+    ),
+]
 Timeout = Annotated[
     float, typer.Option("--timeout", help="Seconds that publishing may take, tries and pauses included.")
 ]
@@ -113,7 +122,13 @@ DeadLetter = Annotated[
 
 
 def make_transport(
-    kind: TransportName, url: str, *, key: str | None, channel: str | None, retention: str = "1d", start: str = "new"
+    kind: TransportName,
+    url: str,
+    *,
+    key: str | None,
+    channel: str | None,
+    retention: str | None = None,
+    start: str = "new",
 ) -> RedisStream | RedisPubSub:
     """Make the transport that the options name; it connects when it is used.
 
@@ -126,8 +141,11 @@ def make_transport(
     if kind is TransportName.STREAM:
         if channel is not None:
             raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
-        kept = duration("retention", retention)
-        stream = RedisStream(url, key or DEFAULT_NAME, retention=kept, start=parse_start(start))
+        begin, name = parse_start(start), key or DEFAULT_NAME
+        if retention is None:
+            stream = RedisStream(url, name, start=begin)
+        else:
+            stream = RedisStream(url, name, start=begin, retention=duration("retention", retention), ledger=False)
         stream.trims = False  # the publishers of the services decide how long entries are kept
         return stream
     if key is not None:

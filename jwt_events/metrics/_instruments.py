@@ -70,9 +70,24 @@ class Instruments:
             )
         )
         self.lag, self.pending = _groups(make)
-        self.keys = KeyInstruments(make)
+        self.keys, self.ledger = KeyInstruments(make), LedgerInstruments(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
+
+
+class LedgerInstruments:
+    """The instruments about the ledger of a stream. Every publisher sees the same one, so the maximum is reported."""
+
+    def __init__(self, make: _InstrumentFactory) -> None:
+        self.rules: Gauge = make.gauge(
+            "ledger_rules", "Rules in the ledger: ending, endless, or about a key.", "kind", mode="livemax"
+        )
+        self.bytes: Gauge = make.gauge("ledger_bytes", "Memory of the server that the ledger takes.", mode="livemax")
+        self.folded: Gauge = make.gauge(
+            "ledger_folded_seconds",
+            "Time by which folding is behind, or for which it fails.",
+            mode="livemax",
+        )
 
 
 class KeyInstruments:

@@ -124,6 +124,7 @@ class _Publishing(Observer):
             for cls, kind in TYPES.items()
         }
         self._accepted = {cls: counters[Published.PUBLISHED] for cls, counters in self._published.items()}
+        self._ledger = instruments.ledger
 
     def published(self, accepted: Sequence[Event], rest: Sequence[Event], outcome: Published, seconds: float) -> None:
         self._duration.observe(seconds)
@@ -133,6 +134,13 @@ class _Publishing(Observer):
 
     def refused(self, event: Event) -> None:
         self._published[type(event)][Published.REFUSED].inc()
+
+    def ledger(self, behind: float, counts: Mapping[str, int], size: int | None) -> None:
+        self._ledger.folded.set(behind)
+        for kind, count in counts.items():
+            self._ledger.rules.labels(kind).set(count)
+        if size is not None:
+            self._ledger.bytes.set(size)
 
 
 class _Subscribing(Observer):

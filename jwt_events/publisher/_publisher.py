@@ -28,8 +28,9 @@ from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._validation import check_retention, event_from, source_from
+from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Sender, Transport
+from jwt_events.transport.base import Ledgered, LedgerReport, Sender, Transport, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -78,6 +79,7 @@ class Publisher:
         counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
         self._observer: Observer = combine(counting, self._spans.observer)
         self._log = logger.bind(transport=transport.name, destination=transport.destination)
+        self._kept_for = None if has_ledger(transport) else transport.retention
         self._sender: Sender | None = None
         self._resources: AsyncExitStack | None = None  # of the sender
         self._opening = asyncio.Lock()
@@ -137,8 +139,14 @@ class Publisher:
                 self._check_open()
                 resources = AsyncExitStack()
                 self._sender = await resources.enter_async_context(self._transport.sender())
+                if isinstance(self._transport, Ledgered):
+                    folding = self._transport.folding(Folding(), self._report_ledger)
+                    await resources.enter_async_context(folding)
                 self._resources = resources
             return self._sender
+
+    def _report_ledger(self, report: LedgerReport) -> None:
+        self._observer.ledger(report.behind, report.counts, report.size)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -258,7 +266,7 @@ class Publisher:
         for event, (parent, state) in zip(events, traces, strict=False):
             try:
                 if event.needed_until is not None:
-                    check_retention(event, self._transport.retention, datetime.now(UTC))
+                    check_retention(event, self._kept_for, datetime.now(UTC))
                 payload = encode_event(event, parent, state, source=self._source)
                 if confirm:
                     payload = ask_to_confirm(payload)

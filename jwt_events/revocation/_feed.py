@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Protocol
 
@@ -12,7 +14,7 @@ from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
 from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError, describe
 from jwt_events.events import Event
-from jwt_events.transport.base import Batch, Delivery, Gap, Transport
+from jwt_events.transport.base import Batch, Delivery, Gap, Ledgered, Receiver, Transport
 
 # Seconds without a new event after which catching up fails: longer than a server takes to come back.
 _MAX_STALL = 10.0
@@ -48,6 +50,9 @@ class FeedListener(Protocol):
 
     def apply_event(self, event: Event) -> None:
         """Apply an event; events come in order, with an occasional duplicate."""
+
+    def restore(self, entries: Sequence[tuple[bytes, float]]) -> int:
+        """Put entries of a ledger in force, and return how many of them are no rules."""
 
     def count_decode_error(self, error: DecodeError) -> None:
         """Count a delivery that could not be decoded, and was skipped."""
@@ -144,7 +149,7 @@ class Feed:
 
     async def _read(self) -> None:
         now = asyncio.get_running_loop().time
-        async with self._transport.receiver(from_oldest=True, poll_timeout=self._poll_timeout) as receiver:
+        async with self._receiver() as receiver:
             moved_at = now()
             while True:
                 try:
@@ -159,17 +164,23 @@ class Feed:
                 self._apply(batch)
                 if batch.current_as_of is not None:
                     self._record_proof(batch.current_as_of)
-                if batch.deliveries:
+                if batch.deliveries or batch.ledger:
                     moved_at = now()
                 elif not self.caught_up.done() and now() - moved_at > _MAX_STALL:
                     raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALL_CAUSE}")
+
+    def _receiver(self) -> AbstractAsyncContextManager[Receiver]:
+        if isinstance(self._transport, Ledgered):
+            return self._transport.replica_receiver(poll_timeout=self._poll_timeout)
+        return self._transport.receiver(from_oldest=True, poll_timeout=self._poll_timeout)
 
     def _apply(self, batch: Batch) -> None:
         if batch.reconnected:
             self._listener.count_reconnect()
         for gap in batch.gaps:
-            self._tell("WARNING", "events may have been missed", cause=gap.cause, since=gap.since, lost=gap.lost)
-            self._listener.report_gap(gap)
+            self._report(gap)
+        if batch.ledger and (foreign := self._listener.restore(batch.ledger)):
+            self._report(Gap(None, "ledger", foreign))
         confirm = False
         for delivery in batch.deliveries:
             try:
@@ -182,6 +193,14 @@ class Feed:
         position = batch.reached or (batch.deliveries[-1].position if batch.deliveries else None)
         if position is not None:
             self._listener.record_position(position, confirm=confirm)
+
+    def _report(self, gap: Gap) -> None:
+        told = {"cause": gap.cause, "since": gap.since, "lost": gap.lost}
+        if gap.cause == "ledger":
+            self._tell("ERROR", "the ledger lacks entries, or holds what is no rule", **told)
+        else:
+            self._tell("WARNING", "events may have been missed", **told)
+        self._listener.report_gap(gap)
 
     def _tell(self, level: str, message: str, **fields: object) -> None:
         kind = (message, fields.get("cause"), fields.get("reason"))

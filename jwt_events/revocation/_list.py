@@ -22,7 +22,7 @@ from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
 from jwt_events.revocation._view import RevocationView, ViewState
 from jwt_events.revocation._watch import Watch
-from jwt_events.transport.base import Transport
+from jwt_events.transport.base import Transport, has_ledger
 
 _MIN_STALENESS = 0.1
 _PROOFS_PER_STALENESS = 4
@@ -49,7 +49,8 @@ class RevocationList(Registration):
 
     Args:
         transport: the source of revocations; durable, and without a group. It is read from its oldest event on,
-            whatever its ``start``, so its ``retention`` must be at least the longest lifetime of a token.
+            whatever its ``start``, and so is its ledger. Without a ledger, its ``retention`` must be at least the
+            longest lifetime of a token.
         max_staleness: seconds for which a proof of being current is good. A shorter time means less delay between a
             revocation that cannot be delivered and the refusal of all tokens, and `Verdict.STALE` at shorter
             interruptions of the server. At least 0.1. If in doubt, leave it.
@@ -98,7 +99,7 @@ class RevocationList(Registration):
         )
         self._opening = Opening.of(wait=options.flag("wait", wait), allows_stale=self._allows_stale)
         self._view = RevocationView(
-            retention=transport.retention,
+            retention=None if has_ledger(transport) else transport.retention,
             leeway=options.leeway("leeway", leeway),
             max_staleness=self._max_staleness,
             clock=valid(clock),

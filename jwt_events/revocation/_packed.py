@@ -10,7 +10,7 @@ another one, and then refused.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 _CUTOFF_BITS = 42
 _CUTOFF = (1 << _CUTOFF_BITS) - 1
@@ -86,6 +86,23 @@ class RuleSet:
             self.rules.discard(old)  # after the new one was added: another thread may be checking
         if expiry_tick != NEVER:
             self._by_expiry[expiry_tick].append(new)
+
+    def restore(self, identifiers: Sequence[Hashable], cutoffs: Sequence[int], expiry_ticks: Sequence[int]) -> None:
+        """Add many rules at once; the same as to merge each, with the hash of its identifier as its digest."""
+        if len(set(identifiers)) < len(identifiers) or not self.rules.isdisjoint(identifiers):
+            for identifier, cutoff, expiry_tick in zip(identifiers, cutoffs, expiry_ticks, strict=True):
+                self.merge(hash(identifier), cutoff, expiry_tick)
+            return
+        payloads = [
+            expiry_tick << _CUTOFF_BITS | cutoff for expiry_tick, cutoff in zip(expiry_ticks, cutoffs, strict=True)
+        ]
+        digests = map(hash, identifiers)
+        new = [PackedRule(digest << _PAYLOAD_BITS | payload) for digest, payload in zip(digests, payloads, strict=True)]
+        self.rules.update(new)
+        by_expiry = self._by_expiry
+        for rule, expiry_tick in zip(new, expiry_ticks, strict=True):
+            if expiry_tick != NEVER:
+                by_expiry[expiry_tick].append(rule)
 
     def find(self, digest: int) -> PackedRule | None:
         """Return the rule about the identifier with this hash, or ``None``."""

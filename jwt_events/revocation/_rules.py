@@ -14,63 +14,27 @@ revoked. Rules keep these properties, in whatever order and however often events
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
-from jwt_events.errors import InvalidOption
 from jwt_events.events import (
     ALIAS_PREFIX,
     MAX_NUMERIC_DATE,
     STANDARD,
     ClaimNames,
     Event,
-    KeyRotated,
-    SessionDestroyed,
-    TokenRevoked,
-    compared,
-    compromised_keys,
     is_plain,
 )
-from jwt_events.revocation._claims import RuleKind, Subjects, digest, subjects_of
-from jwt_events.revocation._narrowed import NONE, WITHOUT_IDENTIFIER, Conditions, NarrowedRules
+from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
+from jwt_events.revocation._narrowed import NONE, WITHOUT_IDENTIFIER, NarrowedRules
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
+from jwt_events.revocation._rule import GRACE, Rule, rules_of
 
 # The expiry of a rule is counted in ticks of this length, in seconds, since the epoch. `NEVER` is five years away.
 TICK = 600.0
 
 _IDENTIFIED: tuple[RuleKind, ...] = tuple(kind for kind in get_args(RuleKind) if kind not in WITHOUT_IDENTIFIER)
-
-# Seconds for which a rule is kept after everything that it covers has expired: services accept tokens for a while after
-# their ``exp``, and clocks differ. A rule that is kept too long does no harm.
-_GRACE = 600.0
-
-
-class Rule(NamedTuple):
-    """The rule that an event puts in force.
-
-    Attributes:
-        kind: the kind of identifier that it names.
-        digest: the digest of that identifier.
-        cutoff: tokens issued up to this instant are revoked, in milliseconds since 1970; or `EVERY_TOKEN`.
-        expires_at: when it may be removed, in seconds since 1970; ``None`` if the event does not say.
-        is_aliased: whether the event names an identifier by another name than the claims of its tokens.
-        spared_session: the session whose tokens live; ``None`` if there is none.
-        conditions: what the claims of its tokens are.
-    """
-
-    kind: RuleKind
-    digest: int
-    cutoff: int
-    expires_at: float | None
-    is_aliased: bool = False
-    spared_session: str | None = None
-    conditions: Conditions = frozenset()
-
-    @property
-    def is_narrowed(self) -> bool:
-        """Whether one identifier does not tell which tokens it covers."""
-        return self.spared_session is not None or bool(self.conditions) or self.kind in WITHOUT_IDENTIFIER
 
 
 class Match(NamedTuple):
@@ -145,12 +109,7 @@ class Rules:
         Raises:
             InvalidOption: ``event`` is not an event.
         """
-        make_rules = _RULE_MAKERS.get(type(event))
-        if make_rules is None:
-            if not isinstance(event, Event):
-                raise InvalidOption("event", f"must be an event, not {type(event).__name__}")
-            return ()
-        rules = make_rules(event)
+        rules = rules_of(event)
         for rule in rules:
             self._merge(rule, self._expiry_tick(rule, now))
         return rules
@@ -166,15 +125,39 @@ class Rules:
         self._has_aliases = self._has_aliases or rule.is_aliased
         self._is_odd = self._is_odd or rule.is_aliased or rule.kind in WITHOUT_IDENTIFIER
 
+    def restore(
+        self,
+        kind: RuleKind,
+        names: Sequence[str] | Sequence[tuple[str, ...]],
+        cutoffs: Sequence[int],
+        until: Sequence[float],
+    ) -> None:
+        """Put rules of one kind in force that were stored; the same as to apply their events.
+
+        Args:
+            kind: the kind of identifier that they name.
+            names: that identifier of each; of a user at a client, both.
+            cutoffs: the cutoff of each.
+            until: when nothing that each covers can be alive, in seconds since 1970; infinite for never.
+        """
+        expiry_ticks = {instant: self._expiry_tick_at(instant) for instant in set(until)}
+        if not self._has_aliases:
+            parts = map("".join, names) if kind == "user_at_client" else cast("Sequence[str]", names)
+            self._has_aliases = ALIAS_PREFIX in "".join(parts)  # of all together, which costs next to nothing
+            self._is_odd = self._is_odd or self._has_aliases
+        self._rule_sets[kind].restore(names, cutoffs, [expiry_ticks[instant] for instant in until])
+
+    def restore_one(self, rule: Rule, *, until: float) -> None:
+        """Put any rule in force that was stored; see `restore`."""
+        self._merge(rule, self._expiry_tick_at(until))
+
     def _expiry_tick(self, rule: Rule, now: float) -> int:
-        if rule.kind == "key":
-            return NEVER  # an attacker with the key can sign tokens that never expire
-        until, cutoff = rule.expires_at, 0.0 if rule.kind == "token" else rule.cutoff / 1000
-        if until is None or until < cutoff:  # a token that is issued at the cutoff cannot have expired before
-            if self._retention is None:
-                return NEVER
-            until = max(now, cutoff) + self._retention
-        return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
+        return self._expiry_tick_at(rule.ends_at(now=now, lasting=self._retention))
+
+    def _expiry_tick_at(self, until: float) -> int:
+        if until == math.inf:
+            return NEVER
+        return max(0, min(NEVER, math.ceil((until + self._leeway + GRACE - self._epoch) / TICK)))
 
     def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
         """Read the claims that rules look at.
@@ -273,51 +256,6 @@ class Rules:
         )
 
 
-def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
-    cutoff = _cutoff(event.issued_before or event.occurred_at)
-    if event.everyone:  # from elsewhere, also beside an identifier: no token is trusted that may be revoked
-        return (_rule("everyone", cutoff=cutoff, expires_at=event.expires_at),)
-    conditions = frozenset((name, compared(value)) for name, value in (event.claims or {}).items())
-    named: tuple[tuple[RuleKind, tuple[str | None, ...]], ...] = (
-        ("token", (event.token_id,)),
-        ("session", (event.session_id,)),
-        ("user_at_client", (event.user_id, event.client_id)),
-        ("user", (event.user_id,)),
-        ("client", (event.client_id,)),
-        ("claims", ()),
-    )
-    kind, identifiers = next((kind, identifiers) for kind, identifiers in named if None not in identifiers)
-    rule = _rule(
-        kind,
-        *(name for name in identifiers if name is not None),
-        cutoff=EVERY_TOKEN if kind == "token" else cutoff,
-        expires_at=event.expires_at,
-    )
-    spared = event.except_session_id if kind in ("user_at_client", "user") else None
-    return (rule._replace(conditions=conditions, spared_session=spared),)
-
-
-def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:
-    return (_rule("session", event.session_id, cutoff=_cutoff(event.occurred_at), expires_at=event.expires_at),)
-
-
-def _rule(kind: RuleKind, *names: str, cutoff: int, expires_at: datetime | None) -> Rule:
-    is_aliased = any(name.startswith(ALIAS_PREFIX) for name in names)
-    named = digest(*names) if names else 0
-    return Rule(kind, named, cutoff, None if expires_at is None else expires_at.timestamp(), is_aliased)
-
-
-def _rules_of_key_rotated(event: KeyRotated) -> tuple[Rule, ...]:
-    return tuple(Rule("key", digest(key), EVERY_TOKEN, None) for key in compromised_keys(event))
-
-
-_RULE_MAKERS: Mapping[type[Event], Callable[..., tuple[Rule, ...]]] = {
-    TokenRevoked: _rules_of_token_revoked,
-    SessionDestroyed: _rules_of_session_destroyed,
-    KeyRotated: _rules_of_key_rotated,
-}
-
-
 def _may_have_alias(*identifiers: str | None) -> bool:
     """Return whether events may name one of these by another name."""
     together = "".join(filter(None, identifiers))
@@ -334,11 +272,3 @@ def _follow(claims: dict[str, object], path: tuple[str, ...]) -> object:
             return value if isinstance(value, (list, tuple, Mapping)) else None
         value = value.get(part)
     return value
-
-
-def _cutoff(instant: datetime) -> int:
-    """Return an instant in milliseconds since 1970, rounded up: a token issued within that millisecond is covered.
-
-    An instant too late to be stored becomes `EVERY_TOKEN`.
-    """
-    return max(1, min(EVERY_TOKEN, math.ceil(instant.timestamp() * 1000)))

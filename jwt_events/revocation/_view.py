@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 
@@ -20,6 +20,7 @@ from jwt_events._internal.positions import OLDEST, is_position, sort_key
 from jwt_events.errors import DecodeError, InvalidOption
 from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
+from jwt_events.revocation._entries import restore_all
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import WatchRegistry
 from jwt_events.transport.base import Gap
@@ -130,6 +131,7 @@ class RevocationView:
         self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
         self._reported: Counter[str] = Counter()
+        self._rotations: set[str] = set()  # the ids of those that were in the ledger
         self.events: int = 0
         self.gaps: int = 0
         self.decode_errors: int = 0
@@ -168,6 +170,19 @@ class RevocationView:
         if self.routes:
             for handler in self.routes.to(event):
                 self._callbacks.call(handler.function, event)
+
+    def restore(self, entries: Sequence[tuple[bytes, float]]) -> int:
+        """Put entries of a ledger in force, then notify watches and listeners; return how many of them are no rules.
+
+        A rotation among them is passed to the listeners as its event, once; a rule is not.
+        """
+        rotations, foreign = restore_all(self.rules, entries)
+        for event in rotations:
+            if event.id not in self._rotations:
+                self._rotations.add(event.id)
+                self.apply_event(event)
+        self.watches.check_all()
+        return foreign
 
     def count_decode_error(self, error: DecodeError) -> None:
         """Count a delivery that was not an event."""

@@ -13,7 +13,8 @@ from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import RevokedTokenError
 from jwt_events.revocation._claims import RuleKind, Subjects
 from jwt_events.revocation._narrowed import WITHOUT_IDENTIFIER
-from jwt_events.revocation._rules import Match, Rule, Rules
+from jwt_events.revocation._rule import Rule
+from jwt_events.revocation._rules import Match, Rules
 
 
 class Watch:
@@ -126,6 +127,11 @@ class WatchRegistry:
         any_token = rule.kind in WITHOUT_IDENTIFIER
         affected = self._all if any_token else self._by_subject.get((rule.kind, rule.digest), ())
         for watch in tuple(affected):
+            self._check(watch)
+
+    def check_all(self) -> None:
+        """Revoke the watches that any rule covers: after many rules were put in force at once."""
+        for watch in tuple(self._all):
             self._check(watch)
 
     def _check(self, watch: Watch) -> None:

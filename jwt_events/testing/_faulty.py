@@ -14,7 +14,19 @@ from jwt_events._internal.cancellation import end
 from jwt_events.errors import TransportError
 from jwt_events.testing._delivery_path import DeliveryPath, DuplicateDelivery
 from jwt_events.testing._faults import Faults
-from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent, Transport
+from jwt_events.transport.base import (
+    Batch,
+    Delivery,
+    Failure,
+    Fold,
+    Guarantees,
+    Ledgered,
+    LedgerReport,
+    Receiver,
+    Sender,
+    Sent,
+    Transport,
+)
 
 # Seconds. Reads are short, so that the transport works normally again soon after a fault has ended.
 _POLL_TIMEOUT = 0.1
@@ -60,18 +72,47 @@ class FaultyTransport:
         async with self._inner.sender() as sender:
             yield _FaultySender(sender, self.faults)
 
+    @property
+    def ledger(self) -> str | None:
+        """The key of the ledger of the wrapped transport, if it has one; see `Ledgered`."""
+        return self._inner.ledger if self.guarantees.durable and isinstance(self._inner, Ledgered) else None
+
+    @asynccontextmanager
+    async def folding(self, fold: Fold, report: Callable[[LedgerReport], None] | None = None) -> AsyncIterator[None]:
+        """Fold in the background; see `Ledgered.folding`."""
+        if isinstance(self._inner, Ledgered):
+            async with self._inner.folding(fold, report):
+                yield
+        else:
+            yield
+
     @asynccontextmanager
     async def receiver(
         self, *, from_oldest: bool = False, poll_timeout: float | None = None
     ) -> AsyncIterator[Receiver]:
         """Subscribe; see `Transport.receiver`."""
+        from_oldest = from_oldest and self.guarantees.durable
+        async with self._faulty(partial(self._inner.receiver, from_oldest=from_oldest), poll_timeout) as receiver:
+            yield receiver
+
+    @asynccontextmanager
+    async def replica_receiver(self, *, poll_timeout: float | None = None) -> AsyncIterator[Receiver]:
+        """Read the stream, then its ledger; see `Ledgered.replica_receiver`."""
+        if not self.guarantees.durable or not isinstance(self._inner, Ledgered):
+            async with self.receiver(from_oldest=True, poll_timeout=poll_timeout) as receiver:
+                yield receiver
+            return
+        async with self._faulty(self._inner.replica_receiver, poll_timeout) as receiver:
+            yield receiver
+
+    @asynccontextmanager
+    async def _faulty(
+        self, subscribe: Callable[..., AbstractAsyncContextManager[Receiver]], poll_timeout: float | None
+    ) -> AsyncIterator[Receiver]:
         is_live = not self.guarantees.durable
         with self.faults.listening(is_live=is_live) as path:
             poll_timeout = _POLL_TIMEOUT if poll_timeout is None else min(poll_timeout, _POLL_TIMEOUT)
-            subscribe = partial(
-                self._inner.receiver, from_oldest=from_oldest and not is_live, poll_timeout=poll_timeout
-            )
-            receiver = _FaultyReceiver(subscribe, path)
+            receiver = _FaultyReceiver(partial(subscribe, poll_timeout=poll_timeout), path)
             await receiver.open()
             try:
                 yield receiver

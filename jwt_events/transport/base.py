@@ -7,11 +7,11 @@ entered their context closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from jwt_events.errors import TransportError
 
@@ -42,7 +42,8 @@ class Gap:
         cause: one of a few fixed words, fit for a metric label: ``disconnected`` (no connection at the moment),
             ``reconnected`` (connected again); on a stream ``trimmed`` (entries were removed before they were read),
             ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was already read),
-            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed).
+            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed), ``ledger``
+            (the ledger beside it vanished, shrank, or holds what is no rule).
         lost: how many events, where that can be known; ``None`` elsewhere.
     """
 
@@ -116,6 +117,8 @@ class Batch:
         reconnected: whether a connection that had been lost was replaced by this read.
         reached: the position up to which nothing is left to deliver, where it is later than that of the last delivery:
             the last entry may have been removed. ``None`` where that is not known.
+        ledger: what is still in force of events that were removed from the stream: a part of the ledger, each the
+            content and the time of a `LedgerEntry`.
     """
 
     deliveries: Sequence[Delivery] = ()
@@ -123,6 +126,7 @@ class Batch:
     current_as_of: float | None = None
     reconnected: bool = False
     reached: str | None = None
+    ledger: Sequence[tuple[bytes, float]] = ()
 
 
 class Sent(NamedTuple):
@@ -135,6 +139,43 @@ class Sent(NamedTuple):
 
     position: str | None = None
     receivers: int | None = None
+
+
+ENDLESS: Final = 10**13
+"""A time that never comes, in seconds since 1970: that of entries which have no end. What is added to it counts when
+entries with the same content merge."""
+
+
+class LedgerEntry(NamedTuple):
+    """Something that stays in force when the event that it came from is removed from the stream.
+
+    Attributes:
+        content: what it says. Not empty, and its first byte is not zero.
+        until: when it is no longer needed, in seconds since 1970; infinite if it always is. Of several with the same
+            content the latest counts.
+    """
+
+    content: bytes
+    until: float
+
+
+class LedgerReport(NamedTuple):
+    """What a program that folds tells of a ledger after each round.
+
+    Attributes:
+        behind: seconds by which the oldest event is older than the longest retention, or since folding fails.
+        counts: how many entries there are that end (``ending``), have no end (``endless``), or are about a key
+            (``key``); empty if that is not known.
+        size: how many bytes of the server's memory they take; ``None`` if that is not known.
+    """
+
+    behind: float
+    counts: Mapping[str, int] = {}
+    size: int | None = None
+
+
+Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
+"""Returns what is still in force of events, given their bytes and the time in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,3 +335,41 @@ class Registering(Protocol):
     def registry(self) -> AbstractAsyncContextManager[Registry]:
         """Open the registry. Connects when it is first used."""
         ...
+
+
+@runtime_checkable
+class Ledgered(Protocol):
+    """A transport beside whose stream there can be a ledger, so that no trimming loses what is in force. Optional."""
+
+    @property
+    def ledger(self) -> str | None:
+        """The key of the ledger; ``None`` if there is none."""
+        ...
+
+    def folding(
+        self, fold: Fold, report: Callable[[LedgerReport], None] | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Fold into the ledger what no publisher keeps any more, and trim it, in the background of the block.
+
+        Does nothing where there is no ledger.
+
+        Args:
+            fold: says what is still in force.
+            report: called after each round.
+        """
+        ...
+
+    def replica_receiver(self, *, poll_timeout: float | None = None) -> AbstractAsyncContextManager[Receiver]:
+        """Open a receiver that reads the stream from its oldest event, then the ledger, then follows.
+
+        Where there is no ledger, it is `Transport.receiver` from the oldest event.
+
+        Args:
+            poll_timeout: as in `Transport.receiver`.
+        """
+        ...
+
+
+def has_ledger(transport: Transport) -> bool:
+    """Return whether no trimming of its stream loses what is in force."""
+    return isinstance(transport, Ledgered) and transport.ledger is not None

@@ -2,8 +2,9 @@
 
 Without a group every receiver keeps a cursor of its own and sees every event, also those that were sent while it was
 disconnected. With a group each event goes to one of its receivers and is delivered again until it is settled. A stream
-keeps events for ``retention``. That is a security setting: a revocation must be kept as long as a token it covers can
-live, or a service that starts later would accept that token.
+keeps events for ``retention``; what is in force of older ones is in the ledger beside it, so that trimming loses no
+revocation. Without a ledger the retention is a security setting: a revocation must be kept as long as a token it covers
+can live, or a service that starts later would accept that token.
 
 Source: https://redis.io/docs/latest/develop/data-types/streams/
 """
@@ -11,17 +12,15 @@ Source: https://redis.io/docs/latest/develop/data-types/streams/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
-
-from loguru import logger
+from typing import TYPE_CHECKING, Any, Literal
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.positions import OLDEST, is_position
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
@@ -31,11 +30,16 @@ from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.entry import FIELD
+from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.group import GroupReceiver
+from jwt_events.transport._stream.horizon import LongestRetention
+from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.ledger_head import ledger_key
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.registry import StreamRegistry
+from jwt_events.transport._stream.replica import ReplicaReceiver
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Guarantees, Receiver, Registry, Sender, Sent, Server
+from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, Registry, Sender, Sent, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -44,12 +48,6 @@ __all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
 
 # Calling the class itself costs twice as much, and there is one for every event.
 _new = tuple.__new__
-
-# Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
-_TRIMS_PER_RETENTION = 100
-
-_LONGEST = "longest"
-_FOR_EVER = 1e15  # milliseconds; a marker that another program wrote may hold anything
 
 
 class RedisStream:
@@ -73,15 +71,19 @@ class RedisStream:
         start: where a receiver begins: ``"new"`` with events that are sent from now on, ``"all"`` with the oldest event
             that is stored, a datetime with the first event from then on, a position (as in `Receipt.position`) with
             the first event after it. A group begins there when it is first used.
-        retention: how long the stream keeps events, by the server's clock. At least the longest lifetime of a token.
-            Publishing an event that expires later is refused. If publishers of a stream differ, the longest counts.
+        retention: how long the stream keeps events, by the server's clock. If publishers of a stream differ, the
+            longest counts. Without a ledger, at least the longest lifetime of a token: publishing an event that expires
+            later is refused.
         claim_after: seconds without a renewed lease after which the deliveries of a group's receiver go to another.
         batch_size: how many events one read may return.
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
             without new events proves that it is current.
         dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
+        ledger: the key of the ledger, the same for all publishers and readers of a stream; ``None`` means
+            ``<key>:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
 
     Attributes:
+        ledger: the key of the ledger; ``None`` if there is none.
         trims: whether its publishers remove what is older than the retention. Set it to ``False`` in a script, whose
             ``retention`` may differ from that of the services.
 
@@ -104,10 +106,12 @@ class RedisStream:
         batch_size: int = 500,
         block: float = 1.0,
         dead_letter: str | None = None,
+        ledger: str | Literal[False] | None = None,
     ) -> None:
         self.destination: str = options.name("key", key)
         self.retention: timedelta = options.duration("retention", retention)
         self.trims: bool = True
+        self.ledger: str | None = _ledger_name(ledger, key)
         self.dead_letter: str = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
         self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
         self.guarantees: Guarantees = Guarantees(
@@ -138,7 +142,7 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        trimming = _Trimming(self.destination, self.retention) if self.trims else None
+        trimming = _Trimming(self.destination, self.retention) if self.trims and self.ledger is None else None
         # A replica that may be written to accepts entries, and loses them.
         role = RoleRule(self.connector.address, is_needed=False)
         async with Multiplexer(self.connector, trimming, role=role) as multiplexer:
@@ -164,6 +168,28 @@ class RedisStream:
         """Open the registry of instances; see `Registering`."""
         async with Multiplexer(self.connector) as multiplexer:
             yield StreamRegistry(multiplexer, f"{self.destination}:fleet")
+
+    @asynccontextmanager
+    async def folding(self, fold: Fold, report: Callable[[LedgerReport], None] | None = None) -> AsyncIterator[None]:
+        """Fold and trim in the background; see `Ledgered.folding`."""
+        if self.ledger is None or not self.trims:
+            yield
+            return
+        ledger = Ledger(self.destination, self.ledger)
+        folder = Folder(self.connector, ledger, fold, self.retention, report)
+        async with _background(folder.run(), name="jwt_events folding"):
+            yield
+
+    @asynccontextmanager
+    async def replica_receiver(self, *, poll_timeout: float | None = None) -> AsyncIterator[Receiver]:
+        """Read the stream, then its ledger, then follow; see `Ledgered.replica_receiver`."""
+        async with self.receiver(from_oldest=True, poll_timeout=poll_timeout) as receiver:
+            if self.ledger is None or not isinstance(receiver, CursorReceiver):
+                yield receiver
+                return
+            replica = ReplicaReceiver(receiver, Ledger(self.destination, self.ledger))
+            await replica.check()
+            yield replica
 
     @asynccontextmanager
     async def _cursor_receiver(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
@@ -201,13 +227,13 @@ class RedisStream:
                 block=block,
             )
             await stack.enter_async_context(receiver.reconnecting)
-            await stack.enter_async_context(_background(receiver.renew(multiplexer)))
+            await stack.enter_async_context(_background(receiver.renew(multiplexer), name="jwt_events lease"))
             yield receiver
 
 
 @asynccontextmanager
-async def _background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(coroutine, name="jwt_events lease")
+async def _background(coroutine: Coroutine[None, None, None], *, name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine, name=name)
     try:
         yield
     finally:
@@ -220,6 +246,15 @@ def _consumer_name(consumer: str | None, group: str | None) -> str | None:
     if group is None:
         raise InvalidOption("consumer", "needs a group")
     return options.name("consumer", consumer, maximum=options.MAX_GROUP_NAME_LENGTH)
+
+
+def _ledger_name(ledger: str | Literal[False] | None, key: str) -> str | None:
+    if ledger is False:
+        return None
+    name = ledger_key(key, in_cluster=False) if ledger is None else options.name("ledger", ledger)
+    if name == key:
+        raise InvalidOption("ledger", "must differ from the key of the stream")
+    return name
 
 
 def _start_position(start: str | datetime) -> str | None:
@@ -242,59 +277,16 @@ def _parse_sent(reply: Any) -> Sent:
     return _new(Sent, (position(reply), None))
 
 
-def _milliseconds(reply: Any) -> float:
-    try:
-        return min(float(reply), _FOR_EVER)
-    except (TypeError, ValueError):
-        raise TransportError("the server did not say what the longest retention is, so nothing is removed") from None
-
-
 class _Trimming:
-    """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`.
-
-    The longest retention is kept beside the stream in ``<key>:retention``: a sorted set, as ``ZADD`` can raise a number
-    and read it, so that one more right is enough. Without that right, or without an answer, nothing is removed.
-    """
+    """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`."""
 
     def __init__(self, key: str, retention: timedelta) -> None:
         self._key = key
-        self._marker = f"{key}:retention"
-        self._retention = int(retention.total_seconds() * 1000)
-        self._interval = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
-        self._has_warned = False
+        self._retention = LongestRetention(key, retention)
         self.due_at: float = 0.0
 
     async def run(self, connection: Connection) -> None:
-        """Tell the others this retention, and remove entries older than the longest.
-
-        By the server's clock, so that a publisher whose own clock runs ahead cannot remove entries that others still
-        need; in a command of its own, so that appending stays as cheap as it can be.
-        """
-        self.due_at = asyncio.get_running_loop().time() + self._interval
-        replies = await connection.execute_many(
-            [
-                ("ZADD", self._marker, "GT", self._retention, _LONGEST),
-                ("ZADD", self._marker, "INCR", 0, _LONGEST),  # reads it, without a right to ZSCORE
-                ("TIME",),
-            ],
-            within=ATTEMPT_WITHIN,
-        )
-        for reply in replies:
-            if isinstance(reply, TransportError):
-                raise reply
-        _, longest, (seconds, microseconds) = replies
-        kept = max(self._retention, _milliseconds(longest))
-        if kept > self._retention:
-            self._warn_once(kept)
-        oldest = int(seconds) * 1000 + int(microseconds) // 1000 - int(kept)
-        await connection.call("XTRIM", self._key, "MINID", max(0, oldest), within=ATTEMPT_WITHIN)
-
-    def _warn_once(self, kept: float) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "another publisher keeps the events of this stream for longer, so its retention counts",
-                destination=self._key,
-                retention=self._retention / 1000,
-                longest=kept / 1000,
-            )
+        """Remove entries, in a command of its own, so that appending stays as cheap as it can be."""
+        self.due_at = asyncio.get_running_loop().time() + self._retention.interval
+        horizon = await self._retention.announce(connection)
+        await connection.call("XTRIM", self._key, "MINID", horizon.before, within=ATTEMPT_WITHIN)

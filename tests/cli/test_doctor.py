@@ -237,7 +237,7 @@ class TestDoctor:
 
     def test_rights_on_a_key(self, own: Server) -> None:
         """The right to use a command on one key does not extend to other keys."""
-        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "~k:retention", "+@all", "-acl")
+        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "~k:retention", "~k:ledger*", "+@all", "-acl")
         own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         _, found = examined(own, "--key", "k", user="u")
         assert found["rights: publisher"]["level"] == "ok"

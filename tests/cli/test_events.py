@@ -116,6 +116,7 @@ class TestPublish:
         assert "--expires-at" in refused.complaint
         assert "--retention" in refused.complaint
         assert run(*words, "--retention", "2h", url=url).code == 0
+        assert run(*words, url=url).code == 0  # beside a ledger, nothing outlives the stream
 
     def test_file(self, url: str, key: str, tmp_path: Path) -> None:
         """Lines that tail prints as JSON are published unchanged; other lines may contain a type and its fields."""
@@ -155,7 +156,7 @@ class TestPublish:
             f'{{"type":"token_revoked","token_id":"2","expires_at":{late}}}',
         ]
         path.write_text("\n".join(lines))
-        failed = run("publish", "--file", str(path), "--key", key, url=url)
+        failed = run("publish", "--file", str(path), "--key", key, "--retention", "1d", url=url)
         assert failed.code == 2
         assert "line 2: expires_at: expires" in failed.complaint
         assert [record["subject"] for record in on_the_stream(url, key).records] == ["1"]

@@ -22,7 +22,7 @@ from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.waiting import wait_until
 
-RIGHTS = ("+xread", "+xrange", "+xinfo|stream", "+info")
+RIGHTS = ("+xread", "+xrange", "+xinfo|stream", "+info", "+zrange", "+zcount", "+zscan")
 
 
 def block_the_loop(seconds: float) -> None:
@@ -108,7 +108,7 @@ class TestServer:
     async def test_rights_taken_and_given_back(self, own_server: MakeServer) -> None:
         """A list that may not read any more tells why; when it may again, it reads everything anew."""
         async with own_server(port=0) as server, Redis.from_url(server.url) as client:
-            await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", *RIGHTS)
+            await call(client, "ACL", "SETUSER", "reader", "on", ">secret", "~k", "~k:ledger", *RIGHTS)
             reader_url = server.url.replace("redis://", "redis://reader:secret@")
             async with audited(reader_url, publisher_url=server.url) as auditor:
                 await call(client, "ACL", "SETUSER", "reader", "-xread")

@@ -66,12 +66,14 @@ OWN = words(
 )
 
 # `serve` starts on the well-known port, the embedded server on a free one.
-DIFFERENT = {(("serve",), "port")}
+# With a retention, `publish` is for streams without a ledger.
+DIFFERENT = {(("serve",), "port"), (("publish",), "retention"), (("publish", "token-revoked"), "retention")}
 
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|(self\.(\w+\.)*(_?notices\.|_)?)?tell"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid limit longest lost position problem reason retention seconds services since size span_id "
+    "failures handler kid limit longest lost position problem reason removed retention seconds services since size "
+    "span_id "
     "staleness state trace_id transport"
 )
 

@@ -16,7 +16,11 @@ from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 
 OPERATIONS = (DOCS / "operations.md").read_text()
-PLACES = {"Pub/Sub": ["resetchannels", "&k"], "stream": ["~k", "~k:dead*", "~k:retention"], "group": ["~k", "~k:dead*"]}
+PLACES = {
+    "Pub/Sub": ["resetchannels", "&k"],
+    "stream": ["~k", "~k:dead*", "~k:retention", "~k:ledger*"],
+    "group": ["~k", "~k:dead*"],
+}
 
 
 async def url_of(client: Redis, server: EmbeddedServer, role: str, kind: str) -> str:

@@ -29,8 +29,8 @@ PACKAGES = (
     ("events", "transport"),
     ("envelope", "fleet", "instrumentation"),
     ("metrics", "tracing"),
-    ("publisher", "subscriber"),
-    ("revocation", "keys"),
+    ("revocation", "subscriber"),
+    ("publisher", "keys"),
     ("guard", "signals"),
     ("",),  # the package itself: what `import jwt_events` offers
     ("aiohttp", "asgi", "embedded", "fastapi"),
@@ -45,7 +45,7 @@ INSIDE = {
         ("_redis",),
         ("_stream", "connection", "memory", "pubsub"),
         ("stream",),
-        ("dead_letters", "lease"),
+        ("dead_letters", "lease", "ledger"),
     ),
     "subscriber": (
         ("_job", "_ordering", "_reader"),
@@ -59,7 +59,9 @@ INSIDE = {
     "revocation": (
         ("_claims", "_packed"),
         ("_narrowed",),
+        ("_rule",),
         ("_rules",),
+        ("_entries",),
         ("_feed", "_verdict", "_watch"),
         ("_view",),
         ("_announcing", "_registration"),
@@ -81,7 +83,7 @@ INSIDE = {
         ("_options", "_output"),
         ("_running",),
         ("_propagation",),
-        ("_check", "_dead", "_fleet", "_groups", "_serve", "_signals", "_tail", "bench", "demo", "publish"),
+        ("_check", "_dead", "_fleet", "_groups", "_ledger", "_serve", "_signals", "_tail", "bench", "demo", "publish"),
         ("doctor",),
         ("__main__",),
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 
 from jwt_events import (
     InvalidOption,
@@ -94,3 +96,26 @@ def test_not_metrics() -> None:
     metrics: Any = CollectorRegistry()
     with pytest.raises(InvalidOption, match="metrics"):
         RevocationList(MemoryTransport(), metrics=metrics)
+
+
+async def test_ledger(numbers: Numbers, url: str, key: str) -> None:
+    """A publisher that folds tells how many rules the ledger has, what they take, and that it is not behind."""
+    transport = RedisStream(url, key, retention=timedelta(milliseconds=1))
+    expires_at = datetime.now(UTC) + timedelta(hours=1)
+    async with Publisher(transport, metrics=numbers.metrics) as publisher:
+        await publisher.publish(TokenRevoked(token_id="a", expires_at=expires_at))
+        await publisher.publish(SessionDestroyed(session_id="s"))
+        await publisher.publish(KeyRotated(key_id="k", compromised=True))
+        await wait_until(lambda: numbers("ledger_rules", kind="key") == 1, what="a round")
+    assert [numbers("ledger_rules", kind=kind) for kind in ("ending", "endless")] == [1, 1]
+    assert (numbers("ledger_bytes") or 0) > 0
+    assert numbers("ledger_folded_seconds") == 0
+
+
+async def test_ledger_that_cannot_be_folded(numbers: Numbers, url: str, key: str, client: Redis) -> None:
+    """While it cannot fold, the time grows."""
+    await client.set(f"{key}:ledger", "text")
+    transport = RedisStream(url, key, retention=timedelta(milliseconds=1))
+    async with Publisher(transport, metrics=numbers.metrics) as publisher:
+        await publisher.publish(TokenRevoked(token_id="a"))
+        await wait_until(lambda: (numbers("ledger_folded_seconds") or 0) > 0, what="a round that fails")

@@ -153,7 +153,8 @@ class TestAway:
 
     async def test_what_was_lost_before_the_event_is_no_doubt(self) -> None:
         """When the connection is lost before the event's turn came, it is surely not sent."""
-        async with FakeServer(lambda _: HANG_UP) as server, RedisStream(server.url).sender() as sender:
+        transport = partial(RedisStream, ledger=False)  # which trims before
+        async with FakeServer(lambda _: HANG_UP) as server, transport(server.url).sender() as sender:
             (outcome,) = await sender.send([b"x"], within=scaled(5))
             assert not server.received(b"XADD")
         assert isinstance(outcome, ConnectionFailed)

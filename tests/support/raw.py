@@ -28,6 +28,11 @@ async def trim(client: Redis, key: str, length: int) -> None:
     await call(client, "XTRIM", key, "MAXLEN", length)
 
 
+async def counts(client: Redis, key: str) -> bool:
+    """Return whether the server counts how many entries were ever added to a stream: since Redis 7."""
+    return b"entries-added" in await call(client, "XINFO", "STREAM", key)
+
+
 async def server_time(client: Redis) -> int:
     """Return the server's clock, in milliseconds."""
     seconds, microseconds = await call(client, "TIME")

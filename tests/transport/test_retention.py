@@ -22,7 +22,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 async def publish(transport: RedisStream, name: str = "x") -> None:
-    """Publish one event, as a program does that soon ends."""
+    """Publish one event, as a program does that soon ends; without a ledger it trims before."""
     async with Publisher(transport, source="tests") as publisher:
         await publisher.publish(TokenRevoked(token_id=name))
 
@@ -40,34 +40,34 @@ async def positions(client: Redis, key: str) -> list[str]:
 
 
 class TestSeveralPublishers:
-    """The longest retention of a stream counts."""
+    """The longest retention of a stream counts. Here without a ledger; with one, see `test_folder`."""
 
     async def test_a_shorter_one_removes_nothing(self, url: str, key: str, client: Redis) -> None:
         """What a publisher with 30 days keeps is there after one with a day has published."""
-        month = RedisStream(url, key, retention=30 * DAY)
+        month = RedisStream(url, key, ledger=False, retention=30 * DAY)
         await publish(month)
         await call(client, "DEL", key)
         old = await add_old(client, key, 3 * DAY, "stolen")
-        await publish(RedisStream(url, key))
-        await publish(RedisStream(url, key, retention=timedelta(milliseconds=1)))
+        await publish(RedisStream(url, key, ledger=False))
+        await publish(RedisStream(url, key, ledger=False, retention=timedelta(milliseconds=1)))
         assert (await positions(client, key))[0] == old
         async with RevocationList(month) as revocations:
             assert revocations.check({"jti": "stolen"}) is Verdict.REVOKED
 
     async def test_the_longer_one_trims(self, url: str, key: str, client: Redis) -> None:
         """What is older than the longest is removed, whoever trims."""
-        await publish(RedisStream(url, key, retention=DAY))
+        await publish(RedisStream(url, key, ledger=False, retention=DAY))
         await call(client, "DEL", key)
         await add_old(client, key, 2 * DAY, "a")
         old = await add_old(client, key, 2 * HOUR, "b")
-        await publish(RedisStream(url, key, retention=HOUR))
+        await publish(RedisStream(url, key, ledger=False, retention=HOUR))
         assert (await positions(client, key))[0] == old
 
     async def test_a_shorter_one_that_goes_on(self, url: str, key: str, client: Redis) -> None:
         """A publisher that began alone learns of the longer retention before it trims again."""
-        async with Publisher(RedisStream(url, key, retention=timedelta(milliseconds=50))) as short:
+        async with Publisher(RedisStream(url, key, ledger=False, retention=timedelta(milliseconds=50))) as short:
             await short.publish(TokenRevoked(token_id="a"))
-            await publish(RedisStream(url, key, retention=DAY))
+            await publish(RedisStream(url, key, ledger=False, retention=DAY))
             kept = await positions(client, key)
             sender: Any = short._sender
             sender._multiplexer._maintenance.due_at = 0.0
@@ -78,9 +78,9 @@ class TestSeveralPublishers:
     async def test_it_warns_once(self, url: str, key: str) -> None:
         """The one with the shorter retention is told, the other is not."""
         with recorded() as records:
-            await publish(RedisStream(url, key, retention=DAY))
+            await publish(RedisStream(url, key, ledger=False, retention=DAY))
             assert not records.of(_LONGER, "WARNING")
-            async with Publisher(RedisStream(url, key, retention=HOUR)) as publisher:
+            async with Publisher(RedisStream(url, key, ledger=False, retention=HOUR)) as publisher:
                 for _ in range(3):
                     await publisher.publish(TokenRevoked(token_id="t"))
                     sender: Any = publisher._sender
@@ -89,10 +89,10 @@ class TestSeveralPublishers:
 
     async def test_after_the_marker_is_deleted(self, url: str, key: str, client: Redis) -> None:
         """An operator shortens the retention by deleting it."""
-        await publish(RedisStream(url, key, retention=DAY))
+        await publish(RedisStream(url, key, ledger=False, retention=DAY))
         await call(client, "DEL", key, f"{key}:retention")
         await add_old(client, key, 2 * HOUR, "a")
-        await publish(RedisStream(url, key, retention=HOUR))
+        await publish(RedisStream(url, key, ledger=False, retention=HOUR))
         assert len(await positions(client, key)) == 1
 
     @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ class TestSeveralPublishers:
         """Whatever is in its place, publishing goes on and nothing is removed that should stay."""
         await call(client, marker[0], f"{key}:retention", *marker[1:])
         young = await add_old(client, key, HOUR / 2, "young")
-        await publish(RedisStream(url, key, retention=HOUR))
+        await publish(RedisStream(url, key, ledger=False, retention=HOUR))
         assert (await positions(client, key))[0] == young
 
     async def test_for_a_century(self, url: str, key: str, client: Redis) -> None:
         """A retention that began before 1970 removes nothing."""
         with recorded() as records:
-            await publish(RedisStream(url, key, retention=100 * 365 * DAY))
+            await publish(RedisStream(url, key, ledger=False, retention=100 * 365 * DAY))
         assert not records.of("maintenance failed", "WARNING")
 
     async def test_without_the_right(self, own_server: Callable[..., EmbeddedServer]) -> None:
@@ -117,7 +117,9 @@ class TestSeveralPublishers:
             await call(client, "ACL", "SETUSER", "u", "reset", "on", ">secret", "~k", "+xadd", "+xtrim", "+time")
             old = await add_old(client, "k", 2 * HOUR, "old")
             with recorded() as records:
-                await publish(RedisStream(server.url.replace("redis://", "redis://u:secret@"), "k", retention=HOUR))
+                await publish(
+                    RedisStream(server.url.replace("redis://", "redis://u:secret@"), "k", ledger=False, retention=HOUR)
+                )
             assert (await positions(client, "k"))[0] == old
             (failure,) = records.of("maintenance failed", "WARNING")
             assert "zadd" in str(failure["error"]).lower()

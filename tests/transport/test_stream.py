@@ -164,7 +164,7 @@ class TestStart:
 
 
 class TestRetention:
-    """Retention of a stream."""
+    """Retention of a stream without a ledger, where it is a security setting."""
 
     @pytest.mark.parametrize("retention", [timedelta(0), -HOUR, timedelta(microseconds=1), 3600, "1h", None])
     def test_garbage_is_refused_where_it_is_given(self, retention: Any) -> None:
@@ -177,7 +177,7 @@ class TestRetention:
         now = await server_time(client)
         old, young = f"{now - 3_660_000}-0", f"{now - 3_540_000}-0"
         await add(client, key, "1-0", old, young)
-        async with Publisher(RedisStream(url, key, retention=HOUR)) as publisher:
+        async with Publisher(RedisStream(url, key, retention=HOUR, ledger=False)) as publisher:
             receipt = await publisher.publish(TokenRevoked(token_id="x"))
         assert [position for position, _ in await entries(client, key)] == [young, receipt.position]
 
@@ -201,7 +201,7 @@ class TestRetention:
             patch.setattr(time, "time_ns", lambda: real_time_ns() + int(ahead.total_seconds()) * 10**9)
             patch.setattr("jwt_events.publisher._publisher.datetime", Clock)
             patch.setattr("jwt_events.events._event.datetime", Clock)
-            async with Publisher(RedisStream(url, key, retention=HOUR)) as publisher:
+            async with Publisher(RedisStream(url, key, retention=HOUR, ledger=False)) as publisher:
                 event = TokenRevoked(token_id="x")
                 assert abs(event.occurred_at - datetime.now(UTC) - ahead) < HOUR
                 receipt = await publisher.publish(event)
@@ -210,7 +210,7 @@ class TestRetention:
 
     async def test_an_event_that_outlives_it_is_refused(self, url: str, key: str, client: Redis) -> None:
         """Publishing an event that expires after the retention raises, names the retention, and sends nothing."""
-        transport = RedisStream(url, key, retention=HOUR)
+        transport = RedisStream(url, key, retention=HOUR, ledger=False)
         expires = datetime.now(UTC) + 2 * HOUR
         events: list[Event] = [TokenRevoked(token_id="a"), TokenRevoked(token_id="b", expires_at=expires)]
         async with Publisher(transport) as publisher:
@@ -224,14 +224,28 @@ class TestRetention:
 
     async def test_an_event_that_just_fits_is_published(self, url: str, key: str) -> None:
         """An event that expires with the retention, or has expired, is published."""
-        async with Publisher(RedisStream(url, key, retention=HOUR)) as publisher:
+        async with Publisher(RedisStream(url, key, retention=HOUR, ledger=False)) as publisher:
             await publisher.publish(TokenRevoked(token_id="a", expires_at=datetime.now(UTC) + HOUR))
             await publisher.publish(TokenRevoked(token_id="b", expires_at=at(0)))
+
+    async def test_with_a_ledger_none_outlives_it(self, url: str, key: str) -> None:
+        """Beside a ledger, what is in force is never forgotten, so an event may expire after the retention."""
+        async with Publisher(RedisStream(url, key, retention=HOUR)) as publisher:
+            await publisher.publish(TokenRevoked(token_id="a", expires_at=datetime.now(UTC) + 2 * HOUR))
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("batch_size", 0), ("batch_size", 1.0), ("batch_size", 10**6), ("block", 0), ("block", float("inf")), ("key", "")],
+    [
+        ("batch_size", 0),
+        ("batch_size", 1.0),
+        ("batch_size", 10**6),
+        ("block", 0),
+        ("block", float("inf")),
+        ("key", ""),
+        ("ledger", ""),
+        ("ledger", "jwt:events"),
+    ],
 )
 def test_an_option_that_cannot_work_is_refused(option: str, value: Any) -> None:
     """An invalid option raises when it is given, and the error names it."""

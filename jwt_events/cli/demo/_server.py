@@ -120,7 +120,7 @@ async def server_name(url: str) -> str:
 
 async def delete_streams(url: str, *keys: str) -> None:
     """Delete the streams of this run, and what is kept beside them, if the server can still be reached."""
-    kept = [f"{key}:retention" for key in keys]
+    kept = [f"{key}:{name}" for key in keys for name in ("retention", "ledger", "ledger:lock")]
     with suppress(TransportError):
         async with aclosing(await Connector(url).connect(within=_REPLY_WITHIN)) as connection:
             await connection.call("DEL", *keys, *kept, within=_REPLY_WITHIN)

@@ -52,7 +52,7 @@ def doctor(
     from jwt_events.cli.doctor._facts import collect_facts
     from jwt_events.cli.doctor._findings import Level, findings
 
-    target = make_transport(transport, url, key=key, channel=channel, retention=retention)
+    target = make_transport(transport, url, key=key, channel=channel)
     kept = duration("retention", retention)
     facts = run(_examine(collect_facts(url, target, retention=kept), url, target))
     found = findings(facts, durable=target.guarantees.durable)

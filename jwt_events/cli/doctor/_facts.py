@@ -69,7 +69,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
     if isinstance(transport, RedisStream):
-        needed = needed_for_stream(key, transport.dead_letter)
+        needed = needed_for_stream(key, transport.dead_letter, transport.ledger)
     else:
         needed = needed_for_pubsub(key)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:

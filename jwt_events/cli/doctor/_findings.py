@@ -198,7 +198,7 @@ def _stream(facts: Facts) -> Iterator[Finding]:
         ages = f"the oldest {approximate(max(0.0, oldest))} old; retention {approximate(kept)}"
         seen = f"it holds {stream.length} events, {ages}"
         if oldest > kept * 1.1 + _SLACK:
-            advice = "No publisher trims it so: compare retention with the publishers', who need XTRIM, TIME and ZADD."
+            advice = "No publisher folds and trims it so: compare retention with theirs, and grant what they lack."
             yield Finding("stream", Level.WARNING, seen, advice)
         else:
             yield Finding("stream", Level.OK, seen)

@@ -1,7 +1,7 @@
 """The commands that publishers and subscribers need, and a harmless way to find out which of them a user may not use.
 
 The reply to each command below, if it is allowed, is an error or empty: an entry at 0-0 cannot be added, there is
-nothing to trim below 0-0, and no group has that name. The server checks the rights first.
+nothing to trim below 0-0, no rule has an empty name, and no group has that name. The server checks the rights first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
 
 
-def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Command]]:
+def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping[str, Sequence[Command]]:
     """Return the commands that each role needs on a stream."""
     read: list[Command] = [
         ("XREAD", "COUNT", 1, "STREAMS", key, "$"),
@@ -29,8 +29,9 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
         "publisher": [
             ("XADD", key, "0-0", "event", ""),
             *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", f"{key}:retention", "XX", 0, "")),
+            *([] if ledger is None else _needed_to_fold(key, ledger)),
         ],
-        "revocation list": read,
+        "revocation list": read if ledger is None else [*read, *_needed_to_read(ledger)],
         "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
             ("XREADGROUP", "GROUP", _PROBE, _PROBE, "COUNT", 1, "STREAMS", key, ">"),
@@ -57,6 +58,29 @@ def needed_for_stream(key: str, dead_letter: str) -> Mapping[str, Sequence[Comma
     }
 
 
+def _needed_to_read(ledger: str) -> Sequence[Command]:
+    return (
+        ("ZRANGE", ledger, "-inf", "-inf", "BYSCORE"),
+        ("ZCOUNT", ledger, "-inf", "-inf"),
+        ("ZSCAN", ledger, 0, "COUNT", 1),
+    )
+
+
+def _needed_to_fold(key: str, ledger: str) -> Sequence[Command]:
+    return (
+        ("XINFO", "STREAM", key),
+        ("XRANGE", key, "0-0", "0-0"),
+        ("ZRANGE", ledger, "-inf", "-inf", "BYSCORE"),
+        ("ZCOUNT", ledger, "-inf", "-inf"),
+        ("ZADD", ledger, "XX", 0, ""),
+        ("ZREMRANGEBYSCORE", ledger, "(0", "(0"),
+        ("SET", f"{ledger}:{_PROBE}", "", "XX"),
+        ("WATCH", ledger),
+        ("EXEC",),
+        ("MULTI",),
+    )
+
+
 def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
     """Return the commands that each role needs on a channel."""
     return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
@@ -79,11 +103,21 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
             return [_named(command, refusal) for command, refusal in refusals if refusal != "OK"]
     if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
         return None  # subscribers would receive it, and a subscribed connection cannot send these commands
-    replies = await connection.execute_many(commands, within=_WITHIN)
+    return await _refused(connection, commands)
+
+
+async def _refused(connection: Connection, commands: Sequence[Command]) -> list[str]:
+    """Return the commands that are refused when they are tried, MULTI last: without EXEC it could not be ended."""
+    alone = [command for command in commands if command != ("MULTI",)]
+    replies = await connection.execute_many(alone, within=_WITHIN)
+    may_end = not any(_is_refused(reply) for command, reply in zip(alone, replies, strict=True) if command == ("EXEC",))
+    if len(alone) < len(commands) and may_end:
+        alone += ("MULTI",), ("EXEC",)
+        replies += await connection.execute_many([("MULTI",), ("EXEC",)], within=_WITHIN)
     for reply in replies:
         if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
             raise reply
-    pairs = zip(commands, replies, strict=True)
+    pairs = zip(alone, replies, strict=True)
     return [_named(command, str(reply)) for command, reply in pairs if _is_refused(reply)]
 
 
@@ -91,6 +125,8 @@ def _is_refused(reply: object) -> bool:
     """Whether the user lacks the right, or the command has another name on this server."""
     if not isinstance(reply, ServerRefused):
         return False
+    if reply.code == "EXECABORT":  # as EXEC is refused, where a transaction has begun or not
+        return "permissions" in str(reply)
     return reply.code == "NOPERM" or (reply.code == "ERR" and "unknown command" in str(reply))
 
 

@@ -14,7 +14,7 @@ from jwt_events.cli._options import (
     Channel,
     Json,
     Key,
-    Retention,
+    RetentionWithoutLedger,
     Timeout,
     Transport,
     TransportName,
@@ -73,7 +73,7 @@ def publish(
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
-    retention: Retention = "1d",
+    retention: RetentionWithoutLedger = None,
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:

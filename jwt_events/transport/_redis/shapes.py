@@ -301,6 +301,29 @@ def _xpending(reply: Any, command: Command) -> Any:
     return rows
 
 
+def _queued(reply: Any, command: Command) -> Any:
+    _require(reply == b"QUEUED")
+    return reply
+
+
+def _exec(reply: Any, command: Command) -> Any:
+    """Check the replies to the commands of a transaction; nil if a watched key was changed."""
+    return None if reply is None else array(reply)
+
+
+def _zrange(reply: Any, command: Command) -> Any:
+    _require(all(type(part) is bytes for part in array(reply)))
+    return reply
+
+
+def _zscan(reply: Any, command: Command) -> Any:
+    """Check a cursor, then members and scores in turn."""
+    cursor, members = array(reply)
+    _require(cursor.isdigit() and not len(array(members)) % 2)
+    _require(set(map(type, members)) <= {bytes})
+    return reply
+
+
 def _encoded(argument: Argument) -> bytes:
     return argument if isinstance(argument, bytes) else str(argument).encode()
 
@@ -319,6 +342,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
     "DEL": _count,
     "EVAL": _any,
+    "EXEC": _exec,
     "EXISTS": _count,
     "EXPIRE": _count,
     "GET": _text_or_nil,
@@ -327,6 +351,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "HGETALL": _named_texts,
     "HSET": _count,
     "INFO": _info,
+    "MULTI": _ok,
     "PEXPIRE": _count,
     "PING": _pong,
     "PUBLISH": _count,
@@ -336,6 +361,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "TIME": _time,
     "UNLINK": _count,
     "WAIT": _count,
+    "WATCH": _ok,
     "XACK": _count,
     "XADD": _xadd,
     "XAUTOCLAIM": _xautoclaim,
@@ -351,6 +377,16 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "XREVRANGE": _xrange,
     "XTRIM": _count,
     "ZADD": _zadd,
+    "ZCARD": _count,
+    "ZCOUNT": _count,
+    "ZRANGE": _zrange,
+    "ZREMRANGEBYSCORE": _count,
+    "ZSCAN": _zscan,
+    # Inside a transaction commands are written in lower case: each is replied to before it is carried out.
+    "xtrim": _queued,
+    "zadd": _queued,
+    "zrem": _queued,
+    "zremrangebyscore": _queued,
 }
 
 SHAPES: Final[Mapping[Argument, Shape]] = dict(

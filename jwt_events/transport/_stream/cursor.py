@@ -110,6 +110,11 @@ class CursorReceiver:
         """Whether it is connected; see `Receiver`."""
         return self.reconnecting.connection is not None
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last read reached the end of the stream."""
+        return self._is_at_end
+
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep a dead letter if the delivery was given up; see `Receiver.settle`."""
         if failure is not None:
@@ -130,6 +135,7 @@ class CursorReceiver:
             require_primary(role_of_info(replication), self._address)
             self._reconcile(stream_info(stream), read.sent_at)
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
+            self._is_at_end = False
             return None
         entries: list[Any] = reply[0][1] if reply else []
         self._is_at_end = len(entries) < read.asked

@@ -1,0 +1,131 @@
+"""Folds a stream into its ledger and trims it, in the background.
+
+On connections of its own and in small steps, so that no publish waits for it. Of all publishers of a stream one folds
+at a time. If it ends in between, nothing is lost, and another one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from jwt_events._internal.notices import Notices
+from jwt_events.errors import TransportError, describe
+from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._stream.horizon import Horizon, LongestRetention
+from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport.base import Fold, LedgerReport
+
+_CONNECT_WITHIN = 5.0
+
+# Seconds after which a program that publishes folds for the first time, if it is due.
+_FIRST_AFTER = 10.0
+
+# A reply that is too large is cut off with its connection; after that many attempts batches hold one entry.
+_ATTEMPTS = 3
+
+
+class Folder:
+    """Folds the entries that no publisher keeps any more.
+
+    Args:
+        connector: opens its connections, each for one round.
+        ledger: where to.
+        fold: says what is still in force of events.
+        retention: for how long this publisher keeps entries.
+        report: called after each round of `run`; ``None`` for nobody.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        ledger: Ledger,
+        fold: Fold,
+        retention: timedelta,
+        report: Callable[[LedgerReport], None] | None = None,
+    ) -> None:
+        self._connector = connector
+        self._ledger = ledger
+        self._fold = fold
+        self._retention = LongestRetention(connector.destination, retention)
+        self._notices = Notices()
+        self._failure: str | None = None
+        self._report = report
+        self._worked_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Fold from time to time until cancelled. Nothing that goes wrong ends it, and then nothing is removed.
+
+        Not at once: a program that publishes a few events and ends leaves it to others.
+        """
+        await asyncio.sleep(min(self._retention.interval, _FIRST_AFTER))
+        while True:
+            try:
+                await self.fold_once()
+                self._failure, self._worked_at = None, time.monotonic()
+            except TransportError as error:
+                self._warn_once(str(error))
+            except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
+                self._warn_once(describe(error))
+            await asyncio.sleep(self._retention.interval)
+
+    async def fold_once(self) -> int:
+        """Fold what is due, as long as no other program does, and return how many entries of the stream that were.
+
+        Cancelling it is safe.
+
+        Raises:
+            TransportError: a right is lacking, the ledger is something else or of a later version, or the server is not
+                there. What was not folded is still in the stream.
+        """
+        for attempt in range(_ATTEMPTS):
+            connection = await self._connector.connect(within=_CONNECT_WITHIN)
+            try:
+                return await self._fold_on(connection)
+            except TransportError:
+                if not connection.was_cut_off or attempt == _ATTEMPTS - 1:
+                    raise
+            finally:
+                connection.abort()
+                await connection.aclose()
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _fold_on(self, connection: Connection) -> int:
+        horizon = await self._retention.announce(connection)
+        folded = await self._fold_due(connection, horizon)
+        if self._report is not None:
+            self._report(await self._ledger.report(connection, before=horizon.before))
+        return folded
+
+    async def _fold_due(self, connection: Connection, horizon: Horizon) -> int:
+        folded = 0
+        while await self._ledger.acquire(connection):
+            had_ledger = await self._retention.has_ledger(connection)
+            while self._ledger.is_leased:
+                batch = await self._ledger.fold_batch(
+                    connection, self._fold, before=horizon.before, now=horizon.now, vanished=had_ledger
+                )
+                folded += batch.events
+                if batch.lost:
+                    self._tell("ERROR", "events were removed from the stream that were not folded", lost=batch.lost)
+                if folded and not had_ledger:
+                    await self._retention.note_ledger(connection)
+                    had_ledger = True
+                if batch.is_done:
+                    # By the clock that is behind: an entry that stays too long does no harm.
+                    await self._ledger.expire(connection, now=min(horizon.now, time.time()))
+                    return folded
+        return folded
+
+    def _warn_once(self, failure: str) -> None:
+        """Report a failure, and log it unless it is the same as that of the last round."""
+        if self._report is not None:
+            self._report(LedgerReport(time.monotonic() - self._worked_at))
+        if failure != self._failure:
+            self._failure = failure
+            self._tell("WARNING", "folding failed, so nothing is removed from the stream", error=failure)
+
+    def _tell(self, level: str, message: str, **fields: object) -> None:
+        self._notices.tell(level, message, once=message, destination=self._connector.destination, **fields)

@@ -1,0 +1,351 @@
+"""The ledger beside a stream: what is still in force of the events that were removed from it.
+
+A ledger stores entries whose meaning it does not know: bytes, and until when they are needed. It is one sorted set, the
+bytes its members and the time their score; so the server merges by maximum, and removes by time what is over. The head
+is a member, too, before all others. In one transaction a batch of the stream is folded into it: entries are added, the
+head is moved, and what was folded is removed from the stream. So nothing that is interrupted, in this program, at the
+server, on a replica or in a file, loses anything, and programs that fold at the same time do each other no harm.
+
+Sources: https://redis.io/docs/latest/commands/zadd/ (``GT``), https://redis.io/docs/latest/commands/scan/ (guarantees),
+https://redis.io/docs/latest/develop/using-commands/transactions/ (``WATCH``)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from jwt_events._internal.positions import sort_key
+from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._stream.batch_size import BatchSize
+from jwt_events.transport._stream.cursor import stream_info
+from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.ledger_audit import LedgerState
+from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events.transport._stream.position import StreamInfo
+from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry, LedgerReport
+
+# Seconds from now after which entries are needed whose count is kept in the head.
+_BEYOND = 86_400
+
+# Entries of a stream that one transaction folds: they keep the server for less than a millisecond.
+_FOLD_BATCH = 200
+
+# Events that are folded before other tasks of this program may run.
+_FOLD_SLICE = 20
+
+# Entries of a ledger that a reader asks for at once.
+_READ_BATCH = 5_000
+
+# Entries that are removed at once when their time is over.
+_EXPIRY_BATCH = 5_000
+
+# Seconds for which an entry is kept after its time: clocks differ, and tokens are accepted for a while after ``exp``.
+GRACE = 600.0
+
+# Seconds for which the one that folds keeps others from it, and of these the last in which it begins nothing more.
+LEASE = 30.0
+_LEASE_MARGIN = 10.0
+
+# How often the state of a ledger is asked for that is changed meanwhile.
+_STATE_ATTEMPTS = 20
+
+# Seconds that a reply may take.
+_REPLY_WITHIN = 5.0
+
+NEVER: Final = math.inf
+"""The time of an entry that is needed for ever."""
+
+
+class Folded(NamedTuple):
+    """What became of a batch of a stream.
+
+    Attributes:
+        events: how many entries of the stream were folded and removed.
+        is_done: whether there are none left to fold.
+        lost: how many entries were found to be removed that nobody had folded.
+    """
+
+    events: int
+    is_done: bool
+    lost: int = 0
+
+
+class Ledger:
+    """The ledger of one stream. It holds no connection.
+
+    Args:
+        stream: the key of the stream.
+        name: the key of the ledger; ``None`` for the one beside the stream. In a cluster it must be in the same slot.
+        in_cluster: whether the server is a cluster.
+
+    Attributes:
+        key: the key of the ledger.
+        lock: the key that the one that folds holds.
+    """
+
+    def __init__(self, stream: str, name: str | None = None, *, in_cluster: bool = False) -> None:
+        self.key: str = ledger_key(stream, in_cluster=in_cluster) if name is None else name
+        self.lock: str = f"{self.key}:lock"
+        self._stream = stream
+        self._owner = uuid4().hex
+        self._leased_until = -math.inf
+        self._size = BatchSize(_FOLD_BATCH)
+
+    async def acquire(self, connection: Connection) -> bool:
+        """Return whether this program is the one to fold now. One that ends without a word is replaced in `LEASE`.
+
+        It spares work and protects nothing: programs that fold at the same time do each other no harm.
+        """
+        asked_at = time.monotonic()
+        condition = "XX" if asked_at < self._leased_until else "NX"
+        lease = ("SET", self.lock, self._owner, condition, "PX", int(LEASE * 1000))
+        if await connection.call(*lease, within=_REPLY_WITHIN) is None:
+            self._leased_until = -math.inf
+            return False
+        self._leased_until = asked_at + LEASE - _LEASE_MARGIN
+        return True
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether there is time left to fold a batch."""
+        return time.monotonic() < self._leased_until
+
+    async def fold_batch(
+        self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool = False
+    ) -> Folded:
+        """Fold the oldest entries of the stream and remove them from it, all or none.
+
+        Args:
+            connection: used by nobody else until this returns.
+            fold: says what is still in force.
+            before: fold only what was added before this, in milliseconds since 1970.
+            now: the server's clock, in seconds since 1970.
+            vanished: whether there must have been a ledger before, if there is none.
+
+        Raises:
+            TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
+                later version, or a right is lacking, which the message names.
+        """
+        end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
+        replies = await connection.execute_many(
+            [
+                ("WATCH", self.key),
+                ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                ("ZCOUNT", self.key, beyond, "+inf"),
+                ("XINFO", "STREAM", self._stream),
+                ("XRANGE", self._stream, "-", end, "COUNT", count),
+            ],
+            within=_REPLY_WITHIN,
+            max_bytes=self._size.max_bytes,
+        )
+        if connection.was_cut_off:
+            self._size.cut_off()
+        stream = stream_info(replies[3])
+        _require(*replies[:3], replies[4])
+        _, heads, kept_before, _, found = replies
+        head = parse_head(heads)
+        if not found or stream is None:
+            return Folded(0, is_done=True)
+        entries = parse_deliveries(found)
+        self._size.read(len(entries), sum(len(entry.payload) for entry in entries))
+        kept = await _folded([entry.payload for entry in entries], fold, now)
+        positions = [entry.position or "" for entry in entries]
+        moved = advance(head, stream, positions, now=int(now * 1000), vanished=vanished)
+        moved = replace(moved, kept=kept_before, beyond=beyond)
+        if not await self._commit(connection, kept, moved, positions[-1]):
+            return Folded(0, is_done=False)
+        lost = moved.lost - (head.lost if head is not None else 0)
+        return Folded(len(entries), is_done=len(entries) < count, lost=lost)
+
+    async def _commit(self, connection: Connection, kept: Sequence[LedgerEntry], head: LedgerHead, last: str) -> bool:
+        """Store entries, move the head and trim the stream; return whether nobody else was quicker."""
+        members: list[Any] = ["-inf", head.encode()]
+        for content, until in kept:
+            members += _score(until), content
+        await connection.call("MULTI", within=_REPLY_WITHIN)  # alone: if it is refused, nothing may follow
+        commands: list[Command] = [
+            ("zremrangebyscore", self.key, "-inf", "-inf"),
+            ("zadd", self.key, "GT", *members),
+            ("xtrim", self._stream, "MINID", successor(last)),
+            ("EXEC",),
+        ]
+        replies = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        _require(*replies)
+        if replies[-1] is None:
+            return False
+        if len(replies[-1]) != 3 or any(type(reply) is not int for reply in replies[-1]):
+            connection.abort()
+            raise TransportError("the ledger was not written as it should be; nothing is known to be lost")
+        return True
+
+    async def expire(self, connection: Connection, *, now: float) -> int:
+        """Remove entries whose time was over for `GRACE`, and return how many.
+
+        Args:
+            connection: used by nobody else until this returns.
+            now: seconds since 1970; if in doubt, the earliest that it may be.
+        """
+        removed, last = 0, f"({max(0.0, now - GRACE):.0f}"
+        while True:
+            batch = ("ZRANGE", self.key, 0, last, "BYSCORE", "LIMIT", _EXPIRY_BATCH, 1, "WITHSCORES")
+            following = await connection.call(*batch, within=_REPLY_WITHIN)
+            # All of the second in which the next batch begins, so that each round removes some.
+            until = following[1].decode() if following else last
+            removed += int(await connection.call("ZREMRANGEBYSCORE", self.key, 0, until, within=_REPLY_WITHIN))
+            if not following:
+                return removed
+
+    async def release(self, connection: Connection) -> None:
+        """Let another one fold, if this one may."""
+        if self._leased_until != -math.inf:
+            self._leased_until = -math.inf
+            await connection.call("DEL", self.lock, within=_REPLY_WITHIN)
+
+    async def remove(self, connection: Connection, wrong: Mapping[bytes, float]) -> int:
+        """Remove entries that should not be there, and return how many.
+
+        Args:
+            connection: used by nobody else until this returns.
+            wrong: the content of each, and its time.
+
+        Raises:
+            TransportError: none was removed, unless ``maybe_done``.
+        """
+        watch: list[Command] = [("WATCH", self.key), ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")]
+        watching, heads = await connection.execute_many(watch, within=_REPLY_WITHIN)
+        _require(watching, heads)
+        head = parse_head(heads) or LedgerHead()
+        kept = head.kept - sum(until >= head.beyond for until in wrong.values())
+        await connection.call("MULTI", within=_REPLY_WITHIN)
+        commands: list[Command] = [
+            ("zrem", self.key, *wrong),
+            ("zremrangebyscore", self.key, "-inf", "-inf"),
+            ("zadd", self.key, "-inf", replace(head, kept=max(0, kept)).encode()),
+            ("EXEC",),
+        ]
+        replies = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        _require(*replies)
+        if replies[-1] is None:
+            raise TransportError("the ledger was changed meanwhile, and nothing was removed", retryable=True)
+        return int(replies[-1][0])
+
+    async def read_head(self, connection: Connection) -> LedgerHead | None:
+        """Return the head; ``None`` if there is no ledger.
+
+        Raises:
+            TransportError: it cannot be read, is of a later version, or was not written by this library.
+        """
+        return parse_head(await connection.call("ZRANGE", self.key, "-inf", "-inf", "BYSCORE", within=_REPLY_WITHIN))
+
+    async def read_state(self, connection: Connection) -> LedgerState:
+        """Return the ledger and its stream at one moment.
+
+        Raises:
+            TransportError: see `read_head`; or the ledger was changed again and again meanwhile.
+        """
+        head = await self.read_head(connection)
+        for _ in range(_STATE_ATTEMPTS):
+            beyond = 0 if head is None else head.beyond
+            before, kept, stream, after = await connection.execute_many(
+                [
+                    ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                    ("ZCOUNT", self.key, beyond, "+inf"),
+                    ("XINFO", "STREAM", self._stream),
+                    ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                ],
+                within=_REPLY_WITHIN,
+            )
+            found = stream_info(stream) or StreamInfo()
+            _require(before, kept, after)
+            if before == after and parse_head(before) == head:
+                return LedgerState(head, found, kept)
+            head = parse_head(after)
+        raise TransportError("the ledger was changed again and again while it was read", retryable=True)
+
+    async def batches(self, connection: Connection) -> AsyncIterator[list[tuple[bytes, float]]]:
+        """Yield all entries that are there from the first batch to the last, some of them twice.
+
+        Raises:
+            TransportError: they cannot be read.
+        """
+        cursor = "0"
+        while True:
+            scan = ("ZSCAN", self.key, cursor, "COUNT", _READ_BATCH)
+            (found, flat) = await connection.call(*scan, within=_REPLY_WITHIN)
+            batch = list(zip(flat[::2], map(float, flat[1::2]), strict=True))
+            yield [entry for entry in batch if entry[1] != -NEVER]
+            cursor = found.decode()
+            if cursor == "0":
+                return
+
+    async def counts(self, connection: Connection) -> dict[str, int]:
+        """Return how many entries end, have no end, and are needed for ever as they are."""
+        scores = (("(-inf", f"({ENDLESS}"), (ENDLESS, "(+inf"), ("+inf", "+inf"))
+        asked: list[Command] = [("ZCOUNT", self.key, *bounds) for bounds in scores]
+        replies = await connection.execute_many(asked, within=_REPLY_WITHIN)
+        _require(*replies)
+        return dict(zip(("ending", "endless", "key"), replies, strict=True))
+
+    async def bytes(self, connection: Connection) -> int | None:
+        """Return how much memory it takes; ``None`` without the right to ask."""
+        try:
+            return int(await connection.call("MEMORY", "USAGE", self.key, within=_REPLY_WITHIN) or 0)
+        except ServerRefused:
+            return None
+
+    async def report(self, connection: Connection, *, before: int) -> LedgerReport:
+        """Return the state of the ledger.
+
+        Args:
+            connection: used by nobody else until this returns.
+            before: what was added before this should have been folded, in milliseconds since 1970.
+        """
+        (reply,) = await connection.execute_many([("XINFO", "STREAM", self._stream)], within=_REPLY_WITHIN)
+        stream = stream_info(reply) or StreamInfo()
+        oldest = before if stream.first is None else sort_key(stream.first)[0]
+        return LedgerReport(max(0, before - oldest) / 1000, await self.counts(connection), await self.bytes(connection))
+
+    async def size(self, connection: Connection) -> int:
+        """Return how many entries there are."""
+        return max(0, int(await connection.call("ZCARD", self.key, within=_REPLY_WITHIN)) - 1)
+
+
+def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
+    """Return the head among the members before all others; ``None`` if there are none.
+
+    Raises:
+        TransportError: see `LedgerHead.parse`; or there are several.
+    """
+    if not members:
+        return None
+    if len(members) > 1:
+        raise TransportError("the head of the ledger was not written by this library")
+    return LedgerHead.parse(members[0])
+
+
+async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[LedgerEntry]:
+    """Fold events, and let other tasks run after each slice: publishing must not wait for all of them."""
+    kept: list[LedgerEntry] = []
+    for start in range(0, len(payloads), _FOLD_SLICE):
+        kept += fold(payloads[start : start + _FOLD_SLICE], now)
+        await asyncio.sleep(0)
+    return kept
+
+
+def _score(until: float) -> str | int:
+    return "+inf" if until == NEVER else max(0, math.ceil(until))
+
+
+def _require(*replies: object) -> None:
+    """Raise the first error among replies: if the connection failed in between, what was sent may have been done."""
+    for reply in replies:
+        if isinstance(reply, TransportError):
+            raise reply

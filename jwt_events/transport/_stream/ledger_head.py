@@ -1,0 +1,134 @@
+"""The head of a ledger: up to where a stream is folded, and whether anything was removed that was not. Pure.
+
+A ledger lies beside its stream. Entries are folded into it in the order of their positions and removed from the stream
+in the same transaction; so every entry that was ever removed was folded, unless somebody else removed it. The head
+counts what was folded, and a stream counts what was removed (since Redis 7): if the stream has more, entries are lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jwt_events._internal.positions import OLDEST, is_position, sort_key
+from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.transport._stream.position import StreamInfo
+
+VERSION = 1
+"""The version of ledgers that this library reads and writes."""
+
+PREFIX = b"\0"
+"""How the member with the head begins; no entry of a ledger begins so."""
+
+_FIELDS = re.compile(rb"(\d{1,20}-\d{1,20}) (\d{1,19}|-) (\d{1,19}) (\d{1,19}) (\d{1,19}) (\d{1,19})")
+_VERSION = re.compile(PREFIX + rb"(\d{1,9})(?: |\Z)")
+
+
+def ledger_key(stream: str, *, in_cluster: bool) -> str:
+    """Return the key of the ledger beside a stream; in a cluster it is in the slot of the stream.
+
+    Raises:
+        InvalidOption: no other key can be in the slot of this one.
+
+    Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ "Hash tags"
+    """
+    _, opens, rest = stream.partition("{")
+    tag, closes, _ = rest.partition("}")
+    if (opens and closes and tag) or not in_cluster:
+        return f"{stream}:ledger"
+    if "}" in stream:
+        raise InvalidOption("key", "has a '}' but no hash tag, so in a cluster no ledger can be beside it")
+    return f"{{{stream}}}:ledger"
+
+
+def successor(position: str) -> str:
+    """Return the position directly after this one."""
+    milliseconds, sequence = sort_key(position)
+    return f"{milliseconds + 1}-0" if sequence == 2**64 - 1 else f"{milliseconds}-{sequence + 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerHead:
+    """Up to where a stream is folded.
+
+    Attributes:
+        position: everything up to this position was folded, and removed from the stream.
+        counted: how many entries were ever added up to there; ``None`` if the server does not count.
+        lost: how many entries were found to be removed that nobody had folded.
+        lost_at: when that was found last, in milliseconds since 1970 by the server's clock; 0 for never.
+        kept: how many entries the ledger had, when it was last folded into, that are needed after ``beyond``.
+        beyond: seconds since 1970. Until then nobody has a reason to remove one of these, so a ledger with fewer is not
+            complete.
+    """
+
+    position: str = OLDEST
+    counted: int | None = None
+    lost: int = 0
+    lost_at: int = 0
+    kept: int = 0
+    beyond: int = 0
+
+    @classmethod
+    def parse(cls, member: bytes) -> LedgerHead:
+        """Parse the member of a ledger that holds its head.
+
+        Raises:
+            TransportError: it is of a later version, or no head.
+        """
+        version = _VERSION.match(member)
+        if version is not None and int(version[1]) > VERSION:
+            raise TransportError(
+                f"the ledger has version {int(version[1])}, and this program reads version {VERSION}: upgrade it"
+            )
+        fields = None if version is None else _FIELDS.fullmatch(member, version.end())
+        if fields is None or int(version[1] if version else 0) != VERSION or not is_position(fields[1].decode()):
+            raise TransportError("the head of the ledger was not written by this library")
+        counted = None if fields[2] == b"-" else int(fields[2])
+        return cls(fields[1].decode(), counted, *(int(number) for number in fields.groups()[2:]))
+
+    def encode(self) -> bytes:
+        """Return the member that holds this head."""
+        counted = "-" if self.counted is None else self.counted
+        numbers = f"{counted} {self.lost} {self.lost_at} {self.kept} {self.beyond}"
+        return PREFIX + f"{VERSION} {self.position} {numbers}".encode()
+
+    def missing(self, stream: StreamInfo) -> int | None:
+        """Return how many entries were removed from the stream that nobody had folded.
+
+        Args:
+            stream: the stream, at a moment at which this was its head.
+
+        Returns:
+            ``0`` as far as the server counts; ``None`` if it is another stream than the one that was folded.
+        """
+        reached = sort_key(self.position)
+        if sort_key(stream.last) < reached or (stream.first is not None and sort_key(stream.first) <= reached):
+            return None
+        if self.counted is None or stream.removed is None:
+            return 0
+        return None if stream.removed < self.counted else stream.removed - self.counted
+
+
+def advance(
+    head: LedgerHead | None, stream: StreamInfo, positions: Sequence[str], *, now: int, vanished: bool = False
+) -> LedgerHead:
+    """Return the head after the oldest entries of a stream were folded.
+
+    Args:
+        head: the head before; ``None`` for a new ledger.
+        stream: the stream, before the entries are removed.
+        positions: the entries, at least one.
+        now: milliseconds since 1970, by the server's clock.
+        vanished: whether there was a ledger before this new one, so that what was removed before is lost. Otherwise
+            publishers removed it that knew no ledger, and kept to their retention.
+    """
+    removed, count = stream.removed, len(positions)
+    counted = None if removed is None else removed + count
+    if head is None:
+        is_lost = vanished and removed != 0
+        return LedgerHead(positions[-1], counted, (removed or 0) if is_lost else 0, now if is_lost else 0)
+    missing = head.missing(stream)
+    if missing is None:  # another stream has taken the place of the one that was folded
+        return LedgerHead(positions[-1], counted, head.lost, now)
+    return LedgerHead(positions[-1], counted, head.lost + missing, now if missing else head.lost_at)

@@ -1,0 +1,194 @@
+"""Access to the ledger of a stream, for operators: what it holds, folding now, and taking back a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from loguru import logger
+
+from jwt_events._internal.positions import OLDEST
+from jwt_events.errors import InvalidOption
+from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.folder import Folder
+from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport.base import Fold
+from jwt_events.transport.stream import RedisStream
+
+__all__ = ["LedgerAccess", "LedgerSummary"]
+
+_WITHIN = 5.0
+_CONNECT_WITHIN = 5.0
+
+# Events of the stream that are looked at in one read.
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSummary:
+    """The state of a ledger.
+
+    Attributes:
+        key: its key.
+        exists: whether there is one.
+        entries: how many entries it has.
+        endless: how many of these are rules without an end.
+        keys: how many of these are rotations of signing keys.
+        bytes: its size in the memory of the server; ``None`` if this user may not ask.
+        folded_up_to: the position up to which the stream was folded; ``None`` without a ledger.
+        events: how many events the stream holds.
+        oldest: the position of the oldest of these; ``None`` if there is none.
+        lost: how many events were removed before they were folded; ``None`` if that cannot be known.
+        lost_at: when that was found last, in seconds since 1970; ``None`` for never.
+        clock: the server's clock, in seconds since 1970.
+        is_folding: whether a publisher holds the lock.
+    """
+
+    key: str
+    exists: bool
+    entries: int
+    endless: int
+    keys: int
+    bytes: int | None
+    folded_up_to: str | None
+    events: int
+    oldest: str | None
+    lost: int | None
+    lost_at: float | None
+    clock: float
+    is_folding: bool
+
+
+class LedgerAccess:
+    """Access to the ledger of a stream. Each call opens a connection of its own.
+
+    Args:
+        transport: the stream.
+
+    Raises:
+        InvalidOption: the stream has no ledger.
+    """
+
+    def __init__(self, transport: RedisStream) -> None:
+        if transport.ledger is None:
+            raise InvalidOption("transport", "has no ledger")
+        self._transport = transport
+        self._ledger = Ledger(transport.destination, transport.ledger)
+
+    @property
+    def key(self) -> str:
+        """The key of the ledger."""
+        return self._ledger.key
+
+    async def summary(self) -> LedgerSummary:
+        """Return the state of the ledger.
+
+        Raises:
+            TransportError: it cannot be read.
+        """
+        async with self._connected() as connection:
+            state = await self._ledger.read_state(connection)
+            head, stream = state.head, state.stream
+            counts = await self._ledger.counts(connection)
+            seconds, microseconds = await connection.call("TIME", within=_WITHIN)
+            missing = None if head is None else head.missing(stream)
+            return LedgerSummary(
+                key=self.key,
+                exists=head is not None,
+                entries=sum(counts.values()),
+                endless=counts["endless"],
+                keys=counts["key"],
+                bytes=await self._ledger.bytes(connection),
+                folded_up_to=None if head is None else head.position,
+                events=stream.length,
+                oldest=stream.first,
+                lost=None if head is None or missing is None else head.lost + missing,
+                lost_at=None if head is None or not head.lost_at else head.lost_at / 1000,
+                clock=int(seconds) + int(microseconds) / 1_000_000,
+                is_folding=bool(await self._is_locked(connection)),
+            )
+
+    async def entries(self) -> AsyncIterator[list[tuple[bytes, float]]]:
+        """Yield the entries of the ledger in batches, each the content and the time; some perhaps twice.
+
+        Raises:
+            TransportError: they cannot be read.
+        """
+        async with self._connected() as connection:
+            async for batch in self._ledger.batches(connection):
+                yield batch
+
+    async def fold(self, fold: Fold) -> int | None:
+        """Fold what no publisher keeps any more, and return how many events that were; ``None`` if another one folds.
+
+        Raises:
+            InvalidOption: no publisher has told how long it keeps events.
+            TransportError: nothing more was folded.
+        """
+        async with self._connected() as connection:
+            if await self._is_locked(connection):
+                return None
+            marker = f"{self._transport.destination}:retention"
+            longest = await connection.call("ZSCORE", marker, "longest", within=_WITHIN)
+        if longest is None:
+            raise InvalidOption("retention", "is not known: no publisher has told how long it keeps events")
+        retention = timedelta(milliseconds=float(longest))
+        try:
+            return await Folder(self._transport.connector, self._ledger, fold, retention).fold_once()
+        finally:
+            async with self._connected() as connection:
+                await self._ledger.release(connection)
+
+    async def remove(self, is_wrong: Callable[[bytes, float], bool], *, reason: str) -> int:
+        """Remove entries, and return how many.
+
+        Args:
+            is_wrong: says of the content and the time of an entry whether to remove it.
+            reason: why, for the log; text for people.
+
+        Raises:
+            TransportError: nothing is known to be removed.
+        """
+        async with self._connected() as connection:
+            wrong = {
+                content: until
+                async for batch in self._ledger.batches(connection)
+                for content, until in batch
+                if is_wrong(content, until)
+            }
+            removed = await self._ledger.remove(connection, wrong) if wrong else 0
+        logger.warning("rules removed from the ledger", destination=self.key, removed=removed, reason=reason)
+        return removed
+
+    async def in_stream(self, fold: Fold, is_wrong: Callable[[bytes, float], bool]) -> int:
+        """Return how many events of the stream would put such an entry into the ledger again.
+
+        Raises:
+            TransportError: they cannot be read.
+        """
+        count, after = 0, OLDEST
+        async with self._connected() as connection:
+            while True:
+                command = ("XRANGE", self._transport.destination, f"({after}", "+", "COUNT", _BATCH)
+                rows: list[Any] = await connection.call(*command, within=_WITHIN)
+                entries = parse_deliveries(rows)
+                for entry in entries:
+                    count += any(is_wrong(content, until) for content, until in fold([entry.payload], 0.0))
+                if len(rows) < _BATCH:
+                    return count
+                after = entries[-1].position or OLDEST
+
+    async def _is_locked(self, connection: Connection) -> bool:
+        return bool(await connection.call("EXISTS", self._ledger.lock, within=_WITHIN))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        connection = await self._transport.connector.connect(within=_CONNECT_WITHIN)
+        try:
+            yield connection
+        finally:
+            await connection.aclose()

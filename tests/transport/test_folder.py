@@ -1,0 +1,139 @@
+"""Folding in the background, at real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from jwt_events import SessionDestroyed, TokenRevoked
+from jwt_events._internal.cancellation import end
+from jwt_events.embedded import EmbeddedServer
+from jwt_events.envelope import encode_event
+from jwt_events.revocation._entries import Folding, rule_of
+from jwt_events.testing import eventually
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._stream.folder import Folder
+from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry
+from tests.support.raw import add, call, counts, entries, server_time
+from tests.support.records import recorded
+from tests.transport.test_ledger import connected, contents, fold
+
+MOMENT = timedelta(milliseconds=1)
+HOUR = timedelta(hours=1)
+
+
+def folder(url: str, key: str, *, retention: timedelta = MOMENT, fold: Fold = fold) -> Folder:
+    """Return a folder with a ledger object of its own, as another program has."""
+    return Folder(Connector(url, destination=key), Ledger(key), fold, retention)
+
+
+async def names(url: str, key: str) -> set[bytes]:
+    """Return what a ledger holds."""
+    async with connected(url) as connection:
+        return set(await contents(Ledger(key), connection))
+
+
+class TestRounds:
+    """One round."""
+
+    async def test_what_is_old(self, url: str, key: str, client: Redis) -> None:
+        """What is older than the longest retention is folded and trimmed, the rest stays."""
+        now = await server_time(client)
+        await add(client, key, f"{now - 7_200_000}-0", f"{now - 60_000}-0")
+        assert await folder(url, key, retention=HOUR).fold_once() == 1
+        assert [position for position, _ in await entries(client, key)] == [f"{now - 60_000}-0"]
+        assert await names(url, key) == {f"r{now - 7_200_000}-0".encode()}
+
+    async def test_the_longest_retention_counts(self, url: str, key: str, client: Redis) -> None:
+        """What another publisher keeps is not folded."""
+        now = await server_time(client)
+        await add(client, key, f"{now - 60_000}-0")
+        await folder(url, key, retention=HOUR).fold_once()
+        await client.delete(Ledger(key).lock)
+        assert await folder(url, key).fold_once() == 0
+        assert len(await entries(client, key)) == 1
+
+    async def test_one_at_a_time(self, url: str, key: str, client: Redis) -> None:
+        """While one folds, others leave it to that one, which goes on in its next round."""
+        await add(client, key, "1-0")
+        first, second = folder(url, key), folder(url, key)
+        assert await first.fold_once() == 1
+        await add(client, key, "2-0")
+        assert await second.fold_once() == 0
+        assert await first.fold_once() == 1
+
+    async def test_real_events(self, url: str, key: str, client: Redis) -> None:
+        """Events become the entries of their rules; what is over leaves the ledger."""
+        for position, event in (("1-0", TokenRevoked(token_id="a")), ("2-0", SessionDestroyed(session_id="s"))):
+            await call(client, "XADD", key, position, "event", encode_event(event, source="tests"))
+        await call(client, "XADD", key, "3-0", "event", "nonsense")
+        await call(client, "ZADD", Ledger(key).key, 5, "told")
+        assert await folder(url, key, fold=Folding(None)).fold_once() == 3
+        found = [rule_of(content, float(ENDLESS + 5))[0] for content in await names(url, key)]
+        assert sorted((rule.kind, rule.names) for rule in found) == [("session", ("s",)), ("token", ("a",))]
+
+    async def test_large_entries(self, url: str, key: str, client: Redis) -> None:
+        """Entries that are large together take a few attempts within the round."""
+        for number in range(1, 41):
+            await call(client, "XADD", key, f"{number}-0", "event", b"x" * 1_000_000)
+
+        def none(payloads: Sequence[bytes], now: float) -> list[LedgerEntry]:
+            return []
+
+        assert await folder(url, key, fold=none).fold_once() == 40
+
+
+class TestInTheBackground:
+    """For as long as a publisher is open."""
+
+    async def test_without_a_right(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A publisher that may not fold says which right it lacks, and removes nothing."""
+        async with own_server(port=0) as server, Redis.from_url(server.url) as client:
+            await call(client, "ACL", "SETUSER", "u", "reset", "on", ">secret", "~*", "+@all", "-exec")
+            await add(client, "k", "1-0")
+            with recorded() as records:
+                task = asyncio.create_task(folder(server.url.replace("redis://", "redis://u:secret@"), "k").run())
+                await eventually(lambda: records.of(_FAILED, "WARNING"))
+                await end([task])
+            assert "exec" in str(records.of(_FAILED, "WARNING")[0]["error"]).lower()
+            assert len(await entries(client, "k")) == 1
+
+    async def test_removed_by_others(self, url: str, key: str, client: Redis) -> None:
+        """What others removed before it was folded is an error in the log."""
+        await add(client, key, "1-0", "2-0", "3-0")
+        one = folder(url, key)
+        await one.fold_once()
+        await add(client, key, "4-0", "5-0", "6-0")
+        await call(client, "XTRIM", key, "MINID", "6-0")
+        with recorded() as records:
+            is_counted = await counts(client, key)
+            assert await one.fold_once() == 1
+        assert records.of(_REMOVED, "ERROR") == ([{"destination": key, "lost": 2}] if is_counted else [])
+
+    async def test_killed_again_and_again(self, url: str, key: str, client: Redis) -> None:
+        """Folders that are cancelled at any moment, while events come and others fold, lose none of them."""
+        chance = random.Random(5)
+        published: set[bytes] = set()
+        for number in range(60):
+            tasks = [asyncio.create_task(folder(url, key).fold_once()) for _ in range(2)]
+            for part in range(chance.randrange(1, 8)):
+                name = b"e%d.%d" % (number, part)
+                await call(client, "XADD", key, "*", "event", name)
+                published.add(name)
+            await end(tasks)
+            if number % 3 == 0:
+                await client.delete(Ledger(key).lock)  # as the server does in time
+        rows = {fields[b"event"] for _, fields in await entries(client, key)}
+        kept = {content[1:] for content in await names(url, key)}
+        assert rows | kept == published
+        assert not rows & kept
+        assert kept
+
+
+_FAILED = "folding failed, so nothing is removed from the stream"
+_REMOVED = "events were removed from the stream that were not folded"

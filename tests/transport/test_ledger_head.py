@@ -1,0 +1,157 @@
+"""The head of a ledger: pure."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from jwt_events._internal.positions import sort_key
+from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events.transport._stream.position import StreamInfo, previous
+
+NUMBERS = st.integers(min_value=0, max_value=10**19 - 1)
+PARTS = st.integers(min_value=0, max_value=2**64 - 1)
+HEADS = st.builds(
+    LedgerHead,
+    position=st.builds("{}-{}".format, PARTS, PARTS),
+    counted=st.none() | NUMBERS,
+    lost=NUMBERS,
+    lost_at=NUMBERS,
+    kept=NUMBERS,
+    beyond=NUMBERS,
+)
+
+
+@given(HEADS)
+def test_there_and_back(head: LedgerHead) -> None:
+    """A head is read as it was written."""
+    assert LedgerHead.parse(head.encode()) == head
+
+
+@given(st.binary(max_size=20))
+def test_anything_else(member: bytes) -> None:
+    """Whatever else stands there is refused."""
+    with pytest.raises(TransportError):
+        LedgerHead.parse(member)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"",
+        b"\0",
+        b"\x001",
+        b"\x000 1-0 5 0 0 0 0",
+        b"\x001 1-0 5 0 0 0",
+        b"\x001 1-0 5 0 0 0 0 0",
+        b"\x001 1-0 x 0 0 0 0",
+        b"\x001 99999999999999999999-0 5 0 0 0 0",
+        b"1 1-0 5 0 0 0 0",
+        b"\x001 1-0 5 0 0 0 0\n",
+    ],
+)
+def test_no_head(member: bytes) -> None:
+    """What looks like a head, but is none, is refused."""
+    with pytest.raises(TransportError, match="not written by this library"):
+        LedgerHead.parse(member)
+
+
+@pytest.mark.parametrize("member", [b"\x002", b"\x002 1-0 5 0 0", b"\x0017 anything"])
+def test_later_versions(member: bytes) -> None:
+    """A later version is refused with the advice to upgrade."""
+    with pytest.raises(TransportError, match="upgrade"):
+        LedgerHead.parse(member)
+
+
+@given(st.text(alphabet="{}ab:", min_size=1, max_size=8))
+def test_slot(stream: str) -> None:
+    """In a cluster the ledger is in the slot of its stream, or is refused; elsewhere its name is plain."""
+    assert ledger_key(stream, in_cluster=False) == f"{stream}:ledger"
+    with suppress(InvalidOption):
+        ledger = ledger_key(stream, in_cluster=True)
+        assert key_slot(ledger.encode()) == key_slot(stream.encode())
+        assert ledger.endswith(":ledger")
+
+
+@pytest.mark.parametrize("stream", ["a}", "{}a", "}{"])
+def test_no_slot(stream: str) -> None:
+    """A name beside which no other key can be is refused where that matters."""
+    with pytest.raises(InvalidOption, match="key: has a '}' but no hash tag"):
+        ledger_key(stream, in_cluster=True)
+
+
+def test_names() -> None:
+    """A stream without a hash tag becomes the tag."""
+    assert ledger_key("jwt:events", in_cluster=True) == "{jwt:events}:ledger"
+    assert ledger_key("{jwt}:events", in_cluster=True) == "{jwt}:events:ledger"
+
+
+@given(st.builds("{}-{}".format, st.integers(0, 2**63), PARTS))
+def test_successor(position: str) -> None:
+    """The position after the one before is the same."""
+    assert previous(successor(position)) == position
+    assert sort_key(position) < sort_key(successor(position))
+
+
+ANEW = [
+    StreamInfo("1-0", "1-0", 1, 1),
+    StreamInfo("9-0", "9-0", 1, 1),
+    StreamInfo("5-0", "19-0", 9, 9),
+    StreamInfo("6-0", "19-0", 9, 9),
+]
+
+
+class TestAdvance:
+    """What a head knows after a batch."""
+
+    def test_first(self) -> None:
+        """A new ledger takes what was removed before as it is."""
+        stream = StreamInfo("4-0", "9-0", added=8, length=5)
+        assert advance(None, stream, ["4-0", "5-0"], now=7) == LedgerHead("5-0", 5)
+
+    def test_a_ledger_that_vanished(self) -> None:
+        """Where there was a ledger before, what was removed with it is lost; if nothing was, nothing is."""
+        stream = StreamInfo("4-0", "9-0", added=8, length=5)
+        assert advance(None, stream, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", 4, lost=3, lost_at=7)
+        whole = StreamInfo("4-0", "9-0", added=5, length=5)
+        assert advance(None, whole, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", 1)
+        uncounted = StreamInfo("4-0", "9-0", added=None, length=5)
+        assert advance(None, uncounted, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", None, lost_at=7)
+
+    def test_in_order(self) -> None:
+        """As long as nobody else removes anything, nothing is lost."""
+        head = LedgerHead("5-0", 5)
+        stream = StreamInfo("6-0", "9-0", added=8, length=3)
+        assert head.missing(stream) == 0
+        assert advance(head, stream, ["6-0"], now=7) == LedgerHead("6-0", 6)
+
+    def test_removed_by_others(self) -> None:
+        """What others removed is counted once."""
+        head = LedgerHead("5-0", 5, lost=1, lost_at=3)
+        stream = StreamInfo("8-0", "9-0", added=9, length=2)
+        assert head.missing(stream) == 2
+        moved = advance(head, stream, ["8-0"], now=7)
+        assert moved == LedgerHead("8-0", 8, lost=3, lost_at=7)
+        assert moved.missing(StreamInfo("9-0", "9-0", added=9, length=1)) == 0
+
+    @pytest.mark.parametrize("stream", ANEW)
+    def test_another_stream(self, stream: StreamInfo) -> None:
+        """A stream that began anew, with a clock set back or not, is known by its ends or its count."""
+        head = LedgerHead("5-0", 5)
+        assert head.missing(stream) is None
+        moved = advance(head, stream, [str(stream.first)], now=7)
+        assert moved == LedgerHead(str(stream.first), 1, 0, 7)
+
+    def test_without_counts(self) -> None:
+        """A server that does not count (before Redis 7) cannot tell what others removed."""
+        stream = StreamInfo("8-0", "9-0", added=None, length=2)
+        head = LedgerHead("5-0", None)
+        assert head.missing(stream) == 0
+        assert advance(head, stream, ["8-0"], now=7) == LedgerHead("8-0", None)
+        assert advance(head, StreamInfo("8-0", "9-0", 9, 2), ["8-0"], now=7) == LedgerHead("8-0", 8)
+        assert advance(LedgerHead("5-0", 5), stream, ["8-0"], now=7) == LedgerHead("8-0", None)
