@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 from aiohttp import web
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import awaited, function, truth
-from jwt_events.errors import InvalidOption, describe
+from jwt_events.errors import InvalidOption
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from loguru import logger
 
 from jwt_events._internal.cancellation import HostCancellation, timeout
+from jwt_events._internal.describing import describe
 from jwt_events.asgi._types import App, Message, Receive, Scope, Send
-from jwt_events.errors import describe
 from jwt_events.guard import GRACE, Admission, Refused
 from jwt_events.revocation import RevocationList
 

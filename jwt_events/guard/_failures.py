@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from loguru import logger
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import (
     Closed,
@@ -15,7 +16,6 @@ from jwt_events.errors import (
     StaleRevocationsError,
     TransportError,
     Unavailable,
-    describe,
 )
 from jwt_events.guard._reach import missing_claims
 from jwt_events.guard._refusal import Refused

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import InvalidOption, TransportError, describe
+from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.revocation import RevocationList, ViewState
 from jwt_events.subscriber import Subscriber
 

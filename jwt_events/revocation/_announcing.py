@@ -6,7 +6,7 @@ import asyncio
 import math
 from typing import Protocol
 
-from jwt_events.errors import describe
+from jwt_events._internal.describing import describe
 from jwt_events.fleet import Announcer, Condition
 from jwt_events.revocation._view import RevocationView, ViewState
 

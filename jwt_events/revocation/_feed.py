@@ -9,10 +9,11 @@ from enum import Enum
 from typing import Protocol
 
 from jwt_events._internal import options
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
-from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError, describe
+from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError
 from jwt_events.events import Event
 from jwt_events.transport.base import Batch, Delivery, Gap, Ledgered, Receiver, Transport
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import awaited, function
-from jwt_events.errors import Closed, InvalidEvent, PublishError, SignalRefused, TransportError, Unavailable, describe
+from jwt_events.errors import Closed, InvalidEvent, PublishError, SignalRefused, TransportError, Unavailable
 from jwt_events.events import Event
 from jwt_events.instrumentation import SignalObserver, SignalOutcome
 from jwt_events.publisher import Publisher

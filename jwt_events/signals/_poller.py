@@ -18,10 +18,11 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.describing import describe
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import Closed, InvalidOption, JWTEventsError, TransportError, describe
+from jwt_events.errors import Closed, InvalidOption, JWTEventsError, TransportError
 from jwt_events.instrumentation import Instrumentation, SignalObserver, instrumentation
 from jwt_events.publisher import Publisher
 from jwt_events.signals._acceptance import Acceptance

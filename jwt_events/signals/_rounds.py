@@ -10,8 +10,9 @@ from time import monotonic
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.describing import describe
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import InvalidOption, JWTEventsError, TransmitterRefused, describe
+from jwt_events.errors import InvalidOption, JWTEventsError, TransmitterRefused
 from jwt_events.instrumentation import Polled, PollObserver
 from jwt_events.signals._acceptance import Acceptance
 from jwt_events.signals._http import HttpClient, address

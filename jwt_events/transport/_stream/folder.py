@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import TransportError, describe
+from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream.horizon import Horizon, LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
