@@ -39,7 +39,7 @@ from jwt_events.embedded import ServerNotStarted
 from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
 from jwt_events.testing import ReceiverCase
-from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, Sent, Server
+from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, LedgerEntry, LedgerReport, Sent, Server
 from tests.support.examples import EVENTS
 
 WAYS: list[Callable[[Any], Any]] = [
@@ -102,6 +102,8 @@ RECORDS: list[Any] = [
     Failure("ValueError", "handler", 3),
     Batch([Delivery(b"{}")], [Gap(None, "reconnected")], 1.0),
     Backlog("jwt:events", "mailer", 3, 1),
+    LedgerEntry(b"x", math.inf),
+    LedgerReport(1.0, {"ending": 2}, 300),
     Sent("1-0", 2),
     Server("redis", "host", 6379, "group"),
     Retry(attempts=2, on=(OSError,)),

@@ -101,7 +101,7 @@ async def test_an_answer_that_no_number_fits() -> None:
     def answer(words: list[bytes]) -> bytes:
         return text(b"1") if b"INCR" in words else answers[words[0]]
 
-    async with FakeServer(answer) as server, Publisher(RedisStream(server.url)) as publisher:
+    async with FakeServer(answer) as server, Publisher(RedisStream(server.url, ledger=False)) as publisher:
         with pytest.raises(
             PublishFailed, match=f"unexpected ValueError in the exchange with {server.address}"
         ) as caught:

@@ -76,6 +76,14 @@ FITTING: list[tuple[Command, Any]] = [
     (("SET", "k", "v", "NX"), None),
     (("GET", "k"), b"\xff"),
     (("GET", "k"), None),
+    (("HGETALL", "k"), []),
+    (("HGETALL", "k"), [b"a", b"\xff"]),
+    (("HSET", "k", "a", b"x"), 0),
+    (("HDEL", "k", "a"), 0),
+    (("MEMORY", "USAGE", "k"), 300),
+    (("MEMORY", "USAGE", "k"), None),
+    (("ZSCORE", "k", "m"), b"5"),
+    (("ZSCORE", "k", "m"), None),
     (("PING",), b"PONG"),
     (("PUBLISH", "k", b"x"), 0),
     (("ACL", "WHOAMI"), b"\xff"),
@@ -128,6 +136,11 @@ UNFIT: list[tuple[Command, Any]] = [
     (("HELLO",), [b"role", 1]),
     (("HELLO", 3), {b"role": None}),
     (("HELLO", 3), {b"role": b"master", 1: b"x"}),
+    (("HGETALL", "k"), [b"a"]),
+    (("HGETALL", "k"), [b"a", 1]),
+    (("HSET", "k", "a", b"x"), b"OK"),
+    (("MEMORY", "USAGE", "k"), b"300"),
+    (("ZSCORE", "k", "m"), 5),
     (("ZADD", "k", "GT", 5, "m"), b"1"),
     (("ZADD", "k", "INCR", 0, "m"), None),
     (("ZRANGE", "k", "-inf", "-inf", "BYSCORE"), [b"m", 1]),
@@ -137,7 +150,7 @@ UNFIT: list[tuple[Command, Any]] = [
     (("xtrim", "k", "MINID", "5-1"), 1),
 ]
 
-_MAY_BE_NONE = {"XCLAIM", "XPENDING", "XINFO", "XGROUP", "ZRANGE", "ZREMRANGEBYSCORE"}
+_MAY_BE_NONE = {"XCLAIM", "XPENDING", "XINFO", "XGROUP", "ZRANGE", "ZREMRANGEBYSCORE", "MEMORY"}
 
 
 @pytest.mark.parametrize(("command", "reply"), FITTING)

@@ -126,28 +126,20 @@ def _any(reply: Any, command: Command) -> Any:
     return reply
 
 
-def _ok(reply: Any, command: Command) -> Any:
-    _require(reply == b"OK")
-    return reply
+def _exactly(text: bytes) -> Shape:
+    def check(reply: Any, command: Command) -> Any:
+        _require(reply == text)
+        return reply
+
+    return check
 
 
-def _ok_or_nil(reply: Any, command: Command) -> Any:
-    _require(reply is None or reply == b"OK")
-    return reply
-
-
-def _pong(reply: Any, command: Command) -> Any:
-    _require(reply == b"PONG")
-    return reply
+def _or_nil(shape: Shape) -> Shape:
+    return lambda reply, command: None if reply is None else shape(reply, command)
 
 
 def _text(reply: Any, command: Command) -> Any:
     _require(type(reply) is bytes)
-    return reply
-
-
-def _text_or_nil(reply: Any, command: Command) -> Any:
-    _require(reply is None or type(reply) is bytes)
     return reply
 
 
@@ -160,12 +152,14 @@ def _xadd(reply: Any, command: Command) -> Any:
     return reply
 
 
+def _score(reply: Any, command: Command) -> Any:
+    float(reply)
+    _bytes(reply)
+    return reply
+
+
 def _zadd(reply: Any, command: Command) -> Any:
-    if "INCR" in command:  # it replies with the new score
-        float(reply)
-        _bytes(reply)
-        return reply
-    return number(reply)
+    return _score(reply, command) if "INCR" in command else number(reply)  # the new score, or a count
 
 
 def _time(reply: Any, command: Command) -> Any:
@@ -301,11 +295,6 @@ def _xpending(reply: Any, command: Command) -> Any:
     return rows
 
 
-def _queued(reply: Any, command: Command) -> Any:
-    _require(reply == b"QUEUED")
-    return reply
-
-
 def _exec(reply: Any, command: Command) -> Any:
     """Check the replies to the commands of a transaction; nil if a watched key was changed."""
     return None if reply is None else array(reply)
@@ -337,6 +326,9 @@ def _by_subcommand(**shapes: Shape) -> Shape:
     return check
 
 
+_ok: Final = _exactly(b"OK")
+_queued: Final = _exactly(b"QUEUED")
+
 _NAMED: Final[Mapping[str, Shape]] = {
     "ACL": _by_subcommand(whoami=_text, dryrun=_text),
     "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
@@ -345,18 +337,19 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "EXEC": _exec,
     "EXISTS": _count,
     "EXPIRE": _count,
-    "GET": _text_or_nil,
+    "GET": _or_nil(_text),
     "HELLO": _hello,
     "HDEL": _count,
     "HGETALL": _named_texts,
     "HSET": _count,
     "INFO": _info,
     "MULTI": _ok,
+    "MEMORY": _by_subcommand(usage=_or_nil(_count)),
     "PEXPIRE": _count,
-    "PING": _pong,
+    "PING": _exactly(b"PONG"),
     "PUBLISH": _count,
     "ROLE": _role,
-    "SET": _ok_or_nil,
+    "SET": _or_nil(_ok),
     "SUBSCRIBE": _any,  # arrives among the pushed messages
     "TIME": _time,
     "UNLINK": _count,
@@ -377,6 +370,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "XREVRANGE": _xrange,
     "XTRIM": _count,
     "ZADD": _zadd,
+    "ZSCORE": _or_nil(_score),
     "ZCARD": _count,
     "ZCOUNT": _count,
     "ZRANGE": _zrange,
