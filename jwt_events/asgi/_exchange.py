@@ -1,7 +1,8 @@
 """A request or WebSocket that was let in, until it is over or its token is revoked.
 
 A request that is answered in one go is checked once, when it begins: the endpoint that logs a user out must be able to
-say so. What goes on is ended: a response from its first part on, a WebSocket from the beginning.
+say so. What goes on is ended: a response from its first part on, from its status on if its length is not announced, a
+WebSocket from the beginning.
 
 Source: https://asgi.readthedocs.io/en/latest/specs/www.html
 """
@@ -102,7 +103,11 @@ class Exchange:
         elif kind == "websocket.close" or (kind.endswith("http.response.body") and not message.get("more_body")):
             self._is_complete = True
         await self._send(message)
-        if kind == "http.response.body" and not self._is_complete:
+        if kind == "http.response.start" and self._length is None:
+            self._is_open = True
+            if self._is_revoked:  # maybe by the endpoint that is answering now
+                self._timer = asyncio.get_running_loop().call_later(GRACE, self._end)
+        elif kind == "http.response.body" and not self._is_complete:
             if self._length is not None:
                 self._length -= len(message.get("body", b""))
             self._is_open = True
@@ -119,6 +124,8 @@ class Exchange:
             return
         self._is_complete = True
         self._closing = asyncio.create_task(self._close(), name="jwt_events close")
+        if self._timer is not None:
+            self._timer.cancel()
         reason = "the token was revoked"
         for waiting in self._waiting:
             waiting.cancel(reason)

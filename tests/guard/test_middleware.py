@@ -326,15 +326,48 @@ class TestEnds:
         token = token_of()
 
         async def parts() -> AsyncIterator[bytes]:
-            revocations.apply(TokenRevoked.from_claims(decode(token)))
             yield b"one"
             yield b"two"
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            revocations.apply(TokenRevoked.from_claims(decode(token)))
             await StreamingResponse(parts())(scope, receive, send)
 
         async with revocations, self.serving(app, revocations) as address, client_at(address) as client:
             assert (await client.get("/", headers=bearer(token))).text == "one"
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    async def test_nothing_sent_yet(self, revocations: RevocationList, when: str) -> None:
+        """A stream whose first part does not come ends too, whether its token is revoked before its status or after."""
+        token = token_of()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if when == "before":
+                revocations.apply(TokenRevoked.from_claims(decode(token)))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.Event().wait()
+
+        async with (
+            revocations,
+            self.serving(app, revocations) as address,
+            client_at(address) as client,
+            client.stream("GET", "/", headers=bearer(token)) as response,
+        ):
+            if when == "after":
+                revocations.apply(TokenRevoked.from_claims(decode(token)))
+            assert await soon(response.aread(), within=30) == b""
+
+    async def test_log_out_without_a_length(self, revocations: RevocationList) -> None:
+        """An endpoint that revokes its own token may leave out how long its response is."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            revocations.apply(TokenRevoked.from_claims(scope["state"]["claims"]))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.sleep(0)
+            await send({"type": "http.response.body", "body": b"bye"})
+
+        async with revocations, self.serving(app, revocations) as address, client_at(address) as client:
+            assert (await client.get("/", headers=bearer(token_of()))).text == "bye"
 
     async def test_log_out_behind_a_middleware(self, revocations: RevocationList) -> None:
         """A middleware that passes bodies on in parts does not keep the endpoint that logs out from answering."""
