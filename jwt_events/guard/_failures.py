@@ -8,9 +8,12 @@ from loguru import logger
 
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import (
+    AnotherSubject,
     Closed,
+    ExpiredTokenError,
     InvalidClaims,
     InvalidOption,
+    OlderToken,
     RevokedTokenError,
     StaleRevocationsError,
     TransportError,
@@ -18,12 +21,19 @@ from jwt_events.errors import (
     describe,
 )
 from jwt_events.guard._reach import missing_claims
-from jwt_events.guard._refusal import Refused
+from jwt_events.guard._refusal import RefusalCode, Refused
 from jwt_events.guard._unreachable import is_unreachable
 from jwt_events.revocation import RevocationList, ViewState
 
 # Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
 _BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
+
+_CODES: Mapping[type[Exception], RefusalCode] = {
+    RevokedTokenError: "revoked_token",
+    ExpiredTokenError: "expired_token",
+    AnotherSubject: "another_subject",
+    OlderToken: "older_token",
+}
 
 _NOT_OPEN = "every token is refused: the revocation list is not open"
 _HOW_TO_OPEN = (
@@ -63,8 +73,8 @@ class Failures:
     def refusal(self, error: Exception) -> Refused:
         """Return the refusal of a request whose verification raised an error."""
         match error:
-            case RevokedTokenError():
-                return Refused("revoked_token", realm=self._realm)
+            case RevokedTokenError() | ExpiredTokenError() | AnotherSubject() | OlderToken():
+                return Refused(_CODES[type(error)], realm=self._realm)
             case StaleRevocationsError():
                 if self._revocations.state is ViewState.CLOSED and not self._has_told:
                     self._has_told = True

@@ -110,7 +110,7 @@ class Rules:
         self._claims: tuple[str | None, ...] = (*names, first, second)
         self._epoch = epoch
         self._retention = None if retention is None else retention.total_seconds()
-        self._leeway = leeway
+        self.leeway: float = leeway
         self._leeway_ms = leeway * 1000
         self._rule_sets: dict[RuleKind, RuleSet] = {kind: RuleSet() for kind in _IDENTIFIED}
         self._narrowed = NarrowedRules()
@@ -174,7 +174,7 @@ class Rules:
             if self._retention is None:
                 return NEVER
             until = max(now, cutoff) + self._retention
-        return max(0, min(NEVER, math.ceil((until + self._leeway + _GRACE - self._epoch) / TICK)))
+        return max(0, min(NEVER, math.ceil((until + self.leeway + _GRACE - self._epoch) / TICK)))
 
     def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
         """Read the claims that rules look at.

@@ -57,8 +57,8 @@ INSIDE = {
         ("_subscriber",),
     ),
     "revocation": (
-        ("_claims", "_packed"),
-        ("_narrowed",),
+        ("_claims", "_deadlines", "_packed"),
+        ("_narrowed", "_succession"),
         ("_rules",),
         ("_feed", "_verdict", "_watch"),
         ("_view",),

@@ -12,7 +12,11 @@
     ├── Unavailable                      the answer is not known at the moment; the caller did nothing wrong
     ├── NotLive                          a token that must be refused
     │   ├── RevokedTokenError            it is revoked
+    │   ├── ExpiredTokenError            it has expired while it was in use
     │   └── StaleRevocationsError        unknown, because the list is not current; also Unavailable
+    ├── RenewalRefused                   a token that cannot take the place of the one in use
+    │   ├── AnotherSubject               it belongs to another user, client or issuer
+    │   └── OlderToken                   it was issued before the one in use, or expires earlier
     ├── SignalRefused                    a token from another system that is not accepted
     ├── Closed (RuntimeError)            the object was closed, or is already running
     ├── WrongLoop (RuntimeError)         the object belongs to another event loop, or to another thread
@@ -37,18 +41,14 @@ needs to react is on the instance.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jwt_events.errors._description import describe as describe
 
 if TYPE_CHECKING:
     from jwt_events._internal.receipt import Receipt
-
-# Where this library is, and the standard library.
-_HERE, _PYTHON = Path(__file__).parent, Path(traceback.__file__).parent
 
 
 class JWTEventsError(Exception):
@@ -191,6 +191,18 @@ class RevokedTokenError(NotLive):
         self.issued_before = issued_before
 
 
+class ExpiredTokenError(NotLive):
+    """The token has expired while it was in use: by a WebSocket, a stream, a long task. Reply with HTTP 401.
+
+    Attributes:
+        expired_at: its ``exp``, in seconds since 1970.
+    """
+
+    def __init__(self, expired_at: float) -> None:
+        super().__init__("the token has expired while it was in use: renew it before, with a new token of its subject")
+        self.expired_at = expired_at
+
+
 class StaleRevocationsError(NotLive, Unavailable):
     """The revocation list is not current, so it is unknown whether the token is revoked.
 
@@ -211,6 +223,26 @@ class StaleRevocationsError(NotLive, Unavailable):
         super().__init__(message, retry_after=max_staleness)
         self.staleness = staleness
         self.max_staleness = max_staleness
+
+
+class RenewalRefused(JWTEventsError):
+    """A token that cannot take the place of the one in use, which stays in use. Raised by `Watch.renew`.
+
+    Attributes:
+        claim: the name of the claim that tells.
+    """
+
+    def __init__(self, claim: str, problem: str) -> None:
+        super().__init__(f"{claim}: {problem}")
+        self.claim = claim
+
+
+class AnotherSubject(RenewalRefused):
+    """The token belongs to another user, client or issuer than the one in use: open another connection with it."""
+
+
+class OlderToken(RenewalRefused):
+    """The token was issued before the one in use, or does not say when, or expires earlier: get a new one."""
 
 
 class SignalRefused(JWTEventsError):
@@ -299,40 +331,6 @@ class PublishFailed(PublishError):
 
 class PublishOutcomeUnknown(PublishError):
     """The event was sent, but no reply came before the deadline, so it may have been published. Publish it again."""
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's class, the line of the program that led to it, and the name that was missing, if one was.
-
-    Without its message, which may quote a secret.
-    """
-    missing = getattr(error, "name", None) if isinstance(error, AttributeError | NameError) else None
-    what = f": no {missing!r}" if isinstance(missing, str) and missing.isidentifier() and len(missing) < 100 else ""
-    kind = type(error).__qualname__
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    if not frames:
-        return kind + what
-    origins = [_package_of(code.co_filename) for code, _ in frames]
-    if "" in origins:
-        index = len(origins) - 1 - origins[::-1].index("")
-    else:
-        installed = [origin for origin in origins if origin is not None]
-        index = len(origins) - 1 - (origins[::-1].index(installed[0]) if installed else 0)
-    code, line = frames[index]
-    return f"{kind} at {Path(code.co_filename).name}:{line} in {code.co_name}{what}"
-
-
-@cache
-def _package_of(filename: str) -> str | None:
-    """Return the installed package that a file belongs to: "" for a file of the program itself.
-
-    ``None`` for this library and for Python's own, which lead to an error, but are seldom to blame for it.
-    """
-    path = Path(filename)
-    for folder in ("site-packages", "dist-packages"):
-        if folder in path.parts[:-1] and not path.is_relative_to(_HERE):
-            return path.parts[path.parts.index(folder) + 1]
-    return None if filename.startswith("<") or any(path.is_relative_to(root) for root in (_HERE, _PYTHON)) else ""
 
 
 class SigningKeyError(JWTEventsError):
