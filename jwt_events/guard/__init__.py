@@ -6,8 +6,10 @@ from jwt_events.guard._admissions import T as T
 from jwt_events.guard._connection import OpenConnection as OpenConnection
 from jwt_events.guard._guard import Guard
 from jwt_events.guard._guard import V as V
+from jwt_events.guard._overdue import GRACE as GRACE
 from jwt_events.guard._overdue import OverdueClose as OverdueClose
 from jwt_events.guard._parameters import GuardOptions as GuardOptions
+from jwt_events.guard._paths import PublicPaths as PublicPaths
 from jwt_events.guard._readiness import readiness_of
 from jwt_events.guard._refusal import Refused
 from jwt_events.guard._requirement import requirement_of as requirement_of

@@ -104,6 +104,26 @@ async def test_websocket(own_server: OwnServer) -> None:
             await connect(address, additional_headers=bearer(laptop)).__aenter__()
 
 
+async def test_asgi(own_server: OwnServer) -> None:
+    """Static files, documentation and a stream need the cookie, and the stream ends when its user logs out."""
+    async with own_server() as server, service("14_asgi.py", server.url) as client:
+        for path in ("/files/14_asgi.py", "/docs", "/clock", "/me"):
+            assert (await client.get(path)).status_code == 401, path
+        login = await client.post("/login/alice")
+        assert {"Secure", "HttpOnly", "SameSite=lax"} <= set(login.headers["Set-Cookie"].split("; "))
+        cookie = {"Cookie": f"__Host-token={login.cookies['__Host-token']}"}
+        client.cookies.clear()
+        assert (await client.get("/files/14_asgi.py", headers=cookie)).text.startswith('"""Learn to guard')
+        async with client.stream("GET", "/clock", headers=cookie) as response:
+            ticks = response.aiter_text()
+            assert (await soon(anext(ticks))).startswith("alice: ")
+            assert (await client.post("/logout", headers=cookie)).status_code == 200
+            async with asyncio.timeout(scaled(30)):
+                async for _ in ticks:
+                    pass
+        assert (await client.get("/docs", headers=cookie)).status_code == 401
+
+
 async def test_key_rotation(own_server: OwnServer) -> None:
     """Tokens of the old key are valid after a rotation, and refused after one because of a leak."""
     async with own_server() as server, service("08_key_rotation.py", server.url) as client:

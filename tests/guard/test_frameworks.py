@@ -16,10 +16,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from jwt_events import KeyRotated, RedisStream, RevocationList, SessionDestroyed, TokenRevoked, Unavailable
 from jwt_events.embedded import EmbeddedServer
+from tests.support import services
+from tests.support.asgi_services import FRAMEWORKS, serving
 from tests.support.faults import frozen
 from tests.support.handling import publish, soon
 from tests.support.records import recorded
-from tests.support.services import FRAMEWORKS, Service, serving
+from tests.support.services import Service
 from tests.support.tokens import KID, SECRET, bearer, decode, decode_later, token_of
 from tests.support.waiting import scaled, wait_until
 
@@ -313,6 +315,7 @@ class TestWebSockets:
                 assert answer.body == expected.content
             assert service.begun == 0
 
+    @pytest.mark.parametrize("framework", services.FRAMEWORKS, indirect=True)
     async def test_token_from_elsewhere(self, serve: Serve, stream: RedisStream) -> None:
         """A token from the query is accepted, for browsers, which cannot set headers; a header takes precedence."""
         token = token_of()

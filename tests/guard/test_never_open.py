@@ -1,7 +1,7 @@
 """Guards never open: whatever is odd in claims, rules, options and requests ends in a refusal.
 
-A naive model says when a request may be let in; it shares no code with the library. Anything else must be 401 or 503,
-and no other error.
+A naive model says when a request may be let in, and when as anonymous, without code of the library. All else must
+be 400, 401, 403 or 503, and no other error. `BearerMiddleware` must decide the same.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jwt_events import KeyRotated, MemoryTransport, RevocationList, SessionDestroyed, TokenRevoked, Unavailable
+from jwt_events.asgi import BearerMiddleware
 from jwt_events.guard import Guard, Refused
 from tests.support.strategies import json_values
 from tests.support.waiting import scaled
@@ -41,6 +42,11 @@ class Trial:
         rules: kind and name of what is revoked.
         is_open: whether the list can prove that it is current.
         claims_of: the name of a function in `CLAIMS_OF`.
+        optional: whether the guard lets anonymous requests in.
+        scopes: what the token must grant.
+        place: the header that the guard reads.
+        cookie: the cookie that the guard reads; ``None`` for none.
+        sent: the headers of the request by name; ``T`` in them stands for the token.
     """
 
     header: bytes | None
@@ -49,6 +55,15 @@ class Trial:
     rules: list[tuple[str, str]] = field(default_factory=list)
     is_open: bool = True
     claims_of: str = "identity"
+    optional: bool = False
+    scopes: tuple[str, ...] = ()
+    place: str = "authorization"
+    cookie: str | None = None
+    sent: dict[str, list[str]] = field(default_factory=lambda: {"authorization": ["Bearer T"]})
+
+    def values_of(self, name: str) -> list[str]:
+        """Return the values of the headers that the client sends."""
+        return [value.replace("T", self.token) for value in self.sent.get(name, [])]
 
     @property
     def token(self) -> str:
@@ -103,9 +118,34 @@ _iat = st.none() | st.sampled_from(
 )
 
 
-_members = st.fixed_dictionaries({}, optional=dict.fromkeys(IDENTIFIERS, _identifier) | {"iat": _iat})
+_scope = st.sampled_from(
+    ["r", "r w", "w", "w  r", "", "R", "rw", "r,w", ["r", "w"], ["r w"], ["r", 7], 7, {"r": 1}, None]
+)
+_scopes = dict.fromkeys(("scope", "scp"), _scope)
+_members = st.fixed_dictionaries({}, optional=dict.fromkeys(IDENTIFIERS, _identifier) | {"iat": _iat} | _scopes)
 _plain = st.fixed_dictionaries(
-    {"iat": st.just(CUTOFF + 10)}, optional=dict.fromkeys(IDENTIFIERS, st.sampled_from(["a", "b"]))
+    {"iat": st.just(CUTOFF + 10)}, optional=dict.fromkeys(IDENTIFIERS, st.sampled_from(["a", "b"])) | _scopes
+)
+_sent = st.just({"authorization": ["Bearer T"]}) | st.fixed_dictionaries(
+    {},
+    optional={
+        "authorization": st.sampled_from(
+            [
+                ["Bearer T"],
+                ["bearer  T"],
+                ["Basic T"],
+                ["Bearer"],
+                [""],
+                ["T"],
+                ["Bearer T", "Bearer T"],
+                ["Bearer T T"],
+            ]
+        ),
+        "x-token": st.sampled_from([["T"], ["Bearer T"], [""], ["T", "T"], ["T,T"]]),
+        "cookie": st.sampled_from(
+            [["t=T"], ["a=1", "t=T"], ["t=T; t=T"], ["t=T", "t="], ["t="], ["T=T"], ["at=T"], ["t"]]
+        ),
+    },
 )
 _payloads = _plain | _members | _members.map(lambda claims: {"payload": claims}) | json_values
 _headers = st.one_of(
@@ -135,6 +175,11 @@ trials = st.builds(
     rules=st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(["a", "b"])), max_size=3),
     is_open=st.sampled_from([True, True, True, False]),
     claims_of=st.sampled_from(["identity", "identity", *CLAIMS_OF]),
+    optional=st.booleans(),
+    scopes=st.sampled_from([(), (), ("r",), ("r", "w")]),
+    place=st.sampled_from(["authorization", "authorization", "x-token"]),
+    cookie=st.sampled_from([None, "t"]),
+    sent=_sent,
 )
 
 
@@ -150,8 +195,26 @@ EVENTS: dict[str, Callable[[str], TokenRevoked | SessionDestroyed | KeyRotated]]
 }
 
 
+def outcome(trial: Trial) -> str:
+    """The model: whether a request may be let in, as whom, or must be refused. If in doubt, refused."""
+    in_header = trial.sent.get(trial.place, [])
+    crumbs = "; ".join(trial.sent.get("cookie", [])).split("; ") if trial.cookie is not None else []
+    in_cookie = [crumb for crumb in crumbs if crumb.startswith("t=")]
+    if len(in_header) > 1 or len(in_cookie) > 1:
+        return "refused"
+    header = in_header[0].lower().split() if in_header else []
+    if header and header[0] != "bearer":
+        header = [] if trial.place == "authorization" else ["bearer", *header]
+    tokens = [*([header[1:]] if header else []), *([["t"]] if in_cookie == ["t=T"] else [])]
+    if not tokens:
+        return "anonymous" if trial.optional and not trial.scopes else "refused"
+    if tokens != [["t"]]:
+        return "refused"
+    return "let in" if may_be_let_in(trial) else "refused"
+
+
 def may_be_let_in(trial: Trial) -> bool:
-    """The model: whether a request may be let in. If in doubt, not."""
+    """Whether a request with one token may be let in."""
     if not trial.is_open or trial.shape not in GOOD_SHAPES or trial.payload in (None, False):
         return False
     if trial.claims_of in ("none", "text", "nested"):
@@ -159,10 +222,18 @@ def may_be_let_in(trial: Trial) -> bool:
     claims = trial.payload
     if trial.claims_of == "inside":
         claims = claims.get("payload") if isinstance(claims, dict) else None
-    if not isinstance(claims, dict):
+    if not isinstance(claims, dict) or not _grants(claims, trial.scopes):
         return False
     kids = _kids(trial, claims)
     return kids is not None and _is_readable(claims) and not any(_covers(rule, claims, kids) for rule in trial.rules)
+
+
+def _grants(claims: Mapping[str, Any], scopes: tuple[str, ...]) -> bool:
+    if not scopes:
+        return True
+    said = [claims[name] for name in ("scope", "scp") if claims.get(name) is not None]
+    lists = [one.split() if isinstance(one, str) else one if isinstance(one, list) else [] for one in said]
+    return bool(lists) and all(scope in one for one in lists for scope in scopes)
 
 
 def _kids(trial: Trial, claims: Mapping[str, Any]) -> set[str] | None:
@@ -208,14 +279,49 @@ def _covers(rule: tuple[str, str], claims: Mapping[str, Any], kids: set[str]) ->
 
 async def judge(trial: Trial, revocations: RevocationList) -> None:
     """Send the request of a trial, and compare with the model."""
-    guard: Guard[Any] = Guard(revocations, _decode(trial.shape, trial.payload), claims_of=CLAIMS_OF[trial.claims_of])
-    status = 200
+    guard: Guard[Any] = Guard(
+        revocations,
+        _decode(trial.shape, trial.payload),
+        claims_of=CLAIMS_OF[trial.claims_of],
+        optional=trial.optional,
+        header=trial.place,
+        cookie=trial.cookie,
+    )
+    expected, found = outcome(trial), "refused"
+    statuses: list[int] = []
     try:
-        admission = await guard.admit([f"Bearer {trial.token}"])
-        assert bool(revocations.check(admission.claims))
+        admission = await guard.admit(
+            trial.values_of(trial.place), cookie=trial.values_of("cookie"), scopes=trial.scopes
+        )
     except Refused as refused:
-        status = refused.status
-    assert status in ((200,) if may_be_let_in(trial) else (401, 503))
+        statuses.append(refused.status)
+    else:
+        found = "anonymous" if admission.is_anonymous else "let in"
+        assert admission.is_anonymous or bool(revocations.check(admission.claims))
+        assert (admission.value is None) == admission.is_anonymous
+    assert {*statuses} <= {400, 401, 403, 503}
+    assert found == expected
+    assert await _through_middleware(trial, guard) == expected
+
+
+async def _through_middleware(trial: Trial, guard: Guard[Any]) -> str:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["state"]["claims"])
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 401) in (400, 401, 403, 503)
+
+    headers = [(name.encode(), value.encode()) for name in trial.sent for value in trial.values_of(name)]
+    scope = {"type": "http", "method": "GET", "path": "/a/b", "headers": headers}
+    await BearerMiddleware(app, guard, scopes=trial.scopes, public=["/a/b/*", "/b"])(scope, receive, send)
+    if not seen:
+        return "refused"
+    return "anonymous" if seen == [None] else "let in"
 
 
 async def run(trial: Trial, *others: Trial) -> None:

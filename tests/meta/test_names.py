@@ -74,7 +74,10 @@ LOG_FIELDS = words(
 ENVIRONMENT = {f"JWT_EVENTS_{name}" for name in ("URL", "TEST_LOOP", "TEST_REPEAT", "TEST_TIMEOUT_FACTOR", "TEST_URL")}
 
 # Names that the documents print as code and that are not of this library.
-FOREIGN = words("CancelScope RedisCluster cancel_scope data_base64 move_on_after")
+FOREIGN = words(
+    "CancelScope HttpOnly RedisCluster SameSite StaticFiles add_middleware allow_origins asgi_app cancel_scope "
+    "data_base64 move_on_after"
+)
 
 
 def _commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -95,6 +95,7 @@ DOORS = {
     "loguru": {
         "",
         "_internal",
+        "asgi",
         "guard",
         "keys",
         "publisher",

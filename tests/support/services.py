@@ -186,20 +186,21 @@ _UNJUST = "ASGI callable returned without completing handshake."
 
 
 class _Errors(logging.Handler):
-    def __init__(self) -> None:
+    def __init__(self, *expected: str) -> None:
         super().__init__(logging.ERROR)
+        self.expected = {_UNJUST, *expected}
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the text of a record."""
-        if record.getMessage() != _UNJUST:
+        if record.getMessage() not in self.expected:
             self.texts.append(self.format(record))
 
 
 @contextmanager
-def _without_errors() -> Iterator[None]:
-    """Fail if the server logs an error."""
-    errors = _Errors()
+def without_errors(*expected: str) -> Iterator[None]:
+    """Fail if the server logs an error that is not expected."""
+    errors = _Errors(*expected)
     logging.getLogger().addHandler(errors)
     try:
         yield
@@ -209,16 +210,16 @@ def _without_errors() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def uvicorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
-    """Run an ASGI application; return its address."""
-    with _without_errors(), socket.create_server(("127.0.0.1", 0)) as listener:
+async def uvicorn_server(app: Any, *, expected: tuple[str, ...] = (), **options: Any) -> AsyncIterator[str]:
+    """Run an ASGI application, which may log the expected errors and no other; return its address."""
+    with without_errors(*expected), socket.create_server(("127.0.0.1", 0)) as listener:
         # A short graceful shutdown: a client that is still connected is a mistake of the test, and fails it.
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5, **options)
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await wait_until(lambda: server.started or running.done(), what="the start of uvicorn")
-            yield _address(listener)
+            yield address_of(listener)
         finally:
             server.should_exit = True
             await running
@@ -228,16 +229,17 @@ async def uvicorn_server(app: Any, **options: Any) -> AsyncIterator[str]:
 async def aiohttp_server(app: web.Application, **options: Any) -> AsyncIterator[str]:
     """Run an aiohttp application; return its address."""
     runner = web.AppRunner(app, shutdown_timeout=scaled(5), **options)
-    with _without_errors():
+    with without_errors():
         await runner.setup()
         try:
             listener = socket.create_server(("127.0.0.1", 0))  # closed by the runner
             await web.SockSite(runner, listener).start()
-            yield _address(listener)
+            yield address_of(listener)
         finally:
             await runner.cleanup()
 
 
-def _address(listener: socket.socket) -> str:
+def address_of(listener: socket.socket) -> str:
+    """Return the address that a server listens to."""
     host, port = listener.getsockname()
     return f"{host}:{port}"

@@ -9,18 +9,12 @@ An application may be mounted, or run as it is; it replies to its path alone, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator
+from typing import Any
 
+from jwt_events.asgi._types import App, Receive, Scope, Send
 from jwt_events.publisher import Publisher
 from jwt_events.signals import LogoutEndpoint, LogoutTokens, Response, SecurityEvents, SetEndpoint
-
-__all__ = ["logout_router", "set_router"]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def logout_router(publisher: Publisher, tokens: LogoutTokens, path: str = "/backchannel-logout", **options: Any) -> App:
