@@ -3,7 +3,9 @@
 from jwt_events.guard._admissions import Admission
 from jwt_events.guard._admissions import Admissions as Admissions
 from jwt_events.guard._admissions import T as T
+from jwt_events.guard._connection import Connections as Connections
 from jwt_events.guard._connection import OpenConnection as OpenConnection
+from jwt_events.guard._connection import refused_by as refused_by
 from jwt_events.guard._guard import Guard
 from jwt_events.guard._guard import V as V
 from jwt_events.guard._overdue import GRACE as GRACE

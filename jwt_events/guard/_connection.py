@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic
 
@@ -12,7 +12,7 @@ from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._refusal import Refused
 from jwt_events.guard._requirement import Requirement
 from jwt_events.guard._stream import Item, all_of, until_revoked
-from jwt_events.revocation import RevocationList, Watch
+from jwt_events.revocation import RevocationList, Watch, expiry_of
 
 Close = Callable[[Refused], Awaitable[object]]
 """Closes a connection, and tells its client why."""
@@ -41,6 +41,20 @@ class Connections(Generic[T]):
         self._refusal = refusal
         self._until_expiry = until_expiry
 
+    def ensure_live(self, claims: Mapping[str, object]) -> None:
+        """Return if a token is live, and says until when in a way that can be read, if it says so at all.
+
+        Raises:
+            JWTEventsError: as `RevocationList.ensure_live` and `RevocationList.watch` do.
+        """
+        self._revocations.ensure_live(claims)
+        if self._until_expiry:
+            expiry_of(claims, self._revocations.claim_names)
+
+    def watch(self, admission: Admission[T], on_end: Callable[[], object], *, cancel: bool = False) -> Watch:
+        """Watch the token of a connection; see `RevocationList.watch`."""
+        return self._revocations.watch(admission.claims, on_end, cancel=cancel, until_expiry=self._until_expiry)
+
     def open(self, admissions: Admissions[T], requirement: Requirement, admission: Admission[T]) -> OpenConnection[T]:
         """Return a connection for a token, which was let in.
 
@@ -50,10 +64,10 @@ class Connections(Generic[T]):
             admission: that of the token.
 
         Raises:
-            Refused: the ``exp`` is not a number, or the list is not open any more.
+            Refused: the list is not open any more.
         """
         try:
-            connection = OpenConnection(self._revocations, admission, requirement, until_expiry=self._until_expiry)
+            connection = OpenConnection(self, requirement, admission)
         except Exception as error:  # noqa: BLE001 - without a watch the connection must not be opened
             refused = self._refusal(error)
         else:
@@ -97,25 +111,20 @@ class OpenConnection(Generic[T]):
     """Ends the handler of a connection when its token is revoked or expires, and closes the connection then.
 
     Args:
-        revocations: reports the end; it must be open.
-        admission: the token that the connection was let in by. One without a token stays open.
+        connections: those of the guard.
         requirement: what a later token must grant, too.
-        until_expiry: whether the connection ends with the token's ``exp``.
+        admission: the token that the connection was let in by. One without a token stays open.
 
     Raises:
-        InvalidClaims: the ``exp`` is not a number.
         Closed: the list is not open.
     """
 
-    def __init__(
-        self, revocations: RevocationList, admission: Admission[T], requirement: Requirement, *, until_expiry: bool
-    ) -> None:
+    def __init__(self, connections: Connections[T], requirement: Requirement, admission: Admission[T]) -> None:
         self._requirement = requirement
         self._overdue: OverdueClose | None = None
         self._watch: Watch | None = None
         if not admission.is_anonymous:
-            claims = admission.claims
-            self._watch = revocations.watch(claims, self._on_end, cancel=True, until_expiry=until_expiry)
+            self._watch = connections.watch(admission, self._on_end, cancel=True)
 
     @asynccontextmanager
     async def serving(self, close: Close) -> AsyncGenerator[None, None]:
@@ -127,17 +136,18 @@ class OpenConnection(Generic[T]):
         Raises:
             Refused: the block was not run, as the token is no longer good; the connection is closed.
         """
-        if self._watch is None:
+        watch = self._watch
+        if watch is None:
             yield
             return
-        self._overdue = OverdueClose(lambda: close(self._refused))
+        self._overdue = OverdueClose(lambda: close(refused_by(watch)))
         is_served = False
         try:
-            async with self._overdue, self._watch:
+            async with self._overdue, watch:
                 is_served = True
                 yield
         except (RevokedTokenError, ExpiredTokenError):
-            refused = self._refused
+            refused = refused_by(watch)
         except Refused as error:
             refused = error
         else:
@@ -160,11 +170,11 @@ class OpenConnection(Generic[T]):
         if self._watch is not None:
             self._watch.renew(admission.claims)
 
-    @property
-    def _refused(self) -> Refused:
-        is_expired = self._watch is not None and self._watch.reason == "expired"
-        return Refused("expired_token" if is_expired else "revoked_token")
-
     def _on_end(self) -> None:
         if self._overdue is not None:
             self._overdue.start()
+
+
+def refused_by(watch: Watch) -> Refused:
+    """Return what to tell the client of a connection whose token is no longer good."""
+    return Refused("expired_token" if watch.reason == "expired" else "revoked_token")

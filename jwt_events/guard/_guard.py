@@ -71,8 +71,8 @@ class Guard(Generic[T]):
             about CSRF.
         header: the header that carries the token, if a proxy puts it into another one than ``Authorization``; the
             scheme ``Bearer`` may be left out there.
-        until_expiry: whether WebSockets and streams end with their token's ``exp``, if the claims have it, to which the
-            ``leeway`` of the list is added. ``False`` ends them by revocation alone.
+        until_expiry: whether WebSockets and streams end with their token's ``exp``, to which the ``leeway`` of the
+            list is added; one that is no number is refused. ``False`` ends them by revocation alone.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -196,7 +196,7 @@ class Guard(Generic[T]):
             kid, problem = header_kid(token)  # before anything else parses the header
             value: T = _verified(await awaited("decode", self._decode(token)))
             claims = with_kids(await awaited("claims_of", self._claims_of(value)), value, kid)
-            self.revocations.ensure_live(claims)
+            self._connections.ensure_live(claims)
             if problem is not None:
                 raise problem  # noqa: TRY301 - last, as all others say more about the refusal
         except Exception as error:  # noqa: BLE001 - after any exception the token is not verified
