@@ -117,7 +117,7 @@ def revocations(transport: MemoryTransport, clock: ManualClock) -> RevocationLis
 def token(jti: str, life: int = 60, **claims: Any) -> str:
     """Sign a token that may use the feed."""
     now = int(time.time())
-    return token_of(jti=jti, iat=now, exp=now + life, **{"scope": "feed", **claims})
+    return token_of(**{"jti": jti, "iat": now, "exp": now + life, "scope": "feed", **claims})
 
 
 async def say(websocket: ClientConnection, text: str) -> str:
@@ -135,48 +135,57 @@ async def end_of(websocket: ClientConnection) -> tuple[int | None, str | None]:
 
 async def test_expires(serve: Any, revocations: RevocationList, clock: ManualClock) -> None:
     """A WebSocket is closed with 4401 and a reason of its own when its token expires."""
-    async with serve(revocations) as address:
-        async with connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket:
-            assert await say(websocket, "hello") == "hello"
-            clock.advance(61.0)
-            assert await end_of(websocket) == (4401, "expired_token")
+    async with (
+        serve(revocations) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        assert await say(websocket, "hello") == "hello"
+        clock.advance(61.0)
+        assert await end_of(websocket) == (4401, "expired_token")
 
 
 async def test_stream_expires(serve: Any, revocations: RevocationList, clock: ManualClock) -> None:
     """A stream ends as if its items had ended."""
-    async with serve(revocations) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
-        async with client.stream("GET", "/events", headers=bearer(token("1"))) as response:
-            chunks = response.aiter_bytes()
-            assert await soon(anext(chunks)) == b"hello\n"
-            clock.advance(61.0)
-            with pytest.raises(StopAsyncIteration):
-                await soon(anext(chunks))
+    async with (
+        serve(revocations) as address,
+        httpx.AsyncClient(base_url=f"http://{address}") as client,
+        client.stream("GET", "/events", headers=bearer(token("1"))) as response,
+    ):
+        chunks = response.aiter_bytes()
+        assert await soon(anext(chunks)) == b"hello\n"
+        clock.advance(61.0)
+        with pytest.raises(StopAsyncIteration):
+            await soon(anext(chunks))
 
 
 async def test_not_until_expiry(
     serve: Any, revocations: RevocationList, clock: ManualClock, transport: MemoryTransport
 ) -> None:
     """With ``until_expiry=False`` only a revocation ends it."""
-    async with serve(revocations, until_expiry=False) as address:
-        async with connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket:
-            assert await say(websocket, "hello") == "hello"
-            clock.advance(61.0)
-            assert await say(websocket, "hello") == "hello"
-            await publish(transport, TokenRevoked(token_id="1"))
-            assert await end_of(websocket) == (4401, "revoked_token")
+    async with (
+        serve(revocations, until_expiry=False) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        assert await say(websocket, "hello") == "hello"
+        clock.advance(61.0)
+        assert await say(websocket, "hello") == "hello"
+        await publish(transport, TokenRevoked(token_id="1"))
+        assert await end_of(websocket) == (4401, "revoked_token")
 
 
 async def test_renewed(serve: Any, revocations: RevocationList, clock: ManualClock, transport: MemoryTransport) -> None:
     """With a new token it goes on; its expiry and its revocation count, those of the one before do not."""
-    async with serve(revocations) as address:
-        async with connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket:
-            assert await say(websocket, f"token {token('2', 600)}") == "renewed 2"
-            clock.advance(61.0)
-            await publish(transport, TokenRevoked(token_id="1"))
-            await wait_until(lambda: not revocations.check({"jti": "1", "iat": 1}))
-            assert await say(websocket, "hello") == "hello"
-            await publish(transport, TokenRevoked(token_id="2"))
-            assert await end_of(websocket) == (4401, "revoked_token")
+    async with (
+        serve(revocations) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        assert await say(websocket, f"token {token('2', 600)}") == "renewed 2"
+        clock.advance(61.0)
+        await publish(transport, TokenRevoked(token_id="1"))
+        await wait_until(lambda: not revocations.check({"jti": "1", "iat": 1}))
+        assert await say(websocket, "hello") == "hello"
+        await publish(transport, TokenRevoked(token_id="2"))
+        assert await end_of(websocket) == (4401, "revoked_token")
 
 
 async def test_refused(serve: Any, revocations: RevocationList, clock: ManualClock, transport: MemoryTransport) -> None:
@@ -202,10 +211,12 @@ async def test_refused(serve: Any, revocations: RevocationList, clock: ManualClo
 
 async def test_unhandled(serve: Any, revocations: RevocationList) -> None:
     """A refusal that the handler does not handle closes the WebSocket with its code."""
-    async with serve(revocations) as address:
-        async with connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket:
-            await websocket.send(f"insist {token('2', user='bob')}")
-            assert await end_of(websocket) == (4401, "another_subject")
+    async with (
+        serve(revocations) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        await websocket.send(f"insist {token('2', user='bob')}")
+        assert await end_of(websocket) == (4401, "another_subject")
 
 
 async def test_odd_expiry(serve: Any, revocations: RevocationList) -> None:
