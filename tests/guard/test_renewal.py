@@ -20,7 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import jwt_events.aiohttp
 import jwt_events.fastapi
 from jwt_events import MemoryTransport, RevocationList, TokenRevoked
-from jwt_events.guard import Refused
+from jwt_events.asgi import BearerMiddleware
+from jwt_events.guard import Guard, Refused
 from jwt_events.testing import ManualClock
 from tests.support.handling import publish, soon
 from tests.support.services import FRAMEWORKS, aiohttp_server, uvicorn_server
@@ -228,3 +229,22 @@ async def test_odd_expiry(serve: Any, revocations: RevocationList) -> None:
         with pytest.raises(InvalidStatus, match="401"):
             async with connect(f"ws://{address}/feed", additional_headers=bearer(odd)):
                 pytest.fail("it was let in")
+
+
+async def test_behind_the_middleware(revocations: RevocationList, clock: ManualClock) -> None:
+    """Behind the ASGI middleware a WebSocket is closed in the same way."""
+    app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations))
+
+    @app.websocket("/feed")
+    async def feed(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+
+    async with (
+        uvicorn_server(BearerMiddleware(app, Guard(revocations, decode))) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        assert await say(websocket, "hello") == "hello"
+        clock.advance(61.0)
+        assert await end_of(websocket) == (4401, "expired_token")
