@@ -1,4 +1,4 @@
-"""Learn to end long connections: a WebSocket closes with 4401 as soon as its token is revoked."""
+"""Learn to end long connections: a WebSocket closes with 4401 as soon as its token is revoked or expires."""
 
 import os
 import time
@@ -51,7 +51,7 @@ async def lost(user: str, device: str) -> None:  # and here
 @app.websocket("/echo")
 async def echo(websocket: WebSocket, claims: Annotated[Mapping[str, Any], Depends(live)]) -> None:
     await websocket.accept("bearer" if "bearer" in websocket.scope["subprotocols"] else None)
-    async for text in websocket.iter_text():  # cancelled here on revocation; clean up in `finally`
+    async for text in websocket.iter_text():  # cancelled here when the token ends; clean up in `finally`
         await websocket.send_text(f"{claims['sub']} said {text}")
 
 

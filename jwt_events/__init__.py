@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from jwt_events._internal.receipt import Propagation, Receipt
     from jwt_events._internal.retry import Retry
     from jwt_events.errors import (
+        AnotherSubject,
         Closed,
         CompromisedKey,
         ConnectionFailed,
         DecodeError,
         EventTooLarge,
+        ExpiredTokenError,
         InvalidClaims,
         InvalidEvent,
         InvalidKeySet,
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
         JWTEventsError,
         KeysUnavailable,
         NotLive,
+        OlderToken,
         OutlivesRetention,
         PublishError,
         PublishFailed,
         PublishOutcomeUnknown,
+        RenewalRefused,
         RetiredKey,
         RevokedTokenError,
         ServerRefused,
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     from jwt_events.transport.stream import RedisStream
 
 __all__ = [
+    "AnotherSubject",
     "ClaimNames",
     "Closed",
     "CompromisedKey",
@@ -83,6 +88,7 @@ __all__ = [
     "Event",
     "EventTooLarge",
     "EventType",
+    "ExpiredTokenError",
     "Explanation",
     "Fleet",
     "Gap",
@@ -98,6 +104,7 @@ __all__ = [
     "MemoryTransport",
     "Metrics",
     "NotLive",
+    "OlderToken",
     "OutlivesRetention",
     "Propagation",
     "PublishError",
@@ -107,6 +114,7 @@ __all__ = [
     "Receipt",
     "RedisPubSub",
     "RedisStream",
+    "RenewalRefused",
     "RetiredKey",
     "Retry",
     "RevocationList",
@@ -144,10 +152,11 @@ _NAMES = {
     "_internal.receipt": "Propagation Receipt",
     "_internal.retry": "Retry",
     "errors": (
-        "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
-        "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
-        "PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused SigningKeyError "
-        "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
+        "AnotherSubject Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge ExpiredTokenError "
+        "InvalidClaims InvalidEvent InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OlderToken "
+        "OutlivesRetention PublishError PublishFailed PublishOutcomeUnknown RenewalRefused RetiredKey "
+        "RevokedTokenError ServerRefused SigningKeyError StaleRevocationsError SubscriptionRefused TransportError "
+        "Unavailable UnknownKey WrongLoop"
     ),
     "events": "ClaimNames Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
     "fleet": "Fleet Lease",

@@ -18,23 +18,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
-from jwt_events.errors import InvalidOption, RevokedTokenError
+from jwt_events.errors import InvalidOption
 from jwt_events.guard import (
     Admission,
     Admissions,
     Guard,
     GuardOptions,
     Item,
-    OverdueClose,
     Refused,
     T,
     V,
     requirement_of,
-    until_revoked,
 )
 from jwt_events.revocation import RevocationList
 
@@ -74,6 +73,7 @@ __all__ = [
 
 # Request key of the admissions, by guard; before aiohttp 3.14 a request accepts only text as a key.
 _ADMISSIONS: Any = web.RequestKey("admissions", dict) if hasattr(web, "RequestKey") else "jwt_events.admissions"
+_CONNECTIONS: Any = web.ResponseKey("admissions", dict) if hasattr(web, "ResponseKey") else "jwt_events.admissions"
 
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
 
@@ -239,7 +239,7 @@ class BearerGuard(Guard[T]):
         token: Callable[[web.Request], str | Awaitable[str | None] | None] | None = None,
         **options: Any,
     ) -> Callable[[Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]], Handler]:
-        """Decorate a function that serves a WebSocket: a handler that closes it with 4401 when its token is revoked.
+        """Decorate a function that serves a WebSocket: a handler that closes it with 4401 when its token ends.
 
         ::
 
@@ -248,10 +248,10 @@ class BearerGuard(Guard[T]):
                 async for message in websocket:
                     await websocket.send_str(f"{guard.claims(request)['sub']} said {message.data}")
 
-        The function is called when the WebSocket is prepared. On revocation it is cancelled where it waits, so it can
-        clean up in ``finally``; then the WebSocket is closed. It stays open when the revocation list goes stale, and
-        when the token expires. A request without a valid token is refused before, with an HTTP status; no middleware is
-        needed.
+        The function is called when the WebSocket is prepared. When the token is revoked or expires it is cancelled
+        where it waits, so it can clean up in ``finally``; then the WebSocket is closed, for the reason
+        ``revoked_token`` or ``expired_token``. It stays open when the revocation list goes stale. `renew` takes a new
+        token. A request without a valid token is refused before, with an HTTP status; no middleware is needed.
 
         Args:
             token: another source of the token, as browsers cannot set headers for a WebSocket: takes the request and
@@ -274,21 +274,15 @@ class BearerGuard(Guard[T]):
                     elsewhere = await self._token_from(token, request, values_of=_headers_of(request), admissions=mine)
                     scopes = (*mine.required.scopes, *_scopes_of(self, serve))
                     admission = await self.admission(request, token=elsewhere, scopes=scopes)
+                    connection = self._connections.open(mine, requirement_of(scopes), admission)
                 except Refused as refused:
                     return _response(refused)
                 websocket = web.WebSocketResponse(**options)
                 await websocket.prepare(request)
-                if admission.is_anonymous:
-                    await serve(request, websocket)
-                    return websocket
-                try:
-                    async with (
-                        OverdueClose(lambda: _close(request, websocket)) as overdue,
-                        self.revocations.watch(admission.claims, overdue.start, cancel=True),
-                    ):
+                websocket[_CONNECTIONS] = {self: mine}
+                with suppress(Refused):  # before the handler was called
+                    async with connection.serving(lambda refused: _close(request, websocket, refused)):
                         await serve(request, websocket)
-                except RevokedTokenError:
-                    await _close(request, websocket)
                 return websocket
 
             setattr(handler, GUARD, self)  # the middleware does not check these requests again
@@ -296,8 +290,20 @@ class BearerGuard(Guard[T]):
 
         return decorate
 
+    async def renew(self, websocket: web.WebSocketResponse, token: str) -> Admission[T]:
+        """Go on with a new token on a WebSocket that `websocket` let in, before the one in use expires.
+
+        It must be valid, live, about the same user, client and issuer, not older, and grant the same scopes; from then
+        on `claims` returns its claims.
+
+        Raises:
+            Refused: it is not accepted, and the one before stays in use. Left unhandled it closes the WebSocket.
+            InvalidOption: it is not a WebSocket of this guard, or it has no token.
+        """
+        return await self._connections.renew(Admissions.of(self, websocket, _CONNECTIONS), token)
+
     def until_revoked(self, request: web.Request, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-        """Yield items until they end or the token is revoked: for server-sent events and other streaming responses.
+        """Yield items until they end, or the token is revoked or expires: for server-sent events and other streams.
 
         ::
 
@@ -313,10 +319,7 @@ class BearerGuard(Guard[T]):
         Raises:
             InvalidOption: this guard did not let the request in.
         """
-        admission = self._admitted(request)
-        if admission.is_anonymous:
-            return _all(items)
-        return until_revoked(self.revocations, admission.claims, items, close=lambda: _abort(request))
+        return self._connections.stream(self._admitted(request), items, lambda: _abort(request))
 
     def _is_response(self, error: Exception) -> bool:
         return isinstance(error, web.HTTPException) and error.status >= 300
@@ -338,13 +341,7 @@ def _scopes_of(guard: object, handler: object) -> tuple[str, ...]:
     return scopes
 
 
-async def _all(items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-    async for item in items:
-        yield item
-
-
-async def _close(request: web.Request, websocket: web.WebSocketResponse) -> None:
-    refused = Refused("revoked_token")
+async def _close(request: web.Request, websocket: web.WebSocketResponse, refused: Refused) -> None:
     try:
         async with timeout(_CLOSE_TIMEOUT):
             await websocket.close(code=refused.close_code, message=refused.code.encode())

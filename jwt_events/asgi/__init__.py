@@ -75,7 +75,8 @@ class BearerMiddleware:
         if admission is None or admission.is_anonymous:
             await self._app(scope, receive, send)
         else:
-            await Exchange(scope, receive, send).run(self._app, self._guard.revocations, admission)
+            connections = self._guard._connections  # noqa: SLF001 - for the framework modules of this package
+            await Exchange(scope, receive, send).run(self._app, connections, admission)
 
     async def _admit(self, scope: Scope) -> Admission[Any] | Denial:
         guard = self._guard

@@ -1,4 +1,4 @@
-"""A request or WebSocket that was let in, until it is over or its token is revoked.
+"""A request or WebSocket that was let in, until it is over, or its token is revoked or expires.
 
 A request that is answered in one go is checked once, when it begins: the endpoint that logs a user out must be able to
 say so. What goes on is ended: a response from its first part on, from its status on if its length is not announced, a
@@ -12,21 +12,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import HostCancellation, timeout
 from jwt_events._internal.describing import describe
 from jwt_events.asgi._types import App, Message, Receive, Scope, Send
-from jwt_events.guard import GRACE, Admission, Refused
-from jwt_events.revocation import RevocationList
+from jwt_events.guard import GRACE, Admission, Connections, Refused, refused_by
+from jwt_events.revocation import Watch
 
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the end
 
 
 class Exchange:
-    """Passes the messages between an application and its server, and stops passing them when the token is revoked.
+    """Passes the messages between an application and its server, and stops passing them when the token ends.
 
     The client is cut off at once, whatever the application does. The application sees that its client has left, and is
     cancelled if it goes on: frameworks that run handlers in tasks of their own end them on the first of these only.
@@ -42,6 +42,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._is_websocket: bool = scope["type"] == "websocket"
+        self._watch: Watch | None = None
         self._is_revoked = False
         self._is_open = self._is_websocket  # it goes on: it is ended when the token is revoked
         self._is_accepted = False
@@ -52,11 +53,12 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    async def run(self, app: App, revocations: RevocationList, admission: Admission[object]) -> None:
+    async def run(self, app: App, connections: Connections[Any], admission: Admission[object]) -> None:
         """Run an application until it ends by itself, or by the end of its token."""
         self._host = HostCancellation()
         failure: BaseException | None = None
-        async with revocations.watch(admission.claims, self._revoke):
+        self._watch = connections.watch(admission, self._revoke)
+        async with self._watch:
             try:
                 await app(self._scope, self._pull, self._push)
             except BaseException as error:  # noqa: BLE001 - raised again below, unless it is the end that was asked for
@@ -87,7 +89,7 @@ class Exchange:
             if not waiting.is_requested:
                 return message
         if self._is_websocket:
-            refused = Refused("revoked_token")
+            refused = self._refused
             return {"type": "websocket.disconnect", "code": refused.close_code, "reason": refused.code}
         return {"type": "http.disconnect"}
 
@@ -114,6 +116,10 @@ class Exchange:
             if self._is_revoked:
                 self._end()
 
+    @property
+    def _refused(self) -> Refused:
+        return Refused("revoked_token") if self._watch is None else refused_by(self._watch)
+
     def _revoke(self) -> None:
         self._is_revoked = True
         if self._is_open:
@@ -126,13 +132,13 @@ class Exchange:
         self._closing = asyncio.create_task(self._close(), name="jwt_events close")
         if self._timer is not None:
             self._timer.cancel()
-        reason = "the token was revoked"
+        reason = "the token is no longer good"
         for waiting in self._waiting:
             waiting.cancel(reason)
         self._timer = asyncio.get_running_loop().call_later(GRACE, self._host.cancel, reason)
 
     async def _close(self) -> None:
-        refused = Refused("revoked_token")
+        refused = self._refused
         try:
             async with timeout(_CLOSE_TIMEOUT):
                 if self._is_accepted:

@@ -17,33 +17,32 @@
 # Annotations are not postponed here: FastAPI could not resolve those of an object that is called as a dependency.
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
-from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
-from jwt_events.errors import InvalidOption, RevokedTokenError
+from jwt_events.errors import InvalidOption
 from jwt_events.guard import (
     Admission,
     Admissions,
     Guard,
     GuardOptions,
     Item,
-    OverdueClose,
+    OpenConnection,
     Refused,
     Reporting,
     T,
     V,
+    all_of,
     check_resources,
     opened,
     readiness_of,
     requirement_of,
-    until_revoked,
 )
 from jwt_events.revocation import RevocationList
 
 try:
-    from fastapi import APIRouter, HTTPException, WebSocketException
+    from fastapi import APIRouter
     from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
     from fastapi.openapi.models import SecurityBase as SecurityScheme
     from fastapi.responses import JSONResponse
@@ -53,9 +52,10 @@ try:
     from starlette.exceptions import HTTPException as StarletteHTTPException
     from starlette.requests import HTTPConnection, Request
     from starlette.types import Lifespan
-    from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+    from starlette.websockets import WebSocket, WebSocketState
 
     from jwt_events.fastapi._dependants import check_scopes, dependencies, is_overridden
+    from jwt_events.fastapi._responses import close_websocket, closing_response, refusal
     from jwt_events.fastapi._signals import PUBLIC, global_revocation_router, logout_router, set_router
 except ModuleNotFoundError as _error:
     raise ImportError("jwt_events.fastapi needs FastAPI; get it from a clone: pip install '.[fastapi]'") from _error
@@ -74,8 +74,6 @@ __all__ = [
 App = TypeVar("App")
 
 _NO_SCOPES = SecurityScopes()
-
-_CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then the server hangs up
 
 
 class BearerGuard(Guard[T], SecurityBase):
@@ -178,7 +176,7 @@ class BearerGuard(Guard[T], SecurityBase):
                 source, connection, values_of=values_of, admissions=self._admissions(connection)
             )
         except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
-            error = _refusal(connection, refused)
+            error = refusal(connection, refused)
         else:
             return await self.admission(connection, token=token, scopes=scopes)
         raise error
@@ -208,14 +206,42 @@ class BearerGuard(Guard[T], SecurityBase):
             known = await self._admit_again(self._admissions(connection), values_of, token, verify=is_accepted)
             return self._meeting(requirement, known)
         except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
-            error = _refusal(connection, refused)
+            error = refusal(connection, refused)
         raise error
 
     def _admissions(self, connection: HTTPConnection) -> Admissions[T]:
         return Admissions.of(self, connection.scope)
 
+    def _open(self, websocket: WebSocket, admission: Admission[T], scopes: Sequence[str]) -> OpenConnection[T]:
+        try:
+            return self._connections.open(self._admissions(websocket), requirement_of(scopes), admission)
+        except Refused as refused:
+            error = refusal(websocket, refused)
+        raise error
+
+    async def renew(self, websocket: WebSocket, token: str) -> Admission[T]:
+        """Go on with a new token on a WebSocket that a `WebSocketGuard` let in, before the one in use expires.
+
+        ::
+
+            async for text in websocket.iter_text():
+                if text.startswith("token "):
+                    await guard.renew(websocket, text.removeprefix("token "))
+
+        It must be valid, live, about the same subject (user, client, issuer), not older, and grant the same scopes.
+        From then on it decides how long the WebSocket stays open. Cancelling is safe.
+
+        Returns:
+            The admission of the new token.
+
+        Raises:
+            Refused: it is not accepted, and the one before stays in use. Left unhandled it closes the WebSocket.
+            InvalidOption: no `WebSocketGuard` of this guard let the WebSocket in, or it has no token.
+        """
+        return await self._connections.renew(self._admissions(websocket), token)
+
     def until_revoked(self, connection: HTTPConnection, items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-        """Yield items until they end or the token is revoked: for server-sent events and other streaming responses.
+        """Yield items until they end, or the token is revoked or expires: for server-sent events and other streams.
 
         ::
 
@@ -223,16 +249,16 @@ class BearerGuard(Guard[T], SecurityBase):
             async def events(request: Request, claims: Claims) -> StreamingResponse:
                 return StreamingResponse(guard.until_revoked(request, ticks()), media_type="text/event-stream")
 
-        On revocation the response ends as if the items had ended; a client that reconnects is refused with 401.
+        Then the response ends as if the items had ended; a client that reconnects is refused with 401.
 
         Raises:
             InvalidOption: the endpoint does not depend on this guard.
         """
         admission = self._admissions(connection).own
-        if admission is not None and not admission.is_anonymous:
-            return until_revoked(self.revocations, admission.claims, items, close=_closing_response(connection))
-        if admission is not None or is_overridden(connection, self._is_in):
-            return _all(items)
+        if admission is not None:
+            return self._connections.stream(admission, items, closing_response(connection))
+        if is_overridden(connection, self._is_in):
+            return all_of(items)
         raise InvalidOption("connection", "was not let in by this guard: let the endpoint depend on it")
 
     def _is_in(self, call: object) -> bool:
@@ -242,38 +268,8 @@ class BearerGuard(Guard[T], SecurityBase):
         return isinstance(error, StarletteHTTPException) and error.status_code >= 300
 
 
-async def _all(items: AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-    async for item in items:
-        yield item
-
-
-def _closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None]] | None:
-    """Return a function that ends the response to a request; ``None`` for a connection that cannot send."""
-    send = getattr(connection, "_send", None)  # Starlette passes it to the response only
-    if send is None:
-        return None
-
-    async def close() -> None:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return close
-
-
-def _refusal(connection: HTTPConnection, error: Exception) -> Exception:
-    """Return the exception that FastAPI makes a refusal of; what ``decode`` raised for itself stays as it is."""
-    is_websocket = connection.scope["type"] == "websocket"
-    if is_websocket and "websocket.http.response" not in (connection.scope.get("extensions") or {}):
-        if isinstance(error, Refused):
-            return WebSocketException(error.close_code, error.code)
-        if isinstance(error, StarletteHTTPException):
-            return WebSocketException(4000 + min(error.status_code, 999))
-    if isinstance(error, Refused):
-        return HTTPException(error.status, error.body["detail"], dict(error.headers))
-    return error
-
-
 class WebSocketGuard(Generic[T]):
-    """A dependency that lets WebSockets in, and closes them with 4401 the moment their token is revoked.
+    """A dependency that lets WebSockets in, and closes them with 4401 the moment their token is revoked or expires.
 
     ::
 
@@ -284,9 +280,9 @@ class WebSocketGuard(Generic[T]):
             await websocket.accept()
             ...
 
-    On revocation the endpoint is cancelled where it waits, so it can clean up in ``finally``; then the WebSocket is
-    closed. It stays open when the revocation list goes stale, and when the token expires. Scopes are passed as to the
-    guard: ``Security(WebSocketGuard(guard), scopes=[…])``.
+    Then the endpoint is cancelled where it waits, so it can clean up in ``finally``, and the WebSocket is closed; the
+    reason is ``revoked_token`` or ``expired_token``. It stays open when the revocation list goes stale. `renew` takes a
+    new token. Scopes are passed as to the guard: ``Security(WebSocketGuard(guard), scopes=[…])``.
 
     Args:
         guard: decides which WebSockets are let in.
@@ -312,29 +308,13 @@ class WebSocketGuard(Generic[T]):
         """Let a WebSocket in for as long as its token is not revoked."""
         scopes = security_scopes.scopes
         admission = await self._guard._admit_from(websocket, self._token, scopes)  # noqa: SLF001 - of this module
-        if admission.is_anonymous:
+        connection = self._guard._open(websocket, admission, scopes)  # noqa: SLF001 - of this module
+        async with connection.serving(lambda refused: close_websocket(websocket, refused)):
             yield admission.value
-            return
-        try:
-            async with (
-                OverdueClose(lambda: self._close(websocket)) as overdue,
-                self._guard.revocations.watch(admission.claims, overdue.start, cancel=True),
-            ):
-                yield admission.value
-        except RevokedTokenError:
-            pass
-        else:
-            return
-        await self._close(websocket)
 
-    async def _close(self, websocket: WebSocket) -> None:
-        refused = Refused("revoked_token")
-        if websocket.application_state is WebSocketState.CONNECTING:
-            raise _refusal(websocket, refused)
-        if WebSocketState.DISCONNECTED not in (websocket.application_state, websocket.client_state):
-            with suppress(WebSocketDisconnect, TimeoutError):
-                async with timeout(_CLOSE_TIMEOUT):
-                    await websocket.close(refused.close_code, refused.code)
+    async def renew(self, websocket: WebSocket, token: str) -> Admission[T]:
+        """Go on with a new token; see `BearerGuard.renew`."""
+        return await self._guard.renew(websocket, token)
 
 
 def lifespan(

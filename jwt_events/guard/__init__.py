@@ -3,8 +3,10 @@
 from jwt_events.guard._admissions import Admission
 from jwt_events.guard._admissions import Admissions as Admissions
 from jwt_events.guard._admissions import T as T
-from jwt_events.guard._guard import Guard, until_revoked
-from jwt_events.guard._guard import Item as Item
+from jwt_events.guard._connection import Connections as Connections
+from jwt_events.guard._connection import OpenConnection as OpenConnection
+from jwt_events.guard._connection import refused_by as refused_by
+from jwt_events.guard._guard import Guard
 from jwt_events.guard._guard import V as V
 from jwt_events.guard._overdue import GRACE as GRACE
 from jwt_events.guard._overdue import OverdueClose as OverdueClose
@@ -16,6 +18,9 @@ from jwt_events.guard._refusal import Refused
 from jwt_events.guard._requirement import requirement_of as requirement_of
 from jwt_events.guard._resources import check_resources as check_resources
 from jwt_events.guard._resources import opened as opened
+from jwt_events.guard._stream import Item as Item
+from jwt_events.guard._stream import all_of as all_of
+from jwt_events.guard._stream import until_revoked
 
 # Names imported "as" themselves are for the framework modules of this package only.
 __all__ = ["Admission", "Guard", "Refused", "readiness_of", "until_revoked"]

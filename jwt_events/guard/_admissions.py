@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from jwt_events._internal.functions import awaited
 from jwt_events.guard._requirement import Requirement, requirement_of
 
 T = TypeVar("T")
@@ -36,17 +37,24 @@ def may_have_expired(admission: Admission[Any]) -> bool:
     return isinstance(exp, bool) or not isinstance(exp, int | float) or not time.time() < exp
 
 
+class Renewable(Protocol[T]):
+    """What goes on for as long as a token is good."""
+
+    def renew(self, admission: Admission[T]) -> None:
+        """Go on with a new token."""
+
+
 class Admissions(Generic[T]):
     """The admissions of one request by one guard, by token.
 
     Attributes:
-        sourced: the tokens of the request by the function that found them; each is called once, as it may redeem a
-            ticket.
+        connections: what was opened by these admissions, and may go on with a new token.
         required: the scopes that its token must have.
     """
 
     def __init__(self) -> None:
-        self.sourced: dict[Callable[[Any], object], Any] = {}
+        self.connections: list[Renewable[T]] = []
+        self._elsewhere: dict[Callable[[Any], object], Any] = {}
         self.required: Requirement = requirement_of(())
         self._by_token: dict[str | None, Admission[T]] = {}
         self._own: str | None = None
@@ -70,6 +78,12 @@ class Admissions(Generic[T]):
         first = next(iter(self._by_token.values()), None)
         return self._by_token[self._own] if self._has_own else first
 
+    async def find_elsewhere(self, source: Callable[[Any], Any], connection: object) -> Any:
+        """Return the token that a function finds for the request; it is called once, as it may redeem a ticket."""
+        if source not in self._elsewhere:
+            self._elsewhere[source] = await awaited("token", source(connection))
+        return self._elsewhere[source]
+
     def find(self, token: str) -> Admission[T] | None:
         """Return the admission of a token; ``None`` if it was not let in yet."""
         return self._by_token.get(token)
@@ -85,3 +99,8 @@ class Admissions(Generic[T]):
         self._by_token[token] = admission
         if is_own:
             self._own, self._has_own = token, True
+
+    def renew(self, token: str, admission: Admission[T]) -> None:
+        """Let a new token take the place of all before, and keep only this one: connections may go on for months."""
+        self._by_token = {token: admission}
+        self._own, self._has_own = token, True

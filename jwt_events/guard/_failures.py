@@ -9,21 +9,31 @@ from loguru import logger
 from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import (
+    AnotherSubject,
     Closed,
+    ExpiredTokenError,
     InvalidClaims,
     InvalidOption,
+    OlderToken,
     RevokedTokenError,
     StaleRevocationsError,
     TransportError,
     Unavailable,
 )
 from jwt_events.guard._reach import missing_claims
-from jwt_events.guard._refusal import Refused
+from jwt_events.guard._refusal import RefusalCode, Refused
 from jwt_events.guard._unreachable import is_unreachable
 from jwt_events.revocation import RevocationList
 
 # Errors of the program, not of the token. KeyError is left out: that is how a look-up of a `kid` may fail.
 _BUGS = (ArithmeticError, AssertionError, AttributeError, ImportError, NameError, RuntimeError, TypeError)
+
+_CODES: Mapping[type[Exception], RefusalCode] = {
+    RevokedTokenError: "revoked_token",
+    ExpiredTokenError: "expired_token",
+    AnotherSubject: "another_subject",
+    OlderToken: "older_token",
+}
 
 
 class Failures:
@@ -56,8 +66,8 @@ class Failures:
     def refusal(self, error: Exception) -> Refused:
         """Return the refusal of a request whose verification raised an error."""
         match error:
-            case RevokedTokenError():
-                return Refused("revoked_token", realm=self._realm)
+            case RevokedTokenError() | ExpiredTokenError() | AnotherSubject() | OlderToken():
+                return Refused(_CODES[type(error)], realm=self._realm)
             case StaleRevocationsError():
                 return Refused("stale_revocations", retry_after=error.retry_after)
             case Unavailable():

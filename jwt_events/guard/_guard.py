@@ -8,24 +8,23 @@ Sources: RFC 6750 §2.1 (bearer tokens), RFC 9110 §11.1 (schemes are case-insen
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from jwt_events._internal import options
 from jwt_events._internal.functions import awaited, function
-from jwt_events.errors import InvalidClaims, InvalidOption, RevokedTokenError
+from jwt_events.errors import InvalidClaims, InvalidOption
 from jwt_events.guard._admissions import Admission, Admissions, T, may_have_expired
+from jwt_events.guard._connection import Connections
 from jwt_events.guard._failures import Failures
 from jwt_events.guard._kids import header_kid, with_kids
-from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._parameters import GuardOptions
 from jwt_events.guard._refusal import Refused
 from jwt_events.guard._requirement import Requirement, requirement_of
 from jwt_events.guard._where import AmbiguousToken, HeaderValues, TokenSource
 from jwt_events.revocation import RevocationList
 
-Item = TypeVar("Item")
 V = TypeVar("V")
 
 # RFC 6750 §2.1, with padding before a dot, too: tokens of AWS load balancers have it.
@@ -72,6 +71,8 @@ class Guard(Generic[T]):
             about CSRF.
         header: the header that carries the token, if a proxy puts it into another one than ``Authorization``; the
             scheme ``Bearer`` may be left out there.
+        until_expiry: whether WebSockets and streams end with their token's ``exp``, to which the ``leeway`` of the
+            list is added; one that is no number is refused. ``False`` ends them by revocation alone.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -128,6 +129,7 @@ class Guard(Generic[T]):
         optional: bool = False,
         cookie: str | None = None,
         header: str = "Authorization",
+        until_expiry: bool = True,
     ) -> None:
         if not isinstance(revocations, RevocationList):
             raise InvalidOption("revocations", f"must be a RevocationList, not {type(revocations).__name__}")
@@ -141,6 +143,9 @@ class Guard(Generic[T]):
         self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
         self._optional = options.flag("optional", optional)
         self._source = TokenSource(header, cookie)
+        self._connections: Connections[T] = Connections(
+            revocations, self.admit_token, self._refusal, until_expiry=options.flag("until_expiry", until_expiry)
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.revocations!r}>"
@@ -191,7 +196,7 @@ class Guard(Generic[T]):
             kid, problem = header_kid(token)  # before anything else parses the header
             value: T = _verified(await awaited("decode", self._decode(token)))
             claims = with_kids(await awaited("claims_of", self._claims_of(value)), value, kid)
-            self.revocations.ensure_live(claims)
+            self._connections.ensure_live(claims)
             if problem is not None:
                 raise problem  # noqa: TRY301 - last, as all others say more about the refusal
         except Exception as error:  # noqa: BLE001 - after any exception the token is not verified
@@ -211,24 +216,19 @@ class Guard(Generic[T]):
     ) -> Any:
         """Return the token that another source than the headers has for a connection.
 
-        Returns:
-            ``None`` if there is no such source, or a token in a header or cookie, good or bad. A proxy may have put
-            other credentials into ``Authorization``.
+        ``None`` if there is no such source, or a token in a header or cookie, good or bad. A proxy may have put other
+        credentials into ``Authorization``.
 
         Raises:
             Refused: the source failed.
         """
         if source is None or self._source.is_used(values_of):
             return None
-        if source not in admissions.sourced:
-            try:
-                admissions.sourced[source] = await awaited("token", source(connection))
-            except Exception as error:  # noqa: BLE001 - without a token the connection is refused
-                refused = self._refusal(error)
-            else:
-                return admissions.sourced[source]
-            raise refused
-        return admissions.sourced[source]
+        try:
+            return await admissions.find_elsewhere(source, connection)
+        except Exception as error:  # noqa: BLE001 - without a token the connection is refused
+            refused = self._refusal(error)
+        raise refused
 
     async def _admit_again(
         self, admissions: Admissions[T], values_of: HeaderValues, token: str | None, *, verify: bool
@@ -293,43 +293,3 @@ def _verified(value: Any) -> Any:
     if value is None or value is False:
         raise InvalidClaims("claims", "are missing: decode must return them, or raise an error")
     return value
-
-
-async def until_revoked(
-    revocations: RevocationList,
-    claims: Mapping[str, object],
-    items: AsyncIterable[Item],
-    *,
-    close: Callable[[], object] | None = None,
-) -> AsyncGenerator[Item, None]:
-    """Yield items until they end or the token is revoked, whichever comes first: for streaming responses.
-
-    On revocation the iterator of the items is cancelled where it waits. It always runs in the task that consumes them.
-
-    Args:
-        revocations: reports the revocation; it must be open.
-        claims: the claims of the token, with its ``kid``.
-        items: what to pass on; an asynchronous generator is closed in the end.
-        close: closes the response from outside; a plain or a coroutine function, called if the items do not end within
-            a second of the revocation.
-
-    Raises:
-        InvalidOption: ``close`` is not a function.
-    """
-    if close is not None:
-        function("close", close)
-    iterator = aiter(items)
-    try:
-        while True:
-            try:
-                async with (
-                    OverdueClose(close) as overdue,
-                    revocations.watch(claims, overdue.start, cancel=True),
-                ):
-                    item = await anext(iterator)
-            except (RevokedTokenError, StopAsyncIteration):
-                return
-            yield item
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()

@@ -1,4 +1,4 @@
-"""The end of a connection whose token was revoked and whose handler does not end."""
+"""The end of a connection whose token is no longer good and whose handler does not end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jwt_events._internal.functions import awaited
 from jwt_events._internal.notices import Notices
 
 GRACE = 1.0
-"""Seconds that a handler has to end after its token was revoked, before its connection is closed from outside."""
+"""Seconds that a handler has to end with its token, before its connection is closed from outside."""
 
-_GOES_ON = "handler goes on although its token was revoked"
+_GOES_ON = "handler goes on although its token is no longer good"
 
 _notices = Notices()  # one for all connections, each of which has an object of its own
 
@@ -46,7 +46,7 @@ class OverdueClose:
             await asyncio.wait([self._task])
 
     def start(self) -> None:
-        """Begin the grace period: the token was revoked. Called once, on the event loop."""
+        """Begin the grace period: the token was revoked or has expired. Called once, on the event loop."""
         self._timer = asyncio.get_running_loop().call_later(GRACE, self._is_due)
 
     def _is_due(self) -> None:

@@ -16,3 +16,4 @@ class GuardOptions(TypedDict, Generic[V], total=False):
     max_token_bytes: int
     cookie: str | None
     header: str
+    until_expiry: bool

@@ -1,6 +1,7 @@
 """Local replicas that answer whether a token is revoked."""
 
 from jwt_events.revocation._claims import KeyedClaims as KeyedClaims
+from jwt_events.revocation._claims import expiry_of as expiry_of
 from jwt_events.revocation._claims import is_reachable as is_reachable
 from jwt_events.revocation._entries import ROTATION as ROTATION
 from jwt_events.revocation._entries import Folding as Folding

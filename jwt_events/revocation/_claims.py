@@ -64,8 +64,8 @@ def subjects_of(claims: Mapping[str, object], names: ClaimNames = STANDARD) -> S
     """
     if not isinstance(claims, Mapping):
         raise InvalidClaims("claims", f"must be a mapping, the decoded payload of a token, not {_kind(claims)}")
-    token = _name(claims, names.token, is_token=True)
-    user, session = _name(claims, names.user), _name(claims, names.session)
+    token = identifier_in(claims, names.token, is_token=True)
+    user, session = identifier_in(claims, names.user), identifier_in(claims, names.session)
     named: dict[RuleKind, str | None] = {
         "token": token,
         "session": session,
@@ -75,7 +75,7 @@ def subjects_of(claims: Mapping[str, object], names: ClaimNames = STANDARD) -> S
     digests = [(kind, digest(value)) for kind, value in named.items() if value is not None]
     if isinstance(claims, KeyedClaims):
         digests.extend(("key", digest(kid)) for kid in claims.other_kids)
-    for party in dict.fromkeys(_name(claims, claim) for claim in names.clients):
+    for party in dict.fromkeys(identifier_in(claims, claim) for claim in names.clients):
         if party is not None:
             digests.append(("client", digest(party)))
         if user is not None and party is not None:
@@ -94,10 +94,26 @@ def is_reachable(claims: Mapping[str, object], names: ClaimNames = STANDARD) -> 
     return any(kind != "key" for kind, _ in subjects_of(claims, names).digests)
 
 
-def _name(claims: Mapping[str, object], claim: str, *, is_token: bool = False) -> str | None:
+def identifier_in(claims: Mapping[str, object], claim: str, *, is_token: bool = False) -> str | None:
     """Return the name by which events name the identifier in a claim; ``None`` if it is missing or empty."""
     text = _text(claims, claim)
     return name_of(text, is_token=is_token) if text else None
+
+
+def expiry_of(claims: Mapping[str, object], names: ClaimNames = STANDARD) -> float:
+    """Return when a token expires, in seconds since 1970; infinity if it never does, or too late to matter.
+
+    Raises:
+        InvalidClaims: the claim is not a number.
+    """
+    value = claims.get(names.expires_at)
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidClaims(names.expires_at, f"must be a number of seconds since 1970, not {_kind(value)}")
+    if value != value:  # noqa: PLR0124 - not a number; math.isnan fails for large ones
+        raise InvalidClaims(names.expires_at, "must be a number of seconds since 1970, not NaN")
+    return math.inf if value >= MAX_NUMERIC_DATE else float(max(value, 0))
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:

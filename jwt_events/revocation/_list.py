@@ -57,7 +57,8 @@ class RevocationList(Registration):
         on_stale: ``"deny"`` returns `Verdict.STALE` when the list is stale. ``"allow"`` decides by the rules that are
             known, and opens without a server: availability before security. It is counted in
             `RevocationStats.stale_allows`. A list that is not open returns `Verdict.STALE` all the same.
-        leeway: seconds by which the clocks of issuers may be ahead: tokens issued so long after a cutoff are covered.
+        leeway: seconds by which the clocks of issuers may be ahead: tokens issued so long after a cutoff are covered,
+            and those in use are good so long after their ``exp``.
         claim_names: the names of the claims that rules look at, if they are not the standard ones.
         wait: whether entering waits until the history was read, and fails if it cannot be. ``False`` opens at once, in
             any case: not ready, stale, and catching up in the background for as long as it takes.
@@ -107,6 +108,7 @@ class RevocationList(Registration):
         )
         self._now = clock.monotonic
         self._rules = self._view.rules
+        self._view.watches.ensure_live = self.ensure_live
         self.claim_names: ClaimNames = self._rules.claim_names
         self._metrics = instrumentation(metrics)
         self._feed: Feed | None = None
@@ -209,11 +211,19 @@ class RevocationList(Registration):
         verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._is_open) else _STALE
         return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
 
-    def watch(self, claims: Mapping[str, object], on_revoked: Callback | None = None, *, cancel: bool = False) -> Watch:
+    def watch(
+        self,
+        claims: Mapping[str, object],
+        on_revoked: Callback | None = None,
+        *,
+        cancel: bool = False,
+        until_expiry: bool = True,
+    ) -> Watch:
         """Watch a token that is in use for longer than a request: by a WebSocket, a stream of events, a long task.
 
         An asynchronous context manager; ``watch.revoked`` is an `asyncio.Event` that is set the moment the token is
-        revoked, at once if it is already. Each watch is about one token: another session does not set it::
+        revoked or expires, at once if it did already. Each watch is about one token: another session does not set it.
+        `Watch.renew` takes a new token of the same subject::
 
             async with revocations.watch(claims, cancel=True):
                 await serve(websocket)
@@ -222,17 +232,25 @@ class RevocationList(Registration):
             claims: as in `check`.
             on_revoked: called without arguments, once: a plain function on the event loop, which must not block, or a
                 coroutine function.
-            cancel: cancel the block when the token is revoked, and raise `RevokedTokenError` where the block ends.
+            cancel: cancel the block then, and raise `RevokedTokenError` or `ExpiredTokenError` where the block ends.
+            until_expiry: whether the token is good until its ``exp``, and no longer, by the wall clock; ``leeway`` is
+                added. ``False`` looks at revocations alone, and so does a token without ``exp``.
 
         Raises:
-            InvalidClaims: as `check` does.
+            InvalidClaims: as `check` does, or ``exp`` is not a number.
             Closed: the list is not open, so no revocation would be received.
         """
         if self._feed is None:
             raise Closed("the revocation list is not open: use it inside `async with`")
         if on_revoked is not None:
             function("on_revoked", on_revoked)
-        return Watch(self._view.watches, claims, on_revoked=on_revoked, cancel=cancel)
+        return Watch(
+            self._view.watches,
+            claims,
+            on_revoked=on_revoked,
+            cancel=cancel,
+            until_expiry=options.flag("until_expiry", until_expiry),
+        )
 
     def apply(self, event: Event) -> None:
         """Apply an event to this list alone, as if it had come over the bus: to fill a gap from another source."""

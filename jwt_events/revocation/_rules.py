@@ -74,7 +74,7 @@ class Rules:
         self._claims: tuple[str | None, ...] = (*names, first, second)
         self._epoch = epoch
         self._retention = None if retention is None else retention.total_seconds()
-        self._leeway = leeway
+        self.leeway: float = leeway
         self._leeway_ms = leeway * 1000
         self._rule_sets: dict[RuleKind, RuleSet] = {kind: RuleSet() for kind in _IDENTIFIED}
         self._narrowed = NarrowedRules()
@@ -157,7 +157,7 @@ class Rules:
     def _expiry_tick_at(self, until: float) -> int:
         if until == math.inf:
             return NEVER
-        return max(0, min(NEVER, math.ceil((until + self._leeway + GRACE - self._epoch) / TICK)))
+        return max(0, min(NEVER, math.ceil((until + self.leeway + GRACE - self._epoch) / TICK)))
 
     def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
         """Read the claims that rules look at.
@@ -210,7 +210,11 @@ class Rules:
         for name, path, values in narrowed.names:
             value = get(name)
             if value is None and path is not None:
-                value = _follow(claims, path)
+                value = claims
+                for part in path:  # where an object ends early, what is there instead decides: perhaps
+                    value = value.get(part)
+                    if type(value) is not dict:
+                        break
             if value is not None and (type(value) is not str or value in values):
                 return True  # perhaps, and `match` knows
         if not self._has_aliases:
@@ -262,13 +266,3 @@ def _may_have_alias(*identifiers: str | None) -> bool:
     if " " not in together and together.isprintable() and is_plain(together):
         return False  # quicker than to look at each of them, and nearly always enough
     return any(text and not is_plain(text) for text in identifiers)
-
-
-def _follow(claims: dict[str, object], path: tuple[str, ...]) -> object:
-    """Return what is in the objects of a token at a path, or a list on the way to it; ``None`` if nothing is."""
-    value: object = claims
-    for part in path:
-        if type(value) is not dict:
-            return value if isinstance(value, (list, tuple, Mapping)) else None
-        value = value.get(part)
-    return value

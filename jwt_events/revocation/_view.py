@@ -120,7 +120,7 @@ class RevocationView:
             epoch=self._steady_clock.now(), retention=retention, leeway=leeway, claim_names=claim_names
         )
         self.loop: OwnLoop = OwnLoop("the revocation list")
-        self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks, self.loop)
+        self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks, self.loop, clock)
         self.current_as_of: float = -math.inf
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
@@ -268,7 +268,7 @@ class RevocationView:
         self.observer.refresh()
 
     async def maintain(self, checks: Callable[[], Mapping[str, int]]) -> None:
-        """Update metrics once a second and remove expired rules once a tick, until cancelled.
+        """Update metrics and end expired watches once a second, remove expired rules once a tick, until cancelled.
 
         Args:
             checks: returns how often each verdict has been returned so far.
@@ -277,6 +277,7 @@ class RevocationView:
         while True:
             await sleep(self._clock, TICK / _COUNTS_PER_SWEEP)
             self.count(checks())
+            self.watches.expire()  # their timer sleeps on when the wall clock is set, or the machine is suspended
             if (now := self._clock.monotonic()) >= swept_at + TICK:
                 swept_at = now
                 await self.sweep()
@@ -300,5 +301,6 @@ class RevocationView:
         if self._staleness_timer is not None:
             self._staleness_timer.cancel()
             self._staleness_timer = None
+        self.watches.stop()
         self.loop.release()
         await self._callbacks.aclose()

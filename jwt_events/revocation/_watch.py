@@ -1,49 +1,69 @@
-"""Watches: tokens in use for longer than a request, whose users are told the moment they are revoked."""
+"""Watches: tokens in use for longer than a request, whose users are told the moment they are revoked or expire."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.cancellation import HostCancellation
+from jwt_events._internal.clock import Clock, Timer
 from jwt_events._internal.loops import OwnLoop
-from jwt_events.errors import RevokedTokenError
-from jwt_events.revocation._claims import RuleKind, Subjects
+from jwt_events.errors import Closed, ExpiredTokenError, NotLive, RevokedTokenError
+from jwt_events.events import ClaimNames
+from jwt_events.revocation._claims import RuleKind, Subjects, expiry_of
+from jwt_events.revocation._deadlines import Deadlines
 from jwt_events.revocation._narrowed import WITHOUT_IDENTIFIER
 from jwt_events.revocation._rule import Rule
 from jwt_events.revocation._rules import Match, Rules
+from jwt_events.revocation._succession import check_successor
+
+# Seconds for which the timer sleeps at the longest: event loops do not count to all numbers. The list looks once a
+# second besides, for clocks that are set and machines that are suspended.
+_MAX_SLEEP = 600.0
+_MIN_SLEEP = 0.001
 
 
 class Watch:
     """A watched token; an asynchronous context manager, returned by `RevocationList.watch`.
 
     Attributes:
-        revoked: set as soon as the token is known to be revoked.
+        revoked: set as soon as the token is not good any more: it is known to be revoked, or it has expired.
         rule: the rule that revoked it; ``None`` while it is not revoked.
+        reason: ``"revoked"`` or ``"expired"``, whichever came first; ``None`` while it is good.
     """
 
     def __init__(
-        self, watches: WatchRegistry, claims: Mapping[str, object], *, on_revoked: Callback | None, cancel: bool
+        self,
+        watches: WatchRegistry,
+        claims: Mapping[str, object],
+        *,
+        on_revoked: Callback | None,
+        cancel: bool,
+        until_expiry: bool,
     ) -> None:
         self.revoked: asyncio.Event = asyncio.Event()
         self.rule: Match | None = None
+        self.reason: Literal["revoked", "expired"] | None = None
         self.subjects: Subjects = watches.subjects_of(claims)
+        self.deadline: float = watches.deadline_of(claims) if until_expiry else math.inf
         self._watches = watches
         self._on_revoked = on_revoked
         self._cancels = cancel
+        self._until_expiry = until_expiry
         self._cancellation: HostCancellation | None = None
 
     def __repr__(self) -> str:
-        return f"<Watch {'live' if self.rule is None else 'revoked'}>"
+        return f"<Watch {self.reason or 'live'}>"
 
     async def __aenter__(self) -> Self:
         self._watches.add(self)
-        if self.rule is not None and self._cancels:
+        if self.reason is not None and self._cancels:
             self._watches.remove(self)
-            raise self._error(self.rule)
+            raise self._error()
         if self._cancels:
             self._cancellation = HostCancellation()
         return self
@@ -55,38 +75,102 @@ class Watch:
         if self._cancellation is None:
             return
         interrupted = await self._cancellation.absorb(exc)
-        if interrupted and self.rule is not None:
-            raise self._error(self.rule) from exc
+        if interrupted and self.reason is not None:
+            raise self._error() from exc
+
+    def renew(self, claims: Mapping[str, object]) -> None:
+        """Watch a new token of the same subject from now on, in place of the one in use.
+
+        Its own identifiers, expiry and conditions count; the one before may be revoked or expire. The subject is the
+        user (tokens without one: the session and client), the issuer and the client. If this raises, nothing has
+        changed: the token before stays in use.
+
+        There is no ``await`` between the check and the change, so no revocation comes in between.
+
+        Args:
+            claims: the verified payload of the new token.
+
+        Raises:
+            AnotherSubject: it is about another user, client or issuer.
+            OlderToken: it was issued before the one in use, or expires earlier.
+            RevokedTokenError: it is revoked; or the one in use was, which has ended this watch.
+            ExpiredTokenError: the same for ``exp``.
+            StaleRevocationsError: the list is stale, so the new token may have been revoked. Try it again.
+            InvalidClaims: as `RevocationList.check` does.
+            Closed: the block was left, or not entered yet.
+            WrongLoop: the list is open in another event loop.
+        """
+        self._watches.require(self)
+        if self.reason is not None:
+            raise self._error()
+        subjects = self._watches.subjects_of(claims)
+        deadline = self._watches.deadline_of(claims) if self._until_expiry else math.inf
+        check_successor(self.subjects, subjects, self._watches.claim_names)
+        self._watches.ensure_live(claims)
+        if self._watches.has_passed(deadline):
+            raise ExpiredTokenError(self._watches.expiry_at(deadline))
+        self._watches.remove(self)
+        self.subjects, self.deadline = subjects, deadline
+        self._watches.add(self)
 
     def revoke(self, rule: Match, callbacks: Callbacks) -> None:
-        """Note the revocation, and notify its user; further calls do nothing."""
-        if self.rule is not None:
-            return
-        self.rule = rule
+        """Note the revocation, and notify its user; does nothing after the end."""
+        if self.reason is None:
+            self.rule = rule
+            self._end("revoked", callbacks)
+
+    def expire(self, callbacks: Callbacks) -> None:
+        """Note that the token has expired, and notify its user; does nothing after the end."""
+        if self.reason is None:
+            self._end("expired", callbacks)
+
+    def _end(self, reason: Literal["revoked", "expired"], callbacks: Callbacks) -> None:
+        self.reason = reason
         self.revoked.set()
         if self._on_revoked is not None:
             callbacks.call(self._on_revoked)
         if self._cancellation is not None:
-            self._cancellation.cancel("the token was revoked")
+            self._cancellation.cancel(f"the token is {reason}")
 
-    @staticmethod
-    def _error(rule: Match) -> RevokedTokenError:
-        return RevokedTokenError(rule.kind, rule.issued_before)
+    def _error(self) -> NotLive:
+        if self.rule is not None:
+            return RevokedTokenError(self.rule.kind, self.rule.issued_before)
+        return ExpiredTokenError(self._watches.expiry_at(self.deadline))
+
+
+def _refuse(claims: Mapping[str, object]) -> None:
+    raise Closed("the revocation list does not decide yet whether a token is live")
 
 
 class WatchRegistry:
-    """All watched tokens, indexed by the identifiers that a rule can name.
+    """All watched tokens, indexed by the identifiers that a rule can name, and by when they expire.
 
     A new rule costs one dictionary look-up, however many tokens are watched, and more only for the tokens that have
-    its identifier; a rule about other claims, or about everyone, one look at each token.
+    its identifier; a rule about other claims, or about everyone, one look at each token. One timer is for all of them.
+
+    Args:
+        rules: the rules in force.
+        callbacks: calls the users of watches.
+        loop: the event loop of the list.
+        clock: its wall clock says what has expired, as it does where tokens are verified.
+
+    Attributes:
+        claim_names: the names of the claims that are looked at.
+        ensure_live: raises if a token is not to be let in; the list sets it.
     """
 
-    def __init__(self, rules: Rules, callbacks: Callbacks, loop: OwnLoop) -> None:
+    def __init__(self, rules: Rules, callbacks: Callbacks, loop: OwnLoop, clock: Clock) -> None:
         self._loop = loop
         self._rules = rules
         self._callbacks = callbacks
+        self._clock = clock
         self._all: set[Watch] = set()
         self._by_subject: dict[tuple[RuleKind, int], set[Watch]] = {}
+        self._deadlines: Deadlines[Watch] = Deadlines()
+        self._timer: Timer | None = None
+        self._timer_ends = math.inf
+        self.claim_names: ClaimNames = rules.claim_names
+        self.ensure_live: Callable[[Mapping[str, object]], None] = _refuse
 
     def __len__(self) -> int:
         return len(self._all)
@@ -99,8 +183,37 @@ class WatchRegistry:
         """
         return self._rules.subjects_of(claims)
 
+    def deadline_of(self, claims: Mapping[str, object]) -> float:
+        """Return until when a token may be in use, in seconds since 1970: its expiry, and the leeway.
+
+        Raises:
+            InvalidClaims: the claim is not a number.
+        """
+        return expiry_of(claims, self.claim_names) + self._rules.leeway
+
+    def expiry_at(self, deadline: float) -> float:
+        """Return when the token with this deadline expires, in seconds since 1970."""
+        return deadline - self._rules.leeway
+
+    def has_passed(self, deadline: float) -> bool:
+        """Return whether a token with this deadline has expired."""
+        return self._clock.wall() >= deadline
+
+    def require(self, watch: Watch) -> None:
+        """Raise if a token is not watched here and now; end the watch if its token has expired.
+
+        Raises:
+            Closed: it is not watched.
+            WrongLoop: as `add`.
+        """
+        self._loop.check()
+        if watch not in self._all:
+            raise Closed("the token is not watched: renew it inside of the `async with` of its watch")
+        if self.has_passed(watch.deadline):
+            watch.expire(self._callbacks)
+
     def add(self, watch: Watch) -> None:
-        """Watch a token from now on; one that is revoked already is reported at once.
+        """Watch a token from now on; one that is revoked or has expired already is reported at once.
 
         Raises:
             WrongLoop: the list is open in another event loop, which cannot wake this one.
@@ -110,10 +223,16 @@ class WatchRegistry:
         for subject in watch.subjects.digests:
             self._by_subject.setdefault(subject, set()).add(watch)
         self._check(watch)
+        if self.has_passed(watch.deadline):
+            watch.expire(self._callbacks)
+        elif watch.deadline < math.inf:
+            self._deadlines.add(watch, watch.deadline)
+            self._set_timer()
 
     def remove(self, watch: Watch) -> None:
         """Stop watching a token; idempotent."""
         self._all.discard(watch)
+        self._deadlines.discard(watch, watch.deadline)
         for subject in watch.subjects.digests:
             if (watches := self._by_subject.get(subject)) is not None:
                 watches.discard(watch)
@@ -134,6 +253,34 @@ class WatchRegistry:
         for watch in tuple(self._all):
             self._check(watch)
 
+    def expire(self) -> None:
+        """End the watches whose tokens have expired by the wall clock as it is now."""
+        for watch in self._deadlines.pop_due(self._clock.wall()):
+            if watch in self._all:
+                watch.expire(self._callbacks)
+        self._set_timer()
+
+    def stop(self) -> None:
+        """Stop the timer; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_ends = None, math.inf
+
     def _check(self, watch: Watch) -> None:
         if (rule := self._rules.match(watch.subjects)) is not None:
             watch.revoke(rule, self._callbacks)
+
+    def _set_timer(self) -> None:
+        """Wake up when the next token expires, or earlier."""
+        earliest = self._deadlines.earliest()
+        if earliest == math.inf:
+            return
+        sleep = min(max(earliest - self._clock.wall(), _MIN_SLEEP), _MAX_SLEEP)
+        ends = self._clock.monotonic() + sleep
+        if ends < self._timer_ends:
+            self.stop()
+            self._timer, self._timer_ends = self._clock.call_later(sleep, self._wake), ends
+
+    def _wake(self) -> None:
+        self._timer, self._timer_ends = None, math.inf
+        self.expire()

@@ -135,7 +135,7 @@ async def test_websocket(serve: Serve, transport: MemoryTransport, handler: Stub
                 await soon(websocket.recv(), within=30)
         assert websocket.close_code == 4401
         assert handler.cancelled > 1
-        assert records.of("handler goes on although its token was revoked", "ERROR")
+        assert records.of("handler goes on although its token is no longer good", "ERROR")
 
 
 async def test_stream(serve: Serve, transport: MemoryTransport, handler: Stubborn) -> None:

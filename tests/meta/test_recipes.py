@@ -145,6 +145,47 @@ async def test_websocket(own_server: Callable[[], EmbeddedServer]) -> None:
                 assert websocket.close_code == 4401
 
 
+async def test_several_issuers(own_server: Callable[[], EmbeddedServer]) -> None:
+    """Keys and rules of one issuer are for its tokens alone: no key of another, whatever a token says, lets it in."""
+    async with own_server() as server:
+        names = run("Several issuers", server.url)
+        revocations: RevocationList = names["revocations"]
+        staff, shop = names["KEYS"]
+        keys = {issuer: next(iter(names["KEYS"][issuer].items())) for issuer in (staff, shop)}
+
+        def signed(issuer: Any, *, by: str, kid: str | None = None) -> str:
+            own, secret = keys[by]
+            now = int(time.time())
+            claims = {"iss": issuer, "aud": "orders", "sub": "alice", "jti": "1", "iat": now - 5, "exp": now + 600}
+            named = {name: value for name, value in claims.items() if value is not None}
+            return jwt.encode(named, secret, headers={"kid": kid or own})
+
+        async with serving(names["app"]) as client, Publisher(RedisStream(server.url)) as publisher:
+
+            async def reply(token: str) -> tuple[int, Any]:
+                response = await client.get("/me", headers=bearer(token))
+                return response.status_code, response.json() if response.status_code == 200 else None
+
+            for issuer in (staff, shop):
+                assert await reply(signed(issuer, by=issuer)) == (200, f"alice of {issuer}")
+            for odd in (
+                signed(staff, by=shop),
+                signed(staff, by=shop, kid=keys[staff][0]),
+                signed(staff, by=staff, kid=keys[shop][0]),
+                signed(shop, by=staff, kid=keys[shop][0]),
+                signed("https://other.example", by=staff),
+                signed(None, by=staff),
+            ):
+                assert (await reply(odd))[0] == 401
+            await publisher.publish(TokenRevoked(user_id="alice", claims={"iss": staff}))
+            await wait_until(lambda: revocations.stats.events == 1, what="the revocation")
+            assert (await reply(signed(staff, by=staff)))[0] == 401
+            assert (await reply(signed(shop, by=shop)))[0] == 200
+            await publisher.publish(TokenRevoked(claims={"iss": shop}))
+            await wait_until(lambda: revocations.stats.events == 2, what="the revocation")
+            assert (await reply(signed(shop, by=shop)))[0] == 401
+
+
 async def test_key_rotation(own_server: Callable[[], EmbeddedServer]) -> None:
     """Tokens of a new key are good as soon as it is announced, and of one that leaked no more."""
     issuer = Issuer("old")

@@ -40,6 +40,7 @@ PACKAGES = (
 
 # The same inside the large packages. A folder inside a package is one entry; nothing may run in a circle anywhere.
 INSIDE = {
+    "errors": (("_base",), ("_events", "_keys", "_server", "_signals", "_tokens")),
     "transport": (
         ("base",),
         ("_redis",),
@@ -57,8 +58,8 @@ INSIDE = {
         ("_subscriber",),
     ),
     "revocation": (
-        ("_claims", "_packed"),
-        ("_narrowed",),
+        ("_claims", "_deadlines", "_packed"),
+        ("_narrowed", "_succession"),
         ("_rule",),
         ("_rules",),
         ("_entries",),
