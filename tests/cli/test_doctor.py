@@ -17,6 +17,7 @@ from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._findings import Finding, Level, findings
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._stream.position import StreamInfo
+from jwt_events.transport.ledger import LedgerSummary
 from tests.support.commands import Outcome, run, run_apart
 from tests.support.faults import free_port
 from tests.support.proxy import Proxy
