@@ -37,7 +37,8 @@ from jwt_events import (
 from jwt_events.embedded import ServerNotStarted
 from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
-from jwt_events.transport.base import Batch, Delivery, Failure, Sent, Server
+from jwt_events.transport.base import Batch, Delivery, Failure, LedgerEntry, LedgerReport, Sent, Server
+from jwt_events.transport.ledger import LedgerSummary
 from tests.support.examples import EVENTS
 
 WAYS: list[Callable[[Any], Any]] = [
@@ -49,6 +50,7 @@ MODULES = [
     *("jwt_events", "jwt_events.errors", "jwt_events.events", "jwt_events.envelope", "jwt_events.embedded"),
     *("jwt_events.guard", "jwt_events.publisher", "jwt_events.subscriber", "jwt_events.revocation", "jwt_events.keys"),
     *("jwt_events.transport.base", "jwt_events.transport.dead_letters", "jwt_events.testing"),
+    "jwt_events.transport.ledger",
 ]
 """Where public errors and records are."""
 
@@ -95,6 +97,9 @@ RECORDS: list[Any] = [
     Failure("ValueError", "handler", 3),
     Batch([Delivery(b"{}")], [Gap(None, "reconnected")], 1.0),
     Sent("1-0", 2),
+    LedgerEntry(b"tname", 1.0),
+    LedgerReport(1.0, {"ending": 2}, 3),
+    LedgerSummary("k:ledger", True, 3, 1, 1, 100, "1-0", 1, "2-0", 0, None, 1.0, False),
     Server("redis", "host", 6379, "group"),
     Retry(attempts=2, on=(OSError,)),
     ClaimNames(user="user_id"),
