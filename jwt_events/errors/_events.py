@@ -34,10 +34,11 @@ class EventTooLarge(InvalidEvent):
 
 
 class OutlivesRetention(InvalidEvent):
-    """The event expires later than the stream keeps it. Raised before it is sent.
+    """The event expires later than the stream keeps it, and there is no ledger. Raised before it is sent.
 
     A service that starts after the stream has trimmed the event would not learn of the revocation and would accept the
-    token. Raise the transport's ``retention`` to the longest lifetime of a token, or issue tokens that expire sooner.
+    token. Use a ledger, raise the transport's ``retention`` to the longest lifetime of a token, or issue tokens that
+    expire sooner.
 
     Attributes:
         retention: how long the transport keeps an event, in seconds.

@@ -52,8 +52,9 @@ class TokenRevoked(Event):
         everyone: revokes all tokens; goes with none of the above.
         issued_before: for rules wider than a token: tokens issued at or before this instant are revoked; ``None`` means
             ``occurred_at``. At most five minutes ahead.
-        expires_at: when the rule may be dropped, usually the token's own ``exp``. A durable transport refuses an event
-            that outlives its retention; ``None`` means as long as the transport keeps the event.
+        expires_at: when the rule may be dropped, usually the token's own ``exp``. ``None`` means for ever. A durable
+            transport without a ledger refuses an event that outlives its retention; there, ``None`` means as long as
+            it keeps the event.
         reason: text for people, at most 1,024 characters.
     """
 
@@ -275,8 +276,8 @@ class SessionDestroyed(Event):
     Attributes:
         session_id: the ``sid``.
         user_id: the ``sub``.
-        expires_at: when its last token expires and the rule may be dropped; ``None`` means as long as the transport
-            keeps the event.
+        expires_at: when its last token expires and the rule may be dropped; ``None`` means for ever;
+            without a ledger, as long as the transport keeps the event.
         reason: text for people, at most 1,024 characters.
     """
 

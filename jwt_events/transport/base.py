@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -126,7 +126,7 @@ class Batch:
     current_as_of: float | None = None
     reconnected: bool = False
     reached: str | None = None
-    ledger: Sequence[tuple[bytes, float]] = ()
+    ledger: Sequence[tuple[bytes, float]] = field(default=(), repr=False)  # they tell which user was logged out
 
 
 class Sent(NamedTuple):
@@ -157,6 +157,9 @@ class LedgerEntry(NamedTuple):
 
     content: bytes
     until: float
+
+    def __repr__(self) -> str:
+        return f"LedgerEntry(until={self.until!r})"  # without the content, as it tells which user was logged out
 
 
 class LedgerReport(NamedTuple):

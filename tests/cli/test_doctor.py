@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._findings import Finding, Level, findings
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._stream.position import StreamInfo
+from jwt_events.transport.ledger import LedgerSummary
 from tests.support.commands import Outcome, run, run_apart
 from tests.support.faults import free_port
 from tests.support.proxy import Proxy
@@ -58,12 +60,30 @@ def group(*consumers: Consumer, lag: int | None = 0) -> Group:
     return Group("mailer", lag, sum(consumer.pending for consumer in consumers), "1-1", consumers)
 
 
+LEDGER = LedgerSummary(
+    key="k:ledger",
+    exists=True,
+    entries=9,
+    endless=2,
+    keys=1,
+    bytes=900,
+    folded_up_to="998000000-0",
+    events=1,
+    oldest="999000000-0",
+    lost=0,
+    lost_at=None,
+    clock=1_000_000.0,
+    is_folding=False,
+)
+NO_LEDGER = replace(LEDGER, exists=False, entries=0, endless=0, keys=0, folded_up_to=None, lost=None)
+
+
 class TestFindings:
     """Findings from facts."""
 
     def test_healthy(self) -> None:
         """All findings on a healthy server are fine."""
-        assert judged() == {}
+        assert judged() == judged(ledger=LEDGER) == judged(ledger=NO_LEDGER) == {}
 
     @pytest.mark.parametrize(
         ("changes", "topic", "level"),
@@ -89,6 +109,11 @@ class TestFindings:
             ({"stream": StreamInfo("1-0", "1-0", 1, 1)}, "stream", Level.WARNING),
             ({"stream": StreamInfo()}, "stream", Level.WARNING),
             ({"sample": [False, False]}, "stream", Level.WARNING),
+            ({"ledger": "NOPERM"}, "ledger", Level.WARNING),
+            ({"ledger": replace(LEDGER, lost=2)}, "ledger", Level.WARNING),
+            ({"ledger": replace(LEDGER, lost=None)}, "ledger", Level.WARNING),
+            ({"ledger": replace(LEDGER, entries=90_000, endless=80_000)}, "ledger", Level.NOTE),
+            ({"ledger": NO_LEDGER, "stream": StreamInfo("999000000-0", "999000000-0", 9, 1)}, "ledger", Level.WARNING),
             ({"dead_letters": 3}, "dead letters", Level.WARNING),
             ({"dead_letters": None}, "dead letters", Level.UNKNOWN),
             ({"groups": None}, "groups", Level.UNKNOWN),

@@ -40,6 +40,7 @@ from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
 from jwt_events.testing import ReceiverCase
 from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, LedgerEntry, LedgerReport, Sent, Server
+from jwt_events.transport.ledger import LedgerSummary
 from tests.support.examples import EVENTS
 
 WAYS: list[Callable[[Any], Any]] = [
@@ -51,6 +52,7 @@ MODULES = [
     *("jwt_events", "jwt_events.errors", "jwt_events.events", "jwt_events.envelope", "jwt_events.embedded"),
     *("jwt_events.guard", "jwt_events.publisher", "jwt_events.subscriber", "jwt_events.revocation", "jwt_events.keys"),
     *("jwt_events.transport.base", "jwt_events.transport.dead_letters", "jwt_events.testing"),
+    "jwt_events.transport.ledger",
 ]
 """Where public errors and records are."""
 
@@ -82,6 +84,9 @@ ERRORS: list[JWTEventsError] = [
     errors.WrongLoop("m"),
     errors.TransportError("m", maybe_done=True, retryable=True),
     errors.ConnectionFailed("m", maybe_done=True),
+    errors.NotProven("m", reason="replica"),
+    errors.NotConfirmed("m", position="1-1", replicas=1, retryable=True),
+    errors.NotReplicated("m", event_ids=["e"], positions=["1-1"], replicas=1),
     errors.ServerRefused("m", code="NOPERM", retryable=True),
     errors.SubscriptionRefused("m", retryable=True),
     errors.PublishError("m", event_ids=["1"], receipts=[_RECEIPT]),
@@ -109,6 +114,7 @@ RECORDS: list[Any] = [
     LedgerEntry(b"x", math.inf),
     LedgerReport(1.0, {"ending": 2}, 300),
     Sent("1-0", 2),
+    LedgerSummary("k:ledger", True, 3, 1, 1, 100, "1-0", 1, "2-0", 0, None, 1.0, False),
     Server("redis", "host", 6379, "group"),
     Retry(attempts=2, on=(OSError,)),
     ClaimNames(user="user_id"),

@@ -32,6 +32,7 @@ from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
+from jwt_events.transport.base import Batch, LedgerEntry
 from tests.support.handling import publish
 from tests.support.raw import call, counts
 from tests.support.records import recorded
@@ -204,6 +205,12 @@ async def held(faulty: FaultyTransport, scene: Scene) -> AsyncIterator[None]:
         yield
     finally:
         faulty.faults.heal()
+
+
+def test_no_identifier_in_a_repr() -> None:
+    """What is read from a ledger does not show whom it is about."""
+    entry = LedgerEntry(b"talice", 1.0)
+    assert "alice" not in repr(entry) + repr(Batch(ledger=[(b"talice", 1.0)]))
 
 
 class TestFallingBehind:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from redis.asyncio import Redis
 
 from jwt_events import SessionDestroyed, TokenRevoked
@@ -76,6 +78,20 @@ class TestRounds:
         assert await folder(url, key, fold=Folding(None)).fold_once() == 3
         found = [rule_of(content, float(ENDLESS + 5))[0] for content in await names(url, key)]
         assert sorted((rule.kind, rule.names) for rule in found) == [("session", ("s",)), ("token", ("a",))]
+
+    async def test_a_clock_that_is_ahead(
+        self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whichever clock is ahead, the server's or the publisher's, no rule is dropped before its time."""
+        event = TokenRevoked(token_id="a", expires_at=datetime.now(UTC) + HOUR)
+        await call(client, "XADD", key, "1-0", "event", encode_event(event, source="tests"))
+        real_time = time.time
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real_time() + 86_400)
+            assert await folder(url, key, fold=Folding()).fold_once() == 1
+        await client.delete(Ledger(key).lock)
+        assert await folder(url, key, fold=Folding()).fold_once() == 0
+        assert await names(url, key) == {b"ta"}
 
     async def test_large_entries(self, url: str, key: str, client: Redis) -> None:
         """Entries that are large together take a few attempts within the round."""

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from jwt_events.cli._groups import Group, groups_of
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.envelope import decode
-from jwt_events.errors import DecodeError, ServerRefused
+from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import Connection, canonical_url
+from jwt_events.transport.ledger import LedgerAccess, LedgerSummary
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import FIELD, RedisStream, StreamInfo, stream_info
 
@@ -41,6 +42,7 @@ class Facts:
         sample: for some entries of the stream, its oldest and newest ones, whether each is an event.
         dead_letters: how many dead letters there are.
         groups: the consumer groups of the stream.
+        ledger: the state of the ledger; what prevents reading it; ``None`` if the stream has none.
         lacking: by role, the commands that this user may not use.
         retention: how long the stream is to keep events.
     """
@@ -57,6 +59,7 @@ class Facts:
     sample: Sequence[bool] | None = None
     dead_letters: int | None = None
     groups: Sequence[Group] | None = None
+    ledger: LedgerSummary | str | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
 
 
@@ -88,6 +91,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
             sample=await _sample(connection, key) if is_stream else None,
             dead_letters=await _dead_letters(connection, transport),
             groups=await _groups(connection, key) if is_stream else None,
+            ledger=await _ledger(transport),
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
         )
 
@@ -146,6 +150,15 @@ async def _dead_letters(connection: Connection, transport: RedisStream | RedisPu
         return None
     count: int | None = await _read(connection, "XLEN", transport.dead_letter)
     return count
+
+
+async def _ledger(transport: RedisStream | RedisPubSub) -> LedgerSummary | str | None:
+    if not isinstance(transport, RedisStream) or transport.ledger is None:
+        return None
+    try:
+        return await LedgerAccess(transport).summary()
+    except TransportError as error:
+        return str(error)
 
 
 async def _groups(connection: Connection, key: str) -> Sequence[Group] | None:

@@ -19,6 +19,7 @@ _SLACK = 60.0  # seconds by which entries may outlive the retention
 _DEAD_AFTER = 60.0  # seconds of idleness: twice the default claim_after
 _MIN_NORMAL_BUFFER = 16 * 2**20  # twice the default batch of the largest events
 _MIN_PUBSUB_BUFFER = 2**20
+_MANY_ENDLESS = 10_000  # rules without an end: a megabyte on the server, and in each process
 
 _IS_KEY_RIGHT = "Is --key that of the publishers?"
 
@@ -60,7 +61,7 @@ def findings(facts: Facts, *, durable: bool) -> list[Finding]:
     rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, _memory, _buffers, _clock, _rights, _tls]
     if durable:
         rules[2:2] = [_persistence]
-        rules += [_stream, _dead_letters, _groups]
+        rules += [_stream, _ledger, _dead_letters, _groups]
     return [finding for rule in rules for finding in rule(facts)]
 
 
@@ -202,6 +203,31 @@ def _stream(facts: Facts) -> Iterator[Finding]:
             yield Finding("stream", Level.WARNING, seen, advice)
         else:
             yield Finding("stream", Level.OK, seen)
+
+
+def _ledger(facts: Facts) -> Iterator[Finding]:
+    ledger = facts.ledger
+    if isinstance(ledger, str):
+        advice = "No list opens that reads this ledger, and nothing is trimmed: grant the right, or clear the key."
+        yield Finding("ledger", Level.WARNING, f"it cannot be read: {ledger}", advice)
+    elif ledger is not None and not ledger.exists:
+        removed = facts.stream is not None and bool(facts.stream.removed)
+        level, advice = Level.OK, ""
+        if removed:
+            level = Level.WARNING
+            advice = "What was trimmed is forgotten: let publishers fold, or say ledger=False everywhere."
+        yield Finding("ledger", level, f"{ledger.key!r} is not there; the first folding makes it", advice)
+    elif ledger is not None:
+        size = "" if ledger.bytes is None else f", {ledger.bytes / 2**20:.1f} MB"
+        seen = f"{ledger.entries} rules{size}; {ledger.endless} without an end, {ledger.keys} about keys"
+        if ledger.lost != 0:
+            lost = "unknown" if ledger.lost is None else ledger.lost
+            advice = "Find who trims or deletes without folding; lists that start are told a gap."
+            yield Finding("ledger", Level.WARNING, f"{seen}; removed before they were folded: {lost}", advice)
+        elif ledger.endless > ledger.entries / 2 and ledger.endless > _MANY_ENDLESS:
+            yield Finding("ledger", Level.NOTE, seen, "Give events an expires_at: rules without an end stay for ever.")
+        else:
+            yield Finding("ledger", Level.OK, seen)
 
 
 def _dead_letters(facts: Facts) -> Iterator[Finding]:

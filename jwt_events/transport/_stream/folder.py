@@ -102,11 +102,12 @@ class Folder:
 
     async def _fold_due(self, connection: Connection, horizon: Horizon) -> int:
         folded = 0
+        now = min(horizon.now, time.time())  # by the clock that is behind: a rule that stays too long does no harm
         while await self._ledger.acquire(connection):
             had_ledger = await self._retention.has_ledger(connection)
             while self._ledger.is_leased:
                 batch = await self._ledger.fold_batch(
-                    connection, self._fold, before=horizon.before, now=horizon.now, vanished=had_ledger
+                    connection, self._fold, before=horizon.before, now=now, vanished=had_ledger
                 )
                 folded += batch.events
                 if batch.lost:
@@ -115,8 +116,7 @@ class Folder:
                     await self._retention.note_ledger(connection)
                     had_ledger = True
                 if batch.is_done:
-                    # By the clock that is behind: an entry that stays too long does no harm.
-                    await self._ledger.expire(connection, now=min(horizon.now, time.time()))
+                    await self._ledger.expire(connection, now=now)
                     return folded
         return folded
 

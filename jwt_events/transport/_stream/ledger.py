@@ -127,7 +127,7 @@ class Ledger:
             connection: used by nobody else until this returns.
             fold: says what is still in force.
             before: fold only what was added before this, in milliseconds since 1970.
-            now: the server's clock, in seconds since 1970.
+            now: seconds since 1970; if in doubt, the earliest that it may be.
             vanished: whether there must have been a ledger before, if there is none.
 
         Raises:
