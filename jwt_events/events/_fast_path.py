@@ -65,16 +65,18 @@ _HEADER: Mapping[str, CoreSchema] = {
     "source": _SCHEMAS[Identifier],
 }
 
-_new = object.__new__
+new_instance = object.__new__
 # An event is frozen, so these descriptors set its attributes directly.
-_set_values = BaseModel.__dict__["__dict__"].__set__
-_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
-_set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
-_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+set_values = BaseModel.__dict__["__dict__"].__set__
+set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
-def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None]:
+def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None] | None:
     """Return a function that builds events of a class from messages: CloudEvents as parsed JSON.
+
+    There is none for a class with a field of a kind that has no schema here.
 
     The function returns ``None`` for a message that the fast path does not cover, for an invalid one, and for an event
     without a subject.
@@ -97,11 +99,11 @@ def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
             )
         except (KeyError, TypeError, ValidationError):
             return None
-        event = _new(cls)
-        _set_values(event, values)
-        _set_extra(event, extra)
-        _set_fields_set(event, fields_set)
-        _set_private(event, None)
+        event = new_instance(cls)
+        set_values(event, values)
+        set_extra(event, extra)
+        set_fields_set(event, fields_set)
+        set_private(event, None)
         return None if event.subject is None else event
 
     return build

@@ -106,7 +106,11 @@ def _decoded(payload: bytes) -> object:
 
 def _assert_same_on_both_paths(*payloads: bytes) -> None:
     expected_results = [_decoded(payload) for payload in payloads]
-    with patch.object(envelope, "_FAST_BUILDERS", {}), patch.object(jiter, "from_json", side_effect=ValueError):
+    with (
+        patch.object(envelope, "_CANONICAL", {}),
+        patch.object(envelope, "_FAST_BUILDERS", {}),
+        patch.object(jiter, "from_json", side_effect=ValueError),
+    ):
         for payload, expected in zip(payloads, expected_results, strict=True):
             assert _decoded(payload) == expected
 

@@ -104,6 +104,7 @@ DOORS = {
         "tracing",
         "transport",
     },
+    "msgspec": {"events"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
     "pytest": {"testing.conformance", "testing.plugin", "testing._poison"},
