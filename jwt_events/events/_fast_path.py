@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
+from jwt_events.events._conditions import Conditions
 from jwt_events.events._event import Event
 from jwt_events.events._fields import (
     MAX_IDENTIFIER_LENGTH,
@@ -82,9 +83,11 @@ def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
     without a subject.
     """
     hints = get_type_hints(cls, include_extras=True)
-    fields = {
-        name: core_schema.model_field(_field(name, hints[name], cls.model_fields[name])) for name in cls.model_fields
-    }
+    fields = {}
+    for name, field in cls.model_fields.items():
+        if (schema := _field(name, hints[name], field)) is None:
+            return None
+        fields[name] = core_schema.model_field(schema)
     # A schema of type "model" would use the validator of the class in place of these fields, as for a nested model.
     validate = SchemaValidator(
         core_schema.model_fields_schema(fields), CoreConfig(strict=True, extra_fields_behavior="ignore")
@@ -109,16 +112,23 @@ def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
     return build
 
 
-def _field(name: str, hint: Any, field: FieldInfo) -> CoreSchema:
+def _field(name: str, hint: Any, field: FieldInfo) -> CoreSchema | None:
     if name in _HEADER:
         return _HEADER[name]
     if name == "type":  # parsed JSON never holds an EventType, so a message cannot set it
         return core_schema.with_default_schema(core_schema.is_instance_schema(EventType), default=field.default)
-    if name == "claims":  # conditions are rare, so the class validates them
-        return core_schema.with_default_schema(core_schema.none_schema(), default=None)
-    schema = _SCHEMAS[hint] if hint in _SCHEMAS else core_schema.nullable_schema(_SCHEMAS[get_args(hint)[0]])
-    if field.is_required():
+    schema = _data_schema(hint)
+    if schema is None or field.is_required():
         return schema
     if field.default_factory is not None:
         return core_schema.with_default_schema(schema, default_factory=dict)
     return core_schema.with_default_schema(schema, default=field.default)
+
+
+def _data_schema(hint: Any) -> CoreSchema | None:
+    kind = next((kind for kind in (Conditions, *_SCHEMAS) if hint in (kind, kind | None)), None)
+    if kind is None:
+        return None
+    if kind == Conditions:  # these are rare here, so the class validates them
+        return core_schema.none_schema()
+    return _SCHEMAS[kind] if hint == kind else core_schema.nullable_schema(_SCHEMAS[kind])

@@ -12,7 +12,7 @@ from jwt_events import DecodeError, envelope
 from jwt_events.envelope import decode
 
 
-def decoded(payload: bytes) -> object:
+def decoded(payload: bytes) -> tuple[object, ...]:
     """Return everything that decoding reveals: every detail of the event, or of the error."""
     try:
         event, traceparent, tracestate = decode(payload)

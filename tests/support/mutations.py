@@ -63,7 +63,16 @@ VALUES: list[Any] = [
         {"a": [1]},
         {"": ""},
     ),
-    *({"a": True}, {"a.b.c": "b"}, {"a.b.c.d": 1}, {"a..b": 1}, {" ": 1}, {"a" * 513: 1}, {"a": "b" * 513}, {"a": None}),
+    *(
+        {"a": True},
+        {"a.b.c": "b"},
+        {"a.b.c.d": 1},
+        {"a..b": 1},
+        {" ": 1},
+        {"a" * 513: 1},
+        {"a": "b" * 513},
+        {"a": None},
+    ),
     *({"a": {"b": 1}}, dict.fromkeys("abcdefgh", 1), dict.fromkeys("abcdefghi", 1), {"https://a.b.c.d/e": "f"}),
     *(0, -1, 2**53, 2**53 + 1, 2**63, 2**64, 10**40, 1.5, 1e11, 1_772_366_400, {"a": 2**53}, {"a": -(2**53) - 1}),
     *(
@@ -108,7 +117,9 @@ def compact(message: Any) -> bytes:
 def mutated(number: int, seed: int) -> Iterator[bytes]:
     """Yield messages, each mutated once to three times; the same ones for the same seed."""
     chance = random.Random(seed)
-    originals = [encode(Envelope(event, trace), source="auth") for event in ORIGINALS for trace in (None, "00-aa-bb-01")]
+    originals = [
+        encode(Envelope(event, trace), source="auth") for event in ORIGINALS for trace in (None, "00-aa-bb-01")
+    ]
     for _ in range(number):
         payload = chance.choice(originals)
         if chance.random() < 0.5:
