@@ -50,6 +50,55 @@ _scopes: st.SearchStrategy[Event] = st.one_of(
 _events = known_events | _scopes
 
 
+# What is behind ``source`` in the messages of these events, in two parts.
+VECTORS = [
+    (
+        '"type":"jwt.token_revoked.v1","time":"2026-03-01T12:00:00Z","subject":"token-1",',
+        '"data":{"metadata":{"ip":"192.0.2.1"},"token_id":"token-1","user_id":"user-1",'
+        '"session_id":"session-1","client_id":"client-1","issued_before":"2026-03-01T12:00:00Z",'
+        '"expires_at":"2026-03-01T13:30:15.250000Z","reason":"logout"}}',
+    ),
+    (
+        '"type":"jwt.token_expired.v1","time":"2026-03-01T12:00:00Z","subject":"token-1",',
+        '"data":{"metadata":{"ip":"192.0.2.1"},"token_id":"token-1","user_id":"user-1",'
+        '"session_id":"session-1","expired_at":"2026-03-01T13:30:15.250000Z"}}',
+    ),
+    (
+        '"type":"jwt.key_rotated.v1","time":"2026-03-01T12:00:00Z","subject":"key-2",',
+        '"data":{"metadata":{"ip":"192.0.2.1"},"key_id":"key-2","previous_key_id":"key-1",'
+        '"issuer":"https://issuer.example","algorithm":"ES256","active_from":"2026-03-01T12:00:00Z",'
+        '"retire_at":"2026-03-01T13:30:15.250000Z"}}',
+    ),
+    (
+        '"type":"jwt.session_created.v1","time":"2026-03-01T12:00:00Z","subject":"session-1",',
+        '"data":{"metadata":{"ip":"192.0.2.1"},"session_id":"session-1","user_id":"user-1",'
+        '"client_id":"client-1","expires_at":"2026-03-01T13:30:15.250000Z"}}',
+    ),
+    (
+        '"type":"jwt.session_destroyed.v1","time":"2026-03-01T12:00:00Z","subject":"session-1",',
+        '"data":{"metadata":{"ip":"192.0.2.1"},"session_id":"session-1","user_id":"user-1",'
+        '"expires_at":"2026-03-01T13:30:15.250000Z","reason":"logout"}}',
+    ),
+    (
+        '"type":"jwt.token_revoked.v1","time":"2026-03-01T13:30:15.250000Z","subject":"user-1",',
+        '"data":{"metadata":{"n":1},"user_id":"user-1","client_id":"client-1",'
+        '"except_session_id":"session-1","issued_before":"2026-03-01T12:00:00Z"}}',
+    ),
+    (
+        '"type":"jwt.token_revoked.v1","time":"2026-03-01T13:30:15.250000Z",',
+        '"data":{"metadata":{"n":1},"claims":{"tenant":"a","act.sub":"b","https://c.example/d":1,"admin":true}}}',
+    ),
+    (
+        '"type":"jwt.token_revoked.v1","time":"2026-03-01T13:30:15.250000Z",',
+        '"data":{"metadata":{"n":1},"everyone":true,"reason":"a reason"}}',
+    ),
+    (
+        '"type":"jwt.key_rotated.v1","time":"2026-03-01T13:30:15.250000Z","subject":"key-1",',
+        '"data":{"metadata":{"n":1},"key_id":"key-1","compromised":true}}',
+    ),
+]
+
+
 def _covered(payload: bytes) -> bool:
     return any(decoder(payload) is not None for decoder in envelope._CANONICAL.values())
 
@@ -292,6 +341,15 @@ class TestDecoding:
 
 class TestEncoding:
     """The same bytes as `pydantic_core.to_json` writes."""
+
+    @pytest.mark.parametrize(("event", "parts"), list(zip(ORIGINALS, VECTORS, strict=True)))
+    def test_wire_format(self, event: Event, parts: tuple[str, str]) -> None:
+        """The bytes of each kind of event, which programs of every version read."""
+        start = f'{{"specversion":"1.0","id":"{event.id}","source":"auth",'
+        assert encode(Envelope(event), source="auth").decode() == start + "".join(parts)
+        trace = '"traceparent":"00-aa-bb-01","tracestate":"a=b",'
+        message = encode(Envelope(event, "00-aa-bb-01", "a=b"), source="auth").decode()
+        assert message == start + parts[0] + trace + parts[1]
 
     @given(_events, st.none() | st.text(max_size=9))
     def test_events(self, event: Event, trace: str | None) -> None:
