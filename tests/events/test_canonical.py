@@ -54,35 +54,47 @@ _events = known_events | _scopes
 VECTORS = [
     (
         '"type":"jwt.token_revoked.v1","time":"2026-03-01T12:00:00Z","subject":"token-1",',
-        '"data":{"metadata":{"ip":"192.0.2.1"},"token_id":"token-1","user_id":"user-1",'
-        '"session_id":"session-1","client_id":"client-1","issued_before":"2026-03-01T12:00:00Z",'
-        '"expires_at":"2026-03-01T13:30:15.250000Z","reason":"logout"}}',
+        (
+            '"data":{"metadata":{"ip":"192.0.2.1"},"token_id":"token-1","user_id":"user-1",'
+            '"session_id":"session-1","client_id":"client-1","issued_before":"2026-03-01T12:00:00Z",'
+            '"expires_at":"2026-03-01T13:30:15.250000Z","reason":"logout"}}'
+        ),
     ),
     (
         '"type":"jwt.token_expired.v1","time":"2026-03-01T12:00:00Z","subject":"token-1",',
-        '"data":{"metadata":{"ip":"192.0.2.1"},"token_id":"token-1","user_id":"user-1",'
-        '"session_id":"session-1","expired_at":"2026-03-01T13:30:15.250000Z"}}',
+        (
+            '"data":{"metadata":{"ip":"192.0.2.1"},"token_id":"token-1","user_id":"user-1",'
+            '"session_id":"session-1","expired_at":"2026-03-01T13:30:15.250000Z"}}'
+        ),
     ),
     (
         '"type":"jwt.key_rotated.v1","time":"2026-03-01T12:00:00Z","subject":"key-2",',
-        '"data":{"metadata":{"ip":"192.0.2.1"},"key_id":"key-2","previous_key_id":"key-1",'
-        '"issuer":"https://issuer.example","algorithm":"ES256","active_from":"2026-03-01T12:00:00Z",'
-        '"retire_at":"2026-03-01T13:30:15.250000Z"}}',
+        (
+            '"data":{"metadata":{"ip":"192.0.2.1"},"key_id":"key-2","previous_key_id":"key-1",'
+            '"issuer":"https://issuer.example","algorithm":"ES256","active_from":"2026-03-01T12:00:00Z",'
+            '"retire_at":"2026-03-01T13:30:15.250000Z"}}'
+        ),
     ),
     (
         '"type":"jwt.session_created.v1","time":"2026-03-01T12:00:00Z","subject":"session-1",',
-        '"data":{"metadata":{"ip":"192.0.2.1"},"session_id":"session-1","user_id":"user-1",'
-        '"client_id":"client-1","expires_at":"2026-03-01T13:30:15.250000Z"}}',
+        (
+            '"data":{"metadata":{"ip":"192.0.2.1"},"session_id":"session-1","user_id":"user-1",'
+            '"client_id":"client-1","expires_at":"2026-03-01T13:30:15.250000Z"}}'
+        ),
     ),
     (
         '"type":"jwt.session_destroyed.v1","time":"2026-03-01T12:00:00Z","subject":"session-1",',
-        '"data":{"metadata":{"ip":"192.0.2.1"},"session_id":"session-1","user_id":"user-1",'
-        '"expires_at":"2026-03-01T13:30:15.250000Z","reason":"logout"}}',
+        (
+            '"data":{"metadata":{"ip":"192.0.2.1"},"session_id":"session-1","user_id":"user-1",'
+            '"expires_at":"2026-03-01T13:30:15.250000Z","reason":"logout"}}'
+        ),
     ),
     (
         '"type":"jwt.token_revoked.v1","time":"2026-03-01T13:30:15.250000Z","subject":"user-1",',
-        '"data":{"metadata":{"n":1},"user_id":"user-1","client_id":"client-1",'
-        '"except_session_id":"session-1","issued_before":"2026-03-01T12:00:00Z"}}',
+        (
+            '"data":{"metadata":{"n":1},"user_id":"user-1","client_id":"client-1",'
+            '"except_session_id":"session-1","issued_before":"2026-03-01T12:00:00Z"}}'
+        ),
     ),
     (
         '"type":"jwt.token_revoked.v1","time":"2026-03-01T13:30:15.250000Z",',
