@@ -19,20 +19,33 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from jwt_events.errors import DecodeError, InvalidEvent
-from jwt_events.events import EVENT_CLASSES, Event, Instant, UnknownEvent, fast_builder, parse_instant, receive_event
+from jwt_events.events import (
+    EVENT_CLASSES,
+    Event,
+    Instant,
+    UnknownEvent,
+    canonical_bytes,
+    canonical_decoder,
+    fast_builder,
+    parse_instant,
+    receive_event,
+)
 
 MAX_WIRE_BYTES = 1_048_576
 """Maximum size of a message. `decode` rejects a larger one; a publisher's ``max_event_bytes`` cannot exceed it."""
 
 _WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
 _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
-_FAST_BUILDERS = {wire_type: fast_builder(cls) for wire_type, cls in _CLASSES.items()}
+_FAST_BUILDERS = {
+    wire_type: builder for wire_type, cls in _CLASSES.items() if (builder := fast_builder(cls)) is not None
+}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
 _DATA_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
     cls: tuple(name for name in cls.model_fields if name not in _HEADER) for cls in _WIRE_TYPES
 }
+_ATTRIBUTES = ("specversion", "id", "source", "type", "time", "subject", "traceparent", "tracestate")
 # Where these are null, they are absent. The other optional fields may hold null.
 _ABSENT_IF_NULL = ("metadata", "compromised")
 _UUID_V7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -58,6 +71,19 @@ class Envelope(NamedTuple):
     traceparent: str | None = None
     tracestate: str | None = None
     confirm: bool = False
+
+
+# One character of the type tells which class a canonical message is of: the first one by which all of them differ.
+_BEFORE_KIND = b'"type":"jwt.'
+_KIND_AT = max(
+    range(min(map(len, EVENT_CLASSES))), key=lambda place: (len({kind[place] for kind in EVENT_CLASSES}), -place)
+)
+_CANONICAL = {
+    ord(kind[_KIND_AT]): decoder
+    for kind, cls in EVENT_CLASSES.items()
+    if (decoder := canonical_decoder(cls, _WIRE_TYPES[cls], Envelope)) is not None
+}
+_KIND_AT += len(_BEFORE_KIND)
 
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
@@ -86,28 +112,30 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
     cls = type(event)
     wire_type = _WIRE_TYPES.get(cls)
     fields = event.__dict__
-    message: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": fields["id"],
-        "source": fields["source"] or source,
-        "type": wire_type or fields["type"],
-        "time": fields["occurred_at"],
-    }
-    if (subject := event.subject) is not None:
-        message["subject"] = subject
-    if traceparent is not None:
-        message["traceparent"] = traceparent
-    if tracestate is not None:
-        message["tracestate"] = tracestate
+    attributes = (
+        "1.0",
+        fields["id"],
+        fields["source"] or source,
+        wire_type or fields["type"],
+        fields["occurred_at"],
+        event.subject,
+        traceparent,
+        tracestate,
+    )
+    data: dict[str, Any] = {}
     if wire_type is None and isinstance(event, UnknownEvent):
-        message["data"] = _unknown_data(event)
-        return to_json(message)
-    # Fields that are None, False or {} are omitted.
-    message["data"] = {name: value for name in _DATA_FIELDS[cls] if (value := fields[name])}
-    return to_json(message)
+        data = _unknown_data(event)
+    else:
+        for name in _DATA_FIELDS[cls]:
+            if value := fields[name]:  # fields that are None, False or {} are omitted
+                data[name] = value
+        if (payload := canonical_bytes(attributes, data)) is not None:
+            return payload
+    message = dict(zip(_ATTRIBUTES, attributes, strict=True))
+    return to_json({name: value for name, value in message.items() if value is not None} | {"data": data})
 
 
-def _unknown_data(event: UnknownEvent) -> Mapping[str, Any]:
+def _unknown_data(event: UnknownEvent) -> dict[str, Any]:
     if event.type in _CLASSES or event.type in EVENT_CLASSES:
         raise InvalidEvent([("type", "is one that this version knows: publish an event of its own class")])
     return {**event.data, "metadata": event.metadata} if event.metadata else event.data
@@ -119,6 +147,11 @@ def decode(payload: bytes) -> Envelope:
     Raises:
         DecodeError: the bytes are not an event. It names the reason and the place, and holds no value from the payload.
     """
+    place = payload.find(_BEFORE_KIND) + _KIND_AT
+    if place < len(payload) <= MAX_WIRE_BYTES:
+        canonical = _CANONICAL.get(payload[place])
+        if canonical is not None and (envelope := canonical(payload)) is not None:
+            return envelope
     message = _parse(payload)
     wire_type = message.get("type")
     build = _FAST_BUILDERS.get(wire_type) if isinstance(wire_type, str) else None

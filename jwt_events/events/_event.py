@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
@@ -24,6 +25,36 @@ def _now() -> datetime:
 def is_received(info: ValidationInfo) -> bool:
     """Return whether the event came from elsewhere, and is not constructed here."""
     return info.context is FROM_WIRE
+
+
+# Functions of the validators that `of_constructor` has made.
+_of_constructor: set[object] = set()
+
+
+def of_constructor(check: Callable[[Any, Any, ValidationInfo], None]) -> Callable[[Any, Any, ValidationInfo], Any]:
+    """Make a validator of a field from a check that only the constructor makes: what was received passes."""
+
+    @functools.wraps(check)
+    def validate(cls: Any, value: Any, info: ValidationInfo) -> Any:
+        if not is_received(info):
+            check(cls, value, info)
+        return value
+
+    _of_constructor.add(validate)
+    return validate
+
+
+def is_of_constructor(validator: object) -> bool:
+    """Return whether `of_constructor` has made a validator, so that it accepts everything that was received."""
+    return getattr(validator, "__func__", validator) in _of_constructor
+
+
+def first_given(names: Iterable[str], values: Mapping[str, Any]) -> str | None:
+    """Return the first of these fields that says something: that is not missing, ``None`` or ``False``."""
+    for name in names:
+        if values.get(name):
+            return name
+    return None
 
 
 def require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> None:
@@ -62,6 +93,7 @@ class Event(BaseModel):
 
     # Of other classes, what compares as equal may have changed: 1 equals True, data stays the same object.
     _IS_COMPARABLE: ClassVar[bool] = False
+    _ONE_OF: ClassVar[tuple[str, ...]] = ()  # if there are any, one of these fields must be given
     _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
 
     type: str

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
+from jwt_events.events._conditions import Conditions
 from jwt_events.events._event import Event
 from jwt_events.events._fields import (
     MAX_IDENTIFIER_LENGTH,
@@ -65,24 +66,28 @@ _HEADER: Mapping[str, CoreSchema] = {
     "source": _SCHEMAS[Identifier],
 }
 
-_new = object.__new__
+new_instance = object.__new__
 # An event is frozen, so these descriptors set its attributes directly.
-_set_values = BaseModel.__dict__["__dict__"].__set__
-_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
-_set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
-_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+set_values = BaseModel.__dict__["__dict__"].__set__
+set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
-def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None]:
+def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None] | None:
     """Return a function that builds events of a class from messages: CloudEvents as parsed JSON.
+
+    There is none for a class with a field of a kind that has no schema here.
 
     The function returns ``None`` for a message that the fast path does not cover, for an invalid one, and for an event
     without a subject.
     """
     hints = get_type_hints(cls, include_extras=True)
-    fields = {
-        name: core_schema.model_field(_field(name, hints[name], cls.model_fields[name])) for name in cls.model_fields
-    }
+    fields = {}
+    for name, field in cls.model_fields.items():
+        if (schema := _field(name, hints[name], field)) is None:
+            return None
+        fields[name] = core_schema.model_field(schema)
     # A schema of type "model" would use the validator of the class in place of these fields, as for a nested model.
     validate = SchemaValidator(
         core_schema.model_fields_schema(fields), CoreConfig(strict=True, extra_fields_behavior="ignore")
@@ -97,26 +102,33 @@ def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
             )
         except (KeyError, TypeError, ValidationError):
             return None
-        event = _new(cls)
-        _set_values(event, values)
-        _set_extra(event, extra)
-        _set_fields_set(event, fields_set)
-        _set_private(event, None)
+        event = new_instance(cls)
+        set_values(event, values)
+        set_extra(event, extra)
+        set_fields_set(event, fields_set)
+        set_private(event, None)
         return None if event.subject is None else event
 
     return build
 
 
-def _field(name: str, hint: Any, field: FieldInfo) -> CoreSchema:
+def _field(name: str, hint: Any, field: FieldInfo) -> CoreSchema | None:
     if name in _HEADER:
         return _HEADER[name]
     if name == "type":  # parsed JSON never holds an EventType, so a message cannot set it
         return core_schema.with_default_schema(core_schema.is_instance_schema(EventType), default=field.default)
-    if name == "claims":  # conditions are rare, so the class validates them
-        return core_schema.with_default_schema(core_schema.none_schema(), default=None)
-    schema = _SCHEMAS[hint] if hint in _SCHEMAS else core_schema.nullable_schema(_SCHEMAS[get_args(hint)[0]])
-    if field.is_required():
+    schema = _data_schema(hint)
+    if schema is None or field.is_required():
         return schema
     if field.default_factory is not None:
         return core_schema.with_default_schema(schema, default_factory=dict)
     return core_schema.with_default_schema(schema, default=field.default)
+
+
+def _data_schema(hint: Any) -> CoreSchema | None:
+    kind = next((kind for kind in (Conditions, *_SCHEMAS) if hint in (kind, kind | None)), None)
+    if kind is None:
+        return None
+    if kind == Conditions:  # these are rare here, so the class validates them
+        return core_schema.none_schema()
+    return _SCHEMAS[kind] if hint == kind else core_schema.nullable_schema(_SCHEMAS[kind])

@@ -23,7 +23,7 @@ from jwt_events.events._claims import revocation_from, revocation_of_others
 from jwt_events.events._conditions import Conditions
 from jwt_events.events._coverage import covered_by, covered_by_keys, covered_in_session, scope_problem
 from jwt_events.events._coverage import fingerprint as fingerprint  # noqa: PLC0414 - it is part of this module, too
-from jwt_events.events._event import Event, is_received, require_past
+from jwt_events.events._event import Event, first_given, of_constructor, require_past
 from jwt_events.events._fields import Data, Identifier, Instant, Text, TokenId
 from jwt_events.events._rotation import ambiguity, compromised_keys
 
@@ -59,6 +59,7 @@ class TokenRevoked(Event):
     """
 
     _IS_COMPARABLE: ClassVar[bool] = True
+    _ONE_OF: ClassVar[tuple[str, ...]] = ("token_id", "session_id", "user_id", "client_id", "claims", "everyone")
 
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
     token_id: TokenId | None = None
@@ -78,23 +79,22 @@ class TokenRevoked(Event):
 
     @field_validator("except_session_id", "everyone")
     @classmethod
-    def _check_scope(cls, value: object, info: ValidationInfo) -> object:
-        problem = None if is_received(info) else scope_problem(str(info.field_name), value, info.data)
-        if problem is not None:
+    @of_constructor
+    def _check_scope(cls, value: object, info: ValidationInfo) -> None:
+        if (problem := scope_problem(str(info.field_name), value, info.data)) is not None:
             raise ValueError(problem)
-        return value
 
     @field_validator("issued_before")
     @classmethod
-    def _check_cutoff(cls, cutoff: datetime | None, info: ValidationInfo) -> datetime | None:
+    @of_constructor
+    def _check_cutoff(cls, cutoff: datetime | None, info: ValidationInfo) -> None:
         if cutoff is not None and info.data.get("token_id") is None:
             require_past(cutoff, info)
-        return cutoff
 
     @model_validator(mode="after")
     def _check_subject(self, info: ValidationInfo) -> Self:
-        if self.subject is None and self.claims is None and not self.everyone:
-            raise ValueError("give at least one of token_id, session_id, user_id, client_id, claims, everyone")
+        if first_given(self._ONE_OF, self.__dict__) is None:
+            raise ValueError(f"give at least one of {', '.join(self._ONE_OF)}")
         if self.token_id is None and self.issued_before is None and "occurred_at" in self.model_fields_set:
             require_past(self.occurred_at, info, "occurred_at ")
         return self
@@ -219,11 +219,10 @@ class KeyRotated(Event):
 
     @field_validator("previous_key_id", "retire_at", "compromised")
     @classmethod
-    def _check_clarity(cls, value: object, info: ValidationInfo) -> object:
-        problem = None if is_received(info) else ambiguity(str(info.field_name), value, info.data)
-        if problem is not None:
+    @of_constructor
+    def _check_clarity(cls, value: object, info: ValidationInfo) -> None:
+        if (problem := ambiguity(str(info.field_name), value, info.data)) is not None:
             raise ValueError(problem)
-        return value
 
     @property
     def covers(self) -> str:
@@ -295,9 +294,9 @@ class SessionDestroyed(Event):
 
     @field_validator("occurred_at")
     @classmethod
-    def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> datetime:
+    @of_constructor
+    def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> None:
         require_past(cutoff, info)
-        return cutoff
 
     @property
     def subject(self) -> str | None:

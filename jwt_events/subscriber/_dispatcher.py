@@ -65,8 +65,10 @@ class Dispatcher:
         """
         if self._ordered_by is not None or len(handlers) > self._room:
             return self._submit_in_turn([HandlerCall(handler, job, self._key(event, job)) for handler in handlers])
+        self._room -= len(handlers)
+        self.in_flight += len(handlers)
         for handler in handlers:
-            self._start(HandlerCall(handler, job))
+            self._runner.start(HandlerCall(handler, job))
         return None
 
     async def _submit_in_turn(self, calls: Sequence[HandlerCall]) -> None:

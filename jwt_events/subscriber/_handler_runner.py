@@ -93,7 +93,8 @@ class HandlerRunner:
         self._invoker = invoker
         self._listener = listener
         self._context = contextvars.copy_context()
-        self._context.run(_outer_jobs.set, _jobs_around())
+        if jobs := _jobs_around():  # what a context holds makes each of its copies that is changed cost more
+            self._context.run(_outer_jobs.set, jobs)
         self._ready: deque[HandlerCall] = deque()  # for the shared task
         self._shared: asyncio.Task[None] | None = None
         self._running: dict[asyncio.Task[Any], HandlerCall] = {}  # with those that have a task and begin soon

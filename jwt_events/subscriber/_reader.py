@@ -21,7 +21,7 @@ from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Receiver
 
 WINDOW = 100_000
 
-_NEW, _FORGOTTEN = object(), object()  # in the place of a source
+_FORGOTTEN = object()  # in the place of a source
 
 
 class _Stopped(Exception):
@@ -57,28 +57,26 @@ class SeenIds:
 
     def is_new(self, event_id: str, source: str | None = None) -> bool:
         """Return whether this id was not seen from this source in the window, and remember it."""
-        known = self._recent.get(event_id, _NEW)
-        if known is _NEW:
-            known = self._older.get(event_id, _NEW)
-        if known == source:
-            return False
-        if known is not _NEW and ((event_id, source) in self._recent or (event_id, source) in self._older):
-            return False
-        if len(self._recent) >= self._window:
+        recent, older = self._recent, self._older
+        if is_known := event_id in recent or event_id in older:
+            known = recent[event_id] if event_id in recent else older[event_id]
+            if known == source or (event_id, source) in recent or (event_id, source) in older:
+                return False
+        if len(recent) >= self._window:
             # Two generations forget in one step what a queue would forget one by one.
-            self._older, self._recent = self._recent, {}
-        if known is _NEW:
-            self._recent[event_id] = source
+            self._older, self._recent = recent, (recent := {})
+        if is_known:
+            recent[event_id] = known
+            recent[event_id, source] = source
         else:
-            self._recent[event_id] = known
-            self._recent[event_id, source] = source
+            recent[event_id] = source
         return True
 
     def forget(self, event_id: str, source: str | None = None) -> None:
         """Count this id as new when it comes again from this source."""
         for generation in (self._recent, self._older):
             generation.pop((event_id, source), None)
-            if generation.get(event_id, _NEW) == source:
+            if event_id in generation and generation[event_id] == source:
                 generation[event_id] = _FORGOTTEN
 
 
@@ -89,6 +87,7 @@ class Reader:
         receiver: where deliveries come from.
         accept: called with every event, in its envelope; the reader waits for what it returns, if anything.
         report: called with every gap.
+        prepare: called before the events of a batch.
         seen: the ids of events that came already.
         counters: where to count.
         observer: is told what is received.
@@ -101,6 +100,7 @@ class Reader:
         *,
         accept: Callable[[Envelope, Delivery], Awaitable[None] | None],
         report: Callable[[Gap], None],
+        prepare: Callable[[], object],
         seen: SeenIds,
         counters: Counters,
         observer: Observer = UNOBSERVED,
@@ -109,6 +109,7 @@ class Reader:
         self._receiver = receiver
         self._accept = accept
         self._report = report
+        self._prepare = prepare
         self._seen = seen
         self._counters = counters
         self._observer = observer
@@ -178,12 +179,18 @@ class Reader:
             fields = {"cause": gap.cause, "since": gap.since, "lost": gap.lost}
             self._notices.tell("WARNING", "events may have been missed", once=gap.cause, **fields)
             self._report(gap)
-        taken = 0
+        if batch.deliveries:
+            self._prepare()
+        taken, counters = 0, self._counters
         received: list[Event] = []
         try:
             for delivery in batch.deliveries:
-                envelope = self._decode(delivery)
-                if envelope is not None:
+                counters.received += 1
+                try:
+                    envelope = decode(delivery.payload)
+                except DecodeError as error:
+                    self._reject(delivery, error)
+                else:
                     event = envelope.event
                     received.append(event)
                     if not self._seen.is_new(event.id, event.source):
@@ -211,24 +218,19 @@ class Reader:
             self._seen.forget(event.id, event.source)  # dropped: when it is delivered again, it is no duplicate
             raise
 
-    def _decode(self, delivery: Delivery) -> Envelope | None:
-        self._counters.received += 1
-        try:
-            return decode(delivery.payload)
-        except DecodeError as error:
-            self._counters.decode_errors += 1
-            self._observer.decode_error(error.reason)
-            self._notices.tell(
-                "ERROR",
-                "delivery skipped: not an event",
-                once=error.reason,
-                reason=error.reason,
-                detail=error.detail,
-                position=delivery.position,
-                size=len(delivery.payload),
-            )
-            self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
-            return None
+    def _reject(self, delivery: Delivery, error: DecodeError) -> None:
+        self._counters.decode_errors += 1
+        self._observer.decode_error(error.reason)
+        self._notices.tell(
+            "ERROR",
+            "delivery skipped: not an event",
+            once=error.reason,
+            reason=error.reason,
+            detail=error.detail,
+            position=delivery.position,
+            size=len(delivery.payload),
+        )
+        self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
 
     def _skip(self, event: Event, delivery: Delivery) -> None:
         self._counters.duplicates += 1

@@ -123,6 +123,7 @@ class Subscription:
             receiver,
             accept=self._accept,
             report=self._report,
+            prepare=state.spans.find_tracer,
             seen=state.seen,
             counters=state.counters,
             observer=state.observer,
@@ -152,12 +153,12 @@ class Subscription:
         """Pass an event on; return what to wait for, if there is no room or no consumer."""
         if self.pull is not None or not self._state.has_consumer.is_set():
             return self._accept_later(envelope, delivery)
-        handlers = self._state.routes.to(envelope.event)
+        handlers = self._state.routes.to(event := envelope.event)
         job = self._job(envelope, delivery, len(handlers))
         if not handlers:
             self._settle(job, Outcome())
             return None
-        return self.dispatcher.submit(envelope.event, job, handlers)
+        return self.dispatcher.submit(event, job, handlers)
 
     async def _accept_later(self, envelope: Envelope, delivery: Delivery) -> None:
         await self._state.has_consumer.wait()
@@ -168,14 +169,8 @@ class Subscription:
 
     def _job(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
         state = self._state
-        return Job(
-            envelope.event,
-            handlers,
-            self._settle,
-            delivery=delivery,
-            observer=state.observer,
-            trace=state.spans.processing(envelope),
-        )
+        trace = None if (spans := state.spans).tracer is None else spans.processing(envelope)
+        return Job(envelope.event, handlers, self._settle, delivery=delivery, observer=state.observer, trace=trace)
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""

@@ -49,12 +49,13 @@ class Tracers:
 
     def __init__(self, tracing: AnyTracing | None) -> None:
         self.tracing: Tracing = tracing if isinstance(tracing, Tracing) else Tracing(tracing)
-        self._tracer: trace.Tracer | None = None
+        self.tracer: trace.Tracer | None = None
+        """The tracer that `find_tracer` has found."""
         self._next_check = 0.0
 
     def _selected(self) -> trace.Tracer | None:
         """Return the tracer for a span within the current one; ``None`` if it is not traced."""
-        tracer = self._tracer or self._find_tracer()
+        tracer = self.find_tracer()
         if tracer is None or not (self._is_selected() or trace.get_current_span().is_recording()):
             return None
         return tracer
@@ -63,14 +64,15 @@ class Tracers:
         ratio = self.tracing.ratio
         return ratio is None or random.random() < ratio  # noqa: S311 - the number is not a secret
 
-    def _find_tracer(self) -> trace.Tracer | None:
-        if (now := time.monotonic()) < self._next_check:
-            return None
+    def find_tracer(self) -> trace.Tracer | None:
+        """Return the tracer; ``None`` as long as the program has set no provider."""
+        if self.tracer is not None or (now := time.monotonic()) < self._next_check:
+            return self.tracer
         self._next_check = now + _PROVIDER_CHECK_INTERVAL
         provider = self.tracing.tracer_provider or trace.get_tracer_provider()
         if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-            self._tracer = provider.get_tracer(_SCOPE, schema_url=_SCHEMA)
-        return self._tracer
+            self.tracer = provider.get_tracer(_SCOPE, schema_url=_SCHEMA)
+        return self.tracer
 
 
 class Spans(Tracers):
@@ -97,17 +99,18 @@ class Spans(Tracers):
 
     def publishing(self, events: Sequence[Event]) -> Publishing | None:
         """Return the span of a call of publish, not yet started; ``None`` if it is not traced."""
-        tracer = self._tracer or self._find_tracer()
-        if tracer is None or not events or not (self._is_selected() or trace.get_current_span().is_recording()):
+        if not events or (tracer := self._selected()) is None:
             return None
         return Publishing(self, tracer, events)
 
     def processing(self, envelope: Envelope) -> Processing | None:
-        """Return the span of the handling of an event, not yet started; ``None`` if it is not traced."""
-        tracer = self._tracer or self._find_tracer()
-        if tracer is None or not (self._is_selected() or is_sampled(envelope.traceparent)):
+        """Return the span of the handling of an event, not yet started; ``None`` if it is not traced.
+
+        It does not look for a tracer, as that is done once for a batch of events.
+        """
+        if self.tracer is None or not (self._is_selected() or is_sampled(envelope.traceparent)):
             return None
-        return Processing(self, tracer, envelope)
+        return Processing(self, self.tracer, envelope)
 
 
 class CurrentSpan:

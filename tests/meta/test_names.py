@@ -132,7 +132,7 @@ class TestPackage:
             import jwt_events
             from loguru import logger
 
-            libraries = ("redis", "pydantic", "prometheus_client", "opentelemetry", "uuid_utils", "jiter")
+            libraries = ("redis", "pydantic", "prometheus_client", "opentelemetry", "uuid_utils", "jiter", "msgspec")
             print([name for name in libraries if name in sys.modules])
             print([name for name in sys.modules if name.startswith("jwt_events.")])
             logger.remove()

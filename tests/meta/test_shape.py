@@ -113,6 +113,7 @@ DOORS = {
         "tracing",
         "transport",
     },
+    "msgspec": {"events"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
     "pytest": {"testing.conformance", "testing.plugin", "testing._poison"},
