@@ -74,8 +74,8 @@ _TEXTS = frozenset({str})
 _encode = msgspec.json.Encoder().encode
 _FAILURES = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
-Decoded = TypeVar("Decoded", bound=tuple[Event, str | None, str | None])
-"""Event, its ``traceparent`` and its ``tracestate``."""
+Decoded = TypeVar("Decoded", bound=tuple[Event, str | None, str | None, bool])
+"""Event, its ``traceparent`` and its ``tracestate``, and whether it is to be confirmed, which is not canonical."""
 
 
 def canonical_decoder(
@@ -131,7 +131,7 @@ def _decoder(
         set_extra(event, None)
         set_fields_set(event, {"id", "occurred_at", "source", *data})
         set_private(event, None)
-        return new_result(result, (event, message.traceparent, message.tracestate))
+        return new_result(result, (event, message.traceparent, message.tracestate, False))
 
     return decode_canonical
 

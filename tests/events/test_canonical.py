@@ -115,9 +115,9 @@ def _covered(payload: bytes) -> bool:
     return any(decoder(payload) is not None for decoder in envelope._CANONICAL.values())
 
 
-def _written_by_pydantic(event: Event, *trace: str | None) -> bytes:
+def _written_by_pydantic(event: Event, traceparent: str | None = None, tracestate: str | None = None) -> bytes:
     with patch.object(envelope, "canonical_bytes", lambda *parts: None):
-        return encode(Envelope(event, *trace), source="auth")
+        return encode(Envelope(event, traceparent, tracestate), source="auth")
 
 
 class TestCoverage:

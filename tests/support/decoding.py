@@ -15,7 +15,7 @@ from jwt_events.envelope import decode
 def decoded(payload: bytes) -> tuple[object, ...]:
     """Return everything that decoding reveals: every detail of the event, or of the error."""
     try:
-        event, traceparent, tracestate = decode(payload)
+        event, traceparent, tracestate, confirm = decode(payload)
     except DecodeError as error:
         return error.reason, error.detail
     values = dict(event.__dict__)
@@ -23,7 +23,7 @@ def decoded(payload: bytes) -> tuple[object, ...]:
         del values["occurred_at"]  # without a time, it is the time of reading
     described = (repr(list(values.items())), event.model_fields_set, type(event.model_fields_set))
     hidden = (event.__pydantic_extra__, event.__pydantic_private__)
-    return type(event), *described, *hidden, traceparent, tracestate
+    return type(event), *described, *hidden, traceparent, tracestate, confirm
 
 
 def forms(payload: bytes) -> list[object]:
