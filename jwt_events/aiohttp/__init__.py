@@ -81,8 +81,7 @@ _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the clos
 class BearerGuard(Guard[T]):
     """Lets requests in whose bearer token is valid and not revoked.
 
-    Its options are those of `jwt_events.guard.Guard`. Other requests are refused with the status, headers and body of
-    `Refused`.
+    Its options are those of `jwt_events.guard.Guard`. Others are refused with status, headers and body of `Refused`.
     """
 
     if TYPE_CHECKING:

@@ -8,15 +8,14 @@ from typing import Literal, Self
 
 from jwt_events._internal import options
 from jwt_events._internal.callbacks import Callback
-from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events._internal.functions import function
 from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import ClaimNames, Event, claim_names_of
 from jwt_events.fleet import Announcer
 from jwt_events.instrumentation import Instrumentation, instrumentation
-from jwt_events.revocation._announcing import announce
-from jwt_events.revocation._feed import Feed, Opening, require_replayable
+from jwt_events.revocation._feed import Opening, require_replayable
+from jwt_events.revocation._following import Following
 from jwt_events.revocation._registration import Registration
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
@@ -25,7 +24,6 @@ from jwt_events.revocation._watch import Watch
 from jwt_events.transport.base import Transport, has_ledger
 
 _MIN_STALENESS = 0.1
-_PROOFS_PER_STALENESS = 4
 
 _ALLOW, _REVOKED, _STALE = Verdict  # faster to look up than attributes of the class
 
@@ -111,8 +109,7 @@ class RevocationList(Registration):
         self._view.watches.ensure_live = self.ensure_live
         self.claim_names: ClaimNames = self._rules.claim_names
         self._metrics = instrumentation(metrics)
-        self._feed: Feed | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._following: Following | None = None
         self._allowed = self._revoked = self._stale = self._stale_allows = 0
 
     def __repr__(self) -> str:
@@ -132,20 +129,16 @@ class RevocationList(Registration):
     @property
     def state(self) -> ViewState:
         """The state of the list now."""
-        if self._feed is None:
-            return ViewState.CLOSED
-        if self._view.is_fresh:
-            return ViewState.FRESH
-        return ViewState.STALE if self._feed.caught_up.done() else ViewState.CATCHING_UP
+        return ViewState.CLOSED if self._following is None else self._following.state
 
     @property
     def _is_open(self) -> bool:
-        return self._feed is not None and self._feed.opened.done()
+        return self._following is not None and self._following.feed.opened.done()
 
     @property
     def failure(self) -> Exception | None:
         """Why following fails now; ``None`` while it works. A lost connection alone is not a failure."""
-        return None if self._feed is None else self._feed.failure
+        return None if self._following is None else self._following.feed.failure
 
     @property
     def stats(self) -> RevocationStats:
@@ -181,7 +174,7 @@ class RevocationList(Registration):
             self._allowed += 1
             self._stale_allows += 1
             return _ALLOW
-        if self._feed is None:
+        if self._following is None:
             self._view.report_closed(self._transport.destination)
         self._stale += 1
         return _STALE
@@ -240,7 +233,7 @@ class RevocationList(Registration):
             InvalidClaims: as `check` does, or ``exp`` is not a number.
             Closed: the list is not open, so no revocation would be received.
         """
-        if self._feed is None:
+        if self._following is None:
             raise Closed("the revocation list is not open: use it inside `async with`")
         if on_revoked is not None:
             function("on_revoked", on_revoked)
@@ -259,20 +252,22 @@ class RevocationList(Registration):
 
     async def __aenter__(self) -> Self:
         self._view.loop.bind()
-        if self._feed is not None:
+        if self._following is not None:
             raise Closed("the revocation list is open already")
-        poll_timeout = self._max_staleness / _PROOFS_PER_STALENESS
-        self._feed = feed = Feed(self._transport, self._view, poll_timeout=poll_timeout, opening=self._opening)
-        self._tasks = [
-            asyncio.create_task(feed.run(after=announce(self._announcer, self._view, self)), name="jwt_events feed"),
-            asyncio.create_task(self._view.maintain(self._verdicts), name="jwt_events maintenance"),
-        ]
+        self._following = following = Following(
+            self._transport,
+            self._view,
+            max_staleness=self._max_staleness,
+            opening=self._opening,
+            announcer=self._announcer,
+        )
+        following.start(self, self._verdicts)
         if self._metrics is not None:
             name, destination = self._transport.name, self._transport.destination
             self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
         self._view.enter_state(ViewState.CATCHING_UP)
         try:
-            await asyncio.shield(feed.opened)
+            await asyncio.shield(following.feed.opened)
         except BaseException:
             await self.aclose()
             raise
@@ -284,15 +279,16 @@ class RevocationList(Registration):
     async def aclose(self) -> None:
         """Stop following: known revocations stay in force, every other token is stale. Idempotent."""
         self._view.loop.check()
-        tasks, self._tasks = self._tasks, []
+        following = self._following
         try:
-            await end(tasks)
+            if following is not None:
+                await following.stop()
         finally:
-            self._feed = None
+            self._following = None
             self._view.count(self._verdicts())
             await self._view.aclose()
-            if self._announcer is not None:  # last: until then publishers must wait for this list
-                await self._announcer.aclose()
+            if following is not None:
+                await following.leave()
 
     def _verdicts(self) -> Mapping[str, int]:
         return {_ALLOW: self._allowed, _REVOKED: self._revoked, _STALE: self._stale}

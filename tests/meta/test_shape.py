@@ -65,7 +65,7 @@ INSIDE = {
         ("_entries",),
         ("_feed", "_verdict", "_watch"),
         ("_view",),
-        ("_announcing", "_registration"),
+        ("_following", "_registration"),
         ("_list",),
     ),
     "signals": (

@@ -450,7 +450,7 @@ class TestEntering:
 
         async for _ in cancelled_everywhere(enter):
             assert revocations.state is ViewState.CLOSED
-            assert revocations._tasks == []
+            assert revocations._following is None
         await publish(transport, revoked(1))
         async with revocations:
             assert revocations.check(token(1)) is Verdict.REVOKED
@@ -529,7 +529,7 @@ class TestOpeningEarly:
                 pass
 
         async for _ in cancelled_everywhere(enter):
-            assert (revocations.state, revocations._tasks) == (ViewState.CLOSED, [])
+            assert (revocations.state, revocations._following) == (ViewState.CLOSED, None)
 
 
 class BreaksOnExit(MemoryTransport):
