@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.stress, pytest.mark.timeout(scaled(1_200))]
 
 EVENTS = 100_000
 FAULTS = 200
-BATCH = 200
+BATCH = 40
 RETENTION = timedelta(seconds=2)
 UNTIL = datetime.now(UTC) + timedelta(days=1)
 
