@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         JWTEventsError,
         KeysUnavailable,
         NotLive,
+        NotProven,
+        NotReplicated,
         OutlivesRetention,
         PublishError,
         PublishFailed,
@@ -95,6 +97,8 @@ __all__ = [
     "MemoryTransport",
     "Metrics",
     "NotLive",
+    "NotProven",
+    "NotReplicated",
     "OutlivesRetention",
     "PublishError",
     "PublishFailed",
@@ -141,9 +145,9 @@ _NAMES = {
     "_internal.retry": "Retry",
     "errors": (
         "Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge InvalidClaims InvalidEvent "
-        "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OutlivesRetention PublishError "
-        "PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused SigningKeyError "
-        "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
+        "InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive NotProven NotReplicated "
+        "OutlivesRetention PublishError PublishFailed PublishOutcomeUnknown RetiredKey RevokedTokenError ServerRefused "
+        "SigningKeyError StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
     ),
     "events": "ClaimNames Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
     "keys": "SigningKeys SigningKeysStats",

@@ -18,11 +18,14 @@
     ├── WrongLoop (RuntimeError)         the object belongs to another event loop, or to another thread
     ├── TransportError                   the server, or the connection to it, failed
     │   ├── ConnectionFailed             unreachable, or the connection was lost: worth retrying
+    │   │   └── NotProven                what the server says proves nothing: it may be no primary any more
+    │   ├── NotConfirmed                 accepted, but too few replicas are known to have it
     │   ├── ServerRefused                the server sent an error reply: a retry rarely helps
     │   └── SubscriptionRefused          the server did not accept the subscription
     ├── PublishError                     at least one event was not confirmed
     │   ├── PublishFailed                it was certainly not published
     │   └── PublishOutcomeUnknown        sent without a reply: it may have been published
+    │       └── NotReplicated            accepted by the primary, but not by as many replicas as needed
     └── SigningKeyError                  there is no key to verify a token with
         ├── UnknownKey                   the issuer does not list it, according to the last fetch
         ├── RetiredKey                   a rotation withdrew it
@@ -261,6 +264,33 @@ class ConnectionFailed(TransportError):
         super().__init__(message, maybe_done=maybe_done, retryable=True)
 
 
+class NotProven(ConnectionFailed):
+    """What the server says proves nothing, because it may be no primary any more. The message says why: retry.
+
+    Attributes:
+        reason: one of a few fixed words, suitable as a metric label: ``replica``, ``unknown_role``, ``few_replicas``,
+            ``few_sentinels``, ``other_primary``, ``called_down``, ``failing_over``.
+    """
+
+    def __init__(self, message: str, *, reason: str, maybe_done: bool = False) -> None:
+        super().__init__(message, maybe_done=maybe_done)
+        self.reason = reason
+
+
+class NotConfirmed(TransportError):
+    """The server accepted it, but too few replicas are known to have it: a failover may lose it.
+
+    Attributes:
+        position: its position in the stream.
+        replicas: how many replicas were last known to have it.
+    """
+
+    def __init__(self, message: str, *, position: str | None, replicas: int, retryable: bool) -> None:
+        super().__init__(message, maybe_done=True, retryable=retryable)
+        self.position = position
+        self.replicas = replicas
+
+
 class ServerRefused(TransportError):
     """The server sent an error reply, so it did not execute the command. Look at ``code``; retry only if ``retryable``.
 
@@ -299,6 +329,35 @@ class PublishFailed(PublishError):
 
 class PublishOutcomeUnknown(PublishError):
     """The event was sent, but no reply came before the deadline, so it may have been published. Publish it again."""
+
+
+class NotReplicated(PublishOutcomeUnknown):
+    """The primary accepted the event, but not as many replicas as the transport asks for (``replicas=``).
+
+    It is delivered, unless the primary is lost before a replica has it. Publishing the same event again is safe.
+
+    Attributes:
+        positions: the positions of the events in the stream, in the order of ``event_ids``.
+        replicas: how many replicas have all of them, as far as known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        event_ids: Sequence[str],
+        receipts: Sequence[Receipt] = (),
+        positions: Sequence[str | None] = (),
+        replicas: int = 0,
+    ) -> None:
+        super().__init__(message, event_ids=event_ids, receipts=receipts)
+        self.positions: tuple[str | None, ...] = tuple(positions)
+        self.replicas = replicas
+
+    @property
+    def position(self) -> str | None:
+        """The position of the first of them."""
+        return self.positions[0] if self.positions else None
 
 
 def describe(error: BaseException) -> str:

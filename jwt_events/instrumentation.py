@@ -82,6 +82,9 @@ class Observer:
     def reconnected(self) -> None:
         """A subscription that was lost was renewed."""
 
+    def proof_refused(self, reason: str) -> None:
+        """What the server said proves nothing; the reason is that of `NotProven`, or ``refused`` for an error reply."""
+
     def in_flight(self, count: int) -> None:
         """The number of handlers that were started and have not ended. Called when one first waits, and at its end."""
 

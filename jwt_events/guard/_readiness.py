@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import InvalidOption, TransportError, describe
+from jwt_events.errors import InvalidOption, NotProven, TransportError, describe
 from jwt_events.revocation import RevocationList, ViewState
 from jwt_events.subscriber import Subscriber
 
@@ -16,7 +16,7 @@ def readiness_of(*lists: RevocationList | Subscriber, resources: Iterable[object
     """Return the response to a readiness probe: a status, and a body to send as JSON.
 
     200 if every list is fresh and every subscriber live, else 503; with the state of each and its staleness in seconds,
-    ``None`` if infinite.
+    ``None`` if infinite, and the ``reason`` if its server proves nothing.
 
     Args:
         lists: what must be ready.
@@ -38,7 +38,8 @@ def readiness_of(*lists: RevocationList | Subscriber, resources: Iterable[object
 
 
 def _health(part: RevocationList | Subscriber) -> dict[str, Any]:
-    return {"state": part.state.value, "staleness": _finite(part.staleness)}
+    health = {"state": part.state.value, "staleness": _finite(part.staleness)}
+    return health | ({"reason": part.failure.reason} if isinstance(part.failure, NotProven) else {})
 
 
 def _finite(seconds: float) -> float | None:

@@ -27,6 +27,16 @@ UNKNOWN = "unknown"
 
 TYPES: Mapping[type[Event], str] = {cls: kind.value for kind, cls in EVENT_CLASSES.items()} | {UnknownEvent: UNKNOWN}
 CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted")
+_DOUBTS = (
+    "replica",
+    "unknown_role",
+    "few_replicas",
+    "few_sentinels",
+    "other_primary",
+    "called_down",
+    "failing_over",
+    "refused",
+)
 _REASONS = ("too_large", "not_json", "duplicate_key", "not_an_envelope", "invalid_event")
 
 
@@ -70,7 +80,7 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
-        self.keys = KeyInstruments(make)
+        self.keys, self.proofs_refused = KeyInstruments(make), _proofs_refused(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
 
@@ -132,6 +142,13 @@ def _signals(make: _InstrumentFactory) -> tuple[Counter, Histogram]:
         "signal_age_seconds", "Time from when a signal's event occurred until it was published.", "source"
     )
     return received, age
+
+
+def _proofs_refused(make: _InstrumentFactory) -> Counter:
+    text = "Answers of a server that prove nothing, as it may be no primary any more."
+    counter = make.counter("proof_refused_total", text, "reason")
+    _create_at_zero(counter, _DOUBTS)
+    return counter
 
 
 def _create_at_zero(counter: Counter, values: Iterable[str]) -> None:

@@ -161,6 +161,9 @@ class _Subscribing(Observer):
     def reconnected(self) -> None:
         self._reconnects.inc()
 
+    def proof_refused(self, reason: str) -> None:
+        self._instruments.proofs_refused.labels(reason).inc()
+
     def in_flight(self, number: int) -> None:
         self._in_flight.set(number)
 

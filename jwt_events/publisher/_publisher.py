@@ -162,6 +162,7 @@ class Publisher:
                 are kinds of it.
             PublishFailed: surely not published.
             PublishOutcomeUnknown: sent, but not answered in time. Publishing the same event again is safe.
+            NotReplicated: accepted, but not in time by as many replicas as the transport asks for; a kind of it.
             Closed: the publisher is closed.
             WrongLoop: it was opened in another event loop; nothing was sent.
 

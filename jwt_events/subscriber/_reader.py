@@ -172,6 +172,8 @@ class Reader:
     async def _take_batch(self, batch: Batch) -> None:
         if batch.reconnected:
             self._observer.reconnected()
+        if (refusal := batch.refusal) is not None:
+            self._observer.proof_refused(refusal.reason)
         for gap in batch.gaps:
             self._counters.gaps += 1
             self._observer.gap(gap.cause)

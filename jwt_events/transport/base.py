@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jwt_events.errors import TransportError
+from jwt_events.errors import NotProven, TransportError
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,14 @@ class Batch:
             of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
             if more may be waiting, or if the transport cannot know: a replica may be cut off from its primary.
         reconnected: whether a connection that had been lost was replaced by this read.
+        refusal: why what the server said proves nothing; ``None`` if it was not asked, or if it proves something.
     """
 
     deliveries: Sequence[Delivery] = ()
     gaps: Sequence[Gap] = ()
     current_as_of: float | None = None
     reconnected: bool = False
+    refusal: NotProven | None = None
 
 
 class Sent(NamedTuple):
@@ -110,10 +112,12 @@ class Sent(NamedTuple):
     Attributes:
         position: its position in the stream; ``None`` where there are no positions.
         receivers: how many connections got it from this server; ``None`` where that is not counted.
+        replicas: how many replicas have it; ``None`` where that was not asked for.
     """
 
     position: str | None = None
     receivers: int | None = None
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

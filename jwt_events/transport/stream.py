@@ -25,6 +25,7 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
@@ -45,6 +46,8 @@ _new = tuple.__new__
 
 # Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
 _TRIMS_PER_RETENTION = 100
+
+_MAX_REPLICAS = 100
 
 _LONGEST = "longest"
 _FOR_EVER = 1e15  # milliseconds; a marker that another program wrote may hold anything
@@ -78,6 +81,9 @@ class RedisStream:
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
             without new events proves that it is current.
         dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
+        replicas: how many replicas of the server must have an event before ``publish`` returns, so that it survives a
+            failover; and how many must be in contact with the server before a list counts as current, as one that is
+            cut off from all of them may have been replaced.
 
     Attributes:
         trims: whether its publishers remove what is older than the retention. Set it to ``False`` in a script, whose
@@ -102,6 +108,7 @@ class RedisStream:
         batch_size: int = 500,
         block: float = 1.0,
         dead_letter: str | None = None,
+        replicas: int = 0,
     ) -> None:
         self.destination: str = options.name("key", key)
         self.retention: timedelta = options.duration("retention", retention)
@@ -117,6 +124,7 @@ class RedisStream:
         self._is_time = isinstance(start, datetime)
         self._batch_size = options.count("batch_size", batch_size, maximum=100_000)
         self._block = options.seconds("block", block)
+        self.replicas: int = options.count_or_none("replicas", replicas, maximum=_MAX_REPLICAS)
         self.connector: Connector = Connector(client_or_url, destination=key)
 
     def __repr__(self) -> str:
@@ -139,7 +147,12 @@ class RedisStream:
         trimming = _Trimming(self.destination, self.retention) if self.trims else None
         # A replica that may be written to accepts entries, and loses them.
         role = RoleRule(self.connector.address, is_needed=False)
-        async with Multiplexer(self.connector, trimming, role=role) as multiplexer:
+        multiplexer = (
+            ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
+            if self.replicas
+            else Multiplexer(self.connector, trimming, role=role)
+        )
+        async with multiplexer:
             yield RedisSender(multiplexer, command=command, parse=_parse_sent)
 
     @asynccontextmanager
@@ -169,7 +182,14 @@ class RedisStream:
             ) as settler,
         ):
             cursor = StreamCursor(start, is_time=self._is_time and start != OLDEST)
-            receiver = CursorReceiver(self.connector, settler, cursor, batch_size=self._batch_size, block=block)
+            receiver = CursorReceiver(
+                self.connector,
+                settler,
+                cursor,
+                batch_size=self._batch_size,
+                block=block,
+                replicas=self.replicas,
+            )
             async with receiver.reconnecting:
                 yield receiver
 
@@ -231,7 +251,7 @@ def _start_position(start: str | datetime) -> str | None:
 
 
 def _parse_sent(reply: Any) -> Sent:
-    return _new(Sent, (position(reply), None))
+    return _new(Sent, (position(reply), None, None))
 
 
 def _milliseconds(reply: Any) -> float:

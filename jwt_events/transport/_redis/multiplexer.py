@@ -58,12 +58,15 @@ class Multiplexer:
             one packet with a command, which does not wait for it. ``None`` to accept all.
     """
 
+    _request_type = Request
+
     def __init__(
         self, connector: Connector, maintenance: Maintenance | None = None, *, role: RoleRule | None = None
     ) -> None:
         self.address: str = connector.address
         self._connector = connector
         self._decoder = connector.decoder
+        self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
         self._role_due_at = math.inf
@@ -113,7 +116,7 @@ class Multiplexer:
             return await self._run_batches(commands, deadline, parse)
         if not count or within <= 0:  # sent now, its outcome would be in doubt at once
             return [self._timed_out()] * count
-        request = Request(commands, loop)
+        request = self._request_type(commands, loop)
         if self._queue or (connection := self._connection) is None or not self._can_send(connection, count, now):
             self._queue.append(request)
             self._has_queued.set()
@@ -131,7 +134,7 @@ class Multiplexer:
             return [request.error or self._timed_out()] * count
         if len(request.replies) < count:
             request.protocol.abort_if_abandoned()
-        return self._decoder.decode(request, parse)
+        return self._decode(request, parse)
 
     async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []

@@ -152,6 +152,15 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._requests.append(request)
         self.outstanding += len(request.commands)
 
+    def send_together(self, requests: Sequence[Request], now: float) -> None:
+        """Send requests in one packet; otherwise as `send`."""
+        self._transmit([command for request in requests for command in request.commands])
+        for request in requests:
+            request.protocol = self
+            request.sent_at = now
+            self._requests.append(request)
+            self.outstanding += len(request.commands)
+
     def write(self, commands: Sequence[Command]) -> None:
         """Send commands whose replies arrive among the pushed messages."""
         self._expects_pushed = True

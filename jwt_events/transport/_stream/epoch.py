@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.role import parse_info, role_of_info
+from jwt_events.transport._redis.proof import Replication
+from jwt_events.transport._redis.role import parse_info, replication_of
 from jwt_events.transport._stream.position import sort_key
 
 _NEVER_PROMOTED = "0" * 40
@@ -32,7 +33,7 @@ class Epoch:
             the server was never promoted from a replica. ``False`` if it does not say.
         keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
             was added in this epoch. ``False`` if it does not say.
-        role: what it says of itself; empty if it does not say.
+        replication: what it says of its role, and of its replicas.
         began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of;
             infinite if it does not say.
     """
@@ -40,7 +41,7 @@ class Epoch:
     run_id: str = ""
     keeps_all: bool = False
     keeps_nothing: bool = False
-    role: str = ""
+    replication: Replication = field(default_factory=Replication)
     began: float = math.inf
 
     def may_lack(self, before: Epoch) -> bool:
@@ -71,7 +72,7 @@ class Epoch:
             run_id=fields.get("run_id", ""),
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
-            role=fields.get("role", ""),
+            replication=Replication.parse(fields),
             began=_parse_beginning(fields),
         )
 
@@ -93,7 +94,7 @@ async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
         within=within,
     )
     for reply in (server, replication):
-        role_of_info(reply)  # raises if INFO was refused
+        replication_of(reply)  # raises if INFO was refused
     words = [word.decode(errors="replace") for reply in policy for word in _list(reply)]
     return Epoch.parse(parse_info(server, replication), dict(zip(words[::2], words[1::2], strict=False)))
 
