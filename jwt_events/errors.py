@@ -40,18 +40,12 @@ needs to react is on the instance.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jwt_events._internal.receipt import Receipt
-
-# Where this library is, and the standard library.
-_HERE, _PYTHON = Path(__file__).parent, Path(traceback.__file__).parent
 
 
 class JWTEventsError(Exception):
@@ -358,40 +352,6 @@ class NotReplicated(PublishOutcomeUnknown):
     def position(self) -> str | None:
         """The position of the first of them."""
         return self.positions[0] if self.positions else None
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's class, the line of the program that led to it, and the name that was missing, if one was.
-
-    Without its message, which may quote a secret.
-    """
-    missing = getattr(error, "name", None) if isinstance(error, AttributeError | NameError) else None
-    what = f": no {missing!r}" if isinstance(missing, str) and missing.isidentifier() and len(missing) < 100 else ""
-    kind = type(error).__qualname__
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    if not frames:
-        return kind + what
-    origins = [_package_of(code.co_filename) for code, _ in frames]
-    if "" in origins:
-        index = len(origins) - 1 - origins[::-1].index("")
-    else:
-        installed = [origin for origin in origins if origin is not None]
-        index = len(origins) - 1 - (origins[::-1].index(installed[0]) if installed else 0)
-    code, line = frames[index]
-    return f"{kind} at {Path(code.co_filename).name}:{line} in {code.co_name}{what}"
-
-
-@cache
-def _package_of(filename: str) -> str | None:
-    """Return the installed package that a file belongs to: "" for a file of the program itself.
-
-    ``None`` for this library and for Python's own, which lead to an error, but are seldom to blame for it.
-    """
-    path = Path(filename)
-    for folder in ("site-packages", "dist-packages"):
-        if folder in path.parts[:-1] and not path.is_relative_to(_HERE):
-            return path.parts[path.parts.index(folder) + 1]
-    return None if filename.startswith("<") or any(path.is_relative_to(root) for root in (_HERE, _PYTHON)) else ""
 
 
 class SigningKeyError(JWTEventsError):

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import describe
 
 Callback = Callable[..., object]
 """A plain function, which is called on the event loop and must not block, or a coroutine function."""

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, overload
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import awaited, function, truth
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import (
@@ -24,7 +25,6 @@ from jwt_events.errors import (
     StaleRevocationsError,
     TransportError,
     Unavailable,
-    describe,
 )
 from jwt_events.guard._admissions import Admission, Admissions, T, may_have_expired
 from jwt_events.guard._header import HeaderTooLarge, UnreadableHeader, kid_of

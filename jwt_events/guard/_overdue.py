@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import awaited
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import describe
 
 GRACE = 1.0
 """Seconds that a handler has to end after its token was revoked, before its connection is closed from outside."""

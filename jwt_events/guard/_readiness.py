@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import InvalidOption, NotProven, TransportError, describe
+from jwt_events.errors import InvalidOption, NotProven, TransportError
 from jwt_events.revocation import RevocationList, ViewState
 from jwt_events.subscriber import Subscriber
 

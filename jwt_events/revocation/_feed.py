@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from jwt_events._internal import options
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
@@ -18,7 +19,6 @@ from jwt_events.errors import (
     NotProven,
     ServerRefused,
     TransportError,
-    describe,
 )
 from jwt_events.events import Event
 from jwt_events.transport.base import Batch, Delivery, Gap, Transport

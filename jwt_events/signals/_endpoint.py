@@ -20,6 +20,7 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import timeout
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import awaited, function, truth
 from jwt_events.errors import (
     Closed,
@@ -29,7 +30,6 @@ from jwt_events.errors import (
     SignalRefused,
     TransportError,
     Unavailable,
-    describe,
 )
 from jwt_events.events import Event
 from jwt_events.instrumentation import Instrumentation, SignalObserver, SignalOutcome, instrumentation

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 
 from loguru import logger
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import describe
 from jwt_events.events import Event, Handler
 from jwt_events.instrumentation import UNOBSERVED, Observer
 from jwt_events.subscriber._handler_runner import HandlerCall, HandlerRunner

@@ -13,10 +13,11 @@ from loguru import logger
 
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.debugging import is_debugging
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import discard, in_thread
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import Retry
-from jwt_events.errors import Closed, describe
+from jwt_events.errors import Closed
 from jwt_events.events import Handler
 from jwt_events.instrumentation import Handled
 from jwt_events.subscriber._job import CutOff, Job, current_job

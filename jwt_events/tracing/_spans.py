@@ -17,8 +17,8 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+from jwt_events._internal.describing import describe
 from jwt_events.envelope import Envelope
-from jwt_events.errors import describe
 from jwt_events.events import Event
 from jwt_events.instrumentation import Observer
 from jwt_events.tracing._context import headers, is_sampled, parse

@@ -15,8 +15,8 @@ from loguru import logger
 
 from jwt_events import Event, Gap, MemoryTransport, Retry, RevocationList, Subscriber, TransportError
 from jwt_events._internal.callbacks import Callbacks
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import describe
 from jwt_events.testing import ManualClock
 from tests.support.examples import revoked
 from tests.support.handling import publish
