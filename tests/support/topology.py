@@ -102,6 +102,7 @@ class Topology:
         servers: the servers; the first is the primary at first.
         clients: a client of each.
         sentinels: the Sentinels.
+        addresses: host and port of each server.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Topology:
         self.servers = servers
         self.clients = clients
         self.sentinels = sentinels
+        self.addresses = [urlsplit(server.url).netloc for server in servers]
 
     @property
     def url(self) -> str:
@@ -118,12 +120,7 @@ class Topology:
 
     def url_of(self, index: int) -> str:
         """Return the URL of a server."""
-        return _url_of(self.servers[index])
-
-    @property
-    def addresses(self) -> list[str]:
-        """Host and port of each server."""
-        return [urlsplit(server.url).netloc for server in self.servers]
+        return f"redis://:{_PASSWORD}@{self.addresses[index]}"
 
     async def cut_off(self, index: int = 0) -> None:
         """Cut a server off from all other servers and all Sentinels, and not from its clients."""
@@ -133,14 +130,14 @@ class Topology:
         """End what `cut_off` began."""
         await _add_users(self.clients[index])
 
-    async def promoted(self) -> int:
-        """Wait until a majority of the Sentinels names another server than the first, and return which."""
+    async def promoted(self, *, after: int = 0) -> int:
+        """Wait until a majority of the Sentinels names another server than this one, and return which."""
         found: list[str] = []
 
         async def is_named() -> bool:
             named = [await one.primary() for one in self.sentinels]
-            found[:] = [name for name in self.addresses[1:] if named.count(name) > len(named) // 2]
-            return bool(found)
+            found[:] = [name for name in self.addresses if named.count(name) > len(named) // 2]
+            return bool(found) and found[0] != self.addresses[after]
 
         await wait_until(is_named, within=30.0, what="another primary")
         return self.addresses.index(found[0])

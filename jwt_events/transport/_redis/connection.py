@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
+from redis.asyncio import Connection as TcpConnection
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -129,6 +130,31 @@ class Connector:
             await abort(raw)
             raise
 
+    async def connect_at(self, place: Address, *, within: float) -> Connection:
+        """Open a connection to a server at another place, with the same options.
+
+        Args:
+            place: its host and port.
+            within: seconds for connecting and authenticating together.
+
+        Raises:
+            TransportError: it could not be opened.
+        """
+        options = {name: value for name, value in self._options.items() if name not in {"connection_pool", "path"}}
+        is_tls = issubclass(self._connection_class, SSLConnection)
+        raw: Any = (SSLConnection if is_tls else TcpConnection)(**options | {"host": place[0], "port": place[1]})
+        try:
+            async with timeout(within):
+                with noticing_cancellation():
+                    await raw.connect()
+            return Connection(RespProtocol(take_socket(raw)), self.decoder, place)
+        except Exception as error:  # noqa: BLE001 - as in `connect`
+            await abort(raw)
+            raise self.decoder.failure(error, "connecting", maybe_done=False) from None
+        except BaseException:
+            await abort(raw)
+            raise
+
     async def _locate(self, sentinels: Sentinels | None) -> Address:
         if sentinels is not None:
             return await sentinels.locate()
@@ -152,6 +178,8 @@ class Connection:
         self.protocol = protocol
         self.place = place
         """Host and port, as the Sentinels name them; ``None`` without Sentinels."""
+        self.peer = place or protocol.peer
+        """Host and port of the server, or of what stands before it; ``None`` on a unix socket."""
         self.decode = decoder.decode
         self._decoder = decoder
 

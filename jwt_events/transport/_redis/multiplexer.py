@@ -18,6 +18,7 @@ from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
+from jwt_events.transport._redis.sentinels import PrimaryWatch
 from jwt_events.transport.base import Sent
 
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
@@ -69,6 +70,8 @@ class Multiplexer:
         self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
+        sentinels = None if role is None else connector.sentinels()
+        self._watch = None if sentinels is None else PrimaryWatch(sentinels)
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
@@ -97,6 +100,8 @@ class Multiplexer:
             if self._watchdog is not None:
                 self._watchdog.cancel()
             await self._disconnect()
+            if self._watch is not None:
+                await self._watch.aclose()
 
     async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
@@ -161,6 +166,8 @@ class Multiplexer:
     def _send(self, connection: Connection, request: Request, now: float) -> None:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
+            if self._watch is not None:
+                self._watch.look(connection)
             connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
@@ -244,7 +251,8 @@ class Multiplexer:
         return self._connection
 
     async def _connect(self) -> Connection:
-        connection = await self._connector.connect(within=_REPLY_WITHIN)
+        sentinels = None if self._watch is None else self._watch.sentinels
+        connection = await self._connector.connect(within=_REPLY_WITHIN, sentinels=sentinels)
         if self._role is None:
             return connection
         try:

@@ -45,10 +45,18 @@ class Replication:
     Attributes:
         role: what it says of itself; empty if it does not say.
         lags: for each replica that is online, the seconds since it was last heard of; ascending.
+        history: the name of the history of writes that it has; empty if it does not say.
+        offset: how much of that history it has.
+        earlier: the name of the history that it continued when it was promoted, or its primary was; empty for none.
+        continued_at: how much of that history it has, and one more.
     """
 
     role: str = ""
     lags: tuple[int, ...] = ()
+    history: str = ""
+    offset: int = 0
+    earlier: str = ""
+    continued_at: int = 0
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Replication:
@@ -59,7 +67,39 @@ class Replication:
                 parts = dict(part.partition("=")[::2] for part in value.split(","))
                 if parts.get("state") == "online" and parts.get("lag", "").isdecimal():
                     lags.append(int(parts["lag"]))
-        return cls(fields.get("role", ""), tuple(sorted(lags)))
+        earlier = fields.get("master_replid2", "").strip("0")
+        return cls(
+            role=fields.get("role", ""),
+            lags=tuple(sorted(lags)),
+            history=fields.get("master_replid", ""),
+            offset=_number(fields, "master_repl_offset"),
+            earlier=fields["master_replid2"] if earlier else "",
+            continued_at=_number(fields, "second_repl_offset"),
+        )
+
+    def end_of(self, history: str) -> int | None:
+        """Return how much there ever was of a history, as the server that wrote it says when it is a replica.
+
+        ``None`` if it does not say: it is still writing, or it took over another history from the beginning.
+        """
+        if self.role != "slave" or not history:
+            return None
+        if self.history == history:
+            return self.offset
+        return self.continued_at - 1 if self.earlier == history else None
+
+    def has_all_of(self, history: str, end: int) -> bool:
+        """Whether this server continued a history that ended there, and has all of it."""
+        return self.earlier == history != "" and self.continued_at > end
+
+    def was_replaced_since(self, before: Replication) -> bool:
+        """Whether this server, the same process as before, followed another one in between."""
+        return self.history != before.history != "" and self.earlier not in ("", before.history, before.earlier)
+
+
+def _number(fields: Mapping[str, str], name: str) -> int:
+    value = fields.get(name, "")
+    return int(value) if value.isdecimal() and len(value) < 20 else 0
 
 
 @dataclass(frozen=True, slots=True)

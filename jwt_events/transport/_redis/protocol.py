@@ -120,6 +120,12 @@ class RespProtocol(asyncio.BufferedProtocol):
         return self._transport.is_closing()
 
     @property
+    def peer(self) -> tuple[str, int] | None:
+        """Host and port of the other side; ``None`` on a unix socket."""
+        name = self._transport.get_extra_info("peername")
+        return name[:2] if isinstance(name, tuple) else None
+
+    @property
     def oldest(self) -> Request | None:
         """The request that has waited longest for its replies."""
         return self._requests[0] if self._requests else None

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 REPLY_WITHIN = 1.0
 """Seconds within which a Sentinel must reply, connecting included. A minority that takes longer delays nothing."""
 
+_LOOK_WITHIN = 0.1
+"""Seconds after which the replies are looked at that a publisher asked for."""
+
 
 class Sentinels:
     """All Sentinels of a service, as one reader or publisher asks them.
@@ -76,6 +79,38 @@ class Sentinels:
         """Close all connections; idempotent."""
         for member in self._members.values():
             await member.aclose()
+
+
+class PrimaryWatch:
+    """Asks the Sentinels now and then whether a connection still leads to the primary, and closes it if it does not.
+
+    Args:
+        sentinels: the Sentinels.
+    """
+
+    def __init__(self, sentinels: Sentinels) -> None:
+        self.sentinels = sentinels
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look(self, connection: Connection) -> None:
+        """Ask now, and judge the replies a little later; nothing waits for them."""
+        if self._timer is None:
+            self.sentinels.request()
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_WITHIN, self._judge, connection)
+
+    def _judge(self, connection: Connection) -> None:
+        self._timer = None
+        primary = self.sentinels.survey().primary
+        if primary is not None and primary != connection.place and not connection.is_closed:
+            connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
+            connection.protocol.fail(ConnectionAbortedError("a majority of the Sentinels name another server"))
+
+    async def aclose(self) -> None:
+        """Ask no more, and close the connections; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        await self.sentinels.aclose()
 
 
 class _Member:

@@ -14,9 +14,9 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Reconnectin
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.entry import parse_deliveries
-from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
+from jwt_events.transport._stream.succession import Succession
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 # Seconds by which a blocking read may take longer than asked for before the connection counts as dead.
@@ -80,7 +80,7 @@ class CursorReceiver:
         self._block = block
         # A read that may wait for less than a tick of the server does not block there: it is delayed here instead.
         self._blocks_for = block - _SERVER_TICK if block > _SERVER_TICK else None
-        self._epoch: Epoch | None = None
+        self._succession = Succession(connector)
         self._gaps: list[Gap] = []
         self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
@@ -137,7 +137,9 @@ class CursorReceiver:
         if audit:
             stream, replication = audit
             # A replica proves nothing, and may never get what is added: it may be cut off from its primary.
-            self._prover.hear(replication_of(replication), read.sent_at)
+            said = replication_of(replication)
+            self._succession.hear(said)
+            self._prover.hear(said, read.sent_at)
             self._reconcile(stream_info(stream), read.sent_at)
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             return None
@@ -173,22 +175,21 @@ class CursorReceiver:
         sent_at = time.monotonic()
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
-        epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
+        epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
         self._prover.hear(epoch.replication, sent_at)
         (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
         found = stream_info(stream)
-        since, before = self._cursor.position, self._epoch
+        since = self._cursor.position
         # Before any change of state, as all of this is repeated if it fails; and always, so that a missing right is
         # known at once.
         holds = await self._still_holds(connection, since)
         await self._prover.settle()
-        if before is not None:
-            may_lack = epoch.may_lack(before)
-        else:
+        is_first = self._succession.epoch is None
+        may_lack = await self._succession.follow(epoch, connection)
+        if is_first:
             may_lack = self._cursor.is_at_entry and epoch.may_lack_what_followed(since, is_there=holds)
         if may_lack:
             self._report_restart(found, holds=holds)
-        self._epoch = epoch
         self._is_at_end = False
         self._reconcile(found, sent_at)
 

@@ -44,10 +44,19 @@ class Epoch:
     replication: Replication = field(default_factory=Replication)
     began: float = math.inf
 
-    def may_lack(self, before: Epoch) -> bool:
-        """Whether an entry that was confirmed in the epoch ``before`` may be missing in this one."""
-        is_same = before.run_id == self.run_id != ""
-        return not is_same and not (before.keeps_all and self.keeps_all)
+    def may_lack(self, before: Epoch, *, end: int | None = None) -> bool:
+        """Whether an entry that was confirmed in the epoch ``before`` may be missing in this one.
+
+        Args:
+            before: the epoch.
+            end: how much was ever written in it, as its server said when it had become a replica; ``None`` if it did
+                not. A server that took over may say that it has as much.
+        """
+        if before.run_id == self.run_id != "":
+            return self.replication.was_replaced_since(before.replication)
+        if before.keeps_all and self.keeps_all:
+            return False
+        return end is None or not self.replication.has_all_of(before.replication.history, end)
 
     def may_lack_what_followed(self, position: str, *, is_there: bool) -> bool:
         """Whether an entry confirmed after this position may be missing, for a reader that knows no earlier epoch.

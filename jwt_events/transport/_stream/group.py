@@ -24,10 +24,11 @@ from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, stream_info
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
-from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
+from jwt_events.transport._stream.epoch import Epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
 from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo, previous, sort_key
 from jwt_events.transport._stream.settler import Settler
+from jwt_events.transport._stream.succession import Succession
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 # How many leases one command renews.
@@ -77,7 +78,7 @@ class GroupReceiver:
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
-        self._epoch: Epoch | None = None
+        self._succession = Succession(connector)
         self._losses = GroupLosses(group)
 
     async def receive(self) -> Batch:
@@ -200,11 +201,10 @@ class GroupReceiver:
     async def _on_connect(self, connection: Connection) -> None:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
         self._prover.connect(connection.place)
-        epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        since, before = self._finished, self._epoch
-        await self._audit(connection, first_epoch=epoch if before is None else None)
-        self._epoch = epoch  # only now, as all of this is repeated if it fails
-        if before is not None and epoch.may_lack(before):
+        epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
+        since, is_first = self._finished, self._succession.epoch is None
+        await self._audit(connection, first_epoch=epoch if is_first else None)
+        if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
             self._gaps.insert(0, Gap(since, "restarted"))
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
