@@ -64,6 +64,9 @@ class Observer:
             seconds: duration of the call, with all attempts and pauses.
         """
 
+    def republished(self, count: int) -> None:
+        """Events were published again, because another server has taken over."""
+
     def refused(self, event: Event) -> None:
         """An event was not valid, and was not sent."""
 

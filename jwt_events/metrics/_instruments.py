@@ -26,7 +26,7 @@ UNKNOWN = "unknown"
 """Label value for event types that this version does not know: values on the wire must not create new series."""
 
 TYPES: Mapping[type[Event], str] = {cls: kind.value for kind, cls in EVENT_CLASSES.items()} | {UnknownEvent: UNKNOWN}
-CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted")
+CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted", "unproven_history")
 _DOUBTS = (
     "replica",
     "unknown_role",
@@ -80,7 +80,8 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
-        self.keys, self.proofs_refused = KeyInstruments(make), _proofs_refused(make)
+        self.keys = KeyInstruments(make)
+        self.proofs_refused, self.republished = _failovers(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
 
@@ -144,11 +145,13 @@ def _signals(make: _InstrumentFactory) -> tuple[Counter, Histogram]:
     return received, age
 
 
-def _proofs_refused(make: _InstrumentFactory) -> Counter:
+def _failovers(make: _InstrumentFactory) -> tuple[Counter, Counter]:
+    """Create the instruments of failovers: answers that prove nothing, and events that were published again."""
     text = "Answers of a server that prove nothing, as it may be no primary any more."
-    counter = make.counter("proof_refused_total", text, "reason")
-    _create_at_zero(counter, _DOUBTS)
-    return counter
+    refused = make.counter("proof_refused_total", text, "reason")
+    _create_at_zero(refused, _DOUBTS)
+    text = "Events that were published again, as another server had taken over."
+    return refused, make.counter("republished_total", text, "transport")
 
 
 def _create_at_zero(counter: Counter, values: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import repeat
@@ -26,7 +26,7 @@ from jwt_events.instrumentation import Instrumentation, Observer, combine, instr
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Sender, Transport
+from jwt_events.transport.base import Republishing, Sender, Transport
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -49,6 +49,8 @@ class Publisher:
             this host.
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
+        republish: seconds for which accepted events are kept, at most 10,000 of them and 8 MB. When another server has
+            taken over, they are published again, with the same ids: it may never have had them. 0 for none.
         metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
         tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
             ``None`` means the global one, as soon as there is one.
@@ -64,6 +66,7 @@ class Publisher:
         source: str | None = None,
         timeout: float = 5.0,
         max_event_bytes: int = 16_384,
+        republish: float = 30.0,
         metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
@@ -71,6 +74,8 @@ class Publisher:
         self._source = quote(socket.gethostname()) or "unknown" if source is None else source_from(source)
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
+        self._republish = options.leeway("republish", republish)
+        self._keep: Callable[[Sequence[bytes]], None] | None = None
         self._spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
         self._observer: Observer = combine(counting, self._spans.observer)
@@ -129,8 +134,14 @@ class Publisher:
                 self._check_open()
                 resources = AsyncExitStack()
                 self._sender = await resources.enter_async_context(self._transport.sender())
+                if self._republish and isinstance(self._sender, Republishing):
+                    self._keep = self._sender.keep(self._republish, self._report_republished)
                 self._resources = resources
             return self._sender
+
+    def _report_republished(self, count: int) -> None:
+        self._log.warning("events published again, as another server has taken over", count=count)
+        self._observer.republished(count)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -203,7 +214,10 @@ class Publisher:
         self._calls += 1
         try:
             sender = self._sender or await self._open()
-            return await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
+            receipts = await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
+            if self._keep is not None:
+                self._keep(payloads)
+            return receipts
         finally:
             self._calls -= 1
             if self._is_closed and not self._calls:

@@ -7,7 +7,7 @@ entered their context closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,7 +42,8 @@ class Gap:
         cause: one of a few fixed words, fit for a metric label: ``disconnected`` (no connection at the moment),
             ``reconnected`` (connected again); on a stream ``trimmed`` (entries were removed before they were read),
             ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was already read),
-            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed).
+            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed),
+            ``unproven_history`` (the same, of a time before the reader that reads all of it was opened).
         lost: how many events, where that can be known; ``None`` elsewhere.
     """
 
@@ -149,6 +150,20 @@ class Sender(Protocol):
         Args:
             payloads: the payloads.
             within: seconds after which to give up.
+        """
+        ...
+
+
+@runtime_checkable
+class Republishing(Protocol):
+    """A sender that sends events again when the server that accepted them was replaced. Optional."""
+
+    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
+        """Begin to keep what is accepted, and return the function to call with the payloads.
+
+        Args:
+            seconds: how long each is kept.
+            report: called with the number of payloads that were sent again.
         """
         ...
 

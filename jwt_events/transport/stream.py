@@ -153,7 +153,11 @@ class RedisStream:
             else Multiplexer(self.connector, trimming, role=role)
         )
         async with multiplexer:
-            yield RedisSender(multiplexer, command=command, parse=_parse_sent)
+            sender = RedisSender(multiplexer, command=command, parse=_parse_sent)
+            try:
+                yield sender
+            finally:
+                sender.close()
 
     @asynccontextmanager
     async def receiver(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from jwt_events import (
 from jwt_events.testing import Listener
 from jwt_events.transport._redis import reconnecting
 from tests.faults.scenes import transport_of
+from tests.support.commands import run_apart
 from tests.support.handling import publish
 from tests.support.raw import call
 from tests.support.topology import SERVICE, MakeServer, topology
@@ -184,3 +186,19 @@ async def refused(transport: RedisStream | RedisPubSub, message: str) -> str:
         await Listener(transport).__aenter__()
     assert caught.value.reason == "few_sentinels"
     return str(caught.value)
+
+
+async def test_doctor(own_server: MakeServer, tmp_path: Path) -> None:
+    """`jwt-events doctor` says what the Sentinels agree on, and which of them is missing."""
+    async with topology(own_server, tmp_path) as servers:
+        assert "3 of 3 name 127.0.0.1" in await asyncio.to_thread(_sentinels_of, servers.url)
+        await servers.sentinels[2].kill()
+        text = await asyncio.to_thread(_sentinels_of, servers.url)
+        assert "2 of 3 name 127.0.0.1" in text
+        assert f"127.0.0.1:{servers.sentinels[2].port}" in text
+
+
+def _sentinels_of(url: str) -> str:
+    found = run_apart("doctor", "--json", url=url).records
+    (finding,) = [one for one in found if one["topic"] == "sentinels"]
+    return str(finding["text"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from jwt_events import RedisStream, TokenRevoked, Transport
+from jwt_events import RedisStream, RevocationList, TokenRevoked, Transport
 from jwt_events.testing import Listener
 from jwt_events.transport._redis.proof import Replication
 from jwt_events.transport._stream.epoch import Epoch
@@ -104,6 +104,38 @@ class TestUnplanned:
             assert listener.causes == ["restarted"]
 
 
+class TestStart:
+    """A list that is opened after a failover."""
+
+    async def test_promoted(self, own_server: MakeServer) -> None:
+        """It is told once that history may be missing, also if it connects again; not at an original primary."""
+        async with pair(own_server) as both:
+            await publish(RedisStream(both.name.url, "k"), event("before"))
+            await wait_until(lambda: both.new.xlen("k"), what="the replica")
+            assert await self._causes(RedisStream(both.name.url, "k"), both) == []
+            await call(both.new, "REPLICAOF", "NO", "ONE")
+            assert await self._causes(RedisStream(both.new_url, "k"), both) == ["unproven_history"]
+
+    async def test_replicated(self, own_server: MakeServer) -> None:
+        """Where every event was replicated before its publish returned, nothing is missing."""
+        async with pair(own_server) as both:
+            await both.demote()
+            await wait_until(lambda: _has_replica(both.new), what="the replica")
+            assert await self._causes(RedisStream(both.new_url, "k", replicas=1), both) == []
+
+    async def _causes(self, transport: RedisStream, both: Pair) -> list[str]:
+        causes: list[str] = []
+        revocations = RevocationList(transport)
+        revocations.on_gap(lambda gap: causes.append(gap.cause))
+        async with revocations:
+            assert revocations.is_fresh
+            for client in (both.old, both.new):
+                await client.client_kill_filter(_type="normal", skipme=True)
+            opened_at = revocations.staleness
+            await wait_until(lambda: revocations.staleness < opened_at, what="the next proof")
+        return causes
+
+
 class TestJudgement:
     """The arithmetic. Pure."""
 
@@ -130,6 +162,10 @@ class TestJudgement:
         told = Replication.parse(fields | {"master_replid2": "a" * 40})
         assert (told.end_of("b" * 40), told.end_of("a" * 40), told.end_of("c" * 40)) == (17, 11, None)
         assert Replication.parse(fields | {"master_replid2": "0" * 40}).earlier == ""
+
+
+async def _has_replica(client: Redis) -> bool:
+    return bool((await client.info("replication"))["connected_slaves"] == 1)
 
 
 async def _is_primary(client: Redis) -> bool:

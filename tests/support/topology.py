@@ -13,6 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from jwt_events.embedded import EmbeddedServer, _find_binary
@@ -166,7 +169,13 @@ async def topology(make: MakeServer, directory: Path, *, down_after: float = 1.0
             async with Redis.from_url(server.url) as client:
                 await _add_users(client)
                 await call(client, "ACL", "SETUSER", "default", "resetpass", f">{_PASSWORD}")
-        clients = [await stack.enter_async_context(Redis.from_url(_url_of(server))) for server in servers]
+        again = Retry(NoBackoff(), 3)  # the Sentinels close the connections of clients during a failover
+        clients = [
+            await stack.enter_async_context(
+                Redis.from_url(_url_of(server), retry=again, retry_on_error=[RedisConnectionError])
+            )
+            for server in servers
+        ]
         port = urlsplit(servers[0].url).port or 0
         for replica in clients[1:]:
             await call(replica, "REPLICAOF", "127.0.0.1", port)

@@ -17,6 +17,7 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser
+from jwt_events.transport._redis.republishing import Republisher
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
 from jwt_events.transport._redis.sentinels import PrimaryWatch
 from jwt_events.transport.base import Sent
@@ -70,14 +71,15 @@ class Multiplexer:
         self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
-        sentinels = None if role is None else connector.sentinels()
-        self._watch = None if sentinels is None else PrimaryWatch(sentinels)
+        self._watch = PrimaryWatch(None if role is None else connector.sentinels())
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
         self._connection: Connection | None = None
         self._connect_error: TransportError | None = None  # why the last attempt to connect failed
         self._watchdog: asyncio.TimerHandle | None = None
+        self._must_connect = False
+        self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._deadlines: Deadlines
@@ -100,8 +102,7 @@ class Multiplexer:
             if self._watchdog is not None:
                 self._watchdog.cancel()
             await self._disconnect()
-            if self._watch is not None:
-                await self._watch.aclose()
+            await self._watch.aclose()
 
     async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
@@ -166,8 +167,7 @@ class Multiplexer:
     def _send(self, connection: Connection, request: Request, now: float) -> None:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
-            if self._watch is not None:
-                self._watch.look(connection)
+            self._watch.look(connection)
             connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
@@ -207,7 +207,8 @@ class Multiplexer:
         while True:
             await self._has_queued.wait()
             self._has_queued.clear()
-            while self._queue:
+            while self._queue or self._must_connect:
+                self._must_connect = False
                 try:
                     await self._send_queued(await self._connected())
                 except TransportError as error:
@@ -251,14 +252,15 @@ class Multiplexer:
         return self._connection
 
     async def _connect(self) -> Connection:
-        sentinels = None if self._watch is None else self._watch.sentinels
-        connection = await self._connector.connect(within=_REPLY_WITHIN, sentinels=sentinels)
+        connection = await self._connector.connect(within=_REPLY_WITHIN, sentinels=self._watch.sentinels)
         if self._role is None:
             return connection
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
+            if self.on_connect is not None:
+                await self.on_connect(connection)
         except BaseException as error:
             connection.abort()
             await connection.aclose()
@@ -267,6 +269,14 @@ class Multiplexer:
             raise
         self._role_due_at = self._loop.time() + ROLE_INTERVAL
         return connection
+
+    def look(self) -> None:
+        """Connect again if the connection is lost, although nothing is to be sent, and ask whom it leads to."""
+        if self._connection is None or self._connection.is_closed:
+            self._must_connect = True
+            self._has_queued.set()
+        else:
+            self._watch.look(self._connection)
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
         try:
@@ -332,6 +342,19 @@ class RedisSender:
         self._multiplexer = multiplexer
         self._command = command
         self._parse = parse
+        self._republisher: Republisher | None = None
+
+    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
+        """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
+        look = self._multiplexer.look
+        self._republisher = kept = Republisher(seconds, command=self._command, look=look, report=report)
+        self._multiplexer.on_connect = kept.on_connect
+        return kept.add
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        if self._republisher is not None:
+            self._republisher.close()
 
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""

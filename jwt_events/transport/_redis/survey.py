@@ -31,6 +31,7 @@ class SentinelReply:
         is_failing_over: whether it is replacing that server.
         quorum: how many Sentinels must call a primary down before it is replaced.
         voters: how many Sentinels there are, as it knows.
+        down_after: seconds without a reply after which it calls a server down.
         problem: why there is no address.
     """
 
@@ -39,6 +40,7 @@ class SentinelReply:
     is_failing_over: bool = False
     quorum: int = 1
     voters: int = 1
+    down_after: float = 0.0
     problem: str = ""
 
     @classmethod
@@ -66,6 +68,7 @@ class SentinelReply:
                 is_failing_over=not flags.isdisjoint(_FAILING_OVER),
                 quorum=max(1, int(fields["quorum"])),
                 voters=1 + max(0, int(fields["num-other-sentinels"])),
+                down_after=int(fields.get("down-after-milliseconds", 0)) / 1000,
             )
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             return cls(problem="sent a reply that is not that of a Sentinel")

@@ -14,7 +14,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Reconnectin
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.entry import parse_deliveries
-from jwt_events.transport._stream.position import StreamCursor, StreamInfo
+from jwt_events.transport._stream.position import OLDEST, StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport._stream.succession import Succession
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
@@ -73,6 +73,7 @@ class CursorReceiver:
             connector, transport="stream", on_connect=self._on_connect
         )
         self._prover = Prover(connector.address, replicas=replicas, sentinels=self.reconnecting.sentinels)
+        self._replicas = replicas
         self._key = connector.destination
         self._settler = settler
         self._cursor = cursor
@@ -93,6 +94,8 @@ class CursorReceiver:
             reconnected = await self.reconnecting.reconnect()
             refusal = self.reconnecting.take_refusal()
             return Batch(gaps=self._take_gaps(), reconnected=reconnected, refusal=refusal)
+        if self._gaps:  # found when it was opened
+            return Batch(gaps=self._take_gaps())
         try:
             await self._settler.wait_for_room()
             entries = await self._read(connection)
@@ -190,6 +193,8 @@ class CursorReceiver:
             may_lack = self._cursor.is_at_entry and epoch.may_lack_what_followed(since, is_there=holds)
         if may_lack:
             self._report_restart(found, holds=holds)
+        elif is_first and not self._replicas and since == OLDEST and epoch.replication.earlier:
+            self._gaps.append(Gap(OLDEST, "unproven_history"))
         self._is_at_end = False
         self._reconcile(found, sent_at)
 
