@@ -44,11 +44,12 @@ class RepublishWindow:
 
     def add(self, payloads: Sequence[bytes], now: float) -> None:
         """Add what was accepted at this time."""
-        size = sum(map(len, payloads))
+        size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
         self._accepted.append((now, payloads, size))
         self._events += len(payloads)
         self._bytes += size
-        self.prune(now)
+        if self._events > MAX_EVENTS or self._bytes > MAX_BYTES or self._accepted[0][0] < now - self._seconds:
+            self.prune(now)
 
     def prune(self, now: float) -> None:
         """Forget what is too old, or too much."""
