@@ -22,7 +22,7 @@ from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
+from jwt_events.transport._redis.multiplexer import Multiplexer, RepublishingSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
@@ -153,7 +153,7 @@ class RedisStream:
             else Multiplexer(self.connector, trimming, role=role)
         )
         async with multiplexer:
-            sender = RedisSender(multiplexer, command=command, parse=_parse_sent)
+            sender = RepublishingSender(multiplexer, command=command, parse=_parse_sent)
             try:
                 yield sender
             finally:

@@ -97,6 +97,7 @@ class TestSameServer:
             Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
         ):
             await publisher.publish(event("before"))
+            await wait_until(lambda: publisher._sender._republisher._run_id, what="the identity of the server")  # type: ignore[union-attr]  # it is there
             both.name.reset()
             await publisher.publish(event("after"))
             assert await names(both.old) == ["before", "after"]

@@ -270,13 +270,14 @@ class Multiplexer:
         self._role_due_at = self._loop.time() + ROLE_INTERVAL
         return connection
 
-    def look(self) -> None:
-        """Connect again if the connection is lost, although nothing is to be sent, and ask whom it leads to."""
+    def look(self) -> Connection | None:
+        """Connect again if the connection is lost, although nothing is to be sent; else return it, and look where."""
         if self._connection is None or self._connection.is_closed:
             self._must_connect = True
             self._has_queued.set()
-        else:
-            self._watch.look(self._connection)
+            return None
+        self._watch.look(self._connection)
+        return self._connection
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
         try:
@@ -342,7 +343,22 @@ class RedisSender:
         self._multiplexer = multiplexer
         self._command = command
         self._parse = parse
-        self._republisher: Republisher | None = None
+
+    def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
+        """Send payloads in order; see `Sender.send`."""
+        return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
+
+
+class RepublishingSender(RedisSender):
+    """Sends payloads to a stream, and again when its server was replaced; a `Republishing` sender.
+
+    Args:
+        multiplexer: runs the commands.
+        command: makes the command that sends a payload.
+        parse: the parser of its reply.
+    """
+
+    _republisher: Republisher | None = None
 
     def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
         """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
@@ -355,10 +371,6 @@ class RedisSender:
         """Keep nothing any more."""
         if self._republisher is not None:
             self._republisher.close()
-
-    def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
-        """Send payloads in order; see `Sender.send`."""
-        return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
 
 
 def _is_read_only(reply: Any) -> bool:

@@ -23,6 +23,8 @@ MAX_BYTES = 8_388_608
 # Seconds between looks at an idle connection, so that what it lost is sent again although nothing new is.
 _LOOK_EVERY = 1.0
 
+_WHICH: Command = ("INFO", "server")
+
 _BATCH = 500
 _REPLY_WITHIN = 5.0
 
@@ -71,7 +73,7 @@ class Republisher:
     Args:
         seconds: how long it is kept.
         command: makes the command that sends a payload.
-        look: called now and then while something is kept: connects again if the connection is lost.
+        look: called now and then while something is kept: connects again if the connection is lost, else returns it.
         report: called with the number of events that were sent again.
     """
 
@@ -80,14 +82,14 @@ class Republisher:
         seconds: float,
         *,
         command: Callable[[bytes], Command],
-        look: Callable[[], None],
+        look: Callable[[], Connection | None],
         report: Callable[[int], None],
     ) -> None:
         self._window = RepublishWindow(seconds)
         self._command = command
         self._look = look
         self._report = report
-        self._run_id: str | None = None  # of the last server; ``None`` if there was none, empty if it did not say
+        self._run_id = ""  # of the server that accepted what is kept; empty if it was not asked yet, or did not say
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, payloads: Sequence[bytes]) -> None:
@@ -101,7 +103,17 @@ class Republisher:
         self._window.prune(time.monotonic())
         if self._window:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
-            self._look()
+            if (connection := self._look()) is not None and not self._run_id:
+                self._learn(connection)
+
+    def _learn(self, connection: Connection) -> None:
+        """Ask the server which one it is; nothing waits for the reply."""
+        request = connection.send([_WHICH])
+
+        def take(_: object) -> None:
+            self._run_id = _run_id(connection.decode(request)[0])
+
+        request.settled.add_done_callback(take)
 
     async def on_connect(self, connection: Connection) -> None:
         """Send again what is kept, if this is not the server that accepted it.
@@ -109,26 +121,31 @@ class Republisher:
         Raises:
             TransportError: it was not sent, and is kept.
         """
-        (reply,) = await connection.execute_many([("INFO", "server")], within=_REPLY_WITHIN)
-        if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
-            raise reply
-        run_id = parse_info(reply).get("run_id", "")
-        if self._run_id is not None and (run_id != self._run_id or not run_id):
-            await self._send_again(connection)
+        run_id = ""
+        if payloads := self._window.payloads(time.monotonic()):
+            (reply,) = await connection.execute_many([_WHICH], within=_REPLY_WITHIN)
+            if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
+                raise reply
+            run_id = _run_id(reply)
+            if not run_id or run_id != self._run_id:
+                await self._send_again(connection, payloads)
         self._run_id = run_id
 
-    async def _send_again(self, connection: Connection) -> None:
-        payloads = self._window.payloads(time.monotonic())
+    async def _send_again(self, connection: Connection, payloads: Sequence[bytes]) -> None:
         for start in range(0, len(payloads), _BATCH):
             commands = [self._command(payload) for payload in payloads[start : start + _BATCH]]
             for reply in await connection.execute_many(commands, within=_REPLY_WITHIN):
                 if isinstance(reply, TransportError):
                     raise reply
-        if payloads:
-            self._report(len(payloads))
+        self._report(len(payloads))
 
     def close(self) -> None:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _run_id(reply: object) -> str:
+    """Return the run id of a server; empty if it may not be asked, or did not reply."""
+    return parse_info(reply).get("run_id", "")
