@@ -49,8 +49,8 @@ class Publisher:
             this host.
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
-        republish: seconds for which events that a stream accepted are kept, at most 10,000 and 8 MB. When another server
-            has taken over, they are published again, with the same ids: it may never have had them. 0 for none.
+        republish: seconds for which events that a stream accepted are kept, at most 10,000 and 8 MB. When another
+            server has taken over, they are published again, with the same ids: it may never have had them. 0 for none.
         metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
         tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
             ``None`` means the global one, as soon as there is one.
