@@ -80,8 +80,7 @@ class Instruments:
                 "staleness_seconds", "Age of the last proof that a view is current.", "destination", mode="livemax"
             )
         )
-        self.keys = KeyInstruments(make)
-        self.proofs_refused, self.republished = _failovers(make)
+        self.keys, (self.proofs_refused, self.republished) = KeyInstruments(make), _failovers(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
 

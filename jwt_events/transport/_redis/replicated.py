@@ -137,7 +137,7 @@ class ReplicatedMultiplexer(Multiplexer):
         written, self._written = self._written, []
         lost = [request for request in written if connection.is_closed or request.protocol is not connection.protocol]
         for request in lost:
-            _lose(request)
+            _drop(request)
         if rest := [request for request in written if request not in lost]:
             self._waiting = self._wait_for(rest)
             connection.protocol.send(self._waiting, self._loop.time())
@@ -159,7 +159,7 @@ class ReplicatedMultiplexer(Multiplexer):
             if isinstance(reply, ErrorReply):
                 problem = f"{self._decoder.error_reply(reply, 'WAIT')}; replicas= needs the right +wait"
             for request in wait.written:
-                _lose(request, problem)
+                _drop(request, problem)
 
     def _wait_again(self, wait: _WaitRequest, replicas: int) -> None:
         """Wait again for those whose callers still do, together with what was held back."""
@@ -193,7 +193,7 @@ class ReplicatedMultiplexer(Multiplexer):
         ]
 
 
-def _lose(request: _WriteRequest, problem: str = "") -> None:
+def _drop(request: _WriteRequest, problem: str = "") -> None:
     """Settle a request of which it cannot be known how many replicas have it.
 
     Args:
