@@ -90,6 +90,7 @@ class Republisher:
         self._look = look
         self._report = report
         self._run_id = ""  # of the server that accepted what is kept; empty if it was not asked yet, or did not say
+        self._asked: Connection | None = None  # the connection on which it was asked
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, payloads: Sequence[bytes]) -> None:
@@ -103,15 +104,18 @@ class Republisher:
         self._window.prune(time.monotonic())
         if self._window:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
-            if (connection := self._look()) is not None and not self._run_id:
+            connection = self._look()
+            if connection is not None and connection is not self._asked:
                 self._learn(connection)
 
     def _learn(self, connection: Connection) -> None:
         """Ask the server which one it is; nothing waits for the reply."""
+        self._asked = connection
         request = connection.send([_WHICH])
 
         def take(_: object) -> None:
-            self._run_id = _run_id(connection.decode(request)[0])
+            if connection is self._asked:
+                self._run_id = _run_id(connection.decode(request)[0])
 
         request.settled.add_done_callback(take)
 
@@ -129,7 +133,7 @@ class Republisher:
             run_id = _run_id(reply)
             if not run_id or run_id != self._run_id:
                 await self._send_again(connection, payloads)
-        self._run_id = run_id
+        self._run_id, self._asked = run_id, connection if payloads else None
 
     async def _send_again(self, connection: Connection, payloads: Sequence[bytes]) -> None:
         for start in range(0, len(payloads), _BATCH):
