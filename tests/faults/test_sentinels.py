@@ -159,7 +159,8 @@ class TestBadSetUps:
         async with topology(own_server, tmp_path) as servers:
             for one in servers.sentinels:
                 async with one.client as client:
-                    await call(client, "ACL", "SETUSER", "reader", "on", ">p@ss", "+@all")
+                    rights = ("+sentinel|master", "+sentinel|get-master-addr-by-name")  # those of the page
+                    await call(client, "ACL", "SETUSER", "reader", "on", ">p@ss", *rights)
                     await call(client, "ACL", "SETUSER", "default", "resetpass", ">other")
             for client in servers.clients:
                 await call(client, "ACL", "SETUSER", "service", "on", ">se/cret", "~*", "&*", "+@all")
