@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         JWTEventsError,
         KeysUnavailable,
         NotLive,
+        NotProven,
+        NotReplicated,
         OlderToken,
         OutlivesRetention,
         PublishError,
@@ -104,6 +106,8 @@ __all__ = [
     "MemoryTransport",
     "Metrics",
     "NotLive",
+    "NotProven",
+    "NotReplicated",
     "OlderToken",
     "OutlivesRetention",
     "Propagation",
@@ -153,10 +157,10 @@ _NAMES = {
     "_internal.retry": "Retry",
     "errors": (
         "AnotherSubject Closed CompromisedKey ConnectionFailed DecodeError EventTooLarge ExpiredTokenError "
-        "InvalidClaims InvalidEvent InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive OlderToken "
-        "OutlivesRetention PublishError PublishFailed PublishOutcomeUnknown RenewalRefused RetiredKey "
-        "RevokedTokenError ServerRefused SigningKeyError StaleRevocationsError SubscriptionRefused TransportError "
-        "Unavailable UnknownKey WrongLoop"
+        "InvalidClaims InvalidEvent InvalidKeySet InvalidOption JWTEventsError KeysUnavailable NotLive "
+        "NotProven NotReplicated OlderToken OutlivesRetention PublishError PublishFailed "
+        "PublishOutcomeUnknown RenewalRefused RetiredKey RevokedTokenError ServerRefused SigningKeyError "
+        "StaleRevocationsError SubscriptionRefused TransportError Unavailable UnknownKey WrongLoop"
     ),
     "events": "ClaimNames Event KeyRotated SessionCreated SessionDestroyed TokenExpired TokenRevoked UnknownEvent",
     "fleet": "Fleet Lease",

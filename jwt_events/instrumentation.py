@@ -75,6 +75,9 @@ class Observer:
             seconds: duration of the call, with all attempts and pauses.
         """
 
+    def republished(self, count: int) -> None:
+        """Events were published again, because another server has taken over."""
+
     def refused(self, event: Event) -> None:
         """An event was not valid, and was not sent."""
 
@@ -101,6 +104,9 @@ class Observer:
 
     def reconnected(self) -> None:
         """A subscription that was lost was renewed."""
+
+    def proof_refused(self, reason: str) -> None:
+        """What the server said proves nothing; the reason is that of `NotProven`, or ``refused`` for an error reply."""
 
     def in_flight(self, count: int) -> None:
         """The number of handlers that were started and have not ended. Called when one first waits, and at its end."""

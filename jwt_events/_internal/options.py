@@ -47,6 +47,11 @@ def count(option: str, value: int, *, maximum: int | None = None) -> int:
     return value
 
 
+def count_or_none(option: str, value: int, *, maximum: int) -> int:
+    """Accept a whole number from 0, for none, to ``maximum``."""
+    return 0 if value == 0 and not isinstance(value, bool | float) else count(option, value, maximum=maximum)
+
+
 def duration(option: str, value: timedelta) -> timedelta:
     """Accept a timedelta of at least a millisecond."""
     if not isinstance(value, timedelta):

@@ -47,10 +47,12 @@ class Receipt:
         position: where in the stream; ``None`` on a transport without positions.
         receivers: how many connections the server handed it to; ``None`` where nothing counts them. It is no
             acknowledgement.
+        replicas: how many replicas of the server have it, if the transport waits for any (``replicas=``).
         propagation: where it is in force, if the publisher was asked to wait for that; else ``None``.
     """
 
     event_id: str
     position: str | None = None
     receivers: int | None = None
+    replicas: int | None = None
     propagation: Propagation | None = None

@@ -54,7 +54,8 @@ def main(
             "--url",
             show_default=False,
             metavar="URL",
-            help=f"The server: redis://, rediss:// or unix://. Else JWT_EVENTS_URL, else {DEFAULT_URL}.",
+            help=f"The server: redis://, rediss://, unix:// or redis+sentinel://. Else JWT_EVENTS_URL, else"
+            f" {DEFAULT_URL}.",
         ),
     ] = None,
     _: Annotated[

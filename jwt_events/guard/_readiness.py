@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import InvalidOption, NotProven, TransportError
 from jwt_events.revocation import RevocationList, ViewState
 from jwt_events.subscriber import Subscriber
 
@@ -38,7 +38,7 @@ def readiness_of(*lists: RevocationList | Reporting, resources: Iterable[object]
     """Return the response to a readiness probe: a status, and a body to send as JSON.
 
     200 if every list is fresh and every subscriber and poller live, else 503; with the state of each and its staleness
-    in seconds, ``None`` if infinite.
+    in seconds, ``None`` if infinite, and the ``reason`` if its server proves nothing.
 
     Args:
         lists: what must be ready.
@@ -65,7 +65,9 @@ def readiness_of(*lists: RevocationList | Reporting, resources: Iterable[object]
 
 
 def _health(part: RevocationList | Reporting) -> dict[str, Any]:
-    return {"state": part.state.value, "staleness": _finite(part.staleness)}
+    health = {"state": part.state.value, "staleness": _finite(part.staleness)}
+    failure = getattr(part, "failure", None)
+    return health | ({"reason": failure.reason} if isinstance(failure, NotProven) else {})
 
 
 def _finite(seconds: float) -> float | None:

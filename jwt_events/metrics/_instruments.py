@@ -27,7 +27,17 @@ UNKNOWN = "unknown"
 """Label value for event types that this version does not know: values on the wire must not create new series."""
 
 TYPES: Mapping[type[Event], str] = {cls: kind.value for kind, cls in EVENT_CLASSES.items()} | {UnknownEvent: UNKNOWN}
-CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted")
+CAUSES = ("disconnected", "reconnected", "trimmed", "deleted", "rewound", "restarted", "unproven_history")
+_DOUBTS = (
+    "replica",
+    "unknown_role",
+    "few_replicas",
+    "few_sentinels",
+    "other_primary",
+    "called_down",
+    "failing_over",
+    "refused",
+)
 _REASONS = ("too_large", "not_json", "duplicate_key", "not_an_envelope", "invalid_event")
 
 
@@ -71,6 +81,7 @@ class Instruments:
         )
         self.lag, self.pending = _groups(make)
         self.keys, self.ledger = KeyInstruments(make), LedgerInstruments(make)
+        self.proofs_refused, self.republished = _failovers(make)
         _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
 
@@ -167,6 +178,15 @@ def _groups(make: _InstrumentFactory) -> tuple[Gauge, Gauge]:
         make.gauge("group_lag", lag, "destination", "group", mode="livemax"),
         make.gauge("group_pending", pending, "destination", "group", mode="livemax"),
     )
+
+
+def _failovers(make: _InstrumentFactory) -> tuple[Counter, Counter]:
+    """Create the instruments of failovers: answers that prove nothing, and events that were published again."""
+    text = "Answers of a server that prove nothing, as it may be no primary any more."
+    refused = make.counter("proof_refused_total", text, "reason")
+    _create_at_zero(refused, _DOUBTS)
+    text = "Events that were published again, as another server had taken over."
+    return refused, make.counter("republished_total", text, "transport")
 
 
 def _create_at_zero(counter: Counter, values: Iterable[str]) -> None:

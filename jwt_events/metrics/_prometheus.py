@@ -119,6 +119,7 @@ class _Publishing(Observer):
 
     def __init__(self, instruments: Instruments, transport: str) -> None:
         self._duration = instruments.publish_duration
+        self._republished = instruments.republished.labels(transport)
         self._published = {
             cls: {outcome: instruments.published.labels(kind, transport, outcome.value) for outcome in Published}
             for cls, kind in TYPES.items()
@@ -131,6 +132,9 @@ class _Publishing(Observer):
         _count(accepted, self._accepted)
         if rest:
             _count(rest, {cls: counters[outcome] for cls, counters in self._published.items()})
+
+    def republished(self, count: int) -> None:
+        self._republished.inc(count)
 
     def refused(self, event: Event) -> None:
         self._published[type(event)][Published.REFUSED].inc()
@@ -185,6 +189,9 @@ class _Subscribing(Observer):
 
     def reconnected(self) -> None:
         self._reconnects.inc()
+
+    def proof_refused(self, reason: str) -> None:
+        self._instruments.proofs_refused.labels(reason).inc()
 
     def in_flight(self, number: int) -> None:
         self._in_flight.set(number)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from jwt_events._internal.debugging import is_debugging
 from jwt_events._internal.receipt import Receipt
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import PublishError, PublishFailed, PublishOutcomeUnknown, TransportError
+from jwt_events.errors import (
+    NotConfirmed,
+    NotReplicated,
+    PublishError,
+    PublishFailed,
+    PublishOutcomeUnknown,
+    TransportError,
+)
 from jwt_events.events import Event
 from jwt_events.instrumentation import UNOBSERVED, Observer, Published
 from jwt_events.transport.base import Sender, Sent
@@ -101,7 +108,7 @@ class PublishCall:
         if self._outcomes is None:
             return []
         return [
-            Receipt(event.id, outcome.position, outcome.receivers)
+            Receipt(event.id, *outcome)
             for event, outcome in zip(self._events, self._outcomes, strict=True)
             if isinstance(outcome, Sent)
         ]
@@ -137,6 +144,15 @@ class PublishCall:
         subject = "the event was" if len(self._events) == 1 else f"{len(event_ids)} of {len(self._events)} events were"
         verdict = "perhaps published" if self._maybe_published else "not published"
         reason = errors[-1] if errors else "cancelled"
+        unconfirmed = [error for error in errors if isinstance(error, NotConfirmed)]
+        if unconfirmed and len(unconfirmed) == len(errors):
+            return NotReplicated(
+                f"{subject} not replicated: {reason}",
+                event_ids=event_ids,
+                receipts=self._receipts(),
+                positions=[error.position for error in unconfirmed],
+                replicas=min(error.replicas for error in unconfirmed),
+            )
         return cls(
             f"{subject} {verdict}: {reason}",
             event_ids=event_ids,

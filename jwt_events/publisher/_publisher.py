@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Ledgered, LedgerReport, Sender, Transport, has_ledger
+from jwt_events.transport.base import Ledgered, LedgerReport, Republishing, Sender, Transport, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -53,6 +53,8 @@ class Publisher:
             this host.
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
+        republish: seconds for which events that a stream accepted are kept, at most 10,000 and 8 MB. When another
+            server has taken over, they are published again, with the same ids: it may never have had them. 0 for none.
         metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
         tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
             ``None`` means the global one, as soon as there is one.
@@ -68,6 +70,7 @@ class Publisher:
         source: str | None = None,
         timeout: float = 5.0,
         max_event_bytes: int = 16_384,
+        republish: float = 30.0,
         metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
@@ -75,6 +78,8 @@ class Publisher:
         self._source = quote(socket.gethostname()) or "unknown" if source is None else source_from(source)
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
+        self._republish = options.leeway("republish", republish)
+        self._keep: Callable[[Sequence[bytes]], None] | None = None
         self._spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
         self._observer: Observer = combine(counting, self._spans.observer)
@@ -142,11 +147,17 @@ class Publisher:
                 if isinstance(self._transport, Ledgered):
                     folding = self._transport.folding(Folding(), self._report_ledger)
                     await resources.enter_async_context(folding)
+                if self._republish and isinstance(self._sender, Republishing):
+                    self._keep = self._sender.keep(self._republish, self._report_republished)
                 self._resources = resources
             return self._sender
 
     def _report_ledger(self, report: LedgerReport) -> None:
         self._observer.ledger(report.behind, report.counts, report.size)
+
+    def _report_republished(self, count: int) -> None:
+        self._log.warning("events published again, as another server has taken over", count=count)
+        self._observer.republished(count)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -188,6 +199,7 @@ class Publisher:
                 are kinds of it.
             PublishFailed: surely not published.
             PublishOutcomeUnknown: sent, but not answered in time. Publishing the same event again is safe.
+            NotReplicated: accepted, but not in time by as many replicas as the transport asks for; a kind of it.
             Closed: the publisher is closed.
             WrongLoop: it was opened in another event loop; nothing was sent.
 
@@ -255,7 +267,10 @@ class Publisher:
         self._calls += 1
         try:
             sender = self._sender or await self._open()
-            return await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
+            receipts = await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
+            if self._keep is not None:
+                self._keep(payloads)
+            return receipts
         finally:
             self._calls -= 1
             if self._is_closed and not self._calls:

@@ -13,13 +13,24 @@ from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.envelope import decode
-from jwt_events.errors import Closed, ConnectionFailed, DecodeError, InvalidOption, TransportError
+from jwt_events.errors import (
+    Closed,
+    ConnectionFailed,
+    DecodeError,
+    InvalidOption,
+    NotProven,
+    ServerRefused,
+    TransportError,
+)
 from jwt_events.events import Event
 from jwt_events.transport.base import Batch, Delivery, Gap, Ledgered, Receiver, Transport
 
 # Seconds without a new event after which catching up fails: longer than a server takes to come back.
 _MAX_STALL = 10.0
-_STALL_CAUSE = "the server is a replica, or does not reply"
+_STALL_CAUSE = "the server does not reply"
+
+# The reason why nothing is proven where the server sent an error reply: a right is missing, or a password.
+_REFUSED = "refused"
 
 # Seconds before a failed feed reads again, short at first: rights and passwords are corrected while services run.
 _INITIAL_PAUSE = 0.5
@@ -69,6 +80,9 @@ class FeedListener(Protocol):
 
     def record_proof(self, current_as_of: float) -> None:
         """Record that all events that existed at that time (`time.monotonic`) have been applied."""
+
+    def refuse_proof(self, reason: str) -> None:
+        """Record that what the server said proves nothing; the reason is that of `NotProven`."""
 
 
 class Feed:
@@ -131,6 +145,8 @@ class Feed:
         """Tell of a failure, and wait before the next attempt."""
         self._failures = 1 if self.failure is None else self._failures + 1
         self.failure = error
+        if isinstance(error, ServerRefused):
+            self._listener.refuse_proof(_REFUSED)
         problem = str(error) if isinstance(error, TransportError) else describe(error)
         self._tell("ERROR", "following failed and will be tried again", error=problem, attempt=self._failures)
         await asyncio.sleep(backoff(self._failures, initial=_INITIAL_PAUSE, maximum=_MAX_PAUSE))
@@ -163,12 +179,15 @@ class Feed:
                     await self._pause(error)
                     continue
                 self._apply(batch)
+                if batch.refusal is not None:
+                    self._refuse_proof(batch.refusal)
                 if batch.current_as_of is not None:
                     self._record_proof(batch.current_as_of)
                 if batch.deliveries or batch.ledger:
                     moved_at = now()
                 elif not self.caught_up.done() and now() - moved_at > _MAX_STALL:
-                    raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {_STALL_CAUSE}")
+                    cause = _STALL_CAUSE if self.failure is None else self.failure
+                    raise ConnectionFailed(f"{self._transport.destination!r} cannot be proven current: {cause}")
 
     def _receiver(self) -> AbstractAsyncContextManager[Receiver]:
         if isinstance(self._transport, Ledgered):
@@ -218,6 +237,11 @@ class Feed:
             size=len(delivery.payload),
         )
         self._listener.count_decode_error(error)
+
+    def _refuse_proof(self, refusal: NotProven) -> None:
+        self.failure = refusal
+        self._tell("WARNING", "not proven current", reason=refusal.reason, error=str(refusal))
+        self._listener.refuse_proof(refusal.reason)
 
     def _record_proof(self, current_as_of: float) -> None:
         self.failure = None

@@ -10,7 +10,7 @@ from jwt_events._internal import options
 from jwt_events._internal.callbacks import Callback
 from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events._internal.functions import function
-from jwt_events.errors import Closed, InvalidOption, RevokedTokenError, StaleRevocationsError
+from jwt_events.errors import Closed, InvalidOption, NotProven, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import ClaimNames, Event, claim_names_of
 from jwt_events.fleet import Announcer
 from jwt_events.instrumentation import Instrumentation, instrumentation
@@ -114,7 +114,8 @@ class RevocationList(Registration):
 
     def __repr__(self) -> str:
         rules = sum(self._rules.counts.values())
-        return f"<RevocationList {self.state}, {rules} rules, {self.staleness:.1f} s old, {self._transport!r}>"
+        why = f", {failure.reason}" if isinstance(failure := self.failure, NotProven) else ""
+        return f"<RevocationList {self.state}{why}, {rules} rules, {self.staleness:.1f} s old, {self._transport!r}>"
 
     @property
     def staleness(self) -> float:
@@ -137,7 +138,10 @@ class RevocationList(Registration):
 
     @property
     def failure(self) -> Exception | None:
-        """Why following fails now; ``None`` while it works. A lost connection alone is not a failure."""
+        """Why following fails, or proves nothing, now; ``None`` while it works.
+
+        A `NotProven` if the server may be no primary any more. A lost connection alone is not a failure.
+        """
         return None if self._following is None else self._following.feed.failure
 
     @property

@@ -229,6 +229,11 @@ class RevocationView:
             self.enter_state(ViewState.FRESH)
             self._check_staleness()
 
+    def refuse_proof(self, reason: str) -> None:
+        """Count an answer of the server that proves nothing."""
+        if self.observer is not None:
+            self.observer.proof_refused(reason)
+
     def enter_state(self, state: ViewState) -> None:
         """Enter a state, and pass it to the listeners."""
         self._state = state

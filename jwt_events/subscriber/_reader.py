@@ -170,15 +170,21 @@ class Reader:
             self.proven_at = asked_at
         return batch
 
-    async def _take_batch(self, batch: Batch) -> None:
+    def _report_news(self, batch: Batch) -> None:
+        """Tell what is said of the connection and of what may be missing."""
         if batch.reconnected:
             self._observer.reconnected()
+        if (refusal := batch.refusal) is not None:
+            self._observer.proof_refused(refusal.reason)
         for gap in batch.gaps:
             self._counters.gaps += 1
             self._observer.gap(gap.cause)
             fields = {"cause": gap.cause, "since": gap.since, "lost": gap.lost}
             self._notices.tell("WARNING", "events may have been missed", once=gap.cause, **fields)
             self._report(gap)
+
+    async def _take_batch(self, batch: Batch) -> None:
+        self._report_news(batch)
         if batch.deliveries:
             self._prepare()
         taken, counters = 0, self._counters

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from jwt_events.errors import TransportError
+from jwt_events.errors import NotProven, TransportError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Gap:
         cause: one of a few fixed words, fit for a metric label: ``disconnected`` (no connection at the moment),
             ``reconnected`` (connected again); on a stream ``trimmed`` (entries were removed before they were read),
             ``deleted`` (the stream, or its group, was removed), ``rewound`` (it ends before what was already read),
-            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed), ``ledger``
+            ``restarted`` (the server was restarted or replaced, and may have lost what it had confirmed),
+            ``unproven_history`` (the same, of a time before the reader that reads all of it was opened), ``ledger``
             (the ledger beside it vanished, shrank, or holds what is no rule).
         lost: how many events, where that can be known; ``None`` elsewhere.
     """
@@ -119,6 +120,7 @@ class Batch:
             the last entry may have been removed. ``None`` where that is not known.
         ledger: what is still in force of events that were removed from the stream: a part of the ledger, each the
             content and the time of a `LedgerEntry`.
+        refusal: why what the server said proves nothing; ``None`` if it was not asked, or if it proves something.
     """
 
     deliveries: Sequence[Delivery] = ()
@@ -127,6 +129,7 @@ class Batch:
     reconnected: bool = False
     reached: str | None = None
     ledger: Sequence[tuple[bytes, float]] = field(default=(), repr=False)  # they tell which user was logged out
+    refusal: NotProven | None = None
 
 
 class Sent(NamedTuple):
@@ -135,10 +138,12 @@ class Sent(NamedTuple):
     Attributes:
         position: its position in the stream; ``None`` where there are no positions.
         receivers: how many connections got it from this server; ``None`` where that is not counted.
+        replicas: how many replicas have it; ``None`` where that was not asked for.
     """
 
     position: str | None = None
     receivers: int | None = None
+    replicas: int | None = None
 
 
 ENDLESS: Final = 10**13
@@ -210,6 +215,20 @@ class Sender(Protocol):
         Args:
             payloads: the payloads.
             within: seconds after which to give up.
+        """
+        ...
+
+
+@runtime_checkable
+class Republishing(Protocol):
+    """A sender that sends events again when the server that accepted them was replaced. Optional."""
+
+    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
+        """Begin to keep what is accepted, and return the function to call with the payloads.
+
+        Args:
+            seconds: how long each is kept.
+            report: called with the number of payloads that were sent again.
         """
         ...
 

@@ -4,8 +4,22 @@ A `Connector` opens connections with the options of a client or URL; a `Connecti
 """
 
 from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.proof import MAX_LAG, Replication
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
-from jwt_events.transport._redis.url import canonical_url
+from jwt_events.transport._redis.survey import SentinelReply, Survey
+from jwt_events.transport._redis.url import canonical_url, is_sentinel_url, sentinel_url
 
-__all__ = ["Command", "Connection", "Connector", "canonical_url", "key_of"]
+__all__ = [
+    "MAX_LAG",
+    "Command",
+    "Connection",
+    "Connector",
+    "Replication",
+    "SentinelReply",
+    "Survey",
+    "canonical_url",
+    "is_sentinel_url",
+    "key_of",
+    "sentinel_url",
+]

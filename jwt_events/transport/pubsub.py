@@ -14,16 +14,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal import options
-from jwt_events.errors import ConnectionFailed, ServerRefused, SubscriptionRefused, TransportError
+from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
+from jwt_events.transport._redis.proof import Replication
 from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import number
-from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, require_primary, role_of_hello
+from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, role_of_hello
 from jwt_events.transport._redis.shapes import push_message
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
@@ -95,11 +97,11 @@ class RedisPubSub:
 class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
+        self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
         self._channel = connector.destination.encode()
-        self._address = connector.address
         self._parse = partial(push_message, channel=self._channel)
         self._asked: Request | None = None  # for the role; also the proof that the server still replies
-        self._ask_at = 0.0
+        self._asked_at = self._ask_at = 0.0
         self._timeouts = 0
         self._has_reported_gap = False
 
@@ -119,10 +121,10 @@ class _PubSubReceiver:
         deliveries = [Delivery(message[2]) for message in messages if message[0] == b"message"]
         if is_deaf is not None:
             await self.reconnecting.drop(is_deaf)
-            return Batch(deliveries, self._report_disconnected())
+            return Batch(deliveries, self._report_disconnected(), refusal=self._prover.take_refusal())
         if any(message[0] == b"unsubscribe" for message in messages):
             await self.reconnecting.drop(ConnectionFailed("the server ended the subscription"))
-        return Batch(deliveries)
+        return Batch(deliveries, refusal=self._prover.take_refusal())
 
     @property
     def is_live(self) -> bool:
@@ -134,7 +136,8 @@ class _PubSubReceiver:
 
     async def _subscribe(self, connection: Connection) -> None:
         try:
-            require_primary(role_of_hello(await connection.call(*HELLO_3, within=ATTEMPT_WITHIN)), self._address)
+            self._prover.connect(connection.place)
+            self._hear(await connection.call(*HELLO_3, within=ATTEMPT_WITHIN))
             connection.write("SUBSCRIBE", self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
@@ -146,12 +149,23 @@ class _PubSubReceiver:
         self._asked, self._timeouts = None, 0
         self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
 
+    def _hear(self, reply: Any) -> None:
+        """Take the reply to HELLO.
+
+        Raises:
+            NotProven: the server is to be left.
+            TransportError: it refuses to tell its role.
+        """
+        self._prover.hear(Replication(role_of_hello(reply)), self._asked_at)
+
     def _ask_role(self, connection: Connection) -> None:
         """Ask for the role beside what arrives, if it is time to: a replica may be cut off from the publishers."""
         now = asyncio.get_running_loop().time()
         if self._asked is None and now >= self._ask_at:
             self._asked = connection.send([HELLO])
+            self._asked_at = now
             self._ask_at = now + _ASK_AFTER
+            self._prover.request(now)
 
     async def _find_deaf(self, connection: Connection, *, has_arrived: bool) -> TransportError | None:
         """Return why this connection, although it is open, may get no events; ``None`` if it gets them.
@@ -162,17 +176,21 @@ class _PubSubReceiver:
         if self._asked is not None and self._asked.settled.done():
             asked, self._asked = self._asked, None
             (reply,) = await connection.replies(asked, within=ATTEMPT_WITHIN)
-            role, has_arrived = role_of_hello(reply), True
+            has_arrived = True
             try:
-                require_primary(role, self._address)
-            except ConnectionFailed as error:
+                self._hear(reply)
+            except NotProven as error:
                 return error
+        try:
+            self._prover.conclude()
+        except NotProven as error:
+            return error
         self._timeouts = 0 if has_arrived or self._asked is None else self._timeouts + 1
         return ConnectionFailed("the server does not answer") if self._timeouts >= _MAX_TIMEOUTS else None
 
     async def _reconnect(self) -> Batch:
         if not await self.reconnecting.reconnect():
-            return Batch(gaps=self._report_disconnected())
+            return Batch(gaps=self._report_disconnected(), refusal=self.reconnecting.take_refusal())
         self._has_reported_gap = False
         return Batch(gaps=(Gap(None, "reconnected"),), reconnected=True)
 

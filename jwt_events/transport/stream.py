@@ -22,9 +22,10 @@ from jwt_events._internal.cancellation import end
 from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
+from jwt_events.transport._redis.multiplexer import Multiplexer, RepublishingSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
@@ -48,6 +49,8 @@ __all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
 
 # Calling the class itself costs twice as much, and there is one for every event.
 _new = tuple.__new__
+
+_MAX_REPLICAS = 100
 
 
 class RedisStream:
@@ -81,6 +84,9 @@ class RedisStream:
         dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
         ledger: the key of the ledger, the same for all publishers and readers of a stream; ``None`` means
             ``<key>:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
+        replicas: how many replicas of the server must have an event before ``publish`` returns, so that it survives a
+            failover; and how many must be in contact with the server before a list counts as current, as one that is
+            cut off from all of them may have been replaced.
 
     Attributes:
         ledger: the key of the ledger; ``None`` if there is none.
@@ -107,6 +113,7 @@ class RedisStream:
         block: float = 1.0,
         dead_letter: str | None = None,
         ledger: str | Literal[False] | None = None,
+        replicas: int = 0,
     ) -> None:
         self.destination: str = options.name("key", key)
         self.retention: timedelta = options.duration("retention", retention)
@@ -123,6 +130,7 @@ class RedisStream:
         self._is_time = isinstance(start, datetime)
         self._batch_size = options.count("batch_size", batch_size, maximum=100_000)
         self._block = options.seconds("block", block)
+        self.replicas: int = options.count_or_none("replicas", replicas, maximum=_MAX_REPLICAS)
         self.connector: Connector = Connector(client_or_url, destination=key)
 
     def __repr__(self) -> str:
@@ -145,8 +153,17 @@ class RedisStream:
         trimming = _Trimming(self.destination, self.retention) if self.trims and self.ledger is None else None
         # A replica that may be written to accepts entries, and loses them.
         role = RoleRule(self.connector.address, is_needed=False)
-        async with Multiplexer(self.connector, trimming, role=role) as multiplexer:
-            yield RedisSender(multiplexer, command=command, parse=_parse_sent)
+        multiplexer = (
+            ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
+            if self.replicas
+            else Multiplexer(self.connector, trimming, role=role)
+        )
+        async with multiplexer:
+            sender = RepublishingSender(multiplexer, command=command, parse=_parse_sent)
+            try:
+                yield sender
+            finally:
+                sender.close()
 
     @asynccontextmanager
     async def receiver(
@@ -203,7 +220,14 @@ class RedisStream:
             ) as settler,
         ):
             cursor = StreamCursor(start, is_time=self._is_time and start != OLDEST)
-            receiver = CursorReceiver(self.connector, settler, cursor, batch_size=self._batch_size, block=block)
+            receiver = CursorReceiver(
+                self.connector,
+                settler,
+                cursor,
+                batch_size=self._batch_size,
+                block=block,
+                replicas=self.replicas,
+            )
             async with receiver.reconnecting:
                 yield receiver
 
@@ -274,7 +298,7 @@ def _start_position(start: str | datetime) -> str | None:
 
 
 def _parse_sent(reply: Any) -> Sent:
-    return _new(Sent, (position(reply), None))
+    return _new(Sent, (position(reply), None, None))
 
 
 class _Trimming:

@@ -14,8 +14,10 @@ import trustme
 
 from jwt_events.cli._groups import Consumer, Group
 from jwt_events.cli.doctor._facts import Facts
-from jwt_events.cli.doctor._findings import Finding, Level, findings
+from jwt_events.cli.doctor._finding import Finding, Level
+from jwt_events.cli.doctor._findings import findings
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport._redis.survey import SentinelReply, Survey
 from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.ledger import LedgerSummary
 from tests.support.commands import Outcome, run, run_apart
@@ -35,6 +37,8 @@ HEALTHY: dict[str, Any] = {
         "save": "",
         "maxmemory": "0",
         "maxmemory-policy": "noeviction",
+        "min-replicas-to-write": "1",
+        "min-replicas-max-lag": "3",
         "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
     },
     "skew": 0.01,
@@ -45,6 +49,17 @@ HEALTHY: dict[str, Any] = {
     "groups": [],
     "lacking": {"publisher": [], "subscriber": []},
 }
+
+
+def survey(*named: str | None, quorum: int = 2, down_after: float = 1.0) -> Survey:
+    """What Sentinels say that name these hosts; ``None`` for one that does not reply."""
+    replies = {
+        f"s{index}": None
+        if host is None
+        else SentinelReply((host, 1), quorum=quorum, voters=len(named), down_after=down_after)
+        for index, host in enumerate(named)
+    }
+    return Survey("main", replies)
 
 
 def judged(**changes: Any) -> dict[str, Finding]:
@@ -84,6 +99,7 @@ class TestFindings:
     def test_healthy(self) -> None:
         """All findings on a healthy server are fine."""
         assert judged() == judged(ledger=LEDGER) == judged(ledger=NO_LEDGER) == {}
+        assert judged(survey=survey("h", "h", "h")) == {}
 
     @pytest.mark.parametrize(
         ("changes", "topic", "level"),
@@ -91,6 +107,14 @@ class TestFindings:
             ({"info": {"redis_version": "6.0.16", "valkey_version": ""}}, "version", Level.PROBLEM),
             ({"info": {"role": "slave"}}, "replicas", Level.PROBLEM),
             ({"info": {"connected_slaves": "0"}}, "replicas", Level.NOTE),
+            ({"survey": survey("h", "h", None)}, "sentinels", Level.WARNING),
+            ({"survey": survey("h", "h", "other")}, "sentinels", Level.WARNING),
+            ({"survey": survey("h", quorum=1)}, "sentinels", Level.WARNING),
+            ({"survey": survey("h", "h", "h", down_after=30.0)}, "sentinels", Level.NOTE),
+            ({"survey": survey("h", None, None)}, "sentinels", Level.PROBLEM),
+            ({"settings": {"min-replicas-to-write": "0"}}, "old primary", Level.NOTE),
+            ({"settings": {"min-replicas-max-lag": "10"}}, "old primary", Level.NOTE),
+            ({"settings": {"min-replicas-to-write": "2"}}, "old primary", Level.PROBLEM),
             ({"settings": {"appendfsync": "everysec"}}, "persistence", Level.NOTE),
             ({"settings": {"appendonly": "no"}}, "persistence", Level.WARNING),
             ({"settings": {"appendonly": "no", "save": "3600 1"}}, "persistence", Level.WARNING),

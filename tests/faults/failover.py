@@ -23,13 +23,16 @@ class Pair:
         name: the name, as a proxy: connections that are open stay where they are when it points elsewhere.
         old: a client of the server that is the primary at first.
         new: a client of the other one.
-        new_url: its own address.
+        old_url: the address of the first.
+        new_url: the address of the other one.
+        new_pid: its process.
     """
 
     def __init__(self, name: Proxy, old: EmbeddedServer, new: EmbeddedServer, clients: tuple[Redis, Redis]) -> None:
         self.name = name
         self.old, self.new = clients
-        self.new_url = new.url
+        self.old_url, self.new_url = old.url, new.url
+        self.new_pid = new.pid
         self._old_port, self._new_port = (urlsplit(server.url).port or 0 for server in (old, new))
 
     async def replicate(self) -> None:

@@ -79,7 +79,7 @@ class TestArguments:
                 lambda: RedisCluster(host="127.0.0.1", port=1, password=SECRET),
                 "not a redis.asyncio.cluster.RedisCluster",
             ),
-            ("", "must start with redis://, rediss:// or unix://"),
+            ("", "must start with redis://, rediss://, unix:// or redis+sentinel://"),
             ("localhost:6379", "must start with"),
             (f"http://me:{SECRET}@x", "must start with"),
             (f"redis:/me:{SECRET}@x", "must start with"),

@@ -210,4 +210,7 @@ class TestRefused:
     def test_schemes(self, scheme: str) -> None:
         """Another scheme; the message lists those that there are."""
         message = refused(f"{scheme}://me:{SECRET}@h")
-        assert "must start with redis://, rediss:// or unix://, or with valkey:// or valkeys://" in message
+        assert (
+            "must start with redis://, rediss://, unix:// or redis+sentinel://, or with valkey:// or valkeys://"
+            in message
+        )

@@ -27,7 +27,7 @@ from jwt_events.errors import ConnectionFailed
 
 if TYPE_CHECKING:
     from jwt_events.cli.doctor._facts import Facts
-    from jwt_events.cli.doctor._findings import Finding
+    from jwt_events.cli.doctor._finding import Finding
     from jwt_events.transport.pubsub import RedisPubSub
     from jwt_events.transport.stream import RedisStream
 
@@ -50,7 +50,8 @@ def doctor(
     cannot be reached.
     """
     from jwt_events.cli.doctor._facts import collect_facts
-    from jwt_events.cli.doctor._findings import Level, findings
+    from jwt_events.cli.doctor._finding import Level
+    from jwt_events.cli.doctor._findings import findings
 
     target = make_transport(transport, url, key=key, channel=channel)
     kept = duration("retention", retention)
@@ -78,7 +79,7 @@ async def _examine(collecting: Coroutine[None, None, Facts], url: str, target: R
 
 
 def _show(found: Sequence[Finding]) -> None:
-    from jwt_events.cli.doctor._findings import Level
+    from jwt_events.cli.doctor._finding import Level
 
     columns = ("level", "topic", "text", "advice")
     output.table(columns, [(one.level, one.topic, one.text, one.advice or None) for one in found])

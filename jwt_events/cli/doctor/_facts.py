@@ -14,13 +14,29 @@ from jwt_events.cli._groups import Group, groups_of
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
-from jwt_events.transport.connection import Connection, canonical_url
+from jwt_events.transport.connection import (
+    Connection,
+    Connector,
+    Survey,
+    canonical_url,
+    is_sentinel_url,
+    sentinel_url,
+)
 from jwt_events.transport.ledger import LedgerAccess, LedgerSummary
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import FIELD, RedisStream, StreamInfo, stream_info
 
 _WITHIN = 5.0
-_SETTINGS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "client-output-buffer-limit")
+_SETTINGS = (
+    "appendonly",
+    "appendfsync",
+    "save",
+    "maxmemory",
+    "maxmemory-policy",
+    "client-output-buffer-limit",
+    "min-replicas-to-write",
+    "min-replicas-max-lag",
+)
 _SAMPLE = "10"  # entries at either end of the stream
 _SECTIONS = ("server", "replication", "persistence", "memory")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -44,6 +60,7 @@ class Facts:
         groups: the consumer groups of the stream.
         ledger: the state of the ledger; what prevents reading it; ``None`` if the stream has none.
         lacking: by role, the commands that this user may not use.
+        survey: what the Sentinels say; ``None`` if there are none.
         retention: how long the stream is to keep events.
     """
 
@@ -61,6 +78,7 @@ class Facts:
     groups: Sequence[Group] | None = None
     ledger: LedgerSummary | str | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
+    survey: Survey | None = None
 
 
 async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, retention: timedelta) -> Facts:
@@ -75,11 +93,12 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
         needed = needed_for_stream(key, transport.dead_letter, transport.ledger)
     else:
         needed = needed_for_pubsub(key)
+    survey = await _survey(transport.connector)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
         return Facts(
-            scheme=urlsplit(canonical_url(url)).scheme,
+            scheme=urlsplit(sentinel_url(url).server if is_sentinel_url(url) else canonical_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
             key=key,
             retention=retention,
@@ -93,7 +112,19 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
             groups=await _groups(connection, key) if is_stream else None,
             ledger=await _ledger(transport),
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
+            survey=survey,
         )
+
+
+async def _survey(connector: Connector) -> Survey | None:
+    """Return what the Sentinels say, when all have replied or had the time to."""
+    if (sentinels := connector.sentinels()) is None:
+        return None
+    try:
+        sentinels.request()
+        return await sentinels.wait(("", 0))
+    finally:
+        await sentinels.aclose()
 
 
 async def _info(connection: Connection) -> Mapping[str, str]:

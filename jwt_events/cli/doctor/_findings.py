@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 from jwt_events._internal.positions import sort_key
 from jwt_events.cli._groups import Group
 from jwt_events.cli._output import approximate
 from jwt_events.cli.doctor._facts import Facts
+from jwt_events.cli.doctor._failover import old_primary, sentinels
+from jwt_events.cli.doctor._finding import Finding, Level
+from jwt_events.transport.connection import MAX_LAG, Replication
 from jwt_events.transport.stream import StreamInfo
 
 _MIN_VERSION = (6, 2)
@@ -24,33 +25,6 @@ _MANY_ENDLESS = 10_000  # rules without an end: a megabyte on the server, and in
 _IS_KEY_RIGHT = "Is --key that of the publishers?"
 
 
-class Level(StrEnum):
-    """The severity of a finding."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "warning"
-    PROBLEM = "problem"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A finding about one topic.
-
-    Attributes:
-        topic: the topic.
-        level: its severity.
-        text: what was found.
-        advice: what to do; empty if nothing.
-    """
-
-    topic: str
-    level: Level
-    text: str
-    advice: str = ""
-
-
 def findings(facts: Facts, *, durable: bool) -> list[Finding]:
     """Judge the facts.
 
@@ -58,9 +32,10 @@ def findings(facts: Facts, *, durable: bool) -> list[Finding]:
         facts: the facts.
         durable: whether to judge persistence, the stream and its groups.
     """
-    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, _memory, _buffers, _clock, _rights, _tls]
+    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, sentinels]
+    rules += [old_primary, _persistence] if durable else []
+    rules += [_memory, _buffers, _clock, _rights, _tls]
     if durable:
-        rules[2:2] = [_persistence]
         rules += [_stream, _ledger, _dead_letters, _groups]
     return [finding for rule in rules for finding in rule(facts)]
 
@@ -87,7 +62,8 @@ def _role(facts: Facts) -> Iterator[Finding]:
     elif (count := facts.info.get("connected_slaves", "0")) == "0":
         yield Finding("replicas", Level.NOTE, "none", "If the machine is lost, so is what it holds.")
     else:
-        yield Finding("replicas", Level.OK, f"{count} connected")
+        near = sum(lag <= MAX_LAG for lag in Replication.parse(facts.info).lags)
+        yield Finding("replicas", Level.OK, f"{count} connected, {near} heard of within {MAX_LAG} s")
 
 
 def _persistence(facts: Facts) -> Iterator[Finding]:

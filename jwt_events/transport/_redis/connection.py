@@ -11,12 +11,15 @@ Every reply is parsed by the shape that its command has (see `shapes`); one that
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection as TcpConnection
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
@@ -24,10 +27,15 @@ from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket, unsupported
 from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, ReplyTooLarge, Request, RespProtocol
 from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, unchanged
-from jwt_events.transport._redis.url import canonical_url
+from jwt_events.transport._redis.sentinels import Sentinels
+from jwt_events.transport._redis.survey import Address
+from jwt_events.transport._redis.url import SentinelUrl, canonical_url, is_sentinel_url, sentinel_url
 
 # Longest wait for a socket to close in good order before it is torn down.
 _CLOSE_WITHIN = 1.0
+
+# Seconds that are left for connecting, however long the Sentinels took.
+_MIN_CONNECT = 0.5
 
 # Options of a client for its own retries, and objects that a pool shares between its connections. None of them may
 # affect, or be changed by, a connection of this library.
@@ -46,8 +54,8 @@ class Connector:
     """Opens connections with the options of a client or URL; never uses or changes the client.
 
     Args:
-        client_or_url: a ``redis.asyncio.Redis`` (also one made by a Sentinel), or a ``redis://``, ``rediss://`` or
-            ``unix://`` URL (see `canonical_url`).
+        client_or_url: a ``redis.asyncio.Redis`` (also one made by a Sentinel), or a ``redis://``, ``rediss://``,
+            ``unix://`` or ``redis+sentinel://`` URL (see `canonical_url` and `sentinel_url`).
         destination: the channel or key that error messages name.
 
     Raises:
@@ -68,6 +76,7 @@ class Connector:
         secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
         self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets)
         self._connection_class = pool.connection_class
+        self._sentinels = _sentinels_of(pool)
         self._options = options | {
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
@@ -84,28 +93,77 @@ class Connector:
     def __repr__(self) -> str:
         return f"<Connector {self.address}>"
 
-    async def connect(self, *, within: float) -> Connection:
-        """Open an authenticated connection.
+    def sentinels(self) -> Sentinels | None:
+        """Return the Sentinels of the service, to be asked and closed by the caller; ``None`` if there are none."""
+        if not self._sentinels:
+            return None
+        return Sentinels(self.host, {connector.address: connector for connector in self._sentinels})
+
+    async def connect(self, *, within: float, sentinels: Sentinels | None = None) -> Connection:
+        """Open an authenticated connection; behind Sentinels, to the primary that a majority of them names.
 
         Args:
-            within: seconds for connecting and authenticating together.
+            within: seconds for all of it together.
+            sentinels: those to ask; ``None`` to ask over connections that are closed afterwards.
 
         Raises:
             TransportError: it could not be opened; the message names the server and holds no password.
         """
-        raw = self._connection_class(**self._options)
+        began, place = time.monotonic(), None
+        if self._sentinels:
+            place = await self._locate(sentinels)
+            within = max(_MIN_CONNECT, within - (time.monotonic() - began))
+        raw: Any = self._connection_class(**self._options)
         check_methods(raw)
         try:
             async with timeout(within):
                 with noticing_cancellation():  # redis-py, and an application's credential provider, may swallow one
-                    await raw.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-            return Connection(RespProtocol(take_socket(raw)), self.decoder)
+                    if place is None:
+                        await raw.connect()
+                    else:
+                        await raw.connect_to(place)
+            return Connection(RespProtocol(take_socket(raw)), self.decoder, place)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await abort(raw)
             raise self.decoder.failure(error, "connecting", maybe_done=False) from None
         except BaseException:
             await abort(raw)
             raise
+
+    async def connect_at(self, place: Address, *, within: float) -> Connection:
+        """Open a connection to a server at another place, with the same options.
+
+        Args:
+            place: its host and port.
+            within: seconds for connecting and authenticating together.
+
+        Raises:
+            TransportError: it could not be opened.
+        """
+        options = {name: value for name, value in self._options.items() if name not in {"connection_pool", "path"}}
+        is_tls = issubclass(self._connection_class, SSLConnection)
+        raw: Any = (SSLConnection if is_tls else TcpConnection)(**options | {"host": place[0], "port": place[1]})
+        try:
+            async with timeout(within):
+                with noticing_cancellation():
+                    await raw.connect()
+            return Connection(RespProtocol(take_socket(raw)), self.decoder, place)
+        except Exception as error:  # noqa: BLE001 - as in `connect`
+            await abort(raw)
+            raise self.decoder.failure(error, "connecting", maybe_done=False) from None
+        except BaseException:
+            await abort(raw)
+            raise
+
+    async def _locate(self, sentinels: Sentinels | None) -> Address:
+        if sentinels is not None:
+            return await sentinels.locate()
+        own = self.sentinels()
+        assert own is not None  # noqa: S101 - for the type checker: it is called only where there are some
+        try:
+            return await own.locate()
+        finally:
+            await own.aclose()
 
 
 class Connection:
@@ -116,8 +174,13 @@ class Connection:
     to the next.
     """
 
-    def __init__(self, protocol: RespProtocol, decoder: ReplyDecoder) -> None:
+    def __init__(self, protocol: RespProtocol, decoder: ReplyDecoder, place: Address | None = None) -> None:
         self.protocol = protocol
+        self.place = place
+        """Host and port, as the Sentinels name them; ``None`` without Sentinels."""
+        self.peer = place or protocol.peer
+        """Host and port of the server, or of what stands before it; ``None`` on a unix socket."""
+        self.decode = decoder.decode
         self._decoder = decoder
 
     @property
@@ -268,11 +331,35 @@ def _pool_of(client_or_url: Redis | str) -> ConnectionPool:
     if not isinstance(client_or_url, str):
         kind = f"{type(client_or_url).__module__}.{type(client_or_url).__name__}"
         raise InvalidOption("client_or_url", f"needs a redis.asyncio.Redis client or a URL, not a {kind}")
-    url = canonical_url(client_or_url)
     try:
-        return ConnectionPool.from_url(url)
+        if is_sentinel_url(client_or_url):
+            return _sentinel_pool(sentinel_url(client_or_url))
+        return ConnectionPool.from_url(canonical_url(client_or_url))
+    except InvalidOption:
+        raise
     except (ValueError, TypeError):  # their messages can quote parts of the URL
         raise InvalidOption("client_or_url", "is no valid Redis URL: an option in it has no such value") from None
+
+
+def _sentinel_pool(url: SentinelUrl) -> ConnectionPool:
+    """Return the pool that redis-py makes for a service; who connects to the servers is no user of the Sentinels."""
+    found = ConnectionPool.from_url(url.server)
+    server = {name: value for name, value in found.connection_kwargs.items() if name not in {"host", "port"}}
+    server["ssl"] = issubclass(found.connection_class, SSLConnection)
+    own = {name: value for name, value in server.items() if name.startswith(("ssl", "socket_"))}
+    own |= {"username": url.username, "password": url.password}
+    manager = Sentinel(url.sentinels, sentinel_kwargs=own, **server)  # type: ignore[no-untyped-call]  # not annotated
+    pool: ConnectionPool = manager.master_for(url.service).connection_pool
+    return pool
+
+
+def _sentinels_of(pool: ConnectionPool) -> Sequence[Connector]:
+    """Return what connects to the Sentinels behind a pool; nothing if there are none."""
+    if not isinstance(pool, SentinelConnectionPool):
+        return ()
+    if not pool.is_master:
+        raise InvalidOption("client_or_url", "is a client of the replicas of a service; use master_for()")
+    return [Connector(client) for client in pool.sentinel_manager.sentinels]
 
 
 def _address(options: dict[str, Any]) -> str:

@@ -17,7 +17,9 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser
+from jwt_events.transport._redis.republishing import Republisher
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
+from jwt_events.transport._redis.sentinels import PrimaryWatch
 from jwt_events.transport.base import Sent
 
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
@@ -58,20 +60,26 @@ class Multiplexer:
             one packet with a command, which does not wait for it. ``None`` to accept all.
     """
 
+    _request_type = Request
+
     def __init__(
         self, connector: Connector, maintenance: Maintenance | None = None, *, role: RoleRule | None = None
     ) -> None:
         self.address: str = connector.address
         self._connector = connector
         self._decoder = connector.decoder
+        self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
+        self._watch = PrimaryWatch(None if role is None else connector.sentinels())
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
         self._connection: Connection | None = None
         self._connect_error: TransportError | None = None  # why the last attempt to connect failed
         self._watchdog: asyncio.TimerHandle | None = None
+        self._must_connect = False
+        self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._deadlines: Deadlines
@@ -94,6 +102,7 @@ class Multiplexer:
             if self._watchdog is not None:
                 self._watchdog.cancel()
             await self._disconnect()
+            await self._watch.aclose()
 
     async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
@@ -113,7 +122,7 @@ class Multiplexer:
             return await self._run_batches(commands, deadline, parse)
         if not count or within <= 0:  # sent now, its outcome would be in doubt at once
             return [self._timed_out()] * count
-        request = Request(commands, loop)
+        request = self._request_type(commands, loop)
         if self._queue or (connection := self._connection) is None or not self._can_send(connection, count, now):
             self._queue.append(request)
             self._has_queued.set()
@@ -131,7 +140,7 @@ class Multiplexer:
             return [request.error or self._timed_out()] * count
         if len(request.replies) < count:
             request.protocol.abort_if_abandoned()
-        return self._decoder.decode(request, parse)
+        return self._decode(request, parse)
 
     async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []
@@ -158,6 +167,7 @@ class Multiplexer:
     def _send(self, connection: Connection, request: Request, now: float) -> None:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
+            self._watch.look(connection)
             connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
@@ -197,7 +207,8 @@ class Multiplexer:
         while True:
             await self._has_queued.wait()
             self._has_queued.clear()
-            while self._queue:
+            while self._queue or self._must_connect:
+                self._must_connect = False
                 try:
                     await self._send_queued(await self._connected())
                 except TransportError as error:
@@ -241,13 +252,15 @@ class Multiplexer:
         return self._connection
 
     async def _connect(self) -> Connection:
-        connection = await self._connector.connect(within=_REPLY_WITHIN)
+        connection = await self._connector.connect(within=_REPLY_WITHIN, sentinels=self._watch.sentinels)
         if self._role is None:
             return connection
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
+            if self.on_connect is not None:
+                await self.on_connect(connection)
         except BaseException as error:
             connection.abort()
             await connection.aclose()
@@ -256,6 +269,15 @@ class Multiplexer:
             raise
         self._role_due_at = self._loop.time() + ROLE_INTERVAL
         return connection
+
+    def look(self) -> Connection | None:
+        """Connect again if the connection is lost, although nothing is to be sent; else return it, and look where."""
+        if self._connection is None or self._connection.is_closed:
+            self._must_connect = True
+            self._has_queued.set()
+            return None
+        self._watch.look(self._connection)
+        return self._connection
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
         try:
@@ -325,6 +347,30 @@ class RedisSender:
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""
         return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
+
+
+class RepublishingSender(RedisSender):
+    """Sends payloads to a stream, and again when its server was replaced; a `Republishing` sender.
+
+    Args:
+        multiplexer: runs the commands.
+        command: makes the command that sends a payload.
+        parse: the parser of its reply.
+    """
+
+    _republisher: Republisher | None = None
+
+    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
+        """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
+        look = self._multiplexer.look
+        self._republisher = kept = Republisher(seconds, command=self._command, look=look, report=report)
+        self._multiplexer.on_connect = kept.on_connect
+        return kept.add
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        if self._republisher is not None:
+            self._republisher.close()
 
 
 def _is_read_only(reply: Any) -> bool:

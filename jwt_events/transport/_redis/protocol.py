@@ -120,6 +120,12 @@ class RespProtocol(asyncio.BufferedProtocol):
         return self._transport.is_closing()
 
     @property
+    def peer(self) -> tuple[str, int] | None:
+        """Host and port of the other side; ``None`` on a unix socket."""
+        name = self._transport.get_extra_info("peername")
+        return name[:2] if isinstance(name, tuple) else None
+
+    @property
     def oldest(self) -> Request | None:
         """The request that has waited longest for its replies."""
         return self._requests[0] if self._requests else None
@@ -151,6 +157,15 @@ class RespProtocol(asyncio.BufferedProtocol):
         request.sent_at = now
         self._requests.append(request)
         self.outstanding += len(request.commands)
+
+    def send_together(self, requests: Sequence[Request], now: float) -> None:
+        """Send requests in one packet; otherwise as `send`."""
+        self._transmit([command for request in requests for command in request.commands])
+        for request in requests:
+            request.protocol = self
+            request.sent_at = now
+            self._requests.append(request)
+            self.outstanding += len(request.commands)
 
     def write(self, commands: Sequence[Command]) -> None:
         """Send commands whose replies arrive among the pushed messages."""

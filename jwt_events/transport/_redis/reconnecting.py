@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from loguru import logger
 
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import ConnectionFailed, TransportError
+from jwt_events.errors import ConnectionFailed, NotProven, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 
 if TYPE_CHECKING:
@@ -97,12 +97,16 @@ class ReconnectingConnection:
         connector: opens the connections.
         transport: the transport's name, for the log.
         on_connect: called with every new connection before it counts as live: subscribes, compares positions.
+
+    Attributes:
+        sentinels: the Sentinels that are asked where to connect; ``None`` if there are none.
     """
 
     def __init__(
         self, connector: Connector, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
     ) -> None:
         self._connector = connector
+        self.sentinels = connector.sentinels()
         self._on_connect = on_connect
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
         self._outage = _Outage(self._log)
@@ -122,8 +126,10 @@ class ReconnectingConnection:
             async with asyncio.timeout(OPEN_WITHIN) as limit:
                 while not await self.reconnect():
                     pass
-        except TimeoutError:
-            if not limit.expired():
+        except BaseException as error:
+            if self.sentinels is not None:
+                await self.sentinels.aclose()
+            if not isinstance(error, TimeoutError) or not limit.expired():
                 raise
             raise self._last_error or ConnectionFailed(f"no answer in time from {self._connector.address}") from None
         return self
@@ -146,7 +152,7 @@ class ReconnectingConnection:
             await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
         connection = None
         try:
-            connection = await self._connector.connect(within=ATTEMPT_WITHIN)
+            connection = await self._connector.connect(within=ATTEMPT_WITHIN, sentinels=self.sentinels)
             await self._on_connect(connection)
         except BaseException as error:
             if connection is not None:
@@ -157,11 +163,16 @@ class ReconnectingConnection:
             self._outage.fail(error, asyncio.get_running_loop().time())
             self._last_error = error
             return False
-        self.connection = connection
+        self.connection, self._last_error = connection, None
         self._live_since = asyncio.get_running_loop().time()
         self._outage.end(self._live_since)
         self._enter(ConnectionState.LIVE)
         return True
+
+    def take_refusal(self) -> NotProven | None:
+        """Return, once, why the last attempt found no primary; ``None`` if that is not what it failed of."""
+        error, self._last_error = self._last_error, None
+        return error if isinstance(error, NotProven) else None
 
     async def drop(self, error: TransportError) -> None:
         """Close a connection that failed. The next attempt is at once, unless this one lasted less than a second."""
@@ -182,8 +193,12 @@ class ReconnectingConnection:
         """Close the connection for good; idempotent."""
         connection, self.connection = self.connection, None
         self._enter(ConnectionState.CLOSED)
-        if connection is not None:
-            await connection.aclose()
+        try:
+            if connection is not None:
+                await connection.aclose()
+        finally:
+            if self.sentinels is not None:
+                await self.sentinels.aclose()
 
     def _enter(self, state: ConnectionState) -> None:
         self.state = state

@@ -1,4 +1,4 @@
-"""Whether a server is the primary. Pure: no I/O, no clock.
+"""What a server says of its role. Pure: no I/O, no clock.
 
 After a failover the old primary lives on as a replica, behind the same connection and for a while behind the same name.
 A replica takes no events, delivers those of its primary late or, cut off from it, never, and replies to all else as
@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.proof import Proof, Replication
 from jwt_events.transport._redis.protocol import Command
 
 HELLO: Command = ("HELLO",)
@@ -25,8 +26,6 @@ HELLO_3: Command = ("HELLO", 3)
 
 ROLE_INTERVAL = 1.0
 """Seconds for which a role that was told is relied on, at most."""
-
-_PRIMARY = "master"
 
 
 def role_of_hello(reply: Any) -> str:
@@ -42,8 +41,8 @@ def role_of_hello(reply: Any) -> str:
     return role.decode(errors="replace") if isinstance(role, bytes) else ""
 
 
-def role_of_info(reply: Any) -> str:
-    """Parse the reply to INFO replication; empty if it names no role.
+def replication_of(reply: Any) -> Replication:
+    """Parse the reply to INFO replication.
 
     Raises:
         TransportError: no reply, or an error reply; the message names the right that is missing.
@@ -53,7 +52,7 @@ def role_of_info(reply: Any) -> str:
         raise ServerRefused(problem, code=reply.code)
     if isinstance(reply, TransportError):
         raise reply
-    return parse_info(reply).get("role", "")
+    return Replication.parse(parse_info(reply))
 
 
 def parse_info(*replies: Any) -> dict[str, str]:
@@ -62,23 +61,6 @@ def parse_info(*replies: Any) -> dict[str, str]:
         line for reply in replies if isinstance(reply, bytes) for line in reply.decode(errors="replace").splitlines()
     ]
     return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def require_primary(role: str, address: str, *, maybe_done: bool = False) -> None:
-    """Refuse a server that is not known to be the primary.
-
-    Args:
-        role: what it says of itself; empty if it does not say.
-        address: where it is.
-        maybe_done: whether it may have carried out a command before it told its role.
-
-    Raises:
-        ConnectionFailed: it is not; another connection to the same address may reach the primary a moment later.
-    """
-    if role == _PRIMARY:
-        return
-    what = "is a replica, not the primary" if role else "does not tell whether it is the primary"
-    raise ConnectionFailed(f"{address} {what}: use the address of the primary", maybe_done=maybe_done)
 
 
 class RoleRule:
@@ -104,7 +86,7 @@ class RoleRule:
             return False
         role = role_of_hello(reply)
         if role or self._is_needed:
-            require_primary(role, self._address, maybe_done=maybe_done)
+            Proof(self._address, Replication(role)).require(maybe_done=maybe_done)
         return role != ""
 
 

@@ -10,13 +10,17 @@ Source: RFC 3986, https://www.iana.org/assignments/uri-schemes/prov/redis
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from urllib.parse import quote, unquote
 
 from jwt_events.errors import InvalidOption
 
 _TCP = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
-_SCHEMES = "redis://, rediss:// or unix://, or with valkey:// or valkeys://"
+_SCHEMES = "redis://, rediss://, unix:// or redis+sentinel://, or with valkey:// or valkeys://"
+_SENTINEL = "+sentinel"
+_SENTINEL_PORT = 26_379
 
 _PLACE = re.compile(r"(?P<host>\[[^\[\]]*\]|[\w.-]+)(?P<port>:[0-9]{1,5})?")
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -38,7 +42,73 @@ _NO_OPTIONS = frozenset(
     }
 )
 
+# What is for the Sentinels alone: who connects to them.
+_SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
+_ANY_SERVER = "server.invalid"
+
 _ADVICE = "percent-encode special characters in user and password, as %40 for @, %2F for /, %3F for ? and %23 for #"
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelUrl:
+    """The parts of a URL such as ``rediss+sentinel://user:password@h1:26379,h2/service/0?sentinel_password=…``.
+
+    Attributes:
+        sentinels: host and port of each Sentinel.
+        service: the name of the service.
+        server: a URL with all that is for its servers, but with a host that stands for any.
+        username: the user at the Sentinels; ``None`` for the default one.
+        password: the password of that user; ``None`` for none.
+    """
+
+    sentinels: Sequence[tuple[str, int]]
+    service: str
+    server: str = field(repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def is_sentinel_url(url: str) -> bool:
+    """Whether a URL leads to Sentinels."""
+    return url.partition("://")[0].removesuffix(_SENTINEL) in _TCP and _SENTINEL in url.partition("://")[0]
+
+
+def sentinel_url(url: str) -> SentinelUrl:
+    """Return the parts of the URL of a service behind Sentinels.
+
+    Raises:
+        InvalidOption: it names no Sentinel or no service, or a part of it can be read in more than one way.
+    """
+    scheme, _, rest = url.partition("://")
+    location, mark, query = rest.partition("?")
+    authority, _, path = location.partition("/")
+    userinfo, at, places = authority.rpartition("@")
+    service, slash, database = path.partition("/")
+    if not re.fullmatch(r"[\w.%-]+", service):
+        raise _invalid("it needs the name of the service behind the host, as in redis+sentinel://h1,h2,h3/service")
+    own = {name: value for name, _, value in (option.partition("=") for option in query.split("&"))}
+    kept = "&".join(option for option in query.split("&") if option.partition("=")[0] not in _SENTINEL_OPTIONS)
+    if any(query.count(f"{name}=") > 1 or own.get(name) == "" for name in _SENTINEL_OPTIONS):
+        raise _invalid("an option in it has no value, or two")
+    if "#" in query or "@" in query:
+        raise _invalid()
+    server = (
+        f"{scheme.removesuffix(_SENTINEL)}://{userinfo}{at}{_ANY_SERVER}{slash}{database}{mark if kept else ''}{kept}"
+    )
+    username, password = (unquote(own[name]) if name in own else None for name in _SENTINEL_OPTIONS)
+    return SentinelUrl(_sentinels(places), unquote(service), canonical_url(server), username, password)
+
+
+def _sentinels(places: str) -> Sequence[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for place in places.split(","):
+        _place(place, is_whole=False)
+        parts = _PLACE.fullmatch(place)
+        if parts is not None:
+            found.append((parts["host"].strip("[]"), int((parts["port"] or f":{_SENTINEL_PORT}")[1:])))
+    if len(set(found)) < len(found):
+        raise _invalid("it names a Sentinel twice")
+    return found
 
 
 def canonical_url(url: str) -> str:

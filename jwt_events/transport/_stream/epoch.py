@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.role import parse_info, role_of_info
+from jwt_events.transport._redis.proof import Replication
+from jwt_events.transport._redis.role import parse_info, replication_of
 
 _NEVER_PROMOTED = "0" * 40
 
@@ -32,7 +33,7 @@ class Epoch:
             the server was never promoted from a replica. ``False`` if it does not say.
         keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
             was added in this epoch. ``False`` if it does not say.
-        role: what it says of itself; empty if it does not say.
+        replication: what it says of its role, and of its replicas.
         began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of;
             infinite if it does not say.
     """
@@ -40,13 +41,22 @@ class Epoch:
     run_id: str = ""
     keeps_all: bool = False
     keeps_nothing: bool = False
-    role: str = ""
+    replication: Replication = field(default_factory=Replication)
     began: float = math.inf
 
-    def may_lack(self, before: Epoch) -> bool:
-        """Whether an entry that was confirmed in the epoch ``before`` may be missing in this one."""
-        is_same = before.run_id == self.run_id != ""
-        return not is_same and not (before.keeps_all and self.keeps_all)
+    def may_lack(self, before: Epoch, *, end: int | None = None) -> bool:
+        """Whether an entry that was confirmed in the epoch ``before`` may be missing in this one.
+
+        Args:
+            before: the epoch.
+            end: how much was ever written in it, as its server said when it had become a replica; ``None`` if it did
+                not. A server that took over may say that it has as much.
+        """
+        if before.run_id == self.run_id != "":
+            return self.replication.was_replaced_since(before.replication)
+        if before.keeps_all and self.keeps_all:
+            return False
+        return end is None or not self.replication.has_all_of(before.replication.history, end)
 
     def may_lack_what_followed(self, position: str, *, is_there: bool) -> bool:
         """Whether an entry confirmed after this position may be missing, for a reader that knows no earlier epoch.
@@ -71,7 +81,7 @@ class Epoch:
             run_id=fields.get("run_id", ""),
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
-            role=fields.get("role", ""),
+            replication=Replication.parse(fields),
             began=_parse_beginning(fields),
         )
 
@@ -93,7 +103,7 @@ async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
         within=within,
     )
     for reply in (server, replication):
-        role_of_info(reply)  # raises if INFO was refused
+        replication_of(reply)  # raises if INFO was refused
     words = [word.decode(errors="replace") for reply in policy for word in _list(reply)]
     return Epoch.parse(parse_info(server, replication), dict(zip(words[::2], words[1::2], strict=False)))
 

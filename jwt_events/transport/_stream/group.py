@@ -16,19 +16,21 @@ from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
-from jwt_events.transport._redis.role import require_primary, role_of_info
+from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import GRACE, stream_info
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
-from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
+from jwt_events.transport._stream.epoch import Epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo, previous
 from jwt_events.transport._stream.settler import Settler
+from jwt_events.transport._stream.succession import Succession
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 
@@ -59,7 +61,7 @@ class GroupReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._address = connector.address
+        self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
         self._settler = settler
         self._settler.on_settled = self._release
         self._group = group
@@ -75,7 +77,7 @@ class GroupReceiver:
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
-        self._epoch: Epoch | None = None
+        self._succession = Succession(connector)
         self._losses = GroupLosses(group)
         self.backlog: GroupBacklog = GroupBacklog(group)
 
@@ -83,7 +85,7 @@ class GroupReceiver:
         """Read the next batch; see `Receiver.receive`."""
         if (connection := self.reconnecting.connection) is None:
             reconnected = await self.reconnecting.reconnect()
-            return Batch(gaps=self._take_gaps(), reconnected=reconnected)
+            return Batch(gaps=self._take_gaps(), reconnected=reconnected, refusal=self.reconnecting.take_refusal())
         now, before = asyncio.get_running_loop().time(), connection.protocol.received
         try:
             await self._settler.wait_for_room()
@@ -95,6 +97,7 @@ class GroupReceiver:
                 await self._abandoned.remove_if_due(connection)
             else:
                 deliveries = await self._read_new(connection)
+            self._prover.conclude()
         except TransportError as error:
             # If the group is gone, connecting again creates it.
             if not error.retryable and not (isinstance(error, ServerRefused) and error.code == "NOGROUP"):
@@ -102,10 +105,10 @@ class GroupReceiver:
             if connection.was_cut_off:  # what was read already is pending, and so comes again when connected
                 self._batch_size.cut_off()
             await self.reconnecting.drop(error)
-            return Batch()
+            return Batch(refusal=self._prover.take_refusal())
         self._batch_size.read(len(deliveries), connection.protocol.received - before)
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
-        return Batch(deliveries, self._take_gaps())
+        return Batch(deliveries, self._take_gaps(), refusal=self._prover.take_refusal())
 
     @property
     def is_live(self) -> bool:
@@ -197,12 +200,11 @@ class GroupReceiver:
 
     async def _on_connect(self, connection: Connection) -> None:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
-        epoch = await fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        require_primary(epoch.role, self._address)
-        since, before = self._finished, self._epoch
-        await self._audit(connection, first_epoch=epoch if before is None else None)
-        self._epoch = epoch  # only now, as all of this is repeated if it fails
-        if before is not None and epoch.may_lack(before):
+        self._prover.connect(connection.place)
+        epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
+        since, is_first = self._finished, self._succession.epoch is None
+        await self._audit(connection, first_epoch=epoch if is_first else None)
+        if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
             self._gaps.insert(0, Gap(since, "restarted"))
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
@@ -220,7 +222,8 @@ class GroupReceiver:
         """
         # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
-        key = self._group.key
+        key, sent_at = self._group.key, asyncio.get_running_loop().time()
+        self._prover.request(sent_at)
         groups, pending, stream, replication = await connection.execute_many(
             [
                 ("XINFO", "GROUPS", key),
@@ -230,7 +233,7 @@ class GroupReceiver:
             ],
             within=ATTEMPT_WITHIN,
         )
-        require_primary(role_of_info(replication), self._address)
+        self._prover.hear(replication_of(replication), sent_at)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:

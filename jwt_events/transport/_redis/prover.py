@@ -1,0 +1,116 @@
+"""Gathers what proves that a reader is at the primary: what its server says, and what the Sentinels say of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jwt_events.errors import NotProven
+from jwt_events.transport._redis.proof import Doubt, Proof, Replication
+from jwt_events.transport._redis.sentinels import Sentinels
+from jwt_events.transport._redis.survey import Address
+
+# Seconds after which a server that has lost its replicas is left, as its address may lead to another one by now. Each
+# time twice as many, as most often it does not.
+_INITIAL_TIMEOUT = 2.0
+_MAX_TIMEOUT = 30.0
+
+
+class Prover:
+    """Gathers the proofs of one receiver.
+
+    The Sentinels are asked when the server is, and what the server delivers does not wait for them: a proof counts when
+    enough of them have replied.
+
+    Args:
+        address: the server, as messages name it.
+        replicas: how many replicas must be in contact with it.
+        sentinels: the Sentinels; ``None`` if there are none.
+    """
+
+    def __init__(self, address: str, *, replicas: int = 0, sentinels: Sentinels | None = None) -> None:
+        self._address = address
+        self._replicas = replicas
+        self._sentinels = sentinels
+        self._place: Address | None = None  # of the present connection
+        self._surveyed_at = 0.0  # when the Sentinels were asked
+        self._is_surveying = False
+        self._heard: Proof | None = None  # what the server said then
+        self._leave_after = _INITIAL_TIMEOUT
+        self._in_doubt_since: float | None = None
+        self._refusal: NotProven | None = None
+        self.current_as_of: float | None = None
+        """The time of the last proof; ``None`` if the last answer was none."""
+
+    def connect(self, place: Address | None) -> None:
+        """Begin with a new connection."""
+        self._place = place
+        self._is_surveying = False
+        self._heard = self._refusal = self.current_as_of = self._in_doubt_since = None
+
+    def request(self, now: float) -> None:
+        """Ask the Sentinels, as the server is asked now; those that were asked before may still reply."""
+        if self._sentinels is not None and not self._is_surveying:
+            self._sentinels.request()
+            self._surveyed_at = now
+            self._is_surveying = True
+
+    def hear(self, replication: Replication, asked_at: float) -> None:
+        """Take what the server said when it was asked at that time.
+
+        Raises:
+            NotProven: it is to be left.
+        """
+        proof = Proof(self._address, replication, asked_at, self._replicas, self._place)
+        if self._sentinels is None or proof.must_be_left:
+            self._conclude(proof)
+        elif asked_at <= self._surveyed_at:
+            self._heard = proof
+
+    def conclude(self) -> None:
+        """Take what the Sentinels have said by now.
+
+        Raises:
+            NotProven: the server is to be left.
+        """
+        if not self._is_surveying or self._sentinels is None or self._place is None:
+            return
+        survey = self._sentinels.survey()
+        if survey.is_conclusive(self._place):
+            self._is_surveying = False
+            heard, self._heard = self._heard, None
+            if heard is not None:
+                self._conclude(replace(heard, survey=survey))
+
+    async def settle(self) -> None:
+        """Wait for the Sentinels, and take what they say.
+
+        Raises:
+            NotProven: the server is to be left.
+        """
+        if self._sentinels is not None and self._is_surveying:
+            await self._sentinels.wait(self._place)
+            self.conclude()
+
+    def take_refusal(self) -> NotProven | None:
+        """Return, once, why the last answer was no proof; ``None`` if it was one."""
+        refusal, self._refusal = self._refusal, None
+        return refusal
+
+    def _conclude(self, proof: Proof) -> None:
+        self.current_as_of = proof.current_as_of
+        if proof.doubt is None:
+            self._leave_after, self._in_doubt_since = _INITIAL_TIMEOUT, None
+            return
+        self._refusal = proof.error()
+        if proof.must_be_left or self._is_overdue(proof):
+            raise proof.error()
+
+    def _is_overdue(self, proof: Proof) -> bool:
+        if proof.doubt is not Doubt.FEW_REPLICAS or self._sentinels is not None:
+            return False
+        if self._in_doubt_since is None:
+            self._in_doubt_since = proof.asked_at
+        if proof.asked_at - self._in_doubt_since < self._leave_after:
+            return False
+        self._leave_after = min(2 * self._leave_after, _MAX_TIMEOUT)
+        return True

@@ -1,0 +1,71 @@
+"""The servers that a reader was connected to, one after another, and whether each has all that the one before had.
+
+After a planned failover the old primary lives on as a replica, and says how much it ever wrote; the new one says up to
+where it continued that. So nothing is missing, and nothing is told. After any other failover the old primary says
+nothing, or that it wrote more.
+
+Source: https://redis.io/docs/latest/operate/oss_and_stack/management/replication/#replication-id-explained
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from jwt_events.errors import TransportError
+from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.proof import Replication
+from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
+
+# Seconds for asking the old primary how much it wrote: it is often gone, and reading does not go on meanwhile.
+_ASK_WITHIN = 0.5
+
+
+class Succession:
+    """Remembers the last server of a reader, and judges the next one.
+
+    Args:
+        connector: connects to the last server once more.
+
+    Attributes:
+        epoch: the epoch of the last server; ``None`` if there was none.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._place: tuple[str, int] | None = None
+        self._end: int | None = None  # how much was written in that epoch
+        self.epoch: Epoch | None = None
+
+    def hear(self, replication: Replication) -> None:
+        """Take what the last server says of itself now."""
+        if self.epoch is not None and (end := replication.end_of(self.epoch.replication.history)) is not None:
+            self._end = end
+
+    async def fetch_epoch(self, connection: Connection, *, within: float) -> Epoch:
+        """Return the epoch of a server, which may be the last one and a replica by now."""
+        epoch = await fetch_epoch(connection, within=within)
+        if self.epoch is not None and epoch.run_id == self.epoch.run_id != "":
+            self.hear(epoch.replication)
+        return epoch
+
+    async def follow(self, epoch: Epoch, connection: Connection) -> bool:
+        """Remember this server as the last one, and return whether it may lack what the one before had confirmed."""
+        may_lack = await self._may_lack(epoch)
+        self.epoch, self._place, self._end = epoch, connection.peer, None
+        return may_lack
+
+    async def _may_lack(self, epoch: Epoch) -> bool:
+        if (before := self.epoch) is None or not epoch.may_lack(before, end=self._end):
+            return False
+        if self._end is None and self._place is not None and epoch.replication.earlier == before.replication.history:
+            with suppress(TransportError):
+                await self._ask(self._place)
+        return epoch.may_lack(before, end=self._end)
+
+    async def _ask(self, place: tuple[str, int]) -> None:
+        connection = await self._connector.connect_at(place, within=_ASK_WITHIN)
+        try:
+            await self.fetch_epoch(connection, within=_ASK_WITHIN)
+        finally:
+            connection.abort()
+            await connection.aclose()

@@ -1,0 +1,205 @@
+"""A service behind real Sentinels: nothing stays with a primary that was replaced, and no Sentinel alone decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from redis.asyncio.sentinel import Sentinel
+
+from jwt_events import (
+    InvalidOption,
+    NotProven,
+    Publisher,
+    RedisPubSub,
+    RedisStream,
+    RevocationList,
+    TokenRevoked,
+    Verdict,
+)
+from jwt_events.testing import Listener
+from jwt_events.transport._redis import reconnecting
+from tests.faults.scenes import transport_of
+from tests.support.commands import run_apart
+from tests.support.handling import publish
+from tests.support.raw import call
+from tests.support.topology import SERVICE, MakeServer, topology
+from tests.support.waiting import scaled, wait_until
+
+MAX_STALENESS = 2.0
+
+
+def event(name: str) -> TokenRevoked:
+    """Make an event about the token of this name."""
+    return TokenRevoked(token_id=name)
+
+
+class TestPartition:
+    """The primary is cut off from its replicas and its Sentinels, and not from those who read it."""
+
+    async def test_list(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A list is not fresh when another server was promoted longer ago than it allows, and finds that server."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=MAX_STALENESS) as revocations:
+                await publish(transport, event("before"))
+                await wait_until(lambda: revocations.check({"jti": "before"}) is Verdict.REVOKED)
+                await servers.cut_off()
+                new = await servers.promoted()
+                promoted_at = time.monotonic()
+                assert await servers.is_primary(0)  # it does not know
+                await publish(RedisStream(servers.url_of(new), "k"), event("stolen"))
+
+                def is_known_or_stale() -> bool:
+                    verdict = revocations.check({"jti": "stolen"})
+                    assert verdict is not Verdict.ALLOW or time.monotonic() - promoted_at < MAX_STALENESS
+                    return verdict is Verdict.REVOKED
+
+                await wait_until(is_known_or_stale)
+                await wait_until(lambda: revocations.is_fresh)
+                assert revocations.check({"jti": "before"}) is Verdict.REVOKED
+
+    @pytest.mark.parametrize("kind", ["pubsub", "stream", "group"])
+    async def test_subscriber(self, own_server: MakeServer, tmp_path: Path, kind: str) -> None:
+        """A subscriber hears what is published at the new primary."""
+        async with (
+            topology(own_server, tmp_path) as servers,
+            Listener(transport_of(kind, servers.url, "k")) as listener,
+        ):
+            await servers.cut_off()
+            new = await servers.promoted()
+            if kind == "pubsub":
+                await listener.hears_of_gap("disconnected", "reconnected")
+            await publish(transport_of(kind, servers.url_of(new), "k"), event("after"))
+            await listener.hears("after")
+
+
+class TestMinority:
+    """One Sentinel of three decides nothing."""
+
+    async def test_down(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """While one is down or does not reply, a list stays fresh, and another one starts."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=scaled(1.0)) as revocations:
+                for trouble in (servers.sentinels[0].freeze, servers.sentinels[1].kill):
+                    if trouble == servers.sentinels[1].kill:
+                        servers.sentinels[0].thaw()
+                        await servers.sentinels[1].kill()
+                    else:
+                        servers.sentinels[0].freeze()
+                    until = time.monotonic() + scaled(1.0) + 2.0
+                    await wait_until(lambda until=until: not revocations.is_fresh or time.monotonic() > until)
+                    assert revocations.is_fresh
+                    async with RevocationList(transport) as second:
+                        assert second.is_fresh
+
+    async def test_majority_down(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """While two are down, a list is stale and says why; it goes on reading, and is fresh when one has returned."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=scaled(0.5)) as revocations:
+                await servers.sentinels[0].kill()
+                await servers.sentinels[1].kill()
+                await wait_until(lambda: not revocations.is_fresh)
+                failure = revocations.failure
+                assert isinstance(failure, NotProven)
+                assert failure.reason == "few_sentinels"
+                assert "1 of 3 Sentinels name it, 2 are needed" in str(failure)
+                assert "few_sentinels" in repr(revocations)
+                await publish(RedisStream(servers.url_of(0), "k"), event("meanwhile"))
+                await wait_until(lambda: revocations.check({"jti": "meanwhile"}) is Verdict.REVOKED)
+                await servers.sentinels[0].start()
+                await wait_until(lambda: revocations.is_fresh)
+                assert revocations.failure is None
+
+
+class TestClient:
+    """A client that redis-py's Sentinel made is treated as the URL is."""
+
+    async def test_partition(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A list leaves the old primary."""
+        async with topology(own_server, tmp_path) as servers:
+            found = Sentinel(  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+                [("127.0.0.1", one.port) for one in servers.sentinels]
+            )
+            transport = RedisStream(found.master_for(SERVICE, password="secret"), "k")
+            async with RevocationList(transport, max_staleness=MAX_STALENESS) as revocations:
+                await servers.cut_off()
+                new = await servers.promoted()
+                await publish(RedisStream(servers.url_of(new), "k"), event("stolen"))
+                await wait_until(lambda: revocations.check({"jti": "stolen"}) is Verdict.REVOKED)
+
+    def test_replicas(self) -> None:
+        """A client of the replicas is refused."""
+        found = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        with pytest.raises(InvalidOption, match=r"use master_for\(\)"):
+            RedisStream(found.slave_for(SERVICE))
+
+
+class TestBadSetUps:
+    """What a list says of Sentinels that cannot tell which server is the primary."""
+
+    async def test_no_such_service(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A service that they do not know is named."""
+        async with topology(own_server, tmp_path) as servers:
+            await refused(RedisStream(servers.url.replace(f"/{SERVICE}", "/other")), "knows no service 'other'")
+
+    async def test_not_all_listed(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """One of three decides nothing, also if it alone is listed."""
+        async with topology(own_server, tmp_path) as servers:
+            alone = f"redis+sentinel://:secret@127.0.0.1:{servers.sentinels[0].port}/{SERVICE}"
+            await refused(RedisStream(alone), "1 of 3 Sentinels name it, 2 are needed .2 more of them are not listed")
+
+    async def test_password(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A password that the Sentinels need is asked for, and is another one than that of the servers."""
+        async with topology(own_server, tmp_path) as servers:
+            for one in servers.sentinels:
+                async with one.client as client:
+                    rights = ("+sentinel|master", "+sentinel|get-master-addr-by-name")  # those of the page
+                    await call(client, "ACL", "SETUSER", "reader", "on", ">p@ss", *rights)
+                    await call(client, "ACL", "SETUSER", "default", "resetpass", ">other")
+            for client in servers.clients:
+                await call(client, "ACL", "SETUSER", "service", "on", ">se/cret", "~*", "&*", "+@all")
+            await refused(RedisStream(servers.url), "NOAUTH")
+            own = servers.url.replace(":secret@", f"service:{quote('se/cret', safe='')}@")
+            wrong = f"{own}?sentinel_username=reader&sentinel_password=wrong"
+            message = await refused(RedisStream(wrong), "WRONGPASS")
+            assert "wrong" not in message.replace("WRONGPASS", "").replace("wrong number", "")
+            right = RedisStream(f"{own}?sentinel_username=reader&sentinel_password=p%40ss", "k")
+            assert "p@ss" not in repr(right)
+            async with RevocationList(right) as revocations, Publisher(right) as publisher:
+                await publisher.publish(event("stolen"))
+                await wait_until(lambda: revocations.check({"jti": "stolen"}) is Verdict.REVOKED)
+
+    async def test_nothing_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sentinels that are not there are named."""
+        monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(0.5))
+        await refused(RedisPubSub("redis+sentinel://127.0.0.1:1/main"), "0 of 1 Sentinels name it.*127.0.0.1:1")
+
+
+async def refused(transport: RedisStream | RedisPubSub, message: str) -> str:
+    """Check that a transport cannot be read because of what its Sentinels say, and return the message."""
+    with pytest.raises(NotProven, match=message) as caught:
+        await Listener(transport).__aenter__()
+    assert caught.value.reason == "few_sentinels"
+    return str(caught.value)
+
+
+async def test_doctor(own_server: MakeServer, tmp_path: Path) -> None:
+    """`jwt-events doctor` says what the Sentinels agree on, and which of them is missing."""
+    async with topology(own_server, tmp_path) as servers:
+        assert "3 of 3 name 127.0.0.1" in await asyncio.to_thread(_sentinels_of, servers.url)
+        await servers.sentinels[2].kill()
+        text = await asyncio.to_thread(_sentinels_of, servers.url)
+        assert "2 of 3 name 127.0.0.1" in text
+        assert f"127.0.0.1:{servers.sentinels[2].port}" in text
+
+
+def _sentinels_of(url: str) -> str:
+    found = run_apart("doctor", "--json", url=url).records
+    (finding,) = [one for one in found if one["topic"] == "sentinels"]
+    return str(finding["text"])
