@@ -27,10 +27,11 @@ from jwt_events.events import Event, EventType
 from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
 from jwt_events.publisher._call import PublishCall
+from jwt_events.publisher._reports import Reports
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Ledgered, LedgerReport, Republishing, Sender, Transport, has_ledger
+from jwt_events.transport.base import Ledgered, Republishing, Sender, Transport, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -142,22 +143,15 @@ class Publisher:
         async with self._opening:
             if self._sender is None:
                 self._check_open()
-                resources = AsyncExitStack()
+                resources, reports = AsyncExitStack(), Reports(self._observer, self._log)
                 self._sender = await resources.enter_async_context(self._transport.sender())
                 if isinstance(self._transport, Ledgered):
-                    folding = self._transport.folding(Folding(), self._report_ledger)
+                    folding = self._transport.folding(Folding(), reports.ledger)
                     await resources.enter_async_context(folding)
                 if self._republish and isinstance(self._sender, Republishing):
-                    self._keep = self._sender.keep(self._republish, self._report_republished)
+                    self._keep = self._sender.keep(self._republish, reports.republished)
                 self._resources = resources
             return self._sender
-
-    def _report_ledger(self, report: LedgerReport) -> None:
-        self._observer.ledger(report.behind, report.counts, report.size)
-
-    def _report_republished(self, count: int) -> None:
-        self._log.warning("events published again, as another server has taken over", count=count)
-        self._observer.republished(count)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -16,6 +16,7 @@ from jwt_events.fleet import Announcer
 from jwt_events.instrumentation import Instrumentation, instrumentation
 from jwt_events.revocation._feed import Opening, require_replayable
 from jwt_events.revocation._following import Following
+from jwt_events.revocation._health import Health
 from jwt_events.revocation._registration import Registration
 from jwt_events.revocation._rules import Match
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
@@ -28,7 +29,7 @@ _MIN_STALENESS = 0.1
 _ALLOW, _REVOKED, _STALE = Verdict  # faster to look up than attributes of the class
 
 
-class RevocationList(Registration):
+class RevocationList(Registration, Health):
     """A local replica of all revocations. A check is a few set look-ups without I/O, and the list knows its own age.
 
     An asynchronous context manager. Entered means that the transport's history was read to its end; from then on the
@@ -116,33 +117,6 @@ class RevocationList(Registration):
         rules = sum(self._rules.counts.values())
         why = f", {failure.reason}" if isinstance(failure := self.failure, NotProven) else ""
         return f"<RevocationList {self.state}{why}, {rules} rules, {self.staleness:.1f} s old, {self._transport!r}>"
-
-    @property
-    def staleness(self) -> float:
-        """Seconds since the list was last proven current, by a monotonic clock; infinite if it never was."""
-        return self._view.staleness
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the list was proven current within ``max_staleness``: the condition for a readiness check."""
-        return self._view.is_fresh
-
-    @property
-    def state(self) -> ViewState:
-        """The state of the list now."""
-        return ViewState.CLOSED if self._following is None else self._following.state
-
-    @property
-    def _is_open(self) -> bool:
-        return self._following is not None and self._following.feed.opened.done()
-
-    @property
-    def failure(self) -> Exception | None:
-        """Why following fails, or proves nothing, now; ``None`` while it works.
-
-        A `NotProven` if the server may be no primary any more. A lost connection alone is not a failure.
-        """
-        return None if self._following is None else self._following.feed.failure
 
     @property
     def stats(self) -> RevocationStats:

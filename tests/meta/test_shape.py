@@ -66,6 +66,7 @@ INSIDE = {
         ("_feed", "_verdict", "_watch"),
         ("_view",),
         ("_following", "_registration"),
+        ("_health",),
         ("_list",),
     ),
     "signals": (

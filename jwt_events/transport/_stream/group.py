@@ -248,8 +248,7 @@ class GroupReceiver:
         self._last_read = self._last_read or cursor.position
         self.backlog.note(groups, found)
         self._finished = _last_settled(cursor, pending)
-        is_reconnected = self.reconnecting.connection is None
-        losses = await self._losses.find(connection, cursor, found, is_reconnected=is_reconnected)
+        losses = await self._losses.find(connection, cursor, found, is_reconnected=self.reconnecting.connection is None)
         position = _last_known(cursor, found)
         if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
             self._gaps.append(Gap(self._finished, "restarted"))
