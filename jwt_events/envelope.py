@@ -37,7 +37,7 @@ MAX_WIRE_BYTES = 1_048_576
 _WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
 _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
 _FAST_BUILDERS = {
-    wire_type: builder for wire_type, cls in _CLASSES.items() if (builder := fast_builder(cls)) is not None
+    wire_type: _built for wire_type, cls in _CLASSES.items() if (_built := fast_builder(cls)) is not None
 }
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
@@ -79,9 +79,9 @@ _KIND_AT = max(
     range(min(map(len, EVENT_CLASSES))), key=lambda place: (len({kind[place] for kind in EVENT_CLASSES}), -place)
 )
 _CANONICAL = {
-    ord(kind[_KIND_AT]): decoder
+    ord(kind[_KIND_AT]): _found
     for kind, cls in EVENT_CLASSES.items()
-    if (decoder := canonical_decoder(cls, _WIRE_TYPES[cls], Envelope)) is not None
+    if (_found := canonical_decoder(cls, _WIRE_TYPES[cls], Envelope)) is not None
 }
 _KIND_AT += len(_BEFORE_KIND)
 

@@ -178,10 +178,13 @@ class Connection:
         self.protocol = protocol
         self.place = place
         """Host and port, as the Sentinels name them; ``None`` without Sentinels."""
-        self.peer = place or protocol.peer
+        self.peer: Address | None = place or protocol.peer
         """Host and port of the server, or of what stands before it; ``None`` on a unix socket."""
-        self.decode = decoder.decode
         self._decoder = decoder
+
+    def decode(self, request: Request) -> list[Any]:
+        """Return the replies to a request, each checked by the shape of its command's replies."""
+        return self._decoder.decode(request)
 
     @property
     def is_closed(self) -> bool:
