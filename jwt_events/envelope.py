@@ -36,9 +36,7 @@ MAX_WIRE_BYTES = 1_048_576
 
 _WIRE_TYPES: Mapping[type[Event], str] = {cls: f"jwt.{kind}.v1" for kind, cls in EVENT_CLASSES.items()}
 _CLASSES: Mapping[str, type[Event]] = {wire_type: cls for cls, wire_type in _WIRE_TYPES.items()}
-_FAST_BUILDERS = {
-    wire_type: _built for wire_type, cls in _CLASSES.items() if (_built := fast_builder(cls)) is not None
-}
+_FAST_BUILDERS = {wire_type: _built for wire_type, cls in _CLASSES.items() if (_built := fast_builder(cls)) is not None}
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}

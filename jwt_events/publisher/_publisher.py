@@ -55,7 +55,8 @@ class Publisher:
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
         republish: seconds for which events that a stream accepted are kept, at most 10,000 and 8 MB. When another
-            server has taken over, they are published again, with the same ids: it may never have had them. 0 for none.
+            server has taken over, they are published again, with the same ids: it may never have had them. They come
+            after what the server has by then, so a subscriber that starts later sees them twice. 0 for none.
         metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
         tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
             ``None`` means the global one, as soon as there is one.
@@ -71,7 +72,7 @@ class Publisher:
         source: str | None = None,
         timeout: float = 5.0,
         max_event_bytes: int = 16_384,
-        republish: float = 30.0,
+        republish: float = 0.0,
         metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:

@@ -40,7 +40,9 @@ class TestReplaced:
         registry = CollectorRegistry()
         async with (
             pair(own_server) as both,
-            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10), metrics=Metrics(registry)) as publisher,
+            Publisher(
+                RedisStream(both.name.url, "k"), timeout=scaled(10), republish=30.0, metrics=Metrics(registry)
+            ) as publisher,
         ):
             await call(both.new, "REPLICAOF", "NO", "ONE")
             lost = [event(f"lost {index}") for index in range(3)]
@@ -57,7 +59,7 @@ class TestReplaced:
 
     async def test_idle(self, own_server: MakeServer) -> None:
         """A publisher that publishes nothing more publishes them again, too."""
-        async with pair(own_server) as both, Publisher(RedisStream(both.name.url, "k")) as publisher:
+        async with pair(own_server) as both, Publisher(RedisStream(both.name.url, "k"), republish=30.0) as publisher:
             await call(both.new, "REPLICAOF", "NO", "ONE")
             await publisher.publish(event("lost"))
             both.switch()
@@ -67,7 +69,10 @@ class TestReplaced:
 
     async def test_sentinels(self, own_server: MakeServer, tmp_path: Path) -> None:
         """Nor need the old primary be gone: it is enough that the Sentinels name another one."""
-        async with topology(own_server, tmp_path) as servers, Publisher(RedisStream(servers.url, "k")) as publisher:
+        async with (
+            topology(own_server, tmp_path) as servers,
+            Publisher(RedisStream(servers.url, "k"), republish=30.0) as publisher,
+        ):
             await servers.cut_off()
             await publisher.publish(event("lost"))
             new = await servers.promoted()
@@ -77,7 +82,7 @@ class TestReplaced:
         """With 0 nothing is kept."""
         async with (
             pair(own_server) as both,
-            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10), republish=0) as publisher,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
         ):
             await call(both.new, "REPLICAOF", "NO", "ONE")
             await publisher.publish(event("lost"))
@@ -94,7 +99,7 @@ class TestSameServer:
         """Nothing is published again after a lost connection."""
         async with (
             pair(own_server) as both,
-            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10), republish=30.0) as publisher,
         ):
             await publisher.publish(event("before"))
             await wait_until(lambda: publisher._sender._republisher._run_id, what="the identity of the server")  # type: ignore[union-attr]  # it is there
@@ -105,7 +110,7 @@ class TestSameServer:
     async def test_restarted(self, restartable: Restartable) -> None:
         """A server that was started again is another one: it may have lost them."""
         server = await restartable.start({})
-        async with Publisher(RedisStream(server.url, "k"), timeout=scaled(10)) as publisher:
+        async with Publisher(RedisStream(server.url, "k"), timeout=scaled(10), republish=30.0) as publisher:
             await publisher.publish(event("before"))
             await restartable.kill()
             server = await restartable.start({})

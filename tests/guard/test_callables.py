@@ -88,6 +88,9 @@ HELD_HERE = {
     "until_revoked.close",
 }
 HELD_ELSEWHERE = {
+    "Metrics.polling.staleness",  # called by the poller alone, with a function of its own
+    "RedisStream.folding.report",  # called by the publisher alone, with a function of its own
+    "FaultyTransport.folding.report",  # the same
     "Metrics.view.staleness",  # called by the list alone, with a function of its own
     "Retry.delay.chance",  # called by the library alone: a coroutine is no number
     "Subscriber.on_gap.function",  # as handlers
