@@ -410,6 +410,10 @@ def check(url: str, key: str, kind: str, *, number: int) -> None:
     @example(  # in the middle, and the last position moved on
         before=[("add", 1), ("delete_oldest", 0)], then=[("add", 2), ("trim_before", 0), ("read", 0), ("set_id", 1)]
     )
+    @example(  # the group is made anew, at a position before all that its stream ever had
+        before=[],
+        then=[("add", 1), ("rename_onto", 0), ("delete_newest", 0), ("catch_up", 0), ("add", 3), ("delete_middle", 0)],
+    )
     def holds(before: list[tuple[str, int]], then: list[tuple[str, int]]) -> None:
         asyncio.run(run(url, key, kind, before, then))
 

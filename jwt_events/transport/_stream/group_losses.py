@@ -45,8 +45,9 @@ class GroupLosses:
             found: the state of the stream.
             is_told: whether a gap at this position was reported.
         """
-        is_counted = position in {found.last, OLDEST}
-        index = None if not is_counted else found.added if position == found.last else found.removed
+        # Where no entry is left up to the position, as many were removed up to there as were ever removed.
+        is_behind = position == OLDEST or found.first is None or _is_after(found.first, position)
+        index = found.added if position == found.last else found.removed if is_behind else None
         self._progress = GroupProgress(position, index, found.removed, found.first, is_alone=True)
         self._found = found
         self._accounted = OLDEST if found.has_last else found.last
