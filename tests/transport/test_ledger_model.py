@@ -147,7 +147,7 @@ async def test_nothing_is_lost(own_server: Callable[..., EmbeddedServer]) -> Non
                 await getattr(history, name)(*arguments)
             await history.start()
 
-        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
+        @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
         @given(st.lists(STEPS, max_size=15))
         def check(steps: list[tuple[Any, ...]]) -> None:
             asyncio.run_coroutine_threadsafe(run(steps), loop).result(60)
