@@ -77,7 +77,7 @@ def fleet(
     if port is not None:
         run(_serve(stream, (host, port), services or []))
         return
-    found = _of(run(survey(stream)), services)
+    found = _of(run(_survey(stream)), services)
     if as_json:
         for standing in found:
             output.record(standing)
@@ -113,7 +113,7 @@ def _seconds(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 
-async def survey(stream: RedisStream) -> list[Standing]:
+async def _survey(stream: RedisStream) -> list[Standing]:
     """Return how the instances of a stream stand.
 
     Raises:
@@ -150,7 +150,7 @@ async def _serve(stream: RedisStream, address: tuple[str, int], services: Sequen
         told = ""
         while True:
             try:
-                metrics.show(_of(await survey(stream), services))
+                metrics.show(_of(await _survey(stream), services))
             except TransportError as error:
                 metrics.show(())  # no number is better than an old one
                 if (problem := describe(error)) != told:

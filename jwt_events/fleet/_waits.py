@@ -103,15 +103,15 @@ class Fleet:
 
     def check(self, transport: Transport) -> None:
         """Accept a transport that has a registry; see `InForce.check`."""
-        if not isinstance(transport, Registering):
-            raise InvalidOption("in_force", f"{transport.name} has no registry of instances; use Lease, or RedisStream")
+        _registering(transport)
 
     async def wait(self, transport: Transport, position: str | None, accepted_at: float) -> Propagation:
         """Wait for acknowledgements and leases; see `InForce.wait`."""
-        self.check(transport)
-        assert isinstance(transport, Registering)  # noqa: S101 - for the type checker: it was checked in the line before
-        barrier = Barrier(position or "", accepted_at, self.services, timeout=self.timeout)
-        async with transport.registry() as registry:
+        registering = _registering(transport)
+        if position is None:  # there is nothing to compare acknowledgements with
+            return await Lease(self.lease).wait(transport, position, accepted_at)
+        barrier = Barrier(position, accepted_at, self.services, timeout=self.timeout)
+        async with registering.registry() as registry:
             survey = _Survey(registry, barrier)
             give_up_at = accepted_at + self.timeout
             pause = _FIRST_PAUSE
@@ -144,7 +144,7 @@ class _Survey:
         """Read the registry, for the first time until ``give_up_at``; return whether it was read now or before."""
         while True:
             try:
-                self._last, self._clock = await self._registry.entries(within=_READ_WITHIN)
+                entries, self._clock = await self._registry.entries(within=_READ_WITHIN)
             except TransportError as error:
                 self.error = error
                 if self.was_read or not error.retryable or monotonic() >= give_up_at:
@@ -152,8 +152,10 @@ class _Survey:
                 await asyncio.sleep(_MAX_PAUSE)
                 continue
             if not self.was_read:
-                self.was_read, self._first = True, self._last
-            self._barrier.read(said for said in map(parse, self._last, self._last.values()) if said is not None)
+                self.was_read, self._first = True, entries
+            known, self._last = self._last, entries
+            news = [parse(field, entry) for field, entry in entries.items() if entry != known.get(field)]
+            self._barrier.read(said for said in news if said is not None)
             return True
 
     async def forget_the_gone(self, accepted_at: float) -> None:
@@ -176,6 +178,13 @@ class _Survey:
         if said.said_at is None or clock - said.said_at < GONE_AFTER:
             return False
         return said.allows_stale or monotonic() >= lease_ends(accepted_at, said.lease)
+
+
+def _registering(transport: Transport) -> Registering:
+    """Return the transport if it has a registry, or raise `InvalidOption`."""
+    if not isinstance(transport, Registering):
+        raise InvalidOption("in_force", f"{transport.name} has no registry of instances; use Lease, or RedisStream")
+    return transport
 
 
 async def _sleep_until(then: float) -> None:

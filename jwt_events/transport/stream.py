@@ -151,8 +151,7 @@ class RedisStream:
             return (b"XADD", key, b"*", FIELD, payload)
 
         trimming = _Trimming(self.destination, self.retention) if self.trims and self.ledger is None else None
-        # A replica that may be written to accepts entries, and loses them.
-        role = RoleRule(self.connector.address, is_needed=False)
+        role = self._role()
         multiplexer = (
             ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
             if self.replicas
@@ -164,6 +163,10 @@ class RedisStream:
                 yield sender
             finally:
                 sender.close()
+
+    def _role(self) -> RoleRule:
+        """Say which servers are accepted: a replica that may be written to loses entries, any other shows old ones."""
+        return RoleRule(self.connector.address, is_needed=False)
 
     @asynccontextmanager
     async def receiver(
@@ -183,7 +186,7 @@ class RedisStream:
     @asynccontextmanager
     async def registry(self) -> AsyncIterator[Registry]:
         """Open the registry of instances; see `Registering`."""
-        async with Multiplexer(self.connector) as multiplexer:
+        async with Multiplexer(self.connector, role=self._role()) as multiplexer:
             yield StreamRegistry(multiplexer, f"{self.destination}:fleet")
 
     @asynccontextmanager

@@ -202,6 +202,20 @@ class TestRegistry:
         assert set(await entries(client, key)) == {"ahead", "recent"}
         assert not await client.hexists(f"{key}:fleet", "foreign")
 
+    async def test_a_replica(self, own_server: Any) -> None:
+        """What a replica has of the registry is old, so it is not read; the lease is waited for."""
+        async with own_server(port=0) as primary, own_server(port=0) as other:
+            async with (
+                redis.asyncio.Redis.from_url(primary.url) as writer,
+                redis.asyncio.Redis.from_url(other.url) as client,
+            ):
+                await call(writer, "HSET", "k:fleet", SAID.field, SAID.encode())
+                await call(client, "REPLICAOF", "127.0.0.1", primary.url.rpartition(":")[2].partition("/")[0])
+                await wait_until(lambda: client.exists("k:fleet"), what="the replica")
+            began = monotonic()
+            found = await Fleet(timeout=0.2, lease=0.3).wait(RedisStream(other.url, "k"), "1-0", began)
+        assert (found.by, monotonic() - began >= 0.3) == ("lease", True)
+
     async def test_a_key_of_another_type(self, url: str, key: str, client: redis.asyncio.Redis) -> None:
         """The list works as before, and the publisher waits for the lease."""
         await client.set(f"{key}:fleet", "no hash")
