@@ -64,7 +64,8 @@ class SeenIds:
                 return False
         if len(recent) >= self._window:
             # Two generations forget in one step what a queue would forget one by one.
-            self._older, self._recent = recent, (recent := {})
+            self._older, self._recent = recent, {}
+            recent = self._recent
         if is_known:
             recent[event_id] = known
             recent[event_id, source] = source

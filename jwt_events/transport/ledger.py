@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from loguru import logger
@@ -15,6 +14,7 @@ from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.folder import Folder
+from jwt_events.transport._stream.horizon import longest_retention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport.base import Fold
 from jwt_events.transport.stream import RedisStream
@@ -109,7 +109,7 @@ class LedgerAccess:
                 lost=None if head is None or missing is None else head.lost + missing,
                 lost_at=None if head is None or not head.lost_at else head.lost_at / 1000,
                 clock=int(seconds) + int(microseconds) / 1_000_000,
-                is_folding=bool(await self._is_locked(connection)),
+                is_folding=await self._is_locked(connection),
             )
 
     async def entries(self) -> AsyncIterator[list[tuple[bytes, float]]]:
@@ -132,11 +132,9 @@ class LedgerAccess:
         async with self._connected() as connection:
             if await self._is_locked(connection):
                 return None
-            marker = f"{self._transport.destination}:retention"
-            longest = await connection.call("ZSCORE", marker, "longest", within=_WITHIN)
-        if longest is None:
+            retention = await longest_retention(connection, self._transport.destination)
+        if retention is None:
             raise InvalidOption("retention", "is not known: no publisher has told how long it keeps events")
-        retention = timedelta(milliseconds=float(longest))
         try:
             return await Folder(self._transport.connector, self._ledger, fold, retention).fold_once()
         finally:

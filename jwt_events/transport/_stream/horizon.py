@@ -47,7 +47,7 @@ class LongestRetention:
 
     def __init__(self, key: str, retention: timedelta) -> None:
         self._key = key
-        self._marker = f"{key}:retention"
+        self._marker = _marker(key)
         self._retention = int(retention.total_seconds() * 1000)
         self._has_warned = False
         self.interval: float = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
@@ -101,6 +101,20 @@ class LongestRetention:
                 retention=self._retention / 1000,
                 longest=kept / 1000,
             )
+
+
+async def longest_retention(connection: Connection, key: str) -> timedelta | None:
+    """Return the longest retention that publishers of a stream have announced; ``None`` if none has.
+
+    Raises:
+        TransportError: without the right, or without an answer.
+    """
+    longest = await connection.call("ZSCORE", _marker(key), _LONGEST, within=ATTEMPT_WITHIN)
+    return None if longest is None else timedelta(milliseconds=float(longest))
+
+
+def _marker(key: str) -> str:
+    return f"{key}:retention"
 
 
 def _milliseconds(reply: Any) -> float:

@@ -94,6 +94,7 @@ class Ledger:
     def __init__(self, stream: str, name: str | None = None, *, in_cluster: bool = False) -> None:
         self.key: str = ledger_key(stream, in_cluster=in_cluster) if name is None else name
         self.lock: str = f"{self.key}:lock"
+        self._head: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
         self._stream = stream
         self._owner = uuid4().hex
         self._leased_until = -math.inf
@@ -138,7 +139,7 @@ class Ledger:
         replies = await connection.execute_many(
             [
                 ("WATCH", self.key),
-                ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                self._head,
                 ("ZCOUNT", self.key, beyond, "+inf"),
                 ("XINFO", "STREAM", self._stream),
                 ("XRANGE", self._stream, "-", end, "COUNT", count),
@@ -219,7 +220,7 @@ class Ledger:
         Raises:
             TransportError: none was removed, unless ``maybe_done``.
         """
-        watch: list[Command] = [("WATCH", self.key), ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")]
+        watch: list[Command] = [("WATCH", self.key), self._head]
         watching, heads = await connection.execute_many(watch, within=_REPLY_WITHIN)
         _require(watching, heads)
         head = parse_head(heads) or LedgerHead()
@@ -243,7 +244,7 @@ class Ledger:
         Raises:
             TransportError: it cannot be read, is of a later version, or was not written by this library.
         """
-        return parse_head(await connection.call("ZRANGE", self.key, "-inf", "-inf", "BYSCORE", within=_REPLY_WITHIN))
+        return parse_head(await connection.call(*self._head, within=_REPLY_WITHIN))
 
     async def read_state(self, connection: Connection) -> LedgerState:
         """Return the ledger and its stream at one moment.
@@ -256,10 +257,10 @@ class Ledger:
             beyond = 0 if head is None else head.beyond
             before, kept, stream, after = await connection.execute_many(
                 [
-                    ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                    self._head,
                     ("ZCOUNT", self.key, beyond, "+inf"),
                     ("XINFO", "STREAM", self._stream),
-                    ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE"),
+                    self._head,
                 ],
                 within=_REPLY_WITHIN,
             )
@@ -312,10 +313,6 @@ class Ledger:
         stream = stream_info(reply) or StreamInfo()
         oldest = before if stream.first is None else sort_key(stream.first)[0]
         return LedgerReport(max(0, before - oldest) / 1000, await self.counts(connection), await self.bytes(connection))
-
-    async def size(self, connection: Connection) -> int:
-        """Return how many entries there are."""
-        return max(0, int(await connection.call("ZCARD", self.key, within=_REPLY_WITHIN)) - 1)
 
 
 def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
