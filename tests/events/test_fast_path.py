@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
-from jwt_events import DecodeError, Event, TokenRevoked, envelope
-from jwt_events.envelope import Envelope, decode, encode
+from jwt_events import Event, TokenRevoked, envelope
+from jwt_events.envelope import Envelope, encode
 from jwt_events.events._fast_path import _SCHEMAS
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
+from tests.support.decoding import decoded
 from tests.support.examples import COMPACT_JWT, EVENTS
 from tests.support.strategies import json_values, known_events
 
@@ -86,33 +87,15 @@ _TIMES = [
 _ANYTHING = st.sampled_from(_PROBES) | st.text("eEyYjJbB.Z \t", max_size=9) | json_values
 
 
-def _decoded(payload: bytes) -> object:
-    """Return everything that decoding reveals: every detail of the event, or of the error."""
-    try:
-        event, traceparent, tracestate, _ = decode(payload)
-    except DecodeError as error:
-        return error.reason, error.detail
-    values = dict(event.__dict__)
-    if "occurred_at" not in event.model_fields_set:
-        del values["occurred_at"]  # without a time, it is the time of reading
-    described = (
-        repr(list(values.items())),
-        event.model_fields_set,
-        event.__pydantic_extra__,
-        event.__pydantic_private__,
-    )
-    return type(event), *described, traceparent, tracestate
-
-
 def _assert_same_on_both_paths(*payloads: bytes) -> None:
-    expected_results = [_decoded(payload) for payload in payloads]
+    expected_results = [decoded(payload) for payload in payloads]
     with (
         patch.object(envelope, "_CANONICAL", {}),
         patch.object(envelope, "_FAST_BUILDERS", {}),
         patch.object(jiter, "from_json", side_effect=ValueError),
     ):
         for payload, expected in zip(payloads, expected_results, strict=True):
-            assert _decoded(payload) == expected
+            assert decoded(payload) == expected
 
 
 class TestFastPath:

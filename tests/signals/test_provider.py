@@ -167,16 +167,23 @@ async def world(own_server: Callable[..., EmbeddedServer]) -> AsyncIterator[Worl
         yield world
 
 
-async def test_log_out(world: World) -> None:
-    """The session that ended is refused by both services, another one of the same user and other users are not."""
+@asynccontextmanager
+async def logged_in(world: World, client: str) -> AsyncIterator[tuple[Browser, list[Any]]]:
+    """Log in twice as alice and once as bob; give the first browser, and the tokens, which both services let in."""
     async with (
         Browser(world.issuer, "alice") as laptop,
         Browser(world.issuer, "alice") as phone,
         Browser(world.issuer, "bob") as bob,
     ):
-        first, second, other = [await browser.log_in("app") for browser in (laptop, phone, bob)]
-        for token in (first, second, other):
+        tokens = [await browser.log_in(client) for browser in (laptop, phone, bob)]
+        for token in tokens:
             assert await world.ask(token) == [200, 200]
+        yield laptop, tokens
+
+
+async def test_log_out(world: World) -> None:
+    """The session that ended is refused by both services, another one of the same user and other users are not."""
+    async with logged_in(world, "app") as (laptop, (first, second, other)):
         await laptop.log_out()
         told = json.loads(await world.line())
         assert (told["sent"], told["account"]) == ("app", "alice")
@@ -187,14 +194,7 @@ async def test_log_out(world: World) -> None:
 
 async def test_log_out_without_a_session_id(world: World) -> None:
     """A client that is not told of the session gets the user alone: all tokens of the user so far are refused."""
-    async with (
-        Browser(world.issuer, "alice") as laptop,
-        Browser(world.issuer, "alice") as phone,
-        Browser(world.issuer, "bob") as bob,
-    ):
-        first, second, other = [await browser.log_in("plain") for browser in (laptop, phone, bob)]
-        for token in (first, second, other):
-            assert await world.ask(token) == [200, 200]
+    async with logged_in(world, "plain") as (laptop, (first, second, other)):
         await laptop.log_out()
         assert json.loads(await world.line())["sent"] == "plain"
         await world.refused(first)
