@@ -38,7 +38,7 @@ test-docker: $(READY) ## Run the tests on a server in a container, which needs D
 	@echo "==> Running the tests on $(REDIS_IMAGE) in a container"
 	@$(BIN)/python -m tests.meta.docker '$(REDIS_IMAGE)' $(TESTS)
 
-# MISSING= is the exit code if a server cannot be fetched.
+# MISSING= is the exit code if a server cannot be fetched. There is redis-7.0, too, where Debian's packages can be had.
 SERVERS ?= redis-6.2 redis-8
 MISSING ?= 2
 .PHONY: test-servers

