@@ -260,6 +260,16 @@ def _read(reply: Any, command: Command) -> Any:
     return reply
 
 
+def _read_group(reply: Any, command: Command) -> Any:
+    """Check new entries as those of XREAD; of those that a consumer holds already there may be none."""
+    if command[-1] == ">":
+        return _read(reply, command)
+    ((key, entries),) = array(reply)
+    _require(key == _encoded(command[-2]))
+    _entries(entries, may_be_removed=True)
+    return reply
+
+
 def _xclaim(reply: Any, command: Command) -> Any:
     if command[-1] == "JUSTID":
         _positions(array(reply))
@@ -366,7 +376,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "XPENDING": _xpending,
     "XRANGE": _xrange,
     "XREAD": _read,
-    "XREADGROUP": _read,
+    "XREADGROUP": _read_group,
     "XREVRANGE": _xrange,
     "XTRIM": _count,
     "ZADD": _zadd,

@@ -47,6 +47,13 @@ class ConsumerGroup:
         """Create the group, and the stream if there is none."""
         return ("XGROUP", "CREATE", self.key, self.name, position, "MKSTREAM")
 
+    def join(self) -> Command:
+        """Make the consumer known; others count alone until it is, and Redis 7.0 knows it only when it has read.
+
+        It reads nothing: what this consumer holds of entries at the end of all positions, in the year 584,000,000.
+        """
+        return ("XREADGROUP", "GROUP", self.name, self.consumer, "STREAMS", self.key, f"{2**64 - 1}-0")
+
     def read(self, *, count: int, block: float) -> Command:
         """Read entries that were not delivered to any consumer yet."""
         options = ("COUNT", count, "BLOCK", max(1, int(block * 1000)))

@@ -206,6 +206,7 @@ class GroupReceiver:
         await self._audit(connection, first_epoch=epoch if is_first else None)
         if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
             self._gaps.insert(0, Gap(since, "restarted"))
+        await connection.execute_many([self._group.join()], within=ATTEMPT_WITHIN)
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
 

@@ -92,6 +92,9 @@ class GroupLosses:
             is_known = None not in (lost, now.index, found.added)
             lost = (lost or 0) + (found.added or 0) - (now.index or 0) if is_known else None
             self._progress = now.at_end(found)
+            if lost is not None:  # Redis 7.0 will count it when the group reads on
+                counted = 0 if self._counted is None else self._counted.lost or 0
+                self._counted = Gap(cursor.position, "trimmed", counted + lost)
         if lost is None or lost > 0:
             return [Gap(cursor.position if before is None else before.position, "trimmed", lost)]
         return []
