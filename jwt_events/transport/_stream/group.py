@@ -63,13 +63,13 @@ class GroupReceiver:
         )
         self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
         self._settler = settler
-        self._settler.on_settled = self._release
         self._group = group
         self._start = start
         self._claim_after = claim_after
         self._batch_size = BatchSize(batch_size)
         self._block = block
         self._in_hand: set[str] = set()
+        self._settler.on_settled = self._in_hand.difference_update
         self._gaps: list[Gap] = []
         self._last_read: str | None = None  # the group read at least up to here; ``None`` until it is known to exist
         self._finished = OLDEST  # up to here every entry is settled; where to create the group again
@@ -278,9 +278,6 @@ class GroupReceiver:
         else:
             self._last_read = self._finished = position
             self._losses.begin(position, found or StreamInfo(), is_told=bool(gaps))
-
-    def _release(self, positions: Sequence[str]) -> None:
-        self._in_hand.difference_update(positions)
 
     def _take_gaps(self) -> list[Gap]:
         gaps, self._gaps = self._gaps, []
