@@ -77,7 +77,7 @@ class LedgerAccess:
         if transport.ledger is None:
             raise InvalidOption("transport", "has no ledger")
         self._transport = transport
-        self._ledger = Ledger(transport.destination, transport.ledger)
+        self._ledger = Ledger(transport.keys)
 
     @property
     def key(self) -> str:
@@ -132,7 +132,7 @@ class LedgerAccess:
         async with self._connected() as connection:
             if await self._is_locked(connection):
                 return None
-            retention = await longest_retention(connection, self._transport.destination)
+            retention = await longest_retention(connection, self._transport.keys)
         if retention is None:
             raise InvalidOption("retention", "is not known: no publisher has told how long it keeps events")
         try:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.crc import key_slot
 
 from jwt_events._internal.positions import sort_key
-from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events.errors import TransportError
+from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor
 from jwt_events.transport._stream.position import StreamInfo, previous
 
 NUMBERS = st.integers(min_value=0, max_value=10**19 - 1)
@@ -66,29 +63,6 @@ def test_later_versions(member: bytes) -> None:
     """A later version is refused with the advice to upgrade."""
     with pytest.raises(TransportError, match="upgrade"):
         LedgerHead.parse(member)
-
-
-@given(st.text(alphabet="{}ab:", min_size=1, max_size=8))
-def test_slot(stream: str) -> None:
-    """In a cluster the ledger is in the slot of its stream, or is refused; elsewhere its name is plain."""
-    assert ledger_key(stream, in_cluster=False) == f"{stream}:ledger"
-    with suppress(InvalidOption):
-        ledger = ledger_key(stream, in_cluster=True)
-        assert key_slot(ledger.encode()) == key_slot(stream.encode())
-        assert ledger.endswith(":ledger")
-
-
-@pytest.mark.parametrize("stream", ["a}", "{}a", "}{"])
-def test_no_slot(stream: str) -> None:
-    """A name beside which no other key can be is refused where that matters."""
-    with pytest.raises(InvalidOption, match="key: has a '}' but no hash tag"):
-        ledger_key(stream, in_cluster=True)
-
-
-def test_names() -> None:
-    """A stream without a hash tag becomes the tag."""
-    assert ledger_key("jwt:events", in_cluster=True) == "{jwt:events}:ledger"
-    assert ledger_key("{jwt}:events", in_cluster=True) == "{jwt}:events:ledger"
 
 
 @given(st.builds("{}-{}".format, st.integers(0, 2**63), PARTS))

@@ -89,10 +89,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
     """
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
-    if isinstance(transport, RedisStream):
-        needed = needed_for_stream(key, transport.dead_letter, transport.ledger)
-    else:
-        needed = needed_for_pubsub(key)
+    needed = needed_for_stream(transport.keys) if isinstance(transport, RedisStream) else needed_for_pubsub(key)
     survey = await _survey(transport.connector)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password

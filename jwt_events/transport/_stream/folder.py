@@ -50,7 +50,7 @@ class Folder:
         self._connector = connector
         self._ledger = ledger
         self._fold = fold
-        self._retention = LongestRetention(connector.destination, retention)
+        self._retention = LongestRetention(ledger.keys, retention)
         self._notices = Notices()
         self._failure: str | None = None
         self._report = report

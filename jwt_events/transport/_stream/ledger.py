@@ -27,8 +27,9 @@ from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger_audit import LedgerState
-from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor
 from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry, LedgerReport
 
@@ -82,20 +83,20 @@ class Ledger:
     """The ledger of one stream. It holds no connection.
 
     Args:
-        stream: the key of the stream.
-        name: the key of the ledger; ``None`` for the one beside the stream. In a cluster it must be in the same slot.
-        in_cluster: whether the server is a cluster.
+        keys: the keys of the stream.
 
     Attributes:
+        keys: the keys of the stream.
         key: the key of the ledger.
         lock: the key that the one that folds holds.
     """
 
-    def __init__(self, stream: str, name: str | None = None, *, in_cluster: bool = False) -> None:
-        self.key: str = ledger_key(stream, in_cluster=in_cluster) if name is None else name
-        self.lock: str = f"{self.key}:lock"
+    def __init__(self, keys: StreamKeys) -> None:
+        self.keys: StreamKeys = keys
+        self.key: str = keys.ledger
+        self.lock: str = keys.ledger_lock
         self._head: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
-        self._stream = stream
+        self._stream = keys.stream
         self._owner = uuid4().hex
         self._leased_until = -math.inf
         self._size = BatchSize(_FOLD_BATCH)

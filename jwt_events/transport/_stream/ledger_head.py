@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jwt_events._internal.positions import OLDEST, is_position, sort_key
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import TransportError
 from jwt_events.transport._stream.position import StreamInfo
 
 VERSION = 1
@@ -23,23 +23,6 @@ PREFIX = b"\0"
 
 _FIELDS = re.compile(rb"(\d{1,20}-\d{1,20}) (\d{1,19}|-) (\d{1,19}) (\d{1,19}) (\d{1,19}) (\d{1,19})")
 _VERSION = re.compile(PREFIX + rb"(\d{1,9})(?: |\Z)")
-
-
-def ledger_key(stream: str, *, in_cluster: bool) -> str:
-    """Return the key of the ledger beside a stream; in a cluster it is in the slot of the stream.
-
-    Raises:
-        InvalidOption: no other key can be in the slot of this one.
-
-    Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ "Hash tags"
-    """
-    _, opens, rest = stream.partition("{")
-    tag, closes, _ = rest.partition("}")
-    if (opens and closes and tag) or not in_cluster:
-        return f"{stream}:ledger"
-    if "}" in stream:
-        raise InvalidOption("key", "has a '}' but no hash tag, so in a cluster no ledger can be beside it")
-    return f"{{{stream}}}:ledger"
 
 
 def successor(position: str) -> str:
