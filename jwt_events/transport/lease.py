@@ -71,7 +71,7 @@ class ServerLease:
         self, transport: RedisStream | RedisPubSub, name: str, *, seconds: float, report: Callable[[], float]
     ) -> None:
         self._connector = transport.connector
-        self.key: str = StreamKeys(transport.destination).lease(name)
+        self.key: str = StreamKeys(transport.destination, in_cluster=self._connector.is_cluster).lease(name)
         self._seconds = options.seconds("lease", seconds)
         self._report = report
         self._token = secrets.token_hex(16)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +36,7 @@ from jwt_events.transport._stream.group import GroupReceiver
 from jwt_events.transport._stream.horizon import LongestRetention
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.registry import StreamRegistry
 from jwt_events.transport._stream.replica import ReplicaReceiver
@@ -117,7 +118,8 @@ class RedisStream:
         replicas: int = 0,
     ) -> None:
         self.connector: Connector = Connector(client_or_url, destination=key)
-        self.keys: StreamKeys = StreamKeys(key, in_cluster=False, ledger=ledger, dead_letter=dead_letter)
+        in_cluster = self.connector.is_cluster
+        self.keys: StreamKeys = StreamKeys(key, in_cluster=in_cluster, ledger=ledger, dead_letter=dead_letter)
         self.destination: str = key
         self.ledger: str | None = self.keys.ledger if self.keys.has_ledger else None
         self.dead_letter: str = self.keys.dead_letter
@@ -152,7 +154,7 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        trimming = _Trimming(self.keys, self.retention) if self.trims and self.ledger is None else None
+        trimming = _Trimming(self.connector, self.keys, self.retention) if self.trims and self.ledger is None else None
         role = self._role()
         multiplexer = (
             ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
@@ -208,9 +210,10 @@ class RedisStream:
             if self.ledger is None or not isinstance(receiver, CursorReceiver):
                 yield receiver
                 return
-            replica = ReplicaReceiver(receiver, Ledger(self.keys))
-            await replica.check()
-            yield replica
+            plain = PlainKeys.of(self.connector, self.keys)
+            async with aclosing(ReplicaReceiver(receiver, Ledger(self.keys), plain)) as replica:
+                await replica.check()
+                yield replica
 
     @asynccontextmanager
     async def _cursor_receiver(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
@@ -299,9 +302,9 @@ def _parse_sent(reply: Any) -> Sent:
 class _Trimming:
     """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`."""
 
-    def __init__(self, keys: StreamKeys, retention: timedelta) -> None:
+    def __init__(self, connector: Connector, keys: StreamKeys, retention: timedelta) -> None:
         self._key = keys.stream
-        self._retention = LongestRetention(keys, retention)
+        self._retention = LongestRetention(keys, retention, PlainKeys.of(connector, keys))
         self.due_at: float = 0.0
 
     async def run(self, connection: Connection) -> None:

@@ -32,7 +32,7 @@ def needed_for_stream(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
             *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", keys.retention, "XX", 0, "")),
             *(_needed_to_fold(keys) if keys.has_ledger else []),
         ],
-        "revocation list": [*read, *_needed_to_read(keys.ledger)] if keys.has_ledger else read,
+        "revocation list": [*read, *_needed_to_read(keys)] if keys.has_ledger else read,
         "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
             ("XREADGROUP", "GROUP", _PROBE, _PROBE, "COUNT", 1, "STREAMS", key, ">"),
@@ -59,11 +59,27 @@ def needed_for_stream(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
     }
 
 
-def _needed_to_read(ledger: str) -> Sequence[Command]:
+def _needed_to_read(keys: StreamKeys) -> Sequence[Command]:
+    ledgers = [keys.ledger, *([] if keys.plain is None else [keys.plain.ledger])]
+    return [
+        command
+        for ledger in ledgers
+        for command in (
+            ("ZRANGE", ledger, "-inf", "-inf", "BYSCORE"),
+            ("ZCOUNT", ledger, "-inf", "-inf"),
+            ("ZSCAN", ledger, 0, "COUNT", 1),
+        )
+    ]
+
+
+def _needed_to_take_over(plain: StreamKeys) -> Sequence[Command]:
     return (
-        ("ZRANGE", ledger, "-inf", "-inf", "BYSCORE"),
-        ("ZCOUNT", ledger, "-inf", "-inf"),
-        ("ZSCAN", ledger, 0, "COUNT", 1),
+        ("ZRANGE", plain.retention, 0, -1, "WITHSCORES"),
+        ("ZREMRANGEBYSCORE", plain.retention, "(0", "(0"),
+        ("ZRANGE", plain.ledger, "-inf", "-inf", "BYSCORE"),
+        ("ZSCAN", plain.ledger, 0, "COUNT", 1),
+        ("WATCH", plain.ledger),
+        ("UNLINK", f"{plain.ledger}:{_PROBE}"),
     )
 
 
@@ -80,6 +96,7 @@ def _needed_to_fold(keys: StreamKeys) -> Sequence[Command]:
         ("WATCH", ledger),
         ("EXEC",),
         ("MULTI",),
+        *(() if keys.plain is None else _needed_to_take_over(keys.plain)),
     )
 
 

@@ -11,6 +11,7 @@ from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._stream.keys import StreamKeys
+from jwt_events.transport._stream.plain import PlainKeys
 
 # Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
 _TRIMS_PER_RETENTION = 100
@@ -41,12 +42,15 @@ class LongestRetention:
     Args:
         keys: the keys of the stream.
         retention: for how long this publisher keeps entries.
+        plain: what lies under plain names in a cluster: what publishers announced there is taken over first. ``None``
+            where there are no such names.
 
     Attributes:
         interval: seconds after which to look again which entries are kept.
     """
 
-    def __init__(self, keys: StreamKeys, retention: timedelta) -> None:
+    def __init__(self, keys: StreamKeys, retention: timedelta, plain: PlainKeys | None = None) -> None:
+        self._plain = plain
         self._key = keys.stream
         self._marker = keys.retention
         self._retention = int(retention.total_seconds() * 1000)
@@ -62,6 +66,8 @@ class LongestRetention:
         Raises:
             TransportError: without the right, or without an answer: then nothing may be removed.
         """
+        if self._plain is not None:
+            await self._plain.take_over_retention(connection, self._marker)
         replies = await connection.execute_many(
             [
                 ("ZADD", self._marker, "GT", self._retention, _LONGEST),

@@ -89,13 +89,14 @@ class Ledger:
         keys: the keys of the stream.
         key: the key of the ledger.
         lock: the key that the one that folds holds.
+        head_command: reads the head.
     """
 
     def __init__(self, keys: StreamKeys) -> None:
         self.keys: StreamKeys = keys
         self.key: str = keys.ledger
         self.lock: str = keys.ledger_lock
-        self._head: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
+        self.head_command: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
         self._stream = keys.stream
         self._owner = uuid4().hex
         self._leased_until = -math.inf
@@ -140,7 +141,7 @@ class Ledger:
         replies = await connection.execute_many(
             [
                 ("WATCH", self.key),
-                self._head,
+                self.head_command,
                 ("ZCOUNT", self.key, beyond, "+inf"),
                 ("XINFO", "STREAM", self._stream),
                 ("XRANGE", self._stream, "-", end, "COUNT", count),
@@ -221,7 +222,7 @@ class Ledger:
         Raises:
             TransportError: none was removed, unless ``maybe_done``.
         """
-        watch: list[Command] = [("WATCH", self.key), self._head]
+        watch: list[Command] = [("WATCH", self.key), self.head_command]
         watching, heads = await connection.execute_many(watch, within=_REPLY_WITHIN)
         _require(watching, heads)
         head = parse_head(heads) or LedgerHead()
@@ -245,7 +246,7 @@ class Ledger:
         Raises:
             TransportError: it cannot be read, is of a later version, or was not written by this library.
         """
-        return parse_head(await connection.call(*self._head, within=_REPLY_WITHIN))
+        return parse_head(await connection.call(*self.head_command, within=_REPLY_WITHIN))
 
     async def read_state(self, connection: Connection) -> LedgerState:
         """Return the ledger and its stream at one moment.
@@ -258,10 +259,10 @@ class Ledger:
             beyond = 0 if head is None else head.beyond
             before, kept, stream, after = await connection.execute_many(
                 [
-                    self._head,
+                    self.head_command,
                     ("ZCOUNT", self.key, beyond, "+inf"),
                     ("XINFO", "STREAM", self._stream),
-                    self._head,
+                    self.head_command,
                 ],
                 within=_REPLY_WITHIN,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jwt_events._internal.positions import OLDEST, is_position, sort_key
 from jwt_events.errors import TransportError
@@ -91,6 +91,22 @@ class LedgerHead:
         if self.counted is None or stream.removed is None:
             return 0
         return None if stream.removed < self.counted else stream.removed - self.counted
+
+
+def united(own: LedgerHead | None, plain: LedgerHead | None, stream: StreamInfo) -> LedgerHead | None:
+    """Return the head of a ledger that another one of the same stream is merged into.
+
+    Args:
+        own: its head; ``None`` if there is none.
+        plain: the head of the other one; ``None`` if there is none.
+        stream: the stream that is there now. Of heads that both fit it, the later counts.
+    """
+    if own is None or plain is None:
+        return own or plain
+    fitting = [head for head in (own, plain) if head.missing(stream) is not None] or [own]
+    latest = max(fitting, key=lambda head: sort_key(head.position))
+    lost, lost_at = max(own.lost, plain.lost), max(own.lost_at, plain.lost_at)
+    return replace(latest, lost=lost, lost_at=lost_at, kept=own.kept, beyond=own.beyond)
 
 
 def advance(
