@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from jwt_events import RedisStream
 from jwt_events.errors import InvalidOption
-from jwt_events.transport._redis.slot import SLOTS, hash_tag, slot_of
+from jwt_events.transport._redis.slots import hash_tag, slot_of
 from jwt_events.transport._stream.keys import StreamKeys
 
 NAMES = st.text(alphabet="{}ab:é", min_size=1, max_size=8)
@@ -25,13 +25,12 @@ def all_of(keys: StreamKeys) -> list[str]:
 
 
 class TestSlot:
-    """`slot_of`."""
+    """What decides the slot of a key."""
 
     @given(st.text(alphabet="{}abé", max_size=8))
-    def test_as_the_client_has_it(self, key: str) -> None:
-        """It is the slot that redis-py sends a command about this key to."""
-        assert slot_of(key) == key_slot(key.encode())
-        assert 0 <= slot_of(key) < SLOTS
+    def test_only_the_tag_counts(self, key: str) -> None:
+        """A key with a tag is in the slot of the tag alone; any other one is where redis-py has it."""
+        assert slot_of(key) == key_slot((hash_tag(key) or key).encode())
 
     @pytest.mark.parametrize(
         ("key", "tag"),

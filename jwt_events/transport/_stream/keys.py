@@ -13,7 +13,7 @@ from typing import Literal
 
 from jwt_events._internal import options
 from jwt_events.errors import InvalidOption
-from jwt_events.transport._redis.slot import hash_tag, slot_of
+from jwt_events.transport._redis.slots import hash_tag, slot_of
 
 
 class StreamKeys:
