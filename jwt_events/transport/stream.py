@@ -82,9 +82,10 @@ class RedisStream:
         batch_size: how many events one read may return.
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
             without new events proves that it is current.
-        dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
+        dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``; in a cluster
+            ``{<key>}:dead``, unless the key has a hash tag.
         ledger: the key of the ledger, the same for all publishers and readers of a stream; ``None`` means
-            ``<key>:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
+            ``<key>:ledger``, or ``{<key>}:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
         replicas: how many replicas of the server must have an event before ``publish`` returns, so that it survives a
             failover; and how many must be in contact with the server before a list counts as current, as one that is
             cut off from all of them may have been replaced.

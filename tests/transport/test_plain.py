@@ -33,6 +33,7 @@ from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.ledger import LedgerAccess
 from tests.support.cluster import Cluster
+from tests.support.documents import granted
 from tests.support.handling import publish
 from tests.support.raw import call, counts_what_was_added, server_time
 from tests.support.waiting import scaled, wait_until
@@ -332,6 +333,28 @@ class TestTakingOver:
             assert (await rules(move, move.keys.ledger)).keys() == expected
             assert not await move.exists(move.plain.ledger)
 
+    async def test_the_rights_on_the_page(self, move: Move, user: str) -> None:
+        """With the rights that the page names, and no others, it is read, taken over and folded."""
+        publisher, reader = granted("publisher, stream"), granted("revocation list")
+        more = granted("publisher in a cluster, of a stream without a hash tag")
+        await move.fold(revoked("folded"))
+        await publish(move.server, revoked("streamed"))
+        await call(move.client, "ZADD", move.plain.retention, 1, "longest")
+        await move.copy()
+        nodes = ("+cluster|slots", "+cluster|info", "+cluster|nodes", "+time")
+        words = ("reset", "on", ">secret", *nodes, f"~{move.plain.ledger}", f"~{move.key}")
+        own = f"~{{{move.key}}}:ledger"
+        await each(move.cluster, "ACL", "SETUSER", "mover", *words, own, *reader)
+        async with move.list(RedisStream(user, move.key)) as (revocations, gaps):
+            assert revocations.check({"jti": "folded", "iat": 1}) is Verdict.REVOKED
+        assert gaps == []
+        places = (f"~{{{move.key}}}:*", f"~{move.plain.retention}")
+        await each(move.cluster, "ACL", "SETUSER", "mover", *words, *places, *publisher, *more)
+        assert await move.folder(MOMENT, user).fold_once() == 1
+        assert not await move.exists(move.plain.ledger)
+        assert not await move.exists(move.plain.retention)
+        await move.knows("folded", "streamed")
+
     async def test_two_at_once(self, move: Move) -> None:
         """Two programs that take over at the same time do each other no harm."""
         await move.fold(*(revoked(str(number)) for number in range(50)))
@@ -502,6 +525,18 @@ class TestTools:
         for name in ("length", "last-generated-id", "max-deleted-entry-id", "entries-added", "groups", "first-entry"):
             assert after[name.encode()] == before[name.encode()], name
         assert await owner.call("XPENDING", move.key, "g") == was_pending
+
+    async def test_entry_by_entry(self, move: Move) -> None:
+        """A tool that adds the entries anew loses the counts; so it is told that some may be missing."""
+        await move.fold(revoked("folded"))
+        await publish(move.server, revoked("streamed"))
+        await move.copy(move.plain.ledger)
+        for position, fields in await call(move.client, "XRANGE", move.key, "-", "+"):
+            await move.on(move.key, "XADD", position, *(part for field in fields.items() for part in field))
+        async with move.list() as (revocations, gaps):
+            for name in ("folded", "streamed"):
+                assert revocations.check({"jti": name, "iat": 1}) is Verdict.REVOKED
+        assert [gap.cause for gap in gaps] == ["deleted"]
 
     async def test_a_group(self, move: Move, url: str) -> None:
         """A group goes on in the cluster where it was, without a gap."""
