@@ -12,7 +12,7 @@ from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
 from jwt_events.cli._options import DeadLetter as DeadLetterKey
 from jwt_events.cli._running import EXIT_CODES, NO, fail, run, say
-from jwt_events.errors import DecodeError
+from jwt_events.errors import DecodeError, ServerRefused
 
 if TYPE_CHECKING:
     from jwt_events.transport.dead_letters import DeadLetter, DeadLetters
@@ -52,6 +52,7 @@ def list_letters(
             output.table(list(rows[0]), [list(row.values()) for row in rows])
         if rows and await dead.list(after=rows[-1]["id"], limit=1):
             say(f"there are more; go on with --after {rows[-1]['id']}")
+        await _tell_left_behind(dead)
 
     _run(work, url, key, dead_letter)
 
@@ -135,6 +136,26 @@ def purge(
     _run(work, url, key, dead_letter)
 
 
+@app.command("take-over", epilog=EXIT_CODES)
+def take_over(
+    *,
+    url: Url = NOT_GIVEN,
+    key: Key = None,
+    dead_letter: DeadLetterKey = None,
+    as_json: Json = False,
+) -> None:
+    """Bring here what was copied to a cluster under the name it had on one server."""
+
+    async def work(dead: DeadLetters) -> None:
+        taken = await dead.take_over()
+        if as_json:
+            output.record({"taken_over": taken})
+        else:
+            output.line(output.logfmt(taken_over=taken))
+
+    _run(work, url, key, dead_letter)
+
+
 def _run(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
     from jwt_events.transport.dead_letters import DeadLetters
     from jwt_events.transport.stream import RedisStream
@@ -144,6 +165,15 @@ def _run(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | No
             await work(dead)
 
     run(open_and_work())
+
+
+async def _tell_left_behind(dead: DeadLetters) -> None:
+    """Tell of dead letters that were copied to a cluster under the name they had on one server."""
+    try:
+        if left := await dead.left_behind():
+            say(f"{left} more lie in {dead.left_behind_key!r}; 'jwt-events dead take-over' brings them here")
+    except ServerRefused as error:
+        say(f"it is unknown whether more lie in {dead.left_behind_key!r}: {error}")
 
 
 def _check_ids(ids: Sequence[str] | None, *, every: bool) -> None:

@@ -185,6 +185,7 @@ def _for_people(found: dict[str, Any]) -> dict[str, object]:
     return {
         "ledger": found["key"] if found["exists"] else f"{found['key']} is not there",
         **{f"rules: {kind}": count for kind, count in found["rules"].items()},
+        **({"to be taken over": found["to_be_taken_over"]} if found["to_be_taken_over"] else {}),
         "rules without an end": found["endless"],
         **{f"end within {time}": count for time, count in found["ends"].items()},
         "size": size if not size or not entries else f"{size} bytes, {size / entries:.0f} an entry",

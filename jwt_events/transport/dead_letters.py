@@ -14,11 +14,15 @@ from jwt_events.errors import Closed, InvalidOption, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters, replayed_fields
+from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.stream import RedisStream
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
 _MAX_LIMIT = 1_000
+
+# Dead letters that are moved at once.
+_TAKEN_OVER = 20
 
 
 class DeadLetters:
@@ -43,6 +47,7 @@ class DeadLetters:
         if not isinstance(transport, RedisStream):
             raise InvalidOption("transport", "must be a RedisStream: only a stream keeps dead letters")
         self._transport = transport
+        self._plain = PlainKeys.of(transport.connector, transport.keys)
         self._timeout = options.seconds("timeout", timeout)
         self._stack = AsyncExitStack()
         self._multiplexer: Multiplexer | None = None
@@ -121,6 +126,45 @@ class DeadLetters:
         """
         removed = await self._run([("XDEL", self._transport.dead_letter, _checked(name)) for name in letter_ids])
         return sum(removed)
+
+    @property
+    def left_behind_key(self) -> str | None:
+        """The key of dead letters that may have been copied to a cluster under the name they had on one server.
+
+        ``None`` where they have that name anyway.
+        """
+        return None if self._plain is None else self._plain.dead_letter
+
+    async def left_behind(self) -> int:
+        """Return how many dead letters lie under the name they had on one server. `take_over` brings them here.
+
+        Raises:
+            TransportError: the server did not answer or refused.
+        """
+        if self._plain is None:
+            return 0
+        async with self._plain.connected(self._plain.dead_letter) as plain:
+            return int(await plain.call("XLEN", self._plain.dead_letter, within=self._timeout))
+
+    async def take_over(self) -> int:
+        """Bring here the dead letters that lie under the name they had on one server, and return how many.
+
+        They get new ids. If it is cancelled or fails in between, one of them may be here and there; taking over again,
+        or replaying twice, does no harm.
+
+        Raises:
+            TransportError: the server did not answer or refused.
+        """
+        if self._plain is None:
+            return 0
+        key, count = self._plain.dead_letter, 0
+        async with self._plain.connected(key) as plain:
+            while entries := await plain.call("XRANGE", key, "-", "+", "COUNT", _TAKEN_OVER, within=self._timeout):
+                commands = [("XADD", self._transport.dead_letter, "*", *fields) for _, fields in entries]
+                await self._run(commands)
+                await plain.call("XDEL", key, *(position for position, _ in entries), within=self._timeout)
+                count += len(entries)
+        return count
 
     async def _run(self, commands: Sequence[Command]) -> Sequence[Any]:
         if self._multiplexer is None:

@@ -25,6 +25,7 @@ from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import RoleRule
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import RedisStream
 
@@ -70,10 +71,7 @@ class ServerLease:
         self, transport: RedisStream | RedisPubSub, name: str, *, seconds: float, report: Callable[[], float]
     ) -> None:
         self._connector = transport.connector
-        # A name in braces is in the slot of the name itself, unless that has braces of its own.
-        destination = transport.destination
-        slot = destination if "{" in destination else f"{{{destination}}}"
-        self.key: str = options.name("key", f"{slot}:{name}", maximum=2 * options.MAX_NAME_LENGTH)
+        self.key: str = StreamKeys(transport.destination, in_cluster=self._connector.is_cluster).lease(name)
         self._seconds = options.seconds("lease", seconds)
         self._report = report
         self._token = secrets.token_hex(16)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.horizon import longest_retention
 from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.base import Fold
 from jwt_events.transport.stream import RedisStream
 
@@ -46,6 +48,9 @@ class LedgerSummary:
         lost_at: when that was found last, in seconds since 1970; ``None`` for never.
         clock: the server's clock, in seconds since 1970.
         is_folding: whether a publisher holds the lock.
+        to_be_taken_over: the key of the ledger that was copied to a cluster under the name it had on one server: lists
+            read it, too, the numbers include it, and the next publisher that folds takes it over. ``None`` if there is
+            none.
     """
 
     key: str
@@ -61,6 +66,7 @@ class LedgerSummary:
     lost_at: float | None
     clock: float
     is_folding: bool
+    to_be_taken_over: str | None = None
 
 
 class LedgerAccess:
@@ -77,7 +83,8 @@ class LedgerAccess:
         if transport.ledger is None:
             raise InvalidOption("transport", "has no ledger")
         self._transport = transport
-        self._ledger = Ledger(transport.destination, transport.ledger)
+        self._ledger = Ledger(transport.keys)
+        self._plain = PlainKeys.of(transport.connector, transport.keys)
 
     @property
     def key(self) -> str:
@@ -90,19 +97,26 @@ class LedgerAccess:
         Raises:
             TransportError: it cannot be read.
         """
-        async with self._connected() as connection:
+        async with self._ledgers() as ledgers:
+            connection = ledgers[self._ledger]
+            counts, sizes = Counter[str](), []
+            for ledger, its in ledgers.items():
+                counts.update(await ledger.counts(its))
+                sizes.append(await ledger.bytes(its))
             state = await self._ledger.read_state(connection)
+            plain = None if self._plain is None else ledgers.get(self._plain.ledger)
+            if self._plain is not None and plain is not None:
+                state = state.joined(await self._plain.read_state(plain))
             head, stream = state.head, state.stream
-            counts = await self._ledger.counts(connection)
             seconds, microseconds = await connection.call("TIME", within=_WITHIN)
             missing = None if head is None else head.missing(stream)
             return LedgerSummary(
                 key=self.key,
                 exists=head is not None,
-                entries=sum(counts.values()),
+                entries=counts.total(),
                 endless=counts["endless"],
                 keys=counts["key"],
-                bytes=await self._ledger.bytes(connection),
+                bytes=None if None in sizes else sum(size or 0 for size in sizes),
                 folded_up_to=None if head is None else head.position,
                 events=stream.length,
                 oldest=stream.first,
@@ -110,6 +124,7 @@ class LedgerAccess:
                 lost_at=None if head is None or not head.lost_at else head.lost_at / 1000,
                 clock=int(seconds) + int(microseconds) / 1_000_000,
                 is_folding=await self._is_locked(connection),
+                to_be_taken_over=None if self._plain is None or plain is None else self._plain.ledger.key,
             )
 
     async def entries(self) -> AsyncIterator[list[tuple[bytes, float]]]:
@@ -118,9 +133,10 @@ class LedgerAccess:
         Raises:
             TransportError: they cannot be read.
         """
-        async with self._connected() as connection:
-            async for batch in self._ledger.batches(connection):
-                yield batch
+        async with self._ledgers() as ledgers:
+            for ledger, connection in ledgers.items():
+                async for batch in ledger.batches(connection):
+                    yield batch
 
     async def fold(self, fold: Fold) -> int | None:
         """Fold what no publisher keeps any more, and return how many events that were; ``None`` if another one folds.
@@ -132,7 +148,9 @@ class LedgerAccess:
         async with self._connected() as connection:
             if await self._is_locked(connection):
                 return None
-            retention = await longest_retention(connection, self._transport.destination)
+            if self._plain is not None:
+                await self._plain.take_over_retention(connection, self._transport.keys.retention)
+            retention = await longest_retention(connection, self._transport.keys)
         if retention is None:
             raise InvalidOption("retention", "is not known: no publisher has told how long it keeps events")
         try:
@@ -151,14 +169,16 @@ class LedgerAccess:
         Raises:
             TransportError: nothing is known to be removed.
         """
-        async with self._connected() as connection:
-            wrong = {
-                content: until
-                async for batch in self._ledger.batches(connection)
-                for content, until in batch
-                if is_wrong(content, until)
-            }
-            removed = await self._ledger.remove(connection, wrong) if wrong else 0
+        removed = 0
+        async with self._ledgers() as ledgers:
+            for ledger, connection in ledgers.items():
+                wrong = {
+                    content: until
+                    async for batch in ledger.batches(connection)
+                    for content, until in batch
+                    if is_wrong(content, until)
+                }
+                removed += await ledger.remove(connection, wrong) if wrong else 0
         logger.warning("rules removed from the ledger", destination=self.key, removed=removed, reason=reason)
         return removed
 
@@ -182,6 +202,18 @@ class LedgerAccess:
 
     async def _is_locked(self, connection: Connection) -> bool:
         return bool(await connection.call("EXISTS", self._ledger.lock, within=_WITHIN))
+
+    @asynccontextmanager
+    async def _ledgers(self) -> AsyncIterator[dict[Ledger, Connection]]:
+        """Open connections to what there is, in the order in which it has to be read: what is taken over moves on."""
+        async with AsyncExitStack() as stack:
+            found: dict[Ledger, Connection] = {}
+            if self._plain is not None:
+                plain = await stack.enter_async_context(self._plain.connected(self._plain.ledger.key))
+                if await self._plain.ledger.read_head(plain) is not None:
+                    found[self._plain.ledger] = plain
+            found[self._ledger] = await stack.enter_async_context(self._connected())
+            yield found
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:

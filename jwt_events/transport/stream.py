@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +34,9 @@ from jwt_events.transport._stream.entry import FIELD
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.group import GroupReceiver
 from jwt_events.transport._stream.horizon import LongestRetention
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
-from jwt_events.transport._stream.ledger_head import ledger_key
+from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.registry import StreamRegistry
 from jwt_events.transport._stream.replica import ReplicaReceiver
@@ -45,7 +46,7 @@ from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
-__all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
+__all__ = ["FIELD", "RedisStream", "StreamInfo", "StreamKeys", "stream_info"]
 
 # Calling the class itself costs twice as much, and there is one for every event.
 _new = tuple.__new__
@@ -81,14 +82,16 @@ class RedisStream:
         batch_size: how many events one read may return.
         block: how long one read waits for an event, in seconds. It does not delay events; it is how often a receiver
             without new events proves that it is current.
-        dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``.
+        dead_letter: the key of the stream for dead letters; ``None`` means ``<key>:dead``; in a cluster
+            ``{<key>}:dead``, unless the key has a hash tag.
         ledger: the key of the ledger, the same for all publishers and readers of a stream; ``None`` means
-            ``<key>:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
+            ``<key>:ledger``, or ``{<key>}:ledger``. ``False`` means that there is none: what is trimmed is forgotten.
         replicas: how many replicas of the server must have an event before ``publish`` returns, so that it survives a
             failover; and how many must be in contact with the server before a list counts as current, as one that is
             cut off from all of them may have been replaced.
 
     Attributes:
+        keys: the names of its keys on this server.
         ledger: the key of the ledger; ``None`` if there is none.
         trims: whether its publishers remove what is older than the retention. Set it to ``False`` in a script, whose
             ``retention`` may differ from that of the services.
@@ -115,11 +118,14 @@ class RedisStream:
         ledger: str | Literal[False] | None = None,
         replicas: int = 0,
     ) -> None:
-        self.destination: str = options.name("key", key)
+        self.connector: Connector = Connector(client_or_url, destination=key)
+        in_cluster = self.connector.is_cluster
+        self.keys: StreamKeys = StreamKeys(key, in_cluster=in_cluster, ledger=ledger, dead_letter=dead_letter)
+        self.destination: str = key
+        self.ledger: str | None = self.keys.ledger if self.keys.has_ledger else None
+        self.dead_letter: str = self.keys.dead_letter
         self.retention: timedelta = options.duration("retention", retention)
         self.trims: bool = True
-        self.ledger: str | None = _ledger_name(ledger, key)
-        self.dead_letter: str = f"{key}:dead" if dead_letter is None else options.name("dead_letter", dead_letter)
         self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
         self.guarantees: Guarantees = Guarantees(
             durable=True, redelivers=group is not None, ordered=True, fan_out=group is None
@@ -131,7 +137,6 @@ class RedisStream:
         self._batch_size = options.count("batch_size", batch_size, maximum=100_000)
         self._block = options.seconds("block", block)
         self.replicas: int = options.count_or_none("replicas", replicas, maximum=_MAX_REPLICAS)
-        self.connector: Connector = Connector(client_or_url, destination=key)
 
     def __repr__(self) -> str:
         shared = "" if self._group is None else f" group {self._group!r}"
@@ -150,7 +155,7 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
-        trimming = _Trimming(self.destination, self.retention) if self.trims and self.ledger is None else None
+        trimming = _Trimming(self.connector, self.keys, self.retention) if self.trims and self.ledger is None else None
         role = self._role()
         multiplexer = (
             ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
@@ -187,7 +192,7 @@ class RedisStream:
     async def registry(self) -> AsyncIterator[Registry]:
         """Open the registry of instances; see `Registering`."""
         async with Multiplexer(self.connector, role=self._role()) as multiplexer:
-            yield StreamRegistry(multiplexer, f"{self.destination}:fleet")
+            yield StreamRegistry(multiplexer, self.keys.fleet)
 
     @asynccontextmanager
     async def folding(self, fold: Fold, report: Callable[[LedgerReport], None] | None = None) -> AsyncIterator[None]:
@@ -195,8 +200,7 @@ class RedisStream:
         if self.ledger is None or not self.trims:
             yield
             return
-        ledger = Ledger(self.destination, self.ledger)
-        folder = Folder(self.connector, ledger, fold, self.retention, report)
+        folder = Folder(self.connector, Ledger(self.keys), fold, self.retention, report)
         async with _background(folder.run(), name="jwt_events folding"):
             yield
 
@@ -207,9 +211,10 @@ class RedisStream:
             if self.ledger is None or not isinstance(receiver, CursorReceiver):
                 yield receiver
                 return
-            replica = ReplicaReceiver(receiver, Ledger(self.destination, self.ledger))
-            await replica.check()
-            yield replica
+            plain = PlainKeys.of(self.connector, self.keys)
+            async with aclosing(ReplicaReceiver(receiver, Ledger(self.keys), plain)) as replica:
+                await replica.check()
+                yield replica
 
     @asynccontextmanager
     async def _cursor_receiver(self, start: str | None, block: float) -> AsyncIterator[Receiver]:
@@ -217,7 +222,7 @@ class RedisStream:
             Multiplexer(self.connector) as multiplexer,
             Settler(
                 multiplexer,
-                dead_key=self.dead_letter,
+                keys=self.keys,
                 consumer=self._consumer or new_consumer_name(),
                 keep_once_for=self.retention.total_seconds(),
             ) as settler,
@@ -242,7 +247,7 @@ class RedisStream:
             multiplexer = await stack.enter_async_context(Multiplexer(self.connector))
             stack.push_async_callback(multiplexer.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
             settler = await stack.enter_async_context(
-                Settler(multiplexer, dead_key=self.dead_letter, consumer=group.consumer, acknowledge=group.acknowledge)
+                Settler(multiplexer, keys=self.keys, consumer=group.consumer, acknowledge=group.acknowledge)
             )
             receiver = GroupReceiver(
                 self.connector,
@@ -275,15 +280,6 @@ def _consumer_name(consumer: str | None, group: str | None) -> str | None:
     return options.name("consumer", consumer, maximum=options.MAX_GROUP_NAME_LENGTH)
 
 
-def _ledger_name(ledger: str | Literal[False] | None, key: str) -> str | None:
-    if ledger is False:
-        return None
-    name = ledger_key(key, in_cluster=False) if ledger is None else options.name("ledger", ledger)
-    if name == key:
-        raise InvalidOption("ledger", "must differ from the key of the stream")
-    return name
-
-
 def _start_position(start: str | datetime) -> str | None:
     """Return the position after which to read; ``None`` for the end of the stream when it is first read."""
     if isinstance(start, datetime):
@@ -307,9 +303,9 @@ def _parse_sent(reply: Any) -> Sent:
 class _Trimming:
     """Removes the entries of a stream that no publisher keeps any more. A `Maintenance`."""
 
-    def __init__(self, key: str, retention: timedelta) -> None:
-        self._key = key
-        self._retention = LongestRetention(key, retention)
+    def __init__(self, connector: Connector, keys: StreamKeys, retention: timedelta) -> None:
+        self._key = keys.stream
+        self._retention = LongestRetention(keys, retention, PlainKeys.of(connector, keys))
         self.due_at: float = 0.0
 
     async def run(self, connection: Connection) -> None:

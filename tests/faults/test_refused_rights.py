@@ -28,6 +28,7 @@ from jwt_events import (
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.testing import Listener
 from jwt_events.transport.connection import Connection, Connector
+from jwt_events.transport.stream import StreamKeys
 from tests.faults.restarting import MakeServer
 from tests.support.commands import run
 from tests.support.documents import DOCS, granted
@@ -232,7 +233,7 @@ async def test_each_right_is_needed_and_named(own_server: MakeServer, role: str)
 async def test_doctor_names_each(own_server: MakeServer, role: str, asks: str) -> None:
     """The doctor finds nothing wanting with all of them, and names the one that is refused."""
     rights = granted(role)
-    needed = needed_for_pubsub("k") if "Pub/Sub" in role else needed_for_stream("k", "k:dead", "k:ledger")
+    needed = needed_for_pubsub("k") if "Pub/Sub" in role else needed_for_stream(StreamKeys("k"))
     commands = needed[ROLES.get(role, role.partition(",")[0])]
     may_ask = ["+acl|dryrun", "+acl|whoami"] if asks == "with ACL DRYRUN" else []
     async with scene(own_server) as at:

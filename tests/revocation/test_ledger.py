@@ -30,6 +30,7 @@ from jwt_events.revocation import Folding
 from jwt_events.testing import FaultyTransport
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream.folder import Folder
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
 from jwt_events.transport.base import Batch, LedgerEntry
@@ -63,7 +64,7 @@ class Scene:
         self.ledger = str(self.stream.ledger)
         self.key = key
         self.client = client
-        self.folder = Folder(Connector(url, destination=key), Ledger(key), Folding(), MOMENT)
+        self.folder = Folder(Connector(url, destination=key), Ledger(StreamKeys(key)), Folding(), MOMENT)
 
     async def fold(self, *events: Event) -> None:
         """Publish events, and fold all that there is."""

@@ -19,6 +19,7 @@ from jwt_events.envelope import encode_event
 from jwt_events.errors import TransportError
 from jwt_events.revocation import Folding
 from jwt_events.revocation._rules import Rules
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
 from tests.support.raw import call, counts
 from tests.support.waiting import scaled
@@ -96,7 +97,7 @@ class History:
             cut = Cut(connection.protocol, connection._decoder)
             cut.requests_left, cut.is_carried_out = requests, is_carried_out
             try:
-                await Ledger("k").fold_batch(
+                await Ledger(StreamKeys("k")).fold_batch(
                     cut, Folding(), before=self.count - keep + 1, now=NOW, vanished=self.is_touched
                 )
             except TransportError:

@@ -51,7 +51,7 @@ from tests.support.handling import Gate, Recorder, publish, running, soon
 from tests.support.raw import call, trim
 from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
-from tests.support.transports import OnMemory, OnStream
+from tests.support.transports import OnCluster, OnMemory, OnStream
 from tests.support.waiting import scaled, wait_until
 
 NOT_OPEN = "revocation list is not open, so every token is stale"
@@ -170,6 +170,10 @@ class Durable:
             await all_of_them.has_seen(4)
         assert all_of_them.subjects == ["token-1", "s", "k", "token-2"]
         assert sessions == [("s", Verdict.REVOKED), ("k", Verdict.ALLOW)]
+
+
+class TestOnCluster(OnCluster, Durable):
+    """`Durable` on `RedisStream` in a cluster."""
 
 
 class TestOnStream(OnStream, Durable):

@@ -9,6 +9,7 @@ import pytest
 from jwt_events import MemoryTransport, RedisPubSub, RedisStream, Transport
 from jwt_events.testing import FaultyTransport
 from jwt_events.testing.conformance import MakeTransport
+from tests.support.cluster import Cluster
 
 Start = Literal["new", "all"]
 
@@ -32,11 +33,41 @@ class OnStream:
     @pytest.fixture
     def make_transport(self, url: str, key: str) -> MakeTransport:
         """Makes the transport."""
+        return _streams(url, key)
 
-        def make(name: str = "", *, start: Start = "new") -> Transport:
-            return RedisStream(url, key + name, start=start)
 
-        return make
+class OnGroup:
+    """Run the tests of a class on a group of a `RedisStream`."""
+
+    @pytest.fixture
+    def make_transport(self, url: str, key: str) -> MakeTransport:
+        """Makes the transport."""
+        return _streams(url, key, group="g")
+
+
+class OnCluster:
+    """Run the tests of a class on `RedisStream` in a cluster, with keys that have no hash tag."""
+
+    @pytest.fixture
+    def make_transport(self, cluster: Cluster, key: str) -> MakeTransport:
+        """Makes the transport."""
+        return _streams(cluster.url, key)
+
+
+class OnClusterGroup:
+    """Run the tests of a class on a group of a `RedisStream` in a cluster, with keys that have no hash tag."""
+
+    @pytest.fixture
+    def make_transport(self, cluster: Cluster, key: str) -> MakeTransport:
+        """Makes the transport."""
+        return _streams(cluster.url, key, group="g")
+
+
+def _streams(url: str, key: str, *, group: str | None = None) -> MakeTransport:
+    def make(name: str = "", *, start: Start = "new") -> Transport:
+        return RedisStream(url, key + name, group=group, start=start)
+
+    return make
 
 
 class OnMemory:

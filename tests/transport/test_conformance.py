@@ -7,7 +7,7 @@ from jwt_events.testing import Listener
 from jwt_events.testing._poison import POISON, SECRET, MakeTransport, altered, send
 from jwt_events.testing.conformance import TransportConformance
 from tests.support.logs import everything_logged
-from tests.support.transports import OnFaulty, OnMemory, OnPubSub, OnStream
+from tests.support.transports import OnCluster, OnClusterGroup, OnFaulty, OnGroup, OnMemory, OnPubSub, OnStream
 from tests.support.waiting import wait_until
 
 
@@ -41,6 +41,18 @@ class TestPubSub(OnPubSub, Conformance):
 
 class TestStream(OnStream, Conformance):
     """Redis Streams."""
+
+
+class TestGroup(OnGroup, Conformance):
+    """Redis Streams with a group."""
+
+
+class TestCluster(OnCluster, Conformance):
+    """Redis Streams in a cluster."""
+
+
+class TestClusterGroup(OnClusterGroup, Conformance):
+    """Redis Streams with a group in a cluster."""
 
 
 class TestMemory(OnMemory, Conformance):

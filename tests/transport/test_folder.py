@@ -19,6 +19,7 @@ from jwt_events.revocation._entries import Folding, rule_of
 from jwt_events.testing import eventually
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream.folder import Folder
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry
 from tests.support.raw import add, call, counts, entries, server_time
@@ -31,13 +32,13 @@ HOUR = timedelta(hours=1)
 
 def folder(url: str, key: str, *, retention: timedelta = MOMENT, fold: Fold = fold) -> Folder:
     """Return a folder with a ledger object of its own, as another program has."""
-    return Folder(Connector(url, destination=key), Ledger(key), fold, retention)
+    return Folder(Connector(url, destination=key), Ledger(StreamKeys(key)), fold, retention)
 
 
 async def names(url: str, key: str) -> set[bytes]:
     """Return what a ledger holds."""
     async with connected(url) as connection:
-        return set(await contents(Ledger(key), connection))
+        return set(await contents(Ledger(StreamKeys(key)), connection))
 
 
 class TestRounds:
@@ -56,7 +57,7 @@ class TestRounds:
         now = await server_time(client)
         await add(client, key, f"{now - 60_000}-0")
         await folder(url, key, retention=HOUR).fold_once()
-        await client.delete(Ledger(key).lock)
+        await client.delete(Ledger(StreamKeys(key)).lock)
         assert await folder(url, key).fold_once() == 0
         assert len(await entries(client, key)) == 1
 
@@ -74,7 +75,7 @@ class TestRounds:
         for position, event in (("1-0", TokenRevoked(token_id="a")), ("2-0", SessionDestroyed(session_id="s"))):
             await call(client, "XADD", key, position, "event", encode_event(event, source="tests"))
         await call(client, "XADD", key, "3-0", "event", "nonsense")
-        await call(client, "ZADD", Ledger(key).key, 5, "told")
+        await call(client, "ZADD", Ledger(StreamKeys(key)).key, 5, "told")
         assert await folder(url, key, fold=Folding(None)).fold_once() == 3
         found = [rule_of(content, float(ENDLESS + 5))[0] for content in await names(url, key)]
         assert sorted((rule.kind, rule.names) for rule in found) == [("session", ("s",)), ("token", ("a",))]
@@ -89,7 +90,7 @@ class TestRounds:
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda: real_time() + 86_400)
             assert await folder(url, key, fold=Folding()).fold_once() == 1
-        await client.delete(Ledger(key).lock)
+        await client.delete(Ledger(StreamKeys(key)).lock)
         assert await folder(url, key, fold=Folding()).fold_once() == 0
         assert await names(url, key) == {b"ta"}
 
@@ -143,7 +144,7 @@ class TestInTheBackground:
                 published.add(name)
             await end(tasks)
             if number % 3 == 0:
-                await client.delete(Ledger(key).lock)  # as the server does in time
+                await client.delete(Ledger(StreamKeys(key)).lock)  # as the server does in time
         rows = {fields[b"event"] for _, fields in await entries(client, key)}
         kept = {content[1:] for content in await names(url, key)}
         assert rows | kept == published

@@ -14,6 +14,7 @@ from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream import ledger as module
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import GRACE, NEVER, Folded, Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
 from jwt_events.transport.base import LedgerEntry
@@ -63,7 +64,7 @@ class TestFolding:
     async def test_a_page(self, url: str, key: str, client: Redis) -> None:
         """What is old enough moves from the stream into the ledger; what is younger stays."""
         await add(client, key, "1-0", "2-0", "2-1", "3-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             assert await ledger.read_head(connection) is None
             batch = await ledger.fold_batch(connection, fold, before=3, now=NOW)
@@ -77,7 +78,7 @@ class TestFolding:
 
     async def test_nothing_to_fold(self, url: str, key: str, client: Redis) -> None:
         """Without old entries, or without a stream, nothing is written."""
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             assert await ledger.fold_batch(connection, fold, before=3, now=NOW) == Folded(0, is_done=True)
             await add(client, key, "5-0")
@@ -91,7 +92,7 @@ class TestFolding:
         for number in range(1, 1_202):
             pipeline.execute_command("XADD", key, f"{number}-0", "event", f"{number}")
         await pipeline.execute()
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             assert await fold_all(ledger, connection) == 1_201
             assert len(await contents(ledger, connection)) == 1_201
@@ -101,7 +102,7 @@ class TestFolding:
         """An entry that is folded again keeps the later of its times, whichever comes first."""
         for position, text in (("1-0", "a:200"), ("2-0", "b:100"), ("3-0", "a:100"), ("4-0", "b:200.5")):
             await call(client, "XADD", key, position, "event", text)
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             await ledger.fold_batch(connection, fold, before=3, now=NOW)
             await ledger.fold_batch(connection, fold, before=5, now=NOW)
@@ -110,7 +111,7 @@ class TestFolding:
     async def test_two_at_once(self, url: str, key: str, client: Redis) -> None:
         """Two that fold the same batch: one of them does, the other one folds the next."""
         await add(client, key, "1-0", "2-0")
-        ledger, other = Ledger(key), Ledger(key)
+        ledger, other = Ledger(StreamKeys(key)), Ledger(StreamKeys(key))
 
         async with connected(url) as connection, connected(url) as second:
             inner: list[Folded] = []
@@ -137,7 +138,7 @@ class TestFolding:
         """Entries that are large together are folded in smaller batches."""
         for number in range(40):
             await call(client, "XADD", key, f"{number + 1}-0", "event", b"x" * 1_000_000 + b"%d" % number)
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
 
         def brief(payloads: Sequence[bytes], now: float) -> list[LedgerEntry]:
             return [LedgerEntry(payload[1_000_000:], NEVER) for payload in payloads]
@@ -163,7 +164,7 @@ class TestRemovedByOthers:
     async def test_trimmed(self, url: str, key: str, client: Redis) -> None:
         """They are counted, where the server counts, when the next batch is folded."""
         await add(client, key, "1-0", "2-0", "3-0", "4-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             await ledger.fold_batch(connection, fold, before=2, now=NOW)
             await call(client, "XTRIM", key, "MINID", "4-0")
@@ -179,7 +180,7 @@ class TestRemovedByOthers:
     async def test_deleted_in_between(self, url: str, key: str, client: Redis) -> None:
         """One that was deleted among those that are there is counted, too."""
         await add(client, key, "1-0", "2-0", "3-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             await ledger.fold_batch(connection, fold, before=2, now=NOW)
             await call(client, "XDEL", key, "2-0")
@@ -190,7 +191,7 @@ class TestRemovedByOthers:
     async def test_another_stream(self, url: str, key: str, client: Redis) -> None:
         """A stream that was deleted and began anew is folded from its beginning, and that is remembered."""
         await add(client, key, "5-0", "6-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             await fold_all(ledger, connection)
             await call(client, "DEL", key)
@@ -205,7 +206,7 @@ class TestRemovedByOthers:
         """What was removed before there was a ledger is not held against anybody."""
         await add(client, key, "1-0", "2-0", "3-0")
         await call(client, "XTRIM", key, "MINID", "3-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             assert await ledger.fold_batch(connection, fold, before=4, now=NOW) == Folded(1, is_done=True)
 
@@ -217,7 +218,7 @@ class TestExpiry:
         """They are kept for the grace after their time; those without an end, and the head, for ever."""
         for position, text in (("1-0", "old:100"), ("2-0", "new:200"), ("3-0", "key")):
             await call(client, "XADD", key, position, "event", text)
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         async with connected(url) as connection:
             await fold_all(ledger, connection)
             assert await ledger.expire(connection, now=100 + GRACE) == 0
@@ -231,7 +232,7 @@ class TestExpiry:
     async def test_many(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are removed a batch at a time, also when many end in the same second."""
         monkeypatch.setattr(module, "_EXPIRY_BATCH", 10)
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         members = [word for number in range(100) for word in (100 + number // 25, f"m{number}")]
         await call(client, "ZADD", ledger.key, *members)
         async with connected(url) as connection:
@@ -244,7 +245,7 @@ class TestLock:
 
     async def test_held(self, url: str, key: str, client: Redis) -> None:
         """It is held by one, who may go on, and by another one when it has ended."""
-        first, second = Ledger(key), Ledger(key)
+        first, second = Ledger(StreamKeys(key)), Ledger(StreamKeys(key))
         async with connected(url) as connection:
             assert not first.is_leased
             assert await first.acquire(connection)
@@ -258,7 +259,7 @@ class TestLock:
 
     async def test_lost(self, url: str, key: str, client: Redis) -> None:
         """One that lost it asks for it like everybody else."""
-        first, second = Ledger(key), Ledger(key)
+        first, second = Ledger(StreamKeys(key)), Ledger(StreamKeys(key))
         async with connected(url) as connection:
             assert await first.acquire(connection)
             await client.delete(first.lock)
@@ -275,7 +276,7 @@ class TestForeign:
     async def test_no_head(self, url: str, key: str, client: Redis, members: tuple[bytes, ...]) -> None:
         """A head that is none is refused, and nothing is removed from the stream."""
         await add(client, key, "1-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         await call(client, "ZADD", ledger.key, *(word for member in members for word in ("-inf", member)))
         async with connected(url) as connection:
             with pytest.raises(TransportError, match="not written by this library"):
@@ -287,7 +288,7 @@ class TestForeign:
     async def test_a_later_version(self, url: str, key: str, client: Redis) -> None:
         """A ledger of a later version is neither read nor written."""
         await add(client, key, "1-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         await call(client, "ZADD", ledger.key, "-inf", b"\x002 whatever comes")
         async with connected(url) as connection:
             with pytest.raises(TransportError, match="has version 2, and this program reads version 1: upgrade it"):
@@ -297,7 +298,7 @@ class TestForeign:
     async def test_another_type(self, url: str, key: str, client: Redis) -> None:
         """A key of another type is refused, and nothing is removed from the stream."""
         await add(client, key, "1-0")
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         await client.set(ledger.key, "text")
         async with connected(url) as connection:
             with pytest.raises(TransportError, match="WRONGTYPE"):
@@ -317,7 +318,7 @@ class TestForeign:
             await add(client, "k", "1-0")
             async with connected(server.url.replace("redis://", "redis://u:secret@")) as connection:
                 with pytest.raises(TransportError) as caught:
-                    await fold_all(Ledger("k"), connection)
+                    await fold_all(Ledger(StreamKeys("k")), connection)
             assert right in str(caught.value).lower()
             assert len(await entries(client, "k")) == 1
             assert not await client.exists("k:ledger")
@@ -329,7 +330,7 @@ class TestForeign:
             await client.config_set("maxmemory", 1)
             async with connected(server.url) as connection:
                 with pytest.raises(TransportError, match="OOM"):
-                    await fold_all(Ledger("k"), connection)
+                    await fold_all(Ledger(StreamKeys("k")), connection)
             await client.config_set("maxmemory", 0)
             assert len(await entries(client, "k")) == 1
 
@@ -340,7 +341,7 @@ class TestPages:
     async def test_while_others_write(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is there from the first batch to the last is read, whatever comes and goes meanwhile."""
         monkeypatch.setattr(module, "_READ_BATCH", 50)
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         stays = [b"s%d" % number for number in range(2_000)]
         goes = [b"g%d" % number for number in range(2_000)]
         await call(client, "ZADD", ledger.key, *(word for name in stays + goes for word in (5, name)))
@@ -357,7 +358,7 @@ class TestPages:
 
     async def test_for_ever(self, url: str, key: str, client: Redis) -> None:
         """Times come back as they were stored."""
-        ledger = Ledger(key)
+        ledger = Ledger(StreamKeys(key))
         await call(client, "ZADD", ledger.key, "+inf", "a", 2**50, "b", 0, "c", "-inf", LedgerHead().encode())
         async with connected(url) as connection:
             assert await contents(ledger, connection) == {b"a": math.inf, b"b": float(2**50), b"c": 0.0}

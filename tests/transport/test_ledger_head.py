@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.crc import key_slot
 
-from jwt_events._internal.positions import sort_key
-from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events._internal.positions import OLDEST, sort_key
+from jwt_events.errors import TransportError
+from jwt_events.transport._stream.ledger_audit import LedgerAudit, LedgerState
+from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor, united
 from jwt_events.transport._stream.position import StreamInfo, previous
+from jwt_events.transport.base import Gap
 
 NUMBERS = st.integers(min_value=0, max_value=10**19 - 1)
 PARTS = st.integers(min_value=0, max_value=2**64 - 1)
@@ -66,29 +67,6 @@ def test_later_versions(member: bytes) -> None:
     """A later version is refused with the advice to upgrade."""
     with pytest.raises(TransportError, match="upgrade"):
         LedgerHead.parse(member)
-
-
-@given(st.text(alphabet="{}ab:", min_size=1, max_size=8))
-def test_slot(stream: str) -> None:
-    """In a cluster the ledger is in the slot of its stream, or is refused; elsewhere its name is plain."""
-    assert ledger_key(stream, in_cluster=False) == f"{stream}:ledger"
-    with suppress(InvalidOption):
-        ledger = ledger_key(stream, in_cluster=True)
-        assert key_slot(ledger.encode()) == key_slot(stream.encode())
-        assert ledger.endswith(":ledger")
-
-
-@pytest.mark.parametrize("stream", ["a}", "{}a", "}{"])
-def test_no_slot(stream: str) -> None:
-    """A name beside which no other key can be is refused where that matters."""
-    with pytest.raises(InvalidOption, match="key: has a '}' but no hash tag"):
-        ledger_key(stream, in_cluster=True)
-
-
-def test_names() -> None:
-    """A stream without a hash tag becomes the tag."""
-    assert ledger_key("jwt:events", in_cluster=True) == "{jwt:events}:ledger"
-    assert ledger_key("{jwt}:events", in_cluster=True) == "{jwt}:events:ledger"
 
 
 @given(st.builds("{}-{}".format, st.integers(0, 2**63), PARTS))
@@ -155,3 +133,58 @@ class TestAdvance:
         assert advance(head, stream, ["8-0"], now=7) == LedgerHead("8-0", None)
         assert advance(head, StreamInfo("8-0", "9-0", 9, 2), ["8-0"], now=7) == LedgerHead("8-0", 8)
         assert advance(LedgerHead("5-0", 5), stream, ["8-0"], now=7) == LedgerHead("8-0", None)
+
+
+class TestUnited:
+    """The head of a ledger that another one is merged into."""
+
+    STREAM = StreamInfo("8-0", "9-0", added=9, length=2)
+
+    def test_one(self) -> None:
+        """Where only one of them is there, it is the head."""
+        head = LedgerHead("5-0", 5, 1, 2, 3, 4)
+        assert united(None, None, self.STREAM) is None
+        assert united(head, None, self.STREAM) == united(None, head, self.STREAM) == head
+
+    def test_the_later_counts(self) -> None:
+        """Of two that fit the stream the later counts; what either calls lost is lost; the own count stays."""
+        early, late = LedgerHead("5-0", 5, 2, 30, 7, 70), LedgerHead("7-0", 7, 1, 40, 8, 80)
+        assert united(early, late, self.STREAM) == LedgerHead("7-0", 7, 2, 40, 7, 70)
+        assert united(late, early, self.STREAM) == LedgerHead("7-0", 7, 2, 40, 8, 80)
+
+    def test_of_another_stream(self) -> None:
+        """One that is about another stream does not count, although it is later."""
+        here, there = LedgerHead("5-0", 5, 0, 0, 7, 70), LedgerHead("99-0", 99, 0, 0, 8, 80)
+        assert united(here, there, self.STREAM) == here
+        assert united(there, here, self.STREAM) == LedgerHead("5-0", 5, 0, 0, 8, 80)
+        assert united(there, replace(there, position="98-0"), self.STREAM) == there
+
+    @given(HEADS, HEADS, st.builds(StreamInfo, st.none(), st.builds("{}-{}".format, PARTS, PARTS), NUMBERS))
+    def test_again(self, own: LedgerHead, plain: LedgerHead, stream: StreamInfo) -> None:
+        """Merging twice is merging once, so that it may be interrupted and repeated."""
+        once = united(own, plain, stream)
+        assert once is not None
+        assert united(once, plain, stream) == once
+
+    def test_judged_together(self) -> None:
+        """A reader judges both as one ledger, and tells what either lacks."""
+        plain = LedgerState(LedgerHead("5-0", 5, 0, 0, 3, 2_000_000_000), StreamInfo(), kept=3)
+        whole = StreamInfo("6-0", "9-0", added=9, length=4)
+        assert LedgerAudit().judge(LedgerState(None, whole), [], now=1.9e9, plain=plain) == []
+        assert LedgerAudit().judge(LedgerState(None, whole), [], now=1.9e9) == [Gap(OLDEST, "trimmed", 5)]
+        lacking = replace(plain, kept=1)
+        expected = [Gap(OLDEST, "ledger", 2)]
+        assert LedgerAudit().judge(LedgerState(None, whole), [], now=1.9e9, plain=lacking) == expected
+        own = LedgerState(LedgerHead("5-0", 5), whole)
+        assert LedgerAudit().judge(own, [], now=1.9e9, plain=lacking) == expected
+        assert LedgerAudit().judge(own, [], now=1.9e9, plain=plain) == []
+        assert LedgerAudit().judge(own, [], now=2e9 + 1, plain=lacking) == []
+
+    def test_taken_over(self) -> None:
+        """A reader that knew a ledger under its plain name finds it taken over, and then gone: the latter is a gap."""
+        audit = LedgerAudit()
+        head, whole = LedgerHead("5-0", 5, 0, 0, 3, 2_000_000_000), StreamInfo("6-0", "9-0", added=9, length=4)
+        plain = LedgerState(head, StreamInfo(), kept=3)
+        assert audit.judge(LedgerState(None, whole), [], now=1.9e9, plain=plain) == []
+        assert audit.judge(LedgerState(head, whole, kept=3), [], now=1.9e9) == []
+        assert audit.judge(LedgerState(None, whole), [], now=1.9e9) == [Gap("5-0", "ledger")]

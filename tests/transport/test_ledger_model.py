@@ -15,6 +15,7 @@ from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._stream.cursor import stream_info
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.position import StreamInfo
 from tests.support.raw import call
@@ -82,7 +83,7 @@ class History:
             cut = Cut(connection.protocol, connection._decoder)
             cut.requests_left, cut.is_carried_out = requests, is_carried_out
             try:
-                await Ledger("k").fold_batch(cut, fold, before=self.last - keep + 1, now=NOW)
+                await Ledger(StreamKeys("k")).fold_batch(cut, fold, before=self.last - keep + 1, now=NOW)
             except TransportError:
                 assert requests < 1_000, "only a fold that is cut off fails"
 
@@ -118,7 +119,7 @@ class History:
 
     async def start(self) -> None:
         """Compare what a reader that starts now finds with what was published."""
-        ledger = Ledger("k")
+        ledger = Ledger(StreamKeys("k"))
         async with connected(self.url) as connection:
             (reply,) = await connection.execute_many([("XINFO", "STREAM", "k")], within=5.0)
             stream = stream_info(reply) or StreamInfo()

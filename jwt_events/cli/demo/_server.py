@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import ConnectionFailed, JWTEventsError, ServerRefused, TransportError
 from jwt_events.transport.connection import Connector
+from jwt_events.transport.stream import StreamKeys
 
 # Seconds for the server to reply.
 _REPLY_WITHIN = 5.0
@@ -120,7 +121,8 @@ async def server_name(url: str) -> str:
 
 async def delete_streams(url: str, *keys: str) -> None:
     """Delete the streams of this run, and what is kept beside them, if the server can still be reached."""
-    kept = [f"{key}:{name}" for key in keys for name in ("retention", "ledger", "ledger:lock")]
     with suppress(TransportError):
         async with aclosing(await Connector(url).connect(within=_REPLY_WITHIN)) as connection:
-            await connection.call("DEL", *keys, *kept, within=_REPLY_WITHIN)
+            for stream in map(StreamKeys, keys):
+                names = (stream.stream, stream.retention, stream.ledger, stream.ledger_lock)
+                await connection.call("DEL", *names, within=_REPLY_WITHIN)

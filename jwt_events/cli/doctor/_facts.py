@@ -20,6 +20,7 @@ from jwt_events.transport.connection import (
     Survey,
     server_url,
 )
+from jwt_events.transport.dead_letters import DeadLetters
 from jwt_events.transport.ledger import LedgerAccess, LedgerSummary
 from jwt_events.transport.pubsub import RedisPubSub
 from jwt_events.transport.stream import FIELD, RedisStream, StreamInfo, stream_info
@@ -55,6 +56,8 @@ class Facts:
         stream: the state of the stream; an empty one if there is no stream.
         sample: for some entries of the stream, its oldest and newest ones, whether each is an event.
         dead_letters: how many dead letters there are.
+        left_behind: how many lie in a cluster under the name they had on one server, and that name; ``None`` if there
+            is no such name, or this user may not look.
         groups: the consumer groups of the stream.
         ledger: the state of the ledger; what prevents reading it; ``None`` if the stream has none.
         lacking: by role, the commands that this user may not use.
@@ -73,6 +76,7 @@ class Facts:
     stream: StreamInfo | None = None
     sample: Sequence[bool] | None = None
     dead_letters: int | None = None
+    left_behind: tuple[int, str] | None = None
     groups: Sequence[Group] | None = None
     ledger: LedgerSummary | str | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
@@ -87,10 +91,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
     """
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
-    if isinstance(transport, RedisStream):
-        needed = needed_for_stream(key, transport.dead_letter, transport.ledger)
-    else:
-        needed = needed_for_pubsub(key)
+    needed = needed_for_stream(transport.keys) if isinstance(transport, RedisStream) else needed_for_pubsub(key)
     survey = await _survey(transport.connector)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
@@ -107,6 +108,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
             stream=await _stream(connection, key) if is_stream else None,
             sample=await _sample(connection, key) if is_stream else None,
             dead_letters=await _dead_letters(connection, transport),
+            left_behind=await _left_behind(transport),
             groups=await _groups(connection, key) if is_stream else None,
             ledger=await _ledger(transport),
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
@@ -179,6 +181,16 @@ async def _dead_letters(connection: Connection, transport: RedisStream | RedisPu
         return None
     count: int | None = await _read(connection, "XLEN", transport.dead_letter)
     return count
+
+
+async def _left_behind(transport: RedisStream | RedisPubSub) -> tuple[int, str] | None:
+    if not isinstance(transport, RedisStream):
+        return None
+    async with DeadLetters(transport, timeout=_WITHIN) as dead:
+        try:
+            return None if dead.left_behind_key is None else (await dead.left_behind(), dead.left_behind_key)
+        except ServerRefused:
+            return None
 
 
 async def _ledger(transport: RedisStream | RedisPubSub) -> LedgerSummary | str | None:

@@ -11,6 +11,7 @@ from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._failover import old_primary, sentinels
 from jwt_events.cli.doctor._finding import Finding, Level
 from jwt_events.transport.connection import MAX_LAG, Replication
+from jwt_events.transport.ledger import LedgerSummary
 from jwt_events.transport.stream import StreamInfo
 
 _MIN_VERSION = (6, 2)
@@ -36,7 +37,7 @@ def findings(facts: Facts, *, durable: bool) -> list[Finding]:
     rules += [old_primary, _persistence] if durable else []
     rules += [_memory, _buffers, _clock, _rights, _tls]
     if durable:
-        rules += [_stream, _ledger, _dead_letters, _groups]
+        rules += [_stream, _ledger, _taken_over, _dead_letters, _groups]
     return [finding for rule in rules for finding in rule(facts)]
 
 
@@ -206,6 +207,12 @@ def _ledger(facts: Facts) -> Iterator[Finding]:
             yield Finding("ledger", Level.OK, seen)
 
 
+def _taken_over(facts: Facts) -> Iterator[Finding]:
+    if isinstance(facts.ledger, LedgerSummary) and (key := facts.ledger.to_be_taken_over) is not None:
+        advice = "It was copied under the name it had on one server, and counts; a publisher that folds takes it over."
+        yield Finding("ledger", Level.NOTE, f"{key!r} is to be taken over", advice)
+
+
 def _dead_letters(facts: Facts) -> Iterator[Finding]:
     if facts.dead_letters is None:
         yield _unknown("dead letters", "XLEN", "+xlen, and the key")
@@ -214,6 +221,10 @@ def _dead_letters(facts: Facts) -> Iterator[Finding]:
         yield Finding("dead letters", Level.WARNING, f"{facts.dead_letters}", advice)
     else:
         yield Finding("dead letters", Level.OK, "none")
+    if facts.left_behind is not None and facts.left_behind[0]:
+        count, key = facts.left_behind
+        advice = "They were copied under the name they had on one server: 'jwt-events dead take-over' brings them."
+        yield Finding("dead letters", Level.WARNING, f"{count} more lie in {key!r}", advice)
 
 
 def _groups(facts: Facts) -> Iterator[Finding]:

@@ -10,28 +10,29 @@ from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport.connection import Command, Connection, key_of
+from jwt_events.transport.stream import StreamKeys
 
 _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
 
 
-def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping[str, Sequence[Command]]:
+def needed_for_stream(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
     """Return the commands that each role needs on a stream."""
+    key, dead_letter, marker = keys.stream, keys.dead_letter, keys.dead_letter_marker(_PROBE)
     read: list[Command] = [
         ("XREAD", "COUNT", 1, "STREAMS", key, "$"),
         ("XRANGE", key, "0-0", "0-0"),
         ("XINFO", "STREAM", key),
         ("INFO", "server"),
     ]
-    marker = f"{dead_letter}:{_PROBE}"
     add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
     return {
         "publisher": [
             ("XADD", key, "0-0", "event", ""),
-            *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", f"{key}:retention", "XX", 0, "")),
-            *([] if ledger is None else _needed_to_fold(key, ledger)),
+            *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", keys.retention, "XX", 0, "")),
+            *(_needed_to_fold(keys) if keys.has_ledger else []),
         ],
-        "revocation list": read if ledger is None else [*read, *_needed_to_read(ledger)],
+        "revocation list": [*read, *_needed_to_read(keys)] if keys.has_ledger else read,
         "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
             ("XREADGROUP", "GROUP", _PROBE, _PROBE, "COUNT", 1, "STREAMS", key, ">"),
@@ -58,15 +59,32 @@ def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping
     }
 
 
-def _needed_to_read(ledger: str) -> Sequence[Command]:
+def _needed_to_read(keys: StreamKeys) -> Sequence[Command]:
+    ledgers = [keys.ledger, *([] if keys.plain is None else [keys.plain.ledger])]
+    return [
+        command
+        for ledger in ledgers
+        for command in (
+            ("ZRANGE", ledger, "-inf", "-inf", "BYSCORE"),
+            ("ZCOUNT", ledger, "-inf", "-inf"),
+            ("ZSCAN", ledger, 0, "COUNT", 1),
+        )
+    ]
+
+
+def _needed_to_take_over(plain: StreamKeys) -> Sequence[Command]:
     return (
-        ("ZRANGE", ledger, "-inf", "-inf", "BYSCORE"),
-        ("ZCOUNT", ledger, "-inf", "-inf"),
-        ("ZSCAN", ledger, 0, "COUNT", 1),
+        ("ZRANGE", plain.retention, 0, -1, "WITHSCORES"),
+        ("ZREMRANGEBYSCORE", plain.retention, "(0", "(0"),
+        ("ZRANGE", plain.ledger, "-inf", "-inf", "BYSCORE"),
+        ("ZSCAN", plain.ledger, 0, "COUNT", 1),
+        ("WATCH", plain.ledger),
+        ("UNLINK", f"{plain.ledger}:{_PROBE}"),
     )
 
 
-def _needed_to_fold(key: str, ledger: str) -> Sequence[Command]:
+def _needed_to_fold(keys: StreamKeys) -> Sequence[Command]:
+    key, ledger = keys.stream, keys.ledger
     return (
         ("XINFO", "STREAM", key),
         ("XRANGE", key, "0-0", "0-0"),
@@ -74,10 +92,11 @@ def _needed_to_fold(key: str, ledger: str) -> Sequence[Command]:
         ("ZCOUNT", ledger, "-inf", "-inf"),
         ("ZADD", ledger, "XX", 0, ""),
         ("ZREMRANGEBYSCORE", ledger, "(0", "(0"),
-        ("SET", f"{ledger}:{_PROBE}", "", "XX"),
+        ("SET", f"{keys.ledger}:{_PROBE}", "", "XX"),
         ("WATCH", ledger),
         ("EXEC",),
         ("MULTI",),
+        *(() if keys.plain is None else _needed_to_take_over(keys.plain)),
     )
 
 

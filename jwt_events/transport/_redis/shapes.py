@@ -387,6 +387,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "ZREMRANGEBYSCORE": _count,
     "ZSCAN": _zscan,
     # Inside a transaction commands are written in lower case: each is replied to before it is carried out.
+    "unlink": _queued,
     "xtrim": _queued,
     "zadd": _queued,
     "zrem": _queued,

@@ -1,6 +1,7 @@
 """Which node of a cluster owns which slots, as one of the nodes says. Pure: no I/O, no clock.
 
-Source: https://redis.io/docs/latest/commands/cluster-slots/
+Sources: https://redis.io/docs/latest/commands/cluster-slots/,
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ "Hash tags"
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ from jwt_events.transport._redis.survey import Address
 
 Remap = Callable[[Address], Address]
 """Returns the address at which a node can be reached, given the one that it announces."""
+
+
+def hash_tag(key: str) -> str | None:
+    """Return the part of a key that decides its slot: between the first ``{`` and the next ``}``.
+
+    ``None`` if there is no such part, or an empty one: then all of the key decides.
+    """
+    _, opens, rest = key.partition("{")
+    tag, closes, _ = rest.partition("}")
+    return tag if opens and closes and tag else None
 
 
 def slot_of(key: str) -> int:

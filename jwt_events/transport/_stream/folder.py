@@ -17,6 +17,7 @@ from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream.horizon import Horizon, LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.base import Fold, LedgerReport
 
 _CONNECT_WITHIN = 5.0
@@ -49,8 +50,9 @@ class Folder:
     ) -> None:
         self._connector = connector
         self._ledger = ledger
+        self._plain = PlainKeys.of(connector, ledger.keys)
         self._fold = fold
-        self._retention = LongestRetention(connector.destination, retention)
+        self._retention = LongestRetention(ledger.keys, retention, self._plain)
         self._notices = Notices()
         self._failure: str | None = None
         self._report = report
@@ -104,6 +106,8 @@ class Folder:
         folded = 0
         now = min(horizon.now, time.time())  # by the clock that is behind: a rule that stays too long does no harm
         while await self._ledger.acquire(connection):
+            if self._plain is not None and await self._plain.take_over_ledger(connection, self._ledger):
+                await self._retention.note_ledger(connection)
             had_ledger = await self._retention.has_ledger(connection)
             while self._ledger.is_leased:
                 batch = await self._ledger.fold_batch(

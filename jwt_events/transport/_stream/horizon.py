@@ -10,6 +10,8 @@ from loguru import logger
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._stream.keys import StreamKeys
+from jwt_events.transport._stream.plain import PlainKeys
 
 # Trimming is due when this fraction of the retention has passed since the last time, but at most every second.
 _TRIMS_PER_RETENTION = 100
@@ -38,16 +40,19 @@ class LongestRetention:
     that one more right is enough.
 
     Args:
-        key: the stream.
+        keys: the keys of the stream.
         retention: for how long this publisher keeps entries.
+        plain: what lies under plain names in a cluster: what publishers announced there is taken over first. ``None``
+            where there are no such names.
 
     Attributes:
         interval: seconds after which to look again which entries are kept.
     """
 
-    def __init__(self, key: str, retention: timedelta) -> None:
-        self._key = key
-        self._marker = _marker(key)
+    def __init__(self, keys: StreamKeys, retention: timedelta, plain: PlainKeys | None = None) -> None:
+        self._plain = plain
+        self._key = keys.stream
+        self._marker = keys.retention
         self._retention = int(retention.total_seconds() * 1000)
         self._has_warned = False
         self.interval: float = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
@@ -61,6 +66,8 @@ class LongestRetention:
         Raises:
             TransportError: without the right, or without an answer: then nothing may be removed.
         """
+        if self._plain is not None:
+            await self._plain.take_over_retention(connection, self._marker)
         replies = await connection.execute_many(
             [
                 ("ZADD", self._marker, "GT", self._retention, _LONGEST),
@@ -103,18 +110,14 @@ class LongestRetention:
             )
 
 
-async def longest_retention(connection: Connection, key: str) -> timedelta | None:
+async def longest_retention(connection: Connection, keys: StreamKeys) -> timedelta | None:
     """Return the longest retention that publishers of a stream have announced; ``None`` if none has.
 
     Raises:
         TransportError: without the right, or without an answer.
     """
-    longest = await connection.call("ZSCORE", _marker(key), _LONGEST, within=ATTEMPT_WITHIN)
+    longest = await connection.call("ZSCORE", keys.retention, _LONGEST, within=ATTEMPT_WITHIN)
     return None if longest is None else timedelta(milliseconds=float(longest))
-
-
-def _marker(key: str) -> str:
-    return f"{key}:retention"
 
 
 def _milliseconds(reply: Any) -> float:

@@ -27,8 +27,9 @@ from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger_audit import LedgerState
-from jwt_events.transport._stream.ledger_head import LedgerHead, advance, ledger_key, successor
+from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor
 from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry, LedgerReport
 
@@ -82,20 +83,21 @@ class Ledger:
     """The ledger of one stream. It holds no connection.
 
     Args:
-        stream: the key of the stream.
-        name: the key of the ledger; ``None`` for the one beside the stream. In a cluster it must be in the same slot.
-        in_cluster: whether the server is a cluster.
+        keys: the keys of the stream.
 
     Attributes:
+        keys: the keys of the stream.
         key: the key of the ledger.
         lock: the key that the one that folds holds.
+        head_command: reads the head.
     """
 
-    def __init__(self, stream: str, name: str | None = None, *, in_cluster: bool = False) -> None:
-        self.key: str = ledger_key(stream, in_cluster=in_cluster) if name is None else name
-        self.lock: str = f"{self.key}:lock"
-        self._head: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
-        self._stream = stream
+    def __init__(self, keys: StreamKeys) -> None:
+        self.keys: StreamKeys = keys
+        self.key: str = keys.ledger
+        self.lock: str = keys.ledger_lock
+        self.head_command: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
+        self._stream = keys.stream
         self._owner = uuid4().hex
         self._leased_until = -math.inf
         self._size = BatchSize(_FOLD_BATCH)
@@ -139,7 +141,7 @@ class Ledger:
         replies = await connection.execute_many(
             [
                 ("WATCH", self.key),
-                self._head,
+                self.head_command,
                 ("ZCOUNT", self.key, beyond, "+inf"),
                 ("XINFO", "STREAM", self._stream),
                 ("XRANGE", self._stream, "-", end, "COUNT", count),
@@ -220,7 +222,7 @@ class Ledger:
         Raises:
             TransportError: none was removed, unless ``maybe_done``.
         """
-        watch: list[Command] = [("WATCH", self.key), self._head]
+        watch: list[Command] = [("WATCH", self.key), self.head_command]
         watching, heads = await connection.execute_many(watch, within=_REPLY_WITHIN)
         _require(watching, heads)
         head = parse_head(heads) or LedgerHead()
@@ -244,7 +246,7 @@ class Ledger:
         Raises:
             TransportError: it cannot be read, is of a later version, or was not written by this library.
         """
-        return parse_head(await connection.call(*self._head, within=_REPLY_WITHIN))
+        return parse_head(await connection.call(*self.head_command, within=_REPLY_WITHIN))
 
     async def read_state(self, connection: Connection) -> LedgerState:
         """Return the ledger and its stream at one moment.
@@ -257,10 +259,10 @@ class Ledger:
             beyond = 0 if head is None else head.beyond
             before, kept, stream, after = await connection.execute_many(
                 [
-                    self._head,
+                    self.head_command,
                     ("ZCOUNT", self.key, beyond, "+inf"),
                     ("XINFO", "STREAM", self._stream),
-                    self._head,
+                    self.head_command,
                 ],
                 within=_REPLY_WITHIN,
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jwt_events._internal.positions import OLDEST, sort_key
-from jwt_events.transport._stream.ledger_head import LedgerHead
+from jwt_events.transport._stream.ledger_head import LedgerHead, united
 from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.base import Gap
 
@@ -28,6 +28,14 @@ class LedgerState:
     stream: StreamInfo
     kept: int = 0
 
+    def joined(self, plain: LedgerState | None) -> LedgerState:
+        """Return the state of this ledger as if another one of its stream had been merged into it."""
+        if plain is None or plain.head is None:
+            return self
+        if self.head is None:
+            return LedgerState(plain.head, self.stream, plain.kept)
+        return replace(self, head=united(self.head, plain.head, self.stream))
+
 
 class LedgerAudit:
     """What one reader knows of a ledger from one complete reading to the next."""
@@ -36,14 +44,21 @@ class LedgerAudit:
         self._known: LedgerHead | None = None
         self._is_first = True
 
-    def judge(self, found: LedgerState, trimmed: Sequence[Gap], *, now: float) -> list[Gap]:
+    def judge(
+        self, found: LedgerState, trimmed: Sequence[Gap], *, now: float, plain: LedgerState | None = None
+    ) -> list[Gap]:
         """Return what is missing, after all of the ledger was read.
 
         Args:
             found: the ledger after that, and the stream at the same moment.
             trimmed: which entries the reader found to be removed before it read them.
             now: the time in seconds since 1970; if in doubt, the latest that it may be.
+            plain: the ledger under its plain name, which was read before; ``None`` if there is none.
         """
+        shrunk = [] if plain is None or found.head is None else _shrunk(plain, now)
+        return [*shrunk, *self._judge(found.joined(plain), trimmed, now)]
+
+    def _judge(self, found: LedgerState, trimmed: Sequence[Gap], now: float) -> list[Gap]:
         known, is_first = self._known, self._is_first
         self._is_first = False
         if found.head is None:
@@ -73,9 +88,12 @@ def _damage(known: LedgerHead | None, found: LedgerState, now: float) -> list[Ga
     head = found.head or LedgerHead()
     if known is not None and sort_key(head.position) < sort_key(known.position):
         return [Gap(head.position, "ledger")]
-    if found.kept < head.kept and now < head.beyond:
-        return [Gap(OLDEST, "ledger", head.kept - found.kept)]
-    return []
+    return _shrunk(found, now)
+
+
+def _shrunk(found: LedgerState, now: float) -> list[Gap]:
+    head = found.head or LedgerHead()
+    return [Gap(OLDEST, "ledger", head.kept - found.kept)] if found.kept < head.kept and now < head.beyond else []
 
 
 def _uncovered(known: LedgerHead | None, head: LedgerHead, missing: int, trimmed: Sequence[Gap]) -> list[Gap]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jwt_events._internal.positions import OLDEST, is_position, sort_key
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import TransportError
 from jwt_events.transport._stream.position import StreamInfo
 
 VERSION = 1
@@ -23,23 +23,6 @@ PREFIX = b"\0"
 
 _FIELDS = re.compile(rb"(\d{1,20}-\d{1,20}) (\d{1,19}|-) (\d{1,19}) (\d{1,19}) (\d{1,19}) (\d{1,19})")
 _VERSION = re.compile(PREFIX + rb"(\d{1,9})(?: |\Z)")
-
-
-def ledger_key(stream: str, *, in_cluster: bool) -> str:
-    """Return the key of the ledger beside a stream; in a cluster it is in the slot of the stream.
-
-    Raises:
-        InvalidOption: no other key can be in the slot of this one.
-
-    Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ "Hash tags"
-    """
-    _, opens, rest = stream.partition("{")
-    tag, closes, _ = rest.partition("}")
-    if (opens and closes and tag) or not in_cluster:
-        return f"{stream}:ledger"
-    if "}" in stream:
-        raise InvalidOption("key", "has a '}' but no hash tag, so in a cluster no ledger can be beside it")
-    return f"{{{stream}}}:ledger"
 
 
 def successor(position: str) -> str:
@@ -108,6 +91,22 @@ class LedgerHead:
         if self.counted is None or stream.removed is None:
             return 0
         return None if stream.removed < self.counted else stream.removed - self.counted
+
+
+def united(own: LedgerHead | None, plain: LedgerHead | None, stream: StreamInfo) -> LedgerHead | None:
+    """Return the head of a ledger that another one of the same stream is merged into.
+
+    Args:
+        own: its head; ``None`` if there is none.
+        plain: the head of the other one; ``None`` if there is none.
+        stream: the stream that is there now. Of heads that both fit it, the later counts.
+    """
+    if own is None or plain is None:
+        return own or plain
+    fitting = [head for head in (own, plain) if head.missing(stream) is not None] or [own]
+    latest = max(fitting, key=lambda head: sort_key(head.position))
+    lost, lost_at = max(own.lost, plain.lost), max(own.lost_at, plain.lost_at)
+    return replace(latest, lost=lost, lost_at=lost_at, kept=own.kept, beyond=own.beyond)
 
 
 def advance(

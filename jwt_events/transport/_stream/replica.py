@@ -7,14 +7,15 @@ before. If the reader falls behind what is trimmed, it reads the ledger again wh
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._stream.cursor import CursorReceiver
 from jwt_events.transport._stream.ledger import Ledger
-from jwt_events.transport._stream.ledger_audit import LedgerAudit
+from jwt_events.transport._stream.ledger_audit import LedgerAudit, LedgerState
+from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 
@@ -24,15 +25,20 @@ class ReplicaReceiver:
     Args:
         stream: reads the stream from its oldest entry; entered.
         ledger: the ledger beside it.
+        plain: what lies under plain names in a cluster: the ledger there is read before that one. ``None`` where there
+            are no such names.
     """
 
-    def __init__(self, stream: CursorReceiver, ledger: Ledger) -> None:
+    def __init__(self, stream: CursorReceiver, ledger: Ledger, plain: PlainKeys | None = None) -> None:
         self._stream = stream
         self._ledger = ledger
+        self._plain = plain
+        self._plain_state: LedgerState | None = None
+        self._key = ledger.key  # of what was read last
         self._audit = LedgerAudit()
         self._is_due = True  # whether the ledger has to be read
         self._trimmed: list[Gap] = []  # what was removed before it was read, and must be in the ledger
-        self._parts: AsyncIterator[list[tuple[bytes, float]]] | None = None
+        self._parts: AsyncGenerator[list[tuple[bytes, float]]] | None = None
         self._proof: float | None = None  # as of when the stream was read to its end before the ledger
         self._reached: str | None = None  # up to where it was read then
 
@@ -53,16 +59,27 @@ class ReplicaReceiver:
         """
         if (connection := self._stream.reconnecting.connection) is not None:
             try:
+                if self._plain is not None:
+                    self._key = self._plain.ledger.key
+                    async with self._plain.connected(self._key) as beside:
+                        await self._plain.read_state(beside)
+                self._key = self._ledger.key
                 await self._ledger.read_state(connection)
             except ServerRefused as error:
                 raise self._named(error) from error
+
+    async def aclose(self) -> None:
+        """Close what it opened besides the stream; idempotent."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await parts.aclose()
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
         connection = self._stream.reconnecting.connection
         if self._parts is not None and connection is not None:
             return await self._receive_part(self._parts, connection)
-        self._parts = None
+        await self.aclose()
         batch = await self._stream.receive()
         if batch.gaps:
             self._is_due = True
@@ -71,12 +88,26 @@ class ReplicaReceiver:
             return batch
         connection = self._stream.reconnecting.connection
         if connection is not None and self._stream.is_at_end:
-            self._parts = self._ledger.batches(connection)
+            self._parts = self._read(connection)
             self._proof, self._reached = batch.current_as_of, batch.reached
         gaps = [gap for gap in batch.gaps if gap.cause != "trimmed"]
         return replace(batch, gaps=gaps, current_as_of=None, reached=None)
 
-    async def _receive_part(self, parts: AsyncIterator[list[tuple[bytes, float]]], connection: Connection) -> Batch:
+    async def _read(self, connection: Connection) -> AsyncGenerator[list[tuple[bytes, float]]]:
+        """Yield the entries of all there is: in this order, as what is taken over is in the later one before."""
+        self._plain_state = None
+        if self._plain is not None:
+            self._key = self._plain.ledger.key
+            async with self._plain.connected(self._key) as beside:
+                self._plain_state = await self._plain.read_state(beside)
+                if self._plain_state is not None:
+                    async for batch in self._plain.ledger.batches(beside):
+                        yield batch
+        self._key = self._ledger.key
+        async for batch in self._ledger.batches(connection):
+            yield batch
+
+    async def _receive_part(self, parts: AsyncGenerator[list[tuple[bytes, float]]], connection: Connection) -> Batch:
         self._parts = None  # if this fails or is cancelled, it is read again from its beginning
         try:
             part = await anext(parts, None)
@@ -93,7 +124,7 @@ class ReplicaReceiver:
 
     async def _judge(self, connection: Connection) -> list[Gap]:
         found = await self._ledger.read_state(connection)
-        gaps = self._audit.judge(found, self._trimmed, now=time.time())
+        gaps = self._audit.judge(found, self._trimmed, now=time.time(), plain=self._plain_state)
         self._is_due, self._trimmed = False, []
         return gaps
 
@@ -101,7 +132,7 @@ class ReplicaReceiver:
         if not isinstance(error, ServerRefused):
             return error
         problem = (
-            f"the ledger {self._ledger.key!r} cannot be read: {error}; a list needs +zrange +zscan +zcount on it, or"
+            f"the ledger {self._key!r} cannot be read: {error}; a list needs +zrange +zscan +zcount on it, or"
             " the option ledger=False where the stream has none"
         )
         return ServerRefused(problem, code=error.code, retryable=error.retryable)

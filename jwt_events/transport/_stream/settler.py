@@ -19,6 +19,7 @@ from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import ReplyParser, number, position
 from jwt_events.transport._stream.dead_letter import dead_letter_command
+from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport.base import Delivery, Failure
 
 # Seconds that one attempt may take, and that all remaining attempts may take when the receiver closes.
@@ -40,7 +41,7 @@ class Settler:
 
     Args:
         multiplexer: runs the commands.
-        dead_key: the stream of dead letters.
+        keys: the keys of the stream.
         consumer: the name of the consumer that settles.
         acknowledge: makes the command that acknowledges positions; ``None`` where there are no acknowledgements.
         keep_once_for: seconds for which bytes that are not an event are not kept a second time, by any reader; ``None``
@@ -54,13 +55,13 @@ class Settler:
         self,
         multiplexer: Multiplexer,
         *,
-        dead_key: str,
+        keys: StreamKeys,
         consumer: str,
         acknowledge: Callable[[Sequence[str]], Command] | None = None,
         keep_once_for: float | None = None,
     ) -> None:
         self._multiplexer = multiplexer
-        self._dead_key = dead_key
+        self._keys = keys
         self._consumer = consumer
         self._acknowledge = acknowledge
         self._keep_once_for = keep_once_for
@@ -78,7 +79,7 @@ class Settler:
         self.on_settled: Callable[[Sequence[str]], None] = lambda _: None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._work(), name=f"jwt_events settler {self._dead_key}")
+        self._task = asyncio.create_task(self._work(), name=f"jwt_events settler {self._keys.dead_letter}")
         return self
 
     async def __aexit__(
@@ -138,7 +139,7 @@ class Settler:
             delivery, failure = self._given_up[0]
             if await self._is_first(delivery, failure):
                 command = dead_letter_command(
-                    self._dead_key, delivery, failure, consumer=self._consumer, now=time.time()
+                    self._keys.dead_letter, delivery, failure, consumer=self._consumer, now=time.time()
                 )
                 await self._run(command, position)
             self._given_up.pop(0)
@@ -160,7 +161,7 @@ class Settler:
         """Return whether this reader is the first to keep these bytes; if so, no other reader will keep them."""
         if self._keep_once_for is None or failure.handler is not None:
             return True
-        marker = f"{self._dead_key}:{delivery.position}"
+        marker = self._keys.dead_letter_marker(delivery.position)
         owner = f"{self._consumer}:{id(self):x}"
         if await self._run(("SET", marker, owner, "NX", "PX", int(self._keep_once_for * 1000))) is not None:
             return True
