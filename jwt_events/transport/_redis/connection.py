@@ -130,27 +130,29 @@ class Connector:
             await abort(raw)
             raise
 
-    async def connect_at(self, place: Address, *, within: float) -> Connection:
+    async def connect_at(self, place: Address, *, within: float, decoder: ReplyDecoder | None = None) -> Connection:
         """Open a connection to a server at another place, with the same options.
 
         Args:
             place: its host and port.
             within: seconds for connecting and authenticating together.
+            decoder: decodes its replies; ``None`` for the one of this connector.
 
         Raises:
             TransportError: it could not be opened.
         """
         options = {name: value for name, value in self._options.items() if name not in {"connection_pool", "path"}}
         is_tls = issubclass(self._connection_class, SSLConnection)
+        decoder = decoder or self.decoder
         raw: Any = (SSLConnection if is_tls else TcpConnection)(**options | {"host": place[0], "port": place[1]})
         try:
             async with timeout(within):
                 with noticing_cancellation():
                     await raw.connect()
-            return Connection(RespProtocol(take_socket(raw)), self.decoder, place)
+            return Connection(RespProtocol(take_socket(raw)), decoder, place)
         except Exception as error:  # noqa: BLE001 - as in `connect`
             await abort(raw)
-            raise self.decoder.failure(error, "connecting", maybe_done=False) from None
+            raise decoder.failure(error, "connecting", maybe_done=False) from None
         except BaseException:
             await abort(raw)
             raise
