@@ -9,13 +9,16 @@ Source: https://www.eecs.umich.edu/techreports/cse/96/CSE-TR-316-96.pdf
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from loguru import logger
 
 from jwt_events._internal.notices import Notices
+from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.survey import Address
 
@@ -84,7 +87,8 @@ class ReplicaConnector:
             self._choice.places = [(named.host, named.port or 0)]
         self._present: Address | None = None  # the replica that was connected to last; ``None`` for the primary
         self._failures = 0  # connections that failed since one was accepted
-        self._may_move_at: float | None = None  # ``None`` before a connection was accepted
+        self._may_move_at = math.inf
+        self._better: tuple[Address, Connection] | None = None  # a replica that was found to be fit
         self._is_on_primary = False
         self._notices = Notices()
 
@@ -101,21 +105,24 @@ class ReplicaConnector:
         """Open a connection, elsewhere than before if that one was lost.
 
         Args:
-            within: seconds for connecting and authenticating together.
+            within: seconds for connecting to the primary and authenticating together.
             sentinels: of no use here.
 
         Raises:
             TransportError: it could not be opened.
         """
         self._leave()
-        place = self._present = self._choice.best(time.monotonic()) if self._failures < 2 else None
-        if place is None:
-            return await self._primary.connect(within=within)
-        within = min(within, self._within)
-        if self._named is None:
-            decoder = self._primary.decoder.elsewhere(_text(place))
-            return await self._primary.connect_at(place, within=within, decoder=decoder)
-        return await self._named.connect(within=within)
+        if self._better is not None:
+            (self._present, connection), self._better = self._better, None
+            return connection
+        self._present = self._choice.best(time.monotonic()) if self._failures < 2 else None
+        return await (self._primary.connect(within=within) if self._present is None else self._open(self._present))
+
+    async def _open(self, place: Address) -> Connection:
+        if self._named is not None:
+            return await self._named.connect(within=self._within)
+        decoder = self._primary.decoder.elsewhere(_text(place))
+        return await self._primary.connect_at(place, within=self._within, decoder=decoder)
 
     def _leave(self) -> None:
         """Avoid the replica that was connected to, unless it was left for a better one."""
@@ -146,13 +153,42 @@ class ReplicaConnector:
             )
 
     @property
-    def should_move(self) -> bool:
-        """Whether there is a replica that is better to read from than the present server."""
+    def has_better(self) -> bool:
+        """Whether a replica was found that is better to read from than the present server."""
+        return self._better is not None
+
+    @asynccontextmanager
+    async def trying_better(self) -> AsyncIterator[Connection | None]:
+        """Connect to a replica that ranks higher than the present server, which is read from meanwhile.
+
+        It is the next to be connected to, if the block finds nothing wrong with it. Yields ``None`` if there is none.
+
+        Raises:
+            TransportError: it is not fit; it is avoided for a while.
+        """
         now = time.monotonic()
-        if self._may_move_at is None or now < self._may_move_at:
-            return False
-        best = self._choice.best(now)
-        return best is not None and best != self._present
+        best = self._choice.best(now) if now >= self._may_move_at and self._better is None else None
+        if best is None or best == self._present:
+            yield None
+            return
+        connection = None
+        try:
+            connection = await self._open(best)
+            yield connection
+        except BaseException as error:
+            if isinstance(error, TransportError):
+                self._choice.avoid(best, time.monotonic())
+            if connection is not None:
+                connection.abort()
+                await connection.aclose()
+            raise
+        self._better = best, connection
+
+    async def aclose(self) -> None:
+        """Close what was opened and is not used."""
+        better, self._better = self._better, None
+        if better is not None:
+            await better[1].aclose()
 
 
 def _text(place: Address) -> str:

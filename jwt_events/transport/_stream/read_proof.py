@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -210,10 +211,10 @@ class ReplicaProof:
         self._interval = interval
         self._max_lag = max_lag
         self._lock = asyncio.Lock()  # held while the primary is asked, or connected to
-        self._asking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._error: TransportError | None = None
         self._pending: deque[_Reached] = deque(maxlen=_MAX_PENDING)
-        self._history = ""  # of the primary, as it said last
+        self._last = Replication()  # what the primary said last
         self._epoch: Epoch | None = None  # of the primary when the present connection was begun with
         self._is_judged = False  # whether it is known what is missing of the time before
         self._may_lack = False  # whether a primary followed that may lack what the one before had
@@ -227,16 +228,17 @@ class ReplicaProof:
             TransportError: it took longer than five seconds, or the server refused.
         """
         await self._primary.__aenter__()
-        self._asking = asyncio.create_task(self._ask_on(), name="jwt_events proof")
+        for work in (self._ask_on(), self._look_around()):
+            self._tasks.append(asyncio.create_task(work, name="jwt_events proof"))
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._asking is not None:
-                await end([self._asking])
+            await end(self._tasks)
         finally:
+            await self._source.aclose()
             await self._primary.aclose()
 
     async def begin(self, connection: Connection) -> None:
@@ -248,15 +250,7 @@ class ReplicaProof:
             self._source.forgive()
             raise
         self._epoch = self._proof.epoch
-        until = time.monotonic() + self._max_lag
-        while True:
-            said = replication_of(await connection.call("INFO", "replication", within=ATTEMPT_WITHIN))
-            self._require_same_history(said)
-            if said.has_reached(reached.replication):
-                break
-            if time.monotonic() > until:
-                raise ConnectionFailed(f"{self._source.address} lags behind its primary")
-            await asyncio.sleep(_RECHECK)
+        said = await self._wait_until_reached(connection, reached.replication)
         self._take_reached(said)
         self._source.accept()
 
@@ -279,15 +273,16 @@ class ReplicaProof:
         self._require_same_history(replication)
         self._take_reached(replication)
         if self._pending and self._pending[0].sent_at < asked_at - self._max_lag:
-            raise ConnectionFailed(f"{self._source.address} lags behind its primary")
+            raise self._lags()
 
     def conclude(self) -> None:
         """Raise what the primary, or asking it, failed with; see `ReadProof`."""
         error, self._error = self._error, None
         if error is not None:
             raise error
-        if self._asking is not None and self._asking.done():
-            self._asking.result()
+        for task in self._tasks:
+            if task.done():
+                task.result()
         if self._may_lack and self._is_judged:
             self._source.forgive()
             raise ConnectionFailed(f"the primary of {self._source.address} was replaced")
@@ -298,15 +293,33 @@ class ReplicaProof:
 
     def take_move(self) -> bool:
         """Whether another replica is better to read from; see `ReadProof`."""
-        if not self._source.should_move:
+        if not self._source.has_better:
             return False
         self._source.forgive()
         return True
 
+    def _lags(self) -> ConnectionFailed:
+        return ConnectionFailed(f"{self._source.address} lags behind its primary")
+
+    async def _wait_until_reached(self, connection: Connection, primary: Replication) -> Replication:
+        until = time.monotonic() + self._max_lag
+        while not (said := await self._fetch(connection)).has_reached(primary):
+            if time.monotonic() > until:
+                raise self._lags()
+            await asyncio.sleep(_RECHECK)
+        return said
+
+    async def _fetch(self, connection: Connection) -> Replication:
+        """Return what a server says of itself that is to be read from."""
+        within = min(ATTEMPT_WITHIN, 2 * self._max_lag)
+        said = replication_of(await connection.call("INFO", "replication", within=within))
+        self._require_same_history(said)
+        return said
+
     def _require_same_history(self, said: Replication) -> None:
         if said.role != "master" and not said.is_following:
             raise ConnectionFailed(f"{self._source.address} is not connected to its primary, or takes writes itself")
-        if said.history != self._history or not said.history:
+        if said.history != self._last.history or not said.history:
             raise ConnectionFailed(f"{self._source.address} follows another primary")
 
     def _take_reached(self, said: Replication) -> None:
@@ -332,6 +345,15 @@ class ReplicaProof:
                 continue  # connecting again takes its pauses
             await asyncio.sleep(self._interval)
 
+    async def _look_around(self) -> None:
+        """Look for a better replica, while the present one is read from."""
+        while True:
+            await asyncio.sleep(self._interval)
+            with suppress(TransportError):  # it is avoided for a while
+                async with self._source.trying_better() as connection:
+                    if connection is not None:
+                        await self._wait_until_reached(connection, self._last)
+
     async def _ask(self) -> _Reached:
         """Ask the primary how much it has written, and return what it said.
 
@@ -356,9 +378,9 @@ class ReplicaProof:
         said = replication_of(await connection.call("INFO", "replication", within=ATTEMPT_WITHIN))
         self._proof.hear(said, sent_at)
         await self._proof.settle()
-        if said.history != self._history:
+        if said.history != self._last.history:
             self._pending.clear()
-            self._history = said.history
+        self._last = said
         self._source.learn(said.near)
         reached = _Reached(sent_at, self._proof.current_as_of, said)
         self._pending.append(reached)
