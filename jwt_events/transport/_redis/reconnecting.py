@@ -13,7 +13,7 @@ from loguru import logger
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, NotProven, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.sentinels import Sentinels
+from jwt_events.transport._redis.owner import Owner
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -102,11 +102,8 @@ class Connecting(Protocol):
     def destination(self) -> str:
         """The channel or key that error messages name."""
 
-    def sentinels(self) -> Sentinels | None:
-        """Return the Sentinels that are asked where to connect."""
-
-    async def connect(self, *, within: float, sentinels: Sentinels | None = None) -> Connection:
-        """Open a connection; see `Connector.connect`."""
+    def owner(self) -> Owner:
+        """Return what opens the connections, to be closed by the caller."""
 
 
 class ReconnectingConnection:
@@ -118,14 +115,14 @@ class ReconnectingConnection:
         on_connect: called with every new connection before it counts as live: subscribes, compares positions.
 
     Attributes:
-        sentinels: the Sentinels that are asked where to connect; ``None`` if there are none.
+        owner: says where to connect.
     """
 
     def __init__(
         self, connector: Connecting, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
     ) -> None:
         self._connector = connector
-        self.sentinels = connector.sentinels()
+        self.owner = connector.owner()
         self._on_connect = on_connect
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
         self._outage = _Outage(self._log)
@@ -146,8 +143,7 @@ class ReconnectingConnection:
                 while not await self.reconnect():
                     pass
         except BaseException as error:
-            if self.sentinels is not None:
-                await self.sentinels.aclose()
+            await self.owner.aclose()
             if not isinstance(error, TimeoutError) or not limit.expired():
                 raise
             raise self._last_error or ConnectionFailed(f"no answer in time from {self._connector.address}") from None
@@ -171,7 +167,7 @@ class ReconnectingConnection:
             await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
         connection = None
         try:
-            connection = await self._connector.connect(within=ATTEMPT_WITHIN, sentinels=self.sentinels)
+            connection = await self.owner.connect(within=ATTEMPT_WITHIN)
             await self._on_connect(connection)
         except BaseException as error:
             if connection is not None:
@@ -224,8 +220,7 @@ class ReconnectingConnection:
             if connection is not None:
                 await connection.aclose()
         finally:
-            if self.sentinels is not None:
-                await self.sentinels.aclose()
+            await self.owner.aclose()
 
     def _enter(self, state: ConnectionState) -> None:
         self.state = state

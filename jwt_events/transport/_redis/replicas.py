@@ -19,7 +19,9 @@ from loguru import logger
 
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.client_options import address_of
 from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.survey import Address
 
 # Seconds for which a replica is avoided that was left: each time twice as many, until it lasted for as long.
@@ -62,7 +64,7 @@ class ReplicaChoice:
         return random.Random(f"{self._seed} {place}").random()  # noqa: S311 - no secret
 
 
-class ReplicaConnector:
+class ReplicaConnector(Owner):
     """Opens the connections that one reader reads from: to a replica, or to the primary while none is fit.
 
     Args:
@@ -76,6 +78,7 @@ class ReplicaConnector:
     """
 
     def __init__(self, primary: Connector, named: Connector | None = None, *, max_lag: float) -> None:
+        super().__init__(primary)
         self.address = f"a replica of {primary.address}" if named is None else named.address
         self.destination = primary.destination
         self._primary = primary
@@ -92,21 +95,20 @@ class ReplicaConnector:
         self._is_on_primary = False
         self._notices = Notices()
 
-    def sentinels(self) -> None:
-        """Return nothing: no Sentinel is asked about replicas."""
-        return
+    def owner(self) -> Owner:
+        """Return itself, as it knows where to connect."""
+        return self
 
     def learn(self, places: Sequence[Address]) -> None:
         """Take where the replicas are that the primary is in contact with."""
         if self._named is None:
             self._choice.places = places
 
-    async def connect(self, *, within: float, sentinels: object = None) -> Connection:
+    async def connect(self, *, within: float) -> Connection:
         """Open a connection, elsewhere than before if that one was lost.
 
         Args:
             within: seconds for connecting to the primary and authenticating together.
-            sentinels: of no use here.
 
         Raises:
             TransportError: it could not be opened.
@@ -122,7 +124,15 @@ class ReplicaConnector:
         if self._named is not None:
             return await self._named.connect(within=self._within)
         decoder = self._primary.decoder.elsewhere(_text(place))
-        return await self._primary.connect_at(place, within=self._within, decoder=decoder)
+        connection = await self._primary.open(place, within=self._within, decoder=decoder)
+        if self._primary.is_cluster:  # else it would send readers to the owner of the slot
+            try:
+                await connection.call("READONLY", within=self._within)
+            except BaseException:
+                connection.abort()
+                await connection.aclose()
+                raise
+        return connection
 
     def _leave(self) -> None:
         """Avoid the replica that was connected to, unless it was left for a better one."""
@@ -192,5 +202,4 @@ class ReplicaConnector:
 
 
 def _text(place: Address) -> str:
-    host, port = place
-    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if port else f"unix:{host}"
+    return address_of(place) if place[1] else f"unix:{place[0]}"

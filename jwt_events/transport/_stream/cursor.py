@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Connecting, ReconnectingConnection
 from jwt_events.transport._redis.role import replication_of
-from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
@@ -57,7 +57,7 @@ class CursorReceiver:
         cursor: where to begin.
         batch_size: how many entries one read may return.
         block: how long one read waits at most, in seconds.
-        proof: makes what proves that nothing is missing, given the Sentinels that are asked where to connect.
+        proof: makes what proves that nothing is missing, given what says who the owner of the stream is.
         grace: seconds by which a blocking read may take longer before the connection counts as dead.
     """
 
@@ -69,13 +69,13 @@ class CursorReceiver:
         *,
         batch_size: int,
         block: float,
-        proof: Callable[[Sentinels | None], ReadProof],
+        proof: Callable[[Owner], ReadProof],
         grace: float = GRACE,
     ) -> None:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._proof = proof(self.reconnecting.sentinels)
+        self._proof = proof(self.reconnecting.owner)
         self._grace = grace
         self._key = connector.destination
         self._settler = settler

@@ -23,12 +23,12 @@ from jwt_events._internal.cancellation import end
 from jwt_events._internal.positions import OLDEST
 from jwt_events.errors import ConnectionFailed, NotProven, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Replication
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replicas import ReplicaConnector
 from jwt_events.transport._redis.role import replication_of
-from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._stream.epoch import Epoch
 from jwt_events.transport._stream.position import StreamCursor
 from jwt_events.transport._stream.succession import Succession
@@ -38,6 +38,9 @@ _RECHECK = 0.02
 
 # Seconds before the primary is asked again that sent an error reply.
 _PAUSE = 1.0
+
+# Seconds between two looks for a better replica.
+_LOOK_INTERVAL = 1.0
 
 # How many replies of the primary are kept that no replica has reached yet.
 _MAX_PENDING = 32
@@ -95,13 +98,13 @@ class DirectProof:
 
     Args:
         connector: connects to the last server once more.
-        sentinels: the Sentinels; ``None`` if there are none.
+        owner: says which server the owner is.
         replicas: how many replicas must be in contact with the server.
     """
 
-    def __init__(self, connector: Connector, sentinels: Sentinels | None, *, replicas: int) -> None:
+    def __init__(self, connector: Connector, owner: Owner, *, replicas: int) -> None:
         self._replicas = replicas
-        self._prover = Prover(connector.address, replicas=replicas, sentinels=sentinels)
+        self._prover = Prover(connector.address, owner, replicas=replicas)
         self._succession = Succession(connector)
         self._epoch = Epoch()
 
@@ -206,7 +209,7 @@ class ReplicaProof:
         self, connector: Connector, source: ReplicaConnector, *, replicas: int, interval: float, max_lag: float
     ) -> None:
         self._primary = ReconnectingConnection(connector, transport="stream", on_connect=self._on_connect)
-        self._proof = DirectProof(connector, self._primary.sentinels, replicas=replicas)
+        self._proof = DirectProof(connector, self._primary.owner, replicas=replicas)
         self._source = source
         self._interval = interval
         self._max_lag = max_lag
@@ -238,7 +241,6 @@ class ReplicaProof:
         try:
             await end(self._tasks)
         finally:
-            await self._source.aclose()
             await self._primary.aclose()
 
     async def begin(self, connection: Connection) -> None:
@@ -332,7 +334,7 @@ class ReplicaProof:
         may_lack = await self._proof.follow(connection)
         self._may_lack = self._may_lack or (may_lack and not is_first)
         if (epoch := self._proof.epoch) is not None:
-            self._source.learn(epoch.replication.near)
+            self._source.learn(await self._primary.owner.replicas(connection, epoch.replication))
 
     async def _ask_on(self) -> None:
         while True:
@@ -348,8 +350,10 @@ class ReplicaProof:
     async def _look_around(self) -> None:
         """Look for a better replica, while the present one is read from."""
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(_LOOK_INTERVAL)
             with suppress(TransportError):  # it is avoided for a while
+                if (primary := self._primary.connection) is not None:
+                    self._source.learn(await self._primary.owner.replicas(primary, self._last))
                 async with self._source.trying_better() as connection:
                     if connection is not None:
                         await self._wait_until_reached(connection, self._last)
@@ -381,7 +385,6 @@ class ReplicaProof:
         if said.history != self._last.history:
             self._pending.clear()
         self._last = said
-        self._source.learn(said.near)
         reached = _Reached(sent_at, self._proof.current_as_of, said)
         self._pending.append(reached)
         return reached
