@@ -271,7 +271,8 @@ class Connection:
                 async with asyncio.timeout(within):
                     await request.settled
             except TimeoutError as error:
-                self.protocol.fail(error)
+                if not request.settled.done():  # they may have arrived while this process was busy
+                    self.protocol.fail(error)
             except BaseException:
                 self.protocol.abort()
                 raise
