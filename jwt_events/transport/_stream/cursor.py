@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Connecting,
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.pacing import MAX_SPACING, Pacing, processor_time_of
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.read_proof import ReadProof
 from jwt_events.transport._stream.settler import Settler
@@ -87,6 +89,7 @@ class CursorReceiver:
         self._gaps: list[Gap] = []
         self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
+        self.pacing: Pacing = Pacing(min(MAX_SPACING, self._audit_interval / 4))
         self._ahead: _Read | None = None
         self._is_at_end = False
         self._has_missed = False  # whether a gap was ever reported
@@ -148,9 +151,11 @@ class CursorReceiver:
         if isinstance(reply, TransportError):
             raise reply
         if audit:
-            stream, replication = audit
+            stream, replication, *processor = audit
             self._proof.hear(replication_of(replication), read.sent_at)
             self._reconcile(stream_info(stream), read.sent_at)
+            spent = processor_time_of(processor[0]) if processor else None
+            self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
         self._proof.conclude()  # before the cursor moves, as these entries are not delivered if the server is left
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             self._is_at_end = False
@@ -162,6 +167,8 @@ class CursorReceiver:
             # There are more: let the server read them while these are delivered. If sending fails or is cancelled, the
             # connection is closed, and as the cursor has not moved these are read again.
             self._ahead = await self._send_read(connection, entries[-1][0].decode())
+        elif entries:
+            self.pacing.wake(time.monotonic())
         if gap := self._cursor.advance(entries, is_end=self._is_at_end):
             self._gaps.append(gap)
         return entries
@@ -173,11 +180,18 @@ class CursorReceiver:
                 await asyncio.sleep(self._block)
             else:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
+                if pause := self.pacing.pause(time.monotonic()):
+                    await asyncio.sleep(pause)
         count = self._batch_size.count
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
-        if sent_at >= self._audited_at + self._audit_interval or not self._cursor.is_counted:
-            commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
+        # No later because of a pause: the next read may be the first one after it.
+        due = self._audited_at + self._audit_interval - self.pacing.spacing
+        if sent_at >= due or not self._cursor.is_counted:
+            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
+            if self.pacing.is_fast(sent_at):
+                audit.append(("INFO", "cpu"))
+            commands[:0] = audit
             self._proof.request(sent_at)
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
         return _Read(request, sent_at, connection, count, connection.protocol.received)
@@ -185,6 +199,7 @@ class CursorReceiver:
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
         sent_at = time.monotonic()
+        self.pacing.sample(sent_at, None, 0.0)  # what this server has spent, another one has not
         await self._proof.begin(connection)
         (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
         found = stream_info(stream)
