@@ -268,15 +268,21 @@ class Connection:
         """Wait for the replies to a request and return them as `execute_many` does."""
         if not request.settled.done():
             try:
-                async with asyncio.timeout(within):
-                    await request.settled
-            except TimeoutError as error:
-                if not request.settled.done():  # they may have arrived while this process was busy
-                    self.protocol.fail(error)
+                await self._settle(request, within)
             except BaseException:
                 self.protocol.abort()
                 raise
         return self._decoder.decode(request)
+
+    async def _settle(self, request: Request, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                await request.settled
+        except TimeoutError as error:
+            for _ in range(2):  # what arrived while this process was busy is read in the first round of the loop
+                await asyncio.sleep(0)
+            if not request.settled.done():
+                self.protocol.fail(error)
 
     def write(self, *command: Argument) -> None:
         """Send a command whose reply arrives among the pushed messages.
