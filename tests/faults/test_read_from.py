@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,13 +23,16 @@ from jwt_events.transport._stream.ledger import Ledger
 from tests.faults.auditing import Auditor, audited
 from tests.faults.failover import MakeServer
 from tests.faults.replicated import Replicated, replicated
-from tests.support.faults import readers
+from tests.support.cluster import Cluster
+from tests.support.faults import readers, the_reader
 from tests.support.handling import publish
 from tests.support.logs import everything_logged
 from tests.support.proxy import Proxy
 from tests.support.raw import call, counts_what_was_added
 from tests.support.topology import topology
 from tests.support.waiting import scaled, wait_until
+
+MakeCluster = Callable[..., AbstractAsyncContextManager[Cluster]]
 
 MAX_STALENESS = 2.0
 RIGHTS = ("+xread", "+xrange", "+xinfo|stream", "+info", "+zrange", "+zcount", "+zscan")
@@ -281,6 +284,40 @@ class TestPrimary:
 
                 await wait_until(is_known_or_stale, within=30.0)
                 await wait_until(lambda: revocations.is_fresh, within=30.0)
+
+
+class TestCluster:
+    """The replicas of a slot's owner."""
+
+    async def test_replica(self, cluster: Cluster, key: str) -> None:
+        """A replica is read, which would send other readers to the owner."""
+        key = f"{{{key}}}"
+        async with RevocationList(RedisStream(cluster.url, key, read_from="replica")) as revocations:
+            await publish(RedisStream(cluster.url, key), event("t"))
+            await wait_until(lambda: revocations.check({"jti": "t"}) is Verdict.REVOKED)
+            assert revocations.is_fresh
+            (replica,) = await cluster.replicas_of(key)
+            async with replica.client as client:
+                await the_reader(client)
+            async with (await cluster.owner_of(key)).client as client:
+                assert await readers(client) == []
+
+    async def test_failover(self, own_cluster: MakeCluster) -> None:
+        """When the replica is the owner, it goes on, without a gap; the old owner is read when it is a replica."""
+        async with own_cluster() as cluster:
+            transport = RedisStream(cluster.url, "{k}", read_from="replica")
+            async with RevocationList(transport, max_staleness=scaled(MAX_STALENESS)) as revocations:
+                old = await cluster.owner_of("{k}")
+                await publish(transport, event("before"))
+                new = await cluster.failover("{k}")
+                await cluster.agrees_on("{k}", new)
+                await publish(transport, event("after"))
+                await wait_until(lambda: revocations.check({"jti": "after"}) is Verdict.REVOKED)
+                assert revocations.check({"jti": "before"}) is Verdict.REVOKED
+                async with old.client as client:
+                    await wait_until(lambda: readers(client), within=30.0, what="a reader at the old owner")
+                await wait_until(lambda: revocations.is_fresh)
+                assert revocations.stats.gaps == 0
 
 
 class TestRemoved:
