@@ -37,6 +37,9 @@ from jwt_events.transport._redis.survey import Address
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
+# Rounds of the event loop after a deadline in which is read what arrived before it, while the process was busy.
+_LAST_ROUNDS = 16
+
 # Longest wait for a socket to close in good order before it is torn down.
 _CLOSE_WITHIN = 1.0
 
@@ -279,10 +282,11 @@ class Connection:
             async with asyncio.timeout(within):
                 await request.settled
         except TimeoutError as error:
-            for _ in range(2):  # what arrived while this process was busy is read in the first round of the loop
+            for _ in range(_LAST_ROUNDS):
+                if len(request.replies) == len(request.commands):
+                    return
                 await asyncio.sleep(0)
-            if not request.settled.done():
-                self.protocol.fail(error)
+            self.protocol.fail(error)
 
     def write(self, *command: Argument) -> None:
         """Send a command whose reply arrives among the pushed messages.
