@@ -74,7 +74,8 @@ async def measure_barrier(url: str) -> dict[str, float]:
     return found
 
 
-def _processor_time(pid: int) -> float:
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -82,7 +83,7 @@ def _processor_time(pid: int) -> float:
 async def measure_beats(server: EmbeddedServer) -> float:
     """Return the part of a core that the server spends on the beats of many instances."""
     async with RedisStream(server.url, _KEY).registry() as registry:
-        began, spent = time.monotonic(), _processor_time(server.pid)
+        began, spent = time.monotonic(), processor_time(server.pid)
         count = 0
         while (passed := time.monotonic() - began) < SECONDS:
             while count < passed * SIMULATED * BEATS_PER_SECOND:
@@ -90,7 +91,7 @@ async def measure_beats(server: EmbeddedServer) -> float:
                 await registry.announce(said.field, said.encode(), within=5.0)
                 count += 1
             await asyncio.sleep(0.001)
-    return (_processor_time(server.pid) - spent) / SECONDS
+    return (processor_time(server.pid) - spent) / SECONDS
 
 
 async def main() -> None:

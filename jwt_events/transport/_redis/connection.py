@@ -37,6 +37,9 @@ from jwt_events.transport._redis.survey import Address
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
+# Rounds of the event loop after a deadline in which is read what arrived before it, while the process was busy.
+_LAST_ROUNDS = 16
+
 # Longest wait for a socket to close in good order before it is torn down.
 _CLOSE_WITHIN = 1.0
 
@@ -92,6 +95,11 @@ class Connector:
         """Whether it leads to the nodes of a cluster."""
         return self.nodes is not None
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it leads to one server, and not to that of a service or cluster."""
+        return not self._sentinels and self.nodes is None
+
     def beside(self, key: str) -> Self:
         """Return a connector with the same options for another key, which another node of a cluster may own."""
         other = copy(self)
@@ -132,17 +140,21 @@ class Connector:
         finally:
             await owner.aclose()
 
-    async def open(self, place: Address | None = None, *, within: float) -> Connection:
+    async def open(
+        self, place: Address | None = None, *, within: float, decoder: ReplyDecoder | None = None
+    ) -> Connection:
         """Open an authenticated connection to the server at a place, with the same options.
 
         Args:
             place: its host and port; ``None`` for those of the client or URL.
             within: seconds for connecting and authenticating together.
+            decoder: decodes its replies; ``None`` for one of this connector.
 
         Raises:
             TransportError: it could not be opened; the message names the server and holds no password.
         """
-        decoder = self.decoder if place is None or self.nodes is None else self.decoder.at(address_of(place))
+        if decoder is None:
+            decoder = self.decoder if place is None or self.nodes is None else self.decoder.at(address_of(place))
         raw = self._new_connection(place)
         check_methods(raw)
         try:
@@ -259,14 +271,22 @@ class Connection:
         """Wait for the replies to a request and return them as `execute_many` does."""
         if not request.settled.done():
             try:
-                async with asyncio.timeout(within):
-                    await request.settled
-            except TimeoutError as error:
-                self.protocol.fail(error)
+                await self._settle(request, within)
             except BaseException:
                 self.protocol.abort()
                 raise
         return self._decoder.decode(request)
+
+    async def _settle(self, request: Request, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                await request.settled
+        except TimeoutError as error:
+            for _ in range(_LAST_ROUNDS):
+                if len(request.replies) == len(request.commands):
+                    return
+                await asyncio.sleep(0)
+            self.protocol.fail(error)
 
     def write(self, *command: Argument) -> None:
         """Send a command whose reply arrives among the pushed messages.

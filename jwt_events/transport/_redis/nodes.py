@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.role import parse_info
-from jwt_events.transport._redis.slots import Remap, SlotMap
+from jwt_events.transport._redis.slots import Remap, SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Seconds after which the next node is asked, too, while the one before may still reply.
 _NEXT_AFTER = 0.25
+
+# Seconds that a node may take to say where the slots are.
+_REPLY_WITHIN = 2.0
 
 _RIGHTS = "a cluster needs the rights +cluster|slots and +cluster|info"
 
@@ -99,6 +102,16 @@ class Nodes:
             raise
         self._learn(found)
         return connection, found
+
+    async def replicas(self, connection: Connection, key: str) -> Sequence[Address]:
+        """Return where the replicas of a key's owner are, as the owner says.
+
+        Raises:
+            TransportError: it did not reply, or refused.
+        """
+        commands = [("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]
+        slots, info = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        return self._read(slots, info, connection).replicas_of(slot_of(key))
 
     def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:
         for reply in (slots, info):

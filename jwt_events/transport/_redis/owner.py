@@ -20,8 +20,11 @@ from jwt_events.transport._redis.slots import SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address, Survey
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jwt_events.transport._redis.connection import Connection, Connector
     from jwt_events.transport._redis.nodes import Nodes
+    from jwt_events.transport._redis.proof import Replication
 
 # Seconds that are left for connecting, however long the Sentinels took.
 _MIN_CONNECT = 0.5
@@ -63,6 +66,20 @@ class Owner:
             TransportError: no replies, or error replies.
         """
         return Membership.parse(replies, self._connector.destination) if replies else None
+
+    async def replicas(self, connection: Connection, said: Replication) -> Sequence[Address]:
+        """Return where the replicas of the owner are.
+
+        Args:
+            connection: leads to the owner.
+            said: what it said of them.
+
+        Raises:
+            TransportError: those that were asked did not reply, or refused.
+        """
+        if (nodes := self._connector.nodes) is not None:
+            return await nodes.replicas(connection, self._connector.destination)
+        return said.near
 
     def request(self) -> None:
         """Ask the others, without waiting; what they said before is forgotten."""

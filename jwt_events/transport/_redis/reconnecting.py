@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from loguru import logger
 
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, NotProven, TransportError
-from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.owner import Owner
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -90,6 +91,21 @@ class _Outage:
         return True
 
 
+class Connecting(Protocol):
+    """Opens connections: a `Connector`, or what chooses where to connect."""
+
+    @property
+    def address(self) -> str:
+        """Where it connects to, as messages name it."""
+
+    @property
+    def destination(self) -> str:
+        """The channel or key that error messages name."""
+
+    def owner(self) -> Owner:
+        """Return what opens the connections, to be closed by the caller."""
+
+
 class ReconnectingConnection:
     """Keeps a receiver connected to the server; an async context manager.
 
@@ -103,7 +119,7 @@ class ReconnectingConnection:
     """
 
     def __init__(
-        self, connector: Connector, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
+        self, connector: Connecting, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
     ) -> None:
         self._connector = connector
         self.owner = connector.owner()
@@ -172,6 +188,14 @@ class ReconnectingConnection:
         """Return, once, why the last attempt found no primary; ``None`` if that is not what it failed of."""
         error, self._last_error = self._last_error, None
         return error if isinstance(error, NotProven) else None
+
+    async def leave(self) -> None:
+        """Close a connection that works, for another one; the next attempt is at once."""
+        connection, self.connection = self.connection, None
+        self._failures = 0
+        self._enter(ConnectionState.LOST)
+        if connection is not None:
+            await connection.aclose()
 
     async def drop(self, error: TransportError) -> None:
         """Close a connection that failed. The next attempt is at once, unless this one lasted less than a second."""

@@ -72,7 +72,7 @@ _ABOUT_A_KEY = frozenset({"NOPERM", "WRONGTYPE"})
 # Where the key stands in a command, if not after its name.
 _KEY_AFTER = {"XREAD": "STREAMS", "XREADGROUP": "STREAMS"}
 _KEY_AT = {"EVAL": 3, "XGROUP": 2, "XINFO": 2}
-_WITHOUT_KEY = frozenset({"ACL", "AUTH", "CLIENT", "CONFIG", "HELLO", "INFO", "PING", "SELECT", "TIME"})
+_WITHOUT_KEY = frozenset({"ACL", "AUTH", "CLIENT", "CONFIG", "HELLO", "INFO", "PING", "READONLY", "SELECT", "TIME"})
 
 # What a server replies to a command, or to a form of one, that it does not know yet. The newest of those used here is
 # XAUTOCLAIM, with XTRIM ... MINID: both came with Redis 6.2.
@@ -178,9 +178,29 @@ class ReplyDecoder:
         # The server quotes the arguments of a command that it does not know, and those are payloads.
         return _refused(code, _without(self._secrets, text).partition(_QUOTED)[0], context)
 
+    def elsewhere(self, address: str) -> LenientDecoder:
+        """Return a decoder for another server that is one of several, with the same destination and secrets."""
+        return LenientDecoder(address, self._destination, secrets=self._secrets)
+
     def _context(self, operation: str, key: str = "") -> str:
         name = key or self._destination
         return f"{operation} at {self.address}" + (f" for {name!r}" if name else "")
+
+
+class LenientDecoder(ReplyDecoder):
+    """Decodes the replies of one of several servers: what it refuses another one may accept, so all is retryable."""
+
+    def failure(self, error: Exception, operation: str, *, maybe_done: bool) -> TransportError:
+        """Return the error that describes why a connection failed."""
+        found = super().failure(error, operation, maybe_done=maybe_done)
+        found.retryable = True
+        return found
+
+    def error_reply(self, reply: ErrorReply, operation: str, key: str = "") -> ServerRefused:
+        """Return the error that describes an error reply."""
+        found = super().error_reply(reply, operation, key)
+        found.retryable = True
+        return found
 
 
 def map_error(error: Exception, context: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:

@@ -67,6 +67,10 @@ class SlotMap:
         """Return where the owner of a slot is; ``None`` if it has none."""
         return next((nodes[0] for first, last, nodes in self.ranges if first <= slot <= last), None)
 
+    def replicas_of(self, slot: int) -> Sequence[Address]:
+        """Return where the replicas are that have a slot."""
+        return next((nodes[1:] for first, last, nodes in self.ranges if first <= slot <= last), [])
+
     @property
     def nodes(self) -> Sequence[Address]:
         """Where all nodes are, owners first."""

@@ -66,7 +66,9 @@ class ReplicaReceiver:
                 self._key = self._ledger.key
                 await self._ledger.read_state(connection)
             except ServerRefused as error:
-                raise self._named(error) from error
+                if not error.retryable:
+                    raise self._named(error) from error
+                await self._stream.reconnecting.drop(error)  # another server may allow it
 
     async def aclose(self) -> None:
         """Close what it opened besides the stream; idempotent."""

@@ -1,0 +1,103 @@
+"""How often a reader asks again when events come fast and its server is busy. Pure: no I/O, no clock.
+
+Each event wakes all readers that wait for one, and what it costs the server to wake a reader is about 20 µs: a hundred
+readers of a thousand events a second take more than a core. A reader that lets a moment pass finds several events at
+once. A pause delays events, so there has to be a reason: readers pace themselves while their server spends more than
+0.08 of a core, so far that it spends no more, and by 50 ms at most. Where events are rare, there is no pause.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from jwt_events.transport._redis.role import parse_info
+
+MAX_SPACING: Final = 0.05
+"""Seconds that lie between two wake-ups at most."""
+
+AIM: Final = 0.08
+"""The part of a core that a server may spend before its readers pace themselves."""
+
+MIN_RATE: Final = 15.0
+"""Wake-ups a second below which a reader never pauses, as there is next to nothing to save."""
+
+MIN_SPACING: Final = 0.0025
+"""Seconds of the shortest spacing, as timers are not more precise; a shorter one is none."""
+
+# By how much of the spacing readers differ, so that they do not all ask at the same moment.
+_SPREAD: Final = 0.1
+
+# Seconds between two samples: in less the processor time says little, and in more the reader was not woken often.
+_MIN_SAMPLE: Final = 0.5
+_MAX_SAMPLE: Final = 5.0
+
+
+class Pacing:
+    """When a reader may ask again.
+
+    Args:
+        maximum: the largest spacing, in seconds; 0 for none.
+
+    Attributes:
+        maximum: the same.
+        spacing: seconds between two wake-ups, in the mean; 0 for no pauses.
+    """
+
+    def __init__(self, maximum: float = MAX_SPACING) -> None:
+        self.maximum: float = maximum
+        self.spacing: float = 0.0
+        self._due = 0.0  # when to ask again
+        self._wakeups = 0  # since the last sample
+        self._spent: float | None = (
+            None  # processor time of the server at the last sample; ``None`` if it was not asked
+        )
+        self._sampled_at = 0.0
+
+    def wake(self, now: float) -> None:
+        """Count a read that had to wait for entries, or would have had to without the pause before it."""
+        self._wakeups += 1
+        # Times that are due are one spacing apart; a wake-up that is later than that has no pause after it.
+        self._due = max(self._due + self.spacing, now) if self.spacing else 0.0
+
+    def pause(self, now: float) -> float:
+        """Return the seconds to wait before asking again."""
+        return max(0.0, self._due - now)
+
+    def is_fast(self, now: float) -> bool:
+        """Whether wake-ups are so frequent that the next sample needs the processor time of the server."""
+        return self.maximum > 0 and self._wakeups >= MIN_RATE * (now - self._sampled_at)
+
+    def sample(self, at: float, spent: float | None, chance: float) -> None:
+        """Choose the spacing.
+
+        Args:
+            at: when the server was asked.
+            spent: its processor time in seconds, since whenever; ``None`` if it was not asked, or does not tell.
+            chance: a random number from 0 to 1.
+        """
+        elapsed = at - self._sampled_at
+        if spent is None:
+            self.spacing = 0.0
+        elif self._spent is not None and elapsed < _MIN_SAMPLE:
+            return
+        elif self._spent is not None and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups:
+            self._choose(elapsed / self._wakeups, (spent - self._spent) / elapsed, chance)
+        self._spent, self._sampled_at, self._wakeups = spent, at, 0
+
+    def _choose(self, found: float, busy: float, chance: float) -> None:
+        """Choose the spacing, given the one that was found and the part of a core that the server spent."""
+        # What readers cost is inversely proportional to it. With more than the aim the spacing grows from what was
+        # found; with less it shrinks from what was chosen, which is nothing if there was no pause.
+        wanted = (found if busy > AIM else min(found, self.spacing)) * busy / AIM
+        self.spacing = 0.0 if wanted < MIN_SPACING else min(wanted, self.maximum) * (1 - _SPREAD * chance)
+
+
+def processor_time_of(reply: Any) -> float | None:
+    """Parse the reply to INFO cpu: seconds that the server has spent; ``None`` if it does not tell."""
+    fields = parse_info(reply)
+    try:
+        spent = float(fields["used_cpu_user"]) + float(fields["used_cpu_sys"])
+    except (KeyError, ValueError):
+        return None
+    return spent if math.isfinite(spent) else None
