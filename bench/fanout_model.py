@@ -57,7 +57,7 @@ def fan_out(readers: int, rate: float, *, paced: bool = True) -> Cost:
     fixed = rate * PER_PUBLISH + readers * (rate * PER_DELIVERY + PER_PROOF)
     once = readers * PER_WAKEUP  # what it costs to wake each of them
     spacing = 0.0
-    if paced and rate > MIN_RATE and fixed + rate * once > AIM:
+    if paced and rate >= MIN_RATE and fixed + rate * once > AIM:
         spacing = min(MAX_SPACING, once / (AIM - fixed)) if fixed < AIM else MAX_SPACING
         spacing = spacing if spacing > max(MIN_SPACING, 1 / rate) else 0.0
     if fixed < 1 and (least := once / (1 - fixed)) > max(1 / rate, spacing):  # in less it cannot wake each of them

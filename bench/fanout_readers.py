@@ -145,7 +145,7 @@ class SimulatedReader:
         if len(reply) != last + len(_BEFORE_PAYLOAD) + _SIZE + 2:
             return False
         self._cursor = reply[max(0, last - 60) : last].split(b"\r\n")[-5]
-        self._pacing.wake(time.monotonic())
+        self._pacing.wake(time.monotonic(), count)
         stamps = []
         if self._counts.wakeups % _LOOKED_AT == 0:
             stamps = [part[:_STAMP] for part in reply.split(_BEFORE_PAYLOAD)[1:]]
