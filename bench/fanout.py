@@ -90,9 +90,9 @@ async def measure(point: Point, *, paced: bool) -> Cost:
         took, spent = time.monotonic() - began, processor_time(server.pid) - spent
         found = [json.loads(await _ask(process, "end\n")) for process in processes]
     latencies = sorted(latency for one in found for latency in one["latencies"])
-    wakeups = sum(one["wakeups"] for one in found) / took / point.readers
+    wakeups, events = (sum(one[name] for one in found) / took / point.readers for name in ("wakeups", "events"))
     p50, p99 = (latencies[int(len(latencies) * part)] for part in (0.5, 0.99))
-    return Cost(spent / took, wakeups, p50, p99)
+    return Cost(spent / took, wakeups, p50, p99, events)
 
 
 async def _ask(process: Process, line: str) -> bytes:

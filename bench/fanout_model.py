@@ -38,12 +38,14 @@ class Cost:
         wakeups: how often a second each reader is woken.
         p50: milliseconds from a publish until half of the readers have the event.
         p99: the same for 99 of a hundred.
+        rate: events a second that each reader gets; fewer than were asked for where the machine is too busy to measure.
     """
 
     core: float
     wakeups: float
     p50: float
     p99: float
+    rate: float
 
 
 def fan_out(readers: int, rate: float, *, paced: bool = True) -> Cost:
@@ -61,9 +63,9 @@ def fan_out(readers: int, rate: float, *, paced: bool = True) -> Cost:
         spacing = min(MAX_SPACING, once / (AIM - fixed)) if fixed < AIM else MAX_SPACING
         spacing = spacing if spacing > max(MIN_SPACING, 1 / rate) else 0.0
     if fixed < 1 and (least := once / (1 - fixed)) > max(1 / rate, spacing):  # in less it cannot wake each of them
-        return Cost(1.0, 1 / least, 1e3 * least, 2e3 * least)
+        return Cost(1.0, 1 / least, 1e3 * least, 2e3 * least, rate)
     wakeups = 1 / max(1 / rate, spacing)
-    return Cost(fixed + wakeups * once, wakeups, 1e3 * (spacing + once) / 2, 1e3 * (spacing + once))
+    return Cost(fixed + wakeups * once, wakeups, 1e3 * (spacing + once) / 2, 1e3 * (spacing + once), rate)
 
 
 def servers(readers: int, rate: float) -> int:
