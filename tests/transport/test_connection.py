@@ -199,7 +199,7 @@ class TestConnection:
         connection = await Connector(url).connect(within=scaled(5))
         try:
             asyncio.get_running_loop().call_later(0.01, block_the_loop, 0.3)
-            assert await connection.replies(connection.send([("BLPOP", "nothing", 0.1)]), within=0.2) == [None]
+            assert await connection.replies(connection.send([("BLPOP", "nothing", "0.1")]), within=0.2) == [None]
             assert not connection.is_closed
         finally:
             await connection.aclose()
