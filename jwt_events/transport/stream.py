@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from jwt_events._internal import options
@@ -25,6 +26,7 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer, RepublishingSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._redis.replicas import ReplicaConnector
 from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.role import RoleRule
@@ -37,13 +39,14 @@ from jwt_events.transport._stream.horizon import LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.ledger_head import ledger_key
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
+from jwt_events.transport._stream.read_proof import DirectProof, ReplicaProof
 from jwt_events.transport._stream.registry import StreamRegistry
 from jwt_events.transport._stream.replica import ReplicaReceiver
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, Registry, Sender, Sent, Server
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 __all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
 
@@ -51,6 +54,11 @@ __all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
 _new = tuple.__new__
 
 _MAX_REPLICAS = 100
+
+_PRIMARY, _REPLICA = "primary", "replica"
+
+# Seconds by which a replica may lag at least before it is left.
+_MIN_LAG = 0.2
 
 
 class RedisStream:
@@ -62,9 +70,9 @@ class RedisStream:
     holds events that a receiver has not read, that is reported as a `Gap`.
 
     Args:
-        client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
-            two.
+        client_or_url: a ``redis.asyncio.Redis`` or ``RedisCluster`` client, whose options are copied and which is left
+            alone, or a ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` URL;
+            with ``valkey`` for ``redis`` it means the same.
         key: the name of the stream.
         group: the name of the group to share the work with; ``None`` for none.
         consumer: the name of this receiver within the group; must differ between receivers that run at the same time,
@@ -87,6 +95,10 @@ class RedisStream:
         replicas: how many replicas of the server must have an event before ``publish`` returns, so that it survives a
             failover; and how many must be in contact with the server before a list counts as current, as one that is
             cut off from all of them may have been replaced.
+        read_from: where receivers read events: from the ``"primary"``; from a ``"replica"``, which each receiver
+            chooses among those that the primary names; or from the replica at this URL, such as
+            ``unix:///run/replica.sock`` for one on the same host. What proves that a receiver is current still comes
+            from the primary, and so do the events while no replica is fit. Only without a group.
 
     Attributes:
         ledger: the key of the ledger; ``None`` if there is none.
@@ -101,7 +113,7 @@ class RedisStream:
 
     def __init__(
         self,
-        client_or_url: Redis | str,
+        client_or_url: Redis | RedisCluster | str,
         key: str = "jwt:events",
         *,
         group: str | None = None,
@@ -114,6 +126,7 @@ class RedisStream:
         dead_letter: str | None = None,
         ledger: str | Literal[False] | None = None,
         replicas: int = 0,
+        read_from: str = "primary",
     ) -> None:
         self.destination: str = options.name("key", key)
         self.retention: timedelta = options.duration("retention", retention)
@@ -131,6 +144,7 @@ class RedisStream:
         self._batch_size = options.count("batch_size", batch_size, maximum=100_000)
         self._block = options.seconds("block", block)
         self.replicas: int = options.count_or_none("replicas", replicas, maximum=_MAX_REPLICAS)
+        self._read_from = _read_from(read_from, self._group)
         self.connector: Connector = Connector(client_or_url, destination=key)
 
     def __repr__(self) -> str:
@@ -223,16 +237,37 @@ class RedisStream:
             ) as settler,
         ):
             cursor = StreamCursor(start, is_time=self._is_time and start != OLDEST)
-            receiver = CursorReceiver(
-                self.connector,
+            open_receiver = self._direct_receiver if self._read_from == _PRIMARY else self._distant_receiver
+            async with open_receiver(settler, cursor, block) as receiver, receiver.reconnecting:
+                yield receiver
+
+    @asynccontextmanager
+    async def _direct_receiver(
+        self, settler: Settler, cursor: StreamCursor, block: float
+    ) -> AsyncIterator[CursorReceiver]:
+        proof = partial(DirectProof, self.connector, replicas=self.replicas)
+        yield CursorReceiver(self.connector, settler, cursor, batch_size=self._batch_size, block=block, proof=proof)
+
+    @asynccontextmanager
+    async def _distant_receiver(
+        self, settler: Settler, cursor: StreamCursor, block: float
+    ) -> AsyncIterator[CursorReceiver]:
+        """Read from a replica. There are two who have to reply, so each is asked twice as often."""
+        interval, max_lag = block / 2, max(block, _MIN_LAG)
+        named = None if self._read_from == _REPLICA else Connector(self._read_from, destination=self.destination)
+        source = ReplicaConnector(self.connector, named, max_lag=max_lag)
+        async with ReplicaProof(
+            self.connector, source, replicas=self.replicas, interval=interval, max_lag=max_lag
+        ) as proof:
+            yield CursorReceiver(
+                source,
                 settler,
                 cursor,
                 batch_size=self._batch_size,
-                block=block,
-                replicas=self.replicas,
+                block=interval,
+                proof=lambda _: proof,
+                grace=max_lag,
             )
-            async with receiver.reconnecting:
-                yield receiver
 
     @asynccontextmanager
     async def _group_receiver(self, name: str, start: str | None, block: float) -> AsyncIterator[Receiver]:
@@ -282,6 +317,23 @@ def _ledger_name(ledger: str | Literal[False] | None, key: str) -> str | None:
     if name == key:
         raise InvalidOption("ledger", "must differ from the key of the stream")
     return name
+
+
+def _read_from(source: str, group: str | None) -> str:
+    if source == _PRIMARY:
+        return source
+    if group is not None:
+        raise InvalidOption("read_from", "a group reads from the primary, as it writes there what it read")
+    if source != _REPLICA:
+        if not isinstance(source, str) or "://" not in source:
+            raise InvalidOption("read_from", "must be 'primary', 'replica', or the URL of a replica")
+        try:
+            connector = Connector(source)
+        except InvalidOption as error:
+            raise InvalidOption("read_from", str(error).partition(": ")[2]) from None
+        if not connector.is_server:
+            raise InvalidOption("read_from", "must name one server: 'replica' finds those of a service or cluster")
+    return source
 
 
 def _start_position(start: str | datetime) -> str | None:

@@ -114,7 +114,12 @@ class Auditor:
 
 @asynccontextmanager
 async def audited(
-    url: str, *, key: str = "k", publisher_url: str | None = None, max_staleness: float = MAX_STALENESS
+    url: str,
+    *,
+    key: str = "k",
+    publisher_url: str | None = None,
+    max_staleness: float = MAX_STALENESS,
+    read_from: str = "primary",
 ) -> AsyncIterator[Auditor]:
     """Run a list, a publisher and an auditor; at the end every revocation must be known and no verdict wrong.
 
@@ -123,8 +128,9 @@ async def audited(
         key: the stream.
         publisher_url: the server of the publisher; ``None`` for the same.
         max_staleness: of the list, in seconds.
+        read_from: where the list reads.
     """
-    revocations = RevocationList(RedisStream(url, key), max_staleness=max_staleness)
+    revocations = RevocationList(RedisStream(url, key, read_from=read_from), max_staleness=max_staleness)
     publisher = Publisher(RedisStream(publisher_url or url, key), source="tests", timeout=scaled(5))
     auditor = Auditor(revocations, max_staleness=max_staleness)
     async with (

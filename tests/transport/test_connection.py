@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ async def use(transport: RedisPubSub | RedisStream) -> None:
         await publisher.publish(TokenRevoked(token_id="t", metadata={"ключ": "ü"}))
         await listener.hears("t")
     assert listener.subjects == ["t"]
+
+
+def block_the_loop(seconds: float) -> None:
+    """Block the event loop, as no program should."""
+    time.sleep(seconds)
 
 
 class TestClient:
@@ -187,6 +193,16 @@ class TestConnection:
         assert connection.is_closed
         with pytest.raises(ConnectionFailed, match="closed"):
             await connection.call("PING", within=scaled(5))
+
+    async def test_a_reply_that_a_busy_process_has_not_read_yet(self, url: str) -> None:
+        """A reply that arrived in time counts, although the event loop was blocked beyond the deadline."""
+        connection = await Connector(url).connect(within=scaled(5))
+        try:
+            asyncio.get_running_loop().call_later(0.01, block_the_loop, 0.3)
+            assert await connection.replies(connection.send([("BLPOP", "nothing", "0.1")]), within=0.2) == [None]
+            assert not connection.is_closed
+        finally:
+            await connection.aclose()
 
     async def test_a_missed_deadline_closes_it(self, url: str) -> None:
         """If a reply misses its deadline, the connection is closed, and the command may have been carried out."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jwt_events import NotProven
 from jwt_events.metrics._instruments import _DOUBTS
 from jwt_events.revocation._feed import _REFUSED
+from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._redis.proof import MAX_LAG, Doubt, Proof, Replication
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.survey import Address, SentinelReply, Survey
@@ -195,7 +196,23 @@ class TestReplication:
             "slave3": "ip=10.0.0.5,port=1,state=online,offset=14,lag=-1",
             "slave_read_only": "1",
         }
-        assert Replication.parse(fields) == Replication("master", (0, 3))
+        assert Replication.parse(fields) == Replication("master", (0, 3), near=(("10.0.0.3", 1),))
+
+    @pytest.mark.parametrize(
+        ("link", "read_only", "follows"), [("up", "1", True), ("down", "1", False), ("up", "0", False)]
+    )
+    def test_following(self, link: str, read_only: str, *, follows: bool) -> None:
+        """A replica follows while it is connected, and nothing else writes to it."""
+        said = Replication.parse({"role": "slave", "master_link_status": link, "slave_read_only": read_only})
+        assert said.is_following is follows
+
+    def test_reached(self) -> None:
+        """A replica has what its primary had once it has as much of the same history."""
+        primary = Replication("master", history="a", offset=5)
+        assert Replication("slave", history="a", offset=5).has_reached(primary)
+        assert not Replication("slave", history="a", offset=4).has_reached(primary)
+        assert not Replication("slave", history="b", offset=9).has_reached(primary)
+        assert not Replication("slave", offset=9).has_reached(Replication("master", offset=5))
 
     @given(fields=st.dictionaries(st.sampled_from(["role", "slave0", "slave1", "slaves"]), st.text(max_size=30)))
     def test_strange_fields(self, fields: dict[str, str]) -> None:
@@ -208,7 +225,7 @@ class TestProver:
 
     def test_patience(self) -> None:
         """A server that has lost its replicas is left after two seconds, later ones after more, up to thirty."""
-        prover = Prover("h:1", replicas=1)
+        prover = Prover("h:1", Connector("redis://h:1").owner(), replicas=1)
         now = 100.0
         for patience in (2, 4, 8, 16, 30, 30):
             prover.connect(None)
@@ -224,6 +241,6 @@ class TestProver:
 
     def test_refused_once(self) -> None:
         """Each answer that proves nothing is told once."""
-        prover = Prover("h:1", replicas=1)
+        prover = Prover("h:1", Connector("redis://h:1").owner(), replicas=1)
         prover.hear(PRIMARY, 1.0)
         assert [getattr(prover.take_refusal(), "reason", None) for _ in range(2)] == ["few_replicas", None]

@@ -49,6 +49,8 @@ class Replication:
         offset: how much of that history it has.
         earlier: the name of the history that it continued when it was promoted, or its primary was; empty for none.
         continued_at: how much of that history it has, and one more.
+        near: host and port of each replica that is online and in contact, as the server sees them.
+        is_following: whether it is a replica that is connected to its primary and takes writes from nothing else.
     """
 
     role: str = ""
@@ -57,16 +59,20 @@ class Replication:
     offset: int = 0
     earlier: str = ""
     continued_at: int = 0
+    near: tuple[Address, ...] = ()
+    is_following: bool = False
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Replication:
         """Make it of the fields of INFO replication."""
-        lags = []
+        lags, near = [], []
         for name, value in fields.items():
             if _REPLICA.fullmatch(name):
                 parts = dict(part.partition("=")[::2] for part in value.split(","))
                 if parts.get("state") == "online" and parts.get("lag", "").isdecimal():
                     lags.append(int(parts["lag"]))
+                    if lags[-1] <= MAX_LAG and parts.get("ip") and parts.get("port", "").isdecimal():
+                        near.append((parts["ip"], int(parts["port"])))
         earlier = fields.get("master_replid2", "").strip("0")
         return cls(
             role=fields.get("role", ""),
@@ -75,6 +81,8 @@ class Replication:
             offset=_number(fields, "master_repl_offset"),
             earlier=fields["master_replid2"] if earlier else "",
             continued_at=_number(fields, "second_repl_offset"),
+            near=tuple(near),
+            is_following=fields.get("master_link_status") == "up" and fields.get("slave_read_only") == "1",
         )
 
     def end_of(self, history: str) -> int | None:
@@ -91,6 +99,10 @@ class Replication:
     def has_all_of(self, history: str, end: int) -> bool:
         """Whether this server continued a history that ended there, and has all of it."""
         return self.earlier == history != "" and self.continued_at > end
+
+    def has_reached(self, primary: Replication) -> bool:
+        """Whether this server has all that its primary had when it said so: the same history, and as much of it."""
+        return self.history == primary.history != "" and self.offset >= primary.offset
 
     def was_replaced_since(self, before: Replication) -> bool:
         """Whether this server, the same process as before, followed another one in between."""

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from loguru import logger
 
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, NotProven, TransportError
-from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.owner import Owner
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -90,6 +91,21 @@ class _Outage:
         return True
 
 
+class Connecting(Protocol):
+    """Opens connections: a `Connector`, or what chooses where to connect."""
+
+    @property
+    def address(self) -> str:
+        """Where it connects to, as messages name it."""
+
+    @property
+    def destination(self) -> str:
+        """The channel or key that error messages name."""
+
+    def owner(self) -> Owner:
+        """Return what opens the connections, to be closed by the caller."""
+
+
 class ReconnectingConnection:
     """Keeps a receiver connected to the server; an async context manager.
 
@@ -99,14 +115,14 @@ class ReconnectingConnection:
         on_connect: called with every new connection before it counts as live: subscribes, compares positions.
 
     Attributes:
-        sentinels: the Sentinels that are asked where to connect; ``None`` if there are none.
+        owner: says where to connect.
     """
 
     def __init__(
-        self, connector: Connector, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
+        self, connector: Connecting, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
     ) -> None:
         self._connector = connector
-        self.sentinels = connector.sentinels()
+        self.owner = connector.owner()
         self._on_connect = on_connect
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
         self._outage = _Outage(self._log)
@@ -127,8 +143,7 @@ class ReconnectingConnection:
                 while not await self.reconnect():
                     pass
         except BaseException as error:
-            if self.sentinels is not None:
-                await self.sentinels.aclose()
+            await self.owner.aclose()
             if not isinstance(error, TimeoutError) or not limit.expired():
                 raise
             raise self._last_error or ConnectionFailed(f"no answer in time from {self._connector.address}") from None
@@ -152,7 +167,7 @@ class ReconnectingConnection:
             await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
         connection = None
         try:
-            connection = await self._connector.connect(within=ATTEMPT_WITHIN, sentinels=self.sentinels)
+            connection = await self.owner.connect(within=ATTEMPT_WITHIN)
             await self._on_connect(connection)
         except BaseException as error:
             if connection is not None:
@@ -173,6 +188,14 @@ class ReconnectingConnection:
         """Return, once, why the last attempt found no primary; ``None`` if that is not what it failed of."""
         error, self._last_error = self._last_error, None
         return error if isinstance(error, NotProven) else None
+
+    async def leave(self) -> None:
+        """Close a connection that works, for another one; the next attempt is at once."""
+        connection, self.connection = self.connection, None
+        self._failures = 0
+        self._enter(ConnectionState.LOST)
+        if connection is not None:
+            await connection.aclose()
 
     async def drop(self, error: TransportError) -> None:
         """Close a connection that failed. The next attempt is at once, unless this one lasted less than a second."""
@@ -197,8 +220,7 @@ class ReconnectingConnection:
             if connection is not None:
                 await connection.aclose()
         finally:
-            if self.sentinels is not None:
-                await self.sentinels.aclose()
+            await self.owner.aclose()
 
     def _enter(self, state: ConnectionState) -> None:
         self.state = state

@@ -348,6 +348,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "PEXPIRE": _count,
     "PING": _exactly(b"PONG"),
     "PUBLISH": _count,
+    "READONLY": _ok,
     "ROLE": _role,
     "SET": _or_nil(_ok),
     "SUBSCRIBE": _any,  # arrives among the pushed messages

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jwt_events._internal.positions import OLDEST
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.protocol import Command, Request
-from jwt_events.transport._redis.prover import Prover
-from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
+from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Connecting, ReconnectingConnection
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.pacing import MAX_SPACING, Pacing, processor_time_of
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
+from jwt_events.transport._stream.read_proof import ReadProof
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport._stream.succession import Succession
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
 
 # Seconds by which a blocking read may take longer than asked for before the connection counts as dead.
@@ -54,29 +54,31 @@ class CursorReceiver:
     """Reads a stream from a cursor, across reconnections, and proves that no entry is missing. A `Receiver`.
 
     Args:
-        connector: opens its connections.
+        connector: opens the connections that it reads from.
         settler: keeps dead letters.
         cursor: where to begin.
         batch_size: how many entries one read may return.
         block: how long one read waits at most, in seconds.
-        replicas: how many replicas must be in contact with the server.
+        proof: makes what proves that nothing is missing, given what says who the owner of the stream is.
+        grace: seconds by which a blocking read may take longer before the connection counts as dead.
     """
 
     def __init__(
         self,
-        connector: Connector,
+        connector: Connecting,
         settler: Settler,
         cursor: StreamCursor,
         *,
         batch_size: int,
         block: float,
-        replicas: int = 0,
+        proof: Callable[[Owner], ReadProof],
+        grace: float = GRACE,
     ) -> None:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._prover = Prover(connector.address, replicas=replicas, sentinels=self.reconnecting.sentinels)
-        self._replicas = replicas
+        self._proof = proof(self.reconnecting.owner)
+        self._grace = grace
         self._key = connector.destination
         self._settler = settler
         self._cursor = cursor
@@ -84,7 +86,6 @@ class CursorReceiver:
         self._block = block
         # A read that may wait for less than a tick of the server does not block there: it is delayed here instead.
         self._blocks_for = block - _SERVER_TICK if block > _SERVER_TICK else None
-        self._succession = Succession(connector)
         self._gaps: list[Gap] = []
         self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
@@ -95,6 +96,8 @@ class CursorReceiver:
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
+        if self._proof.take_move():
+            await self.reconnecting.leave()
         if (connection := self.reconnecting.connection) is None:
             reconnected = await self.reconnecting.reconnect()
             refusal = self.reconnecting.take_refusal()
@@ -104,14 +107,13 @@ class CursorReceiver:
         try:
             await self._settler.wait_for_room()
             entries = await self._read(connection)
-            self._prover.conclude()
         except TransportError as error:
             if not error.retryable:
                 raise
             if connection.was_cut_off:
                 self._batch_size.cut_off()
             await self.reconnecting.drop(error)
-            return Batch(refusal=self._prover.take_refusal())
+            return Batch(refusal=self._proof.take_refusal())
         gaps = self._take_gaps()
         if entries is None:
             return Batch(gaps=gaps)
@@ -119,9 +121,9 @@ class CursorReceiver:
         return Batch(
             parse_deliveries(entries),
             gaps,
-            self._prover.current_as_of if is_proof else None,  # of an audit, as the stream may have been replaced since
+            self._proof.current_as_of if is_proof else None,  # of an audit, as the stream may have been replaced since
             reached=self._cursor.accounted if is_proof and not self._has_missed else None,
-            refusal=self._prover.take_refusal(),
+            refusal=self._proof.take_refusal(),
         )
 
     @property
@@ -145,18 +147,16 @@ class CursorReceiver:
         read, self._ahead = self._ahead, None
         if read is None or read.connection is not connection:
             read = await self._send_read(connection, position)
-        *audit, reply = await connection.replies(read.request, within=self._block + GRACE)
+        *audit, reply = await connection.replies(read.request, within=self._block + self._grace)
         if isinstance(reply, TransportError):
             raise reply
         if audit:
             stream, replication, *processor = audit
-            # A replica proves nothing, and may never get what is added: it may be cut off from its primary.
-            said = replication_of(replication)
-            self._succession.hear(said)
-            self._prover.hear(said, read.sent_at)
+            self._proof.hear(replication_of(replication), read.sent_at)
             self._reconcile(stream_info(stream), read.sent_at)
             spent = processor_time_of(processor[0]) if processor else None
             self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
+        self._proof.conclude()  # before the cursor moves, as these entries are not delivered if the server is left
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             self._is_at_end = False
             return None
@@ -192,7 +192,7 @@ class CursorReceiver:
             if self.pacing.is_fast(sent_at):
                 audit.append(("INFO", "cpu"))
             commands[:0] = audit
-            self._prover.request(sent_at)
+            self._proof.request(sent_at)
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
         return _Read(request, sent_at, connection, count, connection.protocol.received)
 
@@ -200,25 +200,17 @@ class CursorReceiver:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
         sent_at = time.monotonic()
         self.pacing.sample(sent_at, None, 0.0)  # what this server has spent, another one has not
-        self._prover.connect(connection.place)
-        self._prover.request(sent_at)
-        epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        self._prover.hear(epoch.replication, sent_at)
+        await self._proof.begin(connection)
         (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
         found = stream_info(stream)
-        since = self._cursor.position
         # Before any change of state, as all of this is repeated if it fails; and always, so that a missing right is
         # known at once.
-        holds = await self._still_holds(connection, since)
-        await self._prover.settle()
-        is_first = self._succession.epoch is None
-        may_lack = await self._succession.follow(epoch, connection)
-        if is_first:
-            may_lack = self._cursor.is_at_entry and epoch.may_lack_what_followed(since, is_there=holds)
-        if may_lack:
+        holds = await self._still_holds(connection, self._cursor.position)
+        cause = await self._proof.judge(connection, self._cursor, holds=holds)
+        if cause == "restarted":
             self._report_restart(found, holds=holds)
-        elif is_first and not self._replicas and since == OLDEST and epoch.replication.earlier:
-            self._gaps.append(Gap(OLDEST, "unproven_history"))
+        elif cause is not None:
+            self._gaps.append(Gap(self._cursor.position, cause))
         self._is_at_end = False
         self._reconcile(found, sent_at, holds=holds)
 

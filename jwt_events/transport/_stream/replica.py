@@ -55,7 +55,9 @@ class ReplicaReceiver:
             try:
                 await self._ledger.read_state(connection)
             except ServerRefused as error:
-                raise self._named(error) from error
+                if not error.retryable:
+                    raise self._named(error) from error
+                await self._stream.reconnecting.drop(error)  # another server may allow it
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
