@@ -2,7 +2,8 @@
 
 ``python -m bench.fanout`` measures some points, each with readers that pace themselves and with readers that do not, in
 turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these, and
-``simulated:1000x100`` does so with readers that look at nothing.
+``simulated:1000x100`` does so with readers that look at nothing. With ``--table`` it prints what the model says, and
+measures nothing.
 """
 
 from __future__ import annotations
@@ -14,64 +15,19 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.fanout_model import Cost, fan_out, table
 from bench.fleet import processor_time
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.transport._stream.pacing import AIM, MAX_SPACING, MIN_RATE
 
-PER_PUBLISH = 30e-6
-"""Seconds of processor of the server for each event that is published alone."""
-
-PER_WAKEUP = 20e-6
-"""The same for each time that a reader is woken and asks again."""
-
-PER_DELIVERY = 0.6e-6
-"""The same for each event that is sent to a reader."""
-
-PER_AUDIT = 30e-6
-"""The same for each proof that a reader asks for, once a second."""
-
-SATURATED = 0.8
-"""The part of a core above which readers wait for the server."""
-
-ROUNDS = int(os.environ.get("R", 3))
-SECONDS = 6.0
-SETTLED = 8.0  # seconds after which readers have found their spacing
+ROUNDS = 3
+SECONDS = 5.0
+SETTLED = 5.0  # seconds after which readers have found their spacing
 POINTS = ("10x10", "100x10", "10x1000", "100x100", "100x1000", "300x1000", "simulated:100x1000", "simulated:1000x100")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What readers of a stream cost.
-
-    Attributes:
-        core: the part of a core that the server spends.
-        wakeups: how often a second each reader is woken.
-        p50: milliseconds from a publish until half of the readers have the event.
-        p99: the same for 99 of a hundred.
-    """
-
-    core: float
-    wakeups: float
-    p50: float
-    p99: float
-
-
-def model(readers: int, rate: float, *, paced: bool) -> Cost:
-    """Return what readers of so many events a second cost one server, by the formula in ``docs/operations.md``."""
-    fixed = rate * PER_PUBLISH + readers * (rate * PER_DELIVERY + PER_AUDIT)
-    least = readers * PER_WAKEUP / max(SATURATED - fixed, 1e-9)  # seconds in which a busy server wakes each once
-    spacing = 0.0
-    if paced and rate > MIN_RATE and fixed + readers * rate * PER_WAKEUP > AIM:
-        spacing = min(MAX_SPACING, readers * PER_WAKEUP / max(AIM - fixed, 1e-9))
-    between = max(1 / rate, spacing, least)
-    waits = max(spacing, least) if between > 1 / rate else 0.0
-    once = readers * PER_WAKEUP  # an event that comes alone reaches the last reader after so long
-    return Cost(fixed + readers * PER_WAKEUP / between, 1 / between, 1e3 * (waits + once) / 2, 1e3 * (waits + once))
 
 
 @dataclass(frozen=True)
@@ -107,8 +63,13 @@ async def _start(stack: AsyncExitStack, *arguments: str) -> Process:
         stdin=PIPE, stdout=PIPE, cwd=Path(__file__).parents[1], limit=2**22,
     )  # fmt: skip
     stack.push_async_callback(process.wait)
-    stack.callback(process.kill)
+    stack.callback(_kill, process)
     return process
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 async def measure(point: Point, *, paced: bool) -> Cost:
@@ -120,7 +81,7 @@ async def measure(point: Point, *, paced: bool) -> Cost:
         processes = [await _start(stack, kind, server.url, str(count), how) for count in counts]
         for process in processes:
             await _ask(process, "")
-        await _start(stack, "publish", server.url, str(point.rate), how)
+        await _ask(await _start(stack, "publish", server.url, str(point.rate), how), "")
         await asyncio.sleep(SETTLED)
         for process in processes:
             process.stdin.write(b"begin\n")  # type: ignore[union-attr]  # it is a pipe
@@ -129,9 +90,9 @@ async def measure(point: Point, *, paced: bool) -> Cost:
         took, spent = time.monotonic() - began, processor_time(server.pid) - spent
         found = [json.loads(await _ask(process, "end\n")) for process in processes]
     latencies = sorted(latency for one in found for latency in one["latencies"])
-    wakeups = sum(one["wakeups"] for one in found) / took / point.readers
+    wakeups, events = (sum(one[name] for one in found) / took / point.readers for name in ("wakeups", "events"))
     p50, p99 = (latencies[int(len(latencies) * part)] for part in (0.5, 0.99))
-    return Cost(spent / took, wakeups, p50, p99)
+    return Cost(spent / took, wakeups, p50, p99, events)
 
 
 async def _ask(process: Process, line: str) -> bytes:
@@ -151,7 +112,7 @@ async def compare(point: Point) -> dict[str, dict[str, float]]:
     for paced, costs in found.items():
         name = "paced" if paced else "unpaced"
         told[name] = _rounded([median(getattr(cost, field) for cost in costs) for field in Cost.__annotations__])
-        told[f"{name}, by the model"] = _rounded(list(vars(model(point.readers, point.rate, paced=paced)).values()))
+        told[f"{name}, by the model"] = _rounded(list(vars(fan_out(point.readers, point.rate, paced=paced)).values()))
     ratios = [paced.core / unpaced.core for unpaced, paced in zip(found[False], found[True], strict=True)]
     return told | {"ratio": {"median": round(median(ratios), 3), "worst": round(max(ratios), 3)}}
 
@@ -171,4 +132,7 @@ async def main(points: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    if sys.argv[1:] == ["--table"]:
+        sys.stdout.write("\n".join(table()) + "\n")
+    else:
+        asyncio.run(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ import hiredis
 
 from bench.worker import loop_factory
 from jwt_events import RedisStream
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.cursor import CursorReceiver
 from jwt_events.transport._stream.pacing import Pacing
 
@@ -112,14 +113,14 @@ class SimulatedReader:
     def ask(self) -> None:
         """Send a read, with an audit if that is due."""
         self._sent_at = now = time.monotonic()
-        commands: list[tuple[bytes | str | int, ...]] = []
+        commands: list[Command] = []
         if now >= self._audited_at + _AUDIT_INTERVAL - self._pacing.spacing:
             self._audited_at = now
             commands = [("XINFO", "STREAM", KEY), ("INFO", "replication")]
             if self._pacing.is_fast(now):
                 commands.append(("INFO", "cpu"))
         commands.append(("XREAD", "COUNT", 500, "BLOCK", _BLOCK_MS, "STREAMS", KEY, self._cursor))
-        self.socket.send(b"".join(hiredis.pack_command(command) for command in commands))  # type: ignore[arg-type]
+        self.socket.send(_packed(*commands))
 
     def take(self) -> float | None:
         """Read what has arrived; return the seconds until it asks again, if that was all of a reply."""
@@ -143,8 +144,8 @@ class SimulatedReader:
         last = reply.rfind(_BEFORE_PAYLOAD)
         if len(reply) != last + len(_BEFORE_PAYLOAD) + _SIZE + 2:
             return False
-        self._cursor = reply[last - 60 : last].split(b"\r\n")[-5]
-        self._pacing.wake(time.monotonic())
+        self._cursor = reply[max(0, last - 60) : last].split(b"\r\n")[-5]
+        self._pacing.wake(time.monotonic(), count)
         stamps = []
         if self._counts.wakeups % _LOOKED_AT == 0:
             stamps = [part[:_STAMP] for part in reply.split(_BEFORE_PAYLOAD)[1:]]
@@ -184,13 +185,18 @@ def simulate(url: str, count: int, *, paced: bool) -> None:
 def publish(url: str, rate: float) -> None:
     """Publish events one by one until killed."""
     server, began, number = _connect(url), time.monotonic(), 0
+    _say("ready")
     while True:
         payload = (b"%0*d" % (_STAMP, time.monotonic_ns())).ljust(_SIZE, b"x")
         command = ("XADD", KEY, "MAXLEN", _KEPT, "*", "event", payload)
-        server.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows tuples of one only
+        server.sendall(_packed(command))
         server.recv(100)
         number += 1
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
+
+
+def _packed(*commands: Command) -> bytes:
+    return b"".join(hiredis.pack_command(one) for one in commands)  # type: ignore[arg-type]  # its stub knows less
 
 
 def _connect(url: str) -> socket.socket:

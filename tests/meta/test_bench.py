@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bench import load, table
+from bench import fanout, fanout_model, load, table
 from bench.competitors import Competitor
 from bench.report import Report
 from bench.results import Result, Results, Spread, failures, judge, ratio
@@ -238,3 +238,34 @@ async def test_the_command_measures_a_row(tmp_path: Path) -> None:
         "RevocationList.check, 100 rules about claims": 3,
         "redis-py EXISTS": 3,
     }
+
+
+class TestFanOut:
+    """What fan-out costs."""
+
+    @pytest.mark.parametrize("paced", [False, True])
+    @pytest.mark.parametrize("simulated", [False, True])
+    async def test_it_is_measured(self, monkeypatch: pytest.MonkeyPatch, simulated: bool, paced: bool) -> None:
+        """A smoke test of one point, with real processes and a server: readers are woken, and events take some time."""
+        monkeypatch.setattr(fanout, "SETTLED", 0.5)
+        monkeypatch.setattr(fanout, "SECONDS", 2.0)
+        found = await fanout.measure(fanout.Point(12, 50.0, simulated), paced=paced)
+        assert 0 < found.wakeups < 100
+        assert 0 < found.p50 <= found.p99
+
+    def test_the_table_is_what_the_model_says(self) -> None:
+        """The documents show the table of the present model."""
+        text = (ROOT / "docs" / "operations.md").read_text()
+        _, _, rest = text.partition("<!-- written by `python -m bench.fanout --table` -->\n")
+        shown, _, _ = rest.partition("<!-- end -->")
+        assert shown.splitlines()[2:] == fanout_model.table()
+
+    def test_pauses_save_and_servers_suffice(self) -> None:
+        """Pauses never cost more; with the servers of the table none is too slow, and no event later than 100 ms."""
+        for readers in (1, 10, 100, 1_000, 10_000):
+            for rate in (10, 100, 1_000):
+                paced, unpaced = (fanout_model.fan_out(readers, rate, paced=paced) for paced in (True, False))
+                assert paced.core <= unpaced.core
+                share = fanout_model.fan_out(-(-readers // fanout_model.servers(readers, rate)), rate)
+                assert share.core < 1
+                assert share.p99 < 100

@@ -62,8 +62,8 @@ def simulate(readers: int, events: Iterator[float], *, others: float = 0.0, maxi
             spent += readers * _PER_WAKEUP
             wakeups += 1
             delays += [asked_at - one for one in waiting if asked_at > _SETTLED]
+            pacing.wake(asked_at, len(waiting))
             waiting.clear()
-            pacing.wake(asked_at)
             asked_at += pacing.pause(asked_at)
         spent += _PER_PUBLISH
         if at > sampled_at + 1.0:
@@ -77,7 +77,7 @@ def simulate(readers: int, events: Iterator[float], *, others: float = 0.0, maxi
             spent += readers * _PER_WAKEUP
             wakeups += 1
             delays += [0.0] if at > _SETTLED else []
-            pacing.wake(at)
+            pacing.wake(at, 1)
             asked_at = at + pacing.pause(at)
         else:
             waiting.append(at)
@@ -101,7 +101,9 @@ class TestPacing:
     """How often it asks."""
 
     @settings(deadline=None)
-    @given(st.integers(1, 1_000), st.floats(20, 2_000), st.sampled_from([0.0, 0.05, 0.5]), st.integers(0, 9))
+    @given(
+        st.integers(1, 1_000), st.floats(MIN_RATE * 1.5, 2_000), st.sampled_from([0.0, 0.05, 0.5]), st.integers(0, 9)
+    )
     @example(100, 1_000.0, 0.0, 0)
     @example(1_000, 100.0, 0.0, 0)
     def test_a_busy_server(self, readers: int, rate: float, others: float, seed: int) -> None:
@@ -121,10 +123,20 @@ class TestPacing:
         assert found.asked == 0
 
     @settings(deadline=None)
-    @given(st.integers(1, 5), st.floats(1, 300), st.integers(0, 9))
+    @given(st.integers(1, 10), st.floats(1, 200), st.integers(0, 9))
     def test_an_idle_server(self, readers: int, rate: float, seed: int) -> None:
         """Where the server has no reason, none is delayed, however close events are to each other."""
         assert max(simulate(readers, randomly(rate, seed)).delays) == 0
+
+    @pytest.mark.parametrize("events", [1, 100])
+    def test_few_wakeups(self, events: int) -> None:
+        """A publisher of large batches is no reason to pause, whatever the server spends."""
+        pacing = Pacing()
+        for number in range(100):
+            pacing.wake(number * 0.1, events)
+            assert not pacing.is_fast(number * 0.1 + 0.09)
+            if number % 10 == 9:
+                pacing.sample(number * 0.1, None, 0.0)
 
     def test_one_reader_of_a_thousand_events_a_second(self) -> None:
         """A reader that has the server for itself does not pause."""
@@ -143,7 +155,7 @@ class TestPacing:
         pacing.spacing = MAX_SPACING
         for _ in range(50):
             now += MAX_SPACING * (1 + chance.random())
-            pacing.wake(now)
+            pacing.wake(now, 1)
             assert pacing.pause(now) == 0
 
     def test_the_mean_holds(self) -> None:
@@ -151,7 +163,7 @@ class TestPacing:
         pacing, now, count = Pacing(), 0.0, 1_000
         pacing.spacing = 0.01
         for _ in range(count):
-            pacing.wake(now)
+            pacing.wake(now, 1)
             now += pacing.pause(now) + 0.002
         assert now == pytest.approx(count * 0.01, rel=0.01)
 
@@ -160,11 +172,11 @@ class TestPacing:
         pacing = Pacing()
         for at, spent, spacing in ((1.0, 50.0, 0), (2.0, 50.9, MAX_SPACING), (3.0, 1.0, MAX_SPACING), (4.0, None, 0)):
             for _ in range(100):
-                pacing.wake(at)
+                pacing.wake(at, 1)
             pacing.sample(at, spent, 0.0)
             assert pacing.spacing == pytest.approx(spacing)
         for at, spent in ((5.0, 50.0), (50.0, 95.0)):
-            pacing.wake(at)
+            pacing.wake(at, 1)
             pacing.sample(at, spent, 0.0)
             assert pacing.spacing == 0
 
@@ -175,7 +187,7 @@ class TestPacing:
         for passed, spent, wakeups, chance in steps:
             now += passed
             for _ in range(wakeups):
-                pacing.wake(now)
+                pacing.wake(now, 1)
                 assert 0 <= pacing.pause(now) <= 0.03 + 1e-9
                 now += pacing.pause(now)
             pacing.sample(now, spent, chance)
@@ -262,7 +274,7 @@ class TestReader:
             connection = receiver.reconnecting.connection
             for number in range(20):
                 receiver.pacing.spacing = 1e6  # so long that it is surely cancelled
-                receiver.pacing.wake(time.monotonic())
+                receiver.pacing.wake(time.monotonic(), 1)
                 await add(client, key, f"{number}")
                 task = asyncio.create_task(receiver.receive())
                 await asyncio.sleep(0)
@@ -270,7 +282,7 @@ class TestReader:
                 with pytest.raises(asyncio.CancelledError):
                     await task
                 receiver.pacing.spacing = 0.0
-                receiver.pacing.wake(time.monotonic())
+                receiver.pacing.wake(time.monotonic(), 1)
                 assert await receive(receiver, 1) == [f"{number}"]
             assert receiver.reconnecting.connection is connection
 

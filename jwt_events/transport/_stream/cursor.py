@@ -170,7 +170,7 @@ class CursorReceiver:
             # connection is closed, and as the cursor has not moved these are read again.
             self._ahead = await self._send_read(connection, entries[-1][0].decode())
         elif entries:
-            self.pacing.wake(time.monotonic())
+            self.pacing.wake(time.monotonic(), len(entries))
         if gap := self._cursor.advance(entries, is_end=self._is_at_end):
             self._gaps.append(gap)
         return entries

@@ -19,8 +19,11 @@ MAX_SPACING: Final = 0.05
 AIM: Final = 0.08
 """The part of a core that a server may spend before its readers pace themselves."""
 
-MIN_RATE: Final = 15.0
-"""Wake-ups a second below which a reader never pauses, as there is next to nothing to save."""
+MIN_RATE: Final = 50.0
+"""Events a second below which a reader never pauses, as there is little to save."""
+
+MIN_WAKEUPS: Final = 15.0
+"""Wake-ups a second below which a reader never pauses, however many events each brings; fewer than with pauses."""
 
 MIN_SPACING: Final = 0.0025
 """Seconds of the shortest spacing, as timers are not more precise; a shorter one is none."""
@@ -49,14 +52,16 @@ class Pacing:
         self.spacing: float = 0.0
         self._due = 0.0  # when to ask again
         self._wakeups = 0  # since the last sample
+        self._events = 0  # since then
         self._spent: float | None = (
             None  # processor time of the server at the last sample; ``None`` if it was not asked
         )
         self._sampled_at = 0.0
 
-    def wake(self, now: float) -> None:
-        """Count a read that had to wait for entries, or would have had to without the pause before it."""
+    def wake(self, now: float, events: int) -> None:
+        """Count a read that had to wait for events, or would have had to without the pause before it."""
         self._wakeups += 1
+        self._events += events
         # Times that are due are one spacing apart; a wake-up that is later than that has no pause after it.
         self._due = max(self._due + self.spacing, now) if self.spacing else 0.0
 
@@ -65,8 +70,9 @@ class Pacing:
         return max(0.0, self._due - now)
 
     def is_fast(self, now: float) -> bool:
-        """Whether wake-ups are so frequent that the next sample needs the processor time of the server."""
-        return self.maximum > 0 and self._wakeups >= MIN_RATE * (now - self._sampled_at)
+        """Whether events come so fast that the next sample needs the processor time of the server."""
+        elapsed = now - self._sampled_at
+        return self.maximum > 0 and self._wakeups >= MIN_WAKEUPS * elapsed and self._events >= MIN_RATE * elapsed
 
     def sample(self, at: float, spent: float | None, chance: float) -> None:
         """Choose the spacing.
@@ -83,7 +89,8 @@ class Pacing:
             return
         elif self._spent is not None and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups:
             self._choose(elapsed / self._wakeups, (spent - self._spent) / elapsed, chance)
-        self._spent, self._sampled_at, self._wakeups = spent, at, 0
+        self._spent, self._sampled_at = spent, at
+        self._wakeups = self._events = 0
 
     def _choose(self, found: float, busy: float, chance: float) -> None:
         """Choose the spacing, given the one that was found and the part of a core that the server spent."""
