@@ -37,7 +37,7 @@ class NotProven(ConnectionFailed):
 
     Attributes:
         reason: one of a few fixed words, suitable as a metric label: ``replica``, ``unknown_role``, ``few_replicas``,
-            ``few_sentinels``, ``other_primary``, ``called_down``, ``failing_over``.
+            ``few_sentinels``, ``other_primary``, ``called_down``, ``failing_over``, ``region_cut_off``.
     """
 
     def __init__(self, message: str, *, reason: str, maybe_done: bool = False) -> None:
