@@ -30,7 +30,7 @@ from jwt_events.transport._redis.shapes import push_message
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 # Seconds after which the role is asked again; after two such times without a reply or a message the connection is left.
 _ASK_AFTER = 0.75
@@ -44,9 +44,9 @@ class RedisPubSub:
     doubt, use `RedisStream`, which stores events.
 
     Args:
-        client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
-            two.
+        client_or_url: a ``redis.asyncio.Redis`` or ``RedisCluster`` client, whose options are copied and which is left
+            alone, or a ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` URL;
+            with ``valkey`` for ``redis`` it means the same.
         channel: the name of the channel; all who use the same name share its events. Pub/Sub channels are shared by all
             databases of a server.
 
@@ -59,7 +59,7 @@ class RedisPubSub:
     retention: timedelta | None = None
     claim_after: float | None = None
 
-    def __init__(self, client_or_url: Redis | str, channel: str = "jwt:events") -> None:
+    def __init__(self, client_or_url: Redis | RedisCluster | str, channel: str = "jwt:events") -> None:
         self.destination: str = options.name("channel", channel)
         self.connector: Connector = Connector(client_or_url, destination=channel)
 
@@ -97,7 +97,7 @@ class RedisPubSub:
 class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
-        self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
+        self._prover = Prover(connector.address, self.reconnecting.owner)
         self._channel = connector.destination.encode()
         self._parse = partial(push_message, channel=self._channel)
         self._asked: Request | None = None  # for the role; also the proof that the server still replies

@@ -18,9 +18,7 @@ from jwt_events.transport.connection import (
     Connection,
     Connector,
     Survey,
-    canonical_url,
-    is_sentinel_url,
-    sentinel_url,
+    server_url,
 )
 from jwt_events.transport.ledger import LedgerAccess, LedgerSummary
 from jwt_events.transport.pubsub import RedisPubSub
@@ -98,7 +96,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
         return Facts(
-            scheme=urlsplit(sentinel_url(url).server if is_sentinel_url(url) else canonical_url(url)).scheme,
+            scheme=urlsplit(server_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
             key=key,
             retention=retention,
@@ -118,11 +116,11 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
 
 async def _survey(connector: Connector) -> Survey | None:
     """Return what the Sentinels say, when all have replied or had the time to."""
-    if (sentinels := connector.sentinels()) is None:
-        return None
+    sentinels = connector.sentinels()
     try:
         sentinels.request()
-        return await sentinels.wait(("", 0))
+        survey = await sentinels.wait(("", 0))
+        return survey if survey.replies else None
     finally:
         await sentinels.aclose()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jwt_events.errors import NotProven
+from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Doubt, Proof, Replication
-from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._redis.survey import Address
 
 # Seconds after which a server that has lost its replicas is left, as its address may lead to another one by now. Each
@@ -24,13 +24,13 @@ class Prover:
     Args:
         address: the server, as messages name it.
         replicas: how many replicas must be in contact with it.
-        sentinels: the Sentinels; ``None`` if there are none.
+        owner: says which server the owner is.
     """
 
-    def __init__(self, address: str, *, replicas: int = 0, sentinels: Sentinels | None = None) -> None:
+    def __init__(self, address: str, owner: Owner, *, replicas: int = 0) -> None:
         self._address = address
         self._replicas = replicas
-        self._sentinels = sentinels
+        self._owner = owner
         self._place: Address | None = None  # of the present connection
         self._surveyed_at = 0.0  # when the Sentinels were asked
         self._is_surveying = False
@@ -49,8 +49,8 @@ class Prover:
 
     def request(self, now: float) -> None:
         """Ask the Sentinels, as the server is asked now; those that were asked before may still reply."""
-        if self._sentinels is not None and not self._is_surveying:
-            self._sentinels.request()
+        if self._owner.asks_others and not self._is_surveying:
+            self._owner.request()
             self._surveyed_at = now
             self._is_surveying = True
 
@@ -61,7 +61,7 @@ class Prover:
             NotProven: it is to be left.
         """
         proof = Proof(self._address, replication, asked_at, self._replicas, self._place)
-        if self._sentinels is None or proof.must_be_left:
+        if not self._owner.asks_others or proof.must_be_left:
             self._conclude(proof)
         elif asked_at <= self._surveyed_at:
             self._heard = proof
@@ -72,10 +72,10 @@ class Prover:
         Raises:
             NotProven: the server is to be left.
         """
-        if not self._is_surveying or self._sentinels is None or self._place is None:
+        if not self._is_surveying or self._place is None:
             return
-        survey = self._sentinels.survey()
-        if survey.is_conclusive(self._place):
+        survey = self._owner.survey()
+        if survey is not None and survey.is_conclusive(self._place):
             self._is_surveying = False
             heard, self._heard = self._heard, None
             if heard is not None:
@@ -87,8 +87,8 @@ class Prover:
         Raises:
             NotProven: the server is to be left.
         """
-        if self._sentinels is not None and self._is_surveying:
-            await self._sentinels.wait(self._place)
+        if self._is_surveying:
+            await self._owner.wait(self._place)
             self.conclude()
 
     def take_refusal(self) -> NotProven | None:
@@ -106,7 +106,7 @@ class Prover:
             raise proof.error()
 
     def _is_overdue(self, proof: Proof) -> bool:
-        if proof.doubt is not Doubt.FEW_REPLICAS or self._sentinels is not None:
+        if proof.doubt is not Doubt.FEW_REPLICAS or self._owner.asks_others:
             return False
         if self._in_doubt_since is None:
             self._in_doubt_since = proof.asked_at

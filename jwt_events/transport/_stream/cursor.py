@@ -73,7 +73,7 @@ class CursorReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._prover = Prover(connector.address, replicas=replicas, sentinels=self.reconnecting.sentinels)
+        self._prover = Prover(connector.address, self.reconnecting.owner, replicas=replicas)
         self._replicas = replicas
         self._key = connector.destination
         self._settler = settler

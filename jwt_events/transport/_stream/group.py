@@ -61,7 +61,7 @@ class GroupReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
+        self._prover = Prover(connector.address, self.reconnecting.owner)
         self._settler = settler
         self._settler.on_settled = self._release
         self._group = group

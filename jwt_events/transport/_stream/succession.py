@@ -63,7 +63,7 @@ class Succession:
         return epoch.may_lack(before, end=self._end)
 
     async def _ask(self, place: tuple[str, int]) -> None:
-        connection = await self._connector.connect_at(place, within=_ASK_WITHIN)
+        connection = await self._connector.open(place, within=_ASK_WITHIN)
         try:
             await self.fetch_epoch(connection, within=_ASK_WITHIN)
         finally:
