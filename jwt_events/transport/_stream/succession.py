@@ -44,6 +44,8 @@ class Succession:
     async def fetch_epoch(self, connection: Connection, *, within: float) -> Epoch:
         """Return the epoch of a server, which may be the last one and a replica by now."""
         epoch = await fetch_epoch(connection, within=within)
+        if epoch.is_in_cluster:
+            self._connector.follow()
         if self.epoch is not None and epoch.run_id == self.epoch.run_id != "":
             self.hear(epoch.replication)
         return epoch
