@@ -45,6 +45,13 @@ def is_in_cluster(reply: Any) -> bool:
     return bool(_fields(reply).get(b"mode") == b"cluster")
 
 
+def version_of_hello(reply: Any) -> int:
+    """Return the major version that the reply to HELLO names; 0 if it names none."""
+    version = _fields(reply).get(b"version")
+    major = version.partition(b".")[0] if isinstance(version, bytes) else b""
+    return int(major) if major.isdigit() and len(major) < 9 else 0
+
+
 def replication_of(reply: Any) -> Replication:
     """Parse the reply to INFO replication.
 

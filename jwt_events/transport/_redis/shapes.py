@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
+from jwt_events.transport._redis.channels import Channels
 from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, PushedMessage
 
 Shape: TypeAlias = Callable[[Any, Command], Any]
@@ -58,15 +59,21 @@ def array(reply: Any) -> list[Any]:
     return reply
 
 
-def push_message(reply: Any, channel: bytes) -> list[Any]:
-    """Parse a message that a server sends to the subscriber of a channel: its kind, then what that kind holds."""
+def push_message(reply: Any, name: bytes, channels: Channels) -> list[Any]:
+    """Parse a message that a server sends to the subscriber of a channel: its kind, then what that kind holds.
+
+    Args:
+        reply: what the server sent.
+        name: the channel.
+        channels: the kind of channels that it is one of.
+    """
     if type(reply) is not PushedMessage:
         raise TypeError
-    kind, name, content = reply
-    if kind == b"message":
-        _require(name == channel and type(content) is bytes)
+    kind, of, content = reply
+    if kind == channels.message:
+        _require(of == name and type(content) is bytes)
     else:
-        _require(kind in (b"subscribe", b"unsubscribe") and type(content) is int)
+        _require(kind in (channels.subscribed, channels.unsubscribed) and type(content) is int)
     return reply
 
 
@@ -348,6 +355,8 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "PEXPIRE": _count,
     "PING": _exactly(b"PONG"),
     "PUBLISH": _count,
+    "SPUBLISH": _count,
+    "SSUBSCRIBE": _any,  # arrives among the pushed messages
     "ROLE": _role,
     "SET": _or_nil(_ok),
     "SUBSCRIBE": _any,  # arrives among the pushed messages
