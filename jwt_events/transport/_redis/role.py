@@ -85,7 +85,7 @@ class RoleRule:
 
     def __init__(self, address: str, *, is_needed: bool) -> None:
         self._address = address
-        self._is_needed = is_needed
+        self.is_needed = is_needed
 
     def check(self, reply: Any, *, maybe_done: bool) -> bool:
         """Return whether the role is known.
@@ -93,10 +93,10 @@ class RoleRule:
         Raises:
             TransportError: the server is a replica; or did not tell, and that is needed.
         """
-        if isinstance(reply, ServerRefused) and not reply.retryable and not self._is_needed:
+        if isinstance(reply, ServerRefused) and not reply.retryable and not self.is_needed:
             return False
         role = role_of_hello(reply)
-        if role or self._is_needed:
+        if role or self.is_needed:
             Proof(self._address, Replication(role)).require(maybe_done=maybe_done)
         return role != ""
 
