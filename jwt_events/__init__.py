@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from jwt_events.transport.dead_letters import DeadLetter, DeadLetters
     from jwt_events.transport.memory import MemoryTransport
     from jwt_events.transport.pubsub import RedisPubSub
+    from jwt_events.transport.regions import RegionalStreams
     from jwt_events.transport.stream import RedisStream
 
 __all__ = [
@@ -118,6 +119,7 @@ __all__ = [
     "Receipt",
     "RedisPubSub",
     "RedisStream",
+    "RegionalStreams",
     "RenewalRefused",
     "RetiredKey",
     "Retry",
@@ -173,6 +175,7 @@ _NAMES = {
     "transport.dead_letters": "DeadLetter DeadLetters",
     "transport.memory": "MemoryTransport",
     "transport.pubsub": "RedisPubSub",
+    "transport.regions": "RegionalStreams",
     "transport.stream": "RedisStream",
 }
 _MODULE_OF = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -145,6 +145,17 @@ class ViewObserver(Observer):
     def rules(self, kind: str, count: int) -> None:
         """The view now holds ``count`` rules of this kind."""
 
+    def region(self, region: str, *, staleness: Callable[[], float]) -> None:
+        """The view is fed from this region, among others.
+
+        Args:
+            region: its name.
+            staleness: returns the age of its last proof, in seconds; may be called from any thread.
+        """
+
+    def region_cut_off(self, region: str) -> None:
+        """A region has proven nothing for longer than a proof is good."""
+
     def refresh(self) -> None:
         """Time has passed: update what ages by itself. Called about once a second."""
 

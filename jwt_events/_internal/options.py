@@ -80,7 +80,7 @@ def transport(owner: str, value: Any, opens: str) -> Any:
     """
     if isinstance(value, type) or not callable(getattr(value, opens, None)):
         raise InvalidOption(
-            "transport", f'must be a transport, not {type(value).__name__}: {owner}(RedisStream("redis://localhost"))'
+            "transport", f'must be one transport, not {type(value).__name__}: {owner}(RedisStream("redis://localhost"))'
         )
     return value
 

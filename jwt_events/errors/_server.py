@@ -38,7 +38,7 @@ class NotProven(ConnectionFailed):
     Attributes:
         reason: one of a few fixed words, suitable as a metric label: ``replica``, ``unknown_role``, ``few_replicas``,
             ``few_sentinels``, ``other_primary``, ``called_down``, ``failing_over``, ``other_owner``, ``cluster_down``,
-            ``few_primaries``.
+            ``few_primaries``, ``region_cut_off``.
     """
 
     def __init__(self, message: str, *, reason: str, maybe_done: bool = False) -> None:

@@ -41,11 +41,12 @@ class Announcer:
         transport: holds the registry.
         service: the name of the service.
         instance: the name of this instance of it.
-        lease: the ``max_staleness`` of its list.
+        lease: how long its list lets tokens in without a proof: its ``max_staleness``, and what it tolerates.
         allows_stale: whether its list lets tokens in when it is stale.
 
     Attributes:
         attempted: set when the first announcement since it was opened was made, or has failed.
+        lease: how long an event may be missing in an instance that cannot be heard.
 
     Raises:
         InvalidOption: a name is not valid, one of the two is missing, or the transport has no registry.
@@ -60,6 +61,7 @@ class Announcer:
         if not isinstance(transport, Registering):
             raise InvalidOption("instance", f"{transport.name} has no registry of instances; use RedisStream")
         self.attempted: asyncio.Event = asyncio.Event()
+        self.lease: float = lease
         self._transport: Registering = transport
         self._destination = transport.destination
         self._interval = lease / _BEATS_PER_LEASE

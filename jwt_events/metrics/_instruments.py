@@ -70,7 +70,7 @@ class Instruments:
         self.reconnects: Counter = make.counter("reconnects_total", "Subscriptions lost and restored.", "transport")
         self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
         self.checks: Counter = make.counter("revocation_checks_total", "Checks of tokens, by verdict.", "verdict")
-        self.signals = SignalInstruments(make)
+        self.signals, self.regions = SignalInstruments(make), RegionInstruments(make)
         # Handlers of a process that has ended do not run any more, so gauges include live processes only.
         self.in_flight: _InFlight = _InFlight(
             make.gauge("in_flight", "Handlers that were started and have not ended.", mode="livesum")
@@ -101,6 +101,18 @@ class LedgerInstruments:
             "ledger_folded_seconds",
             "Time by which folding is behind, or for which it fails.",
             mode="livemax",
+        )
+
+
+class RegionInstruments:
+    """The instruments about the regions of a list."""
+
+    def __init__(self, make: _InstrumentFactory) -> None:
+        self.cut_off: Counter = make.counter(
+            "regions_cut_off_total", "Times that a region proved nothing for longer than max_staleness.", "region"
+        )
+        self.staleness: _Staleness = _Staleness(
+            make.gauge("region_staleness_seconds", "Age of the last proof of a region.", "region", mode="livemax")
         )
 
 

@@ -255,7 +255,16 @@ class _Viewing(_Subscribing, ViewObserver):
         self._staleness = staleness
         self._rules: dict[str, int] = {}
         self._closed = False
+        self._regions: dict[str, Callable[[], float]] = {}
         instruments.staleness.add(destination, staleness)
+
+    def region(self, region: str, *, staleness: Callable[[], float]) -> None:
+        self._regions[region] = staleness
+        self._instruments.regions.staleness.add(region, staleness)
+        self._instruments.regions.cut_off.labels(region)
+
+    def region_cut_off(self, region: str) -> None:
+        self._instruments.regions.cut_off.labels(region).inc()
 
     def applied(self, event: Event) -> None:
         self._observe_propagation(event)
@@ -270,6 +279,8 @@ class _Viewing(_Subscribing, ViewObserver):
 
     def refresh(self) -> None:
         self._instruments.staleness.write(self._destination)
+        for region in self._regions:
+            self._instruments.regions.staleness.write(region)
 
     def close(self) -> None:
         if self._closed:
@@ -278,6 +289,8 @@ class _Viewing(_Subscribing, ViewObserver):
         for kind in self._rules:
             self.rules(kind, 0)
         self._instruments.staleness.remove(self._destination, self._staleness)
+        for region, staleness in self._regions.items():
+            self._instruments.regions.staleness.remove(region, staleness)
 
 
 class _Keys(KeysObserver):

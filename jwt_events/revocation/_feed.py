@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Protocol
@@ -95,6 +95,7 @@ class Feed:
         listener: receives what is read.
         poll_timeout: seconds after which a read without new events returns, which proves that there are none.
         opening: what must have happened before the replica opens.
+        region: the name of the region that it reads, for the log; empty where there are none.
 
     Attributes:
         opened: done when the replica may open; has the error if it may not.
@@ -103,29 +104,39 @@ class Feed:
     """
 
     def __init__(
-        self, transport: Transport, listener: FeedListener, *, poll_timeout: float, opening: Opening = Opening.HISTORY
+        self,
+        transport: Transport,
+        listener: FeedListener,
+        *,
+        poll_timeout: float,
+        opening: Opening = Opening.HISTORY,
+        region: str = "",
     ) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failure: Exception | None = None
+        self.cut_off: tuple[str, ...] = ()  # there is no region to go without
         self._transport = transport
         self._listener = listener
         self._poll_timeout = poll_timeout
         self._notices = Notices()
         self._opening = opening
         self._failures = 0
+        self._place = {"transport": transport.name, "destination": transport.destination}
+        if region:
+            self._place["region"] = region
 
-    async def run(self, *, after: asyncio.Event | None = None) -> None:
+    async def run(self, *, after: Mapping[str, asyncio.Event]) -> None:
         """Read until cancelled. Returns by itself only if the replica could not open.
 
         Args:
-            after: what must be set before the first read; ``None`` for nothing.
+            after: what must be set before the first read.
         """
         if self._opening is Opening.NOTHING:
             self._open_early()
         try:
-            if after is not None:
-                await after.wait()
+            for event in after.values():
+                await event.wait()
             while True:
                 try:
                     await self._read()
@@ -224,8 +235,7 @@ class Feed:
 
     def _tell(self, level: str, message: str, **fields: object) -> None:
         kind = (message, fields.get("cause"), fields.get("reason"))
-        place = {"transport": self._transport.name, "destination": self._transport.destination}
-        self._notices.tell(level, message, once=kind, **fields, **place)
+        self._notices.tell(level, message, once=kind, **fields, **self._place)
 
     def _skip(self, delivery: Delivery, error: DecodeError) -> None:
         self._tell(

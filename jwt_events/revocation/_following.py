@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.describing import describe
 from jwt_events.fleet import Announcer, Condition
 from jwt_events.revocation._feed import Feed, Opening
+from jwt_events.revocation._regional import RegionalFeed
+from jwt_events.revocation._sources import Sources
 from jwt_events.revocation._view import RevocationView, ViewState
-from jwt_events.transport.base import Transport
 
 _PROOFS_PER_STALENESS = 4
 
@@ -37,29 +39,34 @@ class Following:
     """The tasks of an open list, from its opening on.
 
     Args:
-        transport: what to follow.
+        sources: what to follow.
         view: gets what is read.
         max_staleness: seconds for which a proof is good.
         opening: what must have happened before the list opens.
-        announcer: announces the list; ``None`` if it has no name.
+        announcers: announce the list to each of the sources; empty if it has no name.
 
     Attributes:
-        feed: reads the transport.
+        feed: reads the sources.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        sources: Sources,
         view: RevocationView,
         *,
         max_staleness: float,
         opening: Opening,
-        announcer: Announcer | None,
+        announcers: Mapping[str, Announcer],
     ) -> None:
         poll_timeout = max_staleness / _PROOFS_PER_STALENESS
-        self.feed: Feed = Feed(transport, view, poll_timeout=poll_timeout, opening=opening)
+        transport = sources.transports.get("")
+        self.feed: Feed | RegionalFeed = (
+            RegionalFeed(sources, view, max_staleness=max_staleness, poll_timeout=poll_timeout, opening=opening)
+            if transport is None
+            else Feed(transport, view, poll_timeout=poll_timeout, opening=opening)
+        )
         self._view = view
-        self._announcer = announcer
+        self._announcers = announcers
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -76,7 +83,8 @@ class Following:
             announced: the list, as publishers and people hear of it.
             verdicts: returns how often each verdict has been returned so far.
         """
-        known = None if self._announcer is None else self._announce(self._announcer, announced)
+        known = {region: self._announce(region, announced) for region in self._announcers}
+        self._view.on_news = self._hurry if known else None
         self._tasks = [
             asyncio.create_task(self.feed.run(after=known), name="jwt_events feed"),
             asyncio.create_task(self._view.maintain(verdicts), name="jwt_events maintenance"),
@@ -89,21 +97,26 @@ class Following:
 
     async def leave(self) -> None:
         """End the announcements; last, since publishers must wait for the list for as long as it lets tokens in."""
-        if self._announcer is not None:
-            await self._announcer.aclose()
+        async with AsyncExitStack() as stack:
+            for announcer in self._announcers.values():
+                stack.push_async_callback(announcer.aclose)
 
-    def _announce(self, announcer: Announcer, announced: Announced) -> asyncio.Event:
-        """Begin to announce the list; return what is set when publishers can know of it."""
+    def _hurry(self) -> None:
+        for announcer in self._announcers.values():
+            announcer.hurry()
+
+    def _announce(self, region: str, announced: Announced) -> asyncio.Event:
+        """Begin to announce the list to a source; return what is set when publishers can know of it."""
 
         def condition() -> Condition:
             failure, staleness = announced.failure, announced.staleness
             return Condition(
-                position=self._view.position,
+                position=self._view.positions[region],
                 state=announced.state,
                 staleness=None if staleness == math.inf else staleness,
                 trouble="" if failure is None else describe(failure),
             )
 
-        self._view.on_news = announcer.hurry
+        announcer = self._announcers[region]
         announcer.open(condition)
         return announcer.attempted

@@ -36,5 +36,13 @@ class Health:
         return None if self._following is None else self._following.feed.failure
 
     @property
+    def cut_off(self) -> tuple[str, ...]:
+        """The regions of `RegionalStreams` that have proven nothing for longer than ``max_staleness``.
+
+        A list that tolerates them is fresh without them; any other is stale.
+        """
+        return () if self._following is None else self._following.feed.cut_off
+
+    @property
     def _is_open(self) -> bool:
         return self._following is not None and self._following.feed.opened.done()

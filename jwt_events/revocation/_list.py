@@ -12,17 +12,18 @@ from jwt_events._internal.clock import SYSTEM, Clock, valid
 from jwt_events._internal.functions import function
 from jwt_events.errors import Closed, InvalidOption, NotProven, RevokedTokenError, StaleRevocationsError
 from jwt_events.events import ClaimNames, Event, claim_names_of
-from jwt_events.fleet import Announcer
 from jwt_events.instrumentation import Instrumentation, instrumentation
-from jwt_events.revocation._feed import Opening, require_replayable
+from jwt_events.revocation._feed import Opening
 from jwt_events.revocation._following import Following
 from jwt_events.revocation._health import Health
 from jwt_events.revocation._registration import Registration
 from jwt_events.revocation._rules import Match
+from jwt_events.revocation._sources import Sources
 from jwt_events.revocation._verdict import Explanation, RevocationStats, Verdict
 from jwt_events.revocation._view import RevocationView, ViewState
 from jwt_events.revocation._watch import Watch
-from jwt_events.transport.base import Transport, has_ledger
+from jwt_events.transport.base import Transport
+from jwt_events.transport.regions import RegionalStreams
 
 _MIN_STALENESS = 0.1
 
@@ -49,7 +50,7 @@ class RevocationList(Registration, Health):
     Args:
         transport: the source of revocations; durable, and without a group. It is read from its oldest event on,
             whatever its ``start``, and so is its ledger. Without a ledger, its ``retention`` must be at least the
-            longest lifetime of a token.
+            longest lifetime of a token. `RegionalStreams` are followed together.
         max_staleness: seconds for which a proof of being current is good. A shorter time means less delay between a
             revocation that cannot be delivered and the refusal of all tokens, and `Verdict.STALE` at shorter
             interruptions of the server. At least 0.1. If in doubt, leave it.
@@ -75,7 +76,7 @@ class RevocationList(Registration, Health):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport | RegionalStreams,
         *,
         max_staleness: float = 5.0,
         on_stale: Literal["deny", "allow"] = "deny",
@@ -87,23 +88,25 @@ class RevocationList(Registration, Health):
         instance: str | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._transport = require_replayable(transport)
+        self._sources = Sources.of(transport)
+        self._transport = transport
         self._max_staleness = options.seconds("max_staleness", max_staleness)
         if self._max_staleness < _MIN_STALENESS:
             raise InvalidOption("max_staleness", f"must be at least {_MIN_STALENESS} s: a proof takes a round trip")
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")
         self._allows_stale = on_stale == "allow"
-        self._announcer = Announcer.of(
-            transport, service, instance, lease=self._max_staleness, allows_stale=self._allows_stale
+        self._announcers = self._sources.announcers(
+            service, instance, max_staleness=self._max_staleness, allows_stale=self._allows_stale
         )
         self._opening = Opening.of(wait=options.flag("wait", wait), allows_stale=self._allows_stale)
         self._view = RevocationView(
-            retention=None if has_ledger(transport) else transport.retention,
+            retention=self._sources.retention,
             leeway=options.leeway("leeway", leeway),
             max_staleness=self._max_staleness,
             clock=valid(clock),
             claim_names=claim_names_of(claim_names),
+            regions=self._sources.transports,
         )
         self._now = clock.monotonic
         self._rules = self._view.rules
@@ -116,6 +119,7 @@ class RevocationList(Registration, Health):
     def __repr__(self) -> str:
         rules = sum(self._rules.counts.values())
         why = f", {failure.reason}" if isinstance(failure := self.failure, NotProven) else ""
+        why += f", without {', '.join(self.cut_off)}" if self.cut_off else ""
         return f"<RevocationList {self.state}{why}, {rules} rules, {self.staleness:.1f} s old, {self._transport!r}>"
 
     @property
@@ -134,6 +138,7 @@ class RevocationList(Registration, Health):
                 signing key checked, add the ``kid`` of the header: ``{**claims, "kid": header["kid"]}``.
             at_least: a position, as in `Receipt.position`: stale until all events up to there are in force here. So a
                 client that was just logged out is refused by each instance, also by one that has not heard of it yet.
+                A list of `RegionalStreams` needs the region before it: ``f"eu:{position}"``.
 
         Raises:
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
@@ -233,11 +238,11 @@ class RevocationList(Registration, Health):
         if self._following is not None:
             raise Closed("the revocation list is open already")
         self._following = following = Following(
-            self._transport,
+            self._sources,
             self._view,
             max_staleness=self._max_staleness,
             opening=self._opening,
-            announcer=self._announcer,
+            announcers=self._announcers,
         )
         following.start(self, self._verdicts)
         if self._metrics is not None:

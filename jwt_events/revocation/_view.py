@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
-from jwt_events._internal.positions import OLDEST, is_position, sort_key
+from jwt_events._internal.positions import OLDEST, parse_regional, sort_key
 from jwt_events.errors import DecodeError, InvalidOption
 from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
@@ -82,6 +82,7 @@ class RevocationView:
         max_staleness: seconds after which a proof is too old.
         clock: decides what is too old.
         claim_names: see `Rules`.
+        regions: the names of the regions that it is fed from; an empty name where there are none.
 
     Attributes:
         rules: the rules in force.
@@ -93,7 +94,7 @@ class RevocationView:
         on_gap: functions to call with gaps.
         on_state: functions to call with states.
         on_news: function to call after an event whose publisher waits for it, and after the state changed.
-        position: the position up to which all events are in force.
+        positions: by region, the position up to which all events are in force.
         observer: metrics to update while the list is open; ``None`` without metrics.
         events: count of events applied.
         gaps: how often events may have been missed.
@@ -108,6 +109,7 @@ class RevocationView:
         max_staleness: float,
         clock: Clock,
         claim_names: ClaimNames = STANDARD,
+        regions: Iterable[str] = ("",),
     ) -> None:
         self._clock = clock
         self._steady_clock = SteadyClock(clock.wall, clock.monotonic)
@@ -126,7 +128,7 @@ class RevocationView:
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.on_news: Callable[[], None] | None = None
-        self.position: str = OLDEST
+        self.positions: dict[str, str] = dict.fromkeys(regions, OLDEST)
         self.observer: ViewObserver | None = None
         self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
@@ -204,9 +206,9 @@ class RevocationView:
         if self.observer is not None:
             self.observer.reconnected()
 
-    def record_position(self, position: str, *, confirm: bool) -> None:
+    def record_position(self, position: str, *, confirm: bool, region: str = "") -> None:
         """Record up to where all events are in force, and tell a publisher that waits to hear of it."""
-        self.position = position
+        self.positions[region] = position
         if confirm and self.on_news is not None:
             self.on_news()
 
@@ -214,11 +216,14 @@ class RevocationView:
         """Whether all events up to this position are in force.
 
         Raises:
-            InvalidOption: it is no position.
+            InvalidOption: it is no position, or names no region of the list.
         """
-        if not isinstance(position, str) or not is_position(position):
-            raise InvalidOption("at_least", "must be a position, as in Receipt.position")
-        return sort_key(self.position) >= sort_key(position)
+        found = parse_regional(position) if isinstance(position, str) else None
+        if found is None or (applied := self.positions.get(found[0])) is None:
+            regions = ", ".join(name for name in self.positions if name)
+            region = f", with its region before it (region:position, of {regions})" if regions else ""
+            raise InvalidOption("at_least", f"must be a position, as in Receipt.position{region}")
+        return sort_key(applied) >= found[1]
 
     def record_proof(self, current_as_of: float) -> None:
         """Record that no event is missing of those that existed at that time (`time.monotonic`)."""

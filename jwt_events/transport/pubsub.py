@@ -4,6 +4,9 @@ An event that is sent while a receiver is disconnected is lost, and Redis does n
 reconnection is a `Gap`. To detect a dead connection, and a server that is no primary any more, it asks for the role all
 the time, and leaves a replica and a server that does not reply.
 
+In a cluster with shards (Redis 7 and newer, Valkey) it uses sharded channels: what is published stays with the owner of
+the channel's slot, in place of going to every node. When the owner is another one, the subscription is lost: a gap.
+
 Source: https://redis.io/docs/latest/develop/pubsub/
 """
 
@@ -13,21 +16,20 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, SubscriptionRefused, TransportError
+from jwt_events.transport._redis.channel_sender import ChannelSender
+from jwt_events.transport._redis.channels import PLAIN, channels_of
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.proof import Replication
-from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
-from jwt_events.transport._redis.replies import number
-from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, role_of_hello
-from jwt_events.transport._redis.shapes import push_message
-from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
+from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, is_in_cluster, role_of_hello
+from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -48,7 +50,8 @@ class RedisPubSub:
             alone, or a ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` URL;
             with ``valkey`` for ``redis`` it means the same.
         channel: the name of the channel; all who use the same name share its events. Pub/Sub channels are shared by all
-            databases of a server.
+            databases of a server. In a cluster, it is a sharded channel if the nodes have those: ``SPUBLISH`` and
+            ``SSUBSCRIBE``.
 
     Raises:
         InvalidOption: an argument is invalid.
@@ -74,15 +77,10 @@ class RedisPubSub:
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
         """Open a sender; see `Transport.sender`."""
-        channel = self.destination.encode()
-
-        def command(payload: bytes) -> Command:
-            return (b"PUBLISH", channel, payload)
-
-        # PUBLISH succeeds on a replica, too, and no reply tells.
+        # Publishing succeeds on a replica, too, and no reply tells.
         role = RoleRule(self.connector.address, is_needed=True)
         async with Multiplexer(self.connector, role=role) as multiplexer:
-            yield RedisSender(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))
+            yield ChannelSender(multiplexer, self.destination.encode())
 
     @asynccontextmanager
     async def receiver(
@@ -98,8 +96,9 @@ class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
         self._prover = Prover(connector.address, self.reconnecting.owner)
+        self._connector = connector
         self._channel = connector.destination.encode()
-        self._parse = partial(push_message, channel=self._channel)
+        self._channels = PLAIN
         self._asked: Request | None = None  # for the role; also the proof that the server still replies
         self._asked_at = self._ask_at = 0.0
         self._timeouts = 0
@@ -118,11 +117,11 @@ class _PubSubReceiver:
                 raise
             await self.reconnecting.drop(error)
             return Batch()
-        deliveries = [Delivery(message[2]) for message in messages if message[0] == b"message"]
+        deliveries = [Delivery(message[2]) for message in messages if message[0] == self._channels.message]
         if is_deaf is not None:
             await self.reconnecting.drop(is_deaf)
             return Batch(deliveries, self._report_disconnected(), refusal=self._prover.take_refusal())
-        if any(message[0] == b"unsubscribe" for message in messages):
+        if any(message[0] == self._channels.unsubscribed for message in messages):
             await self.reconnecting.drop(ConnectionFailed("the server ended the subscription"))
         return Batch(deliveries, refusal=self._prover.take_refusal())
 
@@ -137,17 +136,24 @@ class _PubSubReceiver:
     async def _subscribe(self, connection: Connection) -> None:
         try:
             self._prover.connect(connection.place)
-            self._hear(await connection.execute_many([HELLO_3, *self._prover.questions], within=ATTEMPT_WITHIN))
-            connection.write("SUBSCRIBE", self._channel)
+            replies = await connection.execute_many([HELLO_3, *self._prover.questions], within=ATTEMPT_WITHIN)
+            self._hear(replies)
+            if is_in_cluster(replies[0]):
+                self._connector.follow()
+            self._channels = channels_of(replies[0])
+            connection.write(self._channels.subscribe, self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
             if error.retryable:
                 raise
             raise SubscriptionRefused(str(error)) from None
-        if confirmation[:2] != [b"subscribe", self._channel]:
+        if confirmation[:2] != [self._channels.subscribed, self._channel]:
             raise SubscriptionRefused("the server did not confirm the subscription")
         self._asked, self._timeouts = None, 0
         self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
+
+    def _parse(self, reply: Any) -> list[Any]:
+        return self._channels.parse(reply, self._channel)
 
     def _hear(self, replies: Sequence[Any]) -> None:
         """Take the reply to HELLO, and those to the questions beside it.

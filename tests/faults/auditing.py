@@ -79,12 +79,12 @@ class Auditor:
             self.check_all()
             await asyncio.sleep(_INTERVAL)
 
-    async def revoke_all_the_time(self, publisher: Publisher) -> None:
+    async def revoke_all_the_time(self, publisher: Publisher, *, prefix: str = "token-") -> None:
         """Revoke one token after the other until cancelled; revocations without acknowledgement do not count."""
         number = 0
         while True:
             number += 1
-            token, sent_at = f"token-{number}", time.monotonic()
+            token, sent_at = f"{prefix}{number}", time.monotonic()
             with suppress(PublishError):
                 await publisher.publish(TokenRevoked(token_id=token))
                 self.note(token, sent_at=sent_at)

@@ -72,9 +72,8 @@ DIFFERENT = {(("serve",), "port"), (("publish",), "retention"), (("publish", "to
 LOG_CALL = r"(logger|self\._log)\.(bind|contextualize|debug|info|warning|error)|(self\.(\w+\.)*(_?notices\.|_)?)?tell"
 LOG_FIELDS = words(
     "address attempt attempts callback cause claim compromised count destination detail error event_id event_type "
-    "failures handler kid limit longest lost position problem reason removed retention seconds services since size "
-    "span_id "
-    "staleness state trace_id transport"
+    "failures handler kid limit longest lost position problem reason region removed retention seconds services since "
+    "size span_id staleness state trace_id transport"
 )
 
 ENVIRONMENT = {

@@ -11,8 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 import jwt_events
+from jwt_events.transport._redis.channels import PLAIN, SHARDED
 from jwt_events.transport._redis.protocol import Command, ErrorReply, PushedMessage
-from jwt_events.transport._redis.shapes import SHAPES, check_shape, number, position, push_message
+from jwt_events.transport._redis.shapes import SHAPES, check_shape, number, position
 from tests.support.raw import call
 
 ENTRY = [b"5-1", [b"event", b"x"]]
@@ -221,11 +222,16 @@ class TestPushed:
             [b"unsubscribe", None, 0],
         ],
     )
-    def test_what_fits(self, message: Any) -> None:
-        """A message of the right shape is returned as it came."""
-        assert push_message(PushedMessage(message), b"k") == message
+    @pytest.mark.parametrize("prefix", [b"", b"s"])
+    def test_what_fits(self, message: Any, prefix: bytes) -> None:
+        """A message of the right shape is returned as it came, if it belongs to the kind of channels."""
+        own, other = (SHARDED, PLAIN) if prefix else (PLAIN, SHARDED)
+        message = [prefix + message[0], *message[1:]]
+        assert own.parse(PushedMessage(message), b"k") == message
+        with pytest.raises(ValueError):  # noqa: PT011 - it has no message
+            other.parse(PushedMessage(message), b"k")
         with pytest.raises(TypeError):  # a reply, as it is not marked as pushed
-            push_message(message, b"k")
+            own.parse(message, b"k")
 
     @pytest.mark.parametrize(
         "message",
@@ -244,7 +250,7 @@ class TestPushed:
     def test_what_does_not_fit(self, message: Any) -> None:
         """All else is refused."""
         with pytest.raises(Exception):  # noqa: B017, PT011 - of any kind
-            push_message(PushedMessage(message), b"k")
+            PLAIN.parse(PushedMessage(message), b"k")
 
 
 async def test_every_command_has_a_row(client: Redis) -> None:

@@ -334,7 +334,7 @@ class Connection:
             failure = self.protocol.failure or exceptions.ConnectionError("the connection is closed")
             raise self._decoder.failure(failure, "reading", maybe_done=True)
         if type(messages[0]) is ErrorReply:
-            raise self._decoder.error_reply(messages[0], "reading")
+            raise self._decoder.redirected(messages[0], "reading", self.protocol)
         try:
             return list(map(parse, messages))
         except Exception:  # noqa: BLE001 - the server, or what stands for it, may send anything

@@ -145,9 +145,7 @@ class ReplyDecoder:
         decoded: list[Any] = []
         for command, reply in zip(request.commands, request.replies, strict=False):
             if type(reply) is ErrorReply:
-                decoded.append(error := self.error_reply(reply, _name(command), key_of(command)))
-                if error.code in REDIRECTIONS:
-                    self._redirect(error, request.protocol)
+                decoded.append(self.redirected(reply, _name(command), request.protocol, key_of(command)))
                 continue
             try:
                 decoded.append(check_shape(reply, command) if parse is None else parse(reply))
@@ -160,12 +158,17 @@ class ReplyDecoder:
             decoded += [self.failure(failure, _name(request.commands[0]), maybe_done=True)] * missing
         return decoded
 
-    def _redirect(self, error: ServerRefused, protocol: RespProtocol | None) -> None:
-        """Close a socket that leads to a server that owns the key no more."""
-        if error.code in _OF_A_CLUSTER and self._on_moved is not None:
-            self._on_moved()
-        if protocol is not None:
-            protocol.abort()
+    def redirected(
+        self, reply: ErrorReply, operation: str, protocol: RespProtocol | None, key: str = ""
+    ) -> ServerRefused:
+        """Return the error that describes an error reply; close a socket whose server owns the key no more."""
+        error = self.error_reply(reply, operation, key)
+        if error.code in REDIRECTIONS:
+            if error.code in _OF_A_CLUSTER and self._on_moved is not None:
+                self._on_moved()
+            if protocol is not None:
+                protocol.abort()
+        return error
 
     def failure(self, error: Exception, operation: str, *, maybe_done: bool) -> TransportError:
         """Return the error that describes why a connection failed; see `map_error`."""

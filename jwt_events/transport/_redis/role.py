@@ -45,6 +45,13 @@ def is_in_cluster(reply: Any) -> bool:
     return bool(_fields(reply).get(b"mode") == b"cluster")
 
 
+def version_of_hello(reply: Any) -> int:
+    """Return the major version that the reply to HELLO names; 0 if it names none."""
+    version = _fields(reply).get(b"version")
+    major = version.partition(b".")[0] if isinstance(version, bytes) else b""
+    return int(major) if major.isdigit() and len(major) < 9 else 0
+
+
 def replication_of(reply: Any) -> Replication:
     """Parse the reply to INFO replication.
 
@@ -78,7 +85,7 @@ class RoleRule:
 
     def __init__(self, address: str, *, is_needed: bool) -> None:
         self._address = address
-        self._is_needed = is_needed
+        self.is_needed = is_needed
 
     def check(self, reply: Any, *, maybe_done: bool) -> bool:
         """Return whether the role is known.
@@ -86,10 +93,10 @@ class RoleRule:
         Raises:
             TransportError: the server is a replica; or did not tell, and that is needed.
         """
-        if isinstance(reply, ServerRefused) and not reply.retryable and not self._is_needed:
+        if isinstance(reply, ServerRefused) and not reply.retryable and not self.is_needed:
             return False
         role = role_of_hello(reply)
-        if role or self._is_needed:
+        if role or self.is_needed:
             Proof(self._address, Replication(role)).require(maybe_done=maybe_done)
         return role != ""
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, PushedMessage
+from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply
 
 Shape: TypeAlias = Callable[[Any, Command], Any]
 """Checks the reply to a command. Any exception that it raises means that the reply cannot be that of the command."""
@@ -55,18 +55,6 @@ def array(reply: Any) -> list[Any]:
     """Parse an array."""
     if type(reply) is not list:
         raise TypeError
-    return reply
-
-
-def push_message(reply: Any, channel: bytes) -> list[Any]:
-    """Parse a message that a server sends to the subscriber of a channel: its kind, then what that kind holds."""
-    if type(reply) is not PushedMessage:
-        raise TypeError
-    kind, name, content = reply
-    if kind == b"message":
-        _require(name == channel and type(content) is bytes)
-    else:
-        _require(kind in (b"subscribe", b"unsubscribe") and type(content) is int)
     return reply
 
 
@@ -359,6 +347,8 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "PING": _exactly(b"PONG"),
     "PUBLISH": _count,
     "READONLY": _ok,
+    "SPUBLISH": _count,
+    "SSUBSCRIBE": _any,  # arrives among the pushed messages
     "ROLE": _role,
     "SET": _or_nil(_ok),
     "SUBSCRIBE": _any,  # arrives among the pushed messages
@@ -382,7 +372,6 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "XTRIM": _count,
     "ZADD": _zadd,
     "ZSCORE": _or_nil(_score),
-    "ZCARD": _count,
     "ZCOUNT": _count,
     "ZRANGE": _zrange,
     "ZREMRANGEBYSCORE": _count,
