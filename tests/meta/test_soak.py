@@ -50,7 +50,7 @@ class Story:
     def __init__(self, transport: str = "stream", fsync: str = "always", subscribers: tuple[str, ...] = ("a",)) -> None:
         self._clock = count()
         self.records: list[Record] = []
-        settings: dict[str, Any] = {"seed": 1, "events": 0, "faults": 0, "subscribers": list(subscribers)}
+        settings: dict[str, Any] = {"seed": 1, "events": 0, "faults": 0, "subscribers": list(subscribers), "lists": []}
         self.note("nemesis", "run", 0, transport=transport, fsync=fsync, **settings)
 
     def note(self, who: str, what: str, run: int = 0, **facts: Any) -> None:
