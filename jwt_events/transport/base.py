@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import NotProven, TransportError
 
 
@@ -223,8 +224,10 @@ class Sender(Protocol):
 class Republishing(Protocol):
     """A sender that sends events again when the server that accepted them was replaced. Optional."""
 
-    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
-        """Begin to keep what is accepted, and return the function to call with the payloads.
+    def keep(
+        self, seconds: float, report: Callable[[int], None]
+    ) -> Callable[[Sequence[bytes], Sequence[Receipt]], None]:
+        """Begin to keep what is accepted, and return the function to call with the payloads and their receipts.
 
         Args:
             seconds: how long each is kept.
