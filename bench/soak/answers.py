@@ -19,7 +19,7 @@ from bench.soak.spec import MAX_STALENESS, POLL_TIMEOUT
 
 Incarnation = tuple[str, int]
 
-LONGEST_ALLOW = MAX_STALENESS + POLL_TIMEOUT
+MAX_ALLOW = MAX_STALENESS + POLL_TIMEOUT
 """Seconds after its revocation was acknowledged within which a fresh list may let a token in."""
 
 # A fault is recorded before its cause: a proof of the moments between is none of the time after.
@@ -144,7 +144,7 @@ def judge_answers(answers: Answers, positions: Mapping[str, str], lists: Sequenc
     for (incarnation, name), asked in answers.allowed.items():
         age = asked - answers.acknowledged.get(name, asked)
         told = age > 0 and is_told(answers.gaps[incarnation], name)
-        counts[told] += age > LONGEST_ALLOW
+        counts[told] += age > MAX_ALLOW
         longest = longest if told else max(longest, age)
     lost = [(name, gaps) for name, gaps in _lost(answers, lists) if name in positions]
     lacked = [(name, gaps) for names, gaps in answers.missing for name in names]

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.positions import sort_key
 from jwt_events._internal.receipt import Propagation, Receipt
@@ -238,7 +239,7 @@ class Publisher:
         return [replace(receipt, propagation=propagation) for receipt in receipts]
 
     async def _propagate(self, in_force: InForce, receipts: Sequence[Receipt]) -> Propagation:
-        accepted_at = monotonic()
+        accepted_at = boottime()
         positions = [receipt.position for receipt in receipts if receipt.position is not None]
         return await in_force.wait(self._transport, max(positions, key=sort_key, default=None), accepted_at)
 

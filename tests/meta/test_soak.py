@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from bench.soak.answers import LONGEST_ALLOW
+from bench.soak.answers import MAX_ALLOW
 from bench.soak.checkpoint import Checkpoint, CheckpointedTransport
 from bench.soak.history import HistoryReader, HistoryWriter, Record, read, write
 from bench.soak.plan import BLOCKS, Fault, make_plan
@@ -329,7 +329,7 @@ class TestLists:
         lists = story.verdict.lists
         assert (lists.asked, lists.starts, lists.longest_allow, lists.lost, lists.lacked) == (1, 1, 1.0, 0, 0)
 
-    @pytest.mark.parametrize(("after", "is_stale"), [(LONGEST_ALLOW, False), (LONGEST_ALLOW + 0.01, True)])
+    @pytest.mark.parametrize(("after", "is_stale"), [(MAX_ALLOW, False), (MAX_ALLOW + 0.01, True)])
     def test_stale_allow(self, *, after: float, is_stale: bool) -> None:
         """A token may be let in until the list must have been proven stale, and no longer."""
         story = self.story()

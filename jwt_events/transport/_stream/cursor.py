@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, NamedTuple
 
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import OLDEST
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
@@ -35,7 +35,7 @@ class _Read(NamedTuple):
 
     Attributes:
         request: the read, preceded by the audit when that is due.
-        sent_at: when it was sent, by `time.monotonic`.
+        sent_at: when it was sent, by `boottime`.
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
         received: how many bytes had arrived on the connection before.
@@ -175,7 +175,7 @@ class CursorReceiver:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
         count = self._batch_size.count
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
-        sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
+        sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         if sent_at >= self._audited_at + self._audit_interval or not self._cursor.is_counted:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
             self._prover.request(sent_at)
@@ -184,7 +184,7 @@ class CursorReceiver:
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
-        sent_at = time.monotonic()
+        sent_at = boottime()
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
