@@ -115,8 +115,10 @@ class Runner:
             try:
                 async with asyncio.timeout(self._settings.max_seconds):
                     await self._execute(topology)
-            except (Stalled, TimeoutError) as error:
-                self._writer.append("broken", problem=str(error) or f"no end after {self._settings.max_seconds:.0f} s")
+            except* (Stalled, TimeoutError) as errors:
+                for error in errors.exceptions:
+                    problem = str(error) or f"no end after {self._settings.max_seconds:.0f} s"
+                    self._writer.append("broken", problem=problem)
             self._writer.append("end")
         self._read_history()
 

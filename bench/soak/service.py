@@ -217,22 +217,28 @@ class Service:
 
     async def _settle(self) -> None:
         """Wait until there is one primary by all accounts, and all others follow it and have what it has."""
-        began = time.monotonic()
-        while not await self._is_settled(nudge=time.monotonic() - began > _NUDGE_AFTER):
-            if time.monotonic() - began > _SETTLE_WITHIN:
+        began = named_since = time.monotonic()
+        named: Server | None = None
+        while True:
+            told = await asyncio.gather(*(one.primary() for one in self._sentinels))
+            primary = next((server for server in self._servers if told.count(server.port) == len(told)), None)
+            now = time.monotonic()
+            if primary is not named:
+                named, named_since = primary, now
+            if primary is not None and await self._is_settled(primary, nudge=now - named_since > _NUDGE_AFTER):
+                return
+            if now - began > _SETTLE_WITHIN:
                 raise TimeoutError("the servers did not settle")
             await asyncio.sleep(_INTERVAL)
 
-    async def _is_settled(self, *, nudge: bool) -> bool:
-        told = await asyncio.gather(*(one.primary() for one in self._sentinels))
-        primary = next((server for server in self._servers if told.count(server.port) == len(told)), None)
-        if primary is None:
-            return False
-        is_well = True
+    async def _is_settled(self, primary: Server, *, nudge: bool) -> bool:
+        """Return whether all follow the primary that all Sentinels name; tell those to that do not, if `nudge`."""
+        is_well = (await _replication(primary)).get("role") == "master"
+        nudge &= is_well
         for server in self._servers:
             replication = await _replication(server)
             if server is primary:
-                is_well &= replication.get("role") == "master" and replication.get("connected_slaves") == str(_REPLICAS)
+                is_well &= replication.get("connected_slaves") == str(_REPLICAS)
             elif replication and replication.get("master_port") != str(primary.port) and nudge:
                 is_well = False
                 with suppress(TransportError):
