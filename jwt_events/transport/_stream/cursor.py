@@ -210,9 +210,8 @@ class CursorReceiver:
     def _report_restart(self, found: StreamInfo | None, *, holds: bool) -> None:
         """Report that this server may lack entries after the cursor, and rewind if it lacks the one at the cursor."""
         self._gaps.append(Gap(self._cursor.position, "restarted"))
-        if holds or found is None:
-            self._cursor.forget_count()
-        else:
+        self._cursor.forget_server()
+        if not holds and found is not None:
             self._cursor.rewind(found)
 
     async def _still_holds(self, connection: Connection, position: str) -> bool:
