@@ -6,6 +6,8 @@
 ``key``           name of this test's stream or channel; keys with this prefix are deleted afterwards
 ``client``        a ``redis.asyncio.Redis`` for it
 ``own_server``    ``async with own_server(**options) as server``: an `EmbeddedServer` to freeze or kill
+``cluster``       a running `Cluster`, shared: no test may stop, freeze or reshard it
+``own_cluster``   ``async with own_cluster(**options) as cluster``: a `Cluster` for this test alone
 ================  =========================================================================================
 
 Environment variables: ``JWT_EVENTS_TEST_URL`` adds a server, or with blanks in between one for each worker,
@@ -18,8 +20,9 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -28,8 +31,10 @@ import uvloop
 from blockbuster import BlockBuster
 
 from jwt_events.embedded import EmbeddedServer
+from tests.support.cluster import Cluster
+from tests.support.cluster import cluster as run_cluster
 from tests.support.processes import children
-from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared
+from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared, shared_cluster
 from tests.support.waiting import block_until, wait_until
 
 pytest_plugins = ["jwt_events.testing.plugin"]
@@ -97,6 +102,31 @@ async def client(url: str) -> AsyncIterator[redis.asyncio.Redis]:
 def own_server(request: pytest.FixtureRequest) -> Callable[..., EmbeddedServer]:
     """Factory of servers for this test alone: enter the result with ``async with``."""
     return partial(embedded, request.param)
+
+
+@pytest.fixture(scope="session")
+def _shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with shared_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(_shared_cluster: Cluster, key: str) -> AsyncIterator[Cluster]:
+    """A running cluster, shared with other tests. Keys that begin with `key` are deleted afterwards."""
+    before = {one["addr"] for one in await _shared_cluster.connections()}
+    yield _shared_cluster
+    await _shared_cluster.delete(key)
+
+    async def none_left() -> bool:
+        return {one["addr"] for one in await _shared_cluster.connections()} <= before
+
+    await wait_until(none_left, within=2.0, what="the closing of connections to the cluster")
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Cluster]]:
+    """Factory of clusters for this test alone: enter the result with ``async with``."""
+    return partial(run_cluster, partial(embedded, "valkey"), tmp_path)
 
 
 # These fixtures check every test. They are set up before the test's own fixtures, so they run last.

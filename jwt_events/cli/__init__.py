@@ -54,7 +54,8 @@ def main(
             "--url",
             show_default=False,
             metavar="URL",
-            help=f"The server: redis://, rediss://, unix:// or redis+sentinel://. Else JWT_EVENTS_URL, else"
+            help=f"The server: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
+            " Else JWT_EVENTS_URL, else"
             f" {DEFAULT_URL}.",
         ),
     ] = None,

@@ -68,7 +68,8 @@ Url = Annotated[
         callback=_url,
         show_default=False,
         metavar="URL",
-        help=f"The server: redis://, rediss://, unix:// or redis+sentinel://. Else JWT_EVENTS_URL, else"
+        help=f"The server: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
+        " Else JWT_EVENTS_URL, else"
         f" {DEFAULT_URL}. Every user of this"
         " machine can read a command line: a password belongs into JWT_EVENTS_URL.",
     ),

@@ -8,7 +8,7 @@ from jwt_events.transport._redis.proof import MAX_LAG, Replication
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
 from jwt_events.transport._redis.survey import SentinelReply, Survey
-from jwt_events.transport._redis.url import canonical_url, is_sentinel_url, sentinel_url
+from jwt_events.transport._redis.url import canonical_url, server_url
 
 __all__ = [
     "MAX_LAG",
@@ -19,7 +19,6 @@ __all__ = [
     "SentinelReply",
     "Survey",
     "canonical_url",
-    "is_sentinel_url",
     "key_of",
-    "sentinel_url",
+    "server_url",
 ]

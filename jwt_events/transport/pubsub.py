@@ -30,7 +30,7 @@ from jwt_events.transport._redis.shapes import push_message
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Sent, Server
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 # Seconds after which the role is asked again; after two such times without a reply or a message the connection is left.
 _ASK_AFTER = 0.75
@@ -44,9 +44,9 @@ class RedisPubSub:
     doubt, use `RedisStream`, which stores events.
 
     Args:
-        client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
-            two.
+        client_or_url: a ``redis.asyncio.Redis`` or ``RedisCluster`` client, whose options are copied and which is left
+            alone, or a ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` URL;
+            with ``valkey`` for ``redis`` it means the same.
         channel: the name of the channel; all who use the same name share its events. Pub/Sub channels are shared by all
             databases of a server.
 
@@ -59,7 +59,7 @@ class RedisPubSub:
     retention: timedelta | None = None
     claim_after: float | None = None
 
-    def __init__(self, client_or_url: Redis | str, channel: str = "jwt:events") -> None:
+    def __init__(self, client_or_url: Redis | RedisCluster | str, channel: str = "jwt:events") -> None:
         self.destination: str = options.name("channel", channel)
         self.connector: Connector = Connector(client_or_url, destination=channel)
 
@@ -97,7 +97,7 @@ class RedisPubSub:
 class _PubSubReceiver:
     def __init__(self, connector: Connector) -> None:
         self.reconnecting = ReconnectingConnection(connector, transport=RedisPubSub.name, on_connect=self._subscribe)
-        self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
+        self._prover = Prover(connector.address, self.reconnecting.owner)
         self._channel = connector.destination.encode()
         self._parse = partial(push_message, channel=self._channel)
         self._asked: Request | None = None  # for the role; also the proof that the server still replies
@@ -137,7 +137,7 @@ class _PubSubReceiver:
     async def _subscribe(self, connection: Connection) -> None:
         try:
             self._prover.connect(connection.place)
-            self._hear(await connection.call(*HELLO_3, within=ATTEMPT_WITHIN))
+            self._hear(await connection.execute_many([HELLO_3, *self._prover.questions], within=ATTEMPT_WITHIN))
             connection.write("SUBSCRIBE", self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
@@ -149,20 +149,21 @@ class _PubSubReceiver:
         self._asked, self._timeouts = None, 0
         self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
 
-    def _hear(self, reply: Any) -> None:
-        """Take the reply to HELLO.
+    def _hear(self, replies: Sequence[Any]) -> None:
+        """Take the reply to HELLO, and those to the questions beside it.
 
         Raises:
             NotProven: the server is to be left.
             TransportError: it refuses to tell its role.
         """
-        self._prover.hear(Replication(role_of_hello(reply)), self._asked_at)
+        role, *said = replies
+        self._prover.hear(Replication(role_of_hello(role)), self._asked_at, said)
 
     def _ask_role(self, connection: Connection) -> None:
         """Ask for the role beside what arrives, if it is time to: a replica may be cut off from the publishers."""
         now = asyncio.get_running_loop().time()
         if self._asked is None and now >= self._ask_at:
-            self._asked = connection.send([HELLO])
+            self._asked = connection.send([HELLO, *self._prover.questions])
             self._asked_at = now
             self._ask_at = now + _ASK_AFTER
             self._prover.request(now)
@@ -175,10 +176,10 @@ class _PubSubReceiver:
         """
         if self._asked is not None and self._asked.settled.done():
             asked, self._asked = self._asked, None
-            (reply,) = await connection.replies(asked, within=ATTEMPT_WITHIN)
+            replies = await connection.replies(asked, within=ATTEMPT_WITHIN)
             has_arrived = True
             try:
-                self._hear(reply)
+                self._hear(replies)
             except NotProven as error:
                 return error
         try:

@@ -44,7 +44,7 @@ from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, Registry, Sender, Sent, Server
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 __all__ = ["FIELD", "RedisStream", "StreamInfo", "stream_info"]
 
@@ -63,9 +63,9 @@ class RedisStream:
     holds events that a receiver has not read, that is reported as a `Gap`.
 
     Args:
-        client_or_url: a ``redis.asyncio.Redis`` client, whose options are copied and which is left alone, or a
-            ``redis://``, ``rediss://`` or ``unix://`` URL; ``valkey://`` and ``valkeys://`` mean the same as the first
-            two.
+        client_or_url: a ``redis.asyncio.Redis`` or ``RedisCluster`` client, whose options are copied and which is left
+            alone, or a ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` URL;
+            with ``valkey`` for ``redis`` it means the same.
         key: the name of the stream.
         group: the name of the group to share the work with; ``None`` for none.
         consumer: the name of this receiver within the group; must differ between receivers that run at the same time,
@@ -102,7 +102,7 @@ class RedisStream:
 
     def __init__(
         self,
-        client_or_url: Redis | str,
+        client_or_url: Redis | RedisCluster | str,
         key: str = "jwt:events",
         *,
         group: str | None = None,

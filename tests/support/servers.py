@@ -8,13 +8,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from jwt_events.embedded import EmbeddedServer
+from tests.support.cluster import Cluster, cluster
 
 
 def _external_url() -> str | None:
@@ -89,3 +92,15 @@ def shared(kind: str) -> Iterator[Server]:
                 yield Server(kind, server.url, inspector)
         finally:
             runner.run(server.aclose())
+
+
+@contextmanager
+def shared_cluster(directory: Path) -> Iterator[Cluster]:
+    """Run a cluster for many tests, each of which has an event loop of its own."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        running = cluster(partial(embedded, "valkey"), directory)
+        nodes = runner.run(running.__aenter__())
+        try:
+            yield nodes
+        finally:
+            runner.run(running.__aexit__(None, None, None))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jwt_events import NotProven
 from jwt_events.metrics._instruments import _DOUBTS
 from jwt_events.revocation._feed import _REFUSED
+from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._redis.proof import MAX_LAG, Doubt, Proof, Replication
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.survey import Address, SentinelReply, Survey
@@ -208,7 +209,7 @@ class TestProver:
 
     def test_patience(self) -> None:
         """A server that has lost its replicas is left after two seconds, later ones after more, up to thirty."""
-        prover = Prover("h:1", replicas=1)
+        prover = Prover("h:1", Connector("redis://h:1").owner(), replicas=1)
         now = 100.0
         for patience in (2, 4, 8, 16, 30, 30):
             prover.connect(None)
@@ -224,6 +225,6 @@ class TestProver:
 
     def test_refused_once(self) -> None:
         """Each answer that proves nothing is told once."""
-        prover = Prover("h:1", replicas=1)
+        prover = Prover("h:1", Connector("redis://h:1").owner(), replicas=1)
         prover.hear(PRIMARY, 1.0)
         assert [getattr(prover.take_refusal(), "reason", None) for _ in range(2)] == ["few_replicas", None]

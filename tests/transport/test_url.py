@@ -211,6 +211,6 @@ class TestRefused:
         """Another scheme; the message lists those that there are."""
         message = refused(f"{scheme}://me:{SECRET}@h")
         assert (
-            "must start with redis://, rediss://, unix:// or redis+sentinel://, or with valkey:// or valkeys://"
-            in message
+            "must start with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://, or with valkey:// or"
+            " valkeys://" in message
         )

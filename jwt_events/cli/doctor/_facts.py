@@ -18,9 +18,7 @@ from jwt_events.transport.connection import (
     Connection,
     Connector,
     Survey,
-    canonical_url,
-    is_sentinel_url,
-    sentinel_url,
+    server_url,
 )
 from jwt_events.transport.ledger import LedgerAccess, LedgerSummary
 from jwt_events.transport.pubsub import RedisPubSub
@@ -118,7 +116,7 @@ async def collect_facts(
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
         return Facts(
-            scheme=urlsplit(sentinel_url(url).server if is_sentinel_url(url) else canonical_url(url)).scheme,
+            scheme=urlsplit(server_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
             key=key,
             retention=retention,
@@ -141,11 +139,11 @@ async def collect_facts(
 
 async def _survey(connector: Connector) -> tuple[Survey | None, Sequence[int] | None]:
     """Return what the Sentinels say, when all have replied or had the time to, and the priorities of the replicas."""
-    if (sentinels := connector.sentinels()) is None:
-        return None, None
+    sentinels = connector.sentinels()
     try:
         sentinels.request()
-        return await sentinels.wait(("", 0)), await sentinels.priorities()
+        survey = await sentinels.wait(("", 0))
+        return (survey, await sentinels.priorities()) if survey.replies else (None, None)
     finally:
         await sentinels.aclose()
 

@@ -11,77 +11,71 @@ Every reply is parsed by the shape that its command has (see `shapes`); one that
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
+from loguru import logger
 from redis import exceptions
 from redis.asyncio import Connection as TcpConnection
-from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.transport._redis.handover import abort, check_methods, take_socket, unsupported
+from jwt_events.transport._redis.client_options import ClientOptions, address_of
+from jwt_events.transport._redis.handover import abort, check_methods, take_socket
+from jwt_events.transport._redis.nodes import Nodes
+from jwt_events.transport._redis.owner import ClusterSlot, Owner, SentinelService
 from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, ReplyTooLarge, Request, RespProtocol
 from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, unchanged
 from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._redis.survey import Address
-from jwt_events.transport._redis.url import SentinelUrl, canonical_url, is_sentinel_url, sentinel_url
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis, RedisCluster
 
 # Longest wait for a socket to close in good order before it is torn down.
 _CLOSE_WITHIN = 1.0
-
-# Seconds that are left for connecting, however long the Sentinels took.
-_MIN_CONNECT = 0.5
-
-# Options of a client for its own retries, and objects that a pool shares between its connections. None of them may
-# affect, or be changed by, a connection of this library.
-_IGNORED_OPTIONS = (
-    "event_dispatcher",
-    "himport_registry",
-    "maint_notifications_config",
-    "maint_notifications_pool_handler",
-    "oss_cluster_maint_notifications_handler",
-    "retry_on_error",
-    "retry_on_timeout",
-)
 
 
 class Connector:
     """Opens connections with the options of a client or URL; never uses or changes the client.
 
     Args:
-        client_or_url: a ``redis.asyncio.Redis`` (also one made by a Sentinel), or a ``redis://``, ``rediss://``,
-            ``unix://`` or ``redis+sentinel://`` URL (see `canonical_url` and `sentinel_url`).
-        destination: the channel or key that error messages name.
+        client_or_url: a ``redis.asyncio.Redis`` (also one made by a Sentinel), a ``redis.asyncio.RedisCluster``, or a
+            ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` URL (see
+            `canonical_url`, `sentinel_url` and `cluster_url`).
+        destination: the channel or key that error messages name; in a cluster, connections lead to its owner.
+
+    Attributes:
+        nodes: the nodes of the cluster; ``None`` if it is none, as far as known.
 
     Raises:
-        InvalidOption: ``client_or_url`` is neither. The message never repeats a URL, which may hold a password.
+        InvalidOption: ``client_or_url`` is none of these. The message never repeats a URL, which may hold a password.
     """
 
-    def __init__(self, client_or_url: Redis | str, *, destination: str = "") -> None:
-        self._pool = pool = _pool_of(client_or_url)  # kept alive, as a Sentinel's connections refer to theirs weakly
-        if not (hasattr(pool, "connection_class") and hasattr(pool, "connection_kwargs")):
-            raise InvalidOption("client_or_url", str(unsupported(type(pool), "does not tell how it connects")))
-        options = {name: value for name, value in pool.connection_kwargs.items() if name not in _IGNORED_OPTIONS}
+    def __init__(self, client_or_url: Redis | RedisCluster | str, *, destination: str = "") -> None:
+        self._client = found = ClientOptions.read(client_or_url)
         self.destination = destination
         self.host: str
         self.port: int | None
-        self.host, self.port = _host(options)
-        self.address: str = _address(options)
-        self.database: int = int(options.get("db") or 0)
-        secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
-        self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets)
-        self._connection_class = pool.connection_class
-        self._sentinels = _sentinels_of(pool)
-        self._options = options | {
+        self.host, self.port = found.place
+        self.address: str = found.address
+        self.database: int = int(found.options.get("db") or 0)
+        self.nodes: Nodes | None = Nodes(found.seeds, found.remap) if found.seeds else None
+        secrets = [str(found.options[name]) for name in ("password", "ssl_password") if found.options.get(name)]
+        self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets, on_moved=self.follow)
+        self._connection_class = found.connection_class
+        self._sentinels = [Connector(client) for client in found.sentinels]
+        self._options = {
+            **found.options,
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
             "socket_timeout": None,  # every wait has a deadline of its own
-            "socket_connect_timeout": options.get("socket_connect_timeout") or _CLOSE_WITHIN * 5,
+            "socket_connect_timeout": found.options.get("socket_connect_timeout") or _CLOSE_WITHIN * 5,
             "decode_responses": False,  # one undecodable payload would make every later read fail
             "protocol": 2,  # with 3, redis-py logs pushed payloads, and nothing here needs it
         }
@@ -93,77 +87,86 @@ class Connector:
     def __repr__(self) -> str:
         return f"<Connector {self.address}>"
 
-    def sentinels(self) -> Sentinels | None:
-        """Return the Sentinels of the service, to be asked and closed by the caller; ``None`` if there are none."""
-        if not self._sentinels:
-            return None
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it leads to the nodes of a cluster."""
+        return self.nodes is not None
+
+    def beside(self, key: str) -> Self:
+        """Return a connector with the same options for another key, which another node of a cluster may own."""
+        other = copy(self)
+        other.destination = key
+        other.decoder = self.decoder.about(key, on_moved=other.follow)
+        return other
+
+    def owner(self) -> Owner:
+        """Return what says who the owner is, to be asked and closed by the caller."""
+        if self.nodes is not None:
+            return ClusterSlot(self, self.nodes)
+        return SentinelService(self, self.sentinels()) if self._sentinels else Owner(self)
+
+    def sentinels(self) -> Sentinels:
+        """Return the Sentinels of the service, to be asked and closed by the caller; there may be none."""
         return Sentinels(self.host, {connector.address: connector for connector in self._sentinels})
 
-    async def connect(self, *, within: float, sentinels: Sentinels | None = None) -> Connection:
-        """Open an authenticated connection; behind Sentinels, to the primary that a majority of them names.
+    def follow(self) -> None:
+        """Note that the server is a node of a cluster, so that connections lead to the owner from now on."""
+        if self.nodes is None and not self._sentinels:
+            self.nodes = Nodes([None if self.port is None else (self.host, self.port)])
+            logger.warning("the server is a node of a cluster: use a redis+cluster:// URL", address=self.address)
+
+    async def connect(self, *, within: float) -> Connection:
+        """Open an authenticated connection to the owner of the key, which is asked for over connections of their own.
+
+        Behind Sentinels that is the primary which a majority of them names, in a cluster the node that has the slot.
 
         Args:
             within: seconds for all of it together.
-            sentinels: those to ask; ``None`` to ask over connections that are closed afterwards.
 
         Raises:
             TransportError: it could not be opened; the message names the server and holds no password.
         """
-        began, place = time.monotonic(), None
-        if self._sentinels:
-            place = await self._locate(sentinels)
-            within = max(_MIN_CONNECT, within - (time.monotonic() - began))
-        raw: Any = self._connection_class(**self._options)
+        owner = self.owner()
+        try:
+            return await owner.connect(within=within)
+        finally:
+            await owner.aclose()
+
+    async def open(self, place: Address | None = None, *, within: float) -> Connection:
+        """Open an authenticated connection to the server at a place, with the same options.
+
+        Args:
+            place: its host and port; ``None`` for those of the client or URL.
+            within: seconds for connecting and authenticating together.
+
+        Raises:
+            TransportError: it could not be opened; the message names the server and holds no password.
+        """
+        decoder = self.decoder if place is None or self.nodes is None else self.decoder.at(address_of(place))
+        raw = self._new_connection(place)
         check_methods(raw)
         try:
             async with timeout(within):
                 with noticing_cancellation():  # redis-py, and an application's credential provider, may swallow one
-                    if place is None:
-                        await raw.connect()
+                    if isinstance(raw, SentinelManagedConnection) and place is not None:
+                        await raw.connect_to(place)  # type: ignore[no-untyped-call]  # not annotated
                     else:
-                        await raw.connect_to(place)
-            return Connection(RespProtocol(take_socket(raw)), self.decoder, place)
+                        await raw.connect()
+            return Connection(RespProtocol(take_socket(raw)), decoder, place)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await abort(raw)
-            raise self.decoder.failure(error, "connecting", maybe_done=False) from None
+            raise decoder.failure(error, "connecting", maybe_done=False) from None
         except BaseException:
             await abort(raw)
             raise
 
-    async def connect_at(self, place: Address, *, within: float) -> Connection:
-        """Open a connection to a server at another place, with the same options.
-
-        Args:
-            place: its host and port.
-            within: seconds for connecting and authenticating together.
-
-        Raises:
-            TransportError: it could not be opened.
-        """
-        options = {name: value for name, value in self._options.items() if name not in {"connection_pool", "path"}}
-        is_tls = issubclass(self._connection_class, SSLConnection)
-        raw: Any = (SSLConnection if is_tls else TcpConnection)(**options | {"host": place[0], "port": place[1]})
-        try:
-            async with timeout(within):
-                with noticing_cancellation():
-                    await raw.connect()
-            return Connection(RespProtocol(take_socket(raw)), self.decoder, place)
-        except Exception as error:  # noqa: BLE001 - as in `connect`
-            await abort(raw)
-            raise self.decoder.failure(error, "connecting", maybe_done=False) from None
-        except BaseException:
-            await abort(raw)
-            raise
-
-    async def _locate(self, sentinels: Sentinels | None) -> Address:
-        if sentinels is not None:
-            return await sentinels.locate()
-        own = self.sentinels()
-        assert own is not None  # noqa: S101 - for the type checker: it is called only where there are some
-        try:
-            return await own.locate()
-        finally:
-            await own.aclose()
+    def _new_connection(self, place: Address | None) -> Any:
+        cls, options = self._connection_class, self._options
+        if place is None or issubclass(cls, SentinelManagedConnection):
+            return cls(**options)
+        if issubclass(cls, UnixDomainSocketConnection):
+            cls, options = TcpConnection, {name: value for name, value in options.items() if name != "path"}
+        return cls(**options | {"host": place[0], "port": place[1]})
 
 
 class Connection:
@@ -177,7 +180,7 @@ class Connection:
     def __init__(self, protocol: RespProtocol, decoder: ReplyDecoder, place: Address | None = None) -> None:
         self.protocol = protocol
         self.place = place
-        """Host and port, as the Sentinels name them; ``None`` without Sentinels."""
+        """Host and port, as the Sentinels or the nodes of a cluster name them; ``None`` if they were not asked."""
         self.peer: Address | None = place or protocol.peer
         """Host and port of the server, or of what stands before it; ``None`` on a unix socket."""
         self._decoder = decoder
@@ -185,6 +188,11 @@ class Connection:
     def decode(self, request: Request) -> list[Any]:
         """Return the replies to a request, each checked by the shape of its command's replies."""
         return self._decoder.decode(request)
+
+    @property
+    def address(self) -> str:
+        """The server, as messages name it."""
+        return self._decoder.address
 
     @property
     def is_closed(self) -> bool:
@@ -326,58 +334,3 @@ class Connection:
         if self.is_closed:
             closed = exceptions.ConnectionError("the connection is closed")
             raise self._decoder.failure(closed, "writing", maybe_done=False)
-
-
-def _pool_of(client_or_url: Redis | str) -> ConnectionPool:
-    if isinstance(client_or_url, Redis):
-        return client_or_url.connection_pool
-    if not isinstance(client_or_url, str):
-        kind = f"{type(client_or_url).__module__}.{type(client_or_url).__name__}"
-        raise InvalidOption("client_or_url", f"needs a redis.asyncio.Redis client or a URL, not a {kind}")
-    try:
-        if is_sentinel_url(client_or_url):
-            return _sentinel_pool(sentinel_url(client_or_url))
-        return ConnectionPool.from_url(canonical_url(client_or_url))
-    except InvalidOption:
-        raise
-    except (ValueError, TypeError):  # their messages can quote parts of the URL
-        raise InvalidOption("client_or_url", "is no valid Redis URL: an option in it has no such value") from None
-
-
-def _sentinel_pool(url: SentinelUrl) -> ConnectionPool:
-    """Return the pool that redis-py makes for a service; who connects to the servers is no user of the Sentinels."""
-    found = ConnectionPool.from_url(url.server)
-    server = {name: value for name, value in found.connection_kwargs.items() if name not in {"host", "port"}}
-    server["ssl"] = issubclass(found.connection_class, SSLConnection)
-    own = {name: value for name, value in server.items() if name.startswith(("ssl", "socket_"))}
-    own |= {"username": url.username, "password": url.password}
-    manager = Sentinel(url.sentinels, sentinel_kwargs=own, **server)  # type: ignore[no-untyped-call]  # not annotated
-    pool: ConnectionPool = manager.master_for(url.service).connection_pool
-    return pool
-
-
-def _sentinels_of(pool: ConnectionPool) -> Sequence[Connector]:
-    """Return what connects to the Sentinels behind a pool; nothing if there are none."""
-    if not isinstance(pool, SentinelConnectionPool):
-        return ()
-    if not pool.is_master:
-        raise InvalidOption("client_or_url", "is a client of the replicas of a service; use master_for()")
-    return [Connector(client) for client in pool.sentinel_manager.sentinels]
-
-
-def _address(options: dict[str, Any]) -> str:
-    host, port = _host(options)
-    if "path" in options:
-        return f"unix:{host}"
-    if port is None:
-        return f"sentinel service {host!r}"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _host(options: dict[str, Any]) -> tuple[str, int | None]:
-    """Return the host and port of a server; the path of its socket, or its name at the Sentinel, and ``None``."""
-    if "path" in options:
-        return options["path"], None
-    if "connection_pool" in options:
-        return options["connection_pool"].service_name, None
-    return options.get("host", "localhost"), options.get("port", 6379)

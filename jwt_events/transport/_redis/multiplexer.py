@@ -16,9 +16,8 @@ from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
-from jwt_events.transport._redis.replies import ReplyParser
-from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
-from jwt_events.transport._redis.sentinels import PrimaryWatch
+from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
+from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
 
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
@@ -70,7 +69,7 @@ class Multiplexer:
         self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
-        self._watch = PrimaryWatch(None if role is None else connector.sentinels())
+        self._owner = connector.owner()
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
@@ -101,7 +100,7 @@ class Multiplexer:
             if self._watchdog is not None:
                 self._watchdog.cancel()
             await self._disconnect()
-            await self._watch.aclose()
+            await self._owner.aclose()
 
     async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
@@ -166,7 +165,7 @@ class Multiplexer:
     def _send(self, connection: Connection, request: Request, now: float) -> None:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
-            self._watch.look(connection)
+            self._owner.look(connection)
             connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
@@ -193,7 +192,7 @@ class Multiplexer:
             protocol, beside = asked.protocol, asked.beside.replies
             if protocol is not None:
                 # A replica that refuses to write accepted nothing; what any other accepted may be lost.
-                protocol.is_out_of_sync |= not (beside and all(_is_read_only(reply) for reply in beside))
+                protocol.is_out_of_sync |= not (beside and all(_is_redirection(reply) for reply in beside))
                 protocol.fail(error)
 
     def _timed_out(self) -> TransportError:
@@ -251,11 +250,13 @@ class Multiplexer:
         return self._connection
 
     async def _connect(self) -> Connection:
-        connection = await self._connector.connect(within=_REPLY_WITHIN, sentinels=self._watch.sentinels)
-        if self._role is None:
-            return connection
+        if self._role is None:  # then nobody else is asked later
+            return await self._connector.connect(within=_REPLY_WITHIN)
+        connection = await self._owner.connect(within=_REPLY_WITHIN)
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
+            if is_in_cluster(reply):
+                self._connector.follow()
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
             if self.on_connect is not None:
@@ -275,7 +276,7 @@ class Multiplexer:
             self._must_connect = True
             self._has_queued.set()
             return None
-        self._watch.look(self._connection)
+        self._owner.look(self._connection)
         return self._connection
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
@@ -348,8 +349,8 @@ class RedisSender:
         return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
 
 
-def _is_read_only(reply: Any) -> bool:
-    return type(reply) is ErrorReply and str(reply).startswith("READONLY")
+def _is_redirection(reply: Any) -> bool:
+    return type(reply) is ErrorReply and str(reply).partition(" ")[0] in REDIRECTIONS
 
 
 def unexpected(error: Exception, address: str, *, maybe_done: bool) -> TransportError:

@@ -1,16 +1,19 @@
-"""Gathers what proves that a reader is at the primary: what its server says, and what the Sentinels say of it."""
+"""Gathers what proves that a reader is at the owner: what its server says, and what the Sentinels say of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from jwt_events.errors import NotProven
-from jwt_events.transport._redis.proof import Doubt, Proof, Replication
-from jwt_events.transport._redis.sentinels import Sentinels
+from jwt_events.transport._redis.owner import Owner
+from jwt_events.transport._redis.proof import Proof, Replication
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.survey import Address
 
-# Seconds after which a server that has lost its replicas is left, as its address may lead to another one by now. Each
-# time twice as many, as most often it does not.
+# Seconds after which a server that has lost its replicas, or the primaries of its cluster, is left, as another one may
+# have replaced it. Each time twice as many, as most often none has.
 _INITIAL_TIMEOUT = 2.0
 _MAX_TIMEOUT = 30.0
 
@@ -24,13 +27,13 @@ class Prover:
     Args:
         address: the server, as messages name it.
         replicas: how many replicas must be in contact with it.
-        sentinels: the Sentinels; ``None`` if there are none.
+        owner: says which server the owner is.
     """
 
-    def __init__(self, address: str, *, replicas: int = 0, sentinels: Sentinels | None = None) -> None:
+    def __init__(self, address: str, owner: Owner, *, replicas: int = 0) -> None:
         self._address = address
         self._replicas = replicas
-        self._sentinels = sentinels
+        self._owner = owner
         self._place: Address | None = None  # of the present connection
         self._surveyed_at = 0.0  # when the Sentinels were asked
         self._is_surveying = False
@@ -41,6 +44,11 @@ class Prover:
         self.current_as_of: float | None = None
         """The time of the last proof; ``None`` if the last answer was none."""
 
+    @property
+    def questions(self) -> Sequence[Command]:
+        """What the server is asked beside its role."""
+        return self._owner.questions
+
     def connect(self, place: Address | None) -> None:
         """Begin with a new connection."""
         self._place = place
@@ -49,19 +57,28 @@ class Prover:
 
     def request(self, now: float) -> None:
         """Ask the Sentinels, as the server is asked now; those that were asked before may still reply."""
-        if self._sentinels is not None and not self._is_surveying:
-            self._sentinels.request()
+        if self._owner.asks_others and not self._is_surveying:
+            self._owner.request()
             self._surveyed_at = now
             self._is_surveying = True
 
-    def hear(self, replication: Replication, asked_at: float) -> None:
+    def hear(self, replication: Replication, asked_at: float, said: Sequence[Any] = ()) -> None:
         """Take what the server said when it was asked at that time.
+
+        Args:
+            replication: what it said of its role.
+            asked_at: when it was asked.
+            said: what it replied to `questions`.
 
         Raises:
             NotProven: it is to be left.
+            TransportError: it did not reply to a question; the message names the right that is missing.
         """
-        proof = Proof(self._address, replication, asked_at, self._replicas, self._place)
-        if self._sentinels is None or proof.must_be_left:
+        membership = self._owner.membership(said)
+        proof = Proof(self._address, replication, asked_at, self._replicas, self._place, membership=membership)
+        if len(said) < len(self.questions) and not proof.must_be_left:
+            return  # asked before it was known that the server is a node of a cluster
+        if not self._owner.asks_others or proof.must_be_left:
             self._conclude(proof)
         elif asked_at <= self._surveyed_at:
             self._heard = proof
@@ -72,10 +89,10 @@ class Prover:
         Raises:
             NotProven: the server is to be left.
         """
-        if not self._is_surveying or self._sentinels is None or self._place is None:
+        if not self._is_surveying or self._place is None:
             return
-        survey = self._sentinels.survey()
-        if survey.is_conclusive(self._place):
+        survey = self._owner.survey()
+        if survey is not None and survey.is_conclusive(self._place):
             self._is_surveying = False
             heard, self._heard = self._heard, None
             if heard is not None:
@@ -87,8 +104,8 @@ class Prover:
         Raises:
             NotProven: the server is to be left.
         """
-        if self._sentinels is not None and self._is_surveying:
-            await self._sentinels.wait(self._place)
+        if self._is_surveying:
+            await self._owner.wait(self._place)
             self.conclude()
 
     def take_refusal(self) -> NotProven | None:
@@ -106,7 +123,7 @@ class Prover:
             raise proof.error()
 
     def _is_overdue(self, proof: Proof) -> bool:
-        if proof.doubt is not Doubt.FEW_REPLICAS or self._sentinels is not None:
+        if not proof.may_be_replaced:
             return False
         if self._in_doubt_since is None:
             self._in_doubt_since = proof.asked_at

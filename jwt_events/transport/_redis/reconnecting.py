@@ -99,14 +99,14 @@ class ReconnectingConnection:
         on_connect: called with every new connection before it counts as live: subscribes, compares positions.
 
     Attributes:
-        sentinels: the Sentinels that are asked where to connect; ``None`` if there are none.
+        owner: says where to connect.
     """
 
     def __init__(
         self, connector: Connector, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
     ) -> None:
         self._connector = connector
-        self.sentinels = connector.sentinels()
+        self.owner = connector.owner()
         self._on_connect = on_connect
         self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
         self._outage = _Outage(self._log)
@@ -127,8 +127,7 @@ class ReconnectingConnection:
                 while not await self.reconnect():
                     pass
         except BaseException as error:
-            if self.sentinels is not None:
-                await self.sentinels.aclose()
+            await self.owner.aclose()
             if not isinstance(error, TimeoutError) or not limit.expired():
                 raise
             raise self._last_error or ConnectionFailed(f"no answer in time from {self._connector.address}") from None
@@ -152,7 +151,7 @@ class ReconnectingConnection:
             await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
         connection = None
         try:
-            connection = await self._connector.connect(within=ATTEMPT_WITHIN, sentinels=self.sentinels)
+            connection = await self.owner.connect(within=ATTEMPT_WITHIN)
             await self._on_connect(connection)
         except BaseException as error:
             if connection is not None:
@@ -197,8 +196,7 @@ class ReconnectingConnection:
             if connection is not None:
                 await connection.aclose()
         finally:
-            if self.sentinels is not None:
-                await self.sentinels.aclose()
+            await self.owner.aclose()
 
     def _enter(self, state: ConnectionState) -> None:
         self.state = state

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from redis import exceptions
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
-from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import Command, ErrorReply, Request, RespProtocol
 from jwt_events.transport._redis.shapes import array, check_shape, number, position
 
 __all__ = ["ReplyDecoder", "ReplyParser", "array", "map_error", "number", "position", "unchanged"]
@@ -26,6 +26,7 @@ _CODES: dict[type[Exception], str] = {
     exceptions.AuthenticationError: "WRONGPASS",  # or NOAUTH
     exceptions.AuthenticationWrongNumberOfArgsError: "WRONGPASS",
     exceptions.AuthorizationError: "NOAUTH",
+    exceptions.AskError: "ASK",
     exceptions.BusyLoadingError: "LOADING",
     exceptions.ClusterDownError: "CLUSTERDOWN",
     exceptions.MasterDownError: "MASTERDOWN",
@@ -44,11 +45,13 @@ _CODES_IN_TEXT = frozenset(
 # Error replies that mean "not now": the command was not carried out, and a moment later it may be. All others last.
 _TEMPORARY = frozenset(
     {
+        "ASK",
         "BUSY",
         "CLUSTERDOWN",
         "LOADING",
         "MASTERDOWN",
         "MISCONF",
+        "MOVED",
         "NOREPLICAS",
         "OOM",
         "READONLY",
@@ -56,6 +59,10 @@ _TEMPORARY = frozenset(
         "UNBLOCKED",
     }
 )
+
+# Those of them that another server would not send: a new connection may reach the present owner of the key.
+REDIRECTIONS = frozenset({"ASK", "CLUSTERDOWN", "MOVED", "READONLY", "TRYAGAIN"})
+_OF_A_CLUSTER = frozenset({"ASK", "MOVED"})
 
 _QUOTED = ", with args"
 
@@ -89,12 +96,29 @@ class ReplyDecoder:
         address: the server.
         destination: the channel or key that error messages name; empty for none.
         secrets: texts that no message may contain.
+        on_moved: called when a server says that another node of its cluster owns a key.
     """
 
-    def __init__(self, address: str, destination: str, *, secrets: Sequence[str]) -> None:
-        self._address = address
+    def __init__(
+        self,
+        address: str,
+        destination: str,
+        *,
+        secrets: Sequence[str],
+        on_moved: Callable[[], None] | None = None,
+    ) -> None:
+        self.address: str = address
         self._destination = destination
         self._secrets = secrets
+        self._on_moved = on_moved
+
+    def at(self, address: str) -> ReplyDecoder:
+        """Return a decoder of another server's replies."""
+        return ReplyDecoder(address, self._destination, secrets=self._secrets, on_moved=self._on_moved)
+
+    def about(self, destination: str, *, on_moved: Callable[[], None]) -> ReplyDecoder:
+        """Return a decoder of replies about another channel or key."""
+        return ReplyDecoder(self.address, destination, secrets=self._secrets, on_moved=on_moved)
 
     def decode(self, request: Request, parse: ReplyParser | None = None) -> list[Any]:
         """Decode all replies; an error takes the place of each command that failed.
@@ -122,9 +146,8 @@ class ReplyDecoder:
         for command, reply in zip(request.commands, request.replies, strict=False):
             if type(reply) is ErrorReply:
                 decoded.append(error := self.error_reply(reply, _name(command), key_of(command)))
-                # The server was a primary and is a replica now: a new connection may reach the present primary.
-                if error.code == "READONLY" and request.protocol is not None:
-                    request.protocol.abort()
+                if error.code in REDIRECTIONS:
+                    self._redirect(error, request.protocol)
                 continue
             try:
                 decoded.append(check_shape(reply, command) if parse is None else parse(reply))
@@ -136,6 +159,13 @@ class ReplyDecoder:
             failure = (request.protocol and request.protocol.failure) or TimeoutError()
             decoded += [self.failure(failure, _name(request.commands[0]), maybe_done=True)] * missing
         return decoded
+
+    def _redirect(self, error: ServerRefused, protocol: RespProtocol | None) -> None:
+        """Close a socket that leads to a server that owns the key no more."""
+        if error.code in _OF_A_CLUSTER and self._on_moved is not None:
+            self._on_moved()
+        if protocol is not None:
+            protocol.abort()
 
     def failure(self, error: Exception, operation: str, *, maybe_done: bool) -> TransportError:
         """Return the error that describes why a connection failed; see `map_error`."""
@@ -150,7 +180,7 @@ class ReplyDecoder:
 
     def _context(self, operation: str, key: str = "") -> str:
         name = key or self._destination
-        return f"{operation} at {self._address}" + (f" for {name!r}" if name else "")
+        return f"{operation} at {self.address}" + (f" for {name!r}" if name else "")
 
 
 def map_error(error: Exception, context: str, *, secrets: Sequence[str], maybe_done: bool) -> TransportError:

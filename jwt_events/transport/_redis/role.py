@@ -36,9 +36,13 @@ def role_of_hello(reply: Any) -> str:
     """
     if isinstance(reply, TransportError):
         raise reply
-    fields = _fields(reply)
-    role = fields.get(b"role")
+    role = _fields(reply).get(b"role")
     return role.decode(errors="replace") if isinstance(role, bytes) else ""
+
+
+def is_in_cluster(reply: Any) -> bool:
+    """Whether the reply to HELLO says that the server is a node of a cluster."""
+    return bool(_fields(reply).get(b"mode") == b"cluster")
 
 
 def replication_of(reply: Any) -> Replication:

@@ -92,22 +92,22 @@ class PrimaryWatch:
     """Asks the Sentinels now and then whether a connection still leads to the primary, and closes it if it does not.
 
     Args:
-        sentinels: the Sentinels; ``None`` if there are none, so that nothing is asked.
+        sentinels: the Sentinels.
     """
 
-    def __init__(self, sentinels: Sentinels | None) -> None:
-        self.sentinels = sentinels
+    def __init__(self, sentinels: Sentinels) -> None:
+        self._sentinels = sentinels
         self._timer: asyncio.TimerHandle | None = None
 
     def look(self, connection: Connection) -> None:
         """Ask now, and judge the replies a little later; nothing waits for them."""
-        if self._timer is None and self.sentinels is not None:
-            self.sentinels.request()
+        if self._timer is None:
+            self._sentinels.request()
             self._timer = asyncio.get_running_loop().call_later(_LOOK_WITHIN, self._judge, connection)
 
     def _judge(self, connection: Connection) -> None:
         self._timer = None
-        primary = None if self.sentinels is None else self.sentinels.survey().primary
+        primary = self._sentinels.survey().primary
         if primary is not None and primary != connection.place and not connection.is_closed:
             connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
             connection.protocol.fail(ConnectionAbortedError("a majority of the Sentinels name another server"))
@@ -117,8 +117,7 @@ class PrimaryWatch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.sentinels is not None:
-            await self.sentinels.aclose()
+        await self._sentinels.aclose()
 
 
 class _Member:

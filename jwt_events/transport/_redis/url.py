@@ -18,9 +18,11 @@ from urllib.parse import quote, unquote
 from jwt_events.errors import InvalidOption
 
 _TCP = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
-_SCHEMES = "redis://, rediss://, unix:// or redis+sentinel://, or with valkey:// or valkeys://"
+_SCHEMES = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://, or with valkey:// or valkeys://"
 _SENTINEL = "+sentinel"
 _SENTINEL_PORT = 26_379
+_CLUSTER = "+cluster"
+_CLUSTER_PORT = 6_379
 
 _PLACE = re.compile(r"(?P<host>\[[^\[\]]*\]|[\w.-]+)(?P<port>:[0-9]{1,5})?")
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -68,9 +70,65 @@ class SentinelUrl:
     password: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterUrl:
+    """The parts of a URL such as ``rediss+cluster://user:password@h1:7000,h2:7000``.
+
+    Attributes:
+        seeds: host and port of the nodes that are asked first where the others are.
+        server: a URL with all that is for each node, but with a host that stands for any.
+    """
+
+    seeds: Sequence[tuple[str, int]]
+    server: str = field(repr=False)
+
+
 def is_sentinel_url(url: str) -> bool:
     """Whether a URL leads to Sentinels."""
-    return url.partition("://")[0].removesuffix(_SENTINEL) in _TCP and _SENTINEL in url.partition("://")[0]
+    return _has_suffix(url, _SENTINEL)
+
+
+def is_cluster_url(url: str) -> bool:
+    """Whether a URL leads to a cluster."""
+    return _has_suffix(url, _CLUSTER)
+
+
+def _has_suffix(url: str, suffix: str) -> bool:
+    scheme = url.partition("://")[0]
+    return scheme.endswith(suffix) and scheme.removesuffix(suffix) in _TCP
+
+
+def server_url(url: str) -> str:
+    """Return the URL with all that is for each server that a URL leads to, as redis-py understands it.
+
+    Raises:
+        InvalidOption: it has another scheme, or a part of it can be read in more than one way.
+    """
+    if is_sentinel_url(url):
+        return sentinel_url(url).server
+    return cluster_url(url).server if is_cluster_url(url) else canonical_url(url)
+
+
+def cluster_url(url: str) -> ClusterUrl:
+    """Return the parts of the URL of a cluster.
+
+    Raises:
+        InvalidOption: it names no node, or a part of it can be read in more than one way; or it names a database other
+            than 0, as a cluster has no other.
+    """
+    scheme, _, rest = url.partition("://")
+    location, mark, query = rest.partition("?")
+    authority, slash, database = location.partition("/")
+    userinfo, at, places = authority.rpartition("@")
+    if "#" in query or "@" in query:
+        raise _invalid()
+    server = canonical_url(
+        f"{scheme.removesuffix(_CLUSTER)}://{userinfo}{at}{_ANY_SERVER}{slash}{database}{mark}{query}"
+    )
+    options = (option.partition("=") for option in query.split("&"))
+    if any(int(number or 0) for number in (database, *(value for name, _, value in options if name == "db"))):
+        raise InvalidOption("client_or_url", "names a database, and a cluster has none but 0")
+    return ClusterUrl(_places(places, "a node", _CLUSTER_PORT), server)
 
 
 def sentinel_url(url: str) -> SentinelUrl:
@@ -96,18 +154,19 @@ def sentinel_url(url: str) -> SentinelUrl:
         f"{scheme.removesuffix(_SENTINEL)}://{userinfo}{at}{_ANY_SERVER}{slash}{database}{mark if kept else ''}{kept}"
     )
     username, password = (unquote(own[name]) if name in own else None for name in _SENTINEL_OPTIONS)
-    return SentinelUrl(_sentinels(places), unquote(service), canonical_url(server), username, password)
+    sentinels = _places(places, "a Sentinel", _SENTINEL_PORT)
+    return SentinelUrl(sentinels, unquote(service), canonical_url(server), username, password)
 
 
-def _sentinels(places: str) -> Sequence[tuple[str, int]]:
+def _places(places: str, what: str, default_port: int) -> Sequence[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for place in places.split(","):
         _place(place, is_whole=False)
         parts = _PLACE.fullmatch(place)
         if parts is not None:
-            found.append((parts["host"].strip("[]"), int((parts["port"] or f":{_SENTINEL_PORT}")[1:])))
+            found.append((parts["host"].strip("[]"), int((parts["port"] or f":{default_port}")[1:])))
     if len(set(found)) < len(found):
-        raise _invalid("it names a Sentinel twice")
+        raise _invalid(f"it names {what} twice")
     return found
 
 

@@ -73,7 +73,7 @@ class CursorReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._prover = Prover(connector.address, replicas=replicas, sentinels=self.reconnecting.sentinels)
+        self._prover = Prover(connector.address, self.reconnecting.owner, replicas=replicas)
         self._replicas = replicas
         self._key = connector.destination
         self._settler = settler
@@ -146,11 +146,11 @@ class CursorReceiver:
         if isinstance(reply, TransportError):
             raise reply
         if audit:
-            stream, replication = audit
+            stream, replication, *beside = audit
             # A replica proves nothing, and may never get what is added: it may be cut off from its primary.
             said = replication_of(replication)
             self._succession.hear(said)
-            self._prover.hear(said, read.sent_at)
+            self._prover.hear(said, read.sent_at, beside)
             self._reconcile(stream_info(stream), read.sent_at)
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             self._is_at_end = False
@@ -177,7 +177,7 @@ class CursorReceiver:
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         if sent_at >= self._audited_at + self._audit_interval or not self._cursor.is_counted:
-            commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
+            commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *self._prover.questions]
             self._prover.request(sent_at)
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
         return _Read(request, sent_at, connection, count, connection.protocol.received)
@@ -188,8 +188,9 @@ class CursorReceiver:
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        self._prover.hear(epoch.replication, sent_at)
-        (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
+        commands: list[Command] = [("XINFO", "STREAM", self._key), *self._prover.questions]
+        stream, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+        self._prover.hear(epoch.replication, sent_at, beside)
         found = stream_info(stream)
         since = self._cursor.position
         # Before any change of state, as all of this is repeated if it fails; and always, so that a missing right is

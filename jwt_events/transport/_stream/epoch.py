@@ -34,6 +34,7 @@ class Epoch:
         keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
             was added in this epoch. ``False`` if it does not say.
         replication: what it says of its role, and of its replicas.
+        is_in_cluster: whether it is a node of a cluster.
         began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of;
             infinite if it does not say.
     """
@@ -42,6 +43,7 @@ class Epoch:
     keeps_all: bool = False
     keeps_nothing: bool = False
     replication: Replication = field(default_factory=Replication)
+    is_in_cluster: bool = False
     began: float = math.inf
 
     def may_lack(self, before: Epoch, *, end: int | None = None) -> bool:
@@ -82,6 +84,7 @@ class Epoch:
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
             replication=Replication.parse(fields),
+            is_in_cluster=fields.get("redis_mode") == "cluster",
             began=_parse_beginning(fields),
         )
 

@@ -61,7 +61,7 @@ class GroupReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
-        self._prover = Prover(connector.address, sentinels=self.reconnecting.sentinels)
+        self._prover = Prover(connector.address, self.reconnecting.owner)
         self._settler = settler
         self._settler.on_settled = self._release
         self._group = group
@@ -224,16 +224,17 @@ class GroupReceiver:
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
         key, sent_at = self._group.key, asyncio.get_running_loop().time()
         self._prover.request(sent_at)
-        groups, pending, stream, replication = await connection.execute_many(
+        groups, pending, stream, replication, *beside = await connection.execute_many(
             [
                 ("XINFO", "GROUPS", key),
                 self._group.summarize_pending(),
                 ("XINFO", "STREAM", key),
                 ("INFO", "replication"),
+                *self._prover.questions,
             ],
             within=ATTEMPT_WITHIN,
         )
-        self._prover.hear(replication_of(replication), sent_at)
+        self._prover.hear(replication_of(replication), sent_at, beside)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:

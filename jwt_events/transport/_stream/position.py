@@ -169,7 +169,7 @@ class StreamCursor:
         self._count = now.removed
 
     def forget_server(self) -> None:
-        """Forget what a server said of the stream, as another one took over: its stream is no later state of that one."""
+        """Forget what a server said of the stream: another one took over, whose stream is no later state of it."""
         self._count = self._found = None
 
     def reconcile(self, found: StreamInfo | None, *, holds: bool | None = None) -> Gap | None:

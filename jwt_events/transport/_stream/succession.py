@@ -44,6 +44,8 @@ class Succession:
     async def fetch_epoch(self, connection: Connection, *, within: float) -> Epoch:
         """Return the epoch of a server, which may be the last one and a replica by now."""
         epoch = await fetch_epoch(connection, within=within)
+        if epoch.is_in_cluster:
+            self._connector.follow()
         if self.epoch is not None and epoch.run_id == self.epoch.run_id != "":
             self.hear(epoch.replication)
         return epoch
@@ -63,7 +65,7 @@ class Succession:
         return epoch.may_lack(before, end=self._end)
 
     async def _ask(self, place: tuple[str, int]) -> None:
-        connection = await self._connector.connect_at(place, within=_ASK_WITHIN)
+        connection = await self._connector.open(place, within=_ASK_WITHIN)
         try:
             await self.fetch_epoch(connection, within=_ASK_WITHIN)
         finally:

@@ -1,0 +1,130 @@
+"""The nodes of a cluster that are known, which are asked where the slots are.
+
+They are asked on sockets of this library, and at every connect. redis-py would ask only when a command had failed, and
+repeat that command, although the server may have carried it out.
+
+Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jwt_events._internal.cancellation import end
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.role import parse_info
+from jwt_events.transport._redis.slots import Remap, SlotMap
+from jwt_events.transport._redis.survey import Address
+
+if TYPE_CHECKING:
+    from jwt_events.transport._redis.connection import Connection, Connector
+
+# Seconds after which the next node is asked, too, while the one before may still reply.
+_NEXT_AFTER = 0.25
+
+_RIGHTS = "a cluster needs the rights +cluster|slots and +cluster|info"
+
+
+class Nodes:
+    """The seeds of a cluster, and all nodes that were named since; one for all connections of a client or URL.
+
+    Args:
+        seeds: the nodes to ask first; ``None`` stands for the address that the connector has without a place.
+        remap: leads to a node, given the address that it announces; ``None`` if that does.
+    """
+
+    def __init__(self, seeds: Sequence[Address | None], remap: Remap | None = None) -> None:
+        self._seeds = seeds
+        self._remap = remap
+        self._order = random.sample(list(seeds), len(seeds))  # so that not all programs ask the same one
+        self._reached: set[Address] = set()
+
+    def was_reached(self, place: Address) -> bool:
+        """Whether a connection to a node was ever opened."""
+        return place in self._reached
+
+    def reach(self, place: Address) -> None:
+        """Note that a connection to a node was opened; when it is lost, another one is asked for the owner first."""
+        self._reached.add(place)
+        self._put_last(place)
+
+    async def ask(self, connector: Connector, *, deadline: float) -> tuple[Connection, SlotMap]:
+        """Ask one node after the other until one says where the slots are, and return the connection to it, too.
+
+        Args:
+            connector: opens the connections.
+            deadline: when to give up, by `time.monotonic`.
+
+        Raises:
+            TransportError: none of them does; one that may do a moment later counts more than one that never will.
+        """
+        waiting, failures = list(self._order), list[TransportError]()
+        asked: list[asyncio.Task[tuple[Connection, SlotMap]]] = []
+        try:
+            while waiting or asked:
+                if waiting:
+                    ask = self._ask_one(connector, waiting.pop(0), deadline)
+                    asked.append(asyncio.create_task(ask, name=f"jwt_events {connector.address}"))
+                within = _NEXT_AFTER if waiting else None
+                done, _ = await asyncio.wait(asked, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    asked.remove(task)
+                    try:
+                        return task.result()
+                    except TransportError as error:
+                        failures.append(error)
+        finally:
+            await end(asked)
+            for task in asked:  # one may have replied at the same moment
+                if not task.cancelled() and task.exception() is None:
+                    task.result()[0].abort()
+        raise next((failure for failure in failures if failure.retryable), failures[0])
+
+    async def _ask_one(
+        self, connector: Connector, place: Address | None, deadline: float
+    ) -> tuple[Connection, SlotMap]:
+        self._put_last(place)  # the next time another one is asked: this one may be cut off from the others
+        connection = await connector.open(place, within=deadline - time.monotonic())
+        try:
+            commands = [("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]
+            slots, info = await connection.execute_many(commands, within=max(0.0, deadline - time.monotonic()))
+            found = self._read(slots, info, connection)
+        except BaseException:
+            connection.abort()
+            await connection.aclose()
+            raise
+        self._learn(found)
+        return connection, found
+
+    def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:
+        for reply in (slots, info):
+            if isinstance(reply, ServerRefused) and "cluster support disabled" in str(reply):
+                problem = f"{connection.address} is a single server, no node of a cluster: use the URL redis:// for it"
+                raise ServerRefused(problem, code=reply.code)
+            if isinstance(reply, ServerRefused) and not reply.retryable:
+                raise ServerRefused(f"{reply}; {_RIGHTS}", code=reply.code)
+            if isinstance(reply, TransportError):
+                raise reply
+        if parse_info(info).get("cluster_state") != "ok":
+            problem = f"{connection.address} says that the cluster is down"
+            raise ServerRefused(problem, code="CLUSTERDOWN", retryable=True)
+        try:
+            return SlotMap.parse(slots, connection.place or connection.peer or ("127.0.0.1", 0), self._remap)
+        except Exception:  # noqa: BLE001 - the server, or what stands for it, may answer anything
+            raise ConnectionFailed(f"{connection.address} sent no map of the slots of a cluster") from None
+
+    def _learn(self, slots: SlotMap) -> None:
+        """Remember the nodes that were named, and forget those that were not, except the seeds."""
+        known = {*self._seeds, *slots.nodes}
+        self._order = [place for place in self._order if place in known]
+        new = [place for place in slots.nodes if place not in self._order]
+        self._order[:0] = random.sample(new, len(new))
+
+    def _put_last(self, place: Address | None) -> None:
+        if place in self._order:
+            self._order.remove(place)
+            self._order.append(place)

@@ -1,0 +1,183 @@
+"""Who owns a key now? One of three says so: a fixed address, the Sentinels of a service, or the nodes of a cluster.
+
+Readers and publishers open their connections through an `Owner`, and ask it whether a connection still leads to the
+owner. Which of the three it is concerns no other part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.client_options import address_of
+from jwt_events.transport._redis.membership import QUESTIONS, Membership
+from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.sentinels import PrimaryWatch, Sentinels
+from jwt_events.transport._redis.slots import SlotMap, slot_of
+from jwt_events.transport._redis.survey import Address, Survey
+
+if TYPE_CHECKING:
+    from jwt_events.transport._redis.connection import Connection, Connector
+    from jwt_events.transport._redis.nodes import Nodes
+
+# Seconds that are left for connecting, however long the Sentinels took.
+_MIN_CONNECT = 0.5
+
+# Seconds after which the nodes are asked again for the owner, if it does not reply. Each time twice as many.
+_ASK_AGAIN_AFTER = 1.0
+
+_REMAP = "if clients reach the nodes at other addresses, pass a redis.asyncio.RedisCluster with an address_remap"
+
+
+class Owner:
+    """A fixed address, which leads to the owner of every key; as one reader or publisher asks it.
+
+    Args:
+        connector: opens the connections.
+    """
+
+    asks_others: bool = False
+    """Whether others than the server itself say if it is the owner."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+
+    async def connect(self, *, within: float) -> Connection:
+        """Open a connection to the owner; see `Connector.connect`."""
+        if (nodes := self._connector.nodes) is not None:  # by now the address is known to be that of a node
+            return await ClusterSlot(self._connector, nodes).connect(within=within)
+        return await self._connector.open(within=within)
+
+    @property
+    def questions(self) -> Sequence[Command]:
+        """What a server is asked, beside its role, to know whether it is the owner."""
+        return QUESTIONS if self._connector.is_cluster else ()
+
+    def membership(self, replies: Sequence[Any]) -> Membership | None:
+        """Parse the replies to `questions`; ``None`` if there were no questions.
+
+        Raises:
+            TransportError: no replies, or error replies.
+        """
+        return Membership.parse(replies, self._connector.destination) if replies else None
+
+    def request(self) -> None:
+        """Ask the others, without waiting; what they said before is forgotten."""
+
+    def survey(self) -> Survey | None:
+        """Return what the others have said since they were asked; ``None`` if there are none."""
+        return None
+
+    async def wait(self, place: Address | None) -> None:
+        """Wait until enough of the others have replied about the server at this place."""
+
+    def look(self, connection: Connection) -> None:
+        """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it."""
+        if self.questions and not connection.is_closed:
+            request = connection.send(self.questions)
+            request.settled.add_done_callback(partial(self._judge, connection, request))
+
+    def _judge(self, connection: Connection, request: Request, _: object) -> None:
+        try:
+            found = self.membership(connection.decode(request))
+        except TransportError:  # a right is missing, or the connection is closed already
+            return
+        if found is not None and not (found.is_owner and found.is_up):
+            connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
+            connection.protocol.fail(ConnectionAbortedError("the server does not own the key, or its cluster is down"))
+
+    async def aclose(self) -> None:
+        """Close the connections to the others; idempotent."""
+
+
+class SentinelService(Owner):
+    """The Sentinels of a service, a majority of which names its primary.
+
+    Args:
+        connector: opens the connections.
+        sentinels: the Sentinels.
+    """
+
+    asks_others = True
+
+    def __init__(self, connector: Connector, sentinels: Sentinels) -> None:
+        super().__init__(connector)
+        self._sentinels = sentinels
+        self._watch = PrimaryWatch(sentinels)
+
+    async def connect(self, *, within: float) -> Connection:
+        """Open a connection to the primary that a majority names."""
+        began = time.monotonic()
+        place = await self._sentinels.locate()
+        return await self._connector.open(place, within=max(_MIN_CONNECT, within - (time.monotonic() - began)))
+
+    def request(self) -> None:
+        """See `Owner.request`."""
+        self._sentinels.request()
+
+    def survey(self) -> Survey:
+        """See `Owner.survey`."""
+        return self._sentinels.survey()
+
+    async def wait(self, place: Address | None) -> None:
+        """See `Owner.wait`."""
+        await self._sentinels.wait(place)
+
+    def look(self, connection: Connection) -> None:
+        """See `Owner.look`."""
+        self._watch.look(connection)
+
+    async def aclose(self) -> None:
+        """See `Owner.aclose`."""
+        await self._watch.aclose()
+
+
+class ClusterSlot(Owner):
+    """The nodes of a cluster, each of which says who owns the slot of the key.
+
+    Args:
+        connector: opens the connections.
+        nodes: the nodes that are known.
+    """
+
+    def __init__(self, connector: Connector, nodes: Nodes) -> None:
+        super().__init__(connector)
+        self._nodes = nodes
+
+    async def connect(self, *, within: float) -> Connection:
+        """Open a connection to the owner of the slot."""
+        deadline, patience = time.monotonic() + within, _ASK_AGAIN_AFTER
+        while True:
+            asked, slots = await self._nodes.ask(self._connector, deadline=deadline)
+            began, is_owner = time.monotonic(), False
+            try:
+                place = self._find(slots)
+                is_owner = place in (asked.place, asked.peer)
+            finally:
+                if not is_owner:
+                    asked.abort()
+            try:
+                found = asked if is_owner else await self._connector.open(place, within=min(patience, deadline - began))
+            except ConnectionFailed as error:
+                now = time.monotonic()
+                if now < began + patience or now >= deadline:
+                    raise self._unreachable(error, place) from None
+                patience *= 2
+                continue
+            self._nodes.reach(place)
+            return found
+
+    def _find(self, slots: SlotMap) -> Address:
+        slot = slot_of(self._connector.destination)
+        if (place := slots.owner_of(slot)) is None:
+            problem = f"in the {self._connector.address} no node owns slot {slot} of {self._connector.destination!r}"
+            raise ServerRefused(problem, code="CLUSTERDOWN", retryable=True)
+        return place
+
+    def _unreachable(self, error: ConnectionFailed, place: Address) -> ConnectionFailed:
+        if self._nodes.was_reached(place):
+            return error
+        return ConnectionFailed(f"{error}; the nodes name {address_of(place)} as the owner: {_REMAP}")
