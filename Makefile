@@ -114,7 +114,7 @@ LISTS ?= 0
 RATE ?= 2500
 SOAK_OPTIONS ?=
 
-soak: $(READY) ## Publish and handle under faults: EVENTS= FAULTS= SEED= TOPOLOGY=single|sentinel TRANSPORT=stream|group FSYNC=always|everysec|no REPLICAS= LISTS= RATE=
+soak: $(READY) ## Publish and handle under faults: EVENTS= FAULTS= SEED= TOPOLOGY=single|sentinel|cluster TRANSPORT=stream|group FSYNC=always|everysec|no REPLICAS= LISTS= RATE=
 	@echo "==> Soaking: $(EVENTS) events, $(FAULTS) faults, seed $(SEED), $(TOPOLOGY), $(TRANSPORT), fsync $(FSYNC); a few minutes"
 	@$(BIN)/python -m bench.soak --events $(EVENTS) --faults $(FAULTS) --seed $(SEED) --topology $(TOPOLOGY) \
 	    --transport $(TRANSPORT) --fsync $(FSYNC) --replicas $(REPLICAS) --lists $(LISTS) --rate $(RATE) $(SOAK_OPTIONS)

@@ -10,6 +10,7 @@
 ``topology``    what is known of the servers of a run, whichever they are
 ``machine``     one server, and what can happen to it
 ``service``     servers behind Sentinels, and what can happen to them
+``shards``      a cluster, and what can happen to it
 ``name``        a name that leads to a server, and that is late
 ``nemesis``     injects a fault
 ``runner``      one run from beginning to end

@@ -22,6 +22,8 @@ Incarnation = tuple[str, int]
 MAX_ALLOW = MAX_STALENESS + POLL_TIMEOUT
 """Seconds after its revocation was acknowledged within which a fresh list may let a token in."""
 
+_KILLS = frozenset({"kill primary", "kill owner"})
+
 # A fault is recorded before its cause: a proof of the moments between is none of the time after.
 _CAUSED_WITHIN = 0.5
 
@@ -73,7 +75,7 @@ class Answers:
                 if not record["stale"]:
                     self.known = max(self.known, record["known"])
                     self.missing.append((record["missing"], [ReportedGap.of(gap) for gap in record["gaps"]]))
-            case "fault" if record["phase"] == "begin" and record["kind"] == "kill primary":
+            case "fault" if record["phase"] == "begin" and record["kind"] in _KILLS:
                 self.kills.append(record["t"])
 
 

@@ -41,6 +41,21 @@ BLOCKS: Mapping[str, Mapping[str, int]] = {
         "freeze publisher": 1,
         "kill publisher": 2,
     },
+    "cluster": {
+        "kill owner": 2,
+        "isolate owner": 2,
+        "freeze owner": 1,
+        "cluster failover": 3,
+        "migrate slot": 3,
+        "migrate keys": 2,
+        "reshard": 1,
+        "add and remove node": 1,
+        "kill connections": 1,
+        "kill subscriber": 1,
+        "freeze subscriber": 1,
+        "freeze publisher": 1,
+        "kill publisher": 1,
+    },
 }
 
 # What is added for each block where lists are asked.

@@ -37,7 +37,8 @@ class Settings:
         events: how many events must be acknowledged.
         faults: how many faults to inject meanwhile.
         seed: of the plan.
-        topology: ``single`` (one server) or ``sentinel`` (a primary, two replicas and three Sentinels).
+        topology: ``single`` (one server), ``sentinel`` (a primary, two replicas, three Sentinels) or ``cluster`` (six
+            nodes).
         transport: ``stream`` (every subscriber receives every event) or ``group`` (they share the events).
         fsync: what the server keeps when it is killed: ``always`` all, ``everysec`` all but a second, ``no`` nothing.
         publishers: the number of processes that publish.
@@ -68,7 +69,7 @@ class Settings:
     @property
     def max_seconds(self) -> float:
         """Seconds after which the run is aborted."""
-        return 120.0 + (30.0 if self.topology == "sentinel" else 8.0) * self.faults + 4.0 * self.events / self.rate
+        return 120.0 + (30.0 if self.topology != "single" else 8.0) * self.faults + 4.0 * self.events / self.rate
 
     @property
     def events_per_fault(self) -> float:
@@ -115,7 +116,7 @@ class Runner:
             try:
                 async with asyncio.timeout(self._settings.max_seconds):
                     await self._execute(topology)
-            except* (Stalled, TimeoutError) as errors:
+            except* (Stalled, TimeoutError, AssertionError) as errors:
                 for error in errors.exceptions:
                     problem = str(error) or f"no end after {self._settings.max_seconds:.0f} s"
                     self._writer.append("broken", problem=problem)
@@ -126,6 +127,10 @@ class Runner:
         settings = self._settings
         if settings.topology == "single":
             return Machine(self._directory, settings.fsync)
+        if settings.topology == "cluster":
+            from bench.soak.shards import Shards  # noqa: PLC0415 - with what tests are made of, which others do not need
+
+            return Shards(self._directory, settings.fsync)
         # Only with replicas can a list prove that a name leads it to the primary.
         return Service(self._directory, settings.fsync, has_name=settings.replicas > 0, seed=settings.seed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-KEY = "soak"
+KEY = "{soak}"  # in a cluster, all keys of the stream are in its slot
 GROUP = "soak"
 
 MAX_STALENESS = 2.0
