@@ -511,6 +511,24 @@ class TestRuns:
         assert verdict["lists"]["starts"] > 0
         assert verdict["lists"]["lacked"] == verdict["lists"]["told_allows"] == 0
 
+    def test_in_a_cluster(self, tmp_path: Path) -> None:
+        """The owner of the slot changes in every way: nothing is lost in silence, and no list is stale unnoticed."""
+        arguments = ("--topology", "cluster", "--lists", "1", "--subscribers", "1", "--rate", "300", "--seed", "3")
+        faults = (
+            "--only",
+            "kill owner",
+            "--only",
+            "migrate slot",
+            "--only",
+            "migrate keys",
+            "--only",
+            "cluster failover",
+        )
+        history = ("--history", str(tmp_path / "history"))
+        code, verdict = soak(*arguments, *faults, "--events", "1500", "--faults", "4", *history, within=250)
+        assert (code, verdict["problems"]) == (0, [])
+        assert verdict["lists"]["starts"] > 0
+
     @pytest.mark.parametrize(("transport", "fsync"), [("stream", "no"), ("group", "everysec")])
     def test_every_loss_is_reported(self, transport: str, fsync: str, tmp_path: Path) -> None:
         """On a server that loses data when it is killed, every lost event is covered by a gap."""
