@@ -106,12 +106,18 @@ dashboard: $(PROMETHEUS) ## Draw examples/observability/dashboard.svg from a run
 EVENTS ?= 100000
 FAULTS ?= 100
 SEED ?= 1
+TOPOLOGY ?= single
 TRANSPORT ?= stream
 FSYNC ?= always
+REPLICAS ?= 0
+LISTS ?= 0
+RATE ?= 2500
+SOAK_OPTIONS ?=
 
-soak: $(READY) ## Publish and handle under faults: EVENTS= FAULTS= SEED= TRANSPORT=stream|group FSYNC=always|everysec|no
-	@echo "==> Soaking: $(EVENTS) events, $(FAULTS) faults, seed $(SEED), $(TRANSPORT), fsync $(FSYNC); a few minutes"
-	@$(BIN)/python -m bench.soak --events $(EVENTS) --faults $(FAULTS) --seed $(SEED) --transport $(TRANSPORT) --fsync $(FSYNC)
+soak: $(READY) ## Publish and handle under faults: EVENTS= FAULTS= SEED= TOPOLOGY=single|sentinel|cluster TRANSPORT=stream|group FSYNC=always|everysec|no REPLICAS= LISTS= RATE=
+	@echo "==> Soaking: $(EVENTS) events, $(FAULTS) faults, seed $(SEED), $(TOPOLOGY), $(TRANSPORT), fsync $(FSYNC); a few minutes"
+	@$(BIN)/python -m bench.soak --events $(EVENTS) --faults $(FAULTS) --seed $(SEED) --topology $(TOPOLOGY) \
+	    --transport $(TRANSPORT) --fsync $(FSYNC) --replicas $(REPLICAS) --lists $(LISTS) --rate $(RATE) $(SOAK_OPTIONS)
 
 BENCH_READY := $(VENV)/.bench
 BROADCASTER := $(VENV)/broadcaster

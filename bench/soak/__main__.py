@@ -10,12 +10,15 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.soak.answers import Answered
 from bench.soak.history import read, write
+from bench.soak.plan import BLOCKS
 from bench.soak.processes import PERSISTENCE
 from bench.soak.runner import Runner, Settings
 from bench.soak.verdict import Verdict, judge
@@ -29,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=20_000, help="events that must be acknowledged (%(default)s)")
     parser.add_argument("--faults", type=int, default=21, help="faults to inject meanwhile (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the faults and their order (%(default)s)")
+    parser.add_argument("--topology", choices=tuple(BLOCKS), default="single", help="the servers (%(default)s)")
     parser.add_argument("--transport", choices=("stream", "group"), default="stream", help="(%(default)s)")
     parser.add_argument(
         "--fsync",
@@ -38,6 +42,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--publishers", type=int, default=2, help="processes that publish (%(default)s)")
     parser.add_argument("--subscribers", type=int, default=3, help="processes that handle (%(default)s)")
+    parser.add_argument("--lists", type=int, default=0, help="processes with a list that is asked (%(default)s)")
+    parser.add_argument("--replicas", type=int, default=0, help="replicas that must have an event (%(default)s)")
+    parser.add_argument("--retention", type=float, help="seconds for which events stay in the stream (a day)")
+    parser.add_argument("--only", action="append", default=[], help="a kind of fault; may be repeated (all kinds)")
     parser.add_argument("--rate", type=float, default=2_500.0, help="events per second, at most (%(default)s)")
     parser.add_argument("--history", type=Path, help="file for the history (default: a temporary file)")
     parser.add_argument("--keep", type=Path, help="an empty directory for histories, logs and data, which is kept")
@@ -52,10 +60,8 @@ def _arguments() -> argparse.Namespace:
 def show(verdict: Verdict, console: Console) -> None:
     """Print a verdict as a table."""
     settings = verdict.settings
-    table = Table(
-        title=f"Soak: {settings['transport']}, fsync {settings['fsync']}, seed {settings['seed']}",
-        show_header=False,
-    )
+    told = (f"{name} {settings[name]}" for name in ("topology", "transport", "replicas", "fsync", "seed"))
+    table = Table(title=f"Soak: {', '.join(told)}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     handled = " / ".join(f"{count:,}" for count in verdict.handled.values())
@@ -78,6 +84,8 @@ def show(verdict: Verdict, console: Console) -> None:
         "overlaps of one key": f"{verdict.overlaps:,}",
         "dead letters": f"{verdict.dead_lettered:,}",
     }
+    if verdict.lists.asked:
+        rows |= _of_lists(verdict.lists)
     for row in rows.items():
         table.add_row(*row)
     table.add_section()
@@ -88,6 +96,24 @@ def show(verdict: Verdict, console: Console) -> None:
         console.print(f"[bold red]broken guarantee[/]: {problem}", highlight=False)
     if not verdict.problems:
         console.print("[bold green]every guarantee was kept[/]")
+
+
+def _name(settings: Settings) -> str:
+    return f"{settings.topology}-{settings.transport}-{settings.fsync}"
+
+
+def _of_lists(lists: Answered) -> Mapping[str, str]:
+    return {
+        "lists: tokens asked about until refused": f"{lists.asked:,}",
+        "lists: longest allow after an acknowledgement": f"{lists.longest_allow:.2f} s",
+        "lists: stale allows, untold / told": f"{lists.stale_allows:,} / {lists.told_allows:,}",
+        "lists: never known, all / untold": f"{lists.lost:,} / {lists.lost_untold:,}",
+        "lists: started anew": f"{lists.starts:,}",
+        "lists: lacked then, all / untold": f"{lists.lacked:,} / {lists.lacked_untold:,}",
+        "lists: found stale": f"{lists.stale:,}",
+        "fresh after a kill, median / p99 / maximum": " / ".join(f"{value:.2f} s" for value in lists.fresh_after),
+        "published after a kill": " / ".join(f"{value:.2f} s" for value in lists.published_after),
+    }
 
 
 def _by_kind(counts: Mapping[str, int]) -> str:
@@ -117,8 +143,7 @@ def main() -> int:
     if given.judge:
         verdict = judge(read(given.judge))
     else:
-        names = ("events", "faults", "seed", "transport", "fsync", "publishers", "subscribers", "rate", "verbose")
-        settings = Settings(**{name: getattr(given, name) for name in names})
+        settings = Settings(**{one.name: getattr(given, one.name) for one in fields(Settings)})
         with ExitStack() as stack:
             directory = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jwt_events-soak-")))
             directory.mkdir(parents=True, exist_ok=True)
@@ -126,7 +151,9 @@ def main() -> int:
                 runner = asyncio.run(_run(settings, directory, console))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 return _INTERRUPTED
-        history = given.history or Path(tempfile.gettempdir(), f"soak-{settings.transport}-{settings.fsync}.jsonl")
+        history = given.history or Path(
+            tempfile.gettempdir(), f"soak-{settings.topology}-{settings.transport}-{settings.fsync}.jsonl"
+        )
         write(history, runner.history)
         console.print(f"history: {history}", highlight=False)
         verdict = judge(read(history))

@@ -4,8 +4,8 @@ A record is one line of JSON. All have ``t`` (seconds of the monotonic clock, wh
 ``who``, ``run`` (the incarnation of that process: 0, 1, …) and ``what``; the rest depends on ``what``:
 
 =================  =================================================================================================
-``run``            the settings, the first record: ``transport``, ``fsync``, ``seed``, ``events``, ``faults``,
-                   ``subscribers``
+``run``            the settings, the first record: ``topology``, ``transport``, ``fsync``, ``replicas``, ``retention``,
+                   ``seed``, ``events``, ``faults``, ``subscribers``, ``lists``
 ``invoke``         about to publish: ``id``, ``key``, ``n`` (counts the events of a key)
 ``ok``             accepted: ``id``, ``position``
 ``fail``           certainly not published: ``id``
@@ -13,7 +13,13 @@ A record is one line of JSON. All have ``t`` (seconds of the monotonic clock, wh
 ``ready``          a subscriber is subscribed from now on, or a publisher accepts a quota
 ``handled``        a handler returned: ``id``
 ``overlap``        two handlers of one key ran at the same time: ``id``
-``gap``            a subscriber reported a gap: ``since``, ``cause``, ``lost``, ``at`` (ms since 1970, as in positions)
+``gap``            a subscriber or a list reported a gap: ``since``, ``cause``, ``lost``, ``at`` (ms since 1970, as in
+                   positions)
+``checks``         a list was asked about tokens that were revoked, at ``asked`` or later: the ``id`` of each that it
+                   would ``allow`` or knows as ``revoked``, and to how many it said ``stale``; whether it is ``fresh``
+``proof``          a list was proven current ``as_of`` a time
+``started``        a list that was started anew when ``known`` events were acknowledged would allow those in
+                   ``missing``, was ``stale`` about so many, and reported ``gaps``
 ``stopped``        shut down gracefully
 ``fault``          ``number``, ``kind``, ``target``, ``phase`` (``begin`` or ``end``)
 ``dead_lettered``  found among the dead letters: ``id``
@@ -60,16 +66,22 @@ class HistoryWriter:
 
 
 class HistoryReader:
-    """Reads the records in a directory while they are being written."""
+    """Reads the records in a directory while they are being written.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where the histories are.
+        who: the processes whose histories are read, as a pattern of their names.
+    """
+
+    def __init__(self, directory: Path, who: str = "*") -> None:
         self._directory = directory
+        self._pattern = f"{who}.*{_SUFFIX}"
         self._offsets: dict[Path, int] = {}
 
     def read_new(self) -> list[Record]:
         """Return the records that were added since the last call; those of one process are in order."""
         found: list[Record] = []
-        for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
+        for path in sorted(self._directory.glob(self._pattern)):
             offset = self._offsets.get(path, 0)
             if path.stat().st_size == offset:
                 continue

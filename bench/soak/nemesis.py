@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 from bench.soak.history import HistoryWriter
-from bench.soak.plan import Fault
-from bench.soak.processes import Server, Worker, freeze
-from bench.soak.worker import GROUP, KEY
+from bench.soak.plan import ROLES, Fault
+from bench.soak.processes import Worker, freeze
+from bench.soak.topology import Inject, Topology
 
 STOP_WITHIN = 15.0
 """Seconds within which a subscriber must shut down after SIGTERM; it may drain for three."""
@@ -20,7 +20,7 @@ class Nemesis:
     """Injects faults, one at a time for each target.
 
     Args:
-        server: the server.
+        topology: the servers.
         workers: the processes, by name.
         writer: records the beginning and the end of every fault.
         wait_ready: returns when a restarted worker is ready.
@@ -28,28 +28,22 @@ class Nemesis:
 
     def __init__(
         self,
-        server: Server,
+        topology: Topology,
         workers: Mapping[str, Worker],
         writer: HistoryWriter,
         wait_ready: Callable[[Worker], Awaitable[None]],
     ) -> None:
-        self._server = server
+        self._topology = topology
         self._workers = workers
         self._writer = writer
         self._wait_ready = wait_ready
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._actions: dict[str, Callable[[Fault], Awaitable[None]]] = {
+        self._actions: dict[str, Inject] = {
+            **topology.faults,
             "kill all": self._kill_all,
-            "kill server": self._kill_server,
-            "freeze server": self._freeze_server,
-            "pause clients": self._pause_clients,
-            "kill connections": self._kill_connections,
-            "destroy group": self._destroy_group,
-            "kill subscriber": self._kill_worker,
-            "kill publisher": self._kill_worker,
-            "stop subscriber": self._stop_worker,
-            "freeze subscriber": self._freeze_worker,
-            "freeze publisher": self._freeze_worker,
+            **{f"kill {role}": self._kill_worker for role in ROLES},
+            **{f"stop {role}": self._stop_worker for role in ROLES},
+            **{f"freeze {role}": self._freeze_worker for role in ROLES},
         }
 
     async def inject(self, fault: Fault) -> None:
@@ -65,33 +59,15 @@ class Nemesis:
     def _record(self, fault: Fault, phase: str) -> None:
         self._writer.append("fault", number=fault.number, kind=fault.kind, target=fault.target, phase=phase)
 
-    async def _kill_server(self, fault: Fault) -> None:
-        await self._server.kill()
-        await asyncio.sleep(fault.seconds / 2)
-        await self._server.start()
-
     async def _kill_all(self, fault: Fault) -> None:
-        """Kill the server and all workers, as a crash of the machine does: no process remembers the old server."""
-        await asyncio.gather(self._server.kill(), *(worker.kill() for worker in self._workers.values()))
+        """Kill the servers and all workers, as a crash of the machine does: no process remembers the old server."""
+        await asyncio.gather(self._topology.kill(), *(worker.kill() for worker in self._workers.values()))
         await asyncio.sleep(fault.seconds / 2)
-        await self._server.start()
+        await self._topology.start()
         for worker in self._workers.values():
             await worker.start()
         for worker in self._workers.values():
             await self._wait_ready(worker)
-
-    async def _freeze_server(self, fault: Fault) -> None:
-        await freeze(self._server.pid, fault.seconds)
-
-    async def _pause_clients(self, fault: Fault) -> None:
-        await self._server.execute("CLIENT", "PAUSE", int(fault.seconds * 1000), "ALL")
-        await asyncio.sleep(fault.seconds)
-
-    async def _kill_connections(self, _: Fault) -> None:
-        await self._server.execute("CLIENT", "KILL", "TYPE", "normal")
-
-    async def _destroy_group(self, _: Fault) -> None:
-        await self._server.execute("XGROUP", "DESTROY", KEY, GROUP)
 
     async def _kill_worker(self, fault: Fault) -> None:
         worker = self._workers[fault.target]

@@ -11,13 +11,13 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench.soak.worker import WorkerSpec
+from bench.soak.spec import WorkerSpec
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._redis.protocol import Argument
@@ -42,20 +42,29 @@ _FREEZE = 'kill -STOP "$1" && sleep "$2"; kill -CONT "$1"'
 
 
 class Server:
-    """A server that keeps its port and its data when it is killed."""
+    """A server that keeps its port and its data when it is killed.
 
-    def __init__(self, directory: Path, fsync: str) -> None:
+    Args:
+        directory: an existing directory for its data.
+        fsync: one of `PERSISTENCE`.
+        config: more options.
+        password: the password of its clients; empty for none.
+    """
+
+    def __init__(
+        self, directory: Path, fsync: str, *, config: Mapping[str, str] | None = None, password: str = ""
+    ) -> None:
+        self.port = free_port()
+        self.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}"
         self._directory = directory
         self._loses_power = fsync == "everysec"
         self._sizes: deque[tuple[float, Path, int]] = deque()
         self._server = EmbeddedServer(
-            port=free_port(), data_dir=directory, config=PERSISTENCE[fsync], start_timeout=_START_WITHIN
+            port=self.port,
+            data_dir=directory,
+            config={**PERSISTENCE[fsync], **(config or {})},
+            start_timeout=_START_WITHIN,
         )
-
-    @property
-    def url(self) -> str:
-        """The URL of the server."""
-        return self._server.url
 
     @property
     def pid(self) -> int:
@@ -99,13 +108,18 @@ class Server:
                 os.truncate(path, known[-1])
         self._sizes.clear()
 
-    async def execute(self, *command: Argument) -> Any:
+    async def execute(self, *command: Argument, within: float = _REPLY_WITHIN) -> Any:
         """Execute a command, and return its reply."""
-        connection = await Connector(self.url).connect(within=_REPLY_WITHIN)
-        try:
-            return await connection.call(*command, within=_REPLY_WITHIN)
-        finally:
-            await connection.aclose()
+        return await execute(self.url, *command, within=within)
+
+
+async def execute(url: str, *command: Argument, within: float = _REPLY_WITHIN) -> Any:
+    """Execute a command at the server with this URL, and return its reply."""
+    connection = await Connector(url).connect(within=within)
+    try:
+        return await connection.call(*command, within=within)
+    finally:
+        await connection.aclose()
 
 
 class Worker:

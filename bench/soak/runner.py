@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.soak.history import HistoryReader, HistoryWriter, Record
+from bench.soak.machine import Machine
 from bench.soak.nemesis import STOP_WITHIN, Nemesis
 from bench.soak.plan import Fault, make_plan
-from bench.soak.processes import Server, Worker
-from bench.soak.verdict import HistorySummary
-from bench.soak.worker import KEY, WorkerSpec
+from bench.soak.processes import Worker
+from bench.soak.service import Service
+from bench.soak.spec import KEY, WorkerSpec
+from bench.soak.summary import HistorySummary
+from bench.soak.topology import Topology
 from jwt_events import DeadLetters, RedisStream
 from jwt_events.envelope import decode
 
@@ -34,28 +37,39 @@ class Settings:
         events: how many events must be acknowledged.
         faults: how many faults to inject meanwhile.
         seed: of the plan.
+        topology: ``single`` (one server), ``sentinel`` (a primary, two replicas, three Sentinels) or ``cluster`` (six
+            nodes).
         transport: ``stream`` (every subscriber receives every event) or ``group`` (they share the events).
         fsync: what the server keeps when it is killed: ``always`` all, ``everysec`` all but a second, ``no`` nothing.
         publishers: the number of processes that publish.
         subscribers: the number of processes that handle.
+        lists: the number of processes with a list that is asked all the time; with any, one more starts lists anew.
+        replicas: how many replicas must have an event before it is accepted.
+        retention: seconds for which publishers keep events in the stream; ``None`` for the default.
         rate: events per second that all publishers send together, at most.
+        only: the kinds of faults to inject; empty for those of the topology.
         verbose: whether the processes log what the library does.
     """
 
     events: int
     faults: int
     seed: int = 1
+    topology: str = "single"
     transport: str = "stream"
     fsync: str = "always"
     publishers: int = 2
     subscribers: int = 3
+    lists: int = 0
+    replicas: int = 0
+    retention: float | None = None
     rate: float = 2_500.0
+    only: Sequence[str] = ()
     verbose: bool = False
 
     @property
     def max_seconds(self) -> float:
         """Seconds after which the run is aborted."""
-        return 120.0 + 8.0 * self.faults + 4.0 * self.events / self.rate
+        return 120.0 + (30.0 if self.topology != "single" else 8.0) * self.faults + 4.0 * self.events / self.rate
 
     @property
     def events_per_fault(self) -> float:
@@ -80,6 +94,7 @@ class Runner:
         self._directory = directory
         self._publishers = [f"publisher-{number + 1}" for number in range(settings.publishers)]
         self._subscribers = [f"subscriber-{number + 1}" for number in range(settings.subscribers)]
+        self._lists = [f"list-{number + 1}" for number in range(settings.lists)]
         self._workers: dict[str, Worker] = {}
         self._reader = HistoryReader(directory)
         self._writer = HistoryWriter(directory, "nemesis", 0)
@@ -90,39 +105,64 @@ class Runner:
 
     async def run(self) -> None:
         """Carry out the run. When cancelled, it ends all its processes."""
-        facts = asdict(self._settings) | {"subscribers": self._subscribers}
+        facts = asdict(self._settings) | {"subscribers": self._subscribers, "lists": self._lists}
         self._writer.append("run", **facts)
         async with AsyncExitStack() as stack:
-            server = Server(self._directory, self._settings.fsync)
-            await server.start()
-            stack.push_async_callback(server.aclose)
-            await stack.enter_async_context(self._observing(server))
+            topology = self._topology()
+            stack.push_async_callback(topology.aclose)
+            await topology.start()
+            await stack.enter_async_context(self._observing(topology))
             stack.push_async_callback(self._kill_workers)
             try:
                 async with asyncio.timeout(self._settings.max_seconds):
-                    await self._execute(server)
-            except (Stalled, TimeoutError) as error:
-                self._writer.append("broken", problem=str(error) or f"no end after {self._settings.max_seconds:.0f} s")
+                    await self._execute(topology)
+            except* (Stalled, TimeoutError, AssertionError) as errors:
+                for error in errors.exceptions:
+                    problem = str(error) or f"no end after {self._settings.max_seconds:.0f} s"
+                    self._writer.append("broken", problem=problem)
             self._writer.append("end")
         self._read_history()
 
-    async def _execute(self, server: Server) -> None:
-        for role, names in (("publisher", self._publishers), ("subscriber", self._subscribers)):
+    def _topology(self) -> Topology:
+        settings = self._settings
+        if settings.topology == "single":
+            return Machine(self._directory, settings.fsync)
+        if settings.topology == "cluster":
+            from bench.soak.shards import Shards  # noqa: PLC0415 - with what tests are made of, which others do not need
+
+            return Shards(self._directory, settings.fsync)
+        # Only with replicas can a list prove that a name leads it to the primary.
+        return Service(self._directory, settings.fsync, has_name=settings.replicas > 0, seed=settings.seed)
+
+    async def _execute(self, topology: Topology) -> None:
+        roles = {"publisher": self._publishers, "subscriber": self._subscribers, "list": self._lists}
+        roles["starter"] = ["starter-1"] if self._lists else []
+        for role, names in roles.items():
             for name in names:
-                await self._start(role, name, server.url)
+                await self._start(role, name, topology.url_of(name))
         for worker in self._workers.values():
             await self._ready(worker)
-        await self._inject_faults(Nemesis(server, self._workers, self._writer, self._ready))
+        await self._inject_faults(Nemesis(topology, self._workers, self._writer, self._ready))
         self._allow(self._settings.events)
         await self._until(self._enough_acknowledged, "the last events were not published")
         await self._until_handled()
-        await self._record_dead_letters(server)
+        await self._until_started()
+        await self._record_dead_letters(topology)
         await self._stop_workers()
 
     async def _start(self, role: str, name: str, url: str) -> None:
-        rate = self._settings.rate / len(self._publishers)
+        settings = self._settings
         spec = WorkerSpec(
-            role, name, 0, str(self._directory), url, self._settings.transport, rate, self._settings.verbose
+            role,
+            name,
+            0,
+            str(self._directory),
+            url,
+            settings.transport,
+            settings.rate / len(self._publishers),
+            settings.replicas,
+            settings.retention,
+            settings.verbose,
         )
         self._workers[name] = Worker(spec, self._on_exit)
         await self._workers[name].start()
@@ -132,8 +172,11 @@ class Runner:
         plan = make_plan(
             self._settings.seed,
             self._settings.faults,
+            topology=self._settings.topology,
             publishers=self._publishers,
             subscribers=self._subscribers,
+            lists=self._lists,
+            only=self._settings.only,
             # A loss must be detectable: a group is known to the server and to its members. If a fault takes both away,
             # no process can tell that there was a group.
             also=["destroy group"] if shares and fsync != "always" else [],
@@ -180,9 +223,15 @@ class Runner:
                 handled, moved = total, clock()
             await asyncio.sleep(10 * _POLL_INTERVAL)
 
-    async def _record_dead_letters(self, server: Server) -> None:
+    async def _until_started(self) -> None:
+        """Wait until a list was started, and another one asked, after the last event was acknowledged."""
+        if self._lists:
+            answers = self.summary.answers
+            await self._until(lambda: answers.known >= len(self.summary.acknowledged), "the last list was not started")
+
+    async def _record_dead_letters(self, topology: Topology) -> None:
         """Record every dead letter."""
-        async with DeadLetters(RedisStream(server.url, key=KEY)) as dead:
+        async with DeadLetters(RedisStream(topology.url, key=KEY)) as dead:
             after: str | None = None
             while letters := await dead.list(after=after, limit=1_000):
                 for letter in letters:
@@ -225,11 +274,11 @@ class Runner:
         await asyncio.gather(*(worker.kill() for worker in self._workers.values()))
 
     @asynccontextmanager
-    async def _observing(self, server: Server) -> AsyncIterator[None]:
+    async def _observing(self, topology: Topology) -> AsyncIterator[None]:
         async def observe() -> None:
             while True:
                 self._read_history()
-                server.observe()
+                topology.observe()
                 await asyncio.sleep(_POLL_INTERVAL)
 
         task = asyncio.create_task(observe())

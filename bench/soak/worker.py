@@ -1,4 +1,4 @@
-"""A process of a run: publishes events, or handles them.
+"""A process of a run: publishes events, handles them, or asks lists about them.
 
 The first line on its standard input is a `WorkerSpec`. A publisher then reads numbers, one a line: the total of events
 that it may have published by then. At the end of its input the process exits at once; SIGTERM asks it to shut down
@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +23,11 @@ from loguru import logger
 
 from bench.soak.checkpoint import Checkpoint, CheckpointedTransport
 from bench.soak.history import HistoryWriter
+from bench.soak.inquiry import run_list, run_starter, token_id
+from bench.soak.spec import GROUP, KEY, WorkerSpec
 from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.errors import JWTEventsError, PublishError, PublishFailed, TransportError
 from jwt_events.transport.base import Gap, Transport
-
-KEY = "soak"
-GROUP = "soak"
 
 _TASKS = 50
 """The number of events that a publisher has in flight, each of a key of its own."""
@@ -42,31 +42,6 @@ _CLAIM_AFTER = 1.5
 
 _SLOW, _SLOW_SECONDS = 16, 0.05
 """One event in 16 takes 0.05 s to handle, so that events are always in flight when a subscriber is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """What a process does.
-
-    Attributes:
-        role: ``publisher`` or ``subscriber``.
-        name: the name of the process; in a group, also of its consumer.
-        incarnation: how often the process was restarted.
-        directory: where histories and checkpoints are.
-        url: the server.
-        transport: ``stream`` or ``group``.
-        rate: events per second that a publisher sends, at most.
-        verbose: whether to log what the library does.
-    """
-
-    role: str
-    name: str
-    incarnation: int
-    directory: str
-    url: str = field(repr=False)
-    transport: str
-    rate: float
-    verbose: bool = False
 
 
 class Quota:
@@ -106,7 +81,8 @@ class Quota:
 
 async def publish(spec: WorkerSpec, writer: HistoryWriter, quota: Quota, stop: asyncio.Event) -> None:
     """Publish what the quota allows until `stop` is set."""
-    transport = RedisStream(spec.url, key=KEY)
+    options = {} if spec.retention is None else {"retention": timedelta(seconds=spec.retention)}
+    transport = RedisStream(spec.url, key=KEY, replicas=spec.replicas, **options)
     async with Publisher(transport, source=spec.name, timeout=_PUBLISH_WITHIN) as publisher, asyncio.TaskGroup() as go:
         tasks = [
             go.create_task(_publish_key(publisher, writer, quota, f"{spec.name}.{spec.incarnation}.{number}"))
@@ -123,7 +99,7 @@ async def _publish_key(publisher: Publisher, writer: HistoryWriter, quota: Quota
     number = 0
     while True:
         await quota.acquire()
-        event = TokenRevoked(token_id=f"{key}:{number}", session_id=key)
+        event = TokenRevoked(token_id=token_id(key, number), session_id=key)
         writer.append("invoke", id=event.id, key=key, n=number)
         number += 1
         try:
@@ -185,10 +161,18 @@ async def subscribe(spec: WorkerSpec, writer: HistoryWriter, stop: asyncio.Event
 
 def _transport(spec: WorkerSpec, checkpoint: Checkpoint) -> Transport:
     """Return the transport of a subscriber: a member of the group, or a reader from its checkpoint."""
-    stream = partial(RedisStream, spec.url, key=KEY, block=_BLOCK, batch_size=_BATCH_SIZE)
+    stream = partial(RedisStream, spec.url, key=KEY, block=_BLOCK, batch_size=_BATCH_SIZE, replicas=spec.replicas)
     if spec.transport == "group":
         return stream(group=GROUP, consumer=spec.name, start="all", claim_after=_CLAIM_AFTER)
     return CheckpointedTransport(stream(start=checkpoint.read() or "all"), checkpoint)
+
+
+_ROLES: dict[str, Callable[[WorkerSpec, HistoryWriter, Quota, asyncio.Event], Awaitable[None]]] = {
+    "publisher": publish,
+    "subscriber": lambda spec, writer, _, stop: subscribe(spec, writer, stop),
+    "list": lambda spec, writer, _, stop: run_list(spec, writer, stop),
+    "starter": lambda spec, writer, _, stop: run_starter(spec, writer, stop),
+}
 
 
 async def _read_quota(lines: asyncio.StreamReader, quota: Quota) -> None:
@@ -211,7 +195,7 @@ async def main() -> None:
     writer = HistoryWriter(Path(spec.directory), spec.name, spec.incarnation)
     reading = asyncio.create_task(_read_quota(lines, quota))
     try:
-        await (publish(spec, writer, quota, stop) if spec.role == "publisher" else subscribe(spec, writer, stop))
+        await _ROLES[spec.role](spec, writer, quota, stop)
         writer.append("stopped")
     except* JWTEventsError as errors:
         for error in errors.exceptions:

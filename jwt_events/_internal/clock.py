@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Final, Protocol, runtime_checkable
 
 from jwt_events.errors import InvalidOption
+
+
+def _choose() -> Callable[[], float]:
+    """Return a clock that goes on while the machine sleeps, if there is one: a C function, as checks read it."""
+    name = "CLOCK_MONOTONIC" if sys.platform == "darwin" else "CLOCK_BOOTTIME"  # that of macOS goes on, too
+    clock = getattr(time, name, None)
+    if clock is not None:
+        found = partial(time.clock_gettime, clock)
+        try:
+            found()
+        except OSError:  # the system does not know it
+            return time.monotonic
+        return found
+    return time.monotonic
+
+
+boottime: Final = _choose()
+"""Return seconds on a clock that is never set, and goes on while the machine is suspended.
+
+It is for all that is compared with what happens elsewhere meanwhile: proofs, leases, ages. Timeouts are by
+`time.monotonic`, as those of event loops are."""
 
 
 class Timer(Protocol):
@@ -23,7 +46,7 @@ class Clock(Protocol):
     """Tells the time and schedules calls. `SYSTEM` is the real one, `jwt_events.testing.ManualClock` one for tests."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that is never set. May be called from any thread."""
+        """Return seconds on a clock that is never set, and goes on while the machine is suspended; from any thread."""
         ...
 
     def wall(self) -> float:
@@ -40,7 +63,7 @@ class SystemClock:
 
     def __init__(self) -> None:
         # Not wrapped in methods: every check of a token reads the time.
-        self.monotonic: Callable[[], float] = time.monotonic
+        self.monotonic: Callable[[], float] = boottime
         self.wall: Callable[[], float] = time.time
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jwt_events._internal.clock import boottime
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
 from jwt_events.cli._propagation import report
@@ -139,7 +139,7 @@ async def _wait(stream: RedisStream, position: str, services: Sequence[str], wit
 
     if not is_position(position):
         raise InvalidOption("wait", "must be a position, as 'jwt-events publish' prints it: 1767225600000-0")
-    return await Fleet(*services, timeout=within).wait(stream, position, monotonic())
+    return await Fleet(*services, timeout=within).wait(stream, position, boottime())
 
 
 async def _serve(stream: RedisStream, address: tuple[str, int], services: Sequence[str]) -> None:

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from time import monotonic
 from typing import Final, NamedTuple
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import CLOSED, Announcement, name_from
@@ -138,7 +138,7 @@ class Announcer:
             state=condition.state,
             staleness=condition.staleness,
             trouble=condition.trouble[:_MAX_TROUBLE],
-            said_at=None if self._clock_ahead is None else monotonic() + self._clock_ahead,
+            said_at=None if self._clock_ahead is None else boottime() + self._clock_ahead,
         )
         try:
             clock = await registry.announce(
@@ -154,7 +154,7 @@ class Announcer:
             )
             return False
         if clock is not None:
-            self._clock_ahead = clock - monotonic()
+            self._clock_ahead = clock - boottime()
         return True
 
     async def _withdraw(self, registry: Registry) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Final, Protocol
 
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.receipt import Propagation
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import Announcement, name_from, parse
@@ -40,7 +40,7 @@ class InForce(Protocol):
         Args:
             transport: where the event was published.
             position: its position; ``None`` where there are no positions.
-            accepted_at: a time (`time.monotonic`) at which the server had surely accepted it.
+            accepted_at: a time (`boottime`) at which the server had surely accepted it.
         """
         ...
 
@@ -115,7 +115,7 @@ class Fleet:
             survey = _Survey(registry, barrier)
             give_up_at = accepted_at + self.timeout
             pause = _FIRST_PAUSE
-            while await survey.read(give_up_at) and (until := barrier.wait_until(now := monotonic())) is not None:
+            while await survey.read(give_up_at) and (until := barrier.wait_until(now := boottime())) is not None:
                 await asyncio.sleep(min(pause, until - now))
                 pause = min(pause * 1.5, _MAX_PAUSE)
             if not survey.was_read:
@@ -147,7 +147,7 @@ class _Survey:
                 entries, self._clock = await self._registry.entries(within=_READ_WITHIN)
             except TransportError as error:
                 self.error = error
-                if self.was_read or not error.retryable or monotonic() >= give_up_at:
+                if self.was_read or not error.retryable or boottime() >= give_up_at:
                     return self.was_read
                 await asyncio.sleep(_MAX_PAUSE)
                 continue
@@ -177,7 +177,7 @@ class _Survey:
     def _is_gone(said: Announcement, accepted_at: float, clock: float) -> bool:
         if said.said_at is None or clock - said.said_at < GONE_AFTER:
             return False
-        return said.allows_stale or monotonic() >= lease_ends(accepted_at, said.lease)
+        return said.allows_stale or boottime() >= lease_ends(accepted_at, said.lease)
 
 
 def _registering(transport: Transport) -> Registering:
@@ -188,8 +188,8 @@ def _registering(transport: Transport) -> Registering:
 
 
 async def _sleep_until(then: float) -> None:
-    """Wait until a time of `time.monotonic`."""
-    await asyncio.sleep(max(0.0, then - monotonic()) + _EARLY)
+    """Wait until a time of `boottime`."""
+    await asyncio.sleep(max(0.0, then - boottime()) + _EARLY)
 
 
 def check_in_force(in_force: object, transport: Transport) -> None:

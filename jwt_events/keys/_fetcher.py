@@ -12,6 +12,7 @@ from typing import Any
 from loguru import logger
 
 from jwt_events._internal.cancellation import end, timeout
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.functions import awaited, in_thread, is_coroutine_function
 from jwt_events.errors import Closed
 from jwt_events.instrumentation import KeysObserver
@@ -27,7 +28,7 @@ _MAX_WAIT = 3600.0  # event loops refuse very long timeouts
 
 def current_time() -> Now:
     """Read both clocks."""
-    return Now(time.monotonic(), time.time())
+    return Now(boottime(), time.time())
 
 
 @dataclass(eq=False, slots=True)

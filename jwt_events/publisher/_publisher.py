@@ -18,6 +18,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.positions import sort_key
 from jwt_events._internal.receipt import Propagation, Receipt
@@ -54,9 +55,9 @@ class Publisher:
             this host.
         timeout: seconds that a publish may take, everything included: connecting, waiting and trying again.
         max_event_bytes: the largest encoded event allowed, at most 1,048,576.
-        republish: seconds for which events that a stream accepted are kept, at most 10,000 and 8 MB. When another
-            server has taken over, they are published again, with the same ids: it may never have had them. They come
-            after what the server has by then, so a subscriber that starts later sees them twice. 0 for none.
+        republish: seconds for which events that a stream accepted are kept, at most 10,000 and 8 MB. Of these, the ones
+            that are missing when another server has taken over are published again, with the same ids, before new ones.
+            0 for none.
         metrics: a `jwt_events.metrics.Metrics`; ``None`` counts nothing.
         tracer_provider: an OpenTelemetry ``TracerProvider``, or a `jwt_events.tracing.Tracing` to choose more;
             ``None`` means the global one, as soon as there is one.
@@ -72,7 +73,7 @@ class Publisher:
         source: str | None = None,
         timeout: float = 5.0,
         max_event_bytes: int = 16_384,
-        republish: float = 0.0,
+        republish: float = 30.0,
         metrics: Instrumentation | None = None,
         tracer_provider: AnyTracing | None = None,
     ) -> None:
@@ -81,7 +82,7 @@ class Publisher:
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
         self._republish = options.leeway("republish", republish)
-        self._keep: Callable[[Sequence[bytes]], None] | None = None
+        self._keep: Callable[[Sequence[bytes], Sequence[Receipt]], None] | None = None
         self._spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
         self._observer: Observer = combine(counting, self._spans.observer)
@@ -238,7 +239,7 @@ class Publisher:
         return [replace(receipt, propagation=propagation) for receipt in receipts]
 
     async def _propagate(self, in_force: InForce, receipts: Sequence[Receipt]) -> Propagation:
-        accepted_at = monotonic()
+        accepted_at = boottime()
         positions = [receipt.position for receipt in receipts if receipt.position is not None]
         return await in_force.wait(self._transport, max(positions, key=sort_key, default=None), accepted_at)
 
@@ -264,7 +265,7 @@ class Publisher:
             sender = self._sender or await self._open()
             receipts = await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
             if self._keep is not None:
-                self._keep(payloads)
+                self._keep(payloads, receipts)
             return receipts
         finally:
             self._calls -= 1

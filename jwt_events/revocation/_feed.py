@@ -79,7 +79,7 @@ class FeedListener(Protocol):
         """Record up to where all events have been applied, and whether a publisher waits to hear of that."""
 
     def record_proof(self, current_as_of: float) -> None:
-        """Record that all events that existed at that time (`time.monotonic`) have been applied."""
+        """Record that all events that existed at that time (`boottime`) have been applied."""
 
     def refuse_proof(self, reason: str) -> None:
         """Record that what the server said proves nothing; the reason is that of `NotProven`."""

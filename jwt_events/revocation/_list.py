@@ -150,7 +150,7 @@ class RevocationList(Registration, Health):
         if at_least is not None and not self._view.has_applied(at_least):
             self._stale += 1
             return _STALE
-        if self._now() - self._view.current_as_of <= self._max_staleness:
+        if self._now() <= self._view.fresh_until:
             self._allowed += 1
             return _ALLOW
         if self._allows_stale and self._is_open:

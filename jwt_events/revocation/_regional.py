@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import NotProven
 from jwt_events.revocation._feed import Feed, Opening
@@ -108,7 +108,7 @@ class RegionalFeed:
         return NotProven(f"region {region!r} has proven nothing for {age:.1f} s: {effect}", reason="region_cut_off")
 
     def _age(self, region: str) -> float:
-        return self._proofs.age(region, time.monotonic())
+        return self._proofs.age(region, boottime())
 
 
 class _Region:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from loguru import logger
 
 from jwt_events._internal.callbacks import Callback, Callbacks
-from jwt_events._internal.clock import Clock, Timer, sleep
+from jwt_events._internal.clock import Clock, Timer, boottime, sleep
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.positions import OLDEST, parse_regional, sort_key
@@ -59,7 +59,7 @@ class SteadyClock:
         monotonic: returns seconds, on a clock that is never set.
     """
 
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = boottime) -> None:
         self._wall = wall
         self._monotonic = monotonic
         self._offset = wall() - monotonic()
@@ -90,6 +90,7 @@ class RevocationView:
         watches: the watched tokens.
         current_as_of: the time (monotonic, by the clock) of the last proof that no event is missing; minus infinity if
             there is none.
+        fresh_until: until when, by the same clock, that proof is good.
         routes: functions to call with events, on the event loop.
         on_gap: functions to call with gaps.
         on_state: functions to call with states.
@@ -124,6 +125,7 @@ class RevocationView:
         self.loop: OwnLoop = OwnLoop("the revocation list")
         self.watches: WatchRegistry = WatchRegistry(self.rules, self._callbacks, self.loop, clock)
         self.current_as_of: float = -math.inf
+        self.fresh_until: float = -math.inf
         self.routes: Routes = Routes()
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
@@ -146,7 +148,7 @@ class RevocationView:
     @property
     def is_fresh(self) -> bool:
         """Whether the last proof is at most ``max_staleness`` old."""
-        return self.staleness <= self._max_staleness
+        return self._clock.monotonic() <= self.fresh_until
 
     def report_closed(self, destination: str) -> None:
         """Report, once until it is opened, that a token was checked although nothing is read."""
@@ -226,9 +228,10 @@ class RevocationView:
         return sort_key(applied) >= found[1]
 
     def record_proof(self, current_as_of: float) -> None:
-        """Record that no event is missing of those that existed at that time (`time.monotonic`)."""
-        ahead = self._clock.monotonic() - time.monotonic()  # in this order: if in doubt, the proof is older
+        """Record that no event is missing of those that existed at that time (`boottime`)."""
+        ahead = self._clock.monotonic() - boottime()  # in this order: if in doubt, the proof is older
         self.current_as_of = max(self.current_as_of, current_as_of + ahead)
+        self.fresh_until = self.current_as_of + self._max_staleness
         self._is_live = True
         if self.is_fresh and self._state is not ViewState.FRESH:
             self.enter_state(ViewState.FRESH)
@@ -252,9 +255,15 @@ class RevocationView:
         for callback in self.on_state:
             self._callbacks.call(callback, state)
 
+    def notice_staleness(self) -> None:
+        """Enter `ViewState.STALE` at once if the timer is late: it stands still while the machine is suspended."""
+        if self._state is ViewState.FRESH and not self.is_fresh and self._staleness_timer is not None:
+            self._staleness_timer.cancel()
+            self._check_staleness()
+
     def _check_staleness(self) -> None:
         """Enter `ViewState.STALE` if the last proof is too old, else check again at that time: one timer for all."""
-        left = self._max_staleness - self.staleness
+        left = self.fresh_until - self._clock.monotonic()
         if left < 0:
             self._staleness_timer = None
             self.enter_state(ViewState.STALE)
@@ -287,7 +296,8 @@ class RevocationView:
         while True:
             await sleep(self._clock, TICK / _COUNTS_PER_SWEEP)
             self.count(checks())
-            self.watches.expire()  # their timer sleeps on when the wall clock is set, or the machine is suspended
+            self.notice_staleness()  # timers sleep on when the machine is suspended, or the wall clock is set
+            self.watches.expire()
             if (now := self._clock.monotonic()) >= swept_at + TICK:
                 swept_at = now
                 await self.sweep()
@@ -302,7 +312,7 @@ class RevocationView:
 
     async def aclose(self) -> None:
         """Discard the last proof, detach the observer and end the callbacks. Idempotent."""
-        self.current_as_of = -math.inf
+        self.current_as_of = self.fresh_until = -math.inf
         self._is_live = False
         self._state = ViewState.CLOSED
         observer, self.observer = self.observer, None

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from enum import StrEnum
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +17,7 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.describing import describe
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
@@ -205,7 +205,7 @@ class SetPoller:
         return self._rounds.failure or self._unverified or (None if self._lease is None else self._lease.failure)
 
     def _own_staleness(self) -> float:
-        return self._liveness.staleness(monotonic())
+        return self._liveness.staleness(boottime())
 
     async def _until_holder(self) -> None:
         """Wait until this process holds the lease; then go on from where the last holder was."""
@@ -214,7 +214,7 @@ class SetPoller:
             return
         self._rounds.forget()
         await lease.wait()
-        self._liveness.proven(monotonic() - lease.reported)
+        self._liveness.proven(boottime() - lease.reported)
         with suppress(TransportError):
             self._liveness.adopt(await lease.recall())
 
@@ -248,18 +248,18 @@ class SetPoller:
         if self._lease is not None:
             with suppress(TransportError):  # then the next holder refuses it, and asks itself
                 await self._lease.remember(state)
-        self._liveness.ask(state, monotonic())
+        self._liveness.ask(state, boottime())
         await stream.verify(state)
 
     async def _watch(self) -> None:
         """Tell what changes with time, and that there was no proof from the beginning."""
-        opened, is_told = monotonic(), False
+        opened, is_told = boottime(), False
         while True:
             self._rounds.observer.refresh()
             before, self._state = self._state, self.state
             if self._state is not PollerState.STALE:
                 is_told = False
-            elif not is_told and (before in _LIVE or monotonic() - opened > self._max_staleness):
+            elif not is_told and (before in _LIVE or boottime() - opened > self._max_staleness):
                 is_told = True
                 self._notices.tell("WARNING", "signals are stale", once="stale", state=self._state.value)
             if self._state is not before:

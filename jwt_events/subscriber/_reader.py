@@ -7,11 +7,11 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import cancel_until_done
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.notices import Notices
 from jwt_events.envelope import Envelope, decode
 from jwt_events.errors import DecodeError
@@ -116,7 +116,7 @@ class Reader:
         self._observer = observer
         self._notices = notices or Notices()
         self.proven_at: float = -math.inf
-        """When the last read that the server answered was sent, by `time.monotonic`."""
+        """When the last read that the server answered was sent, by `boottime`."""
         self._task: asyncio.Task[None] | None = None
         self._is_waiting = False
         self._is_begun = False
@@ -158,7 +158,7 @@ class Reader:
 
     async def _next_batch(self) -> Batch:
         self._is_waiting = True
-        asked_at = monotonic()
+        asked_at = boottime()
         try:
             batch = await self._receiver.receive()
         except asyncio.CancelledError:

@@ -7,13 +7,13 @@ import math
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from loguru import logger
 
 from jwt_events._internal import options
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.functions import plain_function
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.retry import Retry
@@ -155,7 +155,7 @@ class Subscriber(Registration):
 
         It grows while the connection is lost, and while all handlers are busy, as nothing is read then.
         """
-        return math.inf if self._subscription is None else monotonic() - self._subscription.proven_at
+        return math.inf if self._subscription is None else boottime() - self._subscription.proven_at
 
     @property
     def failure(self) -> Exception | None:

@@ -146,7 +146,7 @@ class Subscription:
 
     @property
     def proven_at(self) -> float:
-        """When the last read that the server answered was sent, by `time.monotonic`."""
+        """When the last read that the server answered was sent, by `boottime`."""
         return self._reading.proven_at
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from jwt_events._internal import options
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.functions import plain_function
 
 
@@ -27,7 +28,7 @@ class ManualClock:
     """
 
     def __init__(self) -> None:
-        self._now = time.monotonic()
+        self._now = boottime()
         self._offset = time.time() - self._now
         self._timers: list[tuple[float, int, _ManualTimer]] = []
         self._number = itertools.count()  # calls due at the same time run in the order in which they were scheduled

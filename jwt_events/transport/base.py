@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import NotProven, TransportError
 
 
@@ -112,9 +113,9 @@ class Batch:
     Attributes:
         deliveries: the deliveries in order; may be empty.
         gaps: what may have been missed before these deliveries.
-        current_as_of: a time (`time.monotonic`) at which no event existed that is not delivered by now: the *sending*
-            of a read that reached the end, or of the last proof before it that the stream is still the same. ``None``
-            if more may be waiting, or if the transport cannot know: a replica may be cut off from its primary.
+        current_as_of: a time at which no event existed that is not delivered by now: the *sending* of a read that
+            reached the end, or of the last proof before it that the stream is the same. By `time.CLOCK_BOOTTIME` if
+            there is one, else `time.monotonic`. ``None`` if more may be waiting, or if it cannot be known.
         reconnected: whether a connection that had been lost was replaced by this read.
         reached: the position up to which nothing is left to deliver, where it is later than that of the last delivery:
             the last entry may have been removed. ``None`` where that is not known.
@@ -223,8 +224,10 @@ class Sender(Protocol):
 class Republishing(Protocol):
     """A sender that sends events again when the server that accepted them was replaced. Optional."""
 
-    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
-        """Begin to keep what is accepted, and return the function to call with the payloads.
+    def keep(
+        self, seconds: float, report: Callable[[int], None]
+    ) -> Callable[[Sequence[bytes], Sequence[Receipt]], None]:
+        """Begin to keep what is accepted, and return the function to call with the payloads and their receipts.
 
         Args:
             seconds: how long each is kept.

@@ -13,7 +13,6 @@ import math
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from loguru import logger
 
 from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.clock import boottime
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
@@ -105,13 +105,13 @@ class ServerLease:
     @property
     def is_held(self) -> bool:
         """Whether this process holds it, surely."""
-        return monotonic() < self._held_until
+        return boottime() < self._held_until
 
     @property
     def reported(self) -> float:
         """The seconds that the last other holder told, counted on; infinite if none has told any."""
         told, at = self._others
-        return told + max(0.0, monotonic() - at)
+        return told + max(0.0, boottime() - at)
 
     async def wait(self) -> None:
         """Wait until this process holds it."""
@@ -142,7 +142,7 @@ class ServerLease:
         Raises:
             TransportError: the server did not answer or refused.
         """
-        sent_at = monotonic()
+        sent_at = boottime()
         told = self._report()
         number = -1 if math.isinf(told) else round(told * 1000)
         reply = await self._call(self._command(_TAKE, number, round(self._seconds * 1000)))

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Literal
 
 from jwt_events._internal import options
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Registry, Sender, Sent
@@ -144,7 +145,7 @@ class _MemoryReceiver:
         self._is_at_end = False
 
     async def receive(self) -> Batch:
-        asked_at = time.monotonic()
+        asked_at = boottime()
         deliveries = await self._transport.read(self._index, within=self._poll_timeout if self._is_at_end else 0.0)
         self._index += len(deliveries)
         self._is_at_end = len(deliveries) < _BATCH_SIZE

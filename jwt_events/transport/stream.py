@@ -23,12 +23,13 @@ from jwt_events._internal.cancellation import end
 from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer, RepublishingSender
+from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replicas import ReplicaConnector
 from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
 from jwt_events.transport._redis.replies import position
+from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
@@ -170,6 +171,9 @@ class RedisStream:
         def command(payload: bytes) -> Command:
             return (b"XADD", key, b"*", FIELD, payload)
 
+        def lookup(position: str) -> Command:
+            return (b"XRANGE", key, position, position)
+
         trimming = _Trimming(self.connector, self.keys, self.retention) if self.trims and self.ledger is None else None
         role = self._role()
         multiplexer = (
@@ -178,7 +182,7 @@ class RedisStream:
             else Multiplexer(self.connector, trimming, role=role)
         )
         async with multiplexer:
-            sender = RepublishingSender(multiplexer, command=command, parse=_parse_sent)
+            sender = RepublishingSender(multiplexer, command=command, lookup=lookup, parse=_parse_sent)
             try:
                 yield sender
             finally:

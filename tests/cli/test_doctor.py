@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,14 +24,23 @@ from jwt_events.transport.ledger import LedgerSummary
 from tests.support.commands import Outcome, run, run_apart
 from tests.support.faults import free_port
 from tests.support.proxy import Proxy
+from tests.support.raw import call
 from tests.support.servers import OWN_KINDS, Server, shared
+from tests.support.topology import SERVICE, topology
+from tests.support.waiting import wait_until
 
 HEALTHY: dict[str, Any] = {
     "scheme": "rediss",
     "is_local": False,
     "key": "k",
     "retention": timedelta(days=1),
-    "info": {"redis_version": "7.2.4", "valkey_version": "9.1.2", "role": "master", "connected_slaves": "1"},
+    "info": {
+        "redis_version": "7.2.4",
+        "valkey_version": "9.1.2",
+        "role": "master",
+        "connected_slaves": "1",
+        "slave0": "ip=h,port=1,state=online,offset=1,lag=0",
+    },
     "settings": {
         "appendonly": "yes",
         "appendfsync": "always",
@@ -49,6 +59,9 @@ HEALTHY: dict[str, Any] = {
     "groups": [],
     "lacking": {"publisher": [], "subscriber": []},
 }
+
+
+LAGS = {f"slave{index}": f"ip=h,port={index},state=online,offset=1,lag=1" for index in range(2)}
 
 
 def survey(*named: str | None, quorum: int = 2, down_after: float = 1.0) -> Survey:
@@ -99,7 +112,8 @@ class TestFindings:
     def test_healthy(self) -> None:
         """All findings on a healthy server are fine."""
         assert judged() == judged(ledger=LEDGER) == judged(ledger=NO_LEDGER) == {}
-        assert judged(survey=survey("h", "h", "h")) == {}
+        assert judged(survey=survey("h", "h", "h"), priorities=[100, 100]) == {}
+        assert judged(settings={"min-replicas-to-write": "0"}, replicas=1) == {}
 
     @pytest.mark.parametrize(
         ("changes", "topic", "level"),
@@ -107,16 +121,29 @@ class TestFindings:
             ({"info": {"redis_version": "6.0.16", "valkey_version": ""}}, "version", Level.PROBLEM),
             ({"info": {"role": "slave"}}, "replicas", Level.PROBLEM),
             ({"info": {"connected_slaves": "0"}}, "replicas", Level.NOTE),
-            ({"survey": survey("h", "h", None)}, "sentinels", Level.WARNING),
-            ({"survey": survey("h", "h", "other")}, "sentinels", Level.WARNING),
-            ({"survey": survey("h", quorum=1)}, "sentinels", Level.WARNING),
-            ({"survey": survey("h", "h", "h", down_after=30.0)}, "sentinels", Level.NOTE),
+            ({"survey": survey("h", "h", None), "priorities": [1]}, "sentinels", Level.WARNING),
+            ({"survey": survey("h", "h", "other"), "priorities": [1]}, "sentinels", Level.WARNING),
+            ({"survey": survey("h", quorum=1), "priorities": [1]}, "sentinels", Level.WARNING),
+            ({"survey": survey("h", "h", "h", down_after=30.0), "priorities": [1]}, "sentinels", Level.NOTE),
             ({"survey": survey("h", None, None)}, "sentinels", Level.PROBLEM),
+            ({"survey": survey("h", "h", "h")}, "promotion", Level.UNKNOWN),
+            ({"survey": survey("h", "h", "h"), "priorities": []}, "promotion", Level.PROBLEM),
+            ({"survey": survey("h", "h", "h"), "priorities": [0, 0]}, "promotion", Level.PROBLEM),
+            ({"survey": survey("h", "h", "h"), "priorities": [0, 100]}, "promotion", Level.WARNING),
+            ({"survey": survey("h", "h", "h"), "priorities": [10, 100]}, "promotion", Level.WARNING),
+            ({"replicas": 2}, "replicas", Level.PROBLEM),
+            ({"replicas": 1, "info": {"slave0": "ip=h,port=1,state=online,offset=1,lag=9"}}, "replicas", Level.WARNING),
+            ({"max_staleness": 2.0}, "old primary", Level.NOTE),
+            (
+                {"replicas": 1, "settings": {"min-replicas-to-write": "2"}, "info": {"connected_slaves": "2", **LAGS}},
+                "old primary",
+                Level.NOTE,
+            ),
             ({"settings": {"min-replicas-to-write": "0"}}, "old primary", Level.NOTE),
             ({"settings": {"min-replicas-max-lag": "10"}}, "old primary", Level.NOTE),
             ({"settings": {"min-replicas-to-write": "2"}}, "old primary", Level.PROBLEM),
             ({"settings": {"appendfsync": "everysec"}}, "persistence", Level.NOTE),
-            ({"settings": {"appendonly": "no"}}, "persistence", Level.WARNING),
+            ({"settings": {"appendonly": "no"}}, "persistence", Level.PROBLEM),
             ({"settings": {"appendonly": "no", "save": "3600 1"}}, "persistence", Level.WARNING),
             ({"info": {"aof_last_write_status": "err"}}, "persistence", Level.PROBLEM),
             ({"settings": {"maxmemory-policy": "allkeys-lru"}}, "eviction", Level.WARNING),
@@ -293,6 +320,31 @@ class TestDoctor:
         assert "XADD on 'k:dead', SET on 'k:dead:*', GET on 'k:dead:*'" in found["rights: subscriber"]["text"]
         _, found = examined(own, "--transport", "pubsub", user="u")
         assert found["rights: publisher"]["level"] == "unknown"
+
+
+class TestSentinels:
+    """The command behind real Sentinels."""
+
+    async def test_promotion(self, own_server: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
+        """It knows from a Sentinel which replicas may be promoted, and has a problem if none may."""
+        async with topology(own_server, tmp_path) as servers:
+            for client in servers.clients[1:]:
+                await client.config_set("replica-priority", 0)
+
+            async def are_heard() -> bool:
+                for one in servers.sentinels:
+                    async with one.client as client:
+                        reply = await call(client, "SENTINEL", "REPLICAS", SERVICE)
+                    if any(int(dict(replica)[b"slave-priority"]) for replica in reply):
+                        return False
+                return True
+
+            await wait_until(are_heard, within=30.0, what="the Sentinels to hear of it")
+            told = await asyncio.to_thread(run_apart, "doctor", "--json", "--replicas", "3", url=servers.url)
+        found = {record["topic"]: record for record in told.records}
+        assert told.code == 1
+        assert found["promotion"]["level"] == found["replicas"]["level"] == "problem"
+        assert "replica-priority 0 on all 2 replicas" in found["promotion"]["text"]
 
 
 class TestScheme:

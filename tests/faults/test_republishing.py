@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from jwt_events import InvalidOption, Metrics, Publisher, RedisStream, TokenRevoked
+from jwt_events import InvalidOption, Metrics, Publisher, Receipt, RedisStream, TokenRevoked
 from jwt_events.testing import Listener
 from jwt_events.transport._redis import republishing
-from jwt_events.transport._redis.republishing import RepublishWindow
+from jwt_events.transport._redis.republishing import Accepted, RepublishWindow
 from tests.faults.failover import MakeServer, pair
 from tests.faults.restarting import Restartable
 from tests.support.raw import call, entries
@@ -32,6 +32,18 @@ async def names(client: Redis) -> list[str]:
     return [payload.partition('"token_id":"')[2].partition('"')[0] for payload in payloads]
 
 
+def accepted(*payloads: bytes) -> Accepted:
+    """Make what is kept of payloads that were accepted."""
+    return Accepted(payloads, [Receipt("id", payload.decode()) for payload in payloads])
+
+
+def kept(window: RepublishWindow, now: float) -> list[bytes]:
+    """Return the payloads that a window keeps; each has its own receipt."""
+    found = window.kept(now)
+    assert all(payload.decode() == position for payload, position in found)
+    return [payload for payload, _ in found]
+
+
 class TestReplaced:
     """The server that accepted the events is gone, and another one does not have them."""
 
@@ -40,9 +52,7 @@ class TestReplaced:
         registry = CollectorRegistry()
         async with (
             pair(own_server) as both,
-            Publisher(
-                RedisStream(both.name.url, "k"), timeout=scaled(10), republish=30.0, metrics=Metrics(registry)
-            ) as publisher,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10), metrics=Metrics(registry)) as publisher,
         ):
             await call(both.new, "REPLICAOF", "NO", "ONE")
             lost = [event(f"lost {index}") for index in range(3)]
@@ -59,7 +69,7 @@ class TestReplaced:
 
     async def test_idle(self, own_server: MakeServer) -> None:
         """A publisher that publishes nothing more publishes them again, too."""
-        async with pair(own_server) as both, Publisher(RedisStream(both.name.url, "k"), republish=30.0) as publisher:
+        async with pair(own_server) as both, Publisher(RedisStream(both.name.url, "k")) as publisher:
             await call(both.new, "REPLICAOF", "NO", "ONE")
             await publisher.publish(event("lost"))
             both.switch()
@@ -71,7 +81,7 @@ class TestReplaced:
         """Nor need the old primary be gone: it is enough that the Sentinels name another one."""
         async with (
             topology(own_server, tmp_path) as servers,
-            Publisher(RedisStream(servers.url, "k"), republish=30.0) as publisher,
+            Publisher(RedisStream(servers.url, "k")) as publisher,
         ):
             await servers.cut_off()
             await publisher.publish(event("lost"))
@@ -82,7 +92,7 @@ class TestReplaced:
         """With 0 nothing is kept."""
         async with (
             pair(own_server) as both,
-            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10), republish=0) as publisher,
         ):
             await call(both.new, "REPLICAOF", "NO", "ONE")
             await publisher.publish(event("lost"))
@@ -99,7 +109,7 @@ class TestSameServer:
         """Nothing is published again after a lost connection."""
         async with (
             pair(own_server) as both,
-            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10), republish=30.0) as publisher,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
         ):
             await publisher.publish(event("before"))
             await wait_until(lambda: publisher._sender._republisher._run_id, what="the identity of the server")  # type: ignore[union-attr]  # it is there
@@ -110,13 +120,66 @@ class TestSameServer:
     async def test_restarted(self, restartable: Restartable) -> None:
         """A server that was started again is another one: it may have lost them."""
         server = await restartable.start({})
-        async with Publisher(RedisStream(server.url, "k"), timeout=scaled(10), republish=30.0) as publisher:
+        async with Publisher(RedisStream(server.url, "k"), timeout=scaled(10)) as publisher:
             await publisher.publish(event("before"))
             await restartable.kill()
             server = await restartable.start({})
             await publisher.publish(event("after"))
             async with Redis.from_url(server.url) as client:
-                assert (await names(client))[-2:] == ["before", "after"]
+                assert await names(client) == ["before", "after"]
+
+
+class TestNothingLost:
+    """Another server took over, and has some of the events, or all."""
+
+    async def test_only_what_is_missing(self, own_server: MakeServer) -> None:
+        """What the new server has is not published again."""
+        async with (
+            pair(own_server) as both,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
+        ):
+            await publisher.publish_many([event("had 0"), event("had 1")])
+            await wait_until(lambda: _has(both.new, 2), what="the replica")
+            await call(both.new, "REPLICAOF", "NO", "ONE")
+            await publisher.publish(event("lost"))
+            both.switch()
+            both.name.reset()
+            await publisher.publish(event("new"))
+            assert await names(both.new) == ["had 0", "had 1", "lost", "new"]
+
+    async def test_another_at_its_position(self, own_server: MakeServer) -> None:
+        """An entry of the new server that has the same position is not taken for the event."""
+        async with (
+            pair(own_server) as both,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
+        ):
+            await call(both.new, "REPLICAOF", "NO", "ONE")
+            receipt = await publisher.publish(event("lost"))
+            await call(both.new, "XADD", "k", str(receipt.position), "event", '{"token_id":"other"}')
+            both.switch()
+            both.name.reset()
+            await publisher.publish(event("new"))
+            assert await names(both.new) == ["other", "lost", "new"]
+
+    async def test_it_may_not_be_asked(self, own_server: MakeServer) -> None:
+        """Without the right to look, everything is published again."""
+        async with (
+            pair(own_server) as both,
+            Publisher(RedisStream(both.name.url, "k"), timeout=scaled(10)) as publisher,
+        ):
+            await publisher.publish(event("had"))
+            await wait_until(lambda: _has(both.new, 1), what="the replica")
+            await call(both.new, "REPLICAOF", "NO", "ONE")
+            await call(both.new, "ACL", "SETUSER", "default", "-xrange")
+            both.switch()
+            both.name.reset()
+            await publisher.publish(event("new"))
+            await call(both.new, "ACL", "SETUSER", "default", "+xrange")
+            assert await names(both.new) == ["had", "had", "new"]
+
+
+async def _has(client: Redis, count: int) -> bool:
+    return bool(await client.xlen("k") == count)
 
 
 class TestWindow:
@@ -130,20 +193,20 @@ class TestWindow:
             now += pause
             payloads = [b"%d" % (len(added) + index) for index in range(count)]
             added += [(now, payload) for payload in payloads]
-            window.add(payloads, now)
-        assert window.payloads(now) == [payload for at, payload in added if at >= now - 5.0]
-        assert len(window) == len(window.payloads(now))
+            window.add(accepted(*payloads), now)
+        assert kept(window, now) == [payload for at, payload in added if at >= now - 5.0]
+        assert len(window) == len(window.kept(now))
 
     def test_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Beyond a number, or a size, the oldest are forgotten."""
         monkeypatch.setattr(republishing, "MAX_EVENTS", 3)
         window = RepublishWindow(5.0)
         for number in range(5):
-            window.add([b"%d" % number], 0.0)
-        assert window.payloads(0.0) == [b"2", b"3", b"4"]
+            window.add(accepted(b"%d" % number), 0.0)
+        assert kept(window, 0.0) == [b"2", b"3", b"4"]
         monkeypatch.setattr(republishing, "MAX_BYTES", 10)
-        window.add([b"123456789"], 0.0)
-        assert window.payloads(0.0) == [b"4", b"123456789"]
+        window.add(accepted(b"123456789"), 0.0)
+        assert kept(window, 0.0) == [b"4", b"123456789"]
 
     @pytest.mark.parametrize("value", [-1.0, float("nan"), True, "30"])
     def test_refused(self, value: object) -> None:

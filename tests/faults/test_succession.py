@@ -78,7 +78,7 @@ class TestUnplanned:
 
     @STREAMS
     async def test_wrote_on(self, own_server: MakeServer, kind: str) -> None:
-        """What it wrote alone is lost, and that is a gap."""
+        """What it wrote alone is lost, and that is one gap."""
         async with pair(own_server) as both, Listener(transport_of(kind, both.name.url, "k")) as listener:
             await publish(RedisStream(both.name.url, "k"), event("before"))
             await listener.hears("before")
@@ -89,6 +89,9 @@ class TestUnplanned:
             both.switch()
             await call(both.old, "REPLICAOF", "127.0.0.1", urlsplit(both.new_url).port or 0)
             await wait_until(lambda: "restarted" in listener.causes, what="the gap")
+            await publish(RedisStream(both.new_url, "k"), event("after"))
+            await listener.hears("after")
+            assert listener.causes == ["restarted"]
 
     async def test_killed(self, own_server: MakeServer, tmp_path: Path) -> None:
         """A primary that was killed says nothing, so there is a gap."""

@@ -25,9 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from bench.soak.answers import MAX_ALLOW
 from bench.soak.checkpoint import Checkpoint, CheckpointedTransport
 from bench.soak.history import HistoryReader, HistoryWriter, Record, read, write
-from bench.soak.plan import Fault, make_plan
+from bench.soak.plan import BLOCKS, Fault, make_plan
 from bench.soak.processes import free_port
 from bench.soak.verdict import Verdict, judge
 from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
@@ -47,11 +48,26 @@ COMMAND = (sys.executable, "-m", "bench.soak")
 class Story:
     """A made-up history. The event with the number ``n`` was added to the stream at ``n`` ms, at position ``n-0``."""
 
-    def __init__(self, transport: str = "stream", fsync: str = "always", subscribers: tuple[str, ...] = ("a",)) -> None:
+    def __init__(
+        self,
+        transport: str = "stream",
+        fsync: str = "always",
+        subscribers: tuple[str, ...] = ("a",),
+        **settings: Any,
+    ) -> None:
         self._clock = count()
         self.records: list[Record] = []
-        settings: dict[str, Any] = {"seed": 1, "events": 0, "faults": 0, "subscribers": list(subscribers)}
-        self.note("nemesis", "run", 0, transport=transport, fsync=fsync, **settings)
+        settings = {
+            "topology": "single",
+            "replicas": 0,
+            "retention": None,
+            "seed": 1,
+            "events": 0,
+            "faults": 0,
+            "lists": [],
+            **settings,
+        }
+        self.note("nemesis", "run", 0, transport=transport, fsync=fsync, subscribers=list(subscribers), **settings)
 
     def note(self, who: str, what: str, run: int = 0, **facts: Any) -> None:
         """Add a record, a second later than the one before."""
@@ -68,6 +84,16 @@ class Story:
         """Handle events."""
         for number in numbers:
             self.note(who, "handled", run, id=f"{key}{number}")
+
+    def ask(self, *, allow: tuple[str, ...] = (), revoked: tuple[str, ...] = (), asked: float | None = None) -> None:
+        """Ask the list "l" about events; it was fresh."""
+        at = float(len(self.records)) if asked is None else asked
+        self.note("l", "checks", asked=at, allow=list(allow), revoked=list(revoked), stale=0, fresh=True)
+
+    def start_list(self, known: int, *missing: str, since: str | None = None, at: int | None = None) -> None:
+        """Start a list anew, which lacks these events, and reports a gap if there is a time of it."""
+        gaps = [] if at is None else [{"since": since, "cause": "unproven_history", "at": at}]
+        self.note("s", "started", known=known, missing=list(missing), stale=0, gaps=gaps)
 
     def gap(self, since: str | None, at: int, who: str = "a", run: int = 0) -> None:
         """Let a subscriber report a gap."""
@@ -260,6 +286,106 @@ class TestVerdict:
         assert story.verdict.faults == {"kill server": 1}
         assert len(story.verdict.problems) == 2
 
+    def test_order_of_what_is_published_again(self) -> None:
+        """A subscriber that has handled an event may handle its copy after newer ones; others read copies in order."""
+        story = Story(subscribers=("a", "b"))
+        story.publish(1, 2, 3)
+        story.handle(1, 2, 3, run=0)
+        story.handle(1, who="b")
+        story.handle(1, 2, 3, run=1)
+        story.handle(3, 1, 2, run=2)
+        story.handle(2, 3, who="b", run=1)
+        assert story.verdict.problems == []
+        story.publish(4, 5)
+        story.handle(5, 4, run=2)
+        story.handle(5, 4, who="b", run=1)
+        assert story.verdict.out_of_order == 2
+
+    def test_a_retention_may_overtake_a_subscriber(self) -> None:
+        """What a subscriber did not read in time is no problem where events are removed, if a gap covers it."""
+        for retention, problems in ((2.0, 0), (None, 1)):
+            story = Story(retention=retention)
+            story.publish(1)
+            story.gap(None, at=9)
+            assert len(story.verdict.problems) == problems
+
+
+class TestLists:
+    """What lists promise, kept and broken. Nothing is published at the server after 10 s of the clock of a story."""
+
+    @staticmethod
+    def story(**settings: Any) -> Story:
+        """Begin a story with a list."""
+        return Story(subscribers=(), lists=["l"], **settings)
+
+    def test_all_is_well(self) -> None:
+        """A list that refuses what was revoked, and starts that know it."""
+        story = self.story()
+        story.publish(1)
+        story.ask(allow=("k1",))
+        story.ask(revoked=("k1",))
+        story.start_list(1)
+        assert story.verdict.problems == []
+        lists = story.verdict.lists
+        assert (lists.asked, lists.starts, lists.longest_allow, lists.lost, lists.lacked) == (1, 1, 1.0, 0, 0)
+
+    @pytest.mark.parametrize(("after", "is_stale"), [(MAX_ALLOW, False), (MAX_ALLOW + 0.01, True)])
+    def test_stale_allow(self, *, after: float, is_stale: bool) -> None:
+        """A token may be let in until the list must have been proven stale, and no longer."""
+        story = self.story()
+        story.publish(1)
+        story.ask(allow=("k1",), asked=2.0 + after)
+        story.ask(revoked=("k1",))
+        assert bool(story.verdict.problems) is is_stale
+        assert story.verdict.lists.stale_allows == is_stale
+
+    def test_told_allows(self) -> None:
+        """Where servers may lose what they confirmed, a gap that covers the event excuses it; else none does."""
+        for replicas in (0, 1):
+            story = self.story(topology="sentinel", replicas=replicas)
+            story.publish(1)
+            story.gap("0-0", at=5, who="l")
+            story.ask(allow=("k1",), asked=60.0)
+            story.ask(revoked=("k1",))
+            assert (story.verdict.lists.stale_allows, story.verdict.lists.told_allows) == (0, 1)
+            assert bool(story.verdict.problems) is bool(replicas)
+
+    def test_never_known(self) -> None:
+        """What a list never knew is lost, and no problem if it was told so, and there are no replicas."""
+        story = self.story(topology="sentinel")
+        story.publish(1, 2)
+        story.ask(revoked=("k1",))
+        assert (story.verdict.lists.lost, story.verdict.lists.lost_untold) == (1, 1)
+        assert story.verdict.problems
+        story.gap("1-0", at=5, who="l")
+        assert (story.verdict.lists.lost, story.verdict.lists.lost_untold) == (1, 0)
+        assert story.verdict.problems == []
+        story.records[0]["replicas"] = 1
+        assert story.verdict.problems
+
+    def test_lacked_when_started(self) -> None:
+        """A list that is started anew knows everything, or reports that it may not."""
+        story = self.story(topology="sentinel")
+        story.publish(1)
+        story.ask(revoked=("k1",))
+        story.start_list(1, "k1", at=5)
+        assert (story.verdict.lists.lacked, story.verdict.lists.lacked_untold) == (1, 0)
+        assert story.verdict.problems == []
+        story.start_list(1, "k1")
+        assert (story.verdict.lists.lacked, story.verdict.lists.lacked_untold) == (2, 1)
+        assert story.verdict.problems
+
+    def test_after_a_kill(self) -> None:
+        """It is measured when a list was proven current again, and when the next event was acknowledged."""
+        story = self.story(topology="sentinel")
+        story.note("nemesis", "fault", number=0, kind="kill primary", target="server", phase="begin")
+        story.note("l", "proof", as_of=1.2)
+        story.note("l", "proof", as_of=2.5)
+        story.publish(1)
+        story.ask(revoked=("k1",))
+        lists = story.verdict.lists
+        assert (lists.fresh_after, lists.published_after) == ((2.0,) * 3, (4.0,) * 3)
+
 
 class TestPlan:
     """The faults of a run."""
@@ -276,6 +402,13 @@ class TestPlan:
         assert plan == self.plan(seed, faults)
         assert [fault.number for fault in plan] == list(range(faults))
         assert all(0.1 <= fault.seconds <= 3.0 and 0.0 <= fault.at <= 1.0 for fault in plan)
+
+    def test_kinds(self) -> None:
+        """Behind Sentinels there are other faults, lists have their own, and a run may be of a few kinds only."""
+        plan = partial(make_plan, 1, publishers=["p"], subscribers=[], lists=["l"])
+        kinds = {fault.kind for fault in plan(40, topology="sentinel")}
+        assert kinds == {*BLOCKS["sentinel"], "kill list", "freeze list"} - {"kill subscriber", "freeze subscriber"}
+        assert {fault.kind for fault in plan(9, only=["kill server"])} == {"kill server"}
 
     def test_seeds_differ(self) -> None:
         """Another seed makes other faults."""
@@ -369,6 +502,33 @@ class TestRuns:
         assert set(verdict["lost"].values()) == {0}
         assert verdict == json.loads(json.dumps(judge(read(history)).to_json()))
 
+    def test_behind_sentinels(self, tmp_path: Path) -> None:
+        """Failovers of every kind: with a replica nothing is lost, and no list is stale unnoticed."""
+        arguments = ("--topology", "sentinel", "--replicas", "1", "--lists", "2", "--subscribers", "1", "--rate", "300")
+        history = ("--history", str(tmp_path / "history"))
+        code, verdict = soak(*arguments, "--events", "2500", "--faults", "8", "--seed", "3", *history, within=250)
+        assert (code, verdict["problems"]) == (0, [])
+        assert verdict["lists"]["starts"] > 0
+        assert verdict["lists"]["lacked"] == verdict["lists"]["told_allows"] == 0
+
+    def test_in_a_cluster(self, tmp_path: Path) -> None:
+        """The owner of the slot changes in every way: nothing is lost in silence, and no list is stale unnoticed."""
+        arguments = ("--topology", "cluster", "--lists", "1", "--subscribers", "1", "--rate", "300", "--seed", "3")
+        faults = (
+            "--only",
+            "kill owner",
+            "--only",
+            "migrate slot",
+            "--only",
+            "migrate keys",
+            "--only",
+            "cluster failover",
+        )
+        history = ("--history", str(tmp_path / "history"))
+        code, verdict = soak(*arguments, *faults, "--events", "1500", "--faults", "4", *history, within=250)
+        assert (code, verdict["problems"]) == (0, [])
+        assert verdict["lists"]["starts"] > 0
+
     @pytest.mark.parametrize(("transport", "fsync"), [("stream", "no"), ("group", "everysec")])
     def test_every_loss_is_reported(self, transport: str, fsync: str, tmp_path: Path) -> None:
         """On a server that loses data when it is killed, every lost event is covered by a gap."""
@@ -412,7 +572,10 @@ class TestFound:
     """Defects that long runs found, each in its shortest form."""
 
     async def test_resuming_on_a_server_that_lost_data(self, tmp_path: Path) -> None:
-        """A reader that resumes at a position reports that the server was restarted, even if the stream has grown."""
+        """A reader that resumes at a position reports that the server was restarted, even if the stream has grown.
+
+        It handles again what was published again, as the server had lost it.
+        """
         server = EmbeddedServer(port=free_port(), data_dir=tmp_path)
         async with server, Publisher(RedisStream(server.url, key="k")) as publisher:
             receipt = await publisher.publish(TokenRevoked(token_id="1"))
@@ -420,7 +583,7 @@ class TestFound:
             await publisher.publish(TokenRevoked(token_id="2"))
             gaps, handled = await _listen(RedisStream(server.url, key="k", start=str(receipt.position)), "2")
         assert [(gap.since, gap.cause) for gap in gaps] == [(receipt.position, "restarted")]
-        assert handled == ["2"]
+        assert handled == ["1", "2"]
 
     async def test_resuming_on_a_new_server(self, tmp_path: Path) -> None:
         """A reader that resumes on a new server that still has its position reports no gap."""

@@ -282,7 +282,7 @@ class TestVerdicts:
         async with RevocationList(MemoryTransport(), on_stale="allow", clock=clock) as revocations:
             revocations.apply(TokenRevoked(token_id="t"))
             assert revocations.check({"jti": "good"}) is Verdict.ALLOW
-            revocations._view.current_as_of = clock.monotonic() - 6  # as if nothing had been read for so long
+            revocations._view.fresh_until = clock.monotonic() - 1  # as if nothing had been read for so long
             assert not revocations.is_fresh
             assert revocations.check({"jti": "good"}) is Verdict.ALLOW
             assert revocations.check({"jti": "t"}) is Verdict.REVOKED

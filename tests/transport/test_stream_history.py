@@ -147,6 +147,17 @@ def test_a_stream_that_has_had_fewer_than_were_read_is_another(stream: Stream, m
     assert missed(cursor, stream.added + more, stream.info()) == Gap(cursor, "deleted")
 
 
+@given(streams(), streams(), st.booleans())
+def test_the_stream_of_another_server_is_no_later_state(old: Stream, new: Stream, holds: bool) -> None:
+    """A server that took over is not compared with the one before: that it may lack entries is one gap, not two."""
+    cursor = StreamCursor.after(f"{old.last}-0", old.added)
+    assert cursor.reconcile(old.info()) is None
+    cursor.forget_server()
+    if not holds:
+        cursor.rewind(new.info())
+        assert cursor.reconcile(new.info()) is None
+
+
 @given(st.none() | few)
 def test_a_missing_stream_was_deleted_if_anything_was_read(read: int | None) -> None:
     """A stream that does not exist is a gap for a reader that has read an entry, and none for another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
+Replicas = Annotated[
+    int, typer.Option("--replicas", min=0, metavar="N", help="How many replicas publishers and lists ask for.")
+]
+MaxStaleness = Annotated[float, typer.Option("--max-staleness", min=0.05, metavar="SECONDS", help="That of the lists.")]
+
 
 def doctor(
     *,
@@ -41,6 +46,8 @@ def doctor(
     key: Key = None,
     channel: Channel = None,
     retention: Retention = "1d",
+    replicas: Replicas = 0,
+    max_staleness: MaxStaleness = 5.0,
     as_json: Json = False,
 ) -> None:
     """Look at a server, and give advice.
@@ -55,7 +62,8 @@ def doctor(
 
     target = make_transport(transport, url, key=key, channel=channel)
     kept = duration("retention", retention)
-    facts = run(_examine(collect_facts(url, target, retention=kept), url, target))
+    collecting = collect_facts(url, target, retention=kept, replicas=replicas, max_staleness=max_staleness)
+    facts = run(_examine(collecting, url, target))
     found = findings(facts, durable=target.guarantees.durable)
     if as_json:
         for finding in found:

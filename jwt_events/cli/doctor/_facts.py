@@ -62,6 +62,9 @@ class Facts:
         ledger: the state of the ledger; what prevents reading it; ``None`` if the stream has none.
         lacking: by role, the commands that this user may not use.
         survey: what the Sentinels say; ``None`` if there are none.
+        priorities: the priority of each replica, as a Sentinel says; ``None`` if there are none, or none may be asked.
+        replicas: how many replicas publishers and lists ask for.
+        max_staleness: that of the lists.
         retention: how long the stream is to keep events.
     """
 
@@ -81,10 +84,27 @@ class Facts:
     ledger: LedgerSummary | str | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
     survey: Survey | None = None
+    priorities: Sequence[int] | None = None
+    replicas: int = 0
+    max_staleness: float = 5.0
 
 
-async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, retention: timedelta) -> Facts:
+async def collect_facts(
+    url: str,
+    transport: RedisStream | RedisPubSub,
+    *,
+    retention: timedelta,
+    replicas: int = 0,
+    max_staleness: float = 5.0,
+) -> Facts:
     """Collect the facts about a server, and about the stream or channel of a transport.
+
+    Args:
+        url: the server.
+        transport: where events are published to.
+        retention: how long the stream is to keep them.
+        replicas: how many replicas publishers and lists ask for.
+        max_staleness: that of the lists.
 
     Raises:
         TransportError: the server does not reply, or refuses this user.
@@ -92,7 +112,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
     needed = needed_for_stream(transport.keys) if isinstance(transport, RedisStream) else needed_for_pubsub(key)
-    survey = await _survey(transport.connector)
+    survey, priorities = await _survey(transport.connector)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
@@ -113,16 +133,19 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
             ledger=await _ledger(transport),
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
             survey=survey,
+            priorities=priorities,
+            replicas=replicas,
+            max_staleness=max_staleness,
         )
 
 
-async def _survey(connector: Connector) -> Survey | None:
-    """Return what the Sentinels say, when all have replied or had the time to."""
+async def _survey(connector: Connector) -> tuple[Survey | None, Sequence[int] | None]:
+    """Return what the Sentinels say, when all have replied or had the time to, and the priorities of the replicas."""
     sentinels = connector.sentinels()
     try:
         sentinels.request()
         survey = await sentinels.wait(("", 0))
-        return survey if survey.replies else None
+        return (survey, await sentinels.priorities()) if survey.replies else (None, None)
     finally:
         await sentinels.aclose()
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._finding import Finding, Level
 
-_MAX_STALENESS = 5.0  # the default of a list
-
 
 def sentinels(facts: Facts) -> Iterator[Finding]:
     """Judge what the Sentinels say; nothing without any."""
@@ -32,11 +30,38 @@ def sentinels(facts: Facts) -> Iterator[Finding]:
     elif survey.size < 3 or survey.quorum < 2:
         advice = "One Sentinel alone may replace a primary that it cannot reach: use three, and a quorum of two."
         yield Finding("sentinels", Level.WARNING, seen, advice)
-    elif down_after > _MAX_STALENESS:
-        advice = f"Lists refuse every token for at least {down_after - _MAX_STALENESS:g} s after a crash: lower it."
+    elif down_after > facts.max_staleness:
+        advice = (
+            f"Lists refuse every token for at least {down_after - facts.max_staleness:g} s after a crash: lower it."
+        )
         yield Finding("sentinels", Level.NOTE, seen, advice)
     else:
         yield Finding("sentinels", Level.OK, seen)
+
+
+def promotion(facts: Facts) -> Iterator[Finding]:
+    """Judge which replica the Sentinels would promote; nothing without Sentinels."""
+    if facts.survey is None or facts.survey.primary is None:
+        return
+    if facts.priorities is None:
+        advice = "Grant +sentinel|replicas at the Sentinels to know."
+        yield Finding("promotion", Level.UNKNOWN, "the priorities of the replicas are not known", advice)
+        return
+    count, able = len(facts.priorities), [priority for priority in facts.priorities if priority > 0]
+    if not able:
+        seen = f"replica-priority 0 on all {count} replicas" if count else "there are no replicas"
+        advice = "No server is promoted: after a crash lists refuse every token until the primary is back."
+        yield Finding("promotion", Level.PROBLEM, seen, f"{advice} Give replicas one priority, such as 100.")
+    elif len(able) < count:
+        seen = f"replica-priority 0 on {count - len(able)} of {count} replicas"
+        advice = "What only those have is lost in a failover, although it counts for replicas=1: give all one priority."
+        yield Finding("promotion", Level.WARNING, seen, advice)
+    elif len(set(able)) > 1:
+        seen = f"replica-priority from {min(able)} to {max(able)}"
+        advice = "One that has less may be promoted before one that has more: give all the same."
+        yield Finding("promotion", Level.WARNING, seen, advice)
+    else:
+        yield Finding("promotion", Level.OK, f"each of {count} replicas may be promoted")
 
 
 def old_primary(facts: Facts) -> Iterator[Finding]:
@@ -44,14 +69,24 @@ def old_primary(facts: Facts) -> Iterator[Finding]:
     needed, lag = facts.settings.get("min-replicas-to-write"), facts.settings.get("min-replicas-max-lag")
     if facts.info.get("connected_slaves", "0") == "0" or needed is None or lag is None:
         return
-    if needed == "0" or lag == "0":
+    is_off = needed == "0" or lag == "0"
+    if is_off and facts.replicas:
+        yield Finding("old primary", Level.OK, f"it confirms nothing without {facts.replicas} of its replicas")
+    elif is_off:
         advice = "Cut off and replaced, it accepts events that are lost: set it to 1, or publish with replicas=1."
         yield Finding("old primary", Level.NOTE, "min-replicas-to-write 0", advice)
-    elif float(lag) > _MAX_STALENESS:
-        advice = f"Cut off, it accepts events for {lag} s that may be lost: lower it to {_MAX_STALENESS:g} or less."
+    elif float(lag) > facts.max_staleness and not facts.replicas:
+        advice = (
+            f"Cut off, it accepts events for {lag} s that may be lost: lower it to {facts.max_staleness:g} or less."
+        )
         yield Finding("old primary", Level.NOTE, f"min-replicas-max-lag {lag}", advice)
     elif int(needed) > int(facts.info["connected_slaves"]):
         advice = "Nothing can be published: add replicas, or lower it."
         yield Finding("old primary", Level.PROBLEM, f"min-replicas-to-write {needed}", advice)
+    elif 0 < facts.replicas < int(needed):
+        advice = (
+            f"Publishing fails with {facts.replicas} left, which replicas={facts.replicas} would do with: lower it."
+        )
+        yield Finding("old primary", Level.NOTE, f"min-replicas-to-write {needed}", advice)
     else:
         yield Finding("old primary", Level.OK, f"it accepts nothing {lag} s after it is cut off")

@@ -8,7 +8,7 @@ from jwt_events._internal.positions import sort_key
 from jwt_events.cli._groups import Group
 from jwt_events.cli._output import approximate
 from jwt_events.cli.doctor._facts import Facts
-from jwt_events.cli.doctor._failover import old_primary, sentinels
+from jwt_events.cli.doctor._failover import old_primary, promotion, sentinels
 from jwt_events.cli.doctor._finding import Finding, Level
 from jwt_events.transport.connection import MAX_LAG, Replication
 from jwt_events.transport.ledger import LedgerSummary
@@ -33,7 +33,7 @@ def findings(facts: Facts, *, durable: bool) -> list[Finding]:
         facts: the facts.
         durable: whether to judge persistence, the stream and its groups.
     """
-    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, sentinels]
+    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, sentinels, promotion]
     rules += [old_primary, _persistence] if durable else []
     rules += [_memory, _buffers, _clock, _rights, _tls]
     if durable:
@@ -60,11 +60,19 @@ def _role(facts: Facts) -> Iterator[Finding]:
         yield _unknown("replicas", "INFO", "+info")
     elif role != "master":
         yield Finding("replicas", Level.PROBLEM, "this is a replica", "It is refused: use its primary's URL.")
-    elif (count := facts.info.get("connected_slaves", "0")) == "0":
+    elif (count := int(facts.info.get("connected_slaves", "0"))) < facts.replicas:
+        advice = "Every publish raises NotReplicated, and no list is ever fresh: add replicas, or ask for fewer."
+        yield Finding("replicas", Level.PROBLEM, f"{count} connected, replicas={facts.replicas}", advice)
+    elif not count:
         yield Finding("replicas", Level.NOTE, "none", "If the machine is lost, so is what it holds.")
     else:
         near = sum(lag <= MAX_LAG for lag in Replication.parse(facts.info).lags)
-        yield Finding("replicas", Level.OK, f"{count} connected, {near} heard of within {MAX_LAG} s")
+        seen = f"{count} connected, {near} heard of within {MAX_LAG} s"
+        if near < facts.replicas:
+            advice = f"Lists are stale while fewer than replicas={facts.replicas} are heard of: look at the network."
+            yield Finding("replicas", Level.WARNING, seen, advice)
+        else:
+            yield Finding("replicas", Level.OK, seen)
 
 
 def _persistence(facts: Facts) -> Iterator[Finding]:
@@ -78,8 +86,14 @@ def _persistence(facts: Facts) -> Iterator[Finding]:
         seen = f"appendonly yes, appendfsync {sync or 'unknown'}"
         yield Finding("persistence", Level.NOTE, seen, "A crash may lose about two seconds; 'always' loses none.")
     elif append == "no" and save == "":
-        advice = "A restart forgets every revocation: set appendonly yes."
-        yield Finding("persistence", Level.WARNING, "nothing is kept on the disk", advice)
+        if facts.info.get("connected_slaves", "0") == "0":
+            level, advice = Level.WARNING, "A restart forgets every revocation: set appendonly yes."
+        else:  # they follow it whatever it has
+            level, advice = (
+                Level.PROBLEM,
+                "Restarted before it is replaced, it empties its replicas: set appendonly yes.",
+            )
+        yield Finding("persistence", level, "nothing is kept on the disk", advice)
     elif append == "no":
         seen = "snapshots only" if save else "no append-only file"
         yield Finding("persistence", Level.WARNING, seen, "A crash forgets revocations: set appendonly yes.")

@@ -42,15 +42,17 @@ class Channels(NamedTuple):
             name: the channel.
 
         Raises:
-            TypeError, ValueError: it is no message to this subscriber.
+            TypeError: it was not pushed.
+            ValueError: it is no message to this subscriber.
         """
         if type(reply) is not PushedMessage:
             raise TypeError
         kind, of, content = reply
-        is_text = kind == self.message
-        if type(content) is not (bytes if is_text else int):
-            raise TypeError
-        if of != name if is_text else kind not in (self.subscribed, self.unsubscribed):
+        if kind == self.message:
+            fits = of == name and type(content) is bytes
+        else:
+            fits = kind in (self.subscribed, self.unsubscribed) and type(content) is int
+        if not fits:
             raise ValueError
         return reply
 

@@ -17,7 +17,6 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
-from jwt_events.transport._redis.republishing import Republisher
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
 
@@ -349,30 +348,6 @@ class RedisSender:
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""
         return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
-
-
-class RepublishingSender(RedisSender):
-    """Sends payloads to a stream, and again when its server was replaced; a `Republishing` sender.
-
-    Args:
-        multiplexer: runs the commands.
-        command: makes the command that sends a payload.
-        parse: the parser of its reply.
-    """
-
-    _republisher: Republisher | None = None
-
-    def keep(self, seconds: float, report: Callable[[int], None]) -> Callable[[Sequence[bytes]], None]:
-        """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
-        look = self._multiplexer.look
-        self._republisher = kept = Republisher(seconds, command=self._command, look=look, report=report)
-        self._multiplexer.on_connect = kept.on_connect
-        return kept.add
-
-    def close(self) -> None:
-        """Keep nothing any more."""
-        if self._republisher is not None:
-            self._republisher.close()
 
 
 def _is_redirection(reply: Any) -> bool:

@@ -1,7 +1,8 @@
 """Events of the last seconds, which are sent again when the server that accepted them was replaced.
 
 What a primary confirmed, and no replica had, is gone after a failover. Its publisher still knows it, so it sends it
-again, with the same ids, before anything new; who had read it skips the copy.
+again, with the same ids, before anything new; who had read it skips the copy. What the new server has at the same
+position is not sent again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
+from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
+from jwt_events.transport.base import Sent
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 8_388_608
@@ -25,8 +30,17 @@ _LOOK_EVERY = 1.0
 
 _WHICH: Command = ("INFO", "server")
 
+_NOWHERE = "0-0"  # no entry has this position
+
 _BATCH = 500
 _REPLY_WITHIN = 5.0
+
+
+class Accepted(NamedTuple):
+    """Payloads that were accepted, each with its receipt."""
+
+    payloads: Sequence[bytes]
+    receipts: Sequence[Receipt]
 
 
 class RepublishWindow:
@@ -38,16 +52,17 @@ class RepublishWindow:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._accepted: deque[tuple[float, Sequence[bytes], int]] = deque()
+        self._accepted: deque[tuple[float, Accepted, int]] = deque()
         self._events = self._bytes = 0
 
     def __len__(self) -> int:
         return self._events
 
-    def add(self, payloads: Sequence[bytes], now: float) -> None:
+    def add(self, accepted: Accepted, now: float) -> None:
         """Add what was accepted at this time."""
+        payloads = accepted.payloads
         size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
-        self._accepted.append((now, payloads, size))
+        self._accepted.append((now, accepted, size))
         self._events += len(payloads)
         self._bytes += size
         if self._events > MAX_EVENTS or self._bytes > MAX_BYTES or self._accepted[0][0] < now - self._seconds:
@@ -57,14 +72,18 @@ class RepublishWindow:
         """Forget what is too old, or too much."""
         accepted, oldest = self._accepted, now - self._seconds
         while accepted and (accepted[0][0] < oldest or self._events > MAX_EVENTS or self._bytes > MAX_BYTES):
-            _, payloads, size = accepted.popleft()
+            _, (payloads, _), size = accepted.popleft()
             self._events -= len(payloads)
             self._bytes -= size
 
-    def payloads(self, now: float) -> list[bytes]:
-        """Return what is kept, in order."""
+    def kept(self, now: float) -> list[tuple[bytes, str | None]]:
+        """Return what is kept, in order: each payload, and its position."""
         self.prune(now)
-        return [payload for _, payloads, _ in self._accepted for payload in payloads]
+        return [
+            (payload, receipt.position)
+            for _, accepted, _ in self._accepted
+            for payload, receipt in zip(*accepted, strict=True)
+        ]
 
 
 class Republisher:
@@ -73,6 +92,7 @@ class Republisher:
     Args:
         seconds: how long it is kept.
         command: makes the command that sends a payload.
+        lookup: makes the command that returns the entry at a position.
         look: called now and then while something is kept: connects again if the connection is lost, else returns it.
         report: called with the number of events that were sent again.
     """
@@ -82,20 +102,22 @@ class Republisher:
         seconds: float,
         *,
         command: Callable[[bytes], Command],
+        lookup: Callable[[str], Command],
         look: Callable[[], Connection | None],
         report: Callable[[int], None],
     ) -> None:
         self._window = RepublishWindow(seconds)
         self._command = command
+        self._lookup = lookup
         self._look = look
         self._report = report
         self._run_id = ""  # of the server that accepted what is kept; empty if it was not asked yet, or did not say
         self._asked: Connection | None = None  # the connection on which it was asked
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, payloads: Sequence[bytes]) -> None:
-        """Keep payloads that were accepted."""
-        self._window.add(payloads, time.monotonic())
+    def add(self, payloads: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
+        """Keep payloads that were accepted, each with its receipt."""
+        self._window.add(Accepted(payloads, receipts), time.monotonic())
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
 
@@ -126,14 +148,28 @@ class Republisher:
             TransportError: it was not sent, and is kept.
         """
         run_id = ""
-        if payloads := self._window.payloads(time.monotonic()):
+        if kept := self._window.kept(time.monotonic()):
             (reply,) = await connection.execute_many([_WHICH], within=_REPLY_WITHIN)
             if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
                 raise reply
             run_id = _run_id(reply)
             if not run_id or run_id != self._run_id:
-                await self._send_again(connection, payloads)
-        self._run_id, self._asked = run_id, connection if payloads else None
+                await self._send_again(connection, await self._lacking(connection, kept))
+        self._run_id, self._asked = run_id, connection if kept else None
+
+    async def _lacking(self, connection: Connection, kept: Sequence[tuple[bytes, str | None]]) -> list[bytes]:
+        """Return what the server has not, or may not be asked for."""
+        lacking: list[bytes] = []
+        for start in range(0, len(kept), _BATCH):
+            batch = kept[start : start + _BATCH]
+            lookups = [self._lookup(position or _NOWHERE) for _, position in batch]
+            replies = await connection.execute_many(lookups, within=_REPLY_WITHIN)
+            for (payload, _), reply in zip(batch, replies, strict=True):
+                if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
+                    raise reply
+                if not _holds(reply, payload):
+                    lacking.append(payload)
+        return lacking
 
     async def _send_again(self, connection: Connection, payloads: Sequence[bytes]) -> None:
         for start in range(0, len(payloads), _BATCH):
@@ -141,7 +177,8 @@ class Republisher:
             for reply in await connection.execute_many(commands, within=_REPLY_WITHIN):
                 if isinstance(reply, TransportError):
                     raise reply
-        self._report(len(payloads))
+        if payloads:
+            self._report(len(payloads))
 
     def close(self) -> None:
         """Look no more."""
@@ -150,6 +187,50 @@ class Republisher:
             self._timer = None
 
 
+class RepublishingSender(RedisSender):
+    """Sends payloads to a stream, and again what a server lacks that took over; a `Republishing` sender.
+
+    Args:
+        multiplexer: runs the commands.
+        command: makes the command that sends a payload.
+        lookup: makes the command that returns the entry at a position.
+        parse: the parser of a reply to the first.
+    """
+
+    _republisher: Republisher | None = None
+
+    def __init__(
+        self,
+        multiplexer: Multiplexer,
+        *,
+        command: Callable[[bytes], Command],
+        lookup: Callable[[str], Command],
+        parse: Callable[[Any], Sent],
+    ) -> None:
+        super().__init__(multiplexer, command=command, parse=parse)
+        self._lookup = lookup
+
+    def keep(
+        self, seconds: float, report: Callable[[int], None]
+    ) -> Callable[[Sequence[bytes], Sequence[Receipt]], None]:
+        """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
+        self._republisher = kept = Republisher(
+            seconds, command=self._command, lookup=self._lookup, look=self._multiplexer.look, report=report
+        )
+        self._multiplexer.on_connect = kept.on_connect
+        return kept.add
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        if self._republisher is not None:
+            self._republisher.close()
+
+
 def _run_id(reply: object) -> str:
     """Return the run id of a server; empty if it may not be asked, or did not reply."""
     return parse_info(reply).get("run_id", "")
+
+
+def _holds(reply: Any, payload: bytes) -> bool:
+    """Whether the entry that was looked up is the one with this payload: at its position may be another one by now."""
+    return not isinstance(reply, ServerRefused) and any(payload in fields for _, fields in reply)

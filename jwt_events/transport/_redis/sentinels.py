@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import NotProven, TransportError
 from jwt_events.transport._redis.proof import Doubt, few_sentinels
 from jwt_events.transport._redis.protocol import Command, Request
-from jwt_events.transport._redis.survey import Address, SentinelReply, Survey
+from jwt_events.transport._redis.survey import Address, SentinelReply, Survey, parse_priorities
 
 if TYPE_CHECKING:
     from jwt_events.transport._redis.connection import Connection, Connector
@@ -74,6 +74,13 @@ class Sentinels:
             problem = f"no primary of the sentinel service {self._service!r} is known: {few_sentinels(survey, None)}"
             raise NotProven(problem, reason=Doubt.FEW_SENTINELS.value)
         return survey.primary
+
+    async def priorities(self) -> Sequence[int] | None:
+        """Return the priority of each replica, as the first of them says that may be asked; ``None`` if none may."""
+        for member in self._members.values():
+            if (found := await member.priorities()) is not None:
+                return found
+        return None
 
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
@@ -179,6 +186,16 @@ class _Member:
                     return SentinelReply(problem=f"at {self._connector.address} knows no service {self._service!r}")
                 return SentinelReply(problem=str(reply))
         return SentinelReply.parse(self._service, *replies)
+
+    async def priorities(self) -> Sequence[int] | None:
+        if self._connection is None or self._connection.is_closed:
+            return None
+        try:
+            return parse_priorities(
+                await self._connection.call("SENTINEL", "REPLICAS", self._service, within=REPLY_WITHIN)
+            )
+        except (TransportError, ValueError):
+            return None
 
     async def aclose(self) -> None:
         connecting, self._connecting = self._connecting, None

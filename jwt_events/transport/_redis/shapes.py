@@ -311,6 +311,16 @@ def _zscan(reply: Any, command: Command) -> Any:
     return reply
 
 
+def _cluster_slots(reply: Any, command: Command) -> Any:
+    """Check ranges of slots, each with its nodes; of a new cluster there may be none."""
+    for first, last, *nodes in array(reply):
+        _require(0 <= number(first) <= number(last) and nodes)
+        for host, port, *_ in nodes:
+            _require(host is None or type(host) is bytes)
+            number(port)
+    return reply
+
+
 def _encoded(argument: Argument) -> bytes:
     return argument if isinstance(argument, bytes) else str(argument).encode()
 
@@ -329,6 +339,7 @@ _queued: Final = _exactly(b"QUEUED")
 
 _NAMED: Final[Mapping[str, Shape]] = {
     "ACL": _by_subcommand(whoami=_text, dryrun=_text),
+    "CLUSTER": _by_subcommand(slots=_cluster_slots, nodes=_text, info=_info),
     "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
     "DEL": _count,
     "EVAL": _any,
@@ -377,11 +388,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "ZREMRANGEBYSCORE": _count,
     "ZSCAN": _zscan,
     # Inside a transaction commands are written in lower case: each is replied to before it is carried out.
-    "unlink": _queued,
-    "xtrim": _queued,
-    "zadd": _queued,
-    "zrem": _queued,
-    "zremrangebyscore": _queued,
+    **dict.fromkeys(("unlink", "xtrim", "zadd", "zrem", "zremrangebyscore"), _queued),
 }
 
 SHAPES: Final[Mapping[Argument, Shape]] = dict(

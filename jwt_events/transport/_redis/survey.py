@@ -74,6 +74,18 @@ class SentinelReply:
             return cls(problem="sent a reply that is not that of a Sentinel")
 
 
+def parse_priorities(reply: Any) -> Sequence[int]:
+    """Parse the reply to SENTINEL REPLICAS: the priority of each replica; 0 for one that is never promoted.
+
+    Raises:
+        ValueError: it is not that of a Sentinel.
+    """
+    try:
+        return [int(_fields(replica)["slave-priority"]) for replica in reply]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("no reply of a Sentinel") from error
+
+
 def _fields(reply: Any) -> Mapping[str, str]:
     words = [word.decode(errors="replace") for word in reply]
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jwt_events._internal.clock import boottime
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.owner import Owner
@@ -37,7 +37,7 @@ class _Read(NamedTuple):
 
     Attributes:
         request: the read, preceded by the audit when that is due.
-        sent_at: when it was sent, by `time.monotonic`.
+        sent_at: when it was sent, by `boottime`.
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
         received: how many bytes had arrived on the connection before.
@@ -170,7 +170,7 @@ class CursorReceiver:
             # connection is closed, and as the cursor has not moved these are read again.
             self._ahead = await self._send_read(connection, entries[-1][0].decode())
         elif entries:
-            self.pacing.wake(time.monotonic(), len(entries))
+            self.pacing.wake(boottime(), len(entries))
         if gap := self._cursor.advance(entries, is_end=self._is_at_end):
             self._gaps.append(gap)
         return entries
@@ -182,12 +182,12 @@ class CursorReceiver:
                 await asyncio.sleep(self._block)
             else:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
-                if pause := self.pacing.pause(time.monotonic()):
+                if pause := self.pacing.pause(boottime()):
                     await asyncio.sleep(pause)
         count = self._batch_size.count
         questions = self._proof.questions
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
-        sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
+        sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         # No later because of a pause: the next read may be the first one after it.
         due = self._audited_at + self._audit_interval - self.pacing.spacing
         if sent_at >= due or not self._cursor.is_counted:
@@ -201,7 +201,7 @@ class CursorReceiver:
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
-        sent_at = time.monotonic()
+        sent_at = boottime()
         self.pacing.sample(sent_at, None, 0.0)  # what this server has spent, another one has not
         await self._proof.begin(connection)
         (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
@@ -220,9 +220,8 @@ class CursorReceiver:
     def _report_restart(self, found: StreamInfo | None, *, holds: bool) -> None:
         """Report that this server may lack entries after the cursor, and rewind if it lacks the one at the cursor."""
         self._gaps.append(Gap(self._cursor.position, "restarted"))
-        if holds or found is None:
-            self._cursor.forget_count()
-        else:
+        self._cursor.forget_server()
+        if not holds and found is not None:
             self._cursor.rewind(found)
 
     async def _still_holds(self, connection: Connection, position: str) -> bool:

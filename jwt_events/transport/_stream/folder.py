@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import TransportError
@@ -56,7 +57,7 @@ class Folder:
         self._notices = Notices()
         self._failure: str | None = None
         self._report = report
-        self._worked_at = time.monotonic()
+        self._worked_at = boottime()
 
     async def run(self) -> None:
         """Fold from time to time until cancelled. Nothing that goes wrong ends it, and then nothing is removed.
@@ -67,7 +68,7 @@ class Folder:
         while True:
             try:
                 await self.fold_once()
-                self._failure, self._worked_at = None, time.monotonic()
+                self._failure, self._worked_at = None, boottime()
             except TransportError as error:
                 self._warn_once(str(error))
             except Exception as error:  # noqa: BLE001 - the server, or what stands for it, may answer anything
@@ -127,7 +128,7 @@ class Folder:
     def _warn_once(self, failure: str) -> None:
         """Report a failure, and log it unless it is the same as that of the last round."""
         if self._report is not None:
-            self._report(LedgerReport(time.monotonic() - self._worked_at))
+            self._report(LedgerReport(boottime() - self._worked_at))
         if failure != self._failure:
             self._failure = failure
             self._tell("WARNING", "folding failed, so nothing is removed from the stream", error=failure)

@@ -205,7 +205,8 @@ class GroupReceiver:
         since, is_first = self._finished, self._succession.epoch is None
         await self._audit(connection, first_epoch=epoch if is_first else None)
         if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
-            self._gaps.insert(0, Gap(since, "restarted"))
+            # That the group went back is part of it.
+            self._gaps = [Gap(since, "restarted"), *(gap for gap in self._gaps if gap != Gap(since, "rewound"))]
         await connection.execute_many([self._group.join()], within=ATTEMPT_WITHIN)
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
@@ -107,7 +107,7 @@ class Ledger:
 
         It spares work and protects nothing: programs that fold at the same time do each other no harm.
         """
-        asked_at = time.monotonic()
+        asked_at = boottime()
         condition = "XX" if asked_at < self._leased_until else "NX"
         lease = ("SET", self.lock, self._owner, condition, "PX", int(LEASE * 1000))
         if await connection.call(*lease, within=_REPLY_WITHIN) is None:
@@ -119,7 +119,7 @@ class Ledger:
     @property
     def is_leased(self) -> bool:
         """Whether there is time left to fold a batch."""
-        return time.monotonic() < self._leased_until
+        return boottime() < self._leased_until
 
     async def fold_batch(
         self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool = False

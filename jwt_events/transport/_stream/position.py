@@ -168,9 +168,9 @@ class StreamCursor:
         self._position = self._reached = OLDEST
         self._count = now.removed
 
-    def forget_count(self) -> None:
-        """Forget the count, because it may have been that of another server."""
-        self._count = None
+    def forget_server(self) -> None:
+        """Forget what a server said of the stream: another one took over, whose stream is no later state of it."""
+        self._count = self._found = None
 
     def reconcile(self, found: StreamInfo | None, *, holds: bool | None = None) -> Gap | None:
         """Compare with the present state of the stream, and return what can no longer be read.

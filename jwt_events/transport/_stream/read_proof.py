@@ -6,10 +6,10 @@ Read from the primary, the server proves it itself (`DirectProof`); read from a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import OLDEST
 from jwt_events.errors import NotProven
 from jwt_events.transport._redis.connection import Connection, Connector
@@ -111,7 +111,7 @@ class DirectProof:
 
     async def begin(self, connection: Connection) -> None:
         """Ask a server for its epoch; see `ReadProof`."""
-        sent_at = time.monotonic()
+        sent_at = boottime()
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         self._epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)

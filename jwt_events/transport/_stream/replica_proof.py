@@ -12,7 +12,6 @@ Source: https://redis.io/docs/latest/operate/oss_and_stack/management/replicatio
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.clock import boottime
 from jwt_events.errors import ConnectionFailed, NotProven, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.proof import Replication
@@ -175,9 +175,9 @@ class ReplicaProof:
         return ConnectionFailed(f"{self._source.address} lags behind its primary")
 
     async def _wait_until_reached(self, connection: Connection, primary: Replication) -> Replication:
-        until = time.monotonic() + self._max_lag
+        until = boottime() + self._max_lag
         while not (said := await self._fetch(connection)).has_reached(primary):
-            if time.monotonic() > until:
+            if boottime() > until:
                 raise self._lags()
             await asyncio.sleep(_RECHECK)
         return said
@@ -248,7 +248,7 @@ class ReplicaProof:
                 raise
 
     async def _ask_at(self, connection: Connection) -> _Reached:
-        sent_at = time.monotonic()
+        sent_at = boottime()
         self._proof.request(sent_at)
         commands: list[Command] = [("INFO", "replication"), *self._proof.questions]
         replication, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
