@@ -47,7 +47,7 @@ class DeadLetters:
         if not isinstance(transport, RedisStream):
             raise InvalidOption("transport", "must be a RedisStream: only a stream keeps dead letters")
         self._transport = transport
-        self._plain = PlainKeys.of(transport.connector, transport.keys)
+        self._plain = PlainKeys(transport.connector, transport.keys)
         self._timeout = options.seconds("timeout", timeout)
         self._stack = AsyncExitStack()
         self._multiplexer: Multiplexer | None = None
@@ -133,7 +133,7 @@ class DeadLetters:
 
         ``None`` where they have that name anyway.
         """
-        return None if self._plain is None else self._plain.dead_letter
+        return self._plain.dead_letter if self._plain.are_apart else None
 
     async def left_behind(self) -> int:
         """Return how many dead letters lie under the name they had on one server. `take_over` brings them here.
@@ -141,7 +141,7 @@ class DeadLetters:
         Raises:
             TransportError: the server did not answer or refused.
         """
-        if self._plain is None:
+        if not self._plain.are_apart:
             return 0
         async with self._plain.connected(self._plain.dead_letter) as plain:
             return int(await plain.call("XLEN", self._plain.dead_letter, within=self._timeout))
@@ -155,7 +155,7 @@ class DeadLetters:
         Raises:
             TransportError: the server did not answer or refused.
         """
-        if self._plain is None:
+        if not self._plain.are_apart:
             return 0
         key, count = self._plain.dead_letter, 0
         async with self._plain.connected(key) as plain:

@@ -84,7 +84,7 @@ class LedgerAccess:
             raise InvalidOption("transport", "has no ledger")
         self._transport = transport
         self._ledger = Ledger(transport.keys)
-        self._plain = PlainKeys.of(transport.connector, transport.keys)
+        self._plain = PlainKeys(transport.connector, transport.keys)
 
     @property
     def key(self) -> str:
@@ -104,8 +104,7 @@ class LedgerAccess:
                 counts.update(await ledger.counts(its))
                 sizes.append(await ledger.bytes(its))
             state = await self._ledger.read_state(connection)
-            plain = None if self._plain is None else ledgers.get(self._plain.ledger)
-            if self._plain is not None and plain is not None:
+            if (plain := ledgers.get(self._plain.ledger)) is not None:
                 state = state.joined(await self._plain.read_state(plain))
             head, stream = state.head, state.stream
             seconds, microseconds = await connection.call("TIME", within=_WITHIN)
@@ -124,7 +123,7 @@ class LedgerAccess:
                 lost_at=None if head is None or not head.lost_at else head.lost_at / 1000,
                 clock=int(seconds) + int(microseconds) / 1_000_000,
                 is_folding=await self._is_locked(connection),
-                to_be_taken_over=None if self._plain is None or plain is None else self._plain.ledger.key,
+                to_be_taken_over=None if plain is None else self._plain.ledger.key,
             )
 
     async def entries(self) -> AsyncIterator[list[tuple[bytes, float]]]:
@@ -148,8 +147,7 @@ class LedgerAccess:
         async with self._connected() as connection:
             if await self._is_locked(connection):
                 return None
-            if self._plain is not None:
-                await self._plain.take_over_retention(connection, self._transport.keys.retention)
+            await self._plain.take_over_retention(connection)
             retention = await longest_retention(connection, self._transport.keys)
         if retention is None:
             raise InvalidOption("retention", "is not known: no publisher has told how long it keeps events")
@@ -208,7 +206,7 @@ class LedgerAccess:
         """Open connections to what there is, in the order in which it has to be read: what is taken over moves on."""
         async with AsyncExitStack() as stack:
             found: dict[Ledger, Connection] = {}
-            if self._plain is not None:
+            if self._plain.are_apart:
                 plain = await stack.enter_async_context(self._plain.connected(self._plain.ledger.key))
                 if await self._plain.ledger.read_head(plain) is not None:
                     found[self._plain.ledger] = plain

@@ -106,7 +106,6 @@ class RedisStream:
 
     Attributes:
         keys: the names of its keys on this server.
-        ledger: the key of the ledger; ``None`` if there is none.
         trims: whether its publishers remove what is older than the retention. Set it to ``False`` in a script, whose
             ``retention`` may differ from that of the services.
 
@@ -134,11 +133,11 @@ class RedisStream:
         read_from: str = "primary",
     ) -> None:
         self.connector: Connector = Connector(client_or_url, destination=key)
-        in_cluster = self.connector.is_cluster
-        self.keys: StreamKeys = StreamKeys(key, in_cluster=in_cluster, ledger=ledger, dead_letter=dead_letter)
+        connector = self.connector
+        self.keys: StreamKeys = StreamKeys(
+            key, in_cluster=lambda: connector.is_cluster, ledger=ledger, dead_letter=dead_letter
+        )
         self.destination: str = key
-        self.ledger: str | None = self.keys.ledger if self.keys.has_ledger else None
-        self.dead_letter: str = self.keys.dead_letter
         self.retention: timedelta = options.duration("retention", retention)
         self.trims: bool = True
         self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
@@ -162,6 +161,16 @@ class RedisStream:
     def server(self) -> Server:
         """The server and the group, as traces name them."""
         return Server("redis", self.connector.host, self.connector.port, self._group)
+
+    @property
+    def ledger(self) -> str | None:
+        """The key of the ledger; ``None`` if there is none."""
+        return self.keys.ledger if self.keys.has_ledger else None
+
+    @property
+    def dead_letter(self) -> str:
+        """The key of the stream for dead letters."""
+        return self.keys.dead_letter
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
@@ -211,7 +220,7 @@ class RedisStream:
     async def registry(self) -> AsyncIterator[Registry]:
         """Open the registry of instances; see `Registering`."""
         async with Multiplexer(self.connector, role=self._role()) as multiplexer:
-            yield StreamRegistry(multiplexer, self.keys.fleet)
+            yield StreamRegistry(multiplexer, self.keys)
 
     @asynccontextmanager
     async def folding(self, fold: Fold, report: Callable[[LedgerReport], None] | None = None) -> AsyncIterator[None]:
@@ -230,7 +239,7 @@ class RedisStream:
             if self.ledger is None or not isinstance(receiver, CursorReceiver):
                 yield receiver
                 return
-            plain = PlainKeys.of(self.connector, self.keys)
+            plain = PlainKeys(self.connector, self.keys)
             async with aclosing(ReplicaReceiver(receiver, Ledger(self.keys), plain)) as replica:
                 await replica.check()
                 yield replica
@@ -362,7 +371,7 @@ class _Trimming:
 
     def __init__(self, connector: Connector, keys: StreamKeys, retention: timedelta) -> None:
         self._key = keys.stream
-        self._retention = LongestRetention(keys, retention, PlainKeys.of(connector, keys))
+        self._retention = LongestRetention(keys, retention, PlainKeys(connector, keys))
         self.due_at: float = 0.0
 
     async def run(self, connection: Connection) -> None:

@@ -155,3 +155,26 @@ class TestRefused:
                 RedisStream(given, "a}b")
         with pytest.raises(InvalidOption, match="key: has a '}' but no hash tag"):
             ServerLease(RedisPubSub(cluster.url, "a}b"), "work", seconds=1, report=lambda: 0.0)
+
+
+class TestNodeAlone:
+    """The URL of one node, as of a server that is in no cluster: the first reply of another slot tells."""
+
+    async def test_everything_works(self, cluster: Cluster, key: str) -> None:
+        """Events are published, folded, known to a list, given up and announced, whichever node the URL names."""
+        for number, node in enumerate(cluster.nodes[:3]):
+            transport = RedisStream(node.url, f"{key}:{number}", retention=timedelta(milliseconds=1))
+            async with (
+                failing(transport),
+                RevocationList(transport, max_staleness=scaled(5), service="orders", instance="one") as revocations,
+                Publisher(transport) as publisher,
+            ):
+                await publisher.publish(TokenRevoked(token_id="a"), timeout=scaled(5))
+                await wait_until(lambda revocations=revocations: revocations.check({"jti": "a"}) is Verdict.REVOKED)
+                for name in ("ledger", "dead", "fleet"):
+                    expected = f"{{{transport.destination}}}:{name}"
+                    await wait_until(lambda name=expected: on(cluster, name, "EXISTS"), what=name)
+            async with RevocationList(RedisStream(node.url, f"{key}:{number}"), max_staleness=scaled(5)) as alone:
+                assert alone.check({"jti": "a"}) is Verdict.REVOKED
+            assert transport.dead_letter == f"{{{transport.destination}}}:dead"
+            assert transport.ledger == f"{{{transport.destination}}}:ledger"

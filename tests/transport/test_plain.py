@@ -171,9 +171,7 @@ async def user(cluster: Cluster) -> AsyncIterator[str]:
 
 def plain_keys(move: Move) -> PlainKeys:
     """Return what lies under plain names."""
-    found = PlainKeys.of(move.stream.connector, move.keys)
-    assert found is not None
-    return found
+    return PlainKeys(move.stream.connector, move.keys)
 
 
 class TestLists:
@@ -428,8 +426,7 @@ class TestRetention:
     async def announced(self, move: Move, retention: timedelta) -> float:
         """Announce a retention in the cluster; return seconds before now of which entries are kept."""
         async with connected(move) as connection:
-            plain = PlainKeys.of(move.stream.connector, move.keys)
-            horizon = await LongestRetention(move.keys, retention, plain).announce(connection)
+            horizon = await LongestRetention(move.keys, retention, plain_keys(move)).announce(connection)
         return horizon.now - horizon.before / 1000
 
     async def test_the_longest(self, move: Move) -> None:

@@ -51,7 +51,7 @@ class Folder:
     ) -> None:
         self._connector = connector
         self._ledger = ledger
-        self._plain = PlainKeys.of(connector, ledger.keys)
+        self._plain = PlainKeys(connector, ledger.keys)
         self._fold = fold
         self._retention = LongestRetention(ledger.keys, retention, self._plain)
         self._notices = Notices()
@@ -107,7 +107,7 @@ class Folder:
         folded = 0
         now = min(horizon.now, time.time())  # by the clock that is behind: a rule that stays too long does no harm
         while await self._ledger.acquire(connection):
-            if self._plain is not None and await self._plain.take_over_ledger(connection, self._ledger):
+            if await self._plain.take_over_ledger(connection, self._ledger):
                 await self._retention.note_ledger(connection)
             had_ledger = await self._retention.has_ledger(connection)
             while self._ledger.is_leased:

@@ -42,17 +42,15 @@ class LongestRetention:
     Args:
         keys: the keys of the stream.
         retention: for how long this publisher keeps entries.
-        plain: what lies under plain names in a cluster: what publishers announced there is taken over first. ``None``
-            where there are no such names.
+        plain: what lies under plain names in a cluster: what publishers announced there is taken over first.
 
     Attributes:
         interval: seconds after which to look again which entries are kept.
     """
 
-    def __init__(self, keys: StreamKeys, retention: timedelta, plain: PlainKeys | None = None) -> None:
+    def __init__(self, keys: StreamKeys, retention: timedelta, plain: PlainKeys) -> None:
         self._plain = plain
-        self._key = keys.stream
-        self._marker = keys.retention
+        self._keys = keys
         self._retention = int(retention.total_seconds() * 1000)
         self._has_warned = False
         self.interval: float = max(1.0, retention.total_seconds() / _TRIMS_PER_RETENTION)
@@ -66,12 +64,11 @@ class LongestRetention:
         Raises:
             TransportError: without the right, or without an answer: then nothing may be removed.
         """
-        if self._plain is not None:
-            await self._plain.take_over_retention(connection, self._marker)
+        await self._plain.take_over_retention(connection)
         replies = await connection.execute_many(
             [
-                ("ZADD", self._marker, "GT", self._retention, _LONGEST),
-                ("ZADD", self._marker, "INCR", 0, _LONGEST),  # reads it, without a right to ZSCORE
+                ("ZADD", self._keys.retention, "GT", self._retention, _LONGEST),
+                ("ZADD", self._keys.retention, "INCR", 0, _LONGEST),  # reads it, without a right to ZSCORE
                 ("TIME",),
             ],
             within=ATTEMPT_WITHIN,
@@ -92,19 +89,19 @@ class LongestRetention:
         Raises:
             TransportError: without the right, or without an answer.
         """
-        reply = await connection.call("ZADD", self._marker, "INCR", 0, _LEDGER, within=ATTEMPT_WITHIN)
+        reply = await connection.call("ZADD", self._keys.retention, "INCR", 0, _LEDGER, within=ATTEMPT_WITHIN)
         return _milliseconds(reply) > 0
 
     async def note_ledger(self, connection: Connection) -> None:
         """Remember that the stream was folded into a ledger."""
-        await connection.call("ZADD", self._marker, "GT", 1, _LEDGER, within=ATTEMPT_WITHIN)
+        await connection.call("ZADD", self._keys.retention, "GT", 1, _LEDGER, within=ATTEMPT_WITHIN)
 
     def _warn_once(self, kept: float) -> None:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "another publisher keeps the events of this stream for longer, so its retention counts",
-                destination=self._key,
+                destination=self._keys.stream,
                 retention=self._retention / 1000,
                 longest=kept / 1000,
             )

@@ -9,6 +9,7 @@ Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from jwt_events._internal import options
@@ -21,20 +22,13 @@ class StreamKeys:
 
     Args:
         stream: the key of the stream.
-        in_cluster: whether the server is a cluster.
+        in_cluster: whether the server is a cluster, or what says so: a server can turn out to be a node of one.
         ledger: the key of the ledger; ``None`` for the one beside the stream, ``False`` for none.
         dead_letter: the key of the stream of dead letters; ``None`` for the one beside the stream.
 
     Attributes:
         stream: the key of the stream.
-        ledger: the key of the ledger; also where there is none, the name that it would have.
         has_ledger: whether there is a ledger.
-        ledger_lock: which publisher folds now.
-        retention: the longest retention of the publishers.
-        dead_letter: the stream of dead letters.
-        fleet: what the instances say about themselves.
-        plain: the names that one server gave these keys, where they are other ones: in a cluster, beside a stream
-            without a hash tag. ``None`` elsewhere.
 
     Raises:
         InvalidOption: a name is invalid, or the same as another one; or, in a cluster, not in the slot of the stream.
@@ -44,34 +38,61 @@ class StreamKeys:
         self,
         stream: str,
         *,
-        in_cluster: bool = False,
+        in_cluster: bool | Callable[[], bool] = False,
         ledger: str | Literal[False] | None = None,
         dead_letter: str | None = None,
     ) -> None:
         self.stream: str = options.name("key", stream)
-        is_tagged = hash_tag(stream) is not None
-        if in_cluster and not is_tagged and "}" in stream:
+        self.has_ledger: bool = ledger is not False
+        self._in_cluster = in_cluster if callable(in_cluster) else lambda: in_cluster
+        self._is_tagged = hash_tag(stream) is not None
+        if self._in_cluster() and not self._is_tagged and "}" in stream:
             problem = "has a '}' but no hash tag, so in a cluster no other key can be beside it; choose another name"
             raise InvalidOption("key", problem)
-        self._in_cluster = in_cluster
-        beside = stream if is_tagged or not in_cluster else f"{{{stream}}}"
-        self._leases = beside if in_cluster or "{" in stream else f"{{{stream}}}"
-        self.has_ledger: bool = ledger is not False
-        self.ledger: str = f"{beside}:ledger"
-        if ledger is not None and ledger is not False:
-            self.ledger = self._given("ledger", ledger)
-        self.ledger_lock: str = f"{self.ledger}:lock"
-        self.retention: str = f"{beside}:retention"
-        self.dead_letter: str = f"{beside}:dead" if dead_letter is None else self._given("dead_letter", dead_letter)
-        self.fleet: str = f"{beside}:fleet"
-        self.plain: StreamKeys | None = None if is_tagged or not in_cluster else StreamKeys(stream)
+        self._ledger = None if ledger is None or ledger is False else self._given("ledger", ledger)
+        self._dead_letter = None if dead_letter is None else self._given("dead_letter", dead_letter)
         names = [stream, self.ledger, self.ledger_lock, self.retention, self.dead_letter, self.fleet]
         for option, name in (("ledger", self.ledger), ("dead_letter", self.dead_letter)):
             if names.count(name) > 1:
                 raise InvalidOption(option, "must differ from the key of the stream, and from all that lie beside it")
 
+    @property
+    def ledger(self) -> str:
+        """The key of the ledger; also where there is none, the name that it would have."""
+        return f"{self._beside}:ledger" if self._ledger is None else self._ledger
+
+    @property
+    def ledger_lock(self) -> str:
+        """Which publisher folds now."""
+        return f"{self.ledger}:lock"
+
+    @property
+    def retention(self) -> str:
+        """The longest retention of the publishers."""
+        return f"{self._beside}:retention"
+
+    @property
+    def dead_letter(self) -> str:
+        """The stream of dead letters."""
+        return f"{self._beside}:dead" if self._dead_letter is None else self._dead_letter
+
+    @property
+    def fleet(self) -> str:
+        """What the instances say about themselves."""
+        return f"{self._beside}:fleet"
+
+    @property
+    def plain(self) -> StreamKeys | None:
+        """The names that one server gave these keys, where they are other ones: in a cluster, without a hash tag."""
+        return None if self._beside == self.stream else StreamKeys(self.stream)
+
+    @property
+    def _beside(self) -> str:
+        """What the names of all other keys begin with."""
+        return self.stream if self._is_tagged or not self._in_cluster() else f"{{{self.stream}}}"
+
     def __repr__(self) -> str:
-        return f"<StreamKeys {self.stream!r}{' in a cluster' if self._in_cluster else ''}>"
+        return f"<StreamKeys {self.stream!r}{' in a cluster' if self._in_cluster() else ''}>"
 
     def lease(self, name: str) -> str:
         """Return the key of a lease, in the slot of the stream on every server.
@@ -79,7 +100,8 @@ class StreamKeys:
         Raises:
             InvalidOption: it is too long.
         """
-        return options.name("key", f"{self._leases}:{name}", maximum=2 * options.MAX_NAME_LENGTH)
+        beside = self._beside if self._in_cluster() or "{" in self.stream else f"{{{self.stream}}}"
+        return options.name("key", f"{beside}:{name}", maximum=2 * options.MAX_NAME_LENGTH)
 
     def dead_letter_marker(self, position: str | None) -> str:
         """Return the key that remembers that bytes which are not an event were kept."""
@@ -88,7 +110,7 @@ class StreamKeys:
     def _given(self, option: str, name: str) -> str:
         """Check a name that was given by hand: the keys beside it must be in the slot of the stream, too."""
         options.name(option, name)
-        if not self._in_cluster:
+        if not self._in_cluster():
             return name
         if hash_tag(name) is None or slot_of(name) != slot_of(self.stream):
             tag = hash_tag(self.stream) or self.stream

@@ -87,20 +87,29 @@ class Ledger:
 
     Attributes:
         keys: the keys of the stream.
-        key: the key of the ledger.
-        lock: the key that the one that folds holds.
-        head_command: reads the head.
     """
 
     def __init__(self, keys: StreamKeys) -> None:
         self.keys: StreamKeys = keys
-        self.key: str = keys.ledger
-        self.lock: str = keys.ledger_lock
-        self.head_command: Command = ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
         self._stream = keys.stream
         self._owner = uuid4().hex
         self._leased_until = -math.inf
         self._size = BatchSize(_FOLD_BATCH)
+
+    @property
+    def key(self) -> str:
+        """The key of the ledger."""
+        return self.keys.ledger
+
+    @property
+    def lock(self) -> str:
+        """The key that the one that folds holds."""
+        return self.keys.ledger_lock
+
+    @property
+    def head_command(self) -> Command:
+        """The command that reads the head."""
+        return ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
 
     async def acquire(self, connection: Connection) -> bool:
         """Return whether this program is the one to fold now. One that ends without a word is replaced in `LEASE`.

@@ -25,7 +25,7 @@ from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, united
 from jwt_events.transport._stream.position import StreamInfo
 
-# Seconds within which another server of the cluster must be reached: a publish may wait for it.
+# Seconds within which the server of a marker must be reached: a publish may wait for it.
 _CONNECT_WITHIN = 1.0
 
 # Seconds that a reply may take.
@@ -39,11 +39,11 @@ _ATTEMPTS = 20
 
 
 class PlainKeys:
-    """The plain names of one stream in a cluster.
+    """What lies under the plain names of one stream.
 
     Args:
         connector: opens connections to the server of the stream.
-        keys: the plain names.
+        keys: the names of the stream's keys.
 
     Attributes:
         ledger: the ledger under its plain name.
@@ -51,33 +51,35 @@ class PlainKeys:
     """
 
     def __init__(self, connector: Connector, keys: StreamKeys) -> None:
+        plain = StreamKeys(keys.stream)
         self._connector = connector
-        self._stream = keys.stream
-        self._retention = keys.retention
-        self.dead_letter: str = keys.dead_letter
-        self.ledger: Ledger = Ledger(keys)
+        self._keys = keys
+        self._retention = plain.retention
+        self.dead_letter: str = plain.dead_letter
+        self.ledger: Ledger = Ledger(plain)
 
-    @classmethod
-    def of(cls, connector: Connector, keys: StreamKeys) -> PlainKeys | None:
-        """Return those of a stream; ``None`` where its keys have these names anyway."""
-        return None if keys.plain is None else cls(connector, keys.plain)
+    @property
+    def are_apart(self) -> bool:
+        """Whether the keys of the stream have other names; elsewhere nothing is done here."""
+        return self._keys.plain is not None
 
-    async def take_over_retention(self, own: Connection, marker: str) -> None:
+    async def take_over_retention(self, own: Connection) -> None:
         """Announce what publishers announced under the plain name, and only then forget it there.
 
         Args:
             own: a connection to the server of the stream.
-            marker: the name under which retentions are announced now.
 
         Raises:
             TransportError: without the right, or without an answer: then nothing may be removed from the stream.
         """
-        async with self.connected(self._retention) as plain:
+        if not self.are_apart:
+            return
+        async with self.connected(self._retention, within=_CONNECT_WITHIN) as plain:
             found = await plain.call("ZRANGE", self._retention, 0, -1, "WITHSCORES", within=_REPLY_WITHIN)
             if not found:
                 return
             members = [part for name, number in _pairs(found) for part in (number, name)]
-            await own.call("ZADD", marker, "GT", *members, within=_REPLY_WITHIN)
+            await own.call("ZADD", self._keys.retention, "GT", *members, within=_REPLY_WITHIN)
             reached = max((number for _, number in _pairs(found)), key=float)
             await plain.call("ZREMRANGEBYSCORE", self._retention, "-inf", reached, within=_REPLY_WITHIN)
 
@@ -111,6 +113,8 @@ class PlainKeys:
         Raises:
             TransportError: it cannot be read or removed, or the other one cannot be written. Nothing is lost.
         """
+        if not self.are_apart:
+            return False
         async with self.connected(self.ledger.key) as plain:
             replies = await plain.execute_many(
                 [("WATCH", self.ledger.key), self.ledger.head_command], within=_REPLY_WITHIN
@@ -125,19 +129,19 @@ class PlainKeys:
             replies = await plain.execute_many([("unlink", self.ledger.key), ("EXEC",)], within=_REPLY_WITHIN)
             _require(*replies)
         if replies[1] is None:  # it was changed meanwhile: perhaps another one has removed it
-            logger.info("the ledger of one server was changed while it was taken over", destination=self._stream)
+            logger.info("the ledger of one server was changed while it was taken over", destination=self._keys.stream)
         else:
-            logger.info("the ledger of one server was taken over", destination=self._stream)
+            logger.info("the ledger of one server was taken over", destination=self._keys.stream)
         return True
 
     @asynccontextmanager
-    async def connected(self, key: str) -> AsyncIterator[Connection]:
+    async def connected(self, key: str, *, within: float = _REPLY_WITHIN) -> AsyncIterator[Connection]:
         """Open a connection to the server that has one of these keys, for the block.
 
         Raises:
             TransportError: it cannot be opened.
         """
-        connection = await self._connector.beside(key).connect(within=_CONNECT_WITHIN)
+        connection = await self._connector.beside(key).connect(within=within)
         try:
             yield connection
         finally:

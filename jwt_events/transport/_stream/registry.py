@@ -8,6 +8,7 @@ from typing import Any
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._stream.keys import StreamKeys
 
 _CLOCK: Command = ("TIME",)
 
@@ -20,33 +21,34 @@ class StreamRegistry:
 
     Args:
         multiplexer: runs the commands.
-        key: the key of the hash.
+        keys: the keys of the stream.
     """
 
-    def __init__(self, multiplexer: Multiplexer, key: str) -> None:
+    def __init__(self, multiplexer: Multiplexer, keys: StreamKeys) -> None:
         self._multiplexer = multiplexer
-        self._key = key
+        self._keys = keys
 
     async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
         """Store an entry; see `Registry.announce`."""
-        _, clock = await self._run(("HSET", self._key, name, entry), within)
+        _, clock = await self._run(("HSET", self._keys.fleet, name, entry), within)
         return clock
 
     async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float | None]:
         """Return all entries; see `Registry.entries`."""
-        fields, clock = await self._run(("HGETALL", self._key), within)
+        fields, clock = await self._run(("HGETALL", self._keys.fleet), within)
         pairs = zip(fields[::2], fields[1::2], strict=True)
         return {name.decode("utf-8", "replace"): entry for name, entry in pairs}, clock
 
     async def forget(self, names: Sequence[str], *, within: float) -> None:
         """Remove entries; see `Registry.forget`."""
         if names:
-            await self._run(("HDEL", self._key, *names), within)
+            await self._run(("HDEL", self._keys.fleet, *names), within)
 
     async def _run(self, command: Command, within: float) -> tuple[Any, float | None]:
         reply, clock = await self._multiplexer.run([command, _CLOCK], within=within)
         if isinstance(reply, ServerRefused) and not reply.retryable:
-            problem = f"{reply}; the registry of instances needs the right +{str(command[0]).lower()} on {self._key!r}"
+            right = f"+{str(command[0]).lower()} on {self._keys.fleet!r}"
+            problem = f"{reply}; the registry of instances needs the right {right}"
             raise ServerRefused(problem, code=reply.code)
         if isinstance(reply, TransportError):
             raise reply

@@ -25,11 +25,10 @@ class ReplicaReceiver:
     Args:
         stream: reads the stream from its oldest entry; entered.
         ledger: the ledger beside it.
-        plain: what lies under plain names in a cluster: the ledger there is read before that one. ``None`` where there
-            are no such names.
+        plain: what lies under plain names in a cluster: the ledger there is read before that one.
     """
 
-    def __init__(self, stream: CursorReceiver, ledger: Ledger, plain: PlainKeys | None = None) -> None:
+    def __init__(self, stream: CursorReceiver, ledger: Ledger, plain: PlainKeys) -> None:
         self._stream = stream
         self._ledger = ledger
         self._plain = plain
@@ -59,7 +58,7 @@ class ReplicaReceiver:
         """
         if (connection := self._stream.reconnecting.connection) is not None:
             try:
-                if self._plain is not None:
+                if self._plain.are_apart:
                     self._key = self._plain.ledger.key
                     async with self._plain.connected(self._key) as beside:
                         await self._plain.read_state(beside)
@@ -98,7 +97,7 @@ class ReplicaReceiver:
     async def _read(self, connection: Connection) -> AsyncGenerator[list[tuple[bytes, float]]]:
         """Yield the entries of all there is: in this order, as what is taken over is in the later one before."""
         self._plain_state = None
-        if self._plain is not None:
+        if self._plain.are_apart:
             self._key = self._plain.ledger.key
             async with self._plain.connected(self._key) as beside:
                 self._plain_state = await self._plain.read_state(beside)
