@@ -21,6 +21,7 @@ from jwt_events.transport.connection import (
     Connector,
     Membership,
     Survey,
+    is_node,
     parse_info,
     server_url,
 )
@@ -130,7 +131,7 @@ async def _follow(connector: Connector) -> bool:
     if connector.is_cluster:
         return True
     async with aclosing(await connector.connect(within=_WITHIN)) as connection:
-        if parse_info(await _read(connection, "INFO", "server")).get("redis_mode") == "cluster":
+        if is_node(parse_info(await _read(connection, "INFO", "server"))):
             connector.follow()
     return False
 
