@@ -102,6 +102,10 @@ class Connecting(Protocol):
     def destination(self) -> str:
         """The channel or key that error messages name."""
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the server is a cluster, as far as is known."""
+
     def owner(self) -> Owner:
         """Return what opens the connections, to be closed by the caller."""
 

@@ -57,6 +57,11 @@ class StreamKeys:
                 raise InvalidOption(option, "must differ from the key of the stream, and from all that lie beside it")
 
     @property
+    def in_cluster(self) -> bool:
+        """Whether the server is a cluster, as far as is known."""
+        return self._in_cluster()
+
+    @property
     def ledger(self) -> str:
         """The key of the ledger; also where there is none, the name that it would have."""
         return f"{self._beside}:ledger" if self._ledger is None else self._ledger
