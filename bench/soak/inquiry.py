@@ -27,8 +27,8 @@ _OVERDUE_AFTER, _OVERDUE_EVERY = 10.0, 1.0
 _AT_ONCE = 2_000
 """So many tokens are asked about without a pause, so that the list can read meanwhile."""
 
-_PAUSE, _PAUSES = 1.0, 5
-"""Between two starts of a list: so many seconds at least, or so many times as long as a start took."""
+_PAUSE, _PAUSES, _MAX_PAUSE = 1.0, 5, 15.0
+"""Between two starts of a list: so many seconds at least, or so many times as long as a start took, up to a maximum."""
 
 _PUBLISHERS = "publisher-*"
 
@@ -148,7 +148,7 @@ async def run_starter(spec: WorkerSpec, writer: HistoryWriter, stop: asyncio.Eve
                 unknown = 0 if revocations.is_fresh else len(names)
             writer.append("started", began=began, known=len(names), missing=missing, stale=unknown, gaps=told)
         # A start reads everything; the machine has other work as well.
-        await _pause(stop, max(_PAUSE, _PAUSES * (time.monotonic() - began)))
+        await _pause(stop, min(_MAX_PAUSE, max(_PAUSE, _PAUSES * (time.monotonic() - began))))
 
 
 @asynccontextmanager

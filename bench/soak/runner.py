@@ -25,6 +25,9 @@ _POLL_INTERVAL = 0.02
 _STALLED_AFTER = 60.0
 """Seconds without progress after which the run is aborted: no fault lasts that long."""
 
+_STARTED_WITHIN = 240.0
+"""Seconds within which a list must have been started anew at the end: it reads everything, twice if it had begun."""
+
 _LOST_AFTER = 10.0
 """Seconds without progress after which unhandled events count as lost: longer than any claim needs."""
 
@@ -227,7 +230,8 @@ class Runner:
         """Wait until a list was started, and another one asked, after the last event was acknowledged."""
         if self._lists:
             answers = self.summary.answers
-            await self._until(lambda: answers.known >= len(self.summary.acknowledged), "the last list was not started")
+            everything = len(self.summary.acknowledged)
+            await self._until(lambda: answers.known >= everything, "the last list was not started", _STARTED_WITHIN)
 
     async def _record_dead_letters(self, topology: Topology) -> None:
         """Record every dead letter."""
@@ -252,12 +256,12 @@ class Runner:
         if worker.name in self._publishers:
             self._allow_one(worker.name)
 
-    async def _until(self, reached: Callable[[], bool], problem: str) -> None:
+    async def _until(self, reached: Callable[[], bool], problem: str, within: float = _STALLED_AFTER) -> None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + _STALLED_AFTER
+        deadline = clock() + within
         while not reached():
             if clock() > deadline:
-                raise Stalled(f"{problem}, within {_STALLED_AFTER:.0f} s")
+                raise Stalled(f"{problem}, within {within:.0f} s")
             await asyncio.sleep(_POLL_INTERVAL)
 
     def _on_exit(self, worker: Worker, code: int) -> None:

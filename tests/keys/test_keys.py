@@ -24,6 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the keys."""
     clock = Clock()
     monkeypatch.setattr(fetcher, "time", clock)
+    monkeypatch.setattr(fetcher, "boottime", clock.monotonic)
     return clock
 
 

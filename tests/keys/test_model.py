@@ -30,7 +30,7 @@ class KeysMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._clock = Clock()
-        self._patch = patch.object(fetcher, "time", self._clock)
+        self._patch = patch.multiple(fetcher, time=self._clock, boottime=self._clock.monotonic)
         self._patch.start()
         self._runner = asyncio.Runner()
         self._issuer = Issuer()

@@ -32,6 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the keys."""
     clock = Clock()
     monkeypatch.setattr(_fetcher, "time", clock)
+    monkeypatch.setattr(_fetcher, "boottime", clock.monotonic)
     return clock
 
 

@@ -35,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that the keys read."""
     clock = Clock()
     monkeypatch.setattr(fetcher, "time", clock)
+    monkeypatch.setattr(fetcher, "boottime", clock.monotonic)
     return clock
 
 
