@@ -1,9 +1,9 @@
 """What fan-out costs the server, and how late events arrive: measured, and as a model.
 
 ``python -m bench.fanout`` measures some points, each with readers that pace themselves and with readers that do not, in
-turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these, and
-``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas. With ``--table`` it prints what the model says, and
-measures nothing.
+turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these,
+``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas. With ``--table`` it
+prints what the model says, and measures nothing.
 """
 
 from __future__ import annotations

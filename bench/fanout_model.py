@@ -20,7 +20,7 @@ PER_DELIVERY = 0.6e-6
 """The same for each event that is sent to a reader."""
 
 PER_PROOF = 25e-6
-"""The same for each proof that a reader asks for, once a second; also for the one that the primary gives for a replica."""
+"""The same for each proof that a reader asks for, once a second; the primary gives one where a replica is read."""
 
 BYTES = 450
 """Bytes of an event on the network."""
@@ -76,7 +76,7 @@ def fan_out(readers: int, rate: float, *, paced: bool = True, replicas: int = 0)
 
 
 def servers(readers: int, rate: float) -> int:
-    """Return how many servers these readers take: the primary alone, or so many replicas that share them."""
+    """Return how many servers these readers take: the primary alone, or replicas that share them."""
     for count in range(1, readers + 1):
         share = math.ceil(readers / count)
         if fan_out(share, rate).core <= _FULL and share * rate * BYTES <= _LINK:
