@@ -1,9 +1,9 @@
 """What fan-out costs the server, and how late events arrive: measured, and as a model.
 
 ``python -m bench.fanout`` measures some points, each with readers that pace themselves and with readers that do not, in
-turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these, and
-``simulated:1000x100`` does so with readers that look at nothing. With ``--table`` it prints what the model says, and
-measures nothing.
+turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these,
+``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas. With ``--table`` it
+prints what the model says, and measures nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from urllib.parse import urlsplit
 
 from bench.fanout_model import Cost, fan_out, table
 from bench.fleet import processor_time
@@ -27,7 +28,17 @@ from jwt_events.embedded import EmbeddedServer
 ROUNDS = 3
 SECONDS = 5.0
 SETTLED = 5.0  # seconds after which readers have found their spacing
-POINTS = ("10x10", "100x10", "10x1000", "100x100", "100x1000", "300x1000", "simulated:100x1000", "simulated:1000x100")
+POINTS = (
+    "10x10",
+    "100x10",
+    "10x1000",
+    "100x100",
+    "100x1000",
+    "300x1000",
+    "simulated:100x1000",
+    "simulated:1000x100",
+    "300x1000/2",
+)
 
 
 @dataclass(frozen=True)
@@ -38,18 +49,21 @@ class Point:
         readers: how many readers.
         rate: events a second.
         simulated: whether the readers are simulated.
+        replicas: how many replicas they read from; 0 for the primary.
     """
 
     readers: int
     rate: float
     simulated: bool = False
+    replicas: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Point:
         """Parse what the command line says."""
         kind, _, numbers = text.rpartition(":")
+        numbers, _, replicas = numbers.partition("/")
         readers, rate = numbers.split("x")
-        return cls(int(readers), float(rate), kind == "simulated")
+        return cls(int(readers), float(rate), kind == "simulated", int(replicas or 0))
 
     @property
     def processes(self) -> int:
@@ -67,6 +81,11 @@ async def _start(stack: AsyncExitStack, *arguments: str) -> Process:
     return process
 
 
+async def _replicate(stack: AsyncExitStack, server: EmbeddedServer) -> EmbeddedServer:
+    at = urlsplit(server.url)
+    return await stack.enter_async_context(EmbeddedServer(port=0, config={"replicaof": f"{at.hostname} {at.port}"}))
+
+
 def _kill(process: Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
@@ -75,24 +94,27 @@ def _kill(process: Process) -> None:
 async def measure(point: Point, *, paced: bool) -> Cost:
     """Measure one point once, on a server of its own."""
     async with EmbeddedServer(port=0) as server, AsyncExitStack() as stack:
+        replicas = [await _replicate(stack, server) for _ in range(point.replicas)]
         kind, how = "simulate" if point.simulated else "read", "paced" if paced else "unpaced"
+        source = "replica" if replicas else "primary"
         count, rest = divmod(point.readers, point.processes)
         counts = [count + (number < rest) for number in range(point.processes)]
-        processes = [await _start(stack, kind, server.url, str(count), how) for count in counts]
+        processes = [await _start(stack, kind, server.url, str(count), how, source) for count in counts]
         for process in processes:
             await _ask(process, "")
-        await _ask(await _start(stack, "publish", server.url, str(point.rate), how), "")
+        await _ask(await _start(stack, "publish", server.url, str(point.rate), how, source), "")
         await asyncio.sleep(SETTLED)
         for process in processes:
             process.stdin.write(b"begin\n")  # type: ignore[union-attr]  # it is a pipe
-        began, spent = time.monotonic(), processor_time(server.pid)
+        began, before = time.monotonic(), [processor_time(one.pid) for one in (server, *replicas)]
         await asyncio.sleep(SECONDS)
-        took, spent = time.monotonic() - began, processor_time(server.pid) - spent
+        took, after = time.monotonic() - began, [processor_time(one.pid) for one in (server, *replicas)]
         found = [json.loads(await _ask(process, "end\n")) for process in processes]
     latencies = sorted(latency for one in found for latency in one["latencies"])
     wakeups, events = (sum(one[name] for one in found) / took / point.readers for name in ("wakeups", "events"))
     p50, p99 = (latencies[int(len(latencies) * part)] for part in (0.5, 0.99))
-    return Cost(spent / took, wakeups, p50, p99, events)
+    primary, *others = ((then - at_first) / took for at_first, then in zip(before, after, strict=True))
+    return Cost(max(others, default=primary), wakeups, p50, p99, events, primary)
 
 
 async def _ask(process: Process, line: str) -> bytes:
@@ -112,7 +134,9 @@ async def compare(point: Point) -> dict[str, dict[str, float]]:
     for paced, costs in found.items():
         name = "paced" if paced else "unpaced"
         told[name] = _rounded([median(getattr(cost, field) for cost in costs) for field in Cost.__annotations__])
-        told[f"{name}, by the model"] = _rounded(list(vars(fan_out(point.readers, point.rate, paced=paced)).values()))
+        told[f"{name}, by the model"] = _rounded(
+            list(vars(fan_out(point.readers, point.rate, paced=paced, replicas=point.replicas)).values())
+        )
     ratios = [paced.core / unpaced.core for unpaced, paced in zip(found[False], found[True], strict=True)]
     return told | {"ratio": {"median": round(median(ratios), 3), "worst": round(max(ratios), 3)}}
 

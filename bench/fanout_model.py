@@ -6,7 +6,7 @@ Costs are those that were measured with Valkey 9.1.2 on the machine of the other
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jwt_events.transport._stream.pacing import AIM, MAX_SPACING, MIN_RATE, MIN_SPACING
 
@@ -20,7 +20,7 @@ PER_DELIVERY = 0.6e-6
 """The same for each event that is sent to a reader."""
 
 PER_PROOF = 25e-6
-"""The same for each proof that a reader asks for, once a second."""
+"""The same for each proof that a reader asks for, once a second; the primary gives one where a replica is read."""
 
 BYTES = 450
 """Bytes of an event on the network."""
@@ -34,11 +34,12 @@ class Cost:
     """What readers of a stream cost.
 
     Attributes:
-        core: the part of a core that the server spends; above 1 it cannot.
+        core: the part of a core that the server spends, the busiest replica if readers read from replicas; at most 1.
         wakeups: how often a second each reader is woken.
         p50: milliseconds from a publish until half of the readers have the event.
         p99: the same for 99 of a hundred.
         rate: events a second that each reader gets; fewer than were asked for where the machine is too busy to measure.
+        primary: the part of a core that the primary spends.
     """
 
     core: float
@@ -46,16 +47,21 @@ class Cost:
     p50: float
     p99: float
     rate: float
+    primary: float
 
 
-def fan_out(readers: int, rate: float, *, paced: bool = True) -> Cost:
+def fan_out(readers: int, rate: float, *, paced: bool = True, replicas: int = 0) -> Cost:
     """Return what readers of so many events a second cost one server.
 
     Args:
         readers: how many.
         rate: events a second.
         paced: whether they pause; only a measurement does without.
+        replicas: how many replicas share them; 0 for the primary alone.
     """
+    if replicas:
+        share = fan_out(math.ceil(readers / replicas), rate, paced=paced)
+        return replace(share, primary=rate * PER_PUBLISH + readers * PER_PROOF)
     fixed = rate * PER_PUBLISH + readers * (rate * PER_DELIVERY + PER_PROOF)
     once = readers * PER_WAKEUP  # what it costs to wake each of them
     spacing = 0.0
@@ -63,13 +69,14 @@ def fan_out(readers: int, rate: float, *, paced: bool = True) -> Cost:
         spacing = min(MAX_SPACING, once / (AIM - fixed)) if fixed < AIM else MAX_SPACING
         spacing = spacing if spacing > max(MIN_SPACING, 1 / rate) else 0.0
     if fixed < 1 and (least := once / (1 - fixed)) > max(1 / rate, spacing):  # in less it cannot wake each of them
-        return Cost(1.0, 1 / least, 1e3 * least, 2e3 * least, rate)
+        return Cost(1.0, 1 / least, 1e3 * least, 2e3 * least, rate, 1.0)
     wakeups = 1 / max(1 / rate, spacing)
-    return Cost(fixed + wakeups * once, wakeups, 1e3 * (spacing + once) / 2, 1e3 * (spacing + once), rate)
+    core = fixed + wakeups * once
+    return Cost(core, wakeups, 1e3 * (spacing + once) / 2, 1e3 * (spacing + once), rate, core)
 
 
 def servers(readers: int, rate: float) -> int:
-    """Return how many servers these readers take: the primary alone, or so many replicas that share them."""
+    """Return how many servers these readers take: the primary alone, or replicas that share them."""
     for count in range(1, readers + 1):
         share = math.ceil(readers / count)
         if fan_out(share, rate).core <= _FULL and share * rate * BYTES <= _LINK:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from heapq import heappop, heappush
 from random import random
+from typing import Literal
 from urllib.parse import urlsplit
 
 import hiredis
@@ -67,12 +68,12 @@ class Counts:
         return json.dumps({"wakeups": self.wakeups, "events": self.events, "latencies": found})
 
 
-async def read(url: str, count: int, *, paced: bool) -> None:
+async def read(url: str, count: int, source: Literal["primary", "replica"], *, paced: bool) -> None:
     """Run readers of this library until the standard input ends."""
     counts = Counts()
 
     async def follow() -> None:
-        async with RedisStream(url, KEY).receiver() as receiver:
+        async with RedisStream(url, KEY, read_from=source).receiver() as receiver:
             assert isinstance(receiver, CursorReceiver)
             receiver.pacing = receiver.pacing if paced else Pacing(0)
             while True:
@@ -212,11 +213,11 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    kind, url, number, paced = sys.argv[1:]
+    kind, url, number, paced, source = sys.argv[1:]
     if kind == "publish":
         publish(url, float(number))
     elif kind == "simulate":
         simulate(url, int(number), paced=paced == "paced")
     else:
         with asyncio.Runner(loop_factory=loop_factory("uvloop")) as runner:
-            runner.run(read(url, int(number), paced=paced == "paced"))
+            runner.run(read(url, int(number), "replica" if source == "replica" else "primary", paced=paced == "paced"))
