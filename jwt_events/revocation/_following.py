@@ -98,7 +98,7 @@ class Following:
         def condition() -> Condition:
             failure, staleness = announced.failure, announced.staleness
             return Condition(
-                position=self._view.position,
+                position=self._view.progress.position,
                 state=announced.state,
                 staleness=None if staleness == math.inf else staleness,
                 trouble="" if failure is None else describe(failure),

@@ -16,11 +16,11 @@ from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, sleep
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
-from jwt_events._internal.positions import OLDEST, is_position, sort_key
-from jwt_events.errors import DecodeError, InvalidOption
+from jwt_events.errors import DecodeError
 from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._entries import restore_all
+from jwt_events.revocation._progress import Progress
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import WatchRegistry
 from jwt_events.transport.base import Gap
@@ -93,7 +93,7 @@ class RevocationView:
         on_gap: functions to call with gaps.
         on_state: functions to call with states.
         on_news: function to call after an event whose publisher waits for it, and after the state changed.
-        position: the position up to which all events are in force.
+        progress: up to which position all events are in force, and who waits for more.
         observer: metrics to update while the list is open; ``None`` without metrics.
         events: count of events applied.
         gaps: how often events may have been missed.
@@ -126,7 +126,7 @@ class RevocationView:
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.on_news: Callable[[], None] | None = None
-        self.position: str = OLDEST
+        self.progress: Progress = Progress()
         self.observer: ViewObserver | None = None
         self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
@@ -206,24 +206,15 @@ class RevocationView:
 
     def record_position(self, position: str, *, confirm: bool) -> None:
         """Record up to where all events are in force, and tell a publisher that waits to hear of it."""
-        self.position = position
+        self.progress.reach(position)
         if confirm and self.on_news is not None:
             self.on_news()
-
-    def has_applied(self, position: str) -> bool:
-        """Whether all events up to this position are in force.
-
-        Raises:
-            InvalidOption: it is no position.
-        """
-        if not isinstance(position, str) or not is_position(position):
-            raise InvalidOption("at_least", "must be a position, as in Receipt.position")
-        return sort_key(self.position) >= sort_key(position)
 
     def record_proof(self, current_as_of: float) -> None:
         """Record that no event is missing of those that existed at that time (`time.monotonic`)."""
         ahead = self._clock.monotonic() - time.monotonic()  # in this order: if in doubt, the proof is older
         self.current_as_of = max(self.current_as_of, current_as_of + ahead)
+        self.progress.prove(current_as_of)
         self._is_live = True
         if self.is_fresh and self._state is not ViewState.FRESH:
             self.enter_state(ViewState.FRESH)
@@ -306,6 +297,7 @@ class RevocationView:
         if self._staleness_timer is not None:
             self._staleness_timer.cancel()
             self._staleness_timer = None
+        self.progress.close()
         self.watches.stop()
         self.loop.release()
         await self._callbacks.aclose()
