@@ -13,8 +13,8 @@ from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.role import replication_of
-from jwt_events.transport._stream.batch_size import BatchSize
-from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
+from jwt_events.transport._stream.entry import cut, parse_deliveries
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport._stream.succession import Succession
@@ -87,6 +87,7 @@ class CursorReceiver:
         self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
         self._ahead: _Read | None = None
+        self._missing = 0  # how many bytes of the entry were left at the server
         self._is_at_end = False
         self._has_missed = False  # whether a gap was ever reported
 
@@ -114,7 +115,7 @@ class CursorReceiver:
             return Batch(gaps=gaps)
         is_proof = self._is_at_end and not gaps  # a read that misses some proves nothing
         return Batch(
-            parse_deliveries(entries),
+            cut(parse_deliveries(entries), self._missing),
             gaps,
             self._prover.current_as_of if is_proof else None,  # of an audit, as the stream may have been replaced since
             reached=self._cursor.accounted if is_proof and not self._has_missed else None,
@@ -145,6 +146,7 @@ class CursorReceiver:
         *audit, reply = await connection.replies(read.request, within=self._block + GRACE)
         if isinstance(reply, TransportError):
             raise reply
+        self._missing = read.request.dropped if read.asked == 1 else 0
         if audit:
             stream, replication = audit
             # A replica proves nothing, and may never get what is added: it may be cut off from its primary.
@@ -174,12 +176,14 @@ class CursorReceiver:
             else:
                 wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
         count = self._batch_size.count
+        bounds = self._batch_size.bounds()
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
         if sent_at >= self._audited_at + self._audit_interval or not self._cursor.is_counted:
             commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
+            bounds = self._batch_size.bounds(before=2)
             self._prover.request(sent_at)
-        request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
+        request = connection.send(commands, bounds=bounds)
         return _Read(request, sent_at, connection, count, connection.protocol.received)
 
     async def _on_connect(self, connection: Connection) -> None:
@@ -189,7 +193,9 @@ class CursorReceiver:
         self._prover.request(sent_at)
         epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
         self._prover.hear(epoch.replication, sent_at)
-        (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
+        (stream,) = await connection.execute_many(
+            [("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS
+        )
         found = stream_info(stream)
         since = self._cursor.position
         # Before any change of state, as all of this is repeated if it fails; and always, so that a missing right is
@@ -216,7 +222,8 @@ class CursorReceiver:
             self._cursor.rewind(found)
 
     async def _still_holds(self, connection: Connection, position: str) -> bool:
-        return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
+        command = "XRANGE", self._key, position, position
+        return bool(await connection.call(*command, within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS))
 
     def _reconcile(self, found: StreamInfo | None, sent_at: float, *, holds: bool | None = None) -> None:
         self._audited_at = sent_at
