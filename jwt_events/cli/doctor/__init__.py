@@ -15,6 +15,7 @@ from jwt_events.cli._options import (
     Channel,
     Json,
     Key,
+    Ledger,
     Retention,
     Transport,
     TransportName,
@@ -40,6 +41,7 @@ def doctor(
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
+    ledger: Ledger = None,
     retention: Retention = "1d",
     as_json: Json = False,
 ) -> None:
@@ -53,7 +55,7 @@ def doctor(
     from jwt_events.cli.doctor._finding import Level
     from jwt_events.cli.doctor._findings import findings
 
-    target = make_transport(transport, url, key=key, channel=channel)
+    target = make_transport(transport, url, key=key, channel=channel, ledger=ledger)
     kept = duration("retention", retention)
     facts = run(_examine(collect_facts(url, target, retention=kept), url, target))
     found = findings(facts, durable=target.guarantees.durable)

@@ -25,12 +25,13 @@ def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping
     ]
     marker = f"{dead_letter}:{_PROBE}"
     add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
+    publish: list[Command] = [
+        ("XADD", key, "0-0", "event", ""),
+        *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", f"{key}:retention", "XX", 0, "")),
+        *([] if ledger is None else _needed_to_fold(key, ledger)),
+    ]
     return {
-        "publisher": [
-            ("XADD", key, "0-0", "event", ""),
-            *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", f"{key}:retention", "XX", 0, "")),
-            *([] if ledger is None else _needed_to_fold(key, ledger)),
-        ],
+        "publisher": publish,
         "revocation list": read if ledger is None else [*read, *_needed_to_read(ledger)],
         "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
@@ -55,7 +56,19 @@ def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping
             ("XADD", key, "0-0", "event", ""),
             ("XDEL", dead_letter, "0-0"),
         ],
+        "poller of signals": [*publish, *_needed_to_poll(key)],
     }
+
+
+def _needed_to_poll(key: str) -> Sequence[Command]:
+    lease = f"{key if '{' in key else f'{{{key}}}'}:poller:{_PROBE}"
+    return (
+        ("EVAL", "return 0", 1, lease),
+        ("GET", lease),
+        ("SET", lease, "", "XX"),
+        ("PTTL", lease),
+        ("DEL", lease),
+    )
 
 
 def _needed_to_read(ledger: str) -> Sequence[Command]:
