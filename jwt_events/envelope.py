@@ -194,7 +194,7 @@ def _time(message: Mapping[str, Any], event_id: str) -> object:
 
 def _parse(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_WIRE_BYTES:
-        raise DecodeError("too_large", f"{len(payload)} bytes, the limit is {MAX_WIRE_BYTES}")
+        raise DecodeError("too_large", f"more than {MAX_WIRE_BYTES} bytes")
     try:
         message = jiter.from_json(payload, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError:

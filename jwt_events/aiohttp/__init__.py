@@ -176,7 +176,7 @@ class BearerGuard(Guard[T]):
         is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
         values_of = _headers_of(request)
         known = await self._admit_again(self._admissions(request), values_of, token, verify=is_websocket)
-        return self._meeting(requirement, known)
+        return requirement.met_by(known, realm=self._realm)
 
     def _admissions(self, request: web.Request) -> Admissions[T]:
         return Admissions.of(self, request, _ADMISSIONS)
@@ -205,7 +205,7 @@ class BearerGuard(Guard[T]):
 
             async def check(request: web.Request, *, is_open: bool) -> web.StreamResponse | None:
                 if is_open:
-                    self._meeting(requirement, self._admitted(request))
+                    requirement.met_by(self._admitted(request), realm=self._realm)
                     return None
                 mine = self._admissions(request)
                 mine.required = requirement_of((*mine.required.scopes, *scopes))

@@ -83,12 +83,11 @@ class BearerMiddleware:
         values_of = _headers_of(scope)
         is_websocket = scope["type"] == "websocket"
         try:
-            return guard._meeting(  # noqa: SLF001 - for the framework modules of this package
-                self._requirement,
-                await guard._admit_again(  # noqa: SLF001 - the same
-                    Admissions.of(guard, scope), values_of, None, verify=is_websocket
-                ),
+            admissions: Admissions[Any] = Admissions.of(guard, scope)
+            known = await guard._admit_again(  # noqa: SLF001 - for the framework modules of this package
+                admissions, values_of, None, verify=is_websocket
             )
+            return self._requirement.met_by(known, realm=guard._realm)  # noqa: SLF001 - the same
         except Refused as refused:
             if refused.code == "missing_token" and _is_preflight(scope, values_of):
                 guard._failures.tell(  # noqa: SLF001 - the same

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jwt_events.cli import _output as output
-from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Retention, Url, duration
+from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Ledger, Retention, Url, duration
 from jwt_events.cli._running import NO, STALE, fail, run, say
 from jwt_events.errors import InvalidClaims, InvalidOption
 
@@ -45,6 +45,7 @@ def check(
     retention: Retention = "1d",
     url: Url = NOT_GIVEN,
     key: Key = None,
+    ledger: Ledger = None,
     as_json: Json = False,
 ) -> None:
     """Say whether a token is revoked, and by which rule. Standard input holds its claims as JSON, or the token.
@@ -59,7 +60,7 @@ def check(
 
     names = claim_names_from(claim_names or "")
     claims = _claims_from_input()
-    stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention))
+    stream = RedisStream(url, key or DEFAULT_NAME, retention=duration("retention", retention), ledger=ledger)
     revocations = RevocationList(stream, max_staleness=max_staleness, leeway=leeway, claim_names=names)
     explanation = run(_explain(stream, revocations, claims))
     if explanation.rule is None:

@@ -99,8 +99,13 @@ def replay(
     _check_ids(ids, every=every)
 
     async def work(dead: DeadLetters) -> None:
-        async def replay_one(letter_id: str) -> bool:
-            if positions := await dead.replay(letter_id):
+        async def replay_one(letter_id: str) -> bool | None:
+            letter = await dead.get(letter_id)
+            if letter is not None and letter.missing:
+                say(f"too large for an event, so it is not kept whole and cannot be replayed: {letter_id}")
+                return None
+            positions = await dead.replay(letter_id)
+            if positions:
                 _report({"replayed": letter_id, "position": positions[0]}, as_json=as_json)
             return bool(positions)
 
@@ -182,22 +187,32 @@ def _check_ids(ids: Sequence[str] | None, *, every: bool) -> None:
 
 
 async def _each(
-    dead: DeadLetters, ids: Sequence[str] | None, act: Callable[[str], Awaitable[bool]], *, done: str
+    dead: DeadLetters, ids: Sequence[str] | None, act: Callable[[str], Awaitable[bool | None]], *, done: str
 ) -> None:
-    """Act on some dead letters, or on all and then print how many; exit with 1 if some were not there."""
+    """Act on some dead letters, or on all and then print how many; exit with 1 if not all could be acted on.
+
+    Args:
+        dead: the dead letters.
+        ids: which; ``None`` for all.
+        act: acts on one, and returns whether it was there; ``None`` if it was, and nothing could be done.
+        done: what is done to them.
+    """
     chosen = ids or await _all(dead)
     missing: list[str] = []
     count = 0
     try:
         for letter_id in chosen:
-            if await act(letter_id):
-                count += 1
-            else:
-                missing.append(letter_id)
+            match await act(letter_id):
+                case True:
+                    count += 1
+                case False:
+                    missing.append(letter_id)
     finally:  # also when the server fails, or a signal ends it
         if chosen and not ids:
             say(f"{done}: {count} of {len(chosen)}")
     _missing(missing)
+    if count < len(chosen):
+        raise typer.Exit(NO)
 
 
 async def _all(dead: DeadLetters) -> list[str]:

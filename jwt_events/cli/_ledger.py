@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jwt_events.cli import _output as output
-from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
+from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Ledger, Url
 from jwt_events.cli._output import approximate
 from jwt_events.cli._running import EXIT_CODES, NO, fail, run, say
 
@@ -28,16 +28,12 @@ app: typer.Typer = typer.Typer(
 _NO_RULE = "no rule"
 _ENDS_WITHIN = (3_600, 86_400, 7 * 86_400, 30 * 86_400)
 
-Name = Annotated[
-    str | None, typer.Option("--ledger", show_default=False, metavar="NAME", help="The ledger; <key>:ledger.")
-]
-
 
 @app.callback()
 def show(
     context: typer.Context,
     *,
-    name: Name = None,
+    name: Ledger = None,
     url: Url = NOT_GIVEN,
     key: Key = None,
     as_json: Json = False,
@@ -64,7 +60,7 @@ def show(
 
 
 @app.command(epilog=EXIT_CODES)
-def fold(*, name: Name = None, url: Url = NOT_GIVEN, key: Key = None, as_json: Json = False) -> None:
+def fold(*, name: Ledger = None, url: Url = NOT_GIVEN, key: Key = None, as_json: Json = False) -> None:
     """Fold now what no publisher keeps any more, and trim it. Ends with 1 if a publisher folds at this moment."""
 
     async def work(ledger: LedgerAccess) -> int | None:
@@ -93,7 +89,7 @@ def remove(
     client_id: Annotated[str | None, typer.Option(show_default=False, help="The rules about this client.")] = None,
     everyone: Annotated[bool, typer.Option("--everyone", help="The rule about all tokens.")] = False,
     reason: Annotated[str, typer.Option(help="Why; it is logged.")],
-    name: Name = None,
+    name: Ledger = None,
     url: Url = NOT_GIVEN,
     key: Key = None,
     as_json: Json = False,

@@ -122,6 +122,10 @@ DeadLetter = Annotated[
     typer.Option("--dead-letter", show_default=False, metavar="NAME", help="The stream of dead letters; <key>:dead."),
 ]
 
+Ledger = Annotated[
+    str | None, typer.Option("--ledger", show_default=False, metavar="NAME", help="The ledger; <key>:ledger.")
+]
+
 
 def make_transport(
     kind: TransportName,
@@ -130,6 +134,7 @@ def make_transport(
     key: str | None,
     channel: str | None,
     retention: str | None = None,
+    ledger: str | None = None,
     start: str = "new",
 ) -> RedisStream | RedisPubSub:
     """Make the transport that the options name; it connects when it is used.
@@ -145,11 +150,13 @@ def make_transport(
             raise InvalidOption("channel", "is for --transport pubsub; name a stream by --key")
         begin, name = parse_start(start), key or DEFAULT_NAME
         if retention is None:
-            stream = RedisStream(url, name, start=begin)
+            stream = RedisStream(url, name, start=begin, ledger=ledger)
         else:
             stream = RedisStream(url, name, start=begin, retention=duration("retention", retention), ledger=False)
         stream.trims = False  # the publishers of the services decide how long entries are kept
         return stream
+    if ledger is not None:
+        raise InvalidOption("ledger", "is for --transport stream: a channel has none")
     if key is not None:
         raise InvalidOption("key", "is for --transport stream; name a channel by --channel")
     if start != "new":

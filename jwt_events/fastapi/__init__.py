@@ -204,7 +204,7 @@ class BearerGuard(Guard[T], SecurityBase):
         values_of = connection.headers.getlist
         try:
             known = await self._admit_again(self._admissions(connection), values_of, token, verify=is_accepted)
-            return self._meeting(requirement, known)
+            return requirement.met_by(known, realm=self._realm)
         except Exception as refused:  # noqa: BLE001 - all that it raises are refusals
             error = refusal(connection, refused)
         raise error

@@ -12,6 +12,7 @@ from jwt_events.guard._overdue import GRACE as GRACE
 from jwt_events.guard._overdue import OverdueClose as OverdueClose
 from jwt_events.guard._parameters import GuardOptions as GuardOptions
 from jwt_events.guard._paths import PublicPaths as PublicPaths
+from jwt_events.guard._position import PositionFrom
 from jwt_events.guard._readiness import Reporting as Reporting
 from jwt_events.guard._readiness import readiness_of
 from jwt_events.guard._refusal import Refused
@@ -23,4 +24,4 @@ from jwt_events.guard._stream import all_of as all_of
 from jwt_events.guard._stream import until_revoked
 
 # Names imported "as" themselves are for the framework modules of this package only.
-__all__ = ["Admission", "Guard", "Refused", "readiness_of", "until_revoked"]
+__all__ = ["Admission", "Guard", "PositionFrom", "Refused", "readiness_of", "until_revoked"]

@@ -50,12 +50,14 @@ class Admissions(Generic[T]):
     Attributes:
         connections: what was opened by these admissions, and may go on with a new token.
         required: the scopes that its token must have.
+        is_current: whether the position that the request names is in force.
     """
 
     def __init__(self) -> None:
         self.connections: list[Renewable[T]] = []
         self._elsewhere: dict[Callable[[Any], object], Any] = {}
         self.required: Requirement = requirement_of(())
+        self.is_current = False
         self._by_token: dict[str | None, Admission[T]] = {}
         self._own: str | None = None
         self._has_own = False

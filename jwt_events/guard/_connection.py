@@ -51,6 +51,20 @@ class Connections(Generic[T]):
         if self._until_expiry:
             expiry_of(claims, self._revocations.claim_names)
 
+    def ensure_still_live(self, admission: Admission[T]) -> None:
+        """Return if the token of an earlier admission is live.
+
+        Raises:
+            Refused: it is not, or that is not known.
+        """
+        try:
+            self._revocations.ensure_live(admission.claims)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the token is not live
+            refused = self._refusal(error)
+        else:
+            return
+        raise refused
+
     def watch(self, admission: Admission[T], on_end: Callable[[], object], *, cancel: bool = False) -> Watch:
         """Watch the token of a connection; see `RevocationList.watch`."""
         return self._revocations.watch(admission.claims, on_end, cancel=cancel, until_expiry=self._until_expiry)

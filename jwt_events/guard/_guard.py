@@ -20,8 +20,9 @@ from jwt_events.guard._connection import Connections
 from jwt_events.guard._failures import Failures
 from jwt_events.guard._kids import header_kid, with_kids
 from jwt_events.guard._parameters import GuardOptions
+from jwt_events.guard._position import Awaited, PositionFrom
 from jwt_events.guard._refusal import Refused
-from jwt_events.guard._requirement import Requirement, requirement_of
+from jwt_events.guard._requirement import requirement_of
 from jwt_events.guard._where import AmbiguousToken, HeaderValues, TokenSource
 from jwt_events.revocation import RevocationList
 
@@ -73,6 +74,8 @@ class Guard(Generic[T]):
             scheme ``Bearer`` may be left out there.
         until_expiry: whether WebSockets and streams end with their token's ``exp``, to which the ``leeway`` of the
             list is added; one that is no number is refused. ``False`` ends them by revocation alone.
+        at_least: where a request may name the position up to which revocations must be in force before it is let in;
+            ``None`` for nowhere.
 
     Raises:
         InvalidOption: an option cannot work.
@@ -130,6 +133,7 @@ class Guard(Generic[T]):
         cookie: str | None = None,
         header: str = "Authorization",
         until_expiry: bool = True,
+        at_least: PositionFrom | None = None,
     ) -> None:
         if not isinstance(revocations, RevocationList):
             raise InvalidOption("revocations", f"must be a RevocationList, not {type(revocations).__name__}")
@@ -143,6 +147,7 @@ class Guard(Generic[T]):
         self._max_token_bytes = options.count("max_token_bytes", max_token_bytes)
         self._optional = options.flag("optional", optional)
         self._source = TokenSource(header, cookie)
+        self._position = Awaited(revocations, at_least, self._source, realm)
         self._connections: Connections[T] = Connections(
             revocations, self.admit_token, self._refusal, until_expiry=options.flag("until_expiry", until_expiry)
         )
@@ -151,28 +156,36 @@ class Guard(Generic[T]):
         return f"<{type(self).__name__} of {self.revocations!r}>"
 
     async def admit(
-        self, authorization: Sequence[str], *, cookie: Sequence[str] = (), scopes: Sequence[str] = ()
+        self,
+        authorization: Sequence[str],
+        *,
+        cookie: Sequence[str] = (),
+        scopes: Sequence[str] = (),
+        at_least: Sequence[str] = (),
     ) -> Admission[T]:
         """Let a request in, or raise. Cancelling is safe.
 
         Args:
             authorization: the values of all its ``Authorization`` headers, or of those that the option ``header``
                 names; there should be one. Text is one value.
-            cookie: the values of all its ``Cookie`` headers, which are read if the guard has the option ``cookie``.
+            cookie: the values of all its ``Cookie`` headers, which are read if a cookie is among the options.
             scopes: what the token must grant, in its claim ``scope`` or ``scp``.
+            at_least: the values of all headers that the option ``at_least`` names.
 
         Raises:
             Refused: the request is not let in.
             InvalidOption: ``scopes`` has something that no token can grant.
         """
         requirement = requirement_of(scopes)
+        headers = {"cookie": cookie, self._source.header: authorization}
 
         def values_of(name: str) -> Sequence[str]:
-            values = authorization if name == self._source.header else cookie
+            values = headers.get(name, at_least)
             return [values] if isinstance(values, str) else values
 
-        admission = await self.admit_token(self._token_in(values_of))
-        return self._meeting(requirement, admission)
+        admissions: Admissions[T] = Admissions()
+        admission = await self._admit_again(admissions, values_of, None, verify=True)
+        return requirement.met_by(admission, realm=self._realm)
 
     async def admit_token(self, token: str | None) -> Admission[T]:
         """Let a request in by a token that did not come in the ``Authorization`` header, or raise.
@@ -251,18 +264,13 @@ class Guard(Generic[T]):
         if known is None or verify or may_have_expired(known):
             known = await self.admit_token(token)
         else:
-            self._ensure_live(known)
+            self._connections.ensure_still_live(known)
+        if not known.is_anonymous and not admissions.is_current:
+            if await self._position.wait(values_of):
+                known = await self.admit_token(token)
+            admissions.is_current = True
         admissions.keep(token, known, is_own=is_own)
         return known
-
-    def _ensure_live(self, admission: Admission[T]) -> None:
-        try:
-            self.revocations.ensure_live(admission.claims)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the token is not live
-            refused = self._refusal(error)
-        else:
-            return
-        raise refused
 
     def _is_response(self, error: Exception) -> bool:
         """Return whether an error of ``decode`` is a response of the web framework that refuses the request."""
@@ -273,16 +281,6 @@ class Guard(Generic[T]):
             return self._source.find(values_of)
         except AmbiguousToken:
             raise Refused("invalid_request", realm=self._realm) from None
-
-    def _meeting(self, requirement: Requirement, admission: Admission[T]) -> Admission[T]:
-        """Return an admission whose token grants what is required, or raise."""
-        if not requirement:
-            return admission
-        if admission.is_anonymous:
-            raise Refused("missing_token", realm=self._realm)
-        if not requirement.is_met_by(admission.claims):
-            raise Refused("insufficient_scope", realm=self._realm, scope=str(requirement))
-        return admission
 
     def _refusal(self, error: Exception) -> Exception:
         """Return what to raise for an error that a function of the application, or the list, raised."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, TypedDict, TypeVar
 
+from jwt_events.guard._position import PositionFrom
+
 V = TypeVar("V")
 
 
@@ -17,3 +19,4 @@ class GuardOptions(TypedDict, Generic[V], total=False):
     cookie: str | None
     header: str
     until_expiry: bool
+    at_least: PositionFrom | None

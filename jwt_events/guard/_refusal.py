@@ -14,6 +14,7 @@ from jwt_events.errors import JWTEventsError
 RefusalCode = Literal[
     "missing_token",
     "invalid_request",
+    "invalid_position",
     "invalid_token",
     "revoked_token",
     "expired_token",
@@ -38,6 +39,7 @@ class _Response(NamedTuple):
 _RESPONSES: dict[RefusalCode, _Response] = {
     "missing_token": _Response(401, None, 4401, "a bearer token is required"),
     "invalid_request": _Response(400, "invalid_request", 4400, "one well-formed bearer token is required"),
+    "invalid_position": _Response(400, "invalid_request", 4400, "what should be the position of an event is none"),
     "invalid_token": _Response(401, "invalid_token", 4401, "the token is invalid or has expired"),
     "revoked_token": _Response(401, "invalid_token", 4401, "the token was revoked"),
     "expired_token": _Response(401, "invalid_token", 4401, "the token has expired"),
@@ -53,8 +55,9 @@ class Refused(JWTEventsError):
     """A request that is refused, with the response to its client. It contains no part of the token.
 
     Attributes:
-        code: the reason: ``missing_token``, ``invalid_request``, ``invalid_token``, ``revoked_token``,
-            ``insufficient_scope``, ``stale_revocations`` or ``unavailable``.
+        code: the reason: ``missing_token``, ``invalid_request``, ``invalid_position``, ``invalid_token``,
+            ``revoked_token``, ``expired_token``, ``another_subject``, ``older_token``, ``insufficient_scope``,
+            ``stale_revocations`` or ``unavailable``.
         status: the HTTP status. 401: get another token. 403: get one with the scopes in the challenge. 400: the request
             is malformed. 503: the same token may be accepted in a moment; a 401 would make clients discard valid
             tokens.

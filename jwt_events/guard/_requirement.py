@@ -9,9 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jwt_events.errors import InvalidOption
+from jwt_events.guard._refusal import Refused
+
+if TYPE_CHECKING:
+    from jwt_events.guard._admissions import Admission
+
+T = TypeVar("T")
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _CLAIMS = ("scope", "scp")
@@ -51,6 +57,20 @@ class Requirement:
         """
         granted = [_granted(claims[name]) for name in _CLAIMS if claims.get(name) is not None]
         return bool(granted) and all(one.issuperset(self.scopes) for one in granted)
+
+    def met_by(self, admission: Admission[T], *, realm: str | None) -> Admission[T]:
+        """Return an admission whose token grants what is required, or raise.
+
+        Raises:
+            Refused: there is no token, or it lacks a scope.
+        """
+        if not self.scopes:
+            return admission
+        if admission.is_anonymous:
+            raise Refused("missing_token", realm=realm)
+        if not self.is_met_by(admission.claims):
+            raise Refused("insufficient_scope", realm=realm, scope=str(self))
+        return admission
 
 
 def requirement_of(scopes: Iterable[str]) -> Requirement:

@@ -38,11 +38,11 @@ class TokenSource:
     """
 
     def __init__(self, header: str, cookie: str | None) -> None:
-        self.header: str = _name("header", header).lower()
+        self.header: str = name_of("header", header).lower()
         if self.header in _OTHERS:
             advice = ": pass cookie= with the name of the cookie" if self.header == "cookie" else ""
             raise InvalidOption("header", f"must be a header that carries a token{advice}")
-        self.cookie: str | None = None if cookie is None else _name("cookie", cookie)
+        self.cookie: str | None = None if cookie is None else name_of("cookie", cookie)
 
     def find(self, values_of: HeaderValues) -> str | None:
         """Return the token of a request; ``None`` if it brings none. It may be empty, where a scheme stands alone.
@@ -51,7 +51,7 @@ class TokenSource:
             AmbiguousToken: there is more than one.
         """
         in_header = self._in_header(values_of(self.header))
-        cookies = () if self.cookie is None else tuple(_cookies(values_of("cookie"), self.cookie))
+        cookies = () if self.cookie is None else tuple(cookies_named(self.cookie, values_of("cookie")))
         if len(cookies) > 1:
             raise AmbiguousToken
         in_cookie = cookies[0] if cookies and cookies[0] else None  # an emptied cookie is how some log out
@@ -62,7 +62,7 @@ class TokenSource:
     def is_used(self, values_of: HeaderValues) -> bool:
         """Return whether a request brings a token there, good or bad. Other credentials are none."""
         in_header = any(self._in_header([value]) is not None for value in values_of(self.header))
-        return in_header or (self.cookie is not None and any(_cookies(values_of("cookie"), self.cookie)))
+        return in_header or (self.cookie is not None and any(cookies_named(self.cookie, values_of("cookie"))))
 
     def _in_header(self, values: Sequence[str]) -> str | None:
         if len(values) > 1:
@@ -74,7 +74,7 @@ class TokenSource:
         return None if self.header == "authorization" or not value else value
 
 
-def _cookies(values: Sequence[str], name: str) -> Iterator[str]:
+def cookies_named(name: str, values: Sequence[str]) -> Iterator[str]:
     """Yield the values of all cookies with a name; without the quotes that some libraries put around them."""
     for pair in ";".join(values).split(";"):
         key, _, value = pair.strip(" \t").partition("=")
@@ -83,7 +83,12 @@ def _cookies(values: Sequence[str], name: str) -> Iterator[str]:
             yield bare[1:-1] if len(bare) > 1 and bare[0] == bare[-1] == '"' else bare
 
 
-def _name(option: str, value: Any) -> str:
+def name_of(option: str, value: Any) -> str:
+    """Return the name of a header or cookie.
+
+    Raises:
+        InvalidOption: there can be none with this name.
+    """
     if not isinstance(value, str):
         raise InvalidOption(option, f"must be text, not {type(value).__name__}")
     if _NAME.fullmatch(value) is None:

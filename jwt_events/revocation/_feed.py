@@ -244,7 +244,7 @@ class Feed:
             reason=error.reason,
             detail=error.detail,
             position=delivery.position,
-            size=len(delivery.payload),
+            size=len(delivery.payload) + delivery.missing,
         )
         self._listener.count_decode_error(error)
 

@@ -111,7 +111,7 @@ class Following:
         def condition() -> Condition:
             failure, staleness = announced.failure, announced.staleness
             return Condition(
-                position=self._view.positions[region],
+                position=self._view.progress.positions[region],
                 state=announced.state,
                 staleness=None if staleness == math.inf else staleness,
                 trouble="" if failure is None else describe(failure),

@@ -147,7 +147,7 @@ class RevocationList(Registration, Health):
         if self._rules.revokes(claims):
             self._revoked += 1
             return _REVOKED
-        if at_least is not None and not self._view.has_applied(at_least):
+        if at_least is not None and not self._view.progress.has_applied(at_least):
             self._stale += 1
             return _STALE
         if self._now() <= self._view.fresh_until:
@@ -174,7 +174,7 @@ class RevocationList(Registration, Health):
         if verdict is _REVOKED:  # in another thread, the rule may have been removed since
             raise RevokedTokenError(*(self._rules.match(self._rules.subjects_of(claims)) or Match("token", None)))
         if verdict is _STALE:
-            waits_for = at_least if at_least is not None and not self._view.has_applied(at_least) else None
+            waits_for = at_least if at_least is not None and not self._view.progress.has_applied(at_least) else None
             raise StaleRevocationsError(self.staleness, self._max_staleness, waits_for) from self.failure
 
     def explain(self, claims: Mapping[str, object]) -> Explanation:
@@ -248,6 +248,7 @@ class RevocationList(Registration, Health):
         if self._metrics is not None:
             name, destination = self._transport.name, self._transport.destination
             self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
+        self._view.progress.open()
         self._view.enter_state(ViewState.CATCHING_UP)
         try:
             await asyncio.shield(following.feed.opened)

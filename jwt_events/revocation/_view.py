@@ -16,11 +16,11 @@ from jwt_events._internal.callbacks import Callback, Callbacks
 from jwt_events._internal.clock import Clock, Timer, boottime, sleep
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.notices import Notices
-from jwt_events._internal.positions import OLDEST, parse_regional, sort_key
-from jwt_events.errors import DecodeError, InvalidOption
+from jwt_events.errors import DecodeError
 from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._entries import restore_all
+from jwt_events.revocation._progress import Progress
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import WatchRegistry
 from jwt_events.transport.base import Gap
@@ -95,7 +95,7 @@ class RevocationView:
         on_gap: functions to call with gaps.
         on_state: functions to call with states.
         on_news: function to call after an event whose publisher waits for it, and after the state changed.
-        positions: by region, the position up to which all events are in force.
+        progress: up to which position all events are in force, and who waits for more.
         observer: metrics to update while the list is open; ``None`` without metrics.
         events: count of events applied.
         gaps: how often events may have been missed.
@@ -130,7 +130,7 @@ class RevocationView:
         self.on_gap: list[Callback] = []
         self.on_state: list[Callback] = []
         self.on_news: Callable[[], None] | None = None
-        self.positions: dict[str, str] = dict.fromkeys(regions, OLDEST)
+        self.progress: Progress = Progress(regions)
         self.observer: ViewObserver | None = None
         self._reported_closed = False
         self._is_live = False  # whether events that arrive now have just happened, and are not history
@@ -210,28 +210,16 @@ class RevocationView:
 
     def record_position(self, position: str, *, confirm: bool, region: str = "") -> None:
         """Record up to where all events are in force, and tell a publisher that waits to hear of it."""
-        self.positions[region] = position
+        self.progress.reach(position, region)
         if confirm and self.on_news is not None:
             self.on_news()
-
-    def has_applied(self, position: str) -> bool:
-        """Whether all events up to this position are in force.
-
-        Raises:
-            InvalidOption: it is no position, or names no region of the list.
-        """
-        found = parse_regional(position) if isinstance(position, str) else None
-        if found is None or (applied := self.positions.get(found[0])) is None:
-            regions = ", ".join(name for name in self.positions if name)
-            region = f", with its region before it (region:position, of {regions})" if regions else ""
-            raise InvalidOption("at_least", f"must be a position, as in Receipt.position{region}")
-        return sort_key(applied) >= found[1]
 
     def record_proof(self, current_as_of: float) -> None:
         """Record that no event is missing of those that existed at that time (`boottime`)."""
         ahead = self._clock.monotonic() - boottime()  # in this order: if in doubt, the proof is older
         self.current_as_of = max(self.current_as_of, current_as_of + ahead)
         self.fresh_until = self.current_as_of + self._max_staleness
+        self.progress.prove(current_as_of)
         self._is_live = True
         if self.is_fresh and self._state is not ViewState.FRESH:
             self.enter_state(ViewState.FRESH)
@@ -321,6 +309,7 @@ class RevocationView:
         if self._staleness_timer is not None:
             self._staleness_timer.cancel()
             self._staleness_timer = None
+        self.progress.close()
         self.watches.stop()
         self.loop.release()
         await self._callbacks.aclose()

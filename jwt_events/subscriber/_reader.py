@@ -235,7 +235,7 @@ class Reader:
             reason=error.reason,
             detail=error.detail,
             position=delivery.position,
-            size=len(delivery.payload),
+            size=len(delivery.payload) + delivery.missing,
         )
         self._receiver.settle(delivery, Failure(f"DecodeError: {error.reason}"))
 

@@ -80,12 +80,14 @@ class Delivery(NamedTuple):
         position: its position in the stream; ``None`` where there are no positions.
         attempt: how often the event has been delivered, this time included, as the server counts.
         fields: names and values of the entry in turn, if it holds anything else than an event; empty otherwise.
+        missing: how many bytes of the entry were left at the server, as it is larger than any event.
     """
 
     payload: bytes
     position: str | None = None
     attempt: int = 1
     fields: Sequence[bytes] = ()
+    missing: int = 0
 
     def __repr__(self) -> str:
         return f"Delivery(position={self.position!r}, attempt={self.attempt})"

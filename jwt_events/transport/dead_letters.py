@@ -109,9 +109,12 @@ class DeadLetters:
             The new positions in the stream.
 
         Raises:
+            InvalidOption: nothing was replayed, as one of them is of an entry that was too large to be kept whole.
             TransportError: the server did not answer or refused.
         """
         found = [letter for letter in [await self.get(letter_id) for letter_id in letter_ids] if letter is not None]
+        if any(letter.missing for letter in found):
+            raise InvalidOption("letter_id", "is of an entry that was too large for an event, and is not kept whole")
         appended = await self._run(
             [("XADD", self._transport.destination, "*", *replayed_fields(letter)) for letter in found]
         )

@@ -297,8 +297,12 @@ class TestDoctor:
     def test_stream_and_groups(self, own: Server) -> None:
         """It reports the age of the oldest event, dead letters, and consumers that died with pending events."""
         _, found = examined(own, "--key", "k")
-        assert found["stream"]["level"] == "warning"
+        assert (found["stream"]["level"], found["stream"]["advice"]) == ("note", "Is --key that of the publishers?")
         assert "'k' holds nothing" in found["stream"]["text"]
+        own.inspector.set("orders", "of another program")
+        assert examined(own, "--key", "k")[1]["stream"]["level"] == "warning"
+        own.inspector.hset("k:fleet", "a service", "waits for events")
+        assert examined(own, "--key", "k")[1]["stream"]["level"] == "note"
         assert run("publish", "token-revoked", "--token-id", "t", "--key", "k", url=own.url).code == 0
         inspector: Any = own.inspector
         inspector.xadd("k:dead", {"event": "a"})
@@ -331,23 +335,41 @@ class TestDoctor:
             ("+@all -acl", {}),
             ("+@all -acl -xtrim", {"publisher": "lacks XTRIM"}),
             ("+@all -acl -zadd", {"publisher": "lacks ZADD"}),
-            ("+@all -zadd", {"publisher": "lacks ZADD"}),
+            ("+@all -zadd", {"publisher": "lacks ZADD", "poller of signals": "lacks ZADD"}),
+            ("+@all -eval", {"poller of signals": "lacks EVAL", "subscriber in a group": "EVAL"}),
+            ("+@all -pttl -acl", {"poller of signals": "lacks PTTL"}),
         ],
     )
     def test_rights(self, own: Server, granted: str, lacking: dict[str, str]) -> None:
         """It names the rights that a user lacks for each role, with and without the right to use ACL commands."""
-        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k*", "&*", *granted.split())
+        words = ("ACL", "SETUSER", "u", "reset", "on", ">secret", "~k*", "~{k}:*", "&*", *granted.split())
         own.inspector.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
         told, found = examined(own, "--key", "k", user="u")
         assert told.errors == ""
         rights = {topic.removeprefix("rights: "): one for topic, one in found.items() if topic.startswith("rights")}
-        assert len(rights) == 5
+        assert len(rights) == 6
         for role, finding in rights.items():
             if role in lacking:
                 assert lacking[role] in finding["text"]
             elif not lacking:
                 assert finding["level"] == "ok"
         assert own.keys() == set()
+
+    def test_new_server(self, own: Server) -> None:
+        """A server that is set up well and that nobody has used yet is fine."""
+        own.inspector.config_set("appendonly", "yes")
+        told, found = examined(own)
+        assert (told.code, found["stream"]["level"]) == (0, "note")
+
+    def test_another_ledger(self, own: Server) -> None:
+        """The ledger has the name that publishers gave it."""
+        own.inspector.set("rules", "of another type")
+        _, found = examined(own, "--key", "k", "--ledger", "rules")
+        assert "rules" in found["ledger"]["text"]
+        assert found["ledger"]["level"] == "warning"
+        assert examined(own, "--key", "k")[1]["ledger"]["level"] == "ok"
+        told = run("doctor", "--transport", "pubsub", "--ledger", "rules", url=own.url)
+        assert (told.code, "ledger: is for --transport stream" in told.complaint) == (2, True)
 
     def test_rights_on_a_key(self, own: Server) -> None:
         """The right to use a command on one key does not extend to other keys."""

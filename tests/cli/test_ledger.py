@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from jwt_events import KeyRotated, RedisStream, RevocationList, SessionDestroyed, TokenRevoked, Verdict
 from tests.revocation.test_ledger import Scene
-from tests.support.commands import run_apart
+from tests.support.commands import Outcome, run_apart
 from tests.support.handling import publish
 from tests.support.raw import call
 
@@ -135,3 +135,17 @@ class TestRemove:
         code, _, complaint = await told(scene, url, "remove", *words, "--reason", "a slip")
         assert code == 2
         assert "name one of" in complaint
+
+
+async def test_check_with_another_name(scene: Scene, url: str) -> None:
+    """``check`` reads the ledger that publishers named; the one by the usual name may be something else."""
+    await call(scene.client, "RENAME", scene.ledger, f"{scene.key}:rules")
+    await call(scene.client, "SET", scene.ledger, "of another program")
+
+    def checked(*words: str) -> Outcome:
+        return run_apart("check", "--key", scene.key, *words, "--url", url, given='{"jti": "t"}')
+
+    named = await asyncio.to_thread(checked, "--ledger", f"{scene.key}:rules")
+    assert (named.code, "verdict=revoked" in named.output) == (1, True)
+    usual = await asyncio.to_thread(checked)
+    assert (usual.code, scene.ledger in usual.complaint) == (2, True)

@@ -277,7 +277,7 @@ class TestAtLeast:
     async def test_no_position(self, position: Any) -> None:
         """What is no position is refused."""
         async with RevocationList(MemoryTransport()) as revocations:
-            with pytest.raises(InvalidOption, match="at_least: must be a position"):
+            with pytest.raises(InvalidOption, match="position: must be a position"):
                 revocations.check({"jti": "t"}, at_least=position)
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from jwt_events import KeyRotated, MemoryTransport, RevocationList, SessionDestroyed, TokenRevoked, Unavailable
 from jwt_events.asgi import BearerMiddleware
-from jwt_events.guard import Guard, Refused
+from jwt_events.guard import Guard, PositionFrom, Refused
 from tests.support.strategies import json_values
 from tests.support.waiting import scaled
 
@@ -47,6 +47,7 @@ class Trial:
         place: the header that the guard reads.
         cookie: the cookie that the guard reads; ``None`` for none.
         sent: the headers of the request by name; ``T`` in them stands for the token.
+        at_least: the values of the header that names a position.
     """
 
     header: bytes | None
@@ -60,6 +61,7 @@ class Trial:
     place: str = "authorization"
     cookie: str | None = None
     sent: dict[str, list[str]] = field(default_factory=lambda: {"authorization": ["Bearer T"]})
+    at_least: list[str] = field(default_factory=list)
 
     def values_of(self, name: str) -> list[str]:
         """Return the values of the headers that the client sends."""
@@ -180,6 +182,7 @@ trials = st.builds(
     place=st.sampled_from(["authorization", "authorization", "x-token"]),
     cookie=st.sampled_from([None, "t"]),
     sent=_sent,
+    at_least=st.sampled_from([[], [], ["0-0"], [""], ["0-0, 0-0"], ["x"], ["0-0", "x"], ["0-0 0-0"], ["0"]]),
 )
 
 
@@ -210,7 +213,8 @@ def outcome(trial: Trial) -> str:
         return "anonymous" if trial.optional and not trial.scopes else "refused"
     if tokens != [["t"]]:
         return "refused"
-    return "let in" if may_be_let_in(trial) else "refused"
+    names_positions = all(one == "0-0" for value in trial.at_least if value for one in value.split(", "))
+    return "let in" if may_be_let_in(trial) and names_positions else "refused"
 
 
 def may_be_let_in(trial: Trial) -> bool:
@@ -286,12 +290,16 @@ async def judge(trial: Trial, revocations: RevocationList) -> None:
         optional=trial.optional,
         header=trial.place,
         cookie=trial.cookie,
+        at_least=PositionFrom(header="at"),
     )
     expected, found = outcome(trial), "refused"
     statuses: list[int] = []
     try:
         admission = await guard.admit(
-            trial.values_of(trial.place), cookie=trial.values_of("cookie"), scopes=trial.scopes
+            trial.values_of(trial.place),
+            cookie=trial.values_of("cookie"),
+            scopes=trial.scopes,
+            at_least=trial.at_least,
         )
     except Refused as refused:
         statuses.append(refused.status)
@@ -317,6 +325,7 @@ async def _through_middleware(trial: Trial, guard: Guard[Any]) -> str:
         assert message.get("status", 401) in (400, 401, 403, 503)
 
     headers = [(name.encode(), value.encode()) for name in trial.sent for value in trial.values_of(name)]
+    headers += [(b"at", value.encode()) for value in trial.at_least]
     scope = {"type": "http", "method": "GET", "path": "/a/b", "headers": headers}
     await BearerMiddleware(app, guard, scopes=trial.scopes, public=["/a/b/*", "/b"])(scope, receive, send)
     if not seen:

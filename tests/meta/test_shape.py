@@ -58,7 +58,7 @@ INSIDE = {
         ("_subscriber",),
     ),
     "revocation": (
-        ("_claims", "_deadlines", "_packed", "_proofs"),
+        ("_claims", "_deadlines", "_packed", "_progress", "_proofs"),
         ("_narrowed", "_succession"),
         ("_rule",),
         ("_rules",),

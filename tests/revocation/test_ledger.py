@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,14 @@ EVERY_KIND: list[tuple[Event, dict[str, object]]] = [
     (TokenRevoked(user_id="w", except_session_id="this"), {"sub": "w", "sid": "other", "iat": 1}),
     (KeyRotated(key_id="old", compromised=True), {"kid": "old", "iat": 1}),
 ]
+
+
+async def _no_keys() -> dict[str, object]:
+    return {"keys": []}
+
+
+def _known(keys: SigningKeys) -> tuple[object, object]:
+    return keys._keyring._compromised, keys._keyring._retirements
 
 
 class Scene:
@@ -133,14 +142,37 @@ class TestStarting:
         retired = KeyRotated(key_id="b", previous_key_id="a", retire_at=datetime.now(UTC) - timedelta(days=30))
         await scene.fold(retired, KeyRotated(key_id="c", compromised=True))
 
-        async def fetch() -> dict[str, object]:
-            return {"keys": []}
-
-        keys = SigningKeys(fetch)
+        keys = SigningKeys(_no_keys)
         revocations, _ = scene.list()
         keys.attach(revocations)
         async with revocations:
             await wait_until(lambda: "a" in keys._keyring._retirements and "c" in keys._keyring._compromised)
+
+    @pytest.mark.parametrize("seed", range(5))
+    async def test_keys_in_any_order(self, scene: Scene, seed: int) -> None:
+        """Whatever was folded when, the keys are in force, retired or compromised as if all rotations were read."""
+        chance, now = random.Random(seed), datetime.now(UTC)
+        names = ["a", "b", "c", "d"]
+        rotations: list[KeyRotated] = []
+        for _ in range(12):
+            new, old = chance.sample(names, 2)
+            at = now - timedelta(hours=chance.randint(1, 1_000))
+            if chance.random() < 0.1:
+                rotations.append(KeyRotated(key_id=new, compromised=True, occurred_at=at))
+            else:
+                retire_at = chance.choice([None, at, now + timedelta(hours=1)])
+                rotations.append(KeyRotated(key_id=new, previous_key_id=old, retire_at=retire_at, occurred_at=at))
+        expected, found = SigningKeys(_no_keys), SigningKeys(_no_keys)
+        for rotation in rotations:
+            expected.apply(rotation)
+        chance.shuffle(rotations)
+        await scene.fold(*rotations[:5])
+        await scene.fold(*rotations[3:9])  # some of them again
+        await publish(scene.stream, *rotations[9:])
+        revocations, _ = scene.list()
+        found.attach(revocations)
+        async with revocations:
+            await wait_until(lambda: _known(found) == _known(expected), what=lambda: f"{_known(expected)}")
 
     async def test_both_places(self, scene: Scene) -> None:
         """What is still in the stream counts as well, and what comes afterwards."""

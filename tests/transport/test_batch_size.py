@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jwt_events.envelope import MAX_WIRE_BYTES
+from jwt_events.transport._redis.protocol import Bounds
 from jwt_events.transport._stream.batch_size import MAX_BATCH_BYTES, BatchSize
 
 
@@ -21,7 +23,7 @@ def read_all(sizes: list[int], maximum: int) -> tuple[list[int], int]:
             return batches, cut_off
         assert 1 <= size.count <= maximum
         batch = sizes[at : at + size.count]
-        if size.max_bytes is not None and sum(batch) > size.max_bytes:
+        if (limit := size.bounds().reply) is not None and sum(batch) > limit:
             cut_off += 1
             size.cut_off()
             continue
@@ -63,7 +65,7 @@ class TestBatchSize:
         """A read without entries changes nothing."""
         size = BatchSize(10)
         size.read(0, 100)
-        assert (size.count, size.max_bytes) == (10, MAX_BATCH_BYTES)
+        assert (size.count, size.bounds()) == (10, Bounds(reply=MAX_BATCH_BYTES))
 
     @given(
         st.lists(st.sampled_from([100, 100_000, 1_048_576, MAX_BATCH_BYTES, 3 * MAX_BATCH_BYTES]), max_size=200),
@@ -78,11 +80,11 @@ class TestBatchSize:
 
 @pytest.mark.parametrize("maximum", [1, 2, 31, 32, 33, 100_000])
 def test_any_maximum(maximum: int) -> None:
-    """It ends at one entry, which has no limit, and comes back."""
+    """It ends at one entry, of which more is kept than an event may have, and comes back."""
     size = BatchSize(maximum)
     for _ in range(5):
         size.cut_off()
-    assert (size.count, size.max_bytes) == (1, None)
+    assert (size.count, size.bounds().reply, size.bounds().value) == (1, None, 2 * MAX_WIRE_BYTES)
     for _ in range(40):
         size.read(size.count, size.count)
     assert size.count == maximum

@@ -11,7 +11,7 @@ import pytest
 
 from jwt_events import ConnectionFailed, ServerRefused
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import ErrorReply, Request, RespProtocol
+from jwt_events.transport._redis.protocol import Bounds, ErrorReply, Request, RespProtocol
 from tests.support.fake_server import OK, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until
@@ -207,7 +207,7 @@ class TestTooLarge:
         """A larger reply closes the socket before all of it has arrived; replies before it are returned."""
         protocol, peer = ends
         connection = connection_on(protocol)
-        small, large = connection.send([("ECHO", "a")]), connection.send([("ECHO", "b")] * 2, max_bytes=1_000_000)
+        small, large = connection.send([("ECHO", "a")]), connection.send([("ECHO", "b")] * 2, bounds=Bounds(1_000_000))
         peer.send(text(b"a"), text(b"b"), text(bytes(30_000_000)))
         assert await connection.replies(small, within=scaled(5)) == [b"a"]
         b, error = await connection.replies(large, within=scaled(5))
@@ -221,7 +221,7 @@ class TestTooLarge:
         """The limit is for each reply, and other requests have none."""
         protocol, peer = ends
         connection = connection_on(protocol)
-        first = connection.send([("ECHO", "a")] * 30, max_bytes=200_000)
+        first = connection.send([("ECHO", "a")] * 30, bounds=Bounds(200_000))
         second = connection.send([("ECHO", "b")])
         peer.send(*[text(bytes(100_000))] * 30, text(bytes(3_000_000)))
         assert await connection.replies(first, within=scaled(5)) == [bytes(100_000)] * 30

@@ -15,6 +15,7 @@ from jwt_events.cli._options import (
     Channel,
     Json,
     Key,
+    Ledger,
     Retention,
     Transport,
     TransportName,
@@ -45,6 +46,7 @@ def doctor(
     transport: Transport = TransportName.STREAM,
     key: Key = None,
     channel: Channel = None,
+    ledger: Ledger = None,
     retention: Retention = "1d",
     replicas: Replicas = 0,
     max_staleness: MaxStaleness = 5.0,
@@ -60,7 +62,7 @@ def doctor(
     from jwt_events.cli.doctor._finding import Level
     from jwt_events.cli.doctor._findings import findings
 
-    target = make_transport(transport, url, key=key, channel=channel)
+    target = make_transport(transport, url, key=key, channel=channel, ledger=ledger)
     kept = duration("retention", retention)
     collecting = collect_facts(url, target, retention=kept, replicas=replicas, max_staleness=max_staleness)
     facts = run(_examine(collecting, url, target))

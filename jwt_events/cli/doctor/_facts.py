@@ -61,6 +61,8 @@ class Facts:
         skew: seconds by which the server's clock is ahead of the one here.
         clock: seconds since 1970 on the server's clock.
         stream: the state of the stream; an empty one if there is no stream.
+        is_unused: whether no event can have been published yet: the server holds nothing, or nothing of other
+            programs beside what a service that waits for events leaves there.
         sample: for some entries of the stream, its oldest and newest ones, whether each is an event.
         dead_letters: how many dead letters there are.
         left_behind: how many lie in a cluster under the name they had on one server, and that name; ``None`` if there
@@ -85,6 +87,7 @@ class Facts:
     skew: float | None = None
     clock: float | None = None
     stream: StreamInfo | None = None
+    is_unused: bool | None = None
     sample: Sequence[bool] | None = None
     dead_letters: int | None = None
     left_behind: tuple[int, str] | None = None
@@ -136,6 +139,7 @@ async def collect_facts(
             skew=skew,
             clock=clock,
             stream=await _stream(connection, key) if is_stream else None,
+            is_unused=await _is_unused(connection, transport) if isinstance(transport, RedisStream) else None,
             sample=await _sample(connection, key) if is_stream else None,
             dead_letters=await _dead_letters(connection, transport),
             left_behind=await _left_behind(transport),
@@ -210,6 +214,15 @@ async def _stream(connection: Connection, key: str) -> StreamInfo | None:
     if isinstance(reply, ServerRefused) and reply.code == "NOPERM":
         return None
     return stream_info(reply) or StreamInfo()
+
+
+async def _is_unused(connection: Connection, transport: RedisStream) -> bool | None:
+    """Return whether the server is new, or known to a service that waits for events on this stream."""
+    if await _read(connection, "DBSIZE") == 0:
+        return True
+    beside = f"{transport.destination}:fleet", f"{transport.destination}:retention"
+    found: int | None = await _read(connection, "EXISTS", *beside)
+    return None if found is None else found > 0
 
 
 async def _sample(connection: Connection, key: str) -> Sequence[bool] | None:

@@ -182,7 +182,8 @@ def _stream(facts: Facts) -> Iterator[Finding]:
     if stream is None:
         yield _unknown("stream", "XINFO STREAM", "+xinfo|stream, and the key")
     elif stream == StreamInfo():
-        yield Finding("stream", Level.WARNING, f"{facts.key!r} holds nothing, and never did", _IS_KEY_RIGHT)
+        level = Level.NOTE if facts.is_unused else Level.WARNING  # where other programs are, the name may be wrong
+        yield Finding("stream", level, f"{facts.key!r} holds nothing, and never did", _IS_KEY_RIGHT)
     elif stream.first is None:
         yield Finding("stream", Level.OK, "it holds nothing")
     elif facts.sample and not any(facts.sample):

@@ -34,12 +34,13 @@ def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
         ("INFO", "server"),
     ]
     add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
+    publish: list[Command] = [
+        ("XADD", key, "0-0", "event", ""),
+        *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", keys.retention, "XX", 0, "")),
+        *(_needed_to_fold(keys) if keys.has_ledger else []),
+    ]
     return {
-        "publisher": [
-            ("XADD", key, "0-0", "event", ""),
-            *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", keys.retention, "XX", 0, "")),
-            *(_needed_to_fold(keys) if keys.has_ledger else []),
-        ],
+        "publisher": publish,
         "revocation list": [*read, *_needed_to_read(keys)] if keys.has_ledger else read,
         "subscriber": [*read, add_dead_letter, ("SET", marker, "", "XX"), ("GET", marker)],
         "subscriber in a group": [
@@ -64,7 +65,18 @@ def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
             ("XADD", key, "0-0", "event", ""),
             ("XDEL", dead_letter, "0-0"),
         ],
+        "poller of signals": [*publish, *_needed_to_poll(keys.lease(f"poller:{_PROBE}"))],
     }
+
+
+def _needed_to_poll(lease: str) -> Sequence[Command]:
+    return (
+        ("EVAL", "return 0", 1, lease),
+        ("GET", lease),
+        ("SET", lease, "", "XX"),
+        ("PTTL", lease),
+        ("DEL", lease),
+    )
 
 
 def _needed_to_read(keys: StreamKeys) -> Sequence[Command]:

@@ -29,7 +29,16 @@ from jwt_events.transport._redis.client_options import ClientOptions, address_of
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
 from jwt_events.transport._redis.owner import ClusterSlot, Owner, SentinelService
-from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, ReplyTooLarge, Request, RespProtocol
+from jwt_events.transport._redis.protocol import (
+    UNBOUNDED,
+    Argument,
+    Bounds,
+    Command,
+    ErrorReply,
+    ReplyTooLarge,
+    Request,
+    RespProtocol,
+)
 from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, unchanged
 from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._redis.survey import Address
@@ -216,24 +225,24 @@ class Connection:
         """Whether the socket was closed because a reply had more bytes than its request allows, or took too long."""
         return isinstance(self.protocol.failure, (ReplyTooLarge, TimeoutError))
 
-    async def call(self, *command: Argument, within: float, max_bytes: int | None = None) -> Any:
+    async def call(self, *command: Argument, within: float, bounds: Bounds = UNBOUNDED) -> Any:
         """Send one command and return its reply.
 
         Args:
             command: its words.
             within: seconds until the reply must have arrived.
-            max_bytes: as for `send`.
+            bounds: as for `send`.
 
         Raises:
             TransportError: no reply, or an error reply.
         """
-        (reply,) = await self.execute_many([command], within=within, max_bytes=max_bytes)
+        (reply,) = await self.execute_many([command], within=within, bounds=bounds)
         if isinstance(reply, TransportError):
             raise reply
         return reply
 
     async def execute_many(
-        self, commands: Sequence[Command], *, within: float, max_bytes: int | None = None
+        self, commands: Sequence[Command], *, within: float, bounds: Bounds = UNBOUNDED
     ) -> list[Any]:
         """Send commands together and return their replies, an error in the place of each that was refused.
 
@@ -242,28 +251,27 @@ class Connection:
         Args:
             commands: each a sequence of words.
             within: seconds until all replies must have arrived.
-            max_bytes: as for `send`.
+            bounds: as for `send`.
         """
         try:
-            request = self.send(commands, max_bytes=max_bytes)
+            request = self.send(commands, bounds=bounds)
         except TransportError as error:
             return [error] * len(commands)
         return await self.replies(request, within=within)
 
-    def send(self, commands: Sequence[Command], *, max_bytes: int | None = None) -> Request:
+    def send(self, commands: Sequence[Command], *, bounds: Bounds = UNBOUNDED) -> Request:
         """Send commands without waiting for their replies.
 
         Args:
             commands: each a sequence of words.
-            max_bytes: how many bytes of one reply may arrive before it is complete: with more the socket is closed, as
-                a server cannot be told to stop. ``None`` for any number.
+            bounds: how much of the replies is taken.
 
         Raises:
             TransportError: they could not be sent.
         """
         self._check_open()
         loop = asyncio.get_running_loop()
-        request = Request(commands, loop, max_bytes=max_bytes)
+        request = Request(commands, loop, bounds=bounds)
         self.protocol.send(request, loop.time())
         return request
 

@@ -15,7 +15,7 @@ from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import UNBOUNDED, Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
@@ -309,7 +309,8 @@ class _RoleRequest(Request):
 
     def __init__(self, beside: Request, judge: Callable[[_RoleRequest], None]) -> None:
         self.commands = (HELLO,)
-        self.max_bytes = None
+        self.bounds = UNBOUNDED
+        self.dropped = 0
         self.protocol = None
         self.sent_at = 0.0
         self.error = None

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import hiredis
 
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.cutter import ValueCutter
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
@@ -46,12 +47,33 @@ class ErrorReply(Exception):
     """An error that the server sent in reply to a command; holds its text."""
 
 
+class Bounds(NamedTuple):
+    """How much of the replies to a request is taken.
+
+    Attributes:
+        reply: how many bytes of one reply may arrive before it is complete: with more the socket is closed, as a server
+            cannot be told to stop. ``None`` for any number. What was cut out of values does not count.
+        value: how many bytes of one value are kept; ``None`` for all. Only if no other request is outstanding.
+        values: how many bytes of all values are kept.
+        cut: in how many replies, the first ones, values are cut; ``None`` for all.
+    """
+
+    reply: int | None = None
+    value: int | None = None
+    values: int = 0
+    cut: int | None = None
+
+
+UNBOUNDED: Final = Bounds()
+
+
 class Request:
     """Commands that are sent together, and the replies to them so far.
 
     Attributes:
         commands: the commands, at least one.
-        max_bytes: how many bytes of one reply may arrive before it is complete; ``None`` for any number.
+        bounds: how much of the replies is taken.
+        dropped: how many bytes of values were left out of the last reply that was cut.
         protocol: the socket that it was sent on; ``None`` if it was not sent.
         sent_at: when it was sent, by the clock of the loop.
         error: why it was not sent and will not be.
@@ -60,13 +82,14 @@ class Request:
             gives up may settle or cancel it.
     """
 
-    __slots__ = ("commands", "error", "max_bytes", "protocol", "replies", "sent_at", "settled")
+    __slots__ = ("bounds", "commands", "dropped", "error", "protocol", "replies", "sent_at", "settled")
 
     def __init__(
-        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, max_bytes: int | None = None
+        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, bounds: Bounds = UNBOUNDED
     ) -> None:
         self.commands: Sequence[Command] = commands
-        self.max_bytes: int | None = max_bytes
+        self.bounds: Bounds = bounds
+        self.dropped: int = 0
         self.protocol: RespProtocol | None = None
         self.sent_at: float = 0.0
         self.error: TransportError | None = None
@@ -101,7 +124,8 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
         self._unsent: list[bytes] = []
         self._unread = 0
-        self._incomplete_since = 0  # how many bytes had arrived when a reply last was complete
+        self._incomplete_since = 0  # how many bytes had arrived when a reply last was complete, or were not kept
+        self._cutter: ValueCutter | None = None
         self._expects_pushed = False
         self._data_arrived: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -153,6 +177,10 @@ class RespProtocol(asyncio.BufferedProtocol):
             now: the time, by the clock of the loop.
         """
         self._transmit(request.commands)
+        bounds = request.bounds
+        if bounds.value is not None and not self._requests:
+            replies = len(request.commands) if bounds.cut is None else bounds.cut
+            self._cutter = ValueCutter(bounds.value, bounds.values, replies)
         request.protocol = self
         request.sent_at = now
         self._requests.append(request)
@@ -216,7 +244,7 @@ class RespProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what arrived; called by asyncio."""
         self.received += nbytes
-        self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
+        self._feed(nbytes)
         gets, requests, has_arrived = self._reader.gets, self._requests, False
         expects_pushed = self._expects_pushed
         try:
@@ -242,8 +270,19 @@ class RespProtocol(asyncio.BufferedProtocol):
         if has_arrived:
             self._incomplete_since = self.received
             self._wake()
-        elif requests and (limit := requests[0].max_bytes) and self.received - self._incomplete_since > limit:
+        elif requests and (limit := requests[0].bounds.reply) and self.received - self._incomplete_since > limit:
             self.fail(ReplyTooLarge(f"more than {limit} bytes came, which will be read in smaller parts"))
+
+    def _feed(self, nbytes: int) -> None:
+        if self._cutter is None:
+            self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
+            return
+        kept = self._cutter.feed(bytes(self._buffer[:nbytes]))
+        self._incomplete_since += nbytes - len(kept)
+        self._reader.feed(kept)
+        if self._cutter.is_done:
+            self._requests[0].dropped = self._cutter.dropped
+            self._cutter = None
 
     def _accept_pushed(self, reply: Any) -> None:
         if self._expects_pushed:

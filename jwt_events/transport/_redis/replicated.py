@@ -16,7 +16,7 @@ from typing import Any
 from jwt_events.errors import NotConfirmed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Maintenance, Multiplexer
-from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import UNBOUNDED, Bounds, Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent
@@ -42,9 +42,9 @@ class _WriteRequest(Request):
     __slots__ = ("_is_written", "is_final", "problem", "replicas")
 
     def __init__(
-        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, max_bytes: int | None = None
+        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, bounds: Bounds = UNBOUNDED
     ) -> None:
-        super().__init__(commands, loop, max_bytes=max_bytes)
+        super().__init__(commands, loop, bounds=bounds)
         self._is_written = False
         self.replicas = 0
         self.problem = ""

@@ -1,13 +1,20 @@
 """How many entries to ask for at once, so that a batch is bounded by its bytes, too. Pure: no I/O, no clock.
 
 A server counts entries, not bytes: a hundred entries can be a few kilobytes or gigabytes. So a reply that grows too
-large is cut off, and the entries are asked for again in smaller batches. One entry alone is read whatever its size.
+large is cut off, and the entries are asked for again in smaller batches. Of one entry alone the beginning is kept if it
+is far too large for an event.
 """
 
 from __future__ import annotations
 
+from jwt_events.transport._redis.protocol import Bounds
+from jwt_events.transport._stream.entry import MAX_VALUE_BYTES
+
 MAX_BATCH_BYTES = 16 * 1_048_576
 """Bytes after which the reply with a batch is cut off: as many as 16 of the largest events have."""
+
+ENTRY_BOUNDS = Bounds(value=MAX_VALUE_BYTES, values=4 * MAX_BATCH_BYTES)
+"""How much to take of replies with one entry each, which may be far too large."""
 
 # By how much the next batch is smaller than one that was cut off: by a lot, as a server makes all of a reply before it
 # sends any, and again after each attempt.
@@ -29,10 +36,15 @@ class BatchSize:
         self._hold = 0  # among so many entries is one, or are some, for which the batch was too large
         self.count: int = maximum
 
-    @property
-    def max_bytes(self) -> int | None:
-        """Bytes after which to cut off the reply; ``None`` for no limit."""
-        return MAX_BATCH_BYTES if self.count > 1 else None
+    def bounds(self, before: int = 0) -> Bounds:
+        """Return how much of a reply to take: a batch, or of one entry alone, not much more than an event may have.
+
+        Args:
+            before: how many commands about other entries come before that which reads.
+        """
+        if self.count == 1:
+            return ENTRY_BOUNDS
+        return ENTRY_BOUNDS._replace(reply=MAX_BATCH_BYTES, cut=before) if before else Bounds(reply=MAX_BATCH_BYTES)
 
     def cut_off(self) -> None:
         """Ask for fewer: a batch of this size was cut off."""

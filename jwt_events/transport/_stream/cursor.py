@@ -14,8 +14,8 @@ from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Connecting, ReconnectingConnection
 from jwt_events.transport._redis.role import replication_of
-from jwt_events.transport._stream.batch_size import BatchSize
-from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
+from jwt_events.transport._stream.entry import cut, parse_deliveries
 from jwt_events.transport._stream.pacing import MAX_SPACING, Pacing, processor_time_of
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.read_proof import ReadProof
@@ -98,6 +98,7 @@ class CursorReceiver:
         self._audited_at = 0.0
         self.pacing: Pacing = Pacing(min(MAX_SPACING, self._audit_interval / 4))
         self._ahead: _Read | None = None
+        self._missing = 0  # how many bytes of the entry were left at the server
         self._is_at_end = False
         self._has_missed = False  # whether a gap was ever reported
 
@@ -126,7 +127,7 @@ class CursorReceiver:
             return Batch(gaps=gaps)
         is_proof = self._is_at_end and not gaps  # a read that misses some proves nothing
         return Batch(
-            parse_deliveries(entries),
+            cut(parse_deliveries(entries), self._missing),
             gaps,
             self._proof.current_as_of if is_proof else None,  # of an audit, as the stream may have been replaced since
             reached=self._cursor.accounted if is_proof and not self._has_missed else None,
@@ -157,6 +158,7 @@ class CursorReceiver:
         *audit, reply = await connection.replies(read.request, within=self._block + self._grace)
         if isinstance(reply, TransportError):
             raise reply
+        self._missing = read.request.dropped if read.asked == 1 else 0
         if audit:
             stream, replication, *beside = audit
             self._proof.hear(replication_of(replication), read.sent_at, beside[: read.questions])
@@ -191,7 +193,7 @@ class CursorReceiver:
                 if pause := self.pacing.pause(boottime()):
                     await asyncio.sleep(pause)
         count = self._batch_size.count
-        questions = self._proof.questions
+        questions, bounds = self._proof.questions, self._batch_size.bounds()
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         # No later because of a pause: the next read may be the first one after it.
@@ -201,8 +203,9 @@ class CursorReceiver:
             if self.pacing.is_fast(sent_at):
                 audit.append(("INFO", "cpu"))
             commands[:0] = audit
+            bounds = self._batch_size.bounds(before=len(audit))
             self._proof.request(sent_at)
-        request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
+        request = connection.send(commands, bounds=bounds)
         return _Read(request, sent_at, connection, count, connection.protocol.received, len(questions))
 
     async def _on_connect(self, connection: Connection) -> None:
@@ -210,7 +213,9 @@ class CursorReceiver:
         sent_at = boottime()
         self.pacing.sample(sent_at, None, 0.0)  # what this server has spent, another one has not
         await self._proof.begin(connection)
-        (stream,) = await connection.execute_many([("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN)
+        (stream,) = await connection.execute_many(
+            [("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS
+        )
         found = stream_info(stream)
         # Before any change of state, as all of this is repeated if it fails; and always, so that a missing right is
         # known at once.
@@ -231,7 +236,8 @@ class CursorReceiver:
             self._cursor.rewind(found)
 
     async def _still_holds(self, connection: Connection, position: str) -> bool:
-        return bool(await connection.call("XRANGE", self._key, position, position, within=ATTEMPT_WITHIN))
+        command = "XRANGE", self._key, position, position
+        return bool(await connection.call(*command, within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS))
 
     def _reconcile(self, found: StreamInfo | None, sent_at: float, *, holds: bool | None = None) -> None:
         self._audited_at = sent_at

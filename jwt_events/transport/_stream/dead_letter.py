@@ -5,13 +5,13 @@ Each is one entry of a stream of its own, by default ``<key>:dead``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from jwt_events.transport._redis.protocol import Argument
-from jwt_events.transport._stream.entry import FIELD
+from jwt_events.transport._stream.entry import FIELD, MAX_VALUE_BYTES
 from jwt_events.transport.base import Delivery, Failure
 
 # Beyond this count the oldest are removed: a handler that fails on every event must not fill the server.
@@ -41,6 +41,7 @@ class DeadLetter:
             added to the dead letters, when it did.
         fields: names and values of the entry of the stream, in its order, if it held anything else than an event; empty
             otherwise. They are what a replay appends.
+        missing: how many bytes of the entry are not kept, as it was larger than any event. It is not replayed.
     """
 
     id: str
@@ -52,12 +53,13 @@ class DeadLetter:
     position: str
     dead_lettered_at: datetime
     fields: tuple[tuple[bytes, bytes], ...] = ()
+    missing: int = 0
 
 
 def dead_letter_command(
     dead_key: str, delivery: Delivery, failure: Failure, *, consumer: str, now: float
 ) -> tuple[Argument, ...]:
-    """Return the command that keeps a delivery as a dead letter.
+    """Return the command that keeps a delivery as a dead letter; of a value that is too large, the beginning.
 
     Args:
         dead_key: the stream of dead letters.
@@ -66,8 +68,11 @@ def dead_letter_command(
         consumer: the name of the consumer that gives it up.
         now: the time, in seconds since 1970.
     """
-    fields: Mapping[str, Argument] = {
-        "event": delivery.payload,
+    values = [delivery.payload, *delivery.fields]
+    missing = delivery.missing + sum(max(0, len(value) - MAX_VALUE_BYTES) for value in values)
+    payload, *others = [value[:MAX_VALUE_BYTES] for value in values]
+    fields: dict[str, Argument] = {
+        "event": payload,
         "error": failure.error,
         "handler": failure.handler or "",
         "attempts": failure.attempts,
@@ -75,6 +80,8 @@ def dead_letter_command(
         "position": delivery.position or "",
         "time": int(now * 1000),
     }
+    if missing:
+        fields["missing"] = missing
     return (
         "XADD",
         dead_key,
@@ -83,7 +90,7 @@ def dead_letter_command(
         _MAX_DEAD_LETTERS,
         "*",
         *(part for field in fields.items() for part in field),
-        *(part for name, value in _pairs(delivery.fields) for part in (_PREFIX + name, value)),
+        *(part for name, value in _pairs(others) for part in (_PREFIX + name, value)),
     )
 
 
@@ -115,6 +122,7 @@ def _parse_dead_letter(position: str, pairs: Sequence[tuple[bytes, bytes]]) -> D
         position=text(b"position"),
         dead_lettered_at=_instant(text(b"time")) or _instant(position.partition("-")[0]) or _EPOCH,
         fields=tuple(pairs) if is_foreign and [name for name, _ in pairs] != [FIELD] else kept,
+        missing=0 if is_foreign else _number(text(b"missing")) or 0,
     )
 
 

@@ -16,16 +16,17 @@ from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
-from jwt_events.transport._stream.batch_size import BatchSize
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE, stream_info
-from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
+from jwt_events.transport._stream.entry import cut, parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo, previous
@@ -80,6 +81,7 @@ class GroupReceiver:
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
         self._succession = Succession(connector)
         self._losses = GroupLosses(group)
+        self._missing = 0  # how many bytes of the entry that was read were left at the server
         self.backlog: GroupBacklog = GroupBacklog(group)
 
     async def receive(self) -> Batch:
@@ -88,6 +90,7 @@ class GroupReceiver:
             reconnected = await self.reconnecting.reconnect()
             return Batch(gaps=self._take_gaps(), reconnected=reconnected, refusal=self.reconnecting.take_refusal())
         now, before = asyncio.get_running_loop().time(), connection.protocol.received
+        self._missing = 0
         try:
             await self._settler.wait_for_room()
             if self._own is not None:
@@ -108,6 +111,7 @@ class GroupReceiver:
             await self.reconnecting.drop(error)
             return Batch(refusal=self._prover.take_refusal())
         self._batch_size.read(len(deliveries), connection.protocol.received - before)
+        deliveries = cut(deliveries, self._missing)
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
         return Batch(deliveries, self._take_gaps(), refusal=self._prover.take_refusal())
 
@@ -136,8 +140,8 @@ class GroupReceiver:
             await self._audit(connection)
         longest = min(self._block, CLUSTER_BLOCK) if self._connector.is_cluster else self._block
         block = max(0.001, min(longest, self._next_claim - asyncio.get_running_loop().time()))
-        command, limit = self._group.read(count=self._batch_size.count, block=block), self._batch_size.max_bytes
-        reply = await connection.call(*command, within=self._block + GRACE, max_bytes=limit)
+        command = self._group.read(count=self._batch_size.count, block=block)
+        reply = await self._fetch(connection, command, within=self._block + GRACE)
         deliveries = parse_deliveries(_entries(reply))
         if deliveries:
             self._last_read = deliveries[-1].position
@@ -157,8 +161,7 @@ class GroupReceiver:
         if fresh:  # in a reply that was lost with the connection
             self._last_read = fresh[-1]
             self._losses.received += len(fresh)
-        command, max_bytes = self._group.deliver_again(lost), self._batch_size.max_bytes
-        entries = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=max_bytes)
+        entries = await self._fetch(connection, self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
         missing = set(lost) - {delivery.position for delivery in deliveries}
         self._report_removed(await _find_removed(connection, self._group.key, missing))
@@ -167,7 +170,7 @@ class GroupReceiver:
     async def _claim(self, connection: Connection) -> list[Delivery]:
         """Claim one batch of what dead consumers hold. Receivers do so at different times, and so share it."""
         command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size.count)
-        reply = await connection.call(*command, within=ATTEMPT_WITHIN, max_bytes=self._batch_size.max_bytes)
+        reply = await self._fetch(connection, command, within=ATTEMPT_WITHIN)
         cursor, entries, *removed = reply
         self._claim_cursor = cursor.decode()
         if self._claim_cursor == OLDEST:
@@ -184,6 +187,15 @@ class GroupReceiver:
         count = len(positions) + len(self._in_hand)
         counts = await _list_pending(connection, self._group, positions[0], positions[-1], count=count)
         return self._redeliver(entries, counts)
+
+    async def _fetch(self, connection: Connection, command: Command, *, within: float) -> Any:
+        """Return the reply to a command that returns entries, not more of them than one read may take."""
+        request = connection.send([command], bounds=self._batch_size.bounds())
+        (reply,) = await connection.replies(request, within=within)
+        if isinstance(reply, TransportError):
+            raise reply
+        self._missing = request.dropped
+        return reply
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
@@ -237,6 +249,7 @@ class GroupReceiver:
                 *self._prover.questions,
             ],
             within=ATTEMPT_WITHIN,
+            bounds=ENTRY_BOUNDS,
         )
         self._prover.hear(replication_of(replication), sent_at, beside)
         found = stream_info(stream)
@@ -304,7 +317,7 @@ async def _find_removed(connection: Connection, key: str, positions: Collection[
     if not positions:
         return set()
     commands = [("XRANGE", key, position, position) for position in positions]
-    replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+    replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS)
     errors = [reply for reply in replies if isinstance(reply, TransportError)]
     if errors:
         logger.warning("entries count as removed", error=str(errors[0]), count=len(errors))

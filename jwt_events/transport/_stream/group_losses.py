@@ -9,6 +9,7 @@ from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.position import GroupProgress, StreamCursor, StreamInfo
 from jwt_events.transport.base import Gap
@@ -126,6 +127,7 @@ class GroupLosses:
                 ("XINFO", "GROUPS", self._group.key),  # last: an entry may have been delivered, and then removed
             ],
             within=ATTEMPT_WITHIN,
+            bounds=ENTRY_BOUNDS,
         )
         if isinstance(left, TransportError):
             raise left

@@ -24,7 +24,7 @@ from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._stream.batch_size import BatchSize
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import parse_deliveries
 from jwt_events.transport._stream.keys import StreamKeys
@@ -156,7 +156,7 @@ class Ledger:
                 ("XRANGE", self._stream, "-", end, "COUNT", count),
             ],
             within=_REPLY_WITHIN,
-            max_bytes=self._size.max_bytes,
+            bounds=self._size.bounds(before=4),
         )
         if connection.was_cut_off:
             self._size.cut_off()
@@ -274,6 +274,7 @@ class Ledger:
                     self.head_command,
                 ],
                 within=_REPLY_WITHIN,
+                bounds=ENTRY_BOUNDS,
             )
             found = stream_info(stream) or StreamInfo()
             _require(before, kept, after)
@@ -320,7 +321,9 @@ class Ledger:
             connection: used by nobody else until this returns.
             before: what was added before this should have been folded, in milliseconds since 1970.
         """
-        (reply,) = await connection.execute_many([("XINFO", "STREAM", self._stream)], within=_REPLY_WITHIN)
+        (reply,) = await connection.execute_many(
+            [("XINFO", "STREAM", self._stream)], within=_REPLY_WITHIN, bounds=ENTRY_BOUNDS
+        )
         stream = stream_info(reply) or StreamInfo()
         oldest = before if stream.first is None else sort_key(stream.first)[0]
         return LedgerReport(max(0, before - oldest) / 1000, await self.counts(connection), await self.bytes(connection))

@@ -20,14 +20,15 @@ from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import ReplyParser, number, position
 from jwt_events.transport._stream.dead_letter import dead_letter_command
 from jwt_events.transport._stream.keys import StreamKeys
+from jwt_events.transport._stream.unwritten import UnwrittenLetters
 from jwt_events.transport.base import Delivery, Failure
 
 # Seconds that one attempt may take, and that all remaining attempts may take when the receiver closes.
 _ATTEMPT_WITHIN = 5.0
 _FLUSH_WITHIN = 2.0
 
-# Bytes of dead letters that may wait to be written before the next batch is read.
-_MAX_UNWRITTEN = 1_048_576
+# Deliveries that wait to be acknowledged by a server that refuses.
+_MAX_FINISHED = 100_000
 
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
@@ -37,7 +38,8 @@ class Settler:
     """Settles deliveries in the background, many at once, and retries until the server has confirmed each.
 
     A delivery that was given up is first added to the dead letters and only then acknowledged: if the two steps are cut
-    off in between, the event is in at least one of the two places.
+    off in between, the event is in at least one of the two places. If the server refuses dead letters for good, the
+    oldest of too many are dropped: where deliveries are acknowledged, they stay pending and are delivered again.
 
     Args:
         multiplexer: runs the commands.
@@ -66,15 +68,15 @@ class Settler:
         self._acknowledge = acknowledge
         self._keep_once_for = keep_once_for
         self._notices = Notices()
-        self._given_up: list[tuple[Delivery, Failure]] = []
-        self._finished: list[Delivery] = []
-        self._unwritten = 0  # bytes of those that were given up
+        self._given_up = UnwrittenLetters()
+        self._finished: list[str] = []  # the positions of those to acknowledge
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_closing = False
+        self._is_refused = False  # whether the server did not take the last ones
         self._task: asyncio.Task[None] | None = None
         self.on_settled: Callable[[Sequence[str]], None] = lambda _: None
 
@@ -99,12 +101,12 @@ class Settler:
     def settle(self, delivery: Delivery, failure: Failure | None) -> None:
         """Queue a delivery to be settled; see `Receiver.settle`."""
         if failure is not None:
-            self._given_up.append((delivery, failure))
-            self._unwritten += _size(delivery)
-            if self._unwritten > _MAX_UNWRITTEN:
+            if dropped := self._given_up.add(delivery, failure):
+                self._report_dropped(dropped)
+            elif self._given_up.is_large and not self._is_refused:
                 self._has_room.clear()
         elif self._acknowledge is not None:
-            self._finished.append(delivery)
+            self._finished.append(delivery.position or "")
         else:
             return
         self._idle.clear()
@@ -123,30 +125,31 @@ class Settler:
                 try:
                     await self._acknowledge_finished()  # first, so that a refused dead letter does not delay them
                     await self._dead_letter()
-                    failures = 0
+                    failures, self._is_refused = 0, False
                 except TransportError as error:
                     if self._is_closing and not error.retryable:
                         logger.warning("settling was refused", error=str(error))
                         break  # a lasting refusal must not delay closing
                     failures += 1
+                    self._is_refused = True
                     self._has_room.set()
+                    self._drop_finished()
                     logger.warning("settling will be tried again", attempt=failures, error=str(error))
                     await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
 
     async def _dead_letter(self) -> None:
         while self._given_up:
-            delivery, failure = self._given_up[0]
+            delivery, failure = self._given_up.oldest
             if await self._is_first(delivery, failure):
                 command = dead_letter_command(
                     self._keys.dead_letter, delivery, failure, consumer=self._consumer, now=time.time()
                 )
                 await self._run(command, position)
-            self._given_up.pop(0)
-            self._unwritten -= _size(delivery)
-            if self._unwritten <= _MAX_UNWRITTEN:
+            self._given_up.remove(delivery)
+            if not self._given_up.is_large:
                 self._has_room.set()
-            self._finished.append(delivery._replace(payload=b"", fields=()))  # its bytes are not needed any more
+            self._finished.append(delivery.position or "")
             self._notices.tell(
                 "ERROR",
                 "dead letter",
@@ -156,6 +159,24 @@ class Settler:
                 error=failure.error,
                 attempts=failure.attempts,
             )
+
+    def _drop_finished(self) -> None:
+        """Forget the oldest positions if the server acknowledges none any more: they stay pending there."""
+        if (excess := len(self._finished) - _MAX_FINISHED) > 0:
+            dropped, self._finished = self._finished[:excess], self._finished[excess:]
+            logger.error("deliveries not acknowledged, they will be delivered again", count=excess)
+            self.on_settled(dropped)
+
+    def _report_dropped(self, dropped: Sequence[Delivery]) -> None:
+        positions = [delivery.position or "" for delivery in dropped]
+        self._notices.tell(
+            "ERROR",
+            "dead letters dropped, the server does not take them",
+            once="dropped",
+            since=positions[0],
+            count=self._given_up.dropped,
+        )
+        self.on_settled(positions)  # not at the server: without a lease they are delivered again
 
     async def _is_first(self, delivery: Delivery, failure: Failure) -> bool:
         """Return whether this reader is the first to keep these bytes; if so, no other reader will keep them."""
@@ -168,7 +189,7 @@ class Settler:
         return await self._run(("GET", marker)) == owner.encode()  # set by an attempt whose reply was lost
 
     async def _acknowledge_finished(self) -> None:
-        positions = [delivery.position or "" for delivery in self._finished]
+        positions = self._finished.copy()
         if self._acknowledge is not None and positions:
             await self._run(self._acknowledge(positions), number)
         del self._finished[: len(positions)]
@@ -181,8 +202,3 @@ class Settler:
             raise reply  # perhaps before the server has replied
         commands.clear()  # the request is kept until the next one, and with it the bytes of a dead letter
         return reply
-
-
-def _size(delivery: Delivery) -> int:
-    """Return how many bytes of a dead letter come from the stream."""
-    return len(delivery.payload) + sum(map(len, delivery.fields))
