@@ -71,19 +71,6 @@ class Envelope(NamedTuple):
     confirm: bool = False
 
 
-# One character of the type tells which class a canonical message is of: the first one by which all of them differ.
-_BEFORE_KIND = b'"type":"jwt.'
-_KIND_AT = max(
-    range(min(map(len, EVENT_CLASSES))), key=lambda place: (len({kind[place] for kind in EVENT_CLASSES}), -place)
-)
-_CANONICAL = {
-    ord(kind[_KIND_AT]): _found
-    for kind, cls in EVENT_CLASSES.items()
-    if (_found := canonical_decoder(cls, _WIRE_TYPES[cls], Envelope)) is not None
-}
-_KIND_AT += len(_BEFORE_KIND)
-
-
 def encode(envelope: Envelope, *, source: str) -> bytes:
     """Encode an envelope; see `encode_event`."""
     payload = encode_event(envelope.event, envelope.traceparent, envelope.tracestate, source=source)
@@ -139,17 +126,8 @@ def _unknown_data(event: UnknownEvent) -> dict[str, Any]:
     return {**event.data, "metadata": event.metadata} if event.metadata else event.data
 
 
-def decode(payload: bytes) -> Envelope:
-    """Decode a message.
-
-    Raises:
-        DecodeError: the bytes are not an event. It names the reason and the place, and holds no value from the payload.
-    """
-    place = payload.find(_BEFORE_KIND) + _KIND_AT
-    if place < len(payload) <= MAX_WIRE_BYTES:
-        canonical = _CANONICAL.get(payload[place])
-        if canonical is not None and (envelope := canonical(payload)) is not None:
-            return envelope
+def decode_any(payload: bytes) -> Envelope:
+    """Decode a message, canonical or not, in the way that covers all of them: `decode` is quicker."""
     message = _parse(payload)
     wire_type = message.get("type")
     build = _FAST_BUILDERS.get(wire_type) if isinstance(wire_type, str) else None
@@ -160,6 +138,19 @@ def decode(payload: bytes) -> Envelope:
         traceparent, tracestate = _optional_text(message, "traceparent"), _optional_text(message, "tracestate")
         return Envelope(event, traceparent, tracestate, message.get("confirm") is True)
     return Envelope(event)
+
+
+_decode_canonical = canonical_decoder(_CLASSES, Envelope, max_bytes=MAX_WIRE_BYTES)
+
+
+def decode(payload: bytes) -> Envelope:
+    """Decode a message.
+
+    Raises:
+        DecodeError: the bytes are not an event. It names the reason and the place, and holds no value from the payload.
+    """
+    envelope = _decode_canonical(payload)
+    return decode_any(payload) if envelope is None else envelope
 
 
 def _build_event(wire_type: str, message: Mapping[str, Any]) -> Event:
