@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Never, get_args
 
@@ -23,9 +23,13 @@ from jwt_events.events import (
     EVENT_CLASSES,
     Event,
     Instant,
+    Read,
+    SessionDestroyed,
+    TokenRevoked,
     UnknownEvent,
     canonical_bytes,
     canonical_decoder,
+    canonical_reader,
     fast_builder,
     parse_instant,
     receive_event,
@@ -151,6 +155,15 @@ def decode(payload: bytes) -> Envelope:
     """
     envelope = _decode_canonical(payload)
     return decode_any(payload) if envelope is None else envelope
+
+
+read_revocation: Callable[[bytes], Read | None] = canonical_reader(
+    {wire_type: cls for wire_type, cls in _CLASSES.items() if cls in (TokenRevoked, SessionDestroyed)}
+)
+"""Read a revocation without making an event: its class, when it occurred, and the fields that are given.
+
+Returns ``None`` for what `decode` must decide about: other events, what a newer version wrote, and what is no event.
+"""
 
 
 def _build_event(wire_type: str, message: Mapping[str, Any]) -> Event:

@@ -84,6 +84,13 @@ _written = bytearray(512)
 _new_result = tuple.__new__
 _FAILURES = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
+# Of these kinds are the fields of messages that can be read without an event.
+_READ = (Identifier, TokenId, Text, Instant)
+_NONE: frozenset[str] = frozenset()
+
+Read = tuple[type[Event], datetime, dict[str, Any]]
+"""Class, ``occurred_at``, and the fields that are given."""
+
 Decoded = TypeVar("Decoded", bound=tuple[Event, str | None, str | None, bool])
 """Event, its ``traceparent`` and its ``tracestate``, and whether it is to be confirmed, which is not canonical."""
 
@@ -106,6 +113,10 @@ class _Plan(NamedTuple):
     required: frozenset[str]
     one_of: tuple[str, ...]
     speaks: str
+
+
+_Plans = Mapping[str, _Plan]
+_Doubt = Callable[[bytes, Mapping[str, Any]], bool]  # of a message and its ``data``
 
 
 def _plan(cls: type[Event], kinds: Mapping[str, Any]) -> _Plan:
@@ -149,10 +160,7 @@ def canonical_decoder(
 
 
 def _decoder(  # noqa: C901 - of the function inside
-    decode: Callable[[bytes], Any],
-    plans: Mapping[str, _Plan],
-    is_doubtful: Callable[[bytes, Mapping[str, Any]], bool],
-    result: type[Decoded],
+    decode: Callable[[bytes], Any], plans: _Plans, is_doubtful: _Doubt, result: type[Decoded]
 ) -> Callable[[bytes], Decoded | None]:
     def decode_canonical(payload: bytes) -> Decoded | None:  # noqa: C901, PLR0911 - a call takes as long as a check
         try:
@@ -161,14 +169,9 @@ def _decoder(  # noqa: C901 - of the function inside
         except _FAILURES:
             return None
         event_id, source, time, data = message.id, message.source, message.time, message.data
-        if (
-            _written != payload
-            or time.tzinfo is not UTC
-            or event_id.isspace()
-            or ("." in event_id and looks_like_jwt(event_id))
-        ):
+        if _written != payload or time.tzinfo is not UTC or not (source in _plain_sources or _keep_if_plain(source)):
             return None
-        if source not in _plain_sources and not _keep_if_plain(source):
+        if event_id.isspace() or ("." in event_id and looks_like_jwt(event_id)):
             return None
         for value in data.values():
             if value.__class__ is datetime:
@@ -187,16 +190,50 @@ def _decoder(  # noqa: C901 - of the function inside
         values["id"], values["occurred_at"], values["source"] = event_id, time, source
         if "metadata" not in data:
             values["metadata"] = {}
-        given = {"id", "occurred_at", "source"}
-        given.update(data)
         event = new_instance(cls)
         set_values(event, values)
         set_extra(event, None)
-        set_fields_set(event, given)
+        set_fields_set(event, {"id", "occurred_at", "source", *data})
         set_private(event, None)
         return _new_result(result, (event, message.traceparent, message.tracestate, False))
 
     return decode_canonical
+
+
+def canonical_reader(classes: Mapping[str, type[Event]]) -> Callable[[bytes], Read | None]:
+    """Return a function that reads what canonical messages say, without an event, at half the cost of one.
+
+    The function returns ``None`` for a message that is not canonical, that its class might refuse, or that holds more
+    than texts and instants.
+
+    Args:
+        classes: the class of each ``type`` of messages. All of them must have a counterpart here.
+    """
+    known = {wire_type: _kinds(cls) or {} for wire_type, cls in classes.items()}
+    plans = {wire_type: _plan(cls, known[wire_type]) for wire_type, cls in classes.items()}
+    kinds = {name: kind for found in known.values() for name, kind in found.items() if kind in _READ}
+    token_ids = frozenset(name for name in kinds if kinds[name] == TokenId)
+    decode = msgspec.json.Decoder(_message_type(plans, kinds)).decode
+
+    def read(payload: bytes) -> Read | None:
+        try:
+            message = decode(payload)
+            _encode_into(message, _written)
+        except _FAILURES:
+            return None
+        event_id, source, time, data = message.id, message.source, message.time, message.data
+        if _written != payload or time.tzinfo is not UTC or _is_doubtful_text(event_id):
+            return None
+        if source not in _plain_sources and not _keep_if_plain(source):
+            return None
+        cls, values, _, required, one_of, speaks = plans[message.type]
+        if not required <= data.keys() <= values.keys() or _is_doubtful(data, token_ids, _NONE):
+            return None
+        if one_of and speaks not in data and first_given(one_of, data) is None:
+            return None
+        return cls, time, data
+
+    return read
 
 
 def _keep_if_plain(source: str) -> bool:
@@ -225,6 +262,10 @@ def _is_doubtful(data: Mapping[str, Any], token_ids: frozenset[str], conditions:
         ):
             return True
     return False
+
+
+def _is_doubtful_text(text: str) -> bool:
+    return text.isspace() or ("." in text and looks_like_jwt(text))
 
 
 def _is_free_of_tokens(value: Mapping[str, Any]) -> bool:
