@@ -139,6 +139,9 @@ class ViewObserver(Observer):
     def applied(self, event: Event) -> None:
         """An event is in force in the view. For events as they happen, not for history that is read again."""
 
+    def caught_up(self, cls: type[Event], count: int) -> None:
+        """``count`` events of a class were received, and are in force: history, of which no event was made."""
+
     def checked(self, verdict: str, count: int) -> None:
         """The view was asked ``count`` times more, and gave this verdict."""
 

@@ -1,8 +1,10 @@
 """Events of the JWT lifecycle: models, validation and routing."""
 
 from jwt_events._internal.event_type import EventType
+from jwt_events.events._canonical import Read as Read
 from jwt_events.events._canonical import canonical_bytes as canonical_bytes
 from jwt_events.events._canonical import canonical_decoder as canonical_decoder
+from jwt_events.events._canonical import canonical_reader as canonical_reader
 from jwt_events.events._claim_names import STANDARD as STANDARD
 from jwt_events.events._claim_names import ClaimNames
 from jwt_events.events._claim_names import claim_names_of as claim_names_of

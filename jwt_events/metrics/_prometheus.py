@@ -269,6 +269,9 @@ class _Viewing(_Subscribing, ViewObserver):
     def applied(self, event: Event) -> None:
         self._observe_propagation(event)
 
+    def caught_up(self, cls: type[Event], count: int) -> None:
+        self._received[cls].inc(count)
+
     def checked(self, verdict: str, number: int) -> None:
         self._instruments.checks.labels(verdict).inc(number)
 

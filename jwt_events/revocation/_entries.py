@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, get_args
 
-from jwt_events.envelope import decode, encode_event
+from jwt_events.envelope import decode, encode_event, read_revocation
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event, KeyRotated, TokenRevoked, compared
 from jwt_events.revocation._claims import RuleKind
@@ -167,11 +167,21 @@ class Folding:
             payloads: the events.
             now: the time in seconds since 1970.
         """
-        return self.entries(_decoded(payloads), now=now)
-
-    def entries(self, events: Iterable[Event], *, now: float) -> list[LedgerEntry]:
-        """Return the entries of events, each once."""
         tokens: dict[bytes, float] = {}
+        left: list[bytes] = []
+        for payload in payloads:
+            found = read_revocation(payload)
+            if found is not None and "token_id" in (fields := found[2]):  # as in most events
+                self._add_token(tokens, fields["token_id"], fields.get("expires_at"), now)
+            else:
+                left.append(payload)
+        return self.entries(_decoded(left), now=now, tokens=tokens)
+
+    def entries(
+        self, events: Iterable[Event], *, now: float, tokens: dict[bytes, float] | None = None
+    ) -> list[LedgerEntry]:
+        """Return the entries of events, each once, with those of tokens that are known already."""
+        tokens = {} if tokens is None else tokens
         rules: dict[tuple[object, ...], tuple[Rule, float]] = {}
         rotations: dict[bytes, LedgerEntry] = {}
         for event in events:

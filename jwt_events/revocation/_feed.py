@@ -37,6 +37,10 @@ _INITIAL_PAUSE = 0.5
 _MAX_PAUSE = 5.0
 
 
+# From so many events on it pays to look at them together.
+_MANY = 16
+
+
 class Opening(Enum):
     """What must have happened before a replica opens."""
 
@@ -62,6 +66,9 @@ class FeedListener(Protocol):
 
     def apply_event(self, event: Event) -> None:
         """Apply an event; events come in order, with an occasional duplicate."""
+
+    def apply_many(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Apply deliveries of which the events are not needed, and return the others."""
 
     def restore(self, entries: Sequence[tuple[bytes, float]]) -> int:
         """Put entries of a ledger in force, and return how many of them are no rules."""
@@ -213,7 +220,10 @@ class Feed:
         if batch.ledger and (foreign := self._listener.restore(batch.ledger)):
             self._report(Gap(None, "ledger", foreign))
         confirm = False
-        for delivery in batch.deliveries:
+        deliveries = batch.deliveries
+        if len(deliveries) >= _MANY:
+            deliveries = self._listener.apply_many(deliveries)
+        for delivery in deliveries:
             try:
                 envelope = decode(delivery.payload)
             except DecodeError as error:

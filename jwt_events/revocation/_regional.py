@@ -118,6 +118,7 @@ class _Region:
         self._region = region
         self._view = view
         self.apply_event = view.apply_event
+        self.apply_many = view.apply_many
         self.restore = view.restore
         self.count_decode_error = view.count_decode_error
         self.count_reconnect = view.count_reconnect

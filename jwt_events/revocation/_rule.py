@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jwt_events.errors import InvalidOption
 from jwt_events.events import (
@@ -88,23 +88,36 @@ def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
     if event.everyone:  # from elsewhere, also beside an identifier: no token is trusted that may be revoked
         return (_rule("everyone", cutoff=cutoff, expires_at=event.expires_at),)
     conditions = frozenset((name, compared(value)) for name, value in (event.claims or {}).items())
+    rule = _rule_about_narrowest(event.__dict__, cutoff)
+    return (rule._replace(conditions=conditions),)
+
+
+def rule_from(occurred_at: datetime, fields: Mapping[str, Any]) -> Rule:
+    """Return the rule of a `SessionDestroyed`, or of a `TokenRevoked` without ``claims`` and ``everyone``.
+
+    Args:
+        occurred_at: when it occurred.
+        fields: the fields that are given.
+    """
+    return _rule_about_narrowest(fields, _cutoff(fields.get("issued_before") or occurred_at))
+
+
+def _rule_about_narrowest(fields: Mapping[str, Any], cutoff: int) -> Rule:
+    """Return the rule about the narrowest identifier that is given."""
+    token, session, user, client = map(fields.get, ("token_id", "session_id", "user_id", "client_id"))
     named: tuple[tuple[RuleKind, tuple[str | None, ...]], ...] = (
-        ("token", (event.token_id,)),
-        ("session", (event.session_id,)),
-        ("user_at_client", (event.user_id, event.client_id)),
-        ("user", (event.user_id,)),
-        ("client", (event.client_id,)),
+        ("token", (token,)),
+        ("session", (session,)),
+        ("user_at_client", (user, client)),
+        ("user", (user,)),
+        ("client", (client,)),
         ("claims", ()),
     )
     kind, identifiers = next((kind, identifiers) for kind, identifiers in named if None not in identifiers)
-    rule = _rule(
-        kind,
-        *(name for name in identifiers if name is not None),
-        cutoff=EVERY_TOKEN if kind == "token" else cutoff,
-        expires_at=event.expires_at,
-    )
-    spared = event.except_session_id if kind in ("user_at_client", "user") else None
-    return (rule._replace(conditions=conditions, spared_session=spared),)
+    names = (name for name in identifiers if name is not None)
+    rule = _rule(kind, *names, cutoff=EVERY_TOKEN if kind == "token" else cutoff, expires_at=fields.get("expires_at"))
+    spared = fields.get("except_session_id") if kind in ("user_at_client", "user") else None
+    return rule if spared is None else rule._replace(spared_session=spared)
 
 
 def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:

@@ -111,8 +111,18 @@ class Rules:
         """
         rules = rules_of(event)
         for rule in rules:
-            self._merge(rule, self._expiry_tick(rule, now))
+            self.put(rule, now=now)
         return rules
+
+    def put(self, rule: Rule, *, now: float) -> None:
+        """Put a rule in force; see `apply`."""
+        self._merge(rule, self._expiry_tick_at(rule.ends_at(now=now, lasting=self._retention)))
+
+    def put_tokens(self, names: Sequence[str], expire_at: Sequence[float | None], *, now: float) -> None:
+        """Put rules about tokens in force; see `apply`. Each expires then, in seconds since 1970, if that is known."""
+        unknown = math.inf if self._retention is None else now + self._retention
+        until = [unknown if at is None or at < 0 else at for at in expire_at]
+        self.restore("token", names, [EVERY_TOKEN] * len(names), until)
 
     def _merge(self, rule: Rule, expiry_tick: int) -> None:
         cutoff = rule.cutoff
@@ -150,9 +160,6 @@ class Rules:
     def restore_one(self, rule: Rule, *, until: float) -> None:
         """Put any rule in force that was stored; see `restore`."""
         self._merge(rule, self._expiry_tick_at(until))
-
-    def _expiry_tick(self, rule: Rule, now: float) -> int:
-        return self._expiry_tick_at(rule.ends_at(now=now, lasting=self._retention))
 
     def _expiry_tick_at(self, until: float) -> int:
         if until == math.inf:

@@ -21,9 +21,10 @@ from jwt_events.events import STANDARD, ClaimNames, Event, Routes, UnknownEvent
 from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._entries import restore_all
 from jwt_events.revocation._progress import Progress
+from jwt_events.revocation._reading import RulesRead
 from jwt_events.revocation._rules import TICK, Rules
 from jwt_events.revocation._watch import WatchRegistry
-from jwt_events.transport.base import Gap
+from jwt_events.transport.base import Delivery, Gap
 
 _COUNTS_PER_SWEEP = 600  # metrics are updated once a second
 
@@ -174,6 +175,19 @@ class RevocationView:
         if self.routes:
             for handler in self.routes.to(event):
                 self._callbacks.call(handler.function, event)
+
+    def apply_many(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Put the rules of deliveries in force at once; return those of which the events are needed, perhaps all."""
+        if self.routes or (self.observer is not None and self._is_live):
+            return deliveries
+        read = RulesRead(deliveries)
+        read.put_in_force(self.rules, now=self._steady_clock.now())
+        self.events += len(deliveries) - len(read.left)
+        if self.observer is not None:
+            for cls, count in read.counts.items():
+                self.observer.caught_up(cls, count)
+        self.watches.check_all()
+        return read.left
 
     def restore(self, entries: Sequence[tuple[bytes, float]]) -> int:
         """Put entries of a ledger in force, then notify watches and listeners; return how many of them are no rules.

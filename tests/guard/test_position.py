@@ -26,9 +26,9 @@ AT_LEAST = PositionFrom(header="Logged-Out-At", cookie="logged-out-at")
 FUTURE = f"{2**63}-0"
 
 
-def found(where: PositionFrom, **headers: Sequence[str]) -> str | None:
-    """Return the position in headers."""
-    return where.find(lambda name: headers.get(name.replace("-", "_"), ()))
+def found(where: PositionFrom, **headers: Sequence[str]) -> list[str]:
+    """Return the positions in headers."""
+    return [*where.find(lambda name: headers.get(name.replace("-", "_"), ()))]
 
 
 class TestWhere:
@@ -36,12 +36,19 @@ class TestWhere:
 
     def test_places(self) -> None:
         """Header and cookie are read, the newest of several counts, and what is empty counts as missing."""
-        assert found(AT_LEAST) is None
-        assert found(AT_LEAST, logged_out_at=["5-0"]) == "5-0"
-        assert found(AT_LEAST, logged_out_at=["5-0, 50-1", "6-0"], cookie=["logged-out-at=7-3"]) == "50-1"
-        assert found(AT_LEAST, logged_out_at=["5-9"], cookie=['a=b; logged-out-at="5-10"']) == "5-10"
-        assert found(AT_LEAST, logged_out_at=["", " ,"], cookie=["logged-out-at="]) is None
-        assert found(PositionFrom(cookie="a"), a=["5-0"], logged_out_at=["5-0"]) is None
+        assert found(AT_LEAST) == []
+        assert found(AT_LEAST, logged_out_at=["5-0"]) == ["5-0"]
+        assert found(AT_LEAST, logged_out_at=["5-0, 50-1", "6-0"], cookie=["logged-out-at=7-3"]) == ["50-1"]
+        assert found(AT_LEAST, logged_out_at=["5-9"], cookie=['a=b; logged-out-at="5-10"']) == ["5-10"]
+        assert found(AT_LEAST, logged_out_at=["", " ,"], cookie=["logged-out-at="]) == []
+        assert found(PositionFrom(cookie="a"), a=["5-0"], logged_out_at=["5-0"]) == []
+
+    def test_regions(self) -> None:
+        """The newest position of each region counts, as there is no order between regions."""
+        assert found(AT_LEAST, logged_out_at=["eu:5-0, us:3-1", "eu:6-0"], cookie=["logged-out-at=us:2-9"]) == [
+            "eu:6-0",
+            "us:3-1",
+        ]
 
     @pytest.mark.parametrize(
         "value", ["5", "-", "a-b", "5-0-1", "5-0 6-0", f"{2**64}-0", "1" * 30 + "-0", "None", "\uff15-0", "5-0\x00"]

@@ -62,7 +62,7 @@ INSIDE = {
         ("_narrowed", "_succession"),
         ("_rule",),
         ("_rules",),
-        ("_entries",),
+        ("_entries", "_reading"),
         ("_feed", "_verdict", "_watch"),
         ("_sources", "_view"),
         ("_regional", "_registration"),
