@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.positions import OLDEST
@@ -25,6 +26,7 @@ from jwt_events.errors import ConnectionFailed, NotProven, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Replication
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replicas import ReplicaConnector
@@ -53,6 +55,10 @@ class ReadProof(Protocol):
     def current_as_of(self) -> float | None:
         """The time as of which a read that reaches the end is complete; ``None`` if nothing is proven."""
 
+    @property
+    def questions(self) -> Sequence[Command]:
+        """What the server that is read from is asked, beside its role."""
+
     async def begin(self, connection: Connection) -> None:
         """Begin with a new connection to read from.
 
@@ -72,8 +78,13 @@ class ReadProof(Protocol):
     def request(self, now: float) -> None:
         """Ask whoever else has to prove it, as the server is asked now."""
 
-    def hear(self, replication: Replication, asked_at: float) -> None:
+    def hear(self, replication: Replication, asked_at: float, said: Sequence[Any]) -> None:
         """Take what the server that is read from said when it was asked at that time.
+
+        Args:
+            replication: what it said of its role.
+            asked_at: when it was asked.
+            said: what it replied to `questions`.
 
         Raises:
             TransportError: it is to be left.
@@ -118,13 +129,19 @@ class DirectProof:
         """The epoch of the last server; ``None`` if there was none."""
         return self._succession.epoch
 
+    @property
+    def questions(self) -> Sequence[Command]:
+        """What shows that a node owns the key; see `ReadProof`."""
+        return self._prover.questions
+
     async def begin(self, connection: Connection) -> None:
         """Ask a server for its epoch; see `ReadProof`."""
         sent_at = time.monotonic()
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         self._epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        self._prover.hear(self._epoch.replication, sent_at)
+        said = await connection.execute_many(self.questions, within=ATTEMPT_WITHIN) if self.questions else ()
+        self._prover.hear(self._epoch.replication, sent_at, said)
 
     async def follow(self, connection: Connection) -> bool:
         """Take the server as the present one, and return whether it may lack what the one before had confirmed.
@@ -152,10 +169,10 @@ class DirectProof:
         """Ask the Sentinels; see `ReadProof`."""
         self._prover.request(now)
 
-    def hear(self, replication: Replication, asked_at: float) -> None:
+    def hear(self, replication: Replication, asked_at: float, said: Sequence[Any]) -> None:
         """Take what the server said; see `ReadProof`. A replica proves nothing: it may be cut off from its primary."""
         self._succession.hear(replication)
-        self._prover.hear(replication, asked_at)
+        self._prover.hear(replication, asked_at, said)
 
     def conclude(self) -> None:
         """Take what the Sentinels have said; see `ReadProof`."""
@@ -221,6 +238,8 @@ class ReplicaProof:
         self._epoch: Epoch | None = None  # of the primary when the present connection was begun with
         self._is_judged = False  # whether it is known what is missing of the time before
         self._may_lack = False  # whether a primary followed that may lack what the one before had
+        self.questions: Sequence[Command] = ()
+        """Nothing, as the primary is asked instead; see `ReadProof`."""
         self.current_as_of: float | None = None
         """The time of the last request to the primary whose reply the replica has reached; see `ReadProof`."""
 
@@ -270,7 +289,7 @@ class ReplicaProof:
     def request(self, now: float) -> None:
         """Do nothing: the primary is asked all the time; see `ReadProof`."""
 
-    def hear(self, replication: Replication, asked_at: float) -> None:
+    def hear(self, replication: Replication, asked_at: float, said: Sequence[Any]) -> None:
         """Take how much the replica has reached; see `ReadProof`."""
         self._require_same_history(replication)
         self._take_reached(replication)
@@ -379,8 +398,10 @@ class ReplicaProof:
     async def _ask_at(self, connection: Connection) -> _Reached:
         sent_at = time.monotonic()
         self._proof.request(sent_at)
-        said = replication_of(await connection.call("INFO", "replication", within=ATTEMPT_WITHIN))
-        self._proof.hear(said, sent_at)
+        commands: list[Command] = [("INFO", "replication"), *self._proof.questions]
+        replication, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+        said = replication_of(replication)
+        self._proof.hear(said, sent_at, beside)
         await self._proof.settle()
         if said.history != self._last.history:
             self._pending.clear()
