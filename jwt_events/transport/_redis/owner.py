@@ -20,8 +20,6 @@ from jwt_events.transport._redis.slots import SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address, Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jwt_events.transport._redis.connection import Connection, Connector
     from jwt_events.transport._redis.nodes import Nodes
     from jwt_events.transport._redis.proof import Replication
