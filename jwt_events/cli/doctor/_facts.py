@@ -90,7 +90,7 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
     if isinstance(transport, RedisStream):
         needed = needed_for_stream(key, transport.dead_letter, transport.ledger)
     else:
-        needed = needed_for_pubsub(key)
+        needed = needed_for_pubsub(key, is_sharded=transport.connector.is_cluster)
     survey = await _survey(transport.connector)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password

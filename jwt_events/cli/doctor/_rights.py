@@ -81,9 +81,10 @@ def _needed_to_fold(key: str, ledger: str) -> Sequence[Command]:
     )
 
 
-def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a channel."""
-    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
+def needed_for_pubsub(channel: str, *, is_sharded: bool = False) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a channel, which is sharded in a cluster."""
+    shard = "S" if is_sharded else ""
+    return {"publisher": [(f"{shard}PUBLISH", channel, "")], "subscriber": [(f"{shard}SUBSCRIBE", channel)]}
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
@@ -101,7 +102,7 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
         if not any(isinstance(reply, TransportError) for reply in replies):
             refusals = [(command, reply.decode()) for command, reply in zip(commands, replies, strict=True)]
             return [_named(command, refusal) for command, refusal in refusals if refusal != "OK"]
-    if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
+    if any(command[0] in {"PUBLISH", "SPUBLISH", "SUBSCRIBE", "SSUBSCRIBE"} for command in commands):
         return None  # subscribers would receive it, and a subscribed connection cannot send these commands
     return await _refused(connection, commands)
 
