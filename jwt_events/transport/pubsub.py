@@ -81,7 +81,7 @@ class RedisPubSub:
         # Publishing succeeds on a replica, too, and no reply tells.
         role = RoleRule(self.connector.address, is_needed=True)
         async with Multiplexer(self.connector, role=role) as multiplexer:
-            yield ChannelSender(multiplexer, self.destination.encode())
+            yield ChannelSender(multiplexer, self.destination.encode(), is_cluster=self.connector.is_cluster)
 
     @asynccontextmanager
     async def receiver(

@@ -104,8 +104,8 @@ class TestWhere:
 
     async def test_rights(self, own_cluster: MakeCluster, key: str) -> None:
         """The rights on the page suffice; one that is missing is named, by the error and by the doctor."""
-        (page,) = re.findall(r"^In a cluster, Pub/Sub needs .*?\n\n", OPERATIONS, re.MULTILINE | re.DOTALL)
-        publishes, subscribes, *both = re.findall(r"\+[a-z|]+", page)
+        (page,) = re.findall(r"^In a cluster all roles need .*?\n\n", OPERATIONS, re.MULTILINE | re.DOTALL)
+        *both, publishes, _, subscribes, _ = re.findall(r"\+[a-z|]+", page)
         async with own_cluster(primaries=1, replicas=0) as cluster:
             (node,) = cluster.nodes
             transports = []
@@ -123,7 +123,7 @@ class TestWhere:
                 await publish(reads, TokenRevoked(token_id="t"))
             await node.call("ACL", "SETUSER", "writer", "+acl|dryrun", "+acl|whoami")
             connection = await writes.connector.connect(within=scaled(5))
-            needed = needed_for_pubsub(key, is_sharded=writes.connector.is_cluster)
+            needed = needed_for_pubsub(key, in_cluster=writes.connector.is_cluster)
             assert {role: await lacking(connection, commands) for role, commands in needed.items()} == {
                 "publisher": [],
                 "subscriber": ["SSUBSCRIBE"],

@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.connection import Command, Connection, key_of
+from jwt_events.transport.connection import QUESTIONS, Command, Connection, key_of
 
 _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
 
 
-def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a stream."""
+_IN_CLUSTER: Sequence[Command] = (("CLUSTER", "SLOTS"), *QUESTIONS)
+
+
+def needed_for_stream(
+    key: str, dead_letter: str, ledger: str | None, *, in_cluster: bool = False
+) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a stream; in a cluster, to find the owner, too."""
+    needed = _needed_on_one_server(key, dead_letter, ledger)
+    return {role: [*commands, *_IN_CLUSTER] for role, commands in needed.items()} if in_cluster else needed
+
+
+def _needed_on_one_server(key: str, dead_letter: str, ledger: str | None) -> Mapping[str, Sequence[Command]]:
     read: list[Command] = [
         ("XREAD", "COUNT", 1, "STREAMS", key, "$"),
         ("XRANGE", key, "0-0", "0-0"),
@@ -81,10 +91,14 @@ def _needed_to_fold(key: str, ledger: str) -> Sequence[Command]:
     )
 
 
-def needed_for_pubsub(channel: str, *, is_sharded: bool = False) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a channel, which is sharded in a cluster."""
-    shard = "S" if is_sharded else ""
-    return {"publisher": [(f"{shard}PUBLISH", channel, "")], "subscriber": [(f"{shard}SUBSCRIBE", channel)]}
+def needed_for_pubsub(channel: str, *, in_cluster: bool = False) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a channel; in a cluster it is sharded, and has an owner to be found."""
+    if not in_cluster:
+        return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
+    return {
+        "publisher": [("SPUBLISH", channel, ""), *_IN_CLUSTER],
+        "subscriber": [("SSUBSCRIBE", channel), *_IN_CLUSTER],
+    }
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
@@ -140,7 +154,7 @@ async def _user(connection: Connection) -> bytes | None:
 
 
 def _named(command: Command, refusal: str) -> str:
-    with_subcommands = {"XINFO", "XGROUP"}
+    with_subcommands = {"CLUSTER", "XINFO", "XGROUP"}
     name = " ".join(map(str, command[: 2 if command[0] in with_subcommands else 1]))
     # Refused are "to run" a command, or "to access" a key or channel, which the server does not always name.
     is_about_key = "permissions to access " in refusal
