@@ -80,7 +80,7 @@ class RedisPubSub:
         # Publishing succeeds on a replica, too, and no reply tells.
         role = RoleRule(self.connector.address, is_needed=True)
         async with Multiplexer(self.connector, role=role) as multiplexer:
-            yield ChannelSender(multiplexer, self.destination.encode())
+            yield ChannelSender(multiplexer, self.destination.encode(), is_cluster=self.connector.is_cluster)
 
     @asynccontextmanager
     async def receiver(
@@ -139,7 +139,7 @@ class _PubSubReceiver:
             replies = await connection.execute_many([HELLO_3, *self._prover.questions], within=ATTEMPT_WITHIN)
             self._hear(replies)
             if is_in_cluster(replies[0]):
-                self._connector.follow()
+                self._follow(connection)
             self._channels = channels_of(replies[0])
             connection.write(self._channels.subscribe, self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
@@ -151,6 +151,17 @@ class _PubSubReceiver:
             raise SubscriptionRefused("the server did not confirm the subscription")
         self._asked, self._timeouts = None, 0
         self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
+
+    def _follow(self, connection: Connection) -> None:
+        """Go on if connections are known to lead to the owner of the channel.
+
+        Raises:
+            ConnectionFailed: from now on they are: the next one does.
+        """
+        if not self._connector.is_cluster:
+            self._connector.follow()
+            if self._connector.is_cluster:
+                raise ConnectionFailed(f"{connection.address} is a node of a cluster, and may not own the channel")
 
     def _parse(self, reply: Any) -> list[Any]:
         return self._channels.parse(reply, self._channel)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from jwt_events import Publisher, RedisPubSub, SubscriptionRefused, TokenRevoked
+from jwt_events import Publisher, PublishFailed, RedisPubSub, SubscriptionRefused, TokenRevoked
+from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub
 from jwt_events.testing import Listener
 from jwt_events.testing.conformance import MakeTransport
 from jwt_events.transport._redis.channels import PLAIN, SHARDED, Channels, channels_of
 from tests.support.cluster import Cluster
+from tests.support.documents import DOCS
 from tests.support.handling import publish
 from tests.support.transports import Start
 from tests.support.waiting import scaled
 from tests.transport.test_cluster import MakeCluster
 from tests.transport.test_conformance import Conformance
+
+OPERATIONS = (DOCS / "operations.md").read_text()
 
 
 def hello(**fields: Any) -> list[Any]:
@@ -98,10 +103,29 @@ class TestWhere:
             await listener.hears(*(str(number) for number in range(2_500)))
 
     async def test_rights(self, own_cluster: MakeCluster, key: str) -> None:
-        """A right that is missing is named."""
+        """The rights on the page suffice; one that is missing is named, by the error and by the doctor."""
+        (page,) = re.findall(r"^In a cluster all roles need .*?\n\n", OPERATIONS, re.MULTILINE | re.DOTALL)
+        *both, publishes, _, subscribes, _ = re.findall(r"\+[a-z|]+", page)
         async with own_cluster(primaries=1, replicas=0) as cluster:
-            await cluster.nodes[0].call("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-ssubscribe")
-            url = cluster.url.replace("://", "://app:pw@")
-            with pytest.raises(SubscriptionRefused, match="ssubscribe"):
-                async with Listener(RedisPubSub(url, key)):
+            (node,) = cluster.nodes
+            transports = []
+            for name, right in (("writer", publishes), ("reader", subscribes)):
+                await node.call("ACL", "SETUSER", name, "reset", "on", ">pw", f"&{key}", right, *both)
+                transports.append(RedisPubSub(cluster.url.replace("://", f"://{name}:pw@"), key))
+            writes, reads = transports
+            async with Listener(reads) as listener:
+                await publish(writes, TokenRevoked(token_id="t"))
+                await listener.hears("t")
+            with pytest.raises(SubscriptionRefused, match="'ssubscribe'"):
+                async with Listener(writes):
                     raise AssertionError
+            with pytest.raises(PublishFailed, match="'spublish'"):
+                await publish(reads, TokenRevoked(token_id="t"))
+            await node.call("ACL", "SETUSER", "writer", "+acl|dryrun", "+acl|whoami")
+            connection = await writes.connector.connect(within=scaled(5))
+            needed = needed_for_pubsub(key, in_cluster=writes.connector.is_cluster)
+            assert {role: await lacking(connection, commands) for role, commands in needed.items()} == {
+                "publisher": [],
+                "subscriber": ["SSUBSCRIBE"],
+            }
+            await connection.aclose()

@@ -125,7 +125,10 @@ async def collect_facts(
     is_stream = isinstance(transport, RedisStream)
     survey, priorities = await _survey(transport.connector)
     is_named = await _follow(transport.connector)
-    needed = needed_for_stream(transport.keys) if isinstance(transport, RedisStream) else needed_for_pubsub(key)
+    if isinstance(transport, RedisStream):
+        needed = needed_for_stream(transport.keys)
+    else:
+        needed = needed_for_pubsub(key, in_cluster=transport.connector.is_cluster)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)

@@ -120,9 +120,14 @@ def _needed_to_fold(keys: StreamKeys) -> Sequence[Command]:
     )
 
 
-def needed_for_pubsub(channel: str) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a channel."""
-    return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
+def needed_for_pubsub(channel: str, *, in_cluster: bool = False) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a channel; in a cluster it is sharded, and has an owner to be found."""
+    if not in_cluster:
+        return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
+    return {
+        "publisher": [("SPUBLISH", channel, ""), *_IN_CLUSTER],
+        "subscriber": [("SSUBSCRIBE", channel), *_IN_CLUSTER],
+    }
 
 
 async def lacking(connection: Connection, commands: Sequence[Command]) -> list[str] | None:
@@ -140,7 +145,7 @@ async def lacking(connection: Connection, commands: Sequence[Command]) -> list[s
         if not any(isinstance(reply, TransportError) for reply in replies):
             refusals = [(command, reply.decode()) for command, reply in zip(commands, replies, strict=True)]
             return [_named(command, refusal) for command, refusal in refusals if refusal != "OK"]
-    if any(command[0] in {"PUBLISH", "SUBSCRIBE"} for command in commands):
+    if any(command[0] in {"PUBLISH", "SPUBLISH", "SUBSCRIBE", "SSUBSCRIBE"} for command in commands):
         return None  # subscribers would receive it, and a subscribed connection cannot send these commands
     return await _refused(connection, commands)
 

@@ -2,57 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any
 
-from jwt_events.errors import TransportError
-from jwt_events.transport._redis.channels import PLAIN, Channels, channels_of
-from jwt_events.transport._redis.connection import Connection
+from jwt_events.errors import ConnectionFailed
+from jwt_events.transport._redis.channels import PLAIN, SHARDED, Channels, channels_of
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
-from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replies import number
-from jwt_events.transport._redis.role import HELLO
 from jwt_events.transport.base import Sent
 
 
 class ChannelSender(RedisSender):
-    """A `Sender` to a channel. It asks each server that it connects to which kind of channels to use.
+    """A `Sender` to a channel.
+
+    The commands are made before the server is known, so their kind is a guess. A server that has the other kind is left
+    before they are sent: they fail, and when they are tried again they are of its kind.
 
     Args:
         multiplexer: runs the commands.
         channel: the channel.
+        is_cluster: whether the server is known to be a node of a cluster.
     """
 
-    def __init__(self, multiplexer: Multiplexer, channel: bytes) -> None:
-        super().__init__(multiplexer, command=partial(_command, PLAIN, channel), parse=_parse)
+    def __init__(self, multiplexer: Multiplexer, channel: bytes, *, is_cluster: bool) -> None:
+        self._channels = SHARDED if is_cluster else PLAIN
+        super().__init__(multiplexer, command=partial(_command, self._channels, channel), parse=_parse)
         self._channel = channel
-        self._has_asked = False
-        multiplexer.on_connect = self._ask
+        multiplexer.on_hello = self._check
 
-    def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
-        """Send payloads in order; see `Sender.send`."""
-        return super().send(payloads, within=within) if self._has_asked else self._connect_and_send(payloads, within)
+    def _check(self, hello: Any) -> None:
+        """Return if the server has the kind of channels that commands are made for.
 
-    async def _connect_and_send(self, payloads: Sequence[bytes], within: float) -> Sequence[Sent | TransportError]:
-        """Send the first payloads, which have to wait for what the server says."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within
-        (reply,) = await self._multiplexer.run([HELLO], within=within)
-        if not self._has_asked:
-            error = reply if isinstance(reply, TransportError) else TransportError("the server was not asked")
-            error.maybe_done = False  # none of the payloads was sent
-            return [error] * len(payloads)
-        return await super().send(payloads, within=deadline - loop.time())
-
-    async def _ask(self, connection: Connection) -> None:
-        (reply,) = await connection.execute_many([HELLO], within=ATTEMPT_WITHIN)
-        if isinstance(reply, TransportError):
-            raise reply
-        self._command = partial(_command, channels_of(reply), self._channel)
-        self._has_asked = True
+        Raises:
+            ConnectionFailed: it has the other kind, of which the next ones are.
+        """
+        channels = channels_of(hello)
+        if channels is not self._channels:
+            self._channels = channels
+            self._command = partial(_command, channels, self._channel)
+            problem = f"{self._multiplexer.address} needs {channels.publish.decode()}"
+            raise ConnectionFailed(problem)
 
 
 def _command(channels: Channels, channel: bytes, payload: bytes) -> Command:

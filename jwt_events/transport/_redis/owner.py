@@ -112,9 +112,7 @@ class Owner:
         is_alone = not may_be_replaced and found.in_contact < found.majority
         if is_alone or not (found.is_owner and found.is_up):
             connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
-            connection.protocol.fail(
-                ConnectionAbortedError("the server may not own the key any more, or its cluster is down")
-            )
+            connection.protocol.fail(ConnectionAbortedError("the server may not own the key any more"))
 
     async def aclose(self) -> None:
         """Close the connections to the others; idempotent."""
