@@ -110,6 +110,25 @@ class TestProof:
         assert Proof("h:1", Replication("slave"), membership=membership).doubt == "replica"
 
 
+class TestHandover:
+    """Whether a primary gave a slot away, or was replaced."""
+
+    @pytest.mark.parametrize(
+        ("lines", "expected"),
+        [
+            ((line("a", "5", flags="myself,master"), FAR), True),
+            ((SELF, FAR), False),
+            ((line("a", flags="myself,master"), FAR), False),
+            ((line("a", flags="myself,slave", of="b"), FAR), False),
+            ((line("a", "5", flags="myself,master"), line("b", f"{SLOT}", pinged=900)), False),
+        ],
+    )
+    def test_handed_over(self, lines: Sequence[str], expected: bool) -> None:
+        """It must be a primary that has other slots, and be in contact with the others."""
+        assert said(*lines).has_handed_over is expected
+        assert not said(*lines, info=DOWN).has_handed_over
+
+
 class TestReplies:
     """What is no reply of a node proves nothing."""
 

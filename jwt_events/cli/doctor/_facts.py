@@ -11,13 +11,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jwt_events.cli._groups import Group, groups_of
+from jwt_events.cli._running import recognize
+from jwt_events.cli.doctor._cluster import ClusterFacts
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
+    QUESTIONS,
     Connection,
     Connector,
+    Membership,
     Survey,
+    parse_info,
     server_url,
 )
 from jwt_events.transport.dead_letters import DeadLetters
@@ -35,6 +40,8 @@ _SETTINGS = (
     "client-output-buffer-limit",
     "min-replicas-to-write",
     "min-replicas-max-lag",
+    "cluster-node-timeout",
+    "cluster-allow-reads-when-down",
 )
 _SAMPLE = "10"  # entries at either end of the stream
 _SECTIONS = ("server", "replication", "persistence", "memory")
@@ -62,6 +69,7 @@ class Facts:
         ledger: the state of the ledger; what prevents reading it; ``None`` if the stream has none.
         lacking: by role, the commands that this user may not use.
         survey: what the Sentinels say; ``None`` if there are none.
+        cluster: what the owner of the key says of its cluster; ``None`` if there is none.
         retention: how long the stream is to keep events.
     """
 
@@ -81,6 +89,7 @@ class Facts:
     ledger: LedgerSummary | str | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
     survey: Survey | None = None
+    cluster: ClusterFacts | None = None
 
 
 async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, retention: timedelta) -> Facts:
@@ -91,8 +100,9 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
     """
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
-    needed = needed_for_stream(transport.keys) if isinstance(transport, RedisStream) else needed_for_pubsub(key)
     survey = await _survey(transport.connector)
+    is_named = await recognize(transport.connector)
+    needed = needed_for_stream(transport.keys) if isinstance(transport, RedisStream) else needed_for_pubsub(key)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
@@ -113,7 +123,17 @@ async def collect_facts(url: str, transport: RedisStream | RedisPubSub, *, reten
             ledger=await _ledger(transport),
             lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
             survey=survey,
+            cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
         )
+
+
+async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:
+    replies = await connection.execute_many(QUESTIONS, within=_WITHIN)
+    try:
+        membership = Membership.parse(replies, key)
+    except TransportError:
+        membership = None
+    return ClusterFacts(connection.address, is_named, membership, parse_info(replies[0]))
 
 
 async def _survey(connector: Connector) -> Survey | None:

@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.connection import Command, Connection, key_of
+from jwt_events.transport.connection import QUESTIONS, Command, Connection, key_of
 from jwt_events.transport.stream import StreamKeys
 
 _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
 
 
+_IN_CLUSTER: Sequence[Command] = (("CLUSTER", "SLOTS"), *QUESTIONS)
+
+
 def needed_for_stream(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a stream."""
+    """Return the commands that each role needs on a stream; in a cluster, to find the owner, too."""
+    needed = _needed_on_one_server(keys)
+    return {role: [*commands, *_IN_CLUSTER] for role, commands in needed.items()} if keys.in_cluster else needed
+
+
+def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
     key, dead_letter, marker = keys.stream, keys.dead_letter, keys.dead_letter_marker(_PROBE)
     read: list[Command] = [
         ("XREAD", "COUNT", 1, "STREAMS", key, "$"),
@@ -158,7 +166,7 @@ async def _user(connection: Connection) -> bytes | None:
 
 
 def _named(command: Command, refusal: str) -> str:
-    with_subcommands = {"XINFO", "XGROUP"}
+    with_subcommands = {"CLUSTER", "XINFO", "XGROUP"}
     name = " ".join(map(str, command[: 2 if command[0] in with_subcommands else 1]))
     # Refused are "to run" a command, or "to access" a key or channel, which the server does not always name.
     is_about_key = "permissions to access " in refusal
