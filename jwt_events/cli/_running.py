@@ -191,12 +191,12 @@ async def recognize(connector: Connector) -> bool:
     Raises:
         TransportError: the server does not reply, or refuses this user.
     """
-    from jwt_events.transport.connection import parse_info
+    from jwt_events.transport.connection import is_node, parse_info
 
     if connector.is_cluster:
         return True
     async with aclosing(await connector.connect(within=_WITHIN)) as connection:
         with suppress(ServerRefused):  # without the right its replies may tell
-            if parse_info(await connection.call("INFO", "server", within=_WITHIN)).get("redis_mode") == "cluster":
+            if is_node(parse_info(await connection.call("INFO", "server", within=_WITHIN))):
                 connector.follow()
     return False

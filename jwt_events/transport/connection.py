@@ -8,7 +8,7 @@ from jwt_events.transport._redis.membership import QUESTIONS, Membership
 from jwt_events.transport._redis.proof import MAX_LAG, Replication
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
-from jwt_events.transport._redis.role import parse_info
+from jwt_events.transport._redis.role import is_node, parse_info
 from jwt_events.transport._redis.survey import SentinelReply, Survey
 from jwt_events.transport._redis.url import canonical_url, server_url
 
@@ -23,6 +23,7 @@ __all__ = [
     "SentinelReply",
     "Survey",
     "canonical_url",
+    "is_node",
     "key_of",
     "parse_info",
     "server_url",

@@ -138,9 +138,8 @@ def test_the_url_of_one_node(cluster: Cluster, key: str, client: Any) -> None:
     client.xadd(f"{{{key}}}:dead", {"event": "a", "error": "KeyError"})
     client.zadd(f"{{{key}}}:ledger", {b"\x001 0-0 0 0 0 0 0": float("-inf"), b"ta": 2**40})
     for node in cluster.nodes[:3]:
-        assert [row["error"] for row in run("dead", "list", "--key", key, "--json", url=node.url).records] == [
-            "KeyError"
-        ]
+        told = run("dead", "list", "--key", key, "--json", url=node.url)
+        assert [record["error"] for record in told.records] == ["KeyError"]
         (found,) = run("ledger", "--key", key, "--json", url=node.url).records
         assert (found["key"], found["entries"]) == (f"{{{key}}}:ledger", 1)
         assert run("fleet", "--key", key, url=node.url).code != 2
