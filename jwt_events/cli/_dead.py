@@ -11,7 +11,7 @@ import typer
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
 from jwt_events.cli._options import DeadLetter as DeadLetterKey
-from jwt_events.cli._running import EXIT_CODES, NO, fail, run, say
+from jwt_events.cli._running import EXIT_CODES, NO, fail, recognize, run, say
 from jwt_events.errors import DecodeError, ServerRefused
 
 if TYPE_CHECKING:
@@ -166,7 +166,9 @@ def _run(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | No
     from jwt_events.transport.stream import RedisStream
 
     async def open_and_work() -> None:
-        async with DeadLetters(RedisStream(url, key or DEFAULT_NAME, dead_letter=dead_letter)) as dead:
+        stream = RedisStream(url, key or DEFAULT_NAME, dead_letter=dead_letter)
+        await recognize(stream.connector)
+        async with DeadLetters(stream) as dead:
             await work(dead)
 
     run(open_and_work())

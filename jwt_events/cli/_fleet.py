@@ -13,7 +13,7 @@ from jwt_events._internal.clock import boottime
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
 from jwt_events.cli._propagation import report
-from jwt_events.cli._running import NO, describe, run, say
+from jwt_events.cli._running import NO, describe, recognize, run, say
 from jwt_events.errors import InvalidOption, TransportError
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ async def _survey(stream: RedisStream) -> list[Standing]:
     from jwt_events.fleet import standings
     from jwt_events.transport.stream import StreamInfo, stream_info
 
+    await recognize(stream.connector)
     async with (
         stream.registry() as registry,
         aclosing(await stream.connector.connect(within=_WITHIN)) as connection,

@@ -13,7 +13,7 @@ import typer
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Ledger, Url
 from jwt_events.cli._output import approximate
-from jwt_events.cli._running import EXIT_CODES, NO, fail, run, say
+from jwt_events.cli._running import EXIT_CODES, NO, fail, recognize, run, say
 
 if TYPE_CHECKING:
     from jwt_events.transport.ledger import LedgerAccess
@@ -197,4 +197,9 @@ def _run(work: Callable[[LedgerAccess], Any], url: str, key: str | None, name: s
     from jwt_events.transport.ledger import LedgerAccess
     from jwt_events.transport.stream import RedisStream
 
-    return run(work(LedgerAccess(RedisStream(url, key or DEFAULT_NAME, ledger=name))))
+    async def recognize_and_work() -> Any:
+        stream = RedisStream(url, key or DEFAULT_NAME, ledger=name)
+        await recognize(stream.connector)
+        return await work(LedgerAccess(stream))
+
+    return run(recognize_and_work())

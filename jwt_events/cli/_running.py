@@ -7,7 +7,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, Never, TypeVar
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -23,10 +24,16 @@ from jwt_events.errors import (
     OutlivesRetention,
     PublishFailed,
     PublishOutcomeUnknown,
+    ServerRefused,
     TransportError,
 )
 
+if TYPE_CHECKING:
+    from jwt_events.transport.connection import Connector
+
 _T = TypeVar("_T")
+
+_WITHIN = 5.0  # seconds
 
 NO = 1
 """The answer is no, or something was found."""
@@ -52,6 +59,7 @@ _CODE = re.compile(r"refused: ([A-Z]+)\b")
 # What to do about an error reply, by its code.
 _ADVICE = {
     "LOADING": "The server is still reading its data; try again in a moment.",
+    "MOVED": "The server is a node of a cluster; write {url} as redis+cluster://host:6379.",
     "MISCONF": "The server cannot write to its disk; look into its log.",
     "NOAUTH": "Put the user and password into {url}: redis://user:password@host:6379.",
     "NOPERM": "Ask for the right; 'jwt-events doctor' tells which are there.",
@@ -173,3 +181,22 @@ def _option(name: str) -> str:
     names = {"client_or_url": url_source.get(), "letter_id": "ID", "event": "the event"}
     names |= {name: name.upper() for name in ("status", "subject")}
     return names.get(name, "--" + name.replace("_", "-"))
+
+
+async def recognize(connector: Connector) -> bool:
+    """Find out whether a server is a node of a cluster, and return whether that was known of its URL.
+
+    There the keys beside a stream have other names, and a node may own both: an empty reply would say nothing.
+
+    Raises:
+        TransportError: the server does not reply, or refuses this user.
+    """
+    from jwt_events.transport.connection import is_node, parse_info
+
+    if connector.is_cluster:
+        return True
+    async with aclosing(await connector.connect(within=_WITHIN)) as connection:
+        with suppress(ServerRefused):  # without the right its replies may tell
+            if is_node(parse_info(await connection.call("INFO", "server", within=_WITHIN))):
+                connector.follow()
+    return False

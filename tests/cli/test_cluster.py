@@ -130,3 +130,18 @@ def test_doctor(url: str, key: str, client: Any) -> None:
 async def apart(*words: str, url: str) -> Outcome:
     """Run a command beside this event loop."""
     return await asyncio.to_thread(run_apart, *words, url=url)
+
+
+def test_the_url_of_one_node(cluster: Cluster, key: str, client: Any) -> None:
+    """Given the URL of a node, commands find what lies in the slot of the stream, or say which URL to write."""
+    client.xadd(key, {"event": "{}"})
+    client.xadd(f"{{{key}}}:dead", {"event": "a", "error": "KeyError"})
+    client.zadd(f"{{{key}}}:ledger", {b"\x001 0-0 0 0 0 0 0": float("-inf"), b"ta": 2**40})
+    for node in cluster.nodes[:3]:
+        told = run("dead", "list", "--key", key, "--json", url=node.url)
+        assert [record["error"] for record in told.records] == ["KeyError"]
+        (found,) = run("ledger", "--key", key, "--json", url=node.url).records
+        assert (found["key"], found["entries"]) == (f"{{{key}}}:ledger", 1)
+        assert run("fleet", "--key", key, url=node.url).code != 2
+        told = run("groups", "--key", key, url=node.url)
+        assert told.code == 0 or "is a node of a cluster; write JWT_EVENTS_URL as redis+cluster://" in told.complaint

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jwt_events.cli._groups import Group, groups_of
+from jwt_events.cli._running import recognize
 from jwt_events.cli.doctor._cluster import ClusterFacts
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.envelope import decode
@@ -21,7 +22,6 @@ from jwt_events.transport.connection import (
     Connector,
     Membership,
     Survey,
-    is_node,
     parse_info,
     server_url,
 )
@@ -124,7 +124,7 @@ async def collect_facts(
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
     survey, priorities = await _survey(transport.connector)
-    is_named = await _follow(transport.connector)
+    is_named = await recognize(transport.connector)
     if isinstance(transport, RedisStream):
         needed = needed_for_stream(transport.keys)
     else:
@@ -155,16 +155,6 @@ async def collect_facts(
             max_staleness=max_staleness,
             cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
         )
-
-
-async def _follow(connector: Connector) -> bool:
-    """Find out whether a server is a node of a cluster, and return whether that was known of its URL."""
-    if connector.is_cluster:
-        return True
-    async with aclosing(await connector.connect(within=_WITHIN)) as connection:
-        if is_node(parse_info(await _read(connection, "INFO", "server"))):
-            connector.follow()
-    return False
 
 
 async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:

@@ -46,7 +46,7 @@ class StreamKeys:
         self.has_ledger: bool = ledger is not False
         self._in_cluster = in_cluster if callable(in_cluster) else lambda: in_cluster
         self._is_tagged = hash_tag(stream) is not None
-        if self._in_cluster() and not self._is_tagged and "}" in stream:
+        if self.in_cluster and not self._is_tagged and "}" in stream:
             problem = "has a '}' but no hash tag, so in a cluster no other key can be beside it; choose another name"
             raise InvalidOption("key", problem)
         self._ledger = None if ledger is None or ledger is False else self._given("ledger", ledger)
@@ -94,10 +94,10 @@ class StreamKeys:
     @property
     def _beside(self) -> str:
         """What the names of all other keys begin with."""
-        return self.stream if self._is_tagged or not self._in_cluster() else f"{{{self.stream}}}"
+        return self.stream if self._is_tagged or not self.in_cluster else f"{{{self.stream}}}"
 
     def __repr__(self) -> str:
-        return f"<StreamKeys {self.stream!r}{' in a cluster' if self._in_cluster() else ''}>"
+        return f"<StreamKeys {self.stream!r}{' in a cluster' if self.in_cluster else ''}>"
 
     def lease(self, name: str) -> str:
         """Return the key of a lease, in the slot of the stream on every server.
@@ -105,7 +105,7 @@ class StreamKeys:
         Raises:
             InvalidOption: it is too long.
         """
-        beside = self._beside if self._in_cluster() or "{" in self.stream else f"{{{self.stream}}}"
+        beside = self._beside if self.in_cluster or "{" in self.stream else f"{{{self.stream}}}"
         return options.name("key", f"{beside}:{name}", maximum=2 * options.MAX_NAME_LENGTH)
 
     def dead_letter_marker(self, position: str | None) -> str:
@@ -115,7 +115,7 @@ class StreamKeys:
     def _given(self, option: str, name: str) -> str:
         """Check a name that was given by hand: the keys beside it must be in the slot of the stream, too."""
         options.name(option, name)
-        if not self._in_cluster():
+        if not self.in_cluster:
             return name
         if hash_tag(name) is None or slot_of(name) != slot_of(self.stream):
             tag = hash_tag(self.stream) or self.stream
