@@ -216,7 +216,7 @@ ROWS: Sequence[Row] = (
             single("RevocationList", micro.catch_up(1_000_000)),
             single("redis-py XREAD COUNT 1000 + validate", micro.read(1_000_000)),
         ],
-        (Floor("RevocationList", 1 / 2.5, "redis-py XREAD COUNT 1000 + validate"),),
+        (Floor("RevocationList", 1, "redis-py XREAD COUNT 1000 + validate"),),
         rounds=1,
         limit=120.0,
     ),

@@ -111,15 +111,13 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
         traceparent,
         tracestate,
     )
-    data: dict[str, Any] = {}
     if wire_type is None and isinstance(event, UnknownEvent):
         data = _unknown_data(event)
     else:
-        for name in _DATA_FIELDS[cls]:
-            if value := fields[name]:  # fields that are None, False or {} are omitted
-                data[name] = value
-        if (payload := canonical_bytes(attributes, data)) is not None:
+        names = _DATA_FIELDS[cls]
+        if (payload := canonical_bytes(attributes, fields, names)) is not None:
             return payload
+        data = {name: value for name in names if (value := fields[name])}  # None, False and {} are omitted
     message = dict(zip(_ATTRIBUTES, attributes, strict=True))
     return to_json({name: value for name, value in message.items() if value is not None} | {"data": data})
 

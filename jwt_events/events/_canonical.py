@@ -283,23 +283,27 @@ def _are_conditions(value: object) -> bool:
     return True
 
 
-def canonical_bytes(attributes: tuple[Any, ...], data: Mapping[str, Any]) -> bytes | None:
+def canonical_bytes(attributes: tuple[Any, ...], fields: Mapping[str, Any], names: Iterable[str]) -> bytes | None:
     """Encode a message; ``None`` if `pydantic_core.to_json` writes other bytes, or might.
 
     Args:
         attributes: the attributes in their order, all but ``data``; ``None`` for one that is absent.
-        data: the fields that are given.
+        fields: the values of the fields.
+        names: the names of those in ``data``, of which the empty ones are omitted.
     """
-    time = attributes[4]
+    version, event_id, source, wire_type, time, subject, traceparent, tracestate = attributes
     if time.__class__ is not datetime or time.tzinfo is not UTC:
         return None
-    if attributes[1].__class__ is not str or attributes[2].__class__ is not str:
+    if event_id.__class__ is not str or source.__class__ is not str:
         return None
-    for value in data.values():
-        if value.__class__ is not str and not _is_canonical(value):
-            return None
+    data = {}
+    for name in names:
+        if value := fields[name]:
+            if value.__class__ is not str and not _is_canonical(value):
+                return None
+            data[name] = value
     try:
-        return _encode(_Written(*attributes, data))
+        return _encode(_Written(version, event_id, source, wire_type, time, subject, traceparent, tracestate, data))
     except _FAILURES:
         return None
 

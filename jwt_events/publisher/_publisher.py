@@ -276,7 +276,7 @@ class Publisher:
         payloads = []
         for event, (parent, state) in zip(events, traces, strict=False):
             try:
-                if event.needed_until is not None:
+                if self._kept_for is not None and event.needed_until is not None:
                     check_retention(event, self._kept_for, datetime.now(UTC))
                 payload = encode_event(event, parent, state, source=self._source)
                 if confirm:

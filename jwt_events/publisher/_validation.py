@@ -24,13 +24,13 @@ _NO_URI_REFERENCE = "must be a URI-reference (RFC 3986), such as a host name, a 
 _PUBLISHABLE = frozenset({*EVENT_CLASSES.values(), UnknownEvent})
 
 
-def check_retention(event: Event, retention: timedelta | None, now: datetime) -> None:
+def check_retention(event: Event, retention: timedelta, now: datetime) -> None:
     """Refuse an event that would be forgotten while a token it covers can still live.
 
     Raises:
         OutlivesRetention: it expires later than ``retention`` from ``now``.
     """
-    if retention is None or (until := event.needed_until) is None:
+    if (until := event.needed_until) is None:
         return
     needed = until - now
     if needed > retention:
