@@ -1,4 +1,4 @@
-"""Learn to end long connections: a WebSocket closes with 4401 as soon as its token is revoked or expires."""
+"""Learn to end long connections: a WebSocket closes with 4401 when its token ends, unless it was renewed before."""
 
 import os
 import time
@@ -26,10 +26,8 @@ def decode(token: str) -> dict[str, Any]:
 
 def subprotocol(websocket: WebSocket) -> str | None:
     """Return the token from where browsers can put it: ``new WebSocket(url, ["bearer", token])``."""
-    match websocket.scope["subprotocols"]:
-        case ["bearer", token]:
-            return str(token)
-    return None
+    scheme, *token = [*websocket.scope["subprotocols"], ""]
+    return token[0] if scheme == "bearer" else None
 
 
 live = WebSocketGuard(BearerGuard(revocations, decode), token=subprotocol)
@@ -39,8 +37,7 @@ app = FastAPI(lifespan=lifespan(revocations, publisher))
 
 @app.post("/login/{user}/{device}")
 async def login(user: str, device: str) -> str:  # check a password here
-    now = time.time()
-    return jwt.encode({"sub": user, "sid": f"{user}'s {device}", "iat": now, "exp": now + 3600}, SECRET)
+    return jwt.encode({"sub": user, "sid": f"{user}'s {device}", "iat": time.time(), "exp": time.time() + 900}, SECRET)
 
 
 @app.post("/lost/{user}/{device}")
@@ -52,7 +49,10 @@ async def lost(user: str, device: str) -> None:  # and here
 async def echo(websocket: WebSocket, claims: Annotated[Mapping[str, Any], Depends(live)]) -> None:
     await websocket.accept("bearer" if "bearer" in websocket.scope["subprotocols"] else None)
     async for text in websocket.iter_text():  # cancelled here when the token ends; clean up in `finally`
-        await websocket.send_text(f"{claims['sub']} said {text}")
+        word, _, token = text.partition(" ")
+        if word == "token":  # a new one of the same user; one that is refused closes the WebSocket
+            claims = (await live.renew(websocket, token)).value
+        await websocket.send_text(f"{claims['sub']} said {word}")
 
 
 if __name__ == "__main__":

@@ -179,8 +179,7 @@ class OpenConnection(Generic[T]):
         """
         if admission.is_anonymous:
             raise Refused("missing_token")
-        if not self._requirement.is_met_by(admission.claims):
-            raise Refused("insufficient_scope", scope=str(self._requirement))
+        self._requirement.met_by(admission, realm=None)
         if self._watch is not None:
             self._watch.renew(admission.claims)
 

@@ -51,12 +51,9 @@ class Requirement:
         return bool(self.scopes)
 
     def is_met_by(self, claims: Mapping[str, object]) -> bool:
-        """Return whether a token has all scopes. Of a token with both claims, each must have them.
-
-        Ask only if something is required: no scope at all is met by no token without one of the claims.
-        """
+        """Return whether a token has all scopes. Of a token with both claims, each must have them."""
         granted = [_granted(claims[name]) for name in _CLAIMS if claims.get(name) is not None]
-        return bool(granted) and all(one.issuperset(self.scopes) for one in granted)
+        return not self.scopes or (bool(granted) and all(one.issuperset(self.scopes) for one in granted))
 
     def met_by(self, admission: Admission[T], *, realm: str | None) -> Admission[T]:
         """Return an admission whose token grants what is required, or raise.

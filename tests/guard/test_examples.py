@@ -91,6 +91,8 @@ async def test_websocket(own_server: OwnServer) -> None:
     async with own_server() as server, service("07_websocket.py", server.url) as client:
         laptop, phone = [await _token(client, f"/login/alice/{device}") for device in ("laptop", "phone")]
         address = f"ws://{client.base_url.host}:{client.base_url.port}/echo"
+        other = await _token(client, "/login/bob/phone")
+        again = await _token(client, "/login/alice/phone")
         in_browser = connect(address, subprotocols=[Subprotocol("bearer"), Subprotocol(laptop)])
         async with in_browser as lost, connect(address, additional_headers=bearer(phone)) as kept:
             assert lost.subprotocol == "bearer"
@@ -100,6 +102,12 @@ async def test_websocket(own_server: OwnServer) -> None:
             assert lost.close_code == 4401
             await kept.send("hello")
             assert await soon(kept.recv()) == "alice said hello"
+            await kept.send(f"token {again}")
+            assert await soon(kept.recv()) == "alice said token"
+            await kept.send(f"token {other}")
+            with pytest.raises(ConnectionClosed):
+                await soon(kept.recv())
+            assert (kept.close_code, kept.close_reason) == (4401, "another_subject")
         with pytest.raises(InvalidStatus):
             await connect(address, additional_headers=bearer(laptop)).__aenter__()
 

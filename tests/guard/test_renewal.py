@@ -50,7 +50,9 @@ async def _hello() -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
 
 
-def _aiohttp(revocations: RevocationList, **options: Any) -> AbstractAsyncContextManager[str]:
+def _aiohttp(
+    revocations: RevocationList, decode: Callable[[str], Any] = decode, **options: Any
+) -> AbstractAsyncContextManager[str]:
     guard = jwt_events.aiohttp.BearerGuard[Mapping[str, Any]](revocations, decode, **options)
 
     @guard.requires("feed")
@@ -73,7 +75,9 @@ def _aiohttp(revocations: RevocationList, **options: Any) -> AbstractAsyncContex
     return aiohttp_server(app)
 
 
-def _fastapi(revocations: RevocationList, **options: Any) -> AbstractAsyncContextManager[str]:
+def _fastapi(
+    revocations: RevocationList, decode: Callable[[str], Any] = decode, **options: Any
+) -> AbstractAsyncContextManager[str]:
     guard = jwt_events.fastapi.BearerGuard[Mapping[str, Any]](revocations, decode, **options)
     live = jwt_events.fastapi.WebSocketGuard(guard)
     app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations))
@@ -208,6 +212,57 @@ async def test_refused(serve: Any, revocations: RevocationList, clock: ManualClo
             }
             clock.advance(61.0)
             assert await end_of(websocket) == (4401, "expired_token")
+
+
+@pytest.mark.parametrize("whose", ["2", "1", "alice"])
+async def test_revoked_meanwhile(
+    serve: Any, revocations: RevocationList, transport: MemoryTransport, whose: str
+) -> None:
+    """What is revoked while ``decode`` is verifying the new token counts: of it, of the one in use, of both."""
+    is_verifying, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(token: str) -> dict[str, Any]:
+        claims = decode(token)
+        if claims["jti"] == "2":
+            is_verifying.set()
+            await may_end.wait()
+        return claims
+
+    async with (
+        serve(revocations, slowly) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        await websocket.send(f"token {token('2')}")
+        await soon(is_verifying.wait())
+        event = TokenRevoked(user_id=whose) if whose == "alice" else TokenRevoked(token_id=whose)
+        await publish(transport, event)
+        await wait_until(lambda: not revocations.check({"jti": whose, "sub": whose, "iat": 1}))
+        if whose == "2":
+            may_end.set()
+            assert await soon(websocket.recv()) == "revoked_token"
+            assert await say(websocket, "hello") == "hello"
+        else:  # the handler is cancelled where it waits for ``decode``
+            assert await end_of(websocket) == (4401, "revoked_token")
+        may_end.set()
+
+
+async def test_without_scopes(revocations: RevocationList) -> None:
+    """Where no scope is required, a token without any takes the place of another."""
+    guard = jwt_events.fastapi.BearerGuard[Mapping[str, Any]](revocations, decode)
+    live = jwt_events.fastapi.WebSocketGuard(guard)
+    app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations))
+
+    @app.websocket("/feed")
+    async def feed(websocket: WebSocket, claims: Mapping[str, Any] = Depends(live)) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(await _talk(text, websocket, live.renew))
+
+    async with (
+        uvicorn_server(app) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1", scope=None))) as websocket,
+    ):
+        assert await say(websocket, f"token {token('2', scope=None)}") == "renewed 2"
 
 
 async def test_unhandled(serve: Any, revocations: RevocationList) -> None:

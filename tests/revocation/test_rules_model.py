@@ -1,4 +1,7 @@
-"""Rules and clock against a model that keeps everything: no clock step lets a revoked, living token in again."""
+"""Rules and clock against a model that keeps everything: no clock step lets a revoked, living token in again.
+
+With exemptions, conditions and rules about everyone, which are merged, beside the plain ones.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ ACCEPTED_AFTER_EXP = 10 * 60_000
 _names = st.sampled_from(["a", "a", "b", "long" * 150])
 _ids = st.sampled_from(["a", "b", "x.y.z"])
 _kids = st.sampled_from(["a", "a", "b"])
+_orgs = st.sampled_from(["x", "y"])
 _durations = st.sampled_from([1, 2_500, HOUR // 6, HOUR, LIFE])
 _expiries = st.none() | st.sampled_from([0, HOUR // 2, LIFE])
 
@@ -58,6 +62,8 @@ class Revocation:
         sent_at: when it was sent, in milliseconds.
         cutoff: tokens issued up to then are revoked; ``None`` for all tokens.
         good_until: when its rule may be removed; ``None`` if the event does not say.
+        spared: the session whose tokens it spares; ``None`` for none.
+        org: a value of the claim ``org`` of the tokens that it covers; ``None`` for any.
     """
 
     event: Event
@@ -65,12 +71,19 @@ class Revocation:
     sent_at: int
     cutoff: int | None = None
     good_until: int | None = None
+    spared: str | None = None
+    org: str | None = None
 
     def covers(self, token: Token, *, leeway: int) -> bool:
         """Return whether it revokes the token."""
         for name, value in self.claims.items():
             if value not in [token.claims.get(claim) for claim in (("client_id", "azp") if name == "azp" else (name,))]:
                 return False
+        if self.spared is not None and token.claims.get("sid") == self.spared:
+            return False
+        found = token.claims.get("org")
+        if self.org is not None and self.org not in (found if isinstance(found, list) else [found]):
+            return False
         return self.cutoff is None or "iat" not in token.claims or token.issued_at <= self.cutoff + leeway
 
     def must_be_known_for(self, token: Token, *, leeway: int) -> bool:
@@ -136,7 +149,12 @@ class RulesAndModel(RuleBasedStateMachine):
     @rule(
         names=st.fixed_dictionaries(
             {"jti": _ids, "sub": _names, "sid": _names},
-            optional={"azp": _names, "client_id": st.just("") | _names, "kid": _kids},
+            optional={
+                "azp": _names,
+                "client_id": st.just("") | _names,
+                "kid": _kids,
+                "org": _orgs | st.lists(_orgs, max_size=2),
+            },
         ),
         ago=st.sampled_from([0, 0, 1, 1_000, HOUR]),
         life=st.sampled_from([HOUR, LIFE]) | st.integers(1, LIFE),
@@ -169,6 +187,42 @@ class RulesAndModel(RuleBasedStateMachine):
         }
         event = receive_event(TokenRevoked, fields)  # the clock of the model is not that of this machine
         self._send(claims, event, None if "jti" in claims else cutoff, expires_in)
+
+    @rule(
+        about=st.sampled_from([("sub",), ("sub",), ("sub", "azp"), ("jti",), ("sid",), ("azp",), ()]),
+        names=st.tuples(_names, _names),
+        spared=st.none() | _names,
+        org=st.none() | _orgs,
+        until=st.none() | st.sampled_from([-HOUR, -1, 1_000, HOUR]),
+        expires_in=_expiries,
+    )
+    def revoke_narrowed(
+        self,
+        *,
+        about: tuple[str, ...],
+        names: tuple[str, str],
+        spared: str | None,
+        org: str | None,
+        until: int | None,
+        expires_in: int | None,
+    ) -> None:
+        """Revoke what a user has but in one session, or what also carries a claim; or everyone's tokens."""
+        claims = dict(zip(about, names, strict=False))
+        cutoff = self.clocks.true + (until or 0)
+        fields: dict[str, object] = {
+            field: name_of(claims[claim], is_token=claim == "jti")
+            for field, claim in (("token_id", "jti"), ("session_id", "sid"), ("user_id", "sub"), ("client_id", "azp"))
+            if claim in claims
+        }
+        if "sub" not in claims:
+            spared = None
+        fields |= {} if org is None else {"claims": {"org": org}}
+        fields |= {} if spared is None else {"except_session_id": name_of(spared)}
+        fields |= {} if fields else {"everyone": True}
+        fields |= {"occurred_at": instant(self.clocks.true), "expires_at": self._later(expires_in)}
+        fields["issued_before"] = None if until is None else instant(cutoff)
+        event = receive_event(TokenRevoked, fields)
+        self._send(claims, event, None if "jti" in claims else cutoff, expires_in, spared=spared, org=org)
 
     @rule(name=_names, expires_in=_expiries)
     def end_session(self, name: str, expires_in: int | None) -> None:
@@ -242,12 +296,25 @@ class RulesAndModel(RuleBasedStateMachine):
     def _later(self, milliseconds: int | None) -> datetime | None:
         return None if milliseconds is None else instant(self.clocks.true + milliseconds)
 
-    def _send(self, claims: dict[str, str], event: Event, cutoff: int | None, expires_in: int | None) -> None:
+    def _send(
+        self,
+        claims: dict[str, str],
+        event: Event,
+        cutoff: int | None,
+        expires_in: int | None,
+        *,
+        spared: str | None = None,
+        org: str | None = None,
+    ) -> None:
         good_until = None if expires_in is None else self.clocks.true + expires_in
-        self.model.sent.append(Revocation(event, claims, self.clocks.true, cutoff, good_until))
+        self.model.sent.append(Revocation(event, claims, self.clocks.true, cutoff, good_until, spared, org))
         latest = self.clocks.true if cutoff is None else cutoff + self.model.leeway
-        for issued_at in (latest, latest + 1):
-            self._issue(dict(claims), issued_at, LIFE if good_until is None else min(LIFE, good_until - issued_at))
+        carried: dict[str, object] = {**claims} if org is None else {**claims, "org": [org, "z"]}
+        sparing: list[dict[str, object]] = [] if spared is None else [{"sid": spared}]
+        for more in ({}, *sparing):
+            for issued_at in (latest, latest + 1):
+                life = LIFE if good_until is None else min(LIFE, good_until - issued_at)
+                self._issue(carried | more, issued_at, life)
 
     def _issue(self, claims: dict[str, object], issued_at: int, life: int) -> None:
         claims["iat"] = issued_at / 1000 if issued_at % 1000 else issued_at // 1000
