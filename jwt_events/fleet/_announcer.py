@@ -17,7 +17,8 @@ from jwt_events._internal.clock import boottime
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import CLOSED, Announcement, name_from
-from jwt_events.transport.base import Registering, Registry, Transport
+from jwt_events.transport.base import Transport
+from jwt_events.transport.optional import Registering, Registry
 
 _BEATS_PER_LEASE: Final = 4
 _WITHIN: Final = 2.0

@@ -16,7 +16,8 @@ from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import Announcement, name_from, parse
 from jwt_events.fleet._barrier import Barrier, lease_ends
 from jwt_events.fleet._standing import GONE_AFTER
-from jwt_events.transport.base import Registering, Registry, Transport
+from jwt_events.transport.base import Transport
+from jwt_events.transport.optional import Registering, Registry
 
 DEFAULT_LEASE: Final = 5.0
 """The default ``max_staleness`` of a list, in seconds."""

@@ -32,7 +32,8 @@ from jwt_events.publisher._reports import Reports
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
-from jwt_events.transport.base import Ledgered, Republishing, Sender, Transport, has_ledger
+from jwt_events.transport.base import Sender, Transport
+from jwt_events.transport.optional import Ledgered, Republishing, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jwt_events.instrumentation import Observer
-from jwt_events.transport.base import LedgerReport
+from jwt_events.transport.optional import LedgerReport
 
 if TYPE_CHECKING:
     from loguru import Logger

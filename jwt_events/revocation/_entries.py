@@ -24,7 +24,7 @@ from jwt_events.revocation._narrowed import Conditions
 from jwt_events.revocation._packed import EVERY_TOKEN
 from jwt_events.revocation._rule import GRACE, Rule, rule_about, rules_of
 from jwt_events.revocation._rules import Rules
-from jwt_events.transport.base import ENDLESS, LedgerEntry
+from jwt_events.transport.optional import ENDLESS, LedgerEntry
 
 ROTATION: Final = b"r"
 """The first byte of entries that are the event of a rotation."""

@@ -23,7 +23,8 @@ from jwt_events.errors import (
     TransportError,
 )
 from jwt_events.events import Event
-from jwt_events.transport.base import Batch, Delivery, Gap, Ledgered, Receiver, Transport
+from jwt_events.transport.base import Batch, Delivery, Gap, Receiver, Transport
+from jwt_events.transport.optional import Ledgered
 
 # Seconds without a new event after which catching up fails: longer than a server takes to come back.
 _MAX_STALL = 10.0

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from jwt_events.fleet import Announcer
 from jwt_events.revocation._feed import require_replayable
-from jwt_events.transport.base import Transport, has_ledger
+from jwt_events.transport.base import Transport
+from jwt_events.transport.optional import has_ledger
 from jwt_events.transport.regions import RegionalStreams
 
 

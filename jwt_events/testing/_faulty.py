@@ -14,19 +14,8 @@ from jwt_events._internal.cancellation import end
 from jwt_events.errors import TransportError
 from jwt_events.testing._delivery_path import DeliveryPath, DuplicateDelivery
 from jwt_events.testing._faults import Faults
-from jwt_events.transport.base import (
-    Batch,
-    Delivery,
-    Failure,
-    Fold,
-    Guarantees,
-    Ledgered,
-    LedgerReport,
-    Receiver,
-    Sender,
-    Sent,
-    Transport,
-)
+from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent, Transport
+from jwt_events.transport.optional import Fold, Ledgered, LedgerReport
 
 # Seconds. Reads are short, so that the transport works normally again soon after a fault has ended.
 _POLL_TIMEOUT = 0.1

@@ -24,7 +24,8 @@ from jwt_events.instrumentation import Observer
 from jwt_events.tracing._context import headers, is_sampled, parse
 from jwt_events.tracing._options import AnyTracing, Tracing
 from jwt_events.tracing._otel_metrics import MessagingMetrics
-from jwt_events.transport.base import Located, Transport
+from jwt_events.transport.base import Transport
+from jwt_events.transport.optional import Located
 
 _SCOPE = "jwt_events"
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"

@@ -7,13 +7,12 @@ entered their context closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol
 
-from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import NotProven, TransportError
 
 
@@ -149,46 +148,6 @@ class Sent(NamedTuple):
     replicas: int | None = None
 
 
-ENDLESS: Final = 10**13
-"""A time that never comes, in seconds since 1970: that of entries which have no end. What is added to it counts when
-entries with the same content merge."""
-
-
-class LedgerEntry(NamedTuple):
-    """Something that stays in force when the event that it came from is removed from the stream.
-
-    Attributes:
-        content: what it says. Not empty, and its first byte is not zero.
-        until: when it is no longer needed, in seconds since 1970; infinite if it always is. Of several with the same
-            content the latest counts.
-    """
-
-    content: bytes
-    until: float
-
-    def __repr__(self) -> str:
-        return f"LedgerEntry(until={self.until!r})"  # without the content, as it tells which user was logged out
-
-
-class LedgerReport(NamedTuple):
-    """What a program that folds tells of a ledger after each round.
-
-    Attributes:
-        behind: seconds by which the oldest event is older than the longest retention, or since folding fails.
-        counts: how many entries there are that end (``ending``), have no end (``endless``), or are about a key
-            (``key``); empty if that is not known.
-        size: how many bytes of the server's memory they take; ``None`` if that is not known.
-    """
-
-    behind: float
-    counts: Mapping[str, int] = {}
-    size: int | None = None
-
-
-Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
-"""Returns what is still in force of events, given their bytes and the time in seconds since 1970."""
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
     """The server behind a transport, as traces name it.
@@ -218,22 +177,6 @@ class Sender(Protocol):
         Args:
             payloads: the payloads.
             within: seconds after which to give up.
-        """
-        ...
-
-
-@runtime_checkable
-class Republishing(Protocol):
-    """A sender that sends events again when the server that accepted them was replaced. Optional."""
-
-    def keep(
-        self, seconds: float, report: Callable[[int], None]
-    ) -> Callable[[Sequence[bytes], Sequence[Receipt]], None]:
-        """Begin to keep what is accepted, and return the function to call with the payloads and their receipts.
-
-        Args:
-            seconds: how long each is kept.
-            report: called with the number of payloads that were sent again.
         """
         ...
 
@@ -312,91 +255,3 @@ class Transport(Protocol):
                 the transport, about a second.
         """
         ...
-
-
-@runtime_checkable
-class Located(Protocol):
-    """A transport that tells which server it uses, for traces. Optional: not every transport has a server."""
-
-    @property
-    def server(self) -> Server:
-        """The server."""
-        ...
-
-
-class Registry(Protocol):
-    """What the instances of services say about themselves, kept beside the events. Safe to call from many tasks."""
-
-    async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
-        """Store the entry of an instance, in place of the one that it stored before.
-
-        Returns:
-            The server's clock, in seconds since 1970; ``None`` if the server does not tell it.
-
-        Raises:
-            TransportError: the entry was not stored, as far as is known. `ServerRefused` if a right is missing.
-        """
-        ...
-
-    async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float | None]:
-        """Return all entries by their names, and the server's clock as `announce` does.
-
-        Raises:
-            TransportError: as `announce` does.
-        """
-        ...
-
-    async def forget(self, names: Sequence[str], *, within: float) -> None:
-        """Remove entries.
-
-        Raises:
-            TransportError: as `announce` does.
-        """
-        ...
-
-
-@runtime_checkable
-class Registering(Protocol):
-    """A transport that has a registry of instances. Optional."""
-
-    def registry(self) -> AbstractAsyncContextManager[Registry]:
-        """Open the registry. Connects when it is first used."""
-        ...
-
-
-@runtime_checkable
-class Ledgered(Protocol):
-    """A transport beside whose stream there can be a ledger, so that no trimming loses what is in force. Optional."""
-
-    @property
-    def ledger(self) -> str | None:
-        """The key of the ledger; ``None`` if there is none."""
-        ...
-
-    def folding(
-        self, fold: Fold, report: Callable[[LedgerReport], None] | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        """Fold into the ledger what no publisher keeps any more, and trim it, in the background of the block.
-
-        Does nothing where there is no ledger.
-
-        Args:
-            fold: says what is still in force.
-            report: called after each round.
-        """
-        ...
-
-    def replica_receiver(self, *, poll_timeout: float | None = None) -> AbstractAsyncContextManager[Receiver]:
-        """Open a receiver that reads the stream from its oldest event, then the ledger, then follows.
-
-        Where there is no ledger, it is `Transport.receiver` from the oldest event.
-
-        Args:
-            poll_timeout: as in `Transport.receiver`.
-        """
-        ...
-
-
-def has_ledger(transport: Transport) -> bool:
-    """Return whether no trimming of its stream loses what is in force."""
-    return isinstance(transport, Ledgered) and transport.ledger is not None

@@ -18,7 +18,7 @@ from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.horizon import longest_retention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.plain import PlainKeys
-from jwt_events.transport.base import Fold
+from jwt_events.transport.optional import Fold
 from jwt_events.transport.stream import RedisStream
 
 __all__ = ["LedgerAccess", "LedgerSummary"]

@@ -13,7 +13,8 @@ from jwt_events._internal import options
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import InvalidOption
-from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Registry, Sender, Sent
+from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
+from jwt_events.transport.optional import Registry
 
 _BATCH_SIZE = 500
 

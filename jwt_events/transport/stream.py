@@ -46,7 +46,8 @@ from jwt_events.transport._stream.registry import StreamRegistry
 from jwt_events.transport._stream.replica import ReplicaReceiver
 from jwt_events.transport._stream.replica_proof import ReplicaProof
 from jwt_events.transport._stream.settler import Settler
-from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, Registry, Sender, Sent, Server
+from jwt_events.transport.base import Guarantees, Receiver, Sender, Sent, Server
+from jwt_events.transport.optional import Fold, LedgerReport, Registry
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster

@@ -39,8 +39,9 @@ from jwt_events.embedded import ServerNotStarted
 from jwt_events.envelope import Envelope
 from jwt_events.guard import Admission, Refused
 from jwt_events.testing import ReceiverCase
-from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, LedgerEntry, LedgerReport, Sent, Server
+from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, Sent, Server
 from jwt_events.transport.ledger import LedgerSummary
+from jwt_events.transport.optional import LedgerEntry, LedgerReport
 from tests.support.examples import EVENTS
 
 WAYS: list[Callable[[Any], Any]] = [
@@ -51,7 +52,12 @@ WAYS: list[Callable[[Any], Any]] = [
 MODULES = [
     *("jwt_events", "jwt_events.errors", "jwt_events.events", "jwt_events.envelope", "jwt_events.embedded"),
     *("jwt_events.guard", "jwt_events.publisher", "jwt_events.subscriber", "jwt_events.revocation", "jwt_events.keys"),
-    *("jwt_events.transport.base", "jwt_events.transport.dead_letters", "jwt_events.testing"),
+    *(
+        "jwt_events.transport.base",
+        "jwt_events.transport.optional",
+        "jwt_events.transport.dead_letters",
+        "jwt_events.testing",
+    ),
     "jwt_events.transport.ledger",
 ]
 """Where public errors and records are."""

@@ -43,6 +43,7 @@ INSIDE = {
     "errors": (("_base",), ("_events", "_keys", "_server", "_signals", "_tokens")),
     "transport": (
         ("base",),
+        ("optional",),
         ("_redis",),
         ("_stream", "connection", "memory", "pubsub"),
         ("stream",),

@@ -17,7 +17,7 @@ from jwt_events.revocation._entries import Folding, ForeignEntry, entry_of, rest
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, PackedRule
 from jwt_events.revocation._rule import GRACE, Rule, rule_about, rules_of
 from jwt_events.revocation._rules import Rules
-from jwt_events.transport.base import ENDLESS, LedgerEntry
+from jwt_events.transport.optional import ENDLESS, LedgerEntry
 
 NOW = 1_700_000_000.0
 LASTING = timedelta(hours=1)

@@ -34,7 +34,8 @@ from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
-from jwt_events.transport.base import Batch, LedgerEntry
+from jwt_events.transport.base import Batch
+from jwt_events.transport.optional import LedgerEntry
 from tests.support.handling import publish
 from tests.support.raw import call, counts
 from tests.support.records import recorded

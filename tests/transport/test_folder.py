@@ -21,7 +21,7 @@ from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
-from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry
+from jwt_events.transport.optional import ENDLESS, Fold, LedgerEntry
 from tests.support.raw import add, call, counts, entries, server_time
 from tests.support.records import recorded
 from tests.transport.test_ledger import connected, contents, fold

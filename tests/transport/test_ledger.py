@@ -17,7 +17,7 @@ from jwt_events.transport._stream import ledger as module
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import GRACE, NEVER, Folded, Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
-from jwt_events.transport.base import LedgerEntry
+from jwt_events.transport.optional import LedgerEntry
 from tests.support.raw import add, call, counts, entries
 
 NOW = 1_800_000_000.0

@@ -19,7 +19,7 @@ from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream.horizon import Horizon, LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.plain import PlainKeys
-from jwt_events.transport.base import Fold, LedgerReport
+from jwt_events.transport.optional import Fold, LedgerReport
 
 _CONNECT_WITHIN = 5.0
 

@@ -31,7 +31,7 @@ from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor
 from jwt_events.transport._stream.position import StreamInfo
-from jwt_events.transport.base import ENDLESS, Fold, LedgerEntry, LedgerReport
+from jwt_events.transport.optional import ENDLESS, Fold, LedgerEntry, LedgerReport
 
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
