@@ -13,23 +13,21 @@ from typing import Any
 from loguru import logger
 
 from jwt_events._internal.positions import OLDEST, sort_key
-from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
-from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE, stream_info
+from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE
 from jwt_events.transport._stream.entry import cut, parse_deliveries, parse_delivery
-from jwt_events.transport._stream.epoch import Epoch
-from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
-from jwt_events.transport._stream.position import StreamCursor, StreamInfo, previous
+from jwt_events.transport._stream.group_audit import GroupAudit
+from jwt_events.transport._stream.position import previous
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport._stream.succession import Succession
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
@@ -66,29 +64,27 @@ class GroupReceiver:
         self._prover = Prover(connector.address, self.reconnecting.owner)
         self._settler = settler
         self._group = group
-        self._start = start
+        self._audit = GroupAudit(group, self._prover, start=start)
         self._claim_after = claim_after
         self._batch_size = BatchSize(batch_size)
         self._block = block
         self._in_hand: set[str] = set()
         self._settler.on_settled = self._in_hand.difference_update
-        self._gaps: list[Gap] = []
-        self._last_read: str | None = None  # the group read at least up to here; ``None`` until it is known to exist
-        self._finished = OLDEST  # up to here every entry is settled; where to create the group again
         self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
         self._succession = Succession(connector)
-        self._losses = GroupLosses(group)
         self._missing = 0  # how many bytes of the entry that was read were left at the server
-        self.backlog: GroupBacklog = GroupBacklog(group)
+        self.backlog: GroupBacklog = self._audit.backlog
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
         if (connection := self.reconnecting.connection) is None:
             reconnected = await self.reconnecting.reconnect()
-            return Batch(gaps=self._take_gaps(), reconnected=reconnected, refusal=self.reconnecting.take_refusal())
+            return Batch(
+                gaps=self._audit.take_gaps(), reconnected=reconnected, refusal=self.reconnecting.take_refusal()
+            )
         now, before = asyncio.get_running_loop().time(), connection.protocol.received
         self._missing = 0
         try:
@@ -97,7 +93,7 @@ class GroupReceiver:
                 deliveries = await self._read_own(connection)
             elif now >= self._next_claim:
                 deliveries = await self._claim(connection)
-                await self._audit(connection)
+                await self._audit.run(connection)
                 await self._abandoned.remove_if_due(connection)
             else:
                 deliveries = await self._read_new(connection)
@@ -113,7 +109,7 @@ class GroupReceiver:
         self._batch_size.read(len(deliveries), connection.protocol.received - before)
         deliveries = cut(deliveries, self._missing)
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
-        return Batch(deliveries, self._take_gaps(), refusal=self._prover.take_refusal())
+        return Batch(deliveries, self._audit.take_gaps(), refusal=self._prover.take_refusal())
 
     @property
     def is_live(self) -> bool:
@@ -136,16 +132,14 @@ class GroupReceiver:
             await self.backlog.refresh(multiplexer, within=within)
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
-        if not self._losses.is_counted:
-            await self._audit(connection)
+        if not self._audit.is_counted:
+            await self._audit.run(connection)
         longest = min(self._block, CLUSTER_BLOCK) if self._connector.is_cluster else self._block
         block = max(0.001, min(longest, self._next_claim - asyncio.get_running_loop().time()))
         command = self._group.read(count=self._batch_size.count, block=block)
         reply = await self._fetch(connection, command, within=self._block + GRACE)
         deliveries = parse_deliveries(_entries(reply))
-        if deliveries:
-            self._last_read = deliveries[-1].position
-            self._losses.received += len(deliveries)
+        self._audit.receive([delivery.position for delivery in deliveries])
         return deliveries
 
     async def _read_own(self, connection: Connection) -> list[Delivery]:
@@ -157,10 +151,8 @@ class GroupReceiver:
         lost = [position for position in held if position not in self._in_hand]
         if not lost:
             return []
-        fresh = [position for position in lost if sort_key(position) > sort_key(self._last_read or OLDEST)]
-        if fresh:  # in a reply that was lost with the connection
-            self._last_read = fresh[-1]
-            self._losses.received += len(fresh)
+        # Those that no read returned yet were in a reply that was lost with the connection.
+        self._audit.receive([position for position in lost if self._audit.is_unread(position)])
         entries = await self._fetch(connection, self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
         missing = set(lost) - {delivery.position for delivery in deliveries}
@@ -208,7 +200,7 @@ class GroupReceiver:
     def _report_removed(self, positions: Collection[str]) -> None:
         """Report entries that were removed from the stream before they were handled, and settle them."""
         if positions:
-            self._gaps.append(Gap(previous(min(positions, key=sort_key)), "trimmed", len(positions)))
+            self._audit.gaps.append(Gap(previous(min(positions, key=sort_key)), "trimmed", len(positions)))
             for position in positions:
                 self._settler.settle(Delivery(b"", position), None)
 
@@ -216,89 +208,13 @@ class GroupReceiver:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
         self._prover.connect(connection.place)
         epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        since, is_first = self._finished, self._succession.epoch is None
-        await self._audit(connection, first_epoch=epoch if is_first else None)
+        since, is_first = self._audit.finished, self._succession.epoch is None
+        await self._audit.run(connection, is_reconnected=True, first_epoch=epoch if is_first else None)
         if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
-            # That the group went back is part of it.
-            self._gaps = [Gap(since, "restarted"), *(gap for gap in self._gaps if gap != Gap(since, "rewound"))]
+            self._audit.restart(since)
         await connection.execute_many([self._group.join()], within=ATTEMPT_WITHIN)
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
-
-    async def _audit(
-        self, connection: Connection, *, first_epoch: Epoch | None = None, is_created: bool = False
-    ) -> None:
-        """Report entries that were removed before the group read them; create the group if there is none.
-
-        Args:
-            connection: the connection to use.
-            first_epoch: the server's epoch, if it is the first that this receiver knows: the group may have existed in
-                an earlier one.
-            is_created: whether the server has just said that there is such a group.
-        """
-        # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
-        # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
-        key, sent_at = self._group.key, asyncio.get_running_loop().time()
-        self._prover.request(sent_at)
-        groups, pending, stream, replication, *beside = await connection.execute_many(
-            [
-                ("XINFO", "GROUPS", key),
-                self._group.summarize_pending(),
-                ("XINFO", "STREAM", key),
-                ("INFO", "replication"),
-                *self._prover.questions,
-            ],
-            within=ATTEMPT_WITHIN,
-            bounds=ENTRY_BOUNDS,
-        )
-        self._prover.hear(replication_of(replication), sent_at, beside)
-        found = stream_info(stream)
-        cursor = None if found is None else parse_cursor(self._group.name, groups)
-        if found is None or cursor is None:
-            if is_created:  # deleted again, or not listed
-                raise ConnectionFailed(f"the group {self._group.name!r} exists, and XINFO GROUPS does not list it")
-            await self._create_group(connection, found, first_epoch)
-            return
-        if self._last_read is not None and sort_key(cursor.position) < sort_key(self._last_read):
-            self._gaps.append(Gap(self._finished, "rewound"))  # replaced, together with its groups, by an older state
-            self._last_read = cursor.position
-            self._losses = GroupLosses(self._group)
-        self._last_read = self._last_read or cursor.position
-        self.backlog.note(groups, found)
-        self._finished = _last_settled(cursor, pending)
-        losses = await self._losses.find(connection, cursor, found, is_reconnected=self.reconnecting.connection is None)
-        position = _last_known(cursor, found)
-        if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
-            self._gaps.append(Gap(self._finished, "restarted"))
-        self._gaps += losses
-
-    async def _create_group(self, connection: Connection, found: StreamInfo | None, first_epoch: Epoch | None) -> None:
-        end = OLDEST if found is None else found.last
-        position = self._start or end
-        gaps: list[Gap] = []
-        if self._last_read is not None:
-            # It existed before. Which consumer held what is lost with it, so all that was not settled comes again.
-            position = OLDEST if sort_key(end) < sort_key(self._last_read) else self._finished
-            gaps.append(Gap(self._finished, "deleted"))
-        refusal = None
-        try:
-            await connection.call(*self._group.create(position), within=ATTEMPT_WITHIN)
-        except ServerRefused as error:
-            if error.code != "BUSYGROUP":
-                raise
-            refusal = error
-        self._gaps += gaps
-        self._losses = GroupLosses(self._group)
-        if refusal is not None:
-            self._last_read = None  # another consumer was faster, and may have begun at another position
-            await self._audit(connection, first_epoch=first_epoch, is_created=True)
-        else:
-            self._last_read = self._finished = position
-            self._losses.begin(position, found or StreamInfo(), is_told=bool(gaps))
-
-    def _take_gaps(self) -> list[Gap]:
-        gaps, self._gaps = self._gaps, []
-        return gaps
 
 
 async def _list_pending(
@@ -326,21 +242,3 @@ async def _find_removed(connection: Connection, key: str, positions: Collection[
 
 def _entries(reply: Any) -> list[Any]:
     return reply[0][1] if reply else []
-
-
-def _last_known(cursor: StreamCursor, found: StreamInfo) -> str | None:
-    """Return a position that was certainly assigned, after which an earlier run of the server may have had entries.
-
-    A group that has read nothing does not tell: its stream does. ``None`` if that never had an entry.
-    """
-    if cursor.position != OLDEST or found.last == OLDEST:
-        return None if found.last == OLDEST else cursor.position
-    return found.last if found.first is None or found.removed != 0 else found.first
-
-
-def _last_settled(cursor: StreamCursor, pending: Any) -> str:
-    """Return the position up to which every entry was delivered and settled, from the reply to XPENDING."""
-    if isinstance(pending, TransportError):
-        raise pending
-    count, oldest, *_ = pending
-    return min(cursor.position, previous(oldest.decode()), key=sort_key) if count else cursor.position
