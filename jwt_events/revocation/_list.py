@@ -90,9 +90,7 @@ class RevocationList(Registration, Health):
     ) -> None:
         self._sources = Sources.of(transport)
         self._transport = transport
-        self._max_staleness = options.seconds("max_staleness", max_staleness)
-        if self._max_staleness < _MIN_STALENESS:
-            raise InvalidOption("max_staleness", f"must be at least {_MIN_STALENESS} s: a proof takes a round trip")
+        self._max_staleness = _seconds_of_staleness(max_staleness)
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")
         self._allows_stale = on_stale == "allow"
@@ -276,3 +274,10 @@ class RevocationList(Registration, Health):
 
     def _verdicts(self) -> Mapping[str, int]:
         return {_ALLOW: self._allowed, _REVOKED: self._revoked, _STALE: self._stale}
+
+
+def _seconds_of_staleness(value: float) -> float:
+    seconds = options.seconds("max_staleness", value)
+    if seconds < _MIN_STALENESS:
+        raise InvalidOption("max_staleness", f"must be at least {_MIN_STALENESS} s: a proof takes a round trip")
+    return seconds

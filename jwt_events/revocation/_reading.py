@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from jwt_events.envelope import read_revocation
 from jwt_events.events import Event
+from jwt_events.instrumentation import ViewObserver
 from jwt_events.revocation._rule import Rule, rule_from
 from jwt_events.revocation._rules import Rules
 from jwt_events.transport.base import Delivery
@@ -49,6 +50,12 @@ class RulesRead:
     def counts(self) -> Mapping[type[Event], int]:
         """How many messages of each class were read."""
         return Counter(self._classes)
+
+    def report(self, observer: ViewObserver | None) -> None:
+        """Tell metrics what was read."""
+        if observer is not None:
+            for cls, count in self.counts.items():
+                observer.caught_up(cls, count)
 
     def put_in_force(self, rules: Rules, *, now: float) -> None:
         """Put the rules in force, as their events would; see `Rules.apply`."""

@@ -155,8 +155,7 @@ class RevocationView:
         """Report, once until it is opened, that a token was checked although nothing is read."""
         if not self._reported_closed:
             self._reported_closed = True
-            fields = {"destination": destination, "problem": _HOW_TO_OPEN}
-            self._notices.tell("ERROR", _NOT_OPEN, once=_NOT_OPEN, **fields)
+            self._notices.tell("ERROR", _NOT_OPEN, once=_NOT_OPEN, destination=destination, problem=_HOW_TO_OPEN)
 
     def apply_event(self, event: Event) -> None:
         """Put the rules of an event in force, then notify watches, the observer and listeners."""
@@ -183,9 +182,7 @@ class RevocationView:
         read = RulesRead(deliveries)
         read.put_in_force(self.rules, now=self._steady_clock.now())
         self.events += len(deliveries) - len(read.left)
-        if self.observer is not None:
-            for cls, count in read.counts.items():
-                self.observer.caught_up(cls, count)
+        read.report(self.observer)
         self.watches.check_all()
         return read.left
 

@@ -18,6 +18,7 @@ from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
     QUESTIONS,
+    Command,
     Connection,
     Connector,
     Membership,
@@ -125,10 +126,6 @@ async def collect_facts(
     is_stream = isinstance(transport, RedisStream)
     survey, priorities = await _survey(transport.connector)
     is_named = await recognize(transport.connector)
-    if isinstance(transport, RedisStream):
-        needed = needed_for_stream(transport.keys)
-    else:
-        needed = needed_for_pubsub(key, in_cluster=transport.connector.is_cluster)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
@@ -148,13 +145,19 @@ async def collect_facts(
             left_behind=await _left_behind(transport),
             groups=await _groups(connection, key) if is_stream else None,
             ledger=await _ledger(transport),
-            lacking={role: await lacking(connection, commands) for role, commands in needed.items()},
+            lacking={role: await lacking(connection, commands) for role, commands in _needed(transport).items()},
             survey=survey,
             priorities=priorities,
             replicas=replicas,
             max_staleness=max_staleness,
             cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
         )
+
+
+def _needed(transport: RedisStream | RedisPubSub) -> Mapping[str, Sequence[Command]]:
+    if isinstance(transport, RedisStream):
+        return needed_for_stream(transport.keys)
+    return needed_for_pubsub(transport.destination, in_cluster=transport.connector.is_cluster)
 
 
 async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:

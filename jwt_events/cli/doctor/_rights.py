@@ -34,6 +34,10 @@ def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
         ("INFO", "server"),
     ]
     add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
+    dead_letters: list[Command] = [
+        *(("XLEN", dead_letter), ("XRANGE", dead_letter, "0-0", "0-0")),
+        *(("XADD", key, "0-0", "event", ""), ("XDEL", dead_letter, "0-0")),
+    ]
     publish: list[Command] = [
         ("XADD", key, "0-0", "event", ""),
         *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", keys.retention, "XX", 0, "")),
@@ -53,18 +57,11 @@ def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
             ("XGROUP", "CREATE", key, _PROBE, "no position"),
             ("XGROUP", "DELCONSUMER", key, _PROBE, _PROBE),
             ("EVAL", "return 0", 1, key),
-            ("XINFO", "STREAM", key),
-            ("XINFO", "GROUPS", key),
-            ("XINFO", "CONSUMERS", key, _PROBE),
+            *(("XINFO", "STREAM", key), ("XINFO", "GROUPS", key), ("XINFO", "CONSUMERS", key, _PROBE)),
             ("INFO", "server"),
             add_dead_letter,
         ],
-        "dead letters": [
-            ("XLEN", dead_letter),
-            ("XRANGE", dead_letter, "0-0", "0-0"),
-            ("XADD", key, "0-0", "event", ""),
-            ("XDEL", dead_letter, "0-0"),
-        ],
+        "dead letters": dead_letters,
         "poller of signals": [*publish, *_needed_to_poll(keys.lease(f"poller:{_PROBE}"))],
     }
 

@@ -97,7 +97,7 @@ class Multiplexer:
             if self._task is not None:
                 await end([self._task])
         finally:
-            self._fail_queued(ConnectionFailed("it was closed before this could be sent"))
+            _fail_all(self._queue, ConnectionFailed("it was closed before this could be sent"))
             self._deadlines.close()
             if self._watchdog is not None:
                 self._watchdog.cancel()
@@ -212,10 +212,10 @@ class Multiplexer:
                 try:
                     await self._send_queued(await self._connected())
                 except TransportError as error:
-                    self._fail_queued(error)
+                    _fail_all(self._queue, error)
                 except Exception as error:  # noqa: BLE001 - without this task, every later command would time out
                     await self._disconnect()
-                    self._fail_queued(unexpected(error, self.address, maybe_done=False))
+                    _fail_all(self._queue, unexpected(error, self.address, maybe_done=False))
 
     async def _send_queued(self, connection: Connection) -> None:
         """Send queued requests as the limit allows, except those whose caller has given up."""
@@ -230,12 +230,6 @@ class Multiplexer:
                 await connection.protocol.wait_for_data()
             else:
                 return
-
-    def _fail_queued(self, error: TransportError) -> None:
-        while self._queue:
-            request = self._queue.popleft()
-            request.error = error
-            request.settle()
 
     async def _connected(self) -> Connection:
         """Return an open connection on which no maintenance is due."""
@@ -299,6 +293,13 @@ class Multiplexer:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+def _fail_all(queue: deque[Request], error: TransportError) -> None:
+    while queue:
+        request = queue.popleft()
+        request.error = error
+        request.settle()
 
 
 class _RoleRequest(Request):

@@ -87,22 +87,7 @@ class GroupAudit:
                 an earlier one.
             is_created: whether the server has just said that there is such a group.
         """
-        # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
-        # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
-        key, sent_at = self._group.key, asyncio.get_running_loop().time()
-        self._prover.request(sent_at)
-        groups, pending, stream, replication, *beside = await connection.execute_many(
-            [
-                ("XINFO", "GROUPS", key),
-                self._group.summarize_pending(),
-                ("XINFO", "STREAM", key),
-                ("INFO", "replication"),
-                *self._prover.questions,
-            ],
-            within=ATTEMPT_WITHIN,
-            bounds=ENTRY_BOUNDS,
-        )
-        self._prover.hear(replication_of(replication), sent_at, beside)
+        groups, pending, stream = await self._ask(connection)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:
@@ -122,6 +107,26 @@ class GroupAudit:
         if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
             self.gaps.append(Gap(self.finished, "restarted"))
         self.gaps += losses
+
+    async def _ask(self, connection: Connection) -> tuple[Any, Any, Any]:
+        """Return the replies about the groups, what they have not settled, and the stream; tell the prover the others."""
+        # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
+        # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
+        key, sent_at = self._group.key, asyncio.get_running_loop().time()
+        self._prover.request(sent_at)
+        groups, pending, stream, replication, *beside = await connection.execute_many(
+            [
+                ("XINFO", "GROUPS", key),
+                self._group.summarize_pending(),
+                ("XINFO", "STREAM", key),
+                ("INFO", "replication"),
+                *self._prover.questions,
+            ],
+            within=ATTEMPT_WITHIN,
+            bounds=ENTRY_BOUNDS,
+        )
+        self._prover.hear(replication_of(replication), sent_at, beside)
+        return groups, pending, stream
 
     async def _create(
         self, connection: Connection, found: StreamInfo | None, *, is_reconnected: bool, first_epoch: Epoch | None
