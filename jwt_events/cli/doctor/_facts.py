@@ -17,7 +17,7 @@ from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
-    QUESTIONS,
+    MEMBERSHIP,
     Command,
     Connection,
     Connector,
@@ -161,7 +161,7 @@ def _needed(transport: RedisStream | RedisPubSub) -> Mapping[str, Sequence[Comma
 
 
 async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:
-    replies = await connection.execute_many(QUESTIONS, within=_WITHIN)
+    replies = await connection.execute_many(MEMBERSHIP, within=_WITHIN)
     try:
         membership = Membership.parse(replies, key)
     except TransportError:

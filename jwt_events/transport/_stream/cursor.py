@@ -45,7 +45,7 @@ class _Read(NamedTuple):
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
         received: how many bytes had arrived on the connection before.
-        questions: how many questions the audit has beside the stream and the role.
+        beside: how many commands the audit has beside those about the stream and the role.
     """
 
     request: Request
@@ -53,7 +53,7 @@ class _Read(NamedTuple):
     connection: Connection
     asked: int
     received: int
-    questions: int
+    beside: int
 
 
 class CursorReceiver:
@@ -161,9 +161,9 @@ class CursorReceiver:
         self._missing = read.request.dropped if read.asked == 1 else 0
         if audit:
             stream, replication, *beside = audit
-            self._proof.hear(replication_of(replication), read.sent_at, beside[: read.questions])
+            self._proof.hear(replication_of(replication), read.sent_at, beside[: read.beside])
             self._reconcile(stream_info(stream), read.sent_at)
-            spent = processor_time_of(beside[-1]) if len(beside) > read.questions else None
+            spent = processor_time_of(beside[-1]) if len(beside) > read.beside else None
             self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
         self._proof.conclude()  # before the cursor moves, as these entries are not delivered if the server is left
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
@@ -193,20 +193,20 @@ class CursorReceiver:
                 if pause := self.pacing.pause(boottime()):
                     await asyncio.sleep(pause)
         count = self._batch_size.count
-        questions, bounds = self._proof.questions, self._batch_size.bounds()
+        others, bounds = self._proof.commands, self._batch_size.bounds()
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         # No later because of a pause: the next read may be the first one after it.
         due = self._audited_at + self._audit_interval - self.pacing.spacing
         if sent_at >= due or not self._cursor.is_counted:
-            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *questions]
+            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *others]
             if self.pacing.is_fast(sent_at):
                 audit.append(("INFO", "cpu"))
             commands[:0] = audit
             bounds = self._batch_size.bounds(before=len(audit))
             self._proof.request(sent_at)
         request = connection.send(commands, bounds=bounds)
-        return _Read(request, sent_at, connection, count, connection.protocol.received, len(questions))
+        return _Read(request, sent_at, connection, count, connection.protocol.received, len(others))
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""

@@ -87,7 +87,7 @@ class GroupAudit:
                 an earlier one.
             is_created: whether the server has just said that there is such a group.
         """
-        groups, pending, stream = await self._ask(connection)
+        groups, pending, stream = await self._fetch(connection)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:
@@ -108,8 +108,8 @@ class GroupAudit:
             self.gaps.append(Gap(self.finished, "restarted"))
         self.gaps += losses
 
-    async def _ask(self, connection: Connection) -> tuple[Any, Any, Any]:
-        """Return the replies about the groups, what they have not settled, and the stream; tell the prover the others."""
+    async def _fetch(self, connection: Connection) -> tuple[Any, Any, Any]:
+        """Return the replies about the groups, what is pending, and the stream; tell the prover the others."""
         # XINFO STREAM comes last: otherwise entries added and read in between would look like a stream that went back.
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
         key, sent_at = self._group.key, asyncio.get_running_loop().time()
@@ -120,7 +120,7 @@ class GroupAudit:
                 self._group.summarize_pending(),
                 ("XINFO", "STREAM", key),
                 ("INFO", "replication"),
-                *self._prover.questions,
+                *self._prover.commands,
             ],
             within=ATTEMPT_WITHIN,
             bounds=ENTRY_BOUNDS,

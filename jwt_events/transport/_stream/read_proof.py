@@ -31,7 +31,7 @@ class ReadProof(Protocol):
         """The time as of which a read that reaches the end is complete; ``None`` if nothing is proven."""
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """What the server that is read from is asked, beside its role."""
 
     async def begin(self, connection: Connection) -> None:
@@ -59,7 +59,7 @@ class ReadProof(Protocol):
         Args:
             replication: what it said of its role.
             asked_at: when it was asked.
-            beside: the replies to `questions`.
+            beside: the replies to `commands`.
 
         Raises:
             TransportError: it is to be left.
@@ -100,9 +100,9 @@ class DirectProof:
         return self._prover.current_as_of
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """What the primary is asked, beside its role; see `ReadProof`."""
-        return self._prover.questions
+        return self._prover.commands
 
     @property
     def epoch(self) -> Epoch | None:
@@ -115,7 +115,7 @@ class DirectProof:
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         self._epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        beside = await connection.execute_many(self.questions, within=ATTEMPT_WITHIN) if self.questions else ()
+        beside = await connection.execute_many(self.commands, within=ATTEMPT_WITHIN) if self.commands else ()
         self._prover.hear(self._epoch.replication, sent_at, beside)
 
     async def follow(self, connection: Connection) -> bool:

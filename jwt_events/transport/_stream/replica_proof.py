@@ -110,7 +110,7 @@ class ReplicaProof:
             await self._primary.aclose()
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """Nothing: only the primary proves that it is one; see `ReadProof`."""
         return ()
 
@@ -250,7 +250,7 @@ class ReplicaProof:
     async def _ask_at(self, connection: Connection) -> _Reached:
         sent_at = boottime()
         self._proof.request(sent_at)
-        commands: list[Command] = [("INFO", "replication"), *self._proof.questions]
+        commands: list[Command] = [("INFO", "replication"), *self._proof.commands]
         replication, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
         said = replication_of(replication)
         self._proof.hear(said, sent_at, beside)
