@@ -127,7 +127,7 @@ def test_doctor(url: str, key: str, client: Any) -> None:
     assert set(levels.values()) == {"ok"}
 
 
-async def apart(*words: str, url: str) -> Outcome:
+async def apart(*words: str, url: str | None = None) -> Outcome:
     """Run a command beside this event loop."""
     return await asyncio.to_thread(run_apart, *words, url=url)
 
@@ -145,3 +145,12 @@ def test_the_url_of_one_node(cluster: Cluster, key: str, client: Any) -> None:
         assert run("fleet", "--key", key, url=node.url).code != 2
         told = run("groups", "--key", key, url=node.url)
         assert told.code == 0 or "is a node of a cluster; write JWT_EVENTS_URL as redis+cluster://" in told.complaint
+
+
+async def test_demo(cluster: Cluster) -> None:
+    """The demo runs on a cluster, and leaves nothing there."""
+    before = [await node.call("DBSIZE") for node in cluster.nodes]
+    told = await apart("demo", "--json", "--url", cluster.url)
+    assert told.code == 0
+    assert told.records[0]["lost"] == told.records[0]["stale_allows"] == 0
+    assert [await node.call("DBSIZE") for node in cluster.nodes] == before

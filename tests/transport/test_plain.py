@@ -312,7 +312,7 @@ class TestTakingOver:
         expected = {f"t{number}".encode() for number in range(20)}
         steps, is_done = 0, False
         while not is_done:
-            steps += 1 + steps // 5
+            steps += 1 + steps // 2
             await move.copy(move.plain.ledger)
             await move.on(move.keys.ledger, "DEL")
             async with connected(move) as connection:

@@ -122,7 +122,9 @@ async def server_name(url: str) -> str:
 async def delete_streams(url: str, *keys: str) -> None:
     """Delete the streams of this run, and what is kept beside them, if the server can still be reached."""
     with suppress(TransportError):
-        async with aclosing(await Connector(url).connect(within=_REPLY_WITHIN)) as connection:
-            for stream in map(StreamKeys, keys):
+        for key in keys:
+            connector = Connector(url, destination=key)
+            stream = StreamKeys(key, in_cluster=connector.is_cluster)
+            async with aclosing(await connector.connect(within=_REPLY_WITHIN)) as connection:
                 names = (stream.stream, stream.retention, stream.ledger, stream.ledger_lock)
                 await connection.call("DEL", *names, within=_REPLY_WITHIN)
