@@ -52,6 +52,8 @@ FITTING: list[tuple[Command, Any]] = [
     (("XGROUP", "CREATE", "k", "g", "0-0"), b"OK"),
     (("XGROUP", "DELCONSUMER", "k", "g", "c"), 0),
     (("CONFIG", "GET", "save"), [b"save", b""]),
+    (("CLUSTER", "INFO"), b"cluster_state:ok\r\n"),
+    (("CLUSTER", "NODES"), b"id 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-16383\n"),
     (("CONFIG", "SET", "save", ""), b"OK"),
     (("TIME",), [b"1700000000", b"123456"]),
     (("INFO", "server"), b"# Server\r\nrun_id:a:b\r\n\r\n"),

@@ -338,6 +338,7 @@ _queued: Final = _exactly(b"QUEUED")
 
 _NAMED: Final[Mapping[str, Shape]] = {
     "ACL": _by_subcommand(whoami=_text, dryrun=_text),
+    "CLUSTER": _by_subcommand(info=_info, nodes=_text),
     "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
     "DEL": _count,
     "EVAL": _any,
