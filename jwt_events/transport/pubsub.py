@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, SubscriptionRefused, TransportError
 from jwt_events.transport._redis.channel_sender import ChannelSender
-from jwt_events.transport._redis.channels import PLAIN, channels_of
+from jwt_events.transport._redis.channels import PLAIN, channels_of, push_message
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.proof import Replication
@@ -29,7 +29,6 @@ from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, is_in_cluster, role_of_hello
-from jwt_events.transport._redis.shapes import push_message
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Server
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 import jwt_events
-from jwt_events.transport._redis.channels import PLAIN, SHARDED
+from jwt_events.transport._redis.channels import PLAIN, SHARDED, push_message
 from jwt_events.transport._redis.protocol import Command, ErrorReply, PushedMessage
-from jwt_events.transport._redis.shapes import SHAPES, check_shape, number, position, push_message
+from jwt_events.transport._redis.shapes import SHAPES, check_shape, number, position
 from tests.support.raw import call
 
 ENTRY = [b"5-1", [b"event", b"x"]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from jwt_events.transport._redis.protocol import PushedMessage
 from jwt_events.transport._redis.role import is_in_cluster, version_of_hello
 
 _FIRST_WITH_SHARDS: Final = 7  # of Redis and Valkey; as a node of a cluster, older servers have plain channels only
@@ -41,3 +42,26 @@ SHARDED: Final = Channels(b"SPUBLISH", b"SSUBSCRIBE", b"smessage", b"ssubscribe"
 def channels_of(hello: Any) -> Channels:
     """Return the kind of channels to use at a server, given its reply to HELLO."""
     return SHARDED if is_in_cluster(hello) and version_of_hello(hello) >= _FIRST_WITH_SHARDS else PLAIN
+
+
+def push_message(reply: Any, name: bytes, channels: Channels) -> list[Any]:
+    """Parse a message that a server sends to the subscriber of a channel: its kind, then what that kind holds.
+
+    Args:
+        reply: what the server sent.
+        name: the channel.
+        channels: the kind of channels that it is one of.
+
+    Raises:
+        Exception: of any kind, if it is no such message.
+    """
+    if type(reply) is not PushedMessage:
+        raise TypeError
+    kind, of, content = reply
+    if kind == channels.message:
+        fits = of == name and type(content) is bytes
+    else:
+        fits = kind in (channels.subscribed, channels.unsubscribed) and type(content) is int
+    if not fits:
+        raise ValueError
+    return reply

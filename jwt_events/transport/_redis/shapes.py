@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-from jwt_events.transport._redis.channels import Channels
-from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply, PushedMessage
+from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply
 
 Shape: TypeAlias = Callable[[Any, Command], Any]
 """Checks the reply to a command. Any exception that it raises means that the reply cannot be that of the command."""
@@ -56,24 +55,6 @@ def array(reply: Any) -> list[Any]:
     """Parse an array."""
     if type(reply) is not list:
         raise TypeError
-    return reply
-
-
-def push_message(reply: Any, name: bytes, channels: Channels) -> list[Any]:
-    """Parse a message that a server sends to the subscriber of a channel: its kind, then what that kind holds.
-
-    Args:
-        reply: what the server sent.
-        name: the channel.
-        channels: the kind of channels that it is one of.
-    """
-    if type(reply) is not PushedMessage:
-        raise TypeError
-    kind, of, content = reply
-    if kind == channels.message:
-        _require(of == name and type(content) is bytes)
-    else:
-        _require(kind in (channels.subscribed, channels.unsubscribed) and type(content) is int)
     return reply
 
 
@@ -182,6 +163,17 @@ def _info(reply: Any, command: Command) -> bytes:
     if command[1:] == ("replication",):
         _require(any(line.startswith("role:") for line in lines))
     return text.encode()
+
+
+def _cluster_info(reply: Any, command: Command) -> bytes:
+    _require(b"cluster_state:" in reply)
+    return _info(reply, command)
+
+
+def _cluster_nodes(reply: Any, command: Command) -> Any:
+    """Check lines, of which one is about the node itself."""
+    _require(type(reply) is bytes and b"myself" in reply)
+    return reply
 
 
 def _hello(reply: Any, command: Command) -> Any:
@@ -338,7 +330,7 @@ _queued: Final = _exactly(b"QUEUED")
 
 _NAMED: Final[Mapping[str, Shape]] = {
     "ACL": _by_subcommand(whoami=_text, dryrun=_text),
-    "CLUSTER": _by_subcommand(info=_info, nodes=_text),
+    "CLUSTER": _by_subcommand(info=_cluster_info, nodes=_cluster_nodes),
     "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
     "DEL": _count,
     "EVAL": _any,
