@@ -88,8 +88,7 @@ class RevocationList(Registration, Health):
         instance: str | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._sources = Sources.of(transport)
-        self._transport = transport
+        self._transport, self._sources = transport, Sources.of(transport)
         self._max_staleness = options.seconds("max_staleness", max_staleness)
         if self._max_staleness < _MIN_STALENESS:
             raise InvalidOption("max_staleness", f"must be at least {_MIN_STALENESS} s: a proof takes a round trip")

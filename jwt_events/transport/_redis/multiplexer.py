@@ -80,7 +80,6 @@ class Multiplexer:
         self._watchdog: asyncio.TimerHandle | None = None
         self._must_connect = False
         self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
-        self.on_hello: Callable[[Any], None] | None = None  # is told what a new server says, and may refuse it
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._deadlines: Deadlines
@@ -262,8 +261,6 @@ class Multiplexer:
                 self._connector.follow()
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
-            if self.on_hello is not None:
-                self.on_hello(reply)
             if self.on_connect is not None:
                 await self.on_connect(connection)
         except BaseException as error:
