@@ -70,8 +70,7 @@ class Multiplexer:
         self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
-        self._may_be_replaced = role is None or not role.is_needed
-        self._owner = connector.owner()
+        self._owner = connector.owner(may_be_replaced=role is None or not role.is_needed)
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
@@ -167,7 +166,7 @@ class Multiplexer:
     def _send(self, connection: Connection, request: Request, now: float) -> None:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
-            self._owner.look(connection, may_be_replaced=self._may_be_replaced)
+            self._owner.look(connection)
             connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
@@ -278,7 +277,7 @@ class Multiplexer:
             self._must_connect = True
             self._has_queued.set()
             return None
-        self._owner.look(self._connection, may_be_replaced=self._may_be_replaced)
+        self._owner.look(self._connection)
         return self._connection
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:
