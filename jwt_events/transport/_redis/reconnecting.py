@@ -26,6 +26,9 @@ ATTEMPT_WITHIN = 2.0
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
 
+# The nodes of a cluster agree on a new owner by themselves, so it is looked for more often.
+_CLUSTER_MAX_DELAY = 0.25
+
 # Error replies of a server that was the owner until then.
 _NO_MORE = frozenset({"MOVED", "UNBLOCKED"})
 
@@ -151,7 +154,8 @@ class ReconnectingConnection:
             TransportError: the server refused, and another attempt would not change that.
         """
         if self._failures:
-            await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
+            maximum = _CLUSTER_MAX_DELAY if self._connector.is_cluster else _MAX_DELAY
+            await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=maximum))
         connection = None
         try:
             connection = await self.owner.connect(within=ATTEMPT_WITHIN)
