@@ -88,8 +88,7 @@ class RevocationList(Registration, Health):
         instance: str | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._sources = Sources.of(transport)
-        self._transport = transport
+        self._transport, self._sources = transport, Sources.of(transport)
         self._max_staleness = _seconds_of_staleness(max_staleness)
         if on_stale not in ("deny", "allow"):
             raise InvalidOption("on_stale", "must be 'deny' or 'allow'")

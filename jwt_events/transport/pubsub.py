@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal import options
 from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, SubscriptionRefused, TransportError
-from jwt_events.transport._redis.channel_sender import ChannelSender
+from jwt_events.transport._redis.channel_sender import ChannelRule, ChannelSender
 from jwt_events.transport._redis.channels import PLAIN, channels_of
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
@@ -28,7 +28,7 @@ from jwt_events.transport._redis.proof import Replication
 from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
-from jwt_events.transport._redis.role import HELLO, HELLO_3, RoleRule, is_in_cluster, role_of_hello
+from jwt_events.transport._redis.role import HELLO, HELLO_3, is_in_cluster, role_of_hello
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap, Guarantees, Receiver, Sender, Server
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ class RedisPubSub:
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[Sender]:
         """Open a sender; see `Transport.sender`."""
-        # Publishing succeeds on a replica, too, and no reply tells.
-        role = RoleRule(self.connector.address, is_needed=True)
-        async with Multiplexer(self.connector, role=role) as multiplexer:
-            yield ChannelSender(multiplexer, self.destination.encode(), is_cluster=self.connector.is_cluster)
+        rule = ChannelRule(self.connector.address, is_cluster=self.connector.is_cluster)
+        async with Multiplexer(self.connector, role=rule) as multiplexer:
+            yield ChannelSender(multiplexer, self.destination.encode(), rule)
 
     @asynccontextmanager
     async def receiver(

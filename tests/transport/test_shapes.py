@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 import jwt_events
 from jwt_events.transport._redis.channels import PLAIN, SHARDED
+from jwt_events.transport._redis.parsers import number, position
 from jwt_events.transport._redis.protocol import Command, ErrorReply, PushedMessage
-from jwt_events.transport._redis.shapes import SHAPES, check_shape, number, position
+from jwt_events.transport._redis.shapes import SHAPES, check_shape
 from tests.support.raw import call
 
 ENTRY = [b"5-1", [b"event", b"x"]]
@@ -52,6 +53,8 @@ FITTING: list[tuple[Command, Any]] = [
     (("XGROUP", "CREATE", "k", "g", "0-0"), b"OK"),
     (("XGROUP", "DELCONSUMER", "k", "g", "c"), 0),
     (("CONFIG", "GET", "save"), [b"save", b""]),
+    (("CLUSTER", "INFO"), b"cluster_state:ok\r\n"),
+    (("CLUSTER", "NODES"), b"id 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-16383\n"),
     (("CONFIG", "SET", "save", ""), b"OK"),
     (("TIME",), [b"1700000000", b"123456"]),
     (("INFO", "server"), b"# Server\r\nrun_id:a:b\r\n\r\n"),
@@ -87,7 +90,6 @@ FITTING: list[tuple[Command, Any]] = [
     (("PING",), b"PONG"),
     (("CLUSTER", "SLOTS"), [[0, 16383, [b"127.0.0.1", 7000, b"id", []], [None, 7001]]]),
     (("CLUSTER", "SLOTS"), []),
-    (("CLUSTER", "INFO"), b""),
     (("CLUSTER", "INFO"), b"cluster_state:ok\r\ncluster_slots_assigned:16384\r\n"),
     (("PUBLISH", "k", b"x"), 0),
     (("ACL", "WHOAMI"), b"\xff"),

@@ -118,7 +118,7 @@ def _needed_to_fold(keys: StreamKeys) -> Sequence[Command]:
 
 
 def needed_for_pubsub(channel: str, *, in_cluster: bool = False) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a channel; in a cluster, on one with an owner, to be found."""
+    """Return the commands that each role needs on a channel; in a cluster it is sharded, and has an owner."""
     if not in_cluster:
         return {"publisher": [("PUBLISH", channel, "")], "subscriber": [("SUBSCRIBE", channel)]}
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from jwt_events.errors import ConnectionFailed
@@ -10,44 +9,53 @@ from jwt_events.transport._redis.channels import PLAIN, SHARDED, Channels, chann
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import number
+from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent
+
+
+class ChannelRule(RoleRule):
+    """Accepts the servers that have the kind of channels for which commands are made.
+
+    Commands are made before the server is known, so their kind is a guess. A server that has the other kind is left
+    before they are sent: they fail, and when they are tried again they are of its kind.
+
+    Args:
+        address: where the server is.
+        is_cluster: whether it is known to be a node of a cluster.
+
+    Attributes:
+        channels: the kind of channels.
+    """
+
+    def __init__(self, address: str, *, is_cluster: bool) -> None:
+        # Publishing succeeds on a replica, too, and no reply tells.
+        super().__init__(address, is_needed=True)
+        self.channels: Channels = SHARDED if is_cluster else PLAIN
+
+    def check(self, reply: Any, *, maybe_done: bool) -> bool:
+        """Return whether the role is known; see `RoleRule.check`.
+
+        Raises:
+            TransportError: as there; or the server has the other kind of channels.
+        """
+        is_known = super().check(reply, maybe_done=maybe_done)
+        if (channels := channels_of(reply)) is not self.channels:
+            self.channels = channels
+            raise ConnectionFailed(f"the server needs {channels.publish.decode()}", maybe_done=maybe_done)
+        return is_known
 
 
 class ChannelSender(RedisSender):
     """A `Sender` to a channel.
 
-    The commands are made before the server is known, so their kind is a guess. A server that has the other kind is left
-    before they are sent: they fail, and when they are tried again they are of its kind.
-
     Args:
         multiplexer: runs the commands.
         channel: the channel.
-        is_cluster: whether the server is known to be a node of a cluster.
+        rule: knows the kind of channels.
     """
 
-    def __init__(self, multiplexer: Multiplexer, channel: bytes, *, is_cluster: bool) -> None:
-        self._channels = SHARDED if is_cluster else PLAIN
-        super().__init__(multiplexer, command=partial(_command, self._channels, channel), parse=_parse)
-        self._channel = channel
-        multiplexer.on_hello = self._check
+    def __init__(self, multiplexer: Multiplexer, channel: bytes, rule: ChannelRule) -> None:
+        def command(payload: bytes) -> Command:
+            return rule.channels.publish, channel, payload
 
-    def _check(self, hello: Any) -> None:
-        """Return if the server has the kind of channels that commands are made for.
-
-        Raises:
-            ConnectionFailed: it has the other kind, of which the next ones are.
-        """
-        channels = channels_of(hello)
-        if channels is not self._channels:
-            self._channels = channels
-            self._command = partial(_command, channels, self._channel)
-            problem = f"{self._multiplexer.address} needs {channels.publish.decode()}"
-            raise ConnectionFailed(problem)
-
-
-def _command(channels: Channels, channel: bytes, payload: bytes) -> Command:
-    return channels.publish, channel, payload
-
-
-def _parse(reply: Any) -> Sent:
-    return Sent(receivers=number(reply))
+        super().__init__(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))

@@ -116,11 +116,14 @@ class Connector:
         other.decoder = self.decoder.about(key, on_moved=other.follow)
         return other
 
-    def owner(self) -> Owner:
-        """Return what says who the owner is, to be asked and closed by the caller."""
+    def owner(self, *, may_be_replaced: bool = True) -> Owner:
+        """Return what says who the owner is, to be asked and closed by the caller; see `Owner.may_be_replaced`."""
         if self.nodes is not None:
-            return ClusterSlot(self, self.nodes)
-        return SentinelService(self, self.sentinels()) if self._sentinels else Owner(self)
+            found: Owner = ClusterSlot(self, self.nodes)
+        else:
+            found = SentinelService(self, self.sentinels()) if self._sentinels else Owner(self)
+        found.may_be_replaced = may_be_replaced
+        return found
 
     def sentinels(self) -> Sentinels:
         """Return the Sentinels of the service, to be asked and closed by the caller; there may be none."""

@@ -69,8 +69,7 @@ class Multiplexer:
         self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
-        self._may_be_replaced = role is None or not role.is_needed
-        self._owner = connector.owner()
+        self._owner = connector.owner(may_be_replaced=role is None or not role.is_needed)
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
@@ -79,7 +78,6 @@ class Multiplexer:
         self._watchdog: asyncio.TimerHandle | None = None
         self._must_connect = False
         self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
-        self.on_hello: Callable[[Any], None] | None = None  # is told what a new server says, and may refuse it
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._deadlines: Deadlines
@@ -167,7 +165,7 @@ class Multiplexer:
     def _send(self, connection: Connection, request: Request, now: float) -> None:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
-            self._owner.look(connection, may_be_replaced=self._may_be_replaced)
+            self._owner.look(connection)
             connection.protocol.send(_RoleRequest(request, self._judge_role), now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
@@ -254,8 +252,6 @@ class Multiplexer:
             self._connector.follow(is_node=is_in_cluster(reply))
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
-            if self.on_hello is not None:
-                self.on_hello(reply)
             if self.on_connect is not None:
                 await self.on_connect(connection)
         except BaseException as error:
@@ -273,7 +269,7 @@ class Multiplexer:
             self._must_connect = True
             self._has_queued.set()
             return None
-        self._owner.look(self._connection, may_be_replaced=self._may_be_replaced)
+        self._owner.look(self._connection)
         return self._connection
 
     async def _maintain(self, maintenance: Maintenance, connection: Connection) -> None:

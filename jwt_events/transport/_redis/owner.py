@@ -43,6 +43,9 @@ class Owner:
     asks_others: bool = False
     """Whether others than the server itself say if it is the owner."""
 
+    may_be_replaced: bool = True
+    """Whether `look` accepts an owner that has lost most other nodes; later it says itself that the cluster is down."""
+
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
 
@@ -89,27 +92,20 @@ class Owner:
     async def wait(self, place: Address | None) -> None:
         """Wait until enough of the others have replied about the server at this place."""
 
-    def look(self, connection: Connection, *, may_be_replaced: bool = True) -> None:
-        """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it.
-
-        Args:
-            connection: the connection.
-            may_be_replaced: whether to go on with an owner that has lost most other nodes, so that another one may have
-                its place by now. Later it says itself that the cluster is down.
-        """
+    def look(self, connection: Connection) -> None:
+        """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it."""
         if self.commands and not connection.is_closed:
             request = connection.send(self.commands)
-            judge = partial(self._judge, connection, request, may_be_replaced)
-            request.settled.add_done_callback(judge)
+            request.settled.add_done_callback(partial(self._judge, connection, request))
 
-    def _judge(self, connection: Connection, request: Request, may_be_replaced: bool, _: object) -> None:
+    def _judge(self, connection: Connection, request: Request, _: object) -> None:
         try:
             found = self.membership(connection.decode(request))
         except TransportError:  # a right is missing, or the connection is closed already
             return
         if found is None:
             return
-        is_alone = not may_be_replaced and found.in_contact < found.majority
+        is_alone = not self.may_be_replaced and found.in_contact < found.majority
         if is_alone or not (found.is_owner and found.is_up):
             connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
             connection.protocol.fail(ConnectionAbortedError("the server may not own the key any more"))
@@ -151,7 +147,7 @@ class SentinelService(Owner):
         """See `Owner.wait`."""
         await self._sentinels.wait(place)
 
-    def look(self, connection: Connection, *, may_be_replaced: bool = True) -> None:
+    def look(self, connection: Connection) -> None:
         """See `Owner.look`."""
         self._watch.look(connection)
 

@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 from redis import exceptions
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.parsers import array, number, position
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request, RespProtocol
-from jwt_events.transport._redis.shapes import array, check_shape, number, position
+from jwt_events.transport._redis.shapes import check_shape
 
 __all__ = ["ReplyDecoder", "ReplyParser", "array", "map_error", "number", "position", "unchanged"]
 

@@ -10,21 +10,28 @@ Source: https://redis.io/docs/latest/commands/
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply
-
-Shape: TypeAlias = Callable[[Any, Command], Any]
-"""Checks the reply to a command. Any exception that it raises means that the reply cannot be that of the command."""
-
-_MAX_PART: Final = 2**64 - 1
-
-_is_position: Final = re.compile(rb"[0-9]{1,20}+-[0-9]{1,20}").fullmatch
-# Without the longest numbers, which are looked at one by one: most replies have many positions, and none of those.
-_are_positions: Final = re.compile(rb"(?:[0-9]{1,19}+-[0-9]{1,19}+ )++").fullmatch
+from jwt_events.transport._redis.parsers import (
+    Shape,
+    any_count,
+    any_text,
+    anything,
+    array,
+    by_subcommand,
+    check_positions,
+    encoded,
+    exactly,
+    number,
+    or_nil,
+    position,
+    require,
+    require_text,
+    split_position,
+)
+from jwt_events.transport._redis.protocol import Argument, Command
 
 
 def check_shape(reply: Any, command: Command) -> Any:
@@ -33,45 +40,7 @@ def check_shape(reply: Any, command: Command) -> Any:
     Raises:
         Exception: of any kind, if it has not.
     """
-    return SHAPES.get(command[0], _any)(reply, command)
-
-
-def position(reply: Any) -> str:
-    """Parse a position in a stream."""
-    if not _is_position(reply) or (len(reply) > 21 and max(_parts(reply)) > _MAX_PART):
-        raise ValueError
-    text: str = reply.decode()
-    return text
-
-
-def number(reply: Any) -> int:
-    """Parse a count, such as of entries or of receivers."""
-    if type(reply) is not int or reply < 0:
-        raise TypeError
-    return reply
-
-
-def array(reply: Any) -> list[Any]:
-    """Parse an array."""
-    if type(reply) is not list:
-        raise TypeError
-    return reply
-
-
-def _require(fits: object) -> None:
-    if not fits:
-        raise ValueError
-
-
-def _parts(reply: bytes) -> list[int]:
-    return [int(part) for part in reply.split(b"-")]
-
-
-def _positions(replies: Sequence[Any]) -> None:
-    """Check many positions at once, which costs a third of looking at each."""
-    if replies and not _are_positions(b" ".join(replies) + b" "):
-        for reply in replies:
-            position(reply)
+    return SHAPES.get(command[0], anything)(reply, command)
 
 
 def _entries(reply: Any, *, may_be_removed: bool = False) -> list[Any]:
@@ -95,8 +64,8 @@ def _entries(reply: Any, *, may_be_removed: bool = False) -> list[Any]:
         plain = []
     if len(plain) != len(entries):
         plain = [_check_entry(entry, may_be_removed=may_be_removed) for entry in entries if entry is not None]
-        _require(len(plain) == len(entries) or may_be_removed)
-    _positions(plain)
+        require(len(plain) == len(entries) or may_be_removed)
+    check_positions(plain)
     return entries
 
 
@@ -104,35 +73,8 @@ def _check_entry(entry: Any, *, may_be_removed: bool) -> Any:
     """Return the position of an entry."""
     name, fields = array(entry)
     if fields is not None or not may_be_removed:
-        _require(not len(array(fields)) % 2 and all(type(part) is bytes for part in fields))
+        require(not len(array(fields)) % 2 and all(type(part) is bytes for part in fields))
     return name
-
-
-def _any(reply: Any, command: Command) -> Any:
-    if type(reply) is ErrorReply:
-        raise reply
-    return reply
-
-
-def _exactly(text: bytes) -> Shape:
-    def check(reply: Any, command: Command) -> Any:
-        _require(reply == text)
-        return reply
-
-    return check
-
-
-def _or_nil(shape: Shape) -> Shape:
-    return lambda reply, command: None if reply is None else shape(reply, command)
-
-
-def _text(reply: Any, command: Command) -> Any:
-    _require(type(reply) is bytes)
-    return reply
-
-
-def _count(reply: Any, command: Command) -> Any:
-    return number(reply)
 
 
 def _xadd(reply: Any, command: Command) -> Any:
@@ -142,7 +84,7 @@ def _xadd(reply: Any, command: Command) -> Any:
 
 def _score(reply: Any, command: Command) -> Any:
     float(reply)
-    _bytes(reply)
+    require_text(reply)
     return reply
 
 
@@ -151,7 +93,7 @@ def _zadd(reply: Any, command: Command) -> Any:
 
 
 def _time(reply: Any, command: Command) -> Any:
-    _require(len(array(reply)) == 2 and all(part.isdigit() for part in reply))
+    require(len(array(reply)) == 2 and all(part.isdigit() for part in reply))
     return reply
 
 
@@ -159,29 +101,40 @@ def _info(reply: Any, command: Command) -> bytes:
     """Check lines of ``name:value`` below headings."""
     text: str = reply.decode("utf-8", "replace")
     lines = [line for line in text.splitlines() if line]
-    _require(all(":" in line or line.startswith("#") for line in lines))
+    require(all(":" in line or line.startswith("#") for line in lines))
     if command[1:] == ("replication",):
-        _require(any(line.startswith("role:") for line in lines))
+        require(any(line.startswith("role:") for line in lines))
     return text.encode()
+
+
+def _cluster_info(reply: Any, command: Command) -> bytes:
+    require(b"cluster_state:" in reply)
+    return _info(reply, command)
+
+
+def _cluster_nodes(reply: Any, command: Command) -> Any:
+    """Check lines, of which one is about the node itself."""
+    require(type(reply) is bytes and b"myself" in reply)
+    return reply
 
 
 def _hello(reply: Any, command: Command) -> Any:
     """Check names and values: a map, which is an array before RESP3."""
     fields = reply if type(reply) is dict else dict(zip(array(reply)[::2], reply[1::2], strict=True))
-    _require(fields and all(type(name) is bytes for name in fields))
-    _bytes(fields.get(b"role", b""))
+    require(fields and all(type(name) is bytes for name in fields))
+    require_text(fields.get(b"role", b""))
     return reply
 
 
 def _role(reply: Any, command: Command) -> Any:
-    _require(array(reply)[0] in (b"master", b"slave", b"sentinel"))
+    require(array(reply)[0] in (b"master", b"slave", b"sentinel"))
     return reply
 
 
 def _flat_map(reply: Any, **kinds: Callable[[Any], object]) -> None:
     """Check names and values in turn, of which those that are named must be there and of their kind."""
     fields = dict(zip(array(reply)[::2], reply[1::2], strict=True))
-    _require(all(type(name) is bytes for name in fields))
+    require(all(type(name) is bytes for name in fields))
     for name, check in kinds.items():
         check(fields[name.replace("_", "-").encode()])
 
@@ -194,10 +147,6 @@ def _optional(reply: Any, *names: str) -> None:
             number(value)
 
 
-def _bytes(value: Any) -> None:
-    _require(type(value) is bytes)
-
-
 def _entry_or_nil(value: Any) -> None:
     if value is not None:
         _entries([value])
@@ -205,7 +154,7 @@ def _entry_or_nil(value: Any) -> None:
 
 def _named_texts(reply: Any, command: Command) -> Any:
     _flat_map(reply)
-    _require(all(type(part) is bytes for part in reply))
+    require(all(type(part) is bytes for part in reply))
     return reply
 
 
@@ -213,20 +162,20 @@ def _xinfo_stream(reply: Any, command: Command) -> Any:
     _flat_map(reply, length=number, first_entry=_entry_or_nil, last_generated_id=position)
     _optional(reply, "entries-added")
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
-    _require((fields[b"length"] == 0) == (fields[b"first-entry"] is None))
+    require((fields[b"length"] == 0) == (fields[b"first-entry"] is None))
     return reply
 
 
 def _xinfo_groups(reply: Any, command: Command) -> Any:
     for row in array(reply):
-        _flat_map(row, name=_bytes, pending=number, last_delivered_id=position)
+        _flat_map(row, name=require_text, pending=number, last_delivered_id=position)
         _optional(row, "entries-read", "lag")
     return reply
 
 
 def _xinfo_consumers(reply: Any, command: Command) -> Any:
     for row in array(reply):
-        _flat_map(row, name=_bytes, pending=number, idle=number)
+        _flat_map(row, name=require_text, pending=number, idle=number)
     return reply
 
 
@@ -242,9 +191,9 @@ def _read(reply: Any, command: Command) -> Any:
     if reply is None:
         return None
     ((key, entries),) = array(reply)
-    _require(key == _encoded(command[-2]) and len(_entries(entries)) > 0)
+    require(key == encoded(command[-2]) and len(_entries(entries)) > 0)
     if type(after := command[-1]) is str and "-" in after:
-        _require(_parts(after.encode()) < _parts(entries[0][0]) <= _parts(entries[-1][0]))
+        require(split_position(after.encode()) < split_position(entries[0][0]) <= split_position(entries[-1][0]))
     return reply
 
 
@@ -253,14 +202,14 @@ def _read_group(reply: Any, command: Command) -> Any:
     if command[-1] == ">":
         return _read(reply, command)
     ((key, entries),) = array(reply)
-    _require(key == _encoded(command[-2]))
+    require(key == encoded(command[-2]))
     _entries(entries, may_be_removed=True)
     return reply
 
 
 def _xclaim(reply: Any, command: Command) -> Any:
     if command[-1] == "JUSTID":
-        _positions(array(reply))
+        check_positions(array(reply))
     else:
         _entries(reply, may_be_removed=True)
     return reply
@@ -272,7 +221,7 @@ def _xautoclaim(reply: Any, command: Command) -> Any:
     _entries(entries, may_be_removed=True)
     if removed:  # since Redis 7
         (positions,) = removed
-        _positions(array(positions))
+        check_positions(array(positions))
     return reply
 
 
@@ -280,14 +229,14 @@ def _xpending(reply: Any, command: Command) -> Any:
     if len(command) == 3:
         count, first, last, consumers = array(reply)
         if number(count):
-            _positions([first, last])
+            check_positions([first, last])
             array(consumers)
         return reply
     rows = array(reply)
     for row in rows:
         name, consumer, idle, deliveries = array(row)
         position(name)
-        _bytes(consumer)
+        require_text(consumer)
         number(idle)
         number(deliveries)
     return rows
@@ -299,93 +248,81 @@ def _exec(reply: Any, command: Command) -> Any:
 
 
 def _zrange(reply: Any, command: Command) -> Any:
-    _require(all(type(part) is bytes for part in array(reply)))
+    require(all(type(part) is bytes for part in array(reply)))
     return reply
 
 
 def _zscan(reply: Any, command: Command) -> Any:
     """Check a cursor, then members and scores in turn."""
     cursor, members = array(reply)
-    _require(cursor.isdigit() and not len(array(members)) % 2)
-    _require(set(map(type, members)) <= {bytes})
+    require(cursor.isdigit() and not len(array(members)) % 2)
+    require(set(map(type, members)) <= {bytes})
     return reply
 
 
 def _cluster_slots(reply: Any, command: Command) -> Any:
     """Check ranges of slots, each with its nodes; of a new cluster there may be none."""
     for first, last, *nodes in array(reply):
-        _require(0 <= number(first) <= number(last) and nodes)
+        require(0 <= number(first) <= number(last) and nodes)
         for host, port, *_ in nodes:
-            _require(host is None or type(host) is bytes)
+            require(host is None or type(host) is bytes)
             number(port)
     return reply
 
 
-def _encoded(argument: Argument) -> bytes:
-    return argument if isinstance(argument, bytes) else str(argument).encode()
-
-
-def _by_subcommand(**shapes: Shape) -> Shape:
-    """Return the shape of the replies to a command that has subcommands."""
-
-    def check(reply: Any, command: Command) -> Any:
-        return shapes.get(str(command[1]).lower(), _any)(reply, command)
-
-    return check
-
-
-_ok: Final = _exactly(b"OK")
-_queued: Final = _exactly(b"QUEUED")
+_ok: Final = exactly(b"OK")
+_queued: Final = exactly(b"QUEUED")
 
 _NAMED: Final[Mapping[str, Shape]] = {
-    "ACL": _by_subcommand(whoami=_text, dryrun=_text),
-    "CLUSTER": _by_subcommand(slots=_cluster_slots, nodes=_text, info=_info),
-    "CONFIG": _by_subcommand(get=_named_texts, set=_ok),
-    "DEL": _count,
-    "EVAL": _any,
+    "ACL": by_subcommand(whoami=any_text, dryrun=any_text),
+    "CLUSTER": by_subcommand(slots=_cluster_slots, nodes=_cluster_nodes, info=_cluster_info),
+    "CONFIG": by_subcommand(get=_named_texts, set=_ok),
+    "DEL": any_count,
+    "EVAL": anything,
     "EXEC": _exec,
-    "EXISTS": _count,
-    "EXPIRE": _count,
-    "GET": _or_nil(_text),
+    "EXISTS": any_count,
+    "EXPIRE": any_count,
+    "GET": or_nil(any_text),
     "HELLO": _hello,
-    "HDEL": _count,
+    "HDEL": any_count,
     "HGETALL": _named_texts,
-    "HSET": _count,
+    "HSET": any_count,
     "INFO": _info,
     "MULTI": _ok,
-    "MEMORY": _by_subcommand(usage=_or_nil(_count)),
-    "PEXPIRE": _count,
-    "PING": _exactly(b"PONG"),
-    "PUBLISH": _count,
+    "MEMORY": by_subcommand(usage=or_nil(any_count)),
+    "PEXPIRE": any_count,
+    "PING": exactly(b"PONG"),
+    "PTTL": anything,  # sent by scripts; a user is only asked for its right
+    "PUBLISH": any_count,
     "READONLY": _ok,
-    "SPUBLISH": _count,
-    "SSUBSCRIBE": _any,  # arrives among the pushed messages
+    "SPUBLISH": any_count,
+    "SSUBSCRIBE": anything,  # arrives among the pushed messages
     "ROLE": _role,
-    "SET": _or_nil(_ok),
-    "SUBSCRIBE": _any,  # arrives among the pushed messages
+    "SET": or_nil(_ok),
+    "SUBSCRIBE": anything,  # arrives among the pushed messages
     "TIME": _time,
-    "UNLINK": _count,
-    "WAIT": _count,
+    "UNLINK": any_count,
+    "WAIT": any_count,
     "WATCH": _ok,
-    "XACK": _count,
+    "XACK": any_count,
     "XADD": _xadd,
     "XAUTOCLAIM": _xautoclaim,
     "XCLAIM": _xclaim,
-    "XDEL": _count,
-    "XGROUP": _by_subcommand(create=_ok, setid=_ok, delconsumer=_count, destroy=_count),
-    "XINFO": _by_subcommand(stream=_xinfo_stream, groups=_xinfo_groups, consumers=_xinfo_consumers),
-    "XLEN": _count,
+    "XDEL": any_count,
+    "XGROUP": by_subcommand(create=_ok, setid=_ok, delconsumer=any_count, destroy=any_count),
+    "XINFO": by_subcommand(stream=_xinfo_stream, groups=_xinfo_groups, consumers=_xinfo_consumers),
+    "XLEN": any_count,
     "XPENDING": _xpending,
     "XRANGE": _xrange,
     "XREAD": _read,
     "XREADGROUP": _read_group,
     "XREVRANGE": _xrange,
-    "XTRIM": _count,
+    "XTRIM": any_count,
     "ZADD": _zadd,
-    "ZSCORE": _or_nil(_score),
-    "ZCOUNT": _count,
+    "ZSCORE": or_nil(_score),
+    "ZCOUNT": any_count,
     "ZRANGE": _zrange,
-    "ZREMRANGEBYSCORE": _count,
+    "ZREMRANGEBYSCORE": any_count,
     "ZSCAN": _zscan,
     # Inside a transaction commands are written in lower case: each is replied to before it is carried out.
     **dict.fromkeys(("unlink", "xtrim", "zadd", "zrem", "zremrangebyscore"), _queued),
