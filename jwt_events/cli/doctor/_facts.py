@@ -16,7 +16,7 @@ from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
-    QUESTIONS,
+    MEMBERSHIP,
     Connection,
     Connector,
     Membership,
@@ -137,7 +137,7 @@ async def _follow(connector: Connector) -> bool:
 
 
 async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:
-    replies = await connection.execute_many(QUESTIONS, within=_WITHIN)
+    replies = await connection.execute_many(MEMBERSHIP, within=_WITHIN)
     try:
         membership = Membership.parse(replies, key)
     except TransportError:

@@ -45,7 +45,7 @@ class _Read(NamedTuple):
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
         received: how many bytes had arrived on the connection before.
-        questions: how many replies of the audit are for the proof alone.
+        beside: how many replies of the audit are for the proof alone.
     """
 
     request: Request
@@ -53,7 +53,7 @@ class _Read(NamedTuple):
     connection: Connection
     asked: int
     received: int
-    questions: int
+    beside: int
 
 
 class CursorReceiver:
@@ -159,8 +159,8 @@ class CursorReceiver:
             raise reply
         if audit:
             stream, replication, *processor = audit
-            said = processor[: read.questions]
-            del processor[: read.questions]
+            said = processor[: read.beside]
+            del processor[: read.beside]
             self._proof.hear(replication_of(replication), read.sent_at, said)
             self._reconcile(stream_info(stream), read.sent_at)
             spent = processor_time_of(processor[0]) if processor else None
@@ -192,19 +192,19 @@ class CursorReceiver:
                 wait = ("BLOCK", max(1, int(longest * 1000)))
                 if pause := self.pacing.pause(time.monotonic()):
                     await asyncio.sleep(pause)
-        count, questions = self._batch_size.count, self._proof.questions
+        count, beside = self._batch_size.count, self._proof.commands
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
         # No later because of a pause: the next read may be the first one after it.
         due = self._audited_at + self._audit_interval - self.pacing.spacing
         if sent_at >= due or not self._cursor.is_counted:
-            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *questions]
+            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *beside]
             if self.pacing.is_fast(sent_at):
                 audit.append(("INFO", "cpu"))
             commands[:0] = audit
             self._proof.request(sent_at)
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
-        return _Read(request, sent_at, connection, count, connection.protocol.received, len(questions))
+        return _Read(request, sent_at, connection, count, connection.protocol.received, len(beside))
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""

@@ -27,7 +27,7 @@ class ReadProof(Protocol):
         """The time as of which a read that reaches the end is complete; ``None`` if nothing is proven."""
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """What the server that is read from is asked, beside its role."""
 
     async def begin(self, connection: Connection) -> None:
@@ -55,7 +55,7 @@ class ReadProof(Protocol):
         Args:
             replication: what it said of its role.
             asked_at: when it was asked.
-            said: what it replied to `questions`.
+            said: what it replied to `commands`.
 
         Raises:
             TransportError: it is to be left.
@@ -101,9 +101,9 @@ class DirectProof:
         return self._succession.epoch
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """What shows that a node owns the key; see `ReadProof`."""
-        return self._prover.questions
+        return self._prover.commands
 
     async def begin(self, connection: Connection) -> None:
         """Ask a server for its epoch; see `ReadProof`."""
@@ -111,7 +111,7 @@ class DirectProof:
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         self._epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        said = await connection.execute_many(self.questions, within=ATTEMPT_WITHIN) if self.questions else ()
+        said = await connection.execute_many(self.commands, within=ATTEMPT_WITHIN) if self.commands else ()
         self._prover.hear(self._epoch.replication, sent_at, said)
 
     async def follow(self, connection: Connection) -> bool:

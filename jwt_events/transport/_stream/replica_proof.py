@@ -87,7 +87,7 @@ class ReplicaProof:
         self._epoch: Epoch | None = None  # of the primary when the present connection was begun with
         self._is_judged = False  # whether it is known what is missing of the time before
         self._may_lack = False  # whether a primary followed that may lack what the one before had
-        self.questions: Sequence[Command] = ()
+        self.commands: Sequence[Command] = ()
         """Nothing, as the primary is asked instead; see `ReadProof`."""
         self.current_as_of: float | None = None
         """The time of the last request to the primary whose reply the replica has reached; see `ReadProof`."""
@@ -247,8 +247,8 @@ class ReplicaProof:
     async def _ask_at(self, connection: Connection) -> _Reached:
         sent_at = time.monotonic()
         self._proof.request(sent_at)
-        commands: list[Command] = [("INFO", "replication"), *self._proof.questions]
-        replication, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+        asked: list[Command] = [("INFO", "replication"), *self._proof.commands]
+        replication, *beside = await connection.execute_many(asked, within=ATTEMPT_WITHIN)
         said = replication_of(replication)
         self._proof.hear(said, sent_at, beside)
         await self._proof.settle()
