@@ -37,7 +37,8 @@ class NotProven(ConnectionFailed):
 
     Attributes:
         reason: one of a few fixed words, suitable as a metric label: ``replica``, ``unknown_role``, ``few_replicas``,
-            ``few_sentinels``, ``other_primary``, ``called_down``, ``failing_over``.
+            ``few_sentinels``, ``other_primary``, ``called_down``, ``failing_over``, ``other_owner``, ``cluster_down``,
+            ``few_primaries``.
     """
 
     def __init__(self, message: str, *, reason: str, maybe_done: bool = False) -> None:

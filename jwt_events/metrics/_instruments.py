@@ -36,6 +36,9 @@ _DOUBTS = (
     "other_primary",
     "called_down",
     "failing_over",
+    "other_owner",
+    "cluster_down",
+    "few_primaries",
     "refused",
 )
 _REASONS = ("too_large", "not_json", "duplicate_key", "not_an_envelope", "invalid_event")

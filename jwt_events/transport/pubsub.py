@@ -137,7 +137,7 @@ class _PubSubReceiver:
     async def _subscribe(self, connection: Connection) -> None:
         try:
             self._prover.connect(connection.place)
-            self._hear(await connection.call(*HELLO_3, within=ATTEMPT_WITHIN))
+            self._hear(await connection.execute_many([HELLO_3, *self._prover.commands], within=ATTEMPT_WITHIN))
             connection.write("SUBSCRIBE", self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
@@ -149,20 +149,21 @@ class _PubSubReceiver:
         self._asked, self._timeouts = None, 0
         self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
 
-    def _hear(self, reply: Any) -> None:
-        """Take the reply to HELLO.
+    def _hear(self, replies: Sequence[Any]) -> None:
+        """Take the reply to HELLO, and those to the questions beside it.
 
         Raises:
             NotProven: the server is to be left.
             TransportError: it refuses to tell its role.
         """
-        self._prover.hear(Replication(role_of_hello(reply)), self._asked_at)
+        role, *said = replies
+        self._prover.hear(Replication(role_of_hello(role)), self._asked_at, said)
 
     def _ask_role(self, connection: Connection) -> None:
         """Ask for the role beside what arrives, if it is time to: a replica may be cut off from the publishers."""
         now = asyncio.get_running_loop().time()
         if self._asked is None and now >= self._ask_at:
-            self._asked = connection.send([HELLO])
+            self._asked = connection.send([HELLO, *self._prover.commands])
             self._asked_at = now
             self._ask_at = now + _ASK_AFTER
             self._prover.request(now)
@@ -175,10 +176,10 @@ class _PubSubReceiver:
         """
         if self._asked is not None and self._asked.settled.done():
             asked, self._asked = self._asked, None
-            (reply,) = await connection.replies(asked, within=ATTEMPT_WITHIN)
+            replies = await connection.replies(asked, within=ATTEMPT_WITHIN)
             has_arrived = True
             try:
-                self._hear(reply)
+                self._hear(replies)
             except NotProven as error:
                 return error
         try:

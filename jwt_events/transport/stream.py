@@ -39,9 +39,10 @@ from jwt_events.transport._stream.horizon import LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.ledger_head import ledger_key
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
-from jwt_events.transport._stream.read_proof import DirectProof, ReplicaProof
+from jwt_events.transport._stream.read_proof import DirectProof
 from jwt_events.transport._stream.registry import StreamRegistry
 from jwt_events.transport._stream.replica import ReplicaReceiver
+from jwt_events.transport._stream.replica_proof import ReplicaProof
 from jwt_events.transport._stream.settler import Settler
 from jwt_events.transport.base import Fold, Guarantees, LedgerReport, Receiver, Registry, Sender, Sent, Server
 

@@ -22,6 +22,7 @@ from jwt_events import (
 )
 from jwt_events.testing import Listener
 from jwt_events.transport._redis import multiplexer, reconnecting
+from jwt_events.transport._stream.cursor import CursorReceiver
 from tests.faults.failover import MakeServer, pair
 from tests.faults.scenes import TRANSPORTS, transport_of
 from tests.support.fake_server import FakeServer, text
@@ -67,6 +68,26 @@ class TestReaders:
                 await listener.hears_of_gap("disconnected", "reconnected")
             await publish(transport_of(kind, both.new_url, "k"), event("after"))
             await listener.hears("after")
+
+    async def test_last_read(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was read together with the news that the server is to be left is delivered by the next one."""
+        async with RedisStream(url, key).receiver() as receiver:
+            assert isinstance(receiver, CursorReceiver)
+            await publish(RedisStream(url, key), event("read"))
+            news = [ConnectionFailed("the Sentinels name another server")]
+
+            def conclude() -> None:
+                if news:
+                    raise news.pop()
+
+            monkeypatch.setattr(receiver._proof, "conclude", conclude)
+            payloads: list[bytes] = []
+            while not payloads:
+                batch = await receiver.receive()
+                payloads += [delivery.payload for delivery in batch.deliveries]
+            assert not news
+            assert len(payloads) == 1
+            assert batch.gaps == []
 
     @pytest.mark.parametrize("kind", ["stream", "group"])
     async def test_replica_that_may_be_written_to(self, own_server: MakeServer, kind: str) -> None:

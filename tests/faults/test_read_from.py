@@ -150,6 +150,36 @@ class TestLeaving:
                 await wait_until(lambda: _has_readers(servers, 3 - number), what="a reader at the other one")
             await servers.is_read(number)
 
+    async def test_many(self, own_server: MakeServer) -> None:
+        """All who read from one that is frozen leave it before they are stale, and know what is revoked meanwhile."""
+        limit = scaled(MAX_STALENESS)
+        async with replicated(own_server) as servers, AsyncExitStack() as stack:
+            lists = [RevocationList(stream(servers), max_staleness=limit) for _ in range(16)]
+            for one in lists:
+                await stack.enter_async_context(one)
+            await wait_until(lambda: _has_readers(servers, 1), what="a reader at the first replica")
+            worst = 0.0
+
+            async def are_all_at_the_other() -> bool:
+                nonlocal worst
+                worst = max(worst, *(one.staleness for one in lists))
+                return len(await readers(servers.clients[2])) == len(lists)
+
+            with servers.frozen(1):
+                await publish(RedisStream(servers.url, "k"), event("stolen"))
+                revoked_at = time.monotonic()
+
+                def is_known() -> bool:
+                    nonlocal worst
+                    worst = max(worst, *(one.staleness for one in lists))
+                    verdicts = {one.check({"jti": "stolen"}) for one in lists}
+                    assert Verdict.ALLOW not in verdicts or time.monotonic() - revoked_at < limit
+                    return verdicts == {Verdict.REVOKED}
+
+                await wait_until(is_known, what="the revocation")
+                await wait_until(are_all_at_the_other, what="all readers at the other one")
+            assert worst < limit
+
     async def test_both_frozen(self, own_server: MakeServer) -> None:
         """If all are frozen, the primary is read."""
         async with (

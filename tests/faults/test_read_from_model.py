@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from jwt_events import RedisStream
 from jwt_events.transport._redis import replicas
-from jwt_events.transport._stream import read_proof
+from jwt_events.transport._stream import replica_proof
 from jwt_events.transport._stream.cursor import CursorReceiver
 from tests.faults.replicated import Replicated, replicated
 from tests.support.proxy import Proxy
@@ -108,7 +108,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "_INITIAL_AVOIDANCE", 0.001)
     monkeypatch.setattr(replicas, "_MAX_AVOIDANCE", 0.001)
     monkeypatch.setattr(replicas, "_SETTLE", 0.0)
-    monkeypatch.setattr(read_proof, "_LOOK_INTERVAL", 0.005)
+    monkeypatch.setattr(replica_proof, "_LOOK_INTERVAL", 0.005)
 
 
 def test_some_sequences(running: Running) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from redis.asyncio import RedisCluster
+from redis.cluster import LoadBalancingStrategy
 
 from jwt_events import Publisher, PublishFailed, RedisStream, RevocationList, ServerRefused, TokenRevoked, Verdict
 from jwt_events.transport._redis.connection import Connector
@@ -17,6 +18,8 @@ from tests.support.faults import free_port
 from tests.support.handling import publish
 from tests.support.logs import everything_logged
 from tests.support.waiting import scaled, wait_until
+
+SPREAD = LoadBalancingStrategy.ROUND_ROBIN
 
 MakeCluster = Callable[..., AbstractAsyncContextManager[Cluster]]
 
@@ -57,7 +60,8 @@ class TestUrl:
 
     async def test_a_seed_may_be_down(self, cluster: Cluster, tagged: str) -> None:
         """The next one is asked."""
-        url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()},{(await cluster.others(tagged))[0].address}"
+        (other, *_) = await cluster.others(tagged)
+        url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()},{other.address}"
         await is_in_force(RedisStream(url, tagged), RedisStream(url, tagged))
 
     async def test_a_frozen_seed_delays_little(self, own_cluster: MakeCluster) -> None:
@@ -109,7 +113,7 @@ async def _is_down(node: Node) -> bool:
 class TestUnreachable:
     """Nodes announce addresses at which clients do not reach them."""
 
-    CONFIG = {"cluster-announce-hostname": "node.invalid", "cluster-preferred-endpoint-type": "hostname"}
+    CONFIG: ClassVar = {"cluster-announce-hostname": "node.invalid", "cluster-preferred-endpoint-type": "hostname"}
 
     async def test_url(self, own_cluster: MakeCluster, key: str) -> None:
         """The error names the address and says what leads to the nodes; a client with an address_remap does."""
@@ -132,7 +136,7 @@ class TestClient:
     async def test_it_is_left_alone(self, cluster: Cluster, tagged: str) -> None:
         """It is never connected, used, changed or closed; its options are used."""
         (other, *_) = await cluster.others(tagged)
-        client = RedisCluster(host="127.0.0.1", port=other.port, client_name="given", read_from_replicas=True)
+        client = RedisCluster(host="127.0.0.1", port=other.port, client_name="given", load_balancing_strategy=SPREAD)
         nodes = client.nodes_manager
         before = dict(client.get_connection_kwargs()), dict(nodes.startup_nodes), dict(nodes.nodes_cache)
         transport = RedisStream(client, tagged)
@@ -174,6 +178,16 @@ class TestPlainUrl:
         assert transport.connector.is_cluster
         assert sum("use a redis+cluster:// URL" in line for line in lines) == 1
 
+    async def test_at_the_owner(self, cluster: Cluster, tagged: str) -> None:
+        """It is used as it is, and counts as a node of a cluster, for a reader and for a publisher."""
+        url = (await cluster.owner_of(tagged)).url
+        reads, writes = RedisStream(url, tagged), RedisStream(url, tagged)
+        with everything_logged() as lines:
+            await is_in_force(reads, writes)
+        assert reads.connector.is_cluster
+        assert writes.connector.is_cluster
+        assert sum("use a redis+cluster:// URL" in line for line in lines) == 2
+
     async def test_rights_that_are_missing(self, own_cluster: MakeCluster, key: str) -> None:
         """The error names them."""
         async with own_cluster(primaries=1, replicas=0) as cluster:
@@ -199,7 +213,7 @@ class TestBeside:
 class TestSlotMap:
     """What CLUSTER SLOTS replies."""
 
-    REPLY = [
+    REPLY: ClassVar = [
         [0, 99, [b"10.0.0.1", 1, b"id"], [b"", 2, b"id", []]],
         [100, 16383, [None, 3, b"id", [b"hostname", b"h"]]],
         [50, 50, [b"::1", 4]],

@@ -73,9 +73,8 @@ class ClientOptions:
             return cls._of_pool(client_or_url.connection_pool)
         if not isinstance(client_or_url, str):
             kind = f"{type(client_or_url).__module__}.{type(client_or_url).__name__}"
-            raise InvalidOption(
-                "client_or_url", f"needs a Redis or RedisCluster client of redis.asyncio, or a URL, not a {kind}"
-            )
+            needed = "a Redis or RedisCluster client of redis.asyncio, or a URL"
+            raise InvalidOption("client_or_url", f"needs {needed}, not a {kind}")
         try:
             if is_cluster_url(client_or_url):
                 return cls._of_cluster_url(client_or_url)

@@ -18,7 +18,7 @@ from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.republishing import Republisher
-from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule
+from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
 
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
@@ -256,6 +256,7 @@ class Multiplexer:
         connection = await self._owner.connect(within=_REPLY_WITHIN)
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
+            self._connector.follow(is_node=is_in_cluster(reply))
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
             if self.on_connect is not None:

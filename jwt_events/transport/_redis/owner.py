@@ -7,17 +7,19 @@ owner. Which of the three it is concerns no other part.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from jwt_events.errors import ConnectionFailed, ServerRefused
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.client_options import address_of
+from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
+from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.sentinels import PrimaryWatch, Sentinels
 from jwt_events.transport._redis.slots import SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address, Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jwt_events.transport._redis.connection import Connection, Connector
     from jwt_events.transport._redis.nodes import Nodes
     from jwt_events.transport._redis.proof import Replication
@@ -64,6 +66,19 @@ class Owner:
             return await nodes.replicas(connection, self._connector.destination)
         return said.near
 
+    @property
+    def commands(self) -> Sequence[Command]:
+        """What a server is asked, beside its role, to know whether it is the owner."""
+        return MEMBERSHIP if self._connector.is_cluster else ()
+
+    def membership(self, replies: Sequence[Any]) -> Membership | None:
+        """Parse the replies to `commands`; ``None`` if there were no commands.
+
+        Raises:
+            TransportError: no replies, or error replies.
+        """
+        return Membership.parse(replies, self._connector.destination) if replies else None
+
     def request(self) -> None:
         """Ask the others, without waiting; what they said before is forgotten."""
 
@@ -76,6 +91,18 @@ class Owner:
 
     def look(self, connection: Connection) -> None:
         """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it."""
+        if self.commands and not connection.is_closed:
+            request = connection.send(self.commands)
+            request.settled.add_done_callback(partial(self._judge, connection, request))
+
+    def _judge(self, connection: Connection, request: Request, _: object) -> None:
+        try:
+            found = self.membership(connection.decode(request))
+        except TransportError:  # a right is missing, or the connection is closed already
+            return
+        if found is not None and not (found.is_owner and found.is_up):
+            connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
+            connection.protocol.fail(ConnectionAbortedError("the server does not own the key, or its cluster is down"))
 
     async def aclose(self) -> None:
         """Close the connections to the others; idempotent."""
@@ -137,9 +164,9 @@ class ClusterSlot(Owner):
 
     async def connect(self, *, within: float) -> Connection:
         """Open a connection to the owner of the slot."""
-        deadline, patience = time.monotonic() + within, _ASK_AGAIN_AFTER
+        deadline, timeout = time.monotonic() + within, _ASK_AGAIN_AFTER
         while True:
-            asked, slots = await self._nodes.ask(self._connector, deadline=deadline)
+            asked, slots = await self._nodes.locate(self._connector, deadline=deadline)
             began, is_owner = time.monotonic(), False
             try:
                 place = self._find(slots)
@@ -148,12 +175,12 @@ class ClusterSlot(Owner):
                 if not is_owner:
                     asked.abort()
             try:
-                found = asked if is_owner else await self._connector.open(place, within=min(patience, deadline - began))
+                found = asked if is_owner else await self._connector.open(place, within=min(timeout, deadline - began))
             except ConnectionFailed as error:
                 now = time.monotonic()
-                if now < began + patience or now >= deadline:
+                if now < began + timeout or now >= deadline:
                     raise self._unreachable(error, place) from None
-                patience *= 2
+                timeout *= 2
                 continue
             self._nodes.reach(place)
             return found

@@ -2,8 +2,8 @@
 
 An empty read proves that there is nothing newer only if it comes from the primary. A server that was replaced may not
 know it: cut off from its replicas and its Sentinels, it goes on as before. So a proof is made of all that was said at
-one moment: by the server about itself and about its replicas, and by the Sentinels about the server. What was not said
-is no proof.
+one moment: by the server about itself, its replicas and its cluster, and by the Sentinels about the server. What was
+not said is no proof.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jwt_events.errors import NotProven
+from jwt_events.transport._redis.membership import Membership
 from jwt_events.transport._redis.survey import Address, Survey
 
 MAX_LAG = 2
@@ -33,9 +34,12 @@ class Doubt(StrEnum):
     OTHER_PRIMARY = "other_primary"
     CALLED_DOWN = "called_down"
     FAILING_OVER = "failing_over"
+    OTHER_OWNER = "other_owner"
+    CLUSTER_DOWN = "cluster_down"
+    FEW_PRIMARIES = "few_primaries"
 
 
-_TO_BE_LEFT = frozenset({Doubt.REPLICA, Doubt.UNKNOWN_ROLE, Doubt.OTHER_PRIMARY})
+_TO_BE_LEFT = frozenset({Doubt.REPLICA, Doubt.UNKNOWN_ROLE, Doubt.OTHER_PRIMARY, Doubt.OTHER_OWNER, Doubt.CLUSTER_DOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Proof:
         replicas: how many replicas must be in contact with it.
         place: where it is, as the Sentinels name it.
         survey: what the Sentinels said that were asked at that time or later; ``None`` if there are none.
+        membership: what it said of its cluster; ``None`` if it is in none.
     """
 
     address: str
@@ -133,6 +138,7 @@ class Proof:
     replicas: int = 0
     place: Address | None = None
     survey: Survey | None = None
+    membership: Membership | None = None
 
     @property
     def doubt(self) -> Doubt | None:
@@ -140,6 +146,8 @@ class Proof:
         if self.replication.role != _PRIMARY:
             return Doubt.REPLICA if self.replication.role else Doubt.UNKNOWN_ROLE
         if self.survey is not None and (doubt := self._doubt_of(self.survey)) is not None:
+            return doubt
+        if self.membership is not None and (doubt := _doubt_of(self.membership)) is not None:
             return doubt
         return Doubt.FEW_REPLICAS if self.replicas and self._lag > MAX_LAG else None
 
@@ -194,12 +202,22 @@ class Proof:
         if self.doubt is not None:
             raise self.error(maybe_done=maybe_done)
 
+    @property
+    def may_be_replaced(self) -> bool:
+        """Whether the server may have been replaced, so that it is to be left if that lasts."""
+        if self.doubt is Doubt.FEW_PRIMARIES:
+            return True
+        return self.doubt is Doubt.FEW_REPLICAS and self.survey is None
+
     def _problem(self, doubt: Doubt) -> str:
         if (words := _WORDS.get(doubt)) is not None:
             return words
         if doubt is Doubt.FEW_REPLICAS:
             near = sum(lag <= MAX_LAG for lag in self.replication.lags)
             return f"is in contact with {near} replicas, and {self.replicas} are needed (replicas={self.replicas})"
+        if self.membership is not None and doubt is Doubt.FEW_PRIMARIES:
+            found, needed = self.membership.in_contact, self.membership.majority
+            return f"is in contact with {found} of {self.membership.size} primaries, {needed} are needed"
         assert self.survey is not None  # noqa: S101 - for the type checker: all other doubts are about it
         if doubt is Doubt.FEW_SENTINELS or self.place is None:
             return f"is not proven to be the primary: {few_sentinels(self.survey, self.place)}"
@@ -210,8 +228,18 @@ _WORDS = {
     Doubt.REPLICA: "is a replica, not the primary: use the address of the primary",
     Doubt.UNKNOWN_ROLE: "does not tell whether it is the primary: use the address of the primary",
     Doubt.OTHER_PRIMARY: "is no primary any more: a majority of the Sentinels name another server",
+    Doubt.OTHER_OWNER: "does not own the slot of the key any more",
+    Doubt.CLUSTER_DOWN: "says that its cluster is down",
     Doubt.FAILING_OVER: "is not proven to be the primary: a Sentinel is replacing it",
 }
+
+
+def _doubt_of(membership: Membership) -> Doubt | None:
+    if not membership.is_owner:
+        return Doubt.OTHER_OWNER
+    if not membership.is_up:
+        return Doubt.CLUSTER_DOWN
+    return Doubt.FEW_PRIMARIES if membership.in_contact < membership.majority else None
 
 
 def few_sentinels(survey: Survey, place: Address | None) -> str:

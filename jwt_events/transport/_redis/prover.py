@@ -1,16 +1,19 @@
-"""Gathers what proves that a reader is at the primary: what its server says, and what the Sentinels say of it."""
+"""Gathers what proves that a reader is at the owner: what its server says, and what the Sentinels say of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from jwt_events.errors import NotProven
 from jwt_events.transport._redis.owner import Owner
-from jwt_events.transport._redis.proof import Doubt, Proof, Replication
+from jwt_events.transport._redis.proof import Proof, Replication
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.survey import Address
 
-# Seconds after which a server that has lost its replicas is left, as its address may lead to another one by now. Each
-# time twice as many, as most often it does not.
+# Seconds after which a server that has lost its replicas, or the primaries of its cluster, is left, as another one may
+# have replaced it. Each time twice as many, as most often none has.
 _INITIAL_TIMEOUT = 2.0
 _MAX_TIMEOUT = 30.0
 
@@ -41,6 +44,11 @@ class Prover:
         self.current_as_of: float | None = None
         """The time of the last proof; ``None`` if the last answer was none."""
 
+    @property
+    def commands(self) -> Sequence[Command]:
+        """What the server is asked beside its role."""
+        return self._owner.commands
+
     def connect(self, place: Address | None) -> None:
         """Begin with a new connection."""
         self._place = place
@@ -54,13 +62,22 @@ class Prover:
             self._surveyed_at = now
             self._is_surveying = True
 
-    def hear(self, replication: Replication, asked_at: float) -> None:
+    def hear(self, replication: Replication, asked_at: float, said: Sequence[Any] = ()) -> None:
         """Take what the server said when it was asked at that time.
+
+        Args:
+            replication: what it said of its role.
+            asked_at: when it was asked.
+            said: what it replied to `commands`.
 
         Raises:
             NotProven: it is to be left.
+            TransportError: it did not reply to one of them; the message names the right that is missing.
         """
-        proof = Proof(self._address, replication, asked_at, self._replicas, self._place)
+        membership = self._owner.membership(said)
+        proof = Proof(self._address, replication, asked_at, self._replicas, self._place, membership=membership)
+        if len(said) < len(self.commands) and not proof.must_be_left:
+            return  # asked before it was known that the server is a node of a cluster
         if not self._owner.asks_others or proof.must_be_left:
             self._conclude(proof)
         elif asked_at <= self._surveyed_at:
@@ -106,7 +123,7 @@ class Prover:
             raise proof.error()
 
     def _is_overdue(self, proof: Proof) -> bool:
-        if proof.doubt is not Doubt.FEW_REPLICAS or self._owner.asks_others:
+        if not proof.may_be_replaced:
             return False
         if self._in_doubt_since is None:
             self._in_doubt_since = proof.asked_at

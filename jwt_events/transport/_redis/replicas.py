@@ -95,6 +95,11 @@ class ReplicaConnector(Owner):
         self._is_on_primary = False
         self._notices = Notices()
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the primary is a node of a cluster."""
+        return self._primary.is_cluster
+
     def owner(self) -> Owner:
         """Return itself, as it knows where to connect."""
         return self

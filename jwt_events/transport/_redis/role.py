@@ -36,9 +36,13 @@ def role_of_hello(reply: Any) -> str:
     """
     if isinstance(reply, TransportError):
         raise reply
-    fields = _fields(reply)
-    role = fields.get(b"role")
+    role = _fields(reply).get(b"role")
     return role.decode(errors="replace") if isinstance(role, bytes) else ""
+
+
+def is_in_cluster(reply: Any) -> bool:
+    """Whether the reply to HELLO says that the server is a node of a cluster."""
+    return bool(_fields(reply).get(b"mode") == b"cluster")
 
 
 def replication_of(reply: Any) -> Replication:
@@ -61,6 +65,11 @@ def parse_info(*replies: Any) -> dict[str, str]:
         line for reply in replies if isinstance(reply, bytes) for line in reply.decode(errors="replace").splitlines()
     ]
     return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def is_node(fields: Mapping[str, str]) -> bool:
+    """Whether the fields of INFO server are those of a node of a cluster; Valkey has another name for the mode."""
+    return "cluster" in (fields.get("redis_mode"), fields.get("server_mode"))
 
 
 class RoleRule:

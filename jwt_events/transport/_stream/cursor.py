@@ -28,6 +28,10 @@ GRACE = 2.0
 # Seconds between the checks of an idle server whether a blocking read has waited long enough (its ``hz``).
 _SERVER_TICK = 0.1
 
+# Seconds for which a read may wait at a node of a cluster, which may take a second to tell a reader that waits that it
+# has handed over the slot.
+CLUSTER_BLOCK = 0.15
+
 # Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
 
@@ -41,6 +45,7 @@ class _Read(NamedTuple):
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
         received: how many bytes had arrived on the connection before.
+        beside: how many replies of the audit are for the proof alone.
     """
 
     request: Request
@@ -48,6 +53,7 @@ class _Read(NamedTuple):
     connection: Connection
     asked: int
     received: int
+    beside: int
 
 
 class CursorReceiver:
@@ -77,6 +83,7 @@ class CursorReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
+        self._connector = connector
         self._proof = proof(self.reconnecting.owner)
         self._grace = grace
         self._key = connector.destination
@@ -152,7 +159,9 @@ class CursorReceiver:
             raise reply
         if audit:
             stream, replication, *processor = audit
-            self._proof.hear(replication_of(replication), read.sent_at)
+            said = processor[: read.beside]
+            del processor[: read.beside]
+            self._proof.hear(replication_of(replication), read.sent_at, said)
             self._reconcile(stream_info(stream), read.sent_at)
             spent = processor_time_of(processor[0]) if processor else None
             self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
@@ -179,22 +188,23 @@ class CursorReceiver:
             if self._blocks_for is None:
                 await asyncio.sleep(self._block)
             else:
-                wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
+                longest = min(self._blocks_for, CLUSTER_BLOCK) if self._connector.is_cluster else self._blocks_for
+                wait = ("BLOCK", max(1, int(longest * 1000)))
                 if pause := self.pacing.pause(time.monotonic()):
                     await asyncio.sleep(pause)
-        count = self._batch_size.count
+        count, beside = self._batch_size.count, self._proof.commands
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = time.monotonic()  # not the loop's own clock, which uvloop cuts to milliseconds
         # No later because of a pause: the next read may be the first one after it.
         due = self._audited_at + self._audit_interval - self.pacing.spacing
         if sent_at >= due or not self._cursor.is_counted:
-            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication")]
+            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *beside]
             if self.pacing.is_fast(sent_at):
                 audit.append(("INFO", "cpu"))
             commands[:0] = audit
             self._proof.request(sent_at)
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
-        return _Read(request, sent_at, connection, count, connection.protocol.received)
+        return _Read(request, sent_at, connection, count, connection.protocol.received, len(beside))
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""

@@ -18,7 +18,7 @@ from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.proof import Replication
-from jwt_events.transport._redis.role import parse_info, replication_of
+from jwt_events.transport._redis.role import is_node, parse_info, replication_of
 
 _NEVER_PROMOTED = "0" * 40
 
@@ -34,6 +34,7 @@ class Epoch:
         keeps_nothing: whether it writes nothing to disk and never copied data from another server, so that every entry
             was added in this epoch. ``False`` if it does not say.
         replication: what it says of its role, and of its replicas.
+        is_in_cluster: whether it is a node of a cluster.
         began: a time at which it had certainly begun, in milliseconds of its own clock, which positions are made of;
             infinite if it does not say.
     """
@@ -42,6 +43,7 @@ class Epoch:
     keeps_all: bool = False
     keeps_nothing: bool = False
     replication: Replication = field(default_factory=Replication)
+    is_in_cluster: bool = False
     began: float = math.inf
 
     def may_lack(self, before: Epoch, *, end: int | None = None) -> bool:
@@ -82,6 +84,7 @@ class Epoch:
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
             replication=Replication.parse(fields),
+            is_in_cluster=is_node(fields),
             began=_parse_beginning(fields),
         )
 

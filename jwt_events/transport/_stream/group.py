@@ -16,6 +16,7 @@ from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
@@ -24,7 +25,7 @@ from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import GRACE, stream_info
+from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE, stream_info
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
@@ -61,6 +62,7 @@ class GroupReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
+        self._connector = connector
         self._prover = Prover(connector.address, self.reconnecting.owner)
         self._settler = settler
         self._settler.on_settled = self._release
@@ -133,7 +135,8 @@ class GroupReceiver:
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         if not self._losses.is_counted:
             await self._audit(connection)
-        block = max(0.001, min(self._block, self._next_claim - asyncio.get_running_loop().time()))
+        longest = min(self._block, CLUSTER_BLOCK) if self._connector.is_cluster else self._block
+        block = max(0.001, min(longest, self._next_claim - asyncio.get_running_loop().time()))
         command, limit = self._group.read(count=self._batch_size.count, block=block), self._batch_size.max_bytes
         reply = await connection.call(*command, within=self._block + GRACE, max_bytes=limit)
         deliveries = parse_deliveries(_entries(reply))
@@ -224,16 +227,11 @@ class GroupReceiver:
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
         key, sent_at = self._group.key, asyncio.get_running_loop().time()
         self._prover.request(sent_at)
-        groups, pending, stream, replication = await connection.execute_many(
-            [
-                ("XINFO", "GROUPS", key),
-                self._group.summarize_pending(),
-                ("XINFO", "STREAM", key),
-                ("INFO", "replication"),
-            ],
-            within=ATTEMPT_WITHIN,
+        commands: list[Command] = [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)]
+        groups, pending, stream, replication, *beside = await connection.execute_many(
+            [*commands, ("INFO", "replication"), *self._prover.commands], within=ATTEMPT_WITHIN
         )
-        self._prover.hear(replication_of(replication), sent_at)
+        self._prover.hear(replication_of(replication), sent_at, beside)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
         if found is None or cursor is None:
