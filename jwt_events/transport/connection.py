@@ -4,21 +4,27 @@ A `Connector` opens connections with the options of a client or URL; a `Connecti
 """
 
 from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.membership import QUESTIONS, Membership
 from jwt_events.transport._redis.proof import MAX_LAG, Replication
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
+from jwt_events.transport._redis.role import is_node, parse_info
 from jwt_events.transport._redis.survey import SentinelReply, Survey
 from jwt_events.transport._redis.url import canonical_url, server_url
 
 __all__ = [
     "MAX_LAG",
+    "QUESTIONS",
     "Command",
     "Connection",
     "Connector",
+    "Membership",
     "Replication",
     "SentinelReply",
     "Survey",
     "canonical_url",
+    "is_node",
     "key_of",
+    "parse_info",
     "server_url",
 ]

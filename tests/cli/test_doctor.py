@@ -14,13 +14,16 @@ import pytest
 import trustme
 
 from jwt_events.cli._groups import Consumer, Group
+from jwt_events.cli.doctor._cluster import ClusterFacts
 from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._finding import Finding, Level
 from jwt_events.cli.doctor._findings import findings
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport._redis.membership import Membership
 from jwt_events.transport._redis.survey import SentinelReply, Survey
 from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.ledger import LedgerSummary
+from tests.support.cluster import Cluster
 from tests.support.commands import Outcome, run, run_apart
 from tests.support.faults import free_port
 from tests.support.proxy import Proxy
@@ -103,6 +106,17 @@ LEDGER = LedgerSummary(
     clock=1_000_000.0,
     is_folding=False,
 )
+
+CLUSTER = ClusterFacts("h:1", True, Membership(True, True, 3, 3), {"cluster_slots_ok": "16384"})
+IN_CLUSTER = {"cluster-node-timeout": "2000", "cluster-allow-reads-when-down": "no"}
+
+
+def in_cluster(facts: ClusterFacts = CLUSTER, **settings: str) -> dict[str, Any]:
+    """Changes that make the server a node of a cluster."""
+    changed = {name.replace("_", "-"): value for name, value in settings.items()}
+    return {"cluster": facts, "settings": IN_CLUSTER | changed}
+
+
 NO_LEDGER = replace(LEDGER, exists=False, entries=0, endless=0, keys=0, folded_up_to=None, lost=None)
 
 
@@ -114,6 +128,7 @@ class TestFindings:
         assert judged() == judged(ledger=LEDGER) == judged(ledger=NO_LEDGER) == {}
         assert judged(survey=survey("h", "h", "h"), priorities=[100, 100]) == {}
         assert judged(settings={"min-replicas-to-write": "0"}, replicas=1) == {}
+        assert judged(**in_cluster()) == {}
 
     @pytest.mark.parametrize(
         ("changes", "topic", "level"),
@@ -139,6 +154,15 @@ class TestFindings:
                 "old primary",
                 Level.NOTE,
             ),
+            (in_cluster(replace(CLUSTER, membership=Membership(False, True, 3, 3))), "cluster", Level.PROBLEM),
+            (in_cluster(replace(CLUSTER, membership=Membership(True, True, 3, 1))), "cluster", Level.PROBLEM),
+            (in_cluster(replace(CLUSTER, membership=Membership(True, True, 1, 1))), "cluster", Level.WARNING),
+            (in_cluster(replace(CLUSTER, membership=None)), "cluster", Level.PROBLEM),
+            (in_cluster(replace(CLUSTER, fields={"cluster_slots_ok": "16383"})), "cluster", Level.WARNING),
+            (in_cluster(replace(CLUSTER, is_named=False)), "cluster URL", Level.WARNING),
+            (in_cluster(cluster_allow_reads_when_down="yes"), "reads when down", Level.PROBLEM),
+            (in_cluster(cluster_node_timeout="15000"), "node timeout", Level.NOTE),
+            (in_cluster(cluster_node_timeout=""), "node timeout", Level.UNKNOWN),
             ({"settings": {"min-replicas-to-write": "0"}}, "old primary", Level.NOTE),
             ({"settings": {"min-replicas-max-lag": "10"}}, "old primary", Level.NOTE),
             ({"settings": {"min-replicas-to-write": "2"}}, "old primary", Level.PROBLEM),
@@ -255,6 +279,20 @@ class TestDoctor:
         own.inspector.replicaof("127.0.0.1", "1")
         told, found = examined(own)
         assert (told.code, found["replicas"]["level"]) == (1, "problem")
+
+    @pytest.mark.parametrize("is_named", [True, False])
+    async def test_cluster(self, cluster: Cluster, key: str, *, is_named: bool) -> None:
+        """It says who owns the key, and that a URL names one node; the rights to find the owner are among those."""
+        tagged = f"{{{key}}}"
+        owner, (other, *_) = await cluster.owner_of(tagged), await cluster.others(tagged)
+        url = cluster.url_of(other) if is_named else other.url
+        told = await asyncio.to_thread(run_apart, "doctor", "--key", tagged, "--json", url=url)
+        found = {record["topic"]: record for record in told.records}
+        assert found["cluster"]["level"] == "ok"
+        assert f"{owner.address} owns the key; 3 of 3 primaries in contact" in found["cluster"]["text"]
+        assert ("cluster URL" in found) is not is_named
+        assert found["node timeout"]["level"] == "ok"
+        assert {record["level"] for topic, record in found.items() if topic.startswith("rights")} == {"ok"}
 
     def test_stream_and_groups(self, own: Server) -> None:
         """It reports the age of the oldest event, dead letters, and consumers that died with pending events."""

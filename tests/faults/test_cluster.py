@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from jwt_events import NotProven, Publisher, RedisStream, RevocationList, TokenRevoked, Verdict
+from jwt_events import Gap, NotProven, Publisher, RedisStream, RevocationList, TokenRevoked, Verdict
 from jwt_events.testing import Listener
 from tests.support.cluster import Cluster
 from tests.support.waiting import scaled, wait_until
@@ -64,6 +64,8 @@ class TestOwnerChanges:
         """A planned failover, both kinds of migration, and a killed owner."""
         async with own_cluster() as cluster, service(cluster, max_staleness=scaled(5)) as served:
             await served.is_served()
+            gaps: list[Gap] = []
+            served.revocations.on_gap(gaps.append)
             replica = await cluster.failover(KEY)
             await served.is_served()
             await cluster.agrees_on(KEY, replica)
@@ -77,6 +79,7 @@ class TestOwnerChanges:
             await sending
             await served.is_served()
             await cluster.agrees_on(KEY, target)
+            assert gaps == []  # each owner had all that the one before had, and said so
             await target.kill()
             await served.is_served()
             assert served.revocations.check({"jti": "asked"}) is Verdict.REVOKED

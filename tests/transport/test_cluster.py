@@ -178,6 +178,16 @@ class TestPlainUrl:
         assert transport.connector.is_cluster
         assert sum("use a redis+cluster:// URL" in line for line in lines) == 1
 
+    async def test_at_the_owner(self, cluster: Cluster, tagged: str) -> None:
+        """It is used as it is, and counts as a node of a cluster, for a reader and for a publisher."""
+        url = (await cluster.owner_of(tagged)).url
+        reads, writes = RedisStream(url, tagged), RedisStream(url, tagged)
+        with everything_logged() as lines:
+            await is_in_force(reads, writes)
+        assert reads.connector.is_cluster
+        assert writes.connector.is_cluster
+        assert sum("use a redis+cluster:// URL" in line for line in lines) == 2
+
     async def test_rights_that_are_missing(self, own_cluster: MakeCluster, key: str) -> None:
         """The error names them."""
         async with own_cluster(primaries=1, replicas=0) as cluster:

@@ -11,13 +11,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jwt_events.cli._groups import Group, groups_of
+from jwt_events.cli.doctor._cluster import ClusterFacts
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
+    QUESTIONS,
     Connection,
     Connector,
+    Membership,
     Survey,
+    is_node,
+    parse_info,
     server_url,
 )
 from jwt_events.transport.ledger import LedgerAccess, LedgerSummary
@@ -34,6 +39,8 @@ _SETTINGS = (
     "client-output-buffer-limit",
     "min-replicas-to-write",
     "min-replicas-max-lag",
+    "cluster-node-timeout",
+    "cluster-allow-reads-when-down",
 )
 _SAMPLE = "10"  # entries at either end of the stream
 _SECTIONS = ("server", "replication", "persistence", "memory")
@@ -62,6 +69,7 @@ class Facts:
         priorities: the priority of each replica, as a Sentinel says; ``None`` if there are none, or none may be asked.
         replicas: how many replicas publishers and lists ask for.
         max_staleness: that of the lists.
+        cluster: what the owner of the key says of its cluster; ``None`` if there is none.
         retention: how long the stream is to keep events.
     """
 
@@ -83,6 +91,7 @@ class Facts:
     priorities: Sequence[int] | None = None
     replicas: int = 0
     max_staleness: float = 5.0
+    cluster: ClusterFacts | None = None
 
 
 async def collect_facts(
@@ -107,11 +116,13 @@ async def collect_facts(
     """
     key = transport.destination
     is_stream = isinstance(transport, RedisStream)
+    survey, priorities = await _survey(transport.connector)
+    is_named = await _follow(transport.connector)
     if isinstance(transport, RedisStream):
-        needed = needed_for_stream(key, transport.dead_letter, transport.ledger)
+        in_cluster = transport.connector.is_cluster
+        needed = needed_for_stream(key, transport.dead_letter, transport.ledger, in_cluster=in_cluster)
     else:
         needed = needed_for_pubsub(key)
-    survey, priorities = await _survey(transport.connector)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
@@ -134,7 +145,27 @@ async def collect_facts(
             priorities=priorities,
             replicas=replicas,
             max_staleness=max_staleness,
+            cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
         )
+
+
+async def _follow(connector: Connector) -> bool:
+    """Find out whether a server is a node of a cluster, and return whether that was known of its URL."""
+    if connector.is_cluster:
+        return True
+    async with aclosing(await connector.connect(within=_WITHIN)) as connection:
+        if is_node(parse_info(await _read(connection, "INFO", "server"))):
+            connector.follow()
+    return False
+
+
+async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:
+    replies = await connection.execute_many(QUESTIONS, within=_WITHIN)
+    try:
+        membership = Membership.parse(replies, key)
+    except TransportError:
+        membership = None
+    return ClusterFacts(connection.address, is_named, membership, parse_info(replies[0]))
 
 
 async def _survey(connector: Connector) -> tuple[Survey | None, Sequence[int] | None]:

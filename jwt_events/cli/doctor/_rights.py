@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.connection import Command, Connection, key_of
+from jwt_events.transport.connection import QUESTIONS, Command, Connection, key_of
 
 _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
 
 
-def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping[str, Sequence[Command]]:
-    """Return the commands that each role needs on a stream."""
+_IN_CLUSTER: Sequence[Command] = (("CLUSTER", "SLOTS"), *QUESTIONS)
+
+
+def needed_for_stream(
+    key: str, dead_letter: str, ledger: str | None, *, in_cluster: bool = False
+) -> Mapping[str, Sequence[Command]]:
+    """Return the commands that each role needs on a stream; in a cluster, to find the owner, too."""
+    needed = _needed_on_one_server(key, dead_letter, ledger)
+    return {role: [*commands, *_IN_CLUSTER] for role, commands in needed.items()} if in_cluster else needed
+
+
+def _needed_on_one_server(key: str, dead_letter: str, ledger: str | None) -> Mapping[str, Sequence[Command]]:
     read: list[Command] = [
         ("XREAD", "COUNT", 1, "STREAMS", key, "$"),
         ("XRANGE", key, "0-0", "0-0"),
@@ -139,7 +149,7 @@ async def _user(connection: Connection) -> bytes | None:
 
 
 def _named(command: Command, refusal: str) -> str:
-    with_subcommands = {"XINFO", "XGROUP"}
+    with_subcommands = {"CLUSTER", "XINFO", "XGROUP"}
     name = " ".join(map(str, command[: 2 if command[0] in with_subcommands else 1]))
     # Refused are "to run" a command, or "to access" a key or channel, which the server does not always name.
     is_about_key = "permissions to access " in refusal

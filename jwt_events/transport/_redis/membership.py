@@ -37,6 +37,7 @@ class Membership:
         is_up: whether it says that the cluster is up.
         is_owner: whether it owns the slot.
         size: how many primaries have slots.
+        has_slots: whether the node owns any slot.
         in_contact: how many of them are in contact with it, itself included.
     """
 
@@ -44,11 +45,17 @@ class Membership:
     is_owner: bool
     size: int
     in_contact: int
+    has_slots: bool = True
 
     @property
     def majority(self) -> int:
         """How many primaries are more than half."""
         return self.size // 2 + 1
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether the node gave the slot away: it was not replaced, as that would have taken all of its slots."""
+        return self.is_up and not self.is_owner and self.has_slots and self.in_contact >= self.majority
 
     @classmethod
     def parse(cls, replies: Sequence[Any], key: str) -> Membership:
@@ -76,6 +83,7 @@ class Membership:
                 is_up=b"cluster_state:ok" in info.split(),
                 is_owner=any(member.is_self and member.has(slot) for member in primaries),
                 size=len(primaries),
+                has_slots=any(member.is_self for member in primaries),
                 in_contact=sum(member.is_self or member.is_in_contact for member in primaries),
             )
         except (AttributeError, IndexError, TypeError, ValueError):

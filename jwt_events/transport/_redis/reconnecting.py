@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from loguru import logger
 
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import ConnectionFailed, NotProven, TransportError
+from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ ATTEMPT_WITHIN = 2.0
 # a second is no load.
 _INITIAL_DELAY = 0.05
 _MAX_DELAY = 1.0
+
+# Error replies of a server that was the owner until then.
+_NO_MORE = frozenset({"MOVED", "UNBLOCKED"})
 
 # Seconds between log lines about failed attempts: after each line twice as many as before it.
 _INITIAL_LOG_DISTANCE = 1.0
@@ -174,10 +177,15 @@ class ReconnectingConnection:
         return error if isinstance(error, NotProven) else None
 
     async def drop(self, error: TransportError) -> None:
-        """Close a connection that failed. The next attempt is at once, unless this one lasted less than a second."""
+        """Close a connection that failed.
+
+        The next attempt is at once, unless this one lasted less than a second; or if its server was the owner, and says
+        that it is no more.
+        """
         connection, self.connection = self.connection, None
         now = asyncio.get_running_loop().time()
-        if now - self._live_since > _MAX_DELAY:
+        has_moved = isinstance(error, ServerRefused) and error.code in _NO_MORE
+        if has_moved or now - self._live_since > _MAX_DELAY:
             self._failures = 0
             self._outage.begin(error, now)
         else:

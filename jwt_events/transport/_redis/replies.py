@@ -72,7 +72,7 @@ _ABOUT_A_KEY = frozenset({"NOPERM", "WRONGTYPE"})
 # Where the key stands in a command, if not after its name.
 _KEY_AFTER = {"XREAD": "STREAMS", "XREADGROUP": "STREAMS"}
 _KEY_AT = {"EVAL": 3, "XGROUP": 2, "XINFO": 2}
-_WITHOUT_KEY = frozenset({"ACL", "AUTH", "CLIENT", "CONFIG", "HELLO", "INFO", "PING", "SELECT", "TIME"})
+_WITHOUT_KEY = frozenset({"ACL", "AUTH", "CLIENT", "CLUSTER", "CONFIG", "HELLO", "INFO", "PING", "SELECT", "TIME"})
 
 # What a server replies to a command, or to a form of one, that it does not know yet. The newest of those used here is
 # XAUTOCLAIM, with XTRIM ... MINID: both came with Redis 6.2.

@@ -67,6 +67,11 @@ def parse_info(*replies: Any) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
+def is_node(fields: Mapping[str, str]) -> bool:
+    """Whether the fields of INFO server are those of a node of a cluster; Valkey has another name for the mode."""
+    return "cluster" in (fields.get("redis_mode"), fields.get("server_mode"))
+
+
 class RoleRule:
     """Which servers a sender accepts, by their replies to HELLO.
 

@@ -26,6 +26,10 @@ GRACE = 2.0
 # Seconds between the checks of an idle server whether a blocking read has waited long enough (its ``hz``).
 _SERVER_TICK = 0.1
 
+# Seconds for which a read may wait at a node of a cluster, which may take a second to tell a reader that waits that it
+# has handed over the slot.
+CLUSTER_BLOCK = 0.15
+
 # Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
 
@@ -73,6 +77,7 @@ class CursorReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
+        self._connector = connector
         self._prover = Prover(connector.address, self.reconnecting.owner, replicas=replicas)
         self._replicas = replicas
         self._key = connector.destination
@@ -172,7 +177,8 @@ class CursorReceiver:
             if self._blocks_for is None:
                 await asyncio.sleep(self._block)
             else:
-                wait = ("BLOCK", max(1, int(self._blocks_for * 1000)))
+                longest = min(self._blocks_for, CLUSTER_BLOCK) if self._connector.is_cluster else self._blocks_for
+                wait = ("BLOCK", max(1, int(longest * 1000)))
         count = self._batch_size.count
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds

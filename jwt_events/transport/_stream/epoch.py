@@ -18,7 +18,7 @@ from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.proof import Replication
-from jwt_events.transport._redis.role import parse_info, replication_of
+from jwt_events.transport._redis.role import is_node, parse_info, replication_of
 
 _NEVER_PROMOTED = "0" * 40
 
@@ -84,7 +84,7 @@ class Epoch:
             keeps_all=is_original and keeps_all,
             keeps_nothing=is_original and keeps_nothing,
             replication=Replication.parse(fields),
-            is_in_cluster=fields.get("redis_mode") == "cluster",
+            is_in_cluster=is_node(fields),
             began=_parse_beginning(fields),
         )
 

@@ -24,7 +24,7 @@ from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import GRACE, stream_info
+from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE, stream_info
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.epoch import Epoch
 from jwt_events.transport._stream.group_losses import GroupLosses, parse_cursor
@@ -61,6 +61,7 @@ class GroupReceiver:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
             connector, transport="stream", on_connect=self._on_connect
         )
+        self._connector = connector
         self._prover = Prover(connector.address, self.reconnecting.owner)
         self._settler = settler
         self._settler.on_settled = self._release
@@ -133,7 +134,8 @@ class GroupReceiver:
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         if not self._losses.is_counted:
             await self._audit(connection)
-        block = max(0.001, min(self._block, self._next_claim - asyncio.get_running_loop().time()))
+        longest = min(self._block, CLUSTER_BLOCK) if self._connector.is_cluster else self._block
+        block = max(0.001, min(longest, self._next_claim - asyncio.get_running_loop().time()))
         command, limit = self._group.read(count=self._batch_size.count, block=block), self._batch_size.max_bytes
         reply = await connection.call(*command, within=self._block + GRACE, max_bytes=limit)
         deliveries = parse_deliveries(_entries(reply))

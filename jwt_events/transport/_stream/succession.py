@@ -2,7 +2,8 @@
 
 After a planned failover the old primary lives on as a replica, and says how much it ever wrote; the new one says up to
 where it continued that. So nothing is missing, and nothing is told. After any other failover the old primary says
-nothing, or that it wrote more.
+nothing, or that it wrote more. In a cluster a primary may also hand over a slot, with all that is in it; it remains a
+primary, and says so.
 
 Source: https://redis.io/docs/latest/operate/oss_and_stack/management/replication/#replication-id-explained
 """
@@ -13,6 +14,7 @@ from contextlib import suppress
 
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._redis.membership import QUESTIONS, Membership
 from jwt_events.transport._redis.proof import Replication
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 
@@ -59,15 +61,22 @@ class Succession:
     async def _may_lack(self, epoch: Epoch) -> bool:
         if (before := self.epoch) is None or not epoch.may_lack(before, end=self._end):
             return False
-        if self._end is None and self._place is not None and epoch.replication.earlier == before.replication.history:
+        may_say = self._connector.is_cluster or epoch.replication.earlier == before.replication.history
+        if self._end is None and self._place is not None and may_say:
             with suppress(TransportError):
-                await self._ask(self._place)
+                if await self._ask(self._place, before):
+                    return False
         return epoch.may_lack(before, end=self._end)
 
-    async def _ask(self, place: tuple[str, int]) -> None:
+    async def _ask(self, place: tuple[str, int], before: Epoch) -> bool:
+        """Ask the old primary how much it wrote, and return whether it handed over the slot instead."""
         connection = await self._connector.open(place, within=_ASK_WITHIN)
         try:
-            await self.fetch_epoch(connection, within=_ASK_WITHIN)
+            now = await self.fetch_epoch(connection, within=_ASK_WITHIN)
+            if not self._connector.is_cluster or now.may_lack(before) or now.replication.role != "master":
+                return False
+            said = await connection.execute_many(QUESTIONS, within=_ASK_WITHIN)
+            return Membership.parse(said, self._connector.destination).has_handed_over
         finally:
             connection.abort()
             await connection.aclose()
