@@ -29,7 +29,8 @@ if sys.argv[-1] == "suspended":
 import asyncio  # noqa: E402 - see above
 from threading import Thread  # noqa: E402 - see above
 
-from jwt_events import Fleet, Publisher, RedisStream, RevocationList, Subscriber, TokenRevoked, Verdict  # noqa: E402
+from jwt_events import Fleet, Publisher, RedisStream, RevocationList  # noqa: E402 - see above
+from jwt_events import Subscriber, TokenRevoked, Verdict  # noqa: E402 - see above
 from jwt_events.revocation import ViewState  # noqa: E402 - see above
 
 CLAIMS = {"jti": "good", "iat": 1}

@@ -107,9 +107,7 @@ async def collect_facts(
     Args:
         url: the server.
         transport: where events are published to.
-        retention: how long the stream is to keep them.
-        replicas: how many replicas publishers and lists ask for.
-        max_staleness: that of the lists.
+        retention, replicas, max_staleness: those of the publishers and lists.
 
     Raises:
         TransportError: the server does not reply, or refuses this user.

@@ -209,7 +209,7 @@ class CursorReceiver:
             may_lack = self._cursor.is_at_entry and epoch.may_lack_what_followed(since, is_there=holds)
         if may_lack:
             self._report_restart(found, holds=holds)
-        elif is_first and not self._replicas and since == OLDEST and epoch.replication.earlier:
+        elif is_first and since == OLDEST and self._prover.may_lack_history(epoch.replication):
             self._gaps.append(Gap(OLDEST, "unproven_history"))
         self._is_at_end = False
         self._reconcile(found, sent_at, holds=holds)

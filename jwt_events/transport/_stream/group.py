@@ -207,8 +207,8 @@ class GroupReceiver:
         since, is_first = self._finished, self._succession.epoch is None
         await self._audit(connection, first_epoch=epoch if is_first else None)
         if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
-            # That the group went back is part of it.
-            self._gaps = [Gap(since, "restarted"), *(gap for gap in self._gaps if gap != Gap(since, "rewound"))]
+            went_back = Gap(since, "rewound")  # which is part of it
+            self._gaps = [Gap(since, "restarted"), *(gap for gap in self._gaps if gap != went_back)]
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
 
@@ -227,16 +227,10 @@ class GroupReceiver:
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
         key, sent_at = self._group.key, asyncio.get_running_loop().time()
         self._prover.request(sent_at)
-        groups, pending, stream, replication, *beside = await connection.execute_many(
-            [
-                ("XINFO", "GROUPS", key),
-                self._group.summarize_pending(),
-                ("XINFO", "STREAM", key),
-                ("INFO", "replication"),
-                *self._prover.questions,
-            ],
-            within=ATTEMPT_WITHIN,
-        )
+        commands = [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)]
+        commands += [("INFO", "replication"), *self._prover.questions]
+        replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
+        groups, pending, stream, replication, *beside = replies
         self._prover.hear(replication_of(replication), sent_at, beside)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)
