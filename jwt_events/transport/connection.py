@@ -4,7 +4,7 @@ A `Connector` opens connections with the options of a client or URL; a `Connecti
 """
 
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.membership import QUESTIONS, Membership
+from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.proof import MAX_LAG, Replication
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
@@ -14,7 +14,7 @@ from jwt_events.transport._redis.url import canonical_url, server_url
 
 __all__ = [
     "MAX_LAG",
-    "QUESTIONS",
+    "MEMBERSHIP",
     "Command",
     "Connection",
     "Connector",

@@ -137,7 +137,7 @@ class _PubSubReceiver:
     async def _subscribe(self, connection: Connection) -> None:
         try:
             self._prover.connect(connection.place)
-            self._hear(await connection.execute_many([HELLO_3, *self._prover.questions], within=ATTEMPT_WITHIN))
+            self._hear(await connection.execute_many([HELLO_3, *self._prover.commands], within=ATTEMPT_WITHIN))
             connection.write("SUBSCRIBE", self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
         except ServerRefused as error:
@@ -163,7 +163,7 @@ class _PubSubReceiver:
         """Ask for the role beside what arrives, if it is time to: a replica may be cut off from the publishers."""
         now = asyncio.get_running_loop().time()
         if self._asked is None and now >= self._ask_at:
-            self._asked = connection.send([HELLO, *self._prover.questions])
+            self._asked = connection.send([HELLO, *self._prover.commands])
             self._asked_at = now
             self._ask_at = now + _ASK_AFTER
             self._prover.request(now)

@@ -16,7 +16,7 @@ from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for
 from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
-    QUESTIONS,
+    MEMBERSHIP,
     Connection,
     Connector,
     Membership,
@@ -102,12 +102,7 @@ async def collect_facts(
     replicas: int = 0,
     max_staleness: float = 5.0,
 ) -> Facts:
-    """Collect the facts about a server, and about the stream or channel of a transport.
-
-    Args:
-        url: the server.
-        transport: where events are published to.
-        retention, replicas, max_staleness: those of the publishers and lists.
+    """Collect the facts about a server, and a stream or channel; the options are those of publishers and lists.
 
     Raises:
         TransportError: the server does not reply, or refuses this user.
@@ -158,7 +153,7 @@ async def _follow(connector: Connector) -> bool:
 
 
 async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:
-    replies = await connection.execute_many(QUESTIONS, within=_WITHIN)
+    replies = await connection.execute_many(MEMBERSHIP, within=_WITHIN)
     try:
         membership = Membership.parse(replies, key)
     except TransportError:

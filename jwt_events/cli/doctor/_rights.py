@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.connection import QUESTIONS, Command, Connection, key_of
+from jwt_events.transport.connection import MEMBERSHIP, Command, Connection, key_of
 
 _WITHIN = 5.0
 _PROBE = "jwt-events:doctor"
 
 
-_IN_CLUSTER: Sequence[Command] = (("CLUSTER", "SLOTS"), *QUESTIONS)
+_IN_CLUSTER: Sequence[Command] = (("CLUSTER", "SLOTS"), *MEMBERSHIP)
 
 
 def needed_for_stream(

@@ -109,9 +109,9 @@ class Connector:
         """Return the Sentinels of the service, to be asked and closed by the caller; there may be none."""
         return Sentinels(self.host, {connector.address: connector for connector in self._sentinels})
 
-    def follow(self) -> None:
+    def follow(self, *, is_node: bool = True) -> None:
         """Note that the server is a node of a cluster, so that connections lead to the owner from now on."""
-        if self.nodes is None and not self._sentinels:
+        if is_node and self.nodes is None and not self._sentinels:
             self.nodes = Nodes([None if self.port is None else (self.host, self.port)])
             logger.warning("the server is a node of a cluster: use a redis+cluster:// URL", address=self.address)
 

@@ -19,7 +19,7 @@ from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.slots import slot_of
 
-QUESTIONS: Sequence[Command] = (("CLUSTER", "INFO"), ("CLUSTER", "NODES"), ("TIME",))
+MEMBERSHIP: Sequence[Command] = (("CLUSTER", "INFO"), ("CLUSTER", "NODES"), ("TIME",))
 """What a node is asked; the last because its clock counts how long a ping has been waiting for its reply."""
 
 MAX_PING = 0.5
@@ -59,7 +59,7 @@ class Membership:
 
     @classmethod
     def parse(cls, replies: Sequence[Any], key: str) -> Membership:
-        """Parse the replies to `QUESTIONS`.
+        """Parse the replies to `MEMBERSHIP`.
 
         Args:
             replies: the replies.
@@ -100,13 +100,13 @@ class _Member:
     @classmethod
     def parse(cls, line: str, now: int) -> _Member:
         """Parse a line of CLUSTER NODES."""
-        _, _, words, _, pinged, _, _, link, *slots = line.split()
+        _, _, words, _, pinged, _, _, state, *slots = line.split()
         flags = set(words.split(","))
         is_waiting = int(pinged) != 0 and now - int(pinged) > MAX_PING * 1000
         return cls(
             is_self="myself" in flags,
             is_primary="master" in flags,
-            is_in_contact=link == "connected" and not is_waiting and flags.isdisjoint(_OUT_OF_REACH),
+            is_in_contact=state == "connected" and not is_waiting and flags.isdisjoint(_OUT_OF_REACH),
             ranges=[[int(slot) for slot in found.split("-")] for found in slots if not found.startswith("[")],
         )
 

@@ -255,8 +255,7 @@ class Multiplexer:
         connection = await self._owner.connect(within=_REPLY_WITHIN)
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
-            if is_in_cluster(reply):
-                self._connector.follow()
+            self._connector.follow(is_node=is_in_cluster(reply))
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
             if self.on_connect is not None:

@@ -52,7 +52,7 @@ class Nodes:
         self._reached.add(place)
         self._put_last(place)
 
-    async def ask(self, connector: Connector, *, deadline: float) -> tuple[Connection, SlotMap]:
+    async def locate(self, connector: Connector, *, deadline: float) -> tuple[Connection, SlotMap]:
         """Ask one node after the other until one says where the slots are, and return the connection to it, too.
 
         Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.client_options import address_of
-from jwt_events.transport._redis.membership import QUESTIONS, Membership
+from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.sentinels import PrimaryWatch, Sentinels
 from jwt_events.transport._redis.slots import SlotMap, slot_of
@@ -52,12 +52,12 @@ class Owner:
         return await self._connector.open(within=within)
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """What a server is asked, beside its role, to know whether it is the owner."""
-        return QUESTIONS if self._connector.is_cluster else ()
+        return MEMBERSHIP if self._connector.is_cluster else ()
 
     def membership(self, replies: Sequence[Any]) -> Membership | None:
-        """Parse the replies to `questions`; ``None`` if there were no questions.
+        """Parse the replies to `commands`; ``None`` if there were no commands.
 
         Raises:
             TransportError: no replies, or error replies.
@@ -76,8 +76,8 @@ class Owner:
 
     def look(self, connection: Connection) -> None:
         """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it."""
-        if self.questions and not connection.is_closed:
-            request = connection.send(self.questions)
+        if self.commands and not connection.is_closed:
+            request = connection.send(self.commands)
             request.settled.add_done_callback(partial(self._judge, connection, request))
 
     def _judge(self, connection: Connection, request: Request, _: object) -> None:
@@ -149,9 +149,9 @@ class ClusterSlot(Owner):
 
     async def connect(self, *, within: float) -> Connection:
         """Open a connection to the owner of the slot."""
-        deadline, patience = time.monotonic() + within, _ASK_AGAIN_AFTER
+        deadline, timeout = time.monotonic() + within, _ASK_AGAIN_AFTER
         while True:
-            asked, slots = await self._nodes.ask(self._connector, deadline=deadline)
+            asked, slots = await self._nodes.locate(self._connector, deadline=deadline)
             began, is_owner = time.monotonic(), False
             try:
                 place = self._find(slots)
@@ -160,12 +160,12 @@ class ClusterSlot(Owner):
                 if not is_owner:
                     asked.abort()
             try:
-                found = asked if is_owner else await self._connector.open(place, within=min(patience, deadline - began))
+                found = asked if is_owner else await self._connector.open(place, within=min(timeout, deadline - began))
             except ConnectionFailed as error:
                 now = time.monotonic()
-                if now < began + patience or now >= deadline:
+                if now < began + timeout or now >= deadline:
                     raise self._unreachable(error, place) from None
-                patience *= 2
+                timeout *= 2
                 continue
             self._nodes.reach(place)
             return found

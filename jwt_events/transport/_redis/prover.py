@@ -45,9 +45,9 @@ class Prover:
         """The time of the last proof; ``None`` if the last answer was none."""
 
     @property
-    def questions(self) -> Sequence[Command]:
+    def commands(self) -> Sequence[Command]:
         """What the server is asked beside its role."""
-        return self._owner.questions
+        return self._owner.commands
 
     def connect(self, place: Address | None) -> None:
         """Begin with a new connection."""
@@ -68,15 +68,15 @@ class Prover:
         Args:
             replication: what it said of its role.
             asked_at: when it was asked.
-            said: what it replied to `questions`.
+            said: what it replied to `commands`.
 
         Raises:
             NotProven: it is to be left.
-            TransportError: it did not reply to a question; the message names the right that is missing.
+            TransportError: it did not reply to one of them; the message names the right that is missing.
         """
         membership = self._owner.membership(said)
         proof = Proof(self._address, replication, asked_at, self._replicas, self._place, membership=membership)
-        if len(said) < len(self.questions) and not proof.must_be_left:
+        if len(said) < len(self.commands) and not proof.must_be_left:
             return  # asked before it was known that the server is a node of a cluster
         if not self._owner.asks_others or proof.must_be_left:
             self._conclude(proof)

@@ -183,7 +183,7 @@ class CursorReceiver:
         commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         if sent_at >= self._audited_at + self._audit_interval or not self._cursor.is_counted:
-            commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *self._prover.questions]
+            commands[:0] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *self._prover.commands]
             self._prover.request(sent_at)
         request = connection.send(commands, max_bytes=self._batch_size.max_bytes)
         return _Read(request, sent_at, connection, count, connection.protocol.received)
@@ -194,7 +194,7 @@ class CursorReceiver:
         self._prover.connect(connection.place)
         self._prover.request(sent_at)
         epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
-        commands: list[Command] = [("XINFO", "STREAM", self._key), *self._prover.questions]
+        commands: list[Command] = [("XINFO", "STREAM", self._key), *self._prover.commands]
         stream, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
         self._prover.hear(epoch.replication, sent_at, beside)
         found = stream_info(stream)

@@ -16,6 +16,7 @@ from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
@@ -227,10 +228,9 @@ class GroupReceiver:
         # XINFO GROUPS comes first: otherwise entries delivered in between would look settled.
         key, sent_at = self._group.key, asyncio.get_running_loop().time()
         self._prover.request(sent_at)
-        commands = [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)]
-        commands += [("INFO", "replication"), *self._prover.questions]
-        replies = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
-        groups, pending, stream, replication, *beside = replies
+        commands: list[Command] = [("XINFO", "GROUPS", key), self._group.summarize_pending(), ("XINFO", "STREAM", key)]
+        commands += [("INFO", "replication"), *self._prover.commands]
+        groups, pending, stream, replication, *beside = await connection.execute_many(commands, within=ATTEMPT_WITHIN)
         self._prover.hear(replication_of(replication), sent_at, beside)
         found = stream_info(stream)
         cursor = None if found is None else parse_cursor(self._group.name, groups)

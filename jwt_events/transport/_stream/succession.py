@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.membership import QUESTIONS, Membership
+from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.proof import Replication
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 
@@ -46,8 +46,7 @@ class Succession:
     async def fetch_epoch(self, connection: Connection, *, within: float) -> Epoch:
         """Return the epoch of a server, which may be the last one and a replica by now."""
         epoch = await fetch_epoch(connection, within=within)
-        if epoch.is_in_cluster:
-            self._connector.follow()
+        self._connector.follow(is_node=epoch.is_in_cluster)
         if self.epoch is not None and epoch.run_id == self.epoch.run_id != "":
             self.hear(epoch.replication)
         return epoch
@@ -75,7 +74,7 @@ class Succession:
             now = await self.fetch_epoch(connection, within=_ASK_WITHIN)
             if not self._connector.is_cluster or now.may_lack(before) or now.replication.role != "master":
                 return False
-            said = await connection.execute_many(QUESTIONS, within=_ASK_WITHIN)
+            said = await connection.execute_many(MEMBERSHIP, within=_ASK_WITHIN)
             return Membership.parse(said, self._connector.destination).has_handed_over
         finally:
             connection.abort()
