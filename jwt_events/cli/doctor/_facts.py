@@ -17,6 +17,7 @@ from jwt_events.envelope import decode
 from jwt_events.errors import DecodeError, ServerRefused, TransportError
 from jwt_events.transport.connection import (
     MEMBERSHIP,
+    Command,
     Connection,
     Connector,
     Membership,
@@ -111,11 +112,7 @@ async def collect_facts(
     is_stream = isinstance(transport, RedisStream)
     survey, priorities = await _survey(transport.connector)
     is_named = await _follow(transport.connector)
-    if isinstance(transport, RedisStream):
-        in_cluster = transport.connector.is_cluster
-        needed = needed_for_stream(key, transport.dead_letter, transport.ledger, in_cluster=in_cluster)
-    else:
-        needed = needed_for_pubsub(key)
+    needed = _needed(transport)
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
@@ -140,6 +137,14 @@ async def collect_facts(
             max_staleness=max_staleness,
             cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
         )
+
+
+def _needed(transport: RedisStream | RedisPubSub) -> Mapping[str, Sequence[Command]]:
+    """Return by role what a user must be allowed to do."""
+    key, in_cluster = transport.destination, transport.connector.is_cluster
+    if isinstance(transport, RedisStream):
+        return needed_for_stream(key, transport.dead_letter, transport.ledger, in_cluster=in_cluster)
+    return needed_for_pubsub(key)
 
 
 async def _follow(connector: Connector) -> bool:
