@@ -62,8 +62,7 @@ class Verdict:
     @property
     def _keeps_all(self) -> bool:
         """Whether the servers lose nothing that they confirmed."""
-        is_copied = self.settings["topology"] == "single" or self.settings["replicas"] > 0
-        return bool(is_copied and self.settings["fsync"] == "always")
+        return self.settings["fsync"] == "always" and self.settings["replicas"] >= ALL[self.settings["topology"]]
 
     @property
     def problems(self) -> list[str]:
@@ -100,6 +99,9 @@ class Verdict:
         """Return the whole verdict as JSON values."""
         return {"ok": not self.problems, "problems": self.problems, **asdict(self)}
 
+
+# So many replicas of a server there are: what all of them have is kept, whichever is promoted.
+ALL: Mapping[str, int] = {"single": 0, "sentinel": 2, "cluster": 1}
 
 _SETTINGS = ("topology", "transport", "fsync", "replicas", "retention", "seed", "events", "faults")
 

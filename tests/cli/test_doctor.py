@@ -149,11 +149,7 @@ class TestFindings:
             ({"replicas": 2}, "replicas", Level.PROBLEM),
             ({"replicas": 1, "info": {"slave0": "ip=h,port=1,state=online,offset=1,lag=9"}}, "replicas", Level.WARNING),
             ({"max_staleness": 2.0}, "old primary", Level.NOTE),
-            (
-                {"replicas": 1, "settings": {"min-replicas-to-write": "2"}, "info": {"connected_slaves": "2", **LAGS}},
-                "old primary",
-                Level.NOTE,
-            ),
+            ({"replicas": 1, "info": {"connected_slaves": "2", **LAGS}}, "replicas", Level.NOTE),
             (in_cluster(replace(CLUSTER, membership=Membership(False, True, 3, 3))), "cluster", Level.PROBLEM),
             (in_cluster(replace(CLUSTER, membership=Membership(True, True, 3, 1))), "cluster", Level.PROBLEM),
             (in_cluster(replace(CLUSTER, membership=Membership(True, True, 1, 1))), "cluster", Level.WARNING),

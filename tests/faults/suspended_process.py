@@ -29,7 +29,8 @@ if sys.argv[-1] == "suspended":
 import asyncio  # noqa: E402 - see above
 from threading import Thread  # noqa: E402 - see above
 
-from jwt_events import Fleet, Publisher, RedisStream, RevocationList, Subscriber, TokenRevoked, Verdict  # noqa: E402 - see above  # noqa: E402 - see above
+import jwt_events  # noqa: E402 - see above
+from jwt_events import RedisStream, RevocationList, Verdict  # noqa: E402 - see above
 from jwt_events.revocation import ViewState  # noqa: E402 - see above
 
 CLAIMS = {"jti": "good", "iat": 1}
@@ -47,9 +48,15 @@ async def suspended(url: str, key: str) -> dict[str, object]:
     transport, states = RedisStream(url, key), list[ViewState]()
     revocations = RevocationList(transport, max_staleness=5.0, service="s", instance="i")
     revocations.on_state(states.append)
-    async with revocations, Publisher(transport) as publisher, Subscriber(transport) as subscriber:
+    async with (
+        revocations,
+        jwt_events.Publisher(transport) as publisher,
+        jwt_events.Subscriber(transport) as subscriber,
+    ):
         before = revocations.check(CLAIMS)
-        receipt = await publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet("s", timeout=20))
+        receipt = await publisher.publish(
+            jwt_events.TokenRevoked(token_id="t"), in_force=jwt_events.Fleet("s", timeout=20)
+        )
         ages = revocations.staleness, subscriber.staleness
         slept += _SLEEPS
         after, age = revocations.check(CLAIMS), revocations.staleness

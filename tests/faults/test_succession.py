@@ -120,8 +120,17 @@ class TestStart:
             await call(both.new, "REPLICAOF", "NO", "ONE")
             assert await self._causes(RedisStream(both.new_url, "k"), both) == ["unproven_history"]
 
+    async def test_one_of_two(self, own_server: MakeServer) -> None:
+        """Where one of two replicas is enough, the other one may take over; where both have it, neither lacks it."""
+        async with pair(own_server) as both, own_server(port=0) as third, Redis.from_url(third.url) as client:
+            await both.demote()
+            await call(client, "REPLICAOF", "127.0.0.1", urlsplit(both.new_url).port or 0)
+            await wait_until(lambda: _has_replica(both.new, 2), what="the replicas")
+            assert await self._causes(RedisStream(both.new_url, "k", replicas=1), both) == ["unproven_history"]
+            assert await self._causes(RedisStream(both.new_url, "k", replicas=2), both) == []
+
     async def test_replicated(self, own_server: MakeServer) -> None:
-        """Where every event was replicated before its publish returned, nothing is missing."""
+        """Where every event was replicated to all before its publish returned, nothing is missing."""
         async with pair(own_server) as both:
             await both.demote()
             await wait_until(lambda: _has_replica(both.new), what="the replica")
@@ -170,8 +179,8 @@ class TestJudgement:
         assert Replication.parse(fields | {"master_replid2": "0" * 40}).earlier == ""
 
 
-async def _has_replica(client: Redis) -> bool:
-    return bool((await client.info("replication"))["connected_slaves"] == 1)
+async def _has_replica(client: Redis, count: int = 1) -> bool:
+    return bool((await client.info("replication"))["connected_slaves"] == count)
 
 
 async def _is_primary(client: Redis) -> bool:

@@ -341,7 +341,7 @@ class TestLists:
 
     def test_told_allows(self) -> None:
         """Where servers may lose what they confirmed, a gap that covers the event excuses it; else none does."""
-        for replicas in (0, 1):
+        for replicas in (0, 2):
             story = self.story(topology="sentinel", replicas=replicas)
             story.publish(1)
             story.gap("0-0", at=5, who="l")
@@ -360,7 +360,7 @@ class TestLists:
         story.gap("1-0", at=5, who="l")
         assert (story.verdict.lists.lost, story.verdict.lists.lost_untold) == (1, 0)
         assert story.verdict.problems == []
-        story.records[0]["replicas"] = 1
+        story.records[0]["replicas"] = 2
         assert story.verdict.problems
 
     def test_lacked_when_started(self) -> None:
@@ -503,8 +503,8 @@ class TestRuns:
         assert verdict == json.loads(json.dumps(judge(read(history)).to_json()))
 
     def test_behind_sentinels(self, tmp_path: Path) -> None:
-        """Failovers of every kind: with a replica nothing is lost, and no list is stale unnoticed."""
-        arguments = ("--topology", "sentinel", "--replicas", "1", "--lists", "2", "--subscribers", "1", "--rate", "300")
+        """Failovers of every kind: with all replicas nothing is lost, and no list is stale unnoticed."""
+        arguments = ("--topology", "sentinel", "--replicas", "2", "--lists", "2", "--subscribers", "1", "--rate", "300")
         history = ("--history", str(tmp_path / "history"))
         code, verdict = soak(*arguments, "--events", "2500", "--faults", "8", "--seed", "3", *history, within=250)
         assert (code, verdict["problems"]) == (0, [])

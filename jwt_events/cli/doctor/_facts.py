@@ -110,14 +110,7 @@ async def collect_facts(
     replicas: int = 0,
     max_staleness: float = 5.0,
 ) -> Facts:
-    """Collect the facts about a server, and about the stream or channel of a transport.
-
-    Args:
-        url: the server.
-        transport: where events are published to.
-        retention: how long the stream is to keep them.
-        replicas: how many replicas publishers and lists ask for.
-        max_staleness: that of the lists.
+    """Collect the facts about a server, and a stream or channel; the options are those of publishers and lists.
 
     Raises:
         TransportError: the server does not reply, or refuses this user.

@@ -83,10 +83,5 @@ def old_primary(facts: Facts) -> Iterator[Finding]:
     elif int(needed) > int(facts.info["connected_slaves"]):
         advice = "Nothing can be published: add replicas, or lower it."
         yield Finding("old primary", Level.PROBLEM, f"min-replicas-to-write {needed}", advice)
-    elif 0 < facts.replicas < int(needed):
-        advice = (
-            f"Publishing fails with {facts.replicas} left, which replicas={facts.replicas} would do with: lower it."
-        )
-        yield Finding("old primary", Level.NOTE, f"min-replicas-to-write {needed}", advice)
     else:
         yield Finding("old primary", Level.OK, f"it accepts nothing {lag} s after it is cut off")

@@ -72,6 +72,10 @@ def _role(facts: Facts) -> Iterator[Finding]:
         if near < facts.replicas:
             advice = f"Lists are stale while fewer than replicas={facts.replicas} are heard of: look at the network."
             yield Finding("replicas", Level.WARNING, seen, advice)
+        elif 0 < facts.replicas < count:
+            advice = "A primary that stalls, and comes back during a failover, may confirm events that only the replica"
+            advice = f"{advice} has that is not promoted: ask for {count}, or keep one."
+            yield Finding("replicas", Level.NOTE, f"{seen}, replicas={facts.replicas}", advice)
         else:
             yield Finding("replicas", Level.OK, seen)
 

@@ -108,6 +108,16 @@ class Prover:
             await self._owner.wait(self._place)
             self.conclude()
 
+    def may_lack_history(self, replication: Replication) -> bool:
+        """Whether a server took over and may lack events that were confirmed before.
+
+        Only if all replicas have confirmed each event, it has them: a primary that stalled, and comes back while one is
+        promoted, may still be followed by another one.
+        """
+        survey = self._owner.survey()
+        known = max(len(replication.lags), 0 if survey is None else survey.replicas)
+        return bool(replication.earlier) and (not self._replicas or self._replicas < known)
+
     def take_refusal(self) -> NotProven | None:
         """Return, once, why the last answer was no proof; ``None`` if it was one."""
         refusal, self._refusal = self._refusal, None

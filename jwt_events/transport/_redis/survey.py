@@ -32,6 +32,7 @@ class SentinelReply:
         quorum: how many Sentinels must call a primary down before it is replaced.
         voters: how many Sentinels there are, as it knows.
         down_after: seconds without a reply after which it calls a server down.
+        replicas: how many replicas it knows, also those that are down.
         problem: why there is no address.
     """
 
@@ -41,6 +42,7 @@ class SentinelReply:
     quorum: int = 1
     voters: int = 1
     down_after: float = 0.0
+    replicas: int = 0
     problem: str = ""
 
     @classmethod
@@ -69,6 +71,7 @@ class SentinelReply:
                 quorum=max(1, int(fields["quorum"])),
                 voters=1 + max(0, int(fields["num-other-sentinels"])),
                 down_after=int(fields.get("down-after-milliseconds", 0)) / 1000,
+                replicas=int(fields.get("num-slaves", 0)),
             )
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             return cls(problem="sent a reply that is not that of a Sentinel")
@@ -127,6 +130,11 @@ class Survey:
         """The address that a majority names; ``None`` if there is none."""
         named = Counter(reply.address for reply in self._told).most_common(1)
         return named[0][0] if named and named[0][1] >= self.majority else None
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas one of them knows, also those that are down."""
+        return max([reply.replicas for reply in self._told], default=0)
 
     @property
     def outstanding(self) -> int:

@@ -89,7 +89,6 @@ class DirectProof:
     """
 
     def __init__(self, connector: Connector, owner: Owner, *, replicas: int) -> None:
-        self._replicas = replicas
         self._prover = Prover(connector.address, owner, replicas=replicas)
         self._succession = Succession(connector)
         self._epoch = Epoch()
@@ -137,7 +136,7 @@ class DirectProof:
         """Return the cause of a gap for a reader that knows no earlier server; see `ReadProof`."""
         if cursor.is_at_entry and self._epoch.may_lack_what_followed(cursor.position, is_there=holds):
             return "restarted"
-        is_unproven = not self._replicas and cursor.position == OLDEST and self._epoch.replication.earlier
+        is_unproven = cursor.position == OLDEST and self._prover.may_lack_history(self._epoch.replication)
         return "unproven_history" if is_unproven else None
 
     def request(self, now: float) -> None:
