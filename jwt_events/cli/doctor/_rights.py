@@ -50,14 +50,18 @@ def needed_for_stream(key: str, dead_letter: str, ledger: str | None) -> Mapping
             ("INFO", "server"),
             add_dead_letter,
         ],
-        "dead letters": [
-            ("XLEN", dead_letter),
-            ("XRANGE", dead_letter, "0-0", "0-0"),
-            ("XADD", key, "0-0", "event", ""),
-            ("XDEL", dead_letter, "0-0"),
-        ],
+        "dead letters": _needed_for_dead_letters(key, dead_letter),
         "poller of signals": [*publish, *_needed_to_poll(key)],
     }
+
+
+def _needed_for_dead_letters(key: str, dead_letter: str) -> Sequence[Command]:
+    return (
+        ("XLEN", dead_letter),
+        ("XRANGE", dead_letter, "0-0", "0-0"),
+        ("XADD", key, "0-0", "event", ""),
+        ("XDEL", dead_letter, "0-0"),
+    )
 
 
 def _needed_to_poll(key: str) -> Sequence[Command]:
