@@ -34,10 +34,6 @@ def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
         ("INFO", "server"),
     ]
     add_dead_letter: Command = ("XADD", dead_letter, "0-0", "event", "")
-    dead_letters: list[Command] = [
-        *(("XLEN", dead_letter), ("XRANGE", dead_letter, "0-0", "0-0")),
-        *(("XADD", key, "0-0", "event", ""), ("XDEL", dead_letter, "0-0")),
-    ]
     publish: list[Command] = [
         ("XADD", key, "0-0", "event", ""),
         *(("XTRIM", key, "MINID", "0-0"), ("TIME",), ("ZADD", keys.retention, "XX", 0, "")),
@@ -61,9 +57,18 @@ def _needed_on_one_server(keys: StreamKeys) -> Mapping[str, Sequence[Command]]:
             ("INFO", "server"),
             add_dead_letter,
         ],
-        "dead letters": dead_letters,
+        "dead letters": _needed_for_dead_letters(key, dead_letter),
         "poller of signals": [*publish, *_needed_to_poll(keys.lease(f"poller:{_PROBE}"))],
     }
+
+
+def _needed_for_dead_letters(key: str, dead_letter: str) -> Sequence[Command]:
+    return (
+        ("XLEN", dead_letter),
+        ("XRANGE", dead_letter, "0-0", "0-0"),
+        ("XADD", key, "0-0", "event", ""),
+        ("XDEL", dead_letter, "0-0"),
+    )
 
 
 def _needed_to_poll(lease: str) -> Sequence[Command]:

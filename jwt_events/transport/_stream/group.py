@@ -16,16 +16,16 @@ from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replies import array
 from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
-from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
 from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE
-from jwt_events.transport._stream.entry import cut, parse_deliveries, parse_delivery
+from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
+from jwt_events.transport._stream.fetching import EntryFetcher
 from jwt_events.transport._stream.group_audit import GroupAudit
 from jwt_events.transport._stream.position import previous
 from jwt_events.transport._stream.settler import Settler
@@ -66,7 +66,7 @@ class GroupReceiver:
         self._group = group
         self._audit = GroupAudit(group, self._prover, start=start)
         self._claim_after = claim_after
-        self._batch_size = BatchSize(batch_size)
+        self._entries = EntryFetcher(batch_size)
         self._block = block
         self._in_hand: set[str] = set()
         self._settler.on_settled = self._in_hand.difference_update
@@ -75,7 +75,6 @@ class GroupReceiver:
         self._next_claim = 0.0
         self._abandoned = AbandonedConsumers(group, claim_after=claim_after)
         self._succession = Succession(connector)
-        self._missing = 0  # how many bytes of the entry that was read were left at the server
         self.backlog: GroupBacklog = self._audit.backlog
 
     async def receive(self) -> Batch:
@@ -85,8 +84,8 @@ class GroupReceiver:
             return Batch(
                 gaps=self._audit.take_gaps(), reconnected=reconnected, refusal=self.reconnecting.take_refusal()
             )
-        now, before = asyncio.get_running_loop().time(), connection.protocol.received
-        self._missing = 0
+        now = asyncio.get_running_loop().time()
+        self._entries.begin(connection)
         try:
             await self._settler.wait_for_room()
             if self._own is not None:
@@ -102,12 +101,10 @@ class GroupReceiver:
             # If the group is gone, connecting again creates it.
             if not error.retryable and not (isinstance(error, ServerRefused) and error.code == "NOGROUP"):
                 raise
-            if connection.was_cut_off:  # what was read already is pending, and so comes again when connected
-                self._batch_size.cut_off()
+            self._entries.fail(connection)  # what was read already is pending, and so comes again when connected
             await self.reconnecting.drop(error)
             return Batch(refusal=self._prover.take_refusal())
-        self._batch_size.read(len(deliveries), connection.protocol.received - before)
-        deliveries = cut(deliveries, self._missing)
+        deliveries = self._entries.finish(connection, deliveries)
         self._in_hand.update(delivery.position or "" for delivery in deliveries)
         return Batch(deliveries, self._audit.take_gaps(), refusal=self._prover.take_refusal())
 
@@ -136,8 +133,8 @@ class GroupReceiver:
             await self._audit.run(connection)
         longest = min(self._block, CLUSTER_BLOCK) if self._connector.is_cluster else self._block
         block = max(0.001, min(longest, self._next_claim - asyncio.get_running_loop().time()))
-        command = self._group.read(count=self._batch_size.count, block=block)
-        reply = await self._fetch(connection, command, within=self._block + GRACE)
+        command = self._group.read(count=self._entries.count, block=block)
+        reply = await self._entries.fetch(connection, command, within=self._block + GRACE)
         deliveries = parse_deliveries(_entries(reply))
         self._audit.receive([delivery.position for delivery in deliveries])
         return deliveries
@@ -145,7 +142,7 @@ class GroupReceiver:
     async def _read_own(self, connection: Connection) -> list[Delivery]:
         """Read again entries that this consumer held before it was disconnected or restarted, except those in hand."""
         after = "-" if self._own in {None, OLDEST} else f"({self._own}"
-        count = self._batch_size.count
+        count = self._entries.count
         held = await _list_pending(connection, self._group, after, "+", count=count)
         self._own = list(held)[-1] if len(held) == count else None
         lost = [position for position in held if position not in self._in_hand]
@@ -153,7 +150,7 @@ class GroupReceiver:
             return []
         # Those that no read returned yet were in a reply that was lost with the connection.
         self._audit.receive([position for position in lost if self._audit.is_unread(position)])
-        entries = await self._fetch(connection, self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
+        entries = await self._entries.fetch(connection, self._group.deliver_again(lost), within=ATTEMPT_WITHIN)
         deliveries = self._redeliver(entries, {position: held[position] + 1 for position in lost})
         missing = set(lost) - {delivery.position for delivery in deliveries}
         self._report_removed(await _find_removed(connection, self._group.key, missing))
@@ -161,8 +158,8 @@ class GroupReceiver:
 
     async def _claim(self, connection: Connection) -> list[Delivery]:
         """Claim one batch of what dead consumers hold. Receivers do so at different times, and so share it."""
-        command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._batch_size.count)
-        reply = await self._fetch(connection, command, within=ATTEMPT_WITHIN)
+        command = self._group.claim(self._claim_cursor, idle=self._claim_after, count=self._entries.count)
+        reply = await self._entries.fetch(connection, command, within=ATTEMPT_WITHIN)
         cursor, entries, *removed = reply
         self._claim_cursor = cursor.decode()
         if self._claim_cursor == OLDEST:
@@ -179,15 +176,6 @@ class GroupReceiver:
         count = len(positions) + len(self._in_hand)
         counts = await _list_pending(connection, self._group, positions[0], positions[-1], count=count)
         return self._redeliver(entries, counts)
-
-    async def _fetch(self, connection: Connection, command: Command, *, within: float) -> Any:
-        """Return the reply to a command that returns entries, not more of them than one read may take."""
-        request = connection.send([command], bounds=self._batch_size.bounds())
-        (reply,) = await connection.replies(request, within=within)
-        if isinstance(reply, TransportError):
-            raise reply
-        self._missing = request.dropped
-        return reply
 
     def _redeliver(self, entries: Sequence[Any], attempts: Mapping[str, int]) -> list[Delivery]:
         """Make deliveries of entries that were delivered before, except those in hand and those removed."""
