@@ -58,7 +58,7 @@ def check_positions(replies: Sequence[Any]) -> None:
             position(reply)
 
 
-def anything(reply: Any, command: Command) -> Any:
+def any_reply(reply: Any, command: Command) -> Any:
     """Return any reply but an error."""
     if type(reply) is ErrorReply:
         raise reply
@@ -105,6 +105,6 @@ def by_subcommand(**shapes: Shape) -> Shape:
     """Return the shape of the replies to a command that has subcommands."""
 
     def check(reply: Any, command: Command) -> Any:
-        return shapes.get(str(command[1]).lower(), anything)(reply, command)
+        return shapes.get(str(command[1]).lower(), any_reply)(reply, command)
 
     return check

@@ -17,8 +17,8 @@ from typing import Any, Final
 from jwt_events.transport._redis.parsers import (
     Shape,
     any_count,
+    any_reply,
     any_text,
-    anything,
     array,
     by_subcommand,
     check_positions,
@@ -40,7 +40,7 @@ def check_shape(reply: Any, command: Command) -> Any:
     Raises:
         Exception: of any kind, if it has not.
     """
-    return SHAPES.get(command[0], anything)(reply, command)
+    return SHAPES.get(command[0], any_reply)(reply, command)
 
 
 def _entries(reply: Any, *, may_be_removed: bool = False) -> list[Any]:
@@ -278,7 +278,7 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "CLUSTER": by_subcommand(slots=_cluster_slots, nodes=_cluster_nodes, info=_cluster_info),
     "CONFIG": by_subcommand(get=_named_texts, set=_ok),
     "DEL": any_count,
-    "EVAL": anything,
+    "EVAL": any_reply,
     "EXEC": _exec,
     "EXISTS": any_count,
     "EXPIRE": any_count,
@@ -292,14 +292,14 @@ _NAMED: Final[Mapping[str, Shape]] = {
     "MEMORY": by_subcommand(usage=or_nil(any_count)),
     "PEXPIRE": any_count,
     "PING": exactly(b"PONG"),
-    "PTTL": anything,  # sent by scripts; a user is only asked for its right
+    "PTTL": any_reply,  # sent by scripts; a user is only asked for its right
     "PUBLISH": any_count,
     "READONLY": _ok,
     "SPUBLISH": any_count,
-    "SSUBSCRIBE": anything,  # arrives among the pushed messages
+    "SSUBSCRIBE": any_reply,  # arrives among the pushed messages
     "ROLE": _role,
     "SET": or_nil(_ok),
-    "SUBSCRIBE": anything,  # arrives among the pushed messages
+    "SUBSCRIBE": any_reply,  # arrives among the pushed messages
     "TIME": _time,
     "UNLINK": any_count,
     "WAIT": any_count,
