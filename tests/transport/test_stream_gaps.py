@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from jwt_events import Gap, Publisher, PublishFailed, RedisStream, ServerRefused, TokenRevoked
+from jwt_events import Gap, NotProven, Publisher, PublishFailed, RedisStream, ServerRefused, TokenRevoked
+from jwt_events._internal.positions import OLDEST
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
+from jwt_events.transport._stream.cursor import CursorReceiver
 from tests.support.faults import free_port, kill_reader, readers, while_reader_is_away
 from tests.support.raw import add, call, count_where_known, counts_what_was_added, entries, trim
 from tests.support.waiting import scaled, wait_until
@@ -315,3 +317,26 @@ class TestFatal:
             with pytest.raises(ServerRefused, match=r"NOPERM.*xread") as caught:
                 await listen(transport, lambda: call(admin, "ACL", "SETUSER", "reader", "-xread"))
             assert (caught.value.code, caught.value.retryable) == ("NOPERM", False)
+
+
+async def test_what_was_read_of_a_server_that_is_left(url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that were read when the Sentinels turn out to name another server are delivered, once, in order."""
+    transport = RedisStream(url, key, block=0.2)
+    async with transport.sender() as sender, transport.receiver(from_oldest=True) as receiver:
+        await sender.send([b"1", b"2", b"3"], within=scaled(5))
+        assert isinstance(receiver, CursorReceiver)
+        conclude, refused = receiver._prover.conclude, list[bool]()
+
+        def refuse_once() -> None:
+            if receiver._cursor.position != OLDEST and not refused:
+                refused.append(True)
+                raise NotProven("another server is named", reason="other_primary")
+            conclude()
+
+        monkeypatch.setattr(receiver._prover, "conclude", refuse_once)
+        seen: list[bytes] = []
+        while (batch := await receiver.receive()).current_as_of is None or not refused:
+            seen += [delivery.payload for delivery in batch.deliveries]
+        seen += [delivery.payload for delivery in batch.deliveries]
+    assert refused
+    assert seen == [b"1", b"2", b"3"]

@@ -92,6 +92,7 @@ class CursorReceiver:
         self._audit_interval = min(_AUDIT_INTERVAL, self._blocks_for or block)
         self._audited_at = 0.0
         self._ahead: _Read | None = None
+        self._doubt: TransportError | None = None  # why the server is left at the next read
         self._is_at_end = False
         self._has_missed = False  # whether a gap was ever reported
 
@@ -104,9 +105,11 @@ class CursorReceiver:
         if self._gaps:  # found when it was opened
             return Batch(gaps=self._take_gaps())
         try:
+            if self._doubt is not None:
+                doubt, self._doubt = self._doubt, None
+                raise doubt
             await self._settler.wait_for_room()
             entries = await self._read(connection)
-            self._prover.conclude()
         except TransportError as error:
             if not error.retryable:
                 raise
@@ -114,6 +117,10 @@ class CursorReceiver:
                 self._batch_size.cut_off()
             await self.reconnecting.drop(error)
             return Batch(refusal=self._prover.take_refusal())
+        try:
+            self._prover.conclude()
+        except TransportError as error:  # what was read is delivered first, as the cursor has moved on
+            self._doubt = error
         gaps = self._take_gaps()
         if entries is None:
             return Batch(gaps=gaps)
