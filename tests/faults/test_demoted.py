@@ -70,7 +70,7 @@ class TestReaders:
             await listener.hears("after")
 
     async def test_last_read(self, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What was read together with the news that the server is to be left is delivered by the next one."""
+        """What was read together with the news that the server is to be left is delivered, once."""
         async with RedisStream(url, key).receiver() as receiver:
             assert isinstance(receiver, CursorReceiver)
             await publish(RedisStream(url, key), event("read"))

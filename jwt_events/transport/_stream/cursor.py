@@ -98,6 +98,7 @@ class CursorReceiver:
         self._audited_at = 0.0
         self.pacing: Pacing = Pacing(min(MAX_SPACING, self._audit_interval / 4))
         self._ahead: _Read | None = None
+        self._doubt: TransportError | None = None  # why the server is left at the next read
         self._missing = 0  # how many bytes of the entry were left at the server
         self._is_at_end = False
         self._has_missed = False  # whether a gap was ever reported
@@ -113,6 +114,9 @@ class CursorReceiver:
         if self._gaps:  # found when it was opened
             return Batch(gaps=self._take_gaps())
         try:
+            if self._doubt is not None:
+                doubt, self._doubt = self._doubt, None
+                raise doubt
             await self._settler.wait_for_room()
             entries = await self._read(connection)
         except TransportError as error:
@@ -122,6 +126,10 @@ class CursorReceiver:
                 self._batch_size.cut_off()
             await self.reconnecting.drop(error)
             return Batch(refusal=self._proof.take_refusal())
+        try:
+            self._proof.conclude()
+        except TransportError as error:  # what was read is delivered first, as the cursor has moved on
+            self._doubt = error
         gaps = self._take_gaps()
         if entries is None:
             return Batch(gaps=gaps)
@@ -165,7 +173,6 @@ class CursorReceiver:
             self._reconcile(stream_info(stream), read.sent_at)
             spent = processor_time_of(beside[-1]) if len(beside) > read.beside else None
             self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
-        self._proof.conclude()  # before the cursor moves, as these entries are not delivered if the server is left
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             self._is_at_end = False
             return None
