@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from jwt_events._internal.debugging import is_debugging
 from jwt_events._internal.receipt import Receipt
@@ -33,6 +33,9 @@ _MIN_ATTEMPT_SECONDS = 0.1
 
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
+Keep: TypeAlias = Callable[[Sequence[bytes], Sequence[Receipt]], None]
+"""Keeps what was accepted, in case that the server is replaced: the payloads, and their receipts."""
+
 
 class PublishCall:
     """Sends the events of one call until they are accepted, refused for good, or out of time.
@@ -43,6 +46,7 @@ class PublishCall:
         log: bound to the transport.
         events: what to send.
         payloads: the same, encoded.
+        keep: called with the payloads that were accepted, and their receipts; ``None`` to keep nothing.
     """
 
     # On the class, as most calls succeed at the first attempt.
@@ -51,13 +55,21 @@ class PublishCall:
     _maybe_published = False
 
     def __init__(
-        self, sender: Sender, observer: Observer, log: Logger, events: Sequence[Event], payloads: Sequence[bytes]
+        self,
+        sender: Sender,
+        observer: Observer,
+        log: Logger,
+        events: Sequence[Event],
+        payloads: Sequence[bytes],
+        *,
+        keep: Keep | None = None,
     ) -> None:
         self._sender = sender
         self._observer = observer
         self._log = log
         self._events = events
         self._payloads = payloads
+        self._keep = keep
 
     async def run(self, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
@@ -74,12 +86,17 @@ class PublishCall:
                 await self._send_rest(deadline, list(self._outcomes or ()))
                 receipts = self._receipts()
             self._is_complete = True
+            if self._keep is not None:
+                self._keep(self._payloads, receipts)
         except asyncio.CancelledError as cancelled:
             if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
                 self._maybe_published = True
                 cancelled.__cause__ = self._failure()
             raise
         finally:
+            if self._keep is not None and not self._is_complete and (receipts := self._receipts()):
+                rest = set(self._rest())  # of some that were published together others were not accepted
+                self._keep([each for index, each in enumerate(self._payloads) if index not in rest], receipts)
             if self._events and self._observer is not UNOBSERVED:
                 self._tell(perf_counter() - began)
             if is_debugging(__name__):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
-from jwt_events.publisher._call import PublishCall
+from jwt_events.publisher._call import Keep, PublishCall
 from jwt_events.publisher._reports import Reports
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.revocation import Folding
@@ -83,7 +83,7 @@ class Publisher:
         self._timeout = options.seconds("timeout", timeout)
         self._max_event_bytes = options.count("max_event_bytes", max_event_bytes, maximum=MAX_WIRE_BYTES)
         self._republish = options.leeway("republish", republish)
-        self._keep: Callable[[Sequence[bytes], Sequence[Receipt]], None] | None = None
+        self._keep: Keep | None = None
         self._spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.publishing(transport.name)
         self._observer: Observer = combine(counting, self._spans.observer)
@@ -264,10 +264,7 @@ class Publisher:
         self._calls += 1
         try:
             sender = self._sender or await self._open()
-            receipts = await PublishCall(sender, self._observer, self._log, events, payloads).run(deadline)
-            if self._keep is not None:
-                self._keep(payloads, receipts)
-            return receipts
+            return await PublishCall(sender, self._observer, self._log, events, payloads, keep=self._keep).run(deadline)
         finally:
             self._calls -= 1
             if self._is_closed and not self._calls:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
+from loguru import logger
 
 from jwt_events import (
     ConnectionFailed,
@@ -15,12 +17,17 @@ from jwt_events import (
     PublishError,
     PublishFailed,
     PublishOutcomeUnknown,
+    Receipt,
     RedisPubSub,
     RedisStream,
     TokenRevoked,
+    TransportError,
 )
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.instrumentation import UNOBSERVED
+from jwt_events.publisher._call import PublishCall
 from jwt_events.testing import Listener
+from jwt_events.transport.base import Sent
 from tests.support.fake_server import HANG_UP, FakeServer
 from tests.support.faults import free_port, frozen
 from tests.support.waiting import scaled
@@ -188,3 +195,21 @@ class TestAway:
         assert "2 of 4 events" in str(error)
         assert [receipt.event_id for receipt in error.receipts] == [event.id for event in events[:2]]
         assert error.event_ids == tuple(event.id for event in events[2:])
+
+    async def test_what_was_accepted_is_kept(self) -> None:
+        """What was accepted of many is kept for a server that takes over, whatever became of the rest."""
+        events, kept = [revoked(number) for number in range(3)], list[tuple[Sequence[bytes], Sequence[Receipt]]]()
+
+        class Refusing:
+            """A sender whose server refuses the second payload."""
+
+            async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent | TransportError]:
+                """Send payloads."""
+                return [Sent("5-1"), TransportError("refused"), Sent("5-2")]
+
+        call = PublishCall(
+            Refusing(), UNOBSERVED, logger, events, [b"1", b"2", b"3"], keep=lambda *accepted: kept.append(accepted)
+        )
+        with pytest.raises(PublishFailed):
+            await call.run(time.monotonic() + 5)
+        assert kept == [([b"1", b"3"], [Receipt(events[0].id, "5-1"), Receipt(events[2].id, "5-2")])]
