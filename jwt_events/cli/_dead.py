@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +54,7 @@ def list_letters(
             say(f"there are more; go on with --after {rows[-1]['id']}")
         await _tell_left_behind(dead)
 
-    _run(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter, filter(None, [after]))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -82,7 +82,7 @@ def show(
             }
             output.table(["field", "value"], list(content.items()))
 
-    _run(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter, [letter_id])
 
 
 @app.command(epilog=EXIT_CODES)
@@ -111,7 +111,7 @@ def replay(
 
         await _each(dead, ids, replay_one, done="replayed")
 
-    _run(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter, ids or ())
 
 
 @app.command(epilog=EXIT_CODES)
@@ -138,7 +138,7 @@ def purge(
 
         await _each(dead, ids, purge_one, done="purged")
 
-    _run(work, url, key, dead_letter)
+    _run(work, url, key, dead_letter, ids or ())
 
 
 @app.command("take-over", epilog=EXIT_CODES)
@@ -152,20 +152,29 @@ def take_over(
     """Bring here what was copied to a cluster under the name it had on one server."""
 
     async def work(dead: DeadLetters) -> None:
-        taken = await dead.take_over()
+        told = {"taken_over": await dead.take_over(), "dead_letters": await dead.count()}
         if as_json:
-            output.record({"taken_over": taken})
+            output.record(told)
         else:
-            output.line(output.logfmt(taken_over=taken))
+            output.line(output.logfmt(**told))
 
     _run(work, url, key, dead_letter)
 
 
-def _run(work: Callable[[DeadLetters], Awaitable[None]], url: str, key: str | None, dead_letter: str | None) -> None:
-    from jwt_events.transport.dead_letters import DeadLetters
+def _run(
+    work: Callable[[DeadLetters], Awaitable[None]],
+    url: str,
+    key: str | None,
+    dead_letter: str | None,
+    ids: Iterable[str] = (),
+) -> None:
+    """Open the dead letters and work with them; ids that cannot be any are refused first."""
+    from jwt_events.transport.dead_letters import DeadLetters, checked_id
     from jwt_events.transport.stream import RedisStream
 
     async def open_and_work() -> None:
+        for letter_id in ids:
+            checked_id(letter_id)
         stream = RedisStream(url, key or DEFAULT_NAME, dead_letter=dead_letter)
         await recognize(stream.connector)
         async with DeadLetters(stream) as dead:

@@ -81,7 +81,7 @@ class DeadLetters:
         Raises:
             TransportError: the server did not answer or refused.
         """
-        start = OLDEST if after is None else f"({_checked(after)}"
+        start = OLDEST if after is None else f"({checked_id(after)}"
         count = options.count("limit", limit, maximum=_MAX_LIMIT)
         (entries,) = await self._run([("XRANGE", self._transport.dead_letter, start, "+", "COUNT", count)])
         return parse_dead_letters(entries)
@@ -92,7 +92,7 @@ class DeadLetters:
         Raises:
             TransportError: the server did not answer or refused.
         """
-        position = _checked(letter_id)
+        position = checked_id(letter_id)
         (entries,) = await self._run([("XRANGE", self._transport.dead_letter, position, position)])
         return next(iter(parse_dead_letters(entries)), None)
 
@@ -127,7 +127,7 @@ class DeadLetters:
         Raises:
             TransportError: the server did not answer or refused.
         """
-        removed = await self._run([("XDEL", self._transport.dead_letter, _checked(name)) for name in letter_ids])
+        removed = await self._run([("XDEL", self._transport.dead_letter, checked_id(name)) for name in letter_ids])
         return sum(removed)
 
     @property
@@ -180,7 +180,12 @@ class DeadLetters:
         return replies
 
 
-def _checked(letter_id: str) -> str:
+def checked_id(letter_id: str) -> str:
+    """Return the id of a dead letter.
+
+    Raises:
+        InvalidOption: it cannot be one.
+    """
     if not isinstance(letter_id, str) or not is_position(letter_id):
         raise InvalidOption("letter_id", "must be the id of a dead letter, such as '1700000000000-0'")
     return letter_id

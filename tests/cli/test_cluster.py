@@ -56,13 +56,13 @@ def test_dead_letters(url: str, key: str, client: Any) -> None:
     told = run("dead", "list", "--key", key, "--json", url=url)
     assert [record["error"] for record in told.records] == ["ValueError"]
     assert f"1 more lie in '{key}:dead'; 'jwt-events dead take-over' brings them here" in told.errors
-    assert run("dead", "take-over", "--key", key, "--json", url=url).records == [{"taken_over": 1}]
+    assert run("dead", "take-over", "--key", key, "--json", url=url).records[0]["taken_over"] == 1
     told = run("dead", "list", "--key", key, "--json", url=url)
     assert [record["error"] for record in told.records] == ["ValueError", "KeyError"]
     assert told.errors == ""
     assert run("dead", "replay", "--all", "--key", key, url=url).code == 0
     assert client.xlen(key) == 3
-    assert run("dead", "take-over", "--key", key, url=url).lines == ["taken_over=0"]
+    assert run("dead", "take-over", "--key", key, url=url).lines[0].startswith("taken_over=0 ")
 
 
 def test_dead_letters_elsewhere(url: str, key: str) -> None:

@@ -444,7 +444,18 @@ class TestDead:
         """One is shown with its payload; for one that is not there the exit code is 1."""
         (record,) = run("dead", "show", letters[0], "--key", key, "--json", url=url).records
         assert json.loads(record["payload"])["subject"] == "t"
-        names = ["id", "payload", "error", "handler", "attempts", "consumer", "position", "fields", "buried_at"]
+        names = [
+            "id",
+            "payload",
+            "error",
+            "handler",
+            "attempts",
+            "consumer",
+            "position",
+            "fields",
+            "missing",
+            "buried_at",
+        ]
         assert list(record) == names
         assert record["buried_at"] == "1970-01-01T00:00:00.001Z"
         assert "payload\tno event" in run("dead", "show", letters[2], "--key", key, url=url).lines

@@ -78,6 +78,7 @@ TABLE = [
     Case(("ledger", "fold"), 2, "no publisher has told how long it keeps events"),
     Case(("ledger", "remove", "--user-id", "u", "--reason", "r"), 1, "there is no such rule in the ledger"),
     Case(("dead", "list"), 0, "there are no dead letters"),
+    Case(("dead", "take-over"), 0, "taken_over=0"),
     Case(("dead", "show", "1-1"), 1, "no such dead letter: 1-1"),
     Case(("dead", "replay", "--all"), 0, "there are no dead letters"),
     Case(("dead", "purge", "--all", "--yes"), 0, "there are no dead letters"),

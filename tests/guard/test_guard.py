@@ -42,7 +42,7 @@ CLAIMS = {"sub": "alice", "jti": "token-1", "iat": 1}
 def fresh_list() -> RevocationList:
     """Return a list that is not open, and allows tokens all the same, as if it were current."""
     revocations = RevocationList(MemoryTransport())
-    revocations._view.current_as_of = math.inf
+    revocations._view.current_as_of = revocations._view.fresh_until = math.inf
     return revocations
 
 

@@ -39,7 +39,7 @@ def nested(depth: int) -> str:
 def refusing(leaked: str = LEAKED) -> RevocationList:
     """Return a list that knows of a compromised key, and allows other tokens, as if it were current."""
     revocations = RevocationList(MemoryTransport())
-    revocations._view.current_as_of = math.inf
+    revocations._view.current_as_of = revocations._view.fresh_until = math.inf
     revocations.apply(KeyRotated(key_id=leaked, compromised=True))
     return revocations
 

@@ -196,7 +196,7 @@ class TestReplication:
             "slave3": "ip=10.0.0.5,port=1,state=online,offset=14,lag=-1",
             "slave_read_only": "1",
         }
-        assert Replication.parse(fields) == Replication("master", (0, 3), near=(("10.0.0.3", 1),))
+        assert Replication.parse(fields) == Replication("master", (0, 3), 4, near=(("10.0.0.3", 1),))
 
     @pytest.mark.parametrize(
         ("link", "read_only", "follows"), [("up", "1", True), ("down", "1", False), ("up", "0", False)]

@@ -209,8 +209,7 @@ async def _is_unused(connection: Connection, transport: RedisStream) -> bool | N
     """Return whether the server is new, or known to a service that waits for events on this stream."""
     if await _read(connection, "DBSIZE") == 0:
         return True
-    beside = f"{transport.destination}:fleet", f"{transport.destination}:retention"
-    found: int | None = await _read(connection, "EXISTS", *beside)
+    found: int | None = await _read(connection, "EXISTS", transport.keys.fleet, transport.keys.retention)
     return None if found is None else found > 0
 
 

@@ -49,6 +49,7 @@ class Replication:
     Attributes:
         role: what it says of itself; empty if it does not say.
         lags: for each replica that is online, the seconds since it was last heard of; ascending.
+        listed: how many replicas there are, online or not.
         history: the name of the history of writes that it has; empty if it does not say.
         offset: how much of that history it has.
         earlier: the name of the history that it continued when it was promoted, or its primary was; empty for none.
@@ -59,6 +60,7 @@ class Replication:
 
     role: str = ""
     lags: tuple[int, ...] = ()
+    listed: int = 0
     history: str = ""
     offset: int = 0
     earlier: str = ""
@@ -69,9 +71,10 @@ class Replication:
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Replication:
         """Make it of the fields of INFO replication."""
-        lags, near = [], []
+        lags, near, listed = [], [], 0
         for name, value in fields.items():
             if _REPLICA.fullmatch(name):
+                listed += 1
                 parts = dict(part.partition("=")[::2] for part in value.split(","))
                 if parts.get("state") == "online" and parts.get("lag", "").isdecimal():
                     lags.append(int(parts["lag"]))
@@ -81,6 +84,7 @@ class Replication:
         return cls(
             role=fields.get("role", ""),
             lags=tuple(sorted(lags)),
+            listed=listed,
             history=fields.get("master_replid", ""),
             offset=_number(fields, "master_repl_offset"),
             earlier=fields["master_replid2"] if earlier else "",

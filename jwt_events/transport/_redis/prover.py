@@ -115,7 +115,7 @@ class Prover:
         promoted, may still be followed by another one.
         """
         survey = self._owner.survey()
-        known = max(len(replication.lags), 0 if survey is None else survey.replicas)
+        known = max(replication.listed, 0 if survey is None else survey.replicas)
         return bool(replication.earlier) and (not self._replicas or self._replicas < known)
 
     def take_refusal(self) -> NotProven | None:
