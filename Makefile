@@ -25,7 +25,7 @@ picture: $(READY) ## Draw examples/demo.svg from a run of the demo
 	@$(BIN)/python -m bench.demo
 
 # Tests wait more than they work. On a server of yours they run one by one, as each counts what others leave there.
-WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,3)
+WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,5)
 
 test: $(READY) ## Run all tests on real servers, or some: TESTS= WORKERS=
 	@echo "==> Running the tests"
@@ -138,7 +138,7 @@ bench: $(BENCH_READY) ## Measure it beside redis-py and other libraries, and wri
 
 stress: $(READY) ## Run the tests that take minutes: a million events, thousands of handlers and publishers, slow consumers
 	@echo "==> Running the stress tests; twenty minutes"
-	@$(BIN)/python -m pytest -m stress tests/stress tests/transport tests/fleet
+	@$(BIN)/python -m pytest -m stress tests/stress tests/transport tests/fleet tests/meta/test_soak.py
 
 lint: $(READY) ## Check style and formatting
 	@echo "==> Checking style"

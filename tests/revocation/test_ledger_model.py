@@ -155,7 +155,7 @@ async def test_every_list_knows_or_tells(own_server: Callable[..., EmbeddedServe
                 await getattr(history, name)(*arguments)
             await history.start(1)
 
-        @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
         @given(st.lists(STEPS, max_size=12))
         def check(steps: list[tuple[Any, ...]]) -> None:
             asyncio.run_coroutine_threadsafe(run(steps), loop).result(60)
