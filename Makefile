@@ -25,7 +25,7 @@ picture: $(READY) ## Draw examples/demo.svg from a run of the demo
 	@$(BIN)/python -m bench.demo
 
 # Tests wait more than they work. On a server of yours they run one by one, as each counts what others leave there.
-WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,5)
+WORKERS ?= $(if $(JWT_EVENTS_TEST_URL),0,6)
 
 test: $(READY) ## Run all tests on real servers, or some: TESTS= WORKERS=
 	@echo "==> Running the tests"

@@ -322,4 +322,4 @@ class RulesAndModel(RuleBasedStateMachine):
 
 
 TestRulesAndModel = RulesAndModel.TestCase
-TestRulesAndModel.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestRulesAndModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
