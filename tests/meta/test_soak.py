@@ -490,7 +490,7 @@ def soak(*arguments: str, within: float) -> tuple[int, dict[str, Any]]:
 class TestRuns:
     """Short real runs."""
 
-    @pytest.mark.parametrize("transport", ["stream", "group"])
+    @pytest.mark.parametrize("transport", ["stream", pytest.param("group", marks=pytest.mark.stress)])
     def test_nothing_is_lost(self, transport: str, tmp_path: Path) -> None:
         """Ten thousand events under twelve faults, on a server that keeps what it confirmed: all are handled."""
         history = tmp_path / "history"
@@ -531,7 +531,13 @@ class TestRuns:
         assert (code, verdict["problems"]) == (0, [])
         assert verdict["lists"]["starts"] > 0
 
-    @pytest.mark.parametrize(("transport", "fsync"), [("stream", "no"), ("group", "everysec")])
+    @pytest.mark.parametrize(
+        ("transport", "fsync"),
+        [
+            pytest.param("stream", "no", marks=pytest.mark.stress),
+            ("group", "everysec"),
+        ],
+    )
     def test_every_loss_is_reported(self, transport: str, fsync: str, tmp_path: Path) -> None:
         """On a server that loses data when it is killed, every lost event is covered by a gap."""
         arguments = ("--events", "5000", "--faults", "12", "--seed", "21", "--transport", transport, "--fsync", fsync)

@@ -58,7 +58,7 @@ class TestManyLives:
 
     async def test_nothing_grows(self) -> None:
         """Neither tasks nor objects nor open files."""
-        await _stays_small(MemoryTransport(), cycles=200)
+        await _stays_small(MemoryTransport(), cycles=100)
 
     @_redis
     async def test_nothing_grows_on_redis(
@@ -66,7 +66,7 @@ class TestManyLives:
     ) -> None:
         """Nor connections."""
         before = server.connections().keys()
-        await _stays_small(kind(server.url, key), cycles=200)
+        await _stays_small(kind(server.url, key), cycles=100)
         await wait_until(lambda: server.connections().keys() <= before)
 
     async def test_one_subscriber(self) -> None:
@@ -74,12 +74,12 @@ class TestManyLives:
         transport, recorder = MemoryTransport(), Recorder()
         subscriber = Subscriber(transport)
         subscriber.on()(recorder)
-        for number in range(200):
+        for number in range(100):
             async with subscriber:
                 await publish(transport, revoked(number))
                 await recorder.has_seen(number + 1)
-        assert recorder.subjects == [f"token-{number}" for number in range(200)]
-        assert subscriber.stats.handled == 200
+        assert recorder.subjects == [f"token-{number}" for number in range(100)]
+        assert subscriber.stats.handled == 100
 
 
 class TestEnteringAgain:
