@@ -13,8 +13,18 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from jwt_events import InvalidOption, MemoryTransport, Publisher, RedisStream, RevocationList, TokenRevoked
+from jwt_events import (
+    InvalidOption,
+    MemoryTransport,
+    Publisher,
+    RedisStream,
+    RegionalStreams,
+    RevocationList,
+    TokenRevoked,
+)
 from jwt_events.guard import Guard, PositionFrom, Refused
+from jwt_events.guard._position import Awaited
+from jwt_events.guard._where import TokenSource
 from tests.support.asgi_services import FRAMEWORKS, serving
 from tests.support.handling import publish, soon
 from tests.support.proxy import Proxy
@@ -88,6 +98,16 @@ class TestWhere:
         """The place of the token cannot name a position, too."""
         with pytest.raises(InvalidOption, match=r"^at_least"):
             Guard(RevocationList(MemoryTransport()), decode, **options)
+
+
+@pytest.mark.parametrize("named", ["mars:5-0", "5-0", "eu:1-0, mars:5-0"])
+async def test_a_region_that_is_not_followed(named: str) -> None:
+    """A list of regions knows no position without its region, nor one of another region: a malformed request."""
+    regions = RegionalStreams(RedisStream("redis://127.0.0.1:1/0"), RedisStream("redis://127.0.0.1:1/1"))
+    waiting = Awaited(RevocationList(regions), AT_LEAST, TokenSource("Authorization", None), None)
+    with pytest.raises(Refused) as refused:
+        await waiting.wait(lambda name: [named] if name == "logged-out-at" else [])
+    assert (refused.value.code, refused.value.status) == ("invalid_position", 400)
 
 
 class Cut:
