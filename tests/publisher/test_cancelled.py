@@ -47,7 +47,7 @@ async def test_a_late_answer_belongs_to_whoever_gave_up() -> None:
     async with FakeServer(lambda _: SILENCE) as server, Publisher(RedisPubSub(server.url)) as publisher:
         patient = []
         for number in range(3):
-            impatient = asyncio.create_task(publisher.publish(revoked(number), timeout=scaled(0.1)))
+            impatient = asyncio.create_task(publisher.publish(revoked(number), timeout=scaled(0.3)))
             patient.append(asyncio.create_task(publisher.publish(revoked(number + 10), timeout=scaled(10))))
             await until_received(server, 2 * number + 2)
             await asyncio.wait([impatient])
