@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from jwt_events import InvalidOption, Metrics, Publisher, Receipt, RedisStream, TokenRevoked
+from jwt_events import InvalidOption, Metrics, Publisher, RedisStream, TokenRevoked
 from jwt_events.testing import Listener
 from jwt_events.transport._redis import republishing
 from jwt_events.transport._redis.republishing import Accepted, RepublishWindow
@@ -34,7 +34,7 @@ async def names(client: Redis) -> list[str]:
 
 def accepted(*payloads: bytes) -> Accepted:
     """Make what is kept of payloads that were accepted."""
-    return Accepted(payloads, [Receipt("id", payload.decode()) for payload in payloads])
+    return Accepted(payloads, [payload.decode() for payload in payloads])
 
 
 def kept(window: RepublishWindow, now: float) -> list[bytes]:

@@ -33,14 +33,18 @@ _WHICH: Command = ("INFO", "server")
 _NOWHERE = "0-0"  # no entry has this position
 
 _BATCH = 500
+
+# How many payloads are counted together, and how large each may be, so that less is kept than the window allows.
+_MAX_NEW = 500
+_MAX_NEW_BYTES = 4_096
 _REPLY_WITHIN = 5.0
 
 
 class Accepted(NamedTuple):
-    """Payloads that were accepted, each with its receipt."""
+    """Payloads that were accepted, each with its position; ``None`` where it has none."""
 
     payloads: Sequence[bytes]
-    receipts: Sequence[Receipt]
+    positions: Sequence[str | None]
 
 
 class RepublishWindow:
@@ -79,11 +83,7 @@ class RepublishWindow:
     def kept(self, now: float) -> list[tuple[bytes, str | None]]:
         """Return what is kept, in order: each payload, and its position."""
         self.prune(now)
-        return [
-            (payload, receipt.position)
-            for _, accepted, _ in self._accepted
-            for payload, receipt in zip(*accepted, strict=True)
-        ]
+        return [each for _, accepted, _ in self._accepted for each in zip(*accepted, strict=True)]
 
 
 class Republisher:
@@ -107,6 +107,9 @@ class Republisher:
         report: Callable[[int], None],
     ) -> None:
         self._window = RepublishWindow(seconds)
+        # What was accepted since the last look: only texts, as objects that live long cost the garbage collector.
+        self._payloads: list[bytes] = []
+        self._positions: list[str | None] = []
         self._command = command
         self._lookup = lookup
         self._look = look
@@ -117,12 +120,24 @@ class Republisher:
 
     def add(self, payloads: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
         """Keep payloads that were accepted, each with its receipt."""
-        self._window.add(Accepted(payloads, receipts), time.monotonic())
+        new = self._payloads
+        new += payloads
+        for receipt in receipts:
+            self._positions.append(receipt.position)
+        if len(payloads) > 1 or len(new) >= _MAX_NEW or len(payloads[0]) > _MAX_NEW_BYTES:
+            self._absorb()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
 
+    def _absorb(self) -> None:
+        """Put what is new into the window."""
+        if self._payloads:
+            self._window.add(Accepted(self._payloads, self._positions), time.monotonic())
+            self._payloads, self._positions = [], []
+
     def _look_again(self) -> None:
         self._timer = None
+        self._absorb()
         self._window.prune(time.monotonic())
         if self._window:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
@@ -148,6 +163,7 @@ class Republisher:
             TransportError: it was not sent, and is kept.
         """
         run_id = ""
+        self._absorb()
         if kept := self._window.kept(time.monotonic()):
             (reply,) = await connection.execute_many([_WHICH], within=_REPLY_WITHIN)
             if isinstance(reply, TransportError) and not isinstance(reply, ServerRefused):
