@@ -28,8 +28,8 @@ class PositionFrom:
     see `RevocationList.wait_for`. If it cannot be shown to be in force within the ``max_staleness`` of the list, the
     request gets 503 and ``Retry-After``, also with ``on_stale="allow"``. One that names none, or leaves it empty, is
     decided about as usual; one that names several waits for the newest of them, of each region. What is no position, or
-    names a region that the list does not follow, is a malformed request (400). Only requests with a token
-    that is good so far wait.
+    names a region that the list does not follow, is a malformed request (400). Only requests with a token that is good
+    so far wait.
 
     Args:
         header: the name of a header; ``None`` for none.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from jwt_events._internal.debugging import is_debugging
 from jwt_events._internal.receipt import Receipt
@@ -21,6 +21,7 @@ from jwt_events.errors import (
 from jwt_events.events import Event
 from jwt_events.instrumentation import UNOBSERVED, Observer, Published
 from jwt_events.transport.base import Sender, Sent
+from jwt_events.transport.optional import Keep
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -32,9 +33,6 @@ _MAX_DELAY = 0.5
 _MIN_ATTEMPT_SECONDS = 0.1
 
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
-
-Keep: TypeAlias = Callable[[Sequence[bytes], Sequence[Receipt]], None]
-"""Keeps what was accepted, in case that the server is replaced: the payloads, and their receipts."""
 
 
 class PublishCall:

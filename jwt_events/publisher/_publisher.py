@@ -27,13 +27,13 @@ from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
 from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
-from jwt_events.publisher._call import Keep, PublishCall
+from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._reports import Reports
 from jwt_events.publisher._validation import check_retention, event_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
 from jwt_events.transport.base import Sender, Transport
-from jwt_events.transport.optional import Ledgered, Republishing, has_ledger
+from jwt_events.transport.optional import Keep, Ledgered, Republishing, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are

@@ -52,13 +52,15 @@ Fold: TypeAlias = Callable[[Sequence[bytes], float], Iterable[LedgerEntry]]
 """Returns what is still in force of events, given their bytes and the time in seconds since 1970."""
 
 
+Keep: TypeAlias = Callable[[Sequence[bytes], Sequence[Receipt]], None]
+"""Keeps what was accepted, in case that the server is replaced: the payloads, and their receipts."""
+
+
 @runtime_checkable
 class Republishing(Protocol):
     """A sender that sends events again when the server that accepted them was replaced. Optional."""
 
-    def keep(
-        self, seconds: float, report: Callable[[int], None]
-    ) -> Callable[[Sequence[bytes], Sequence[Receipt]], None]:
+    def keep(self, seconds: float, report: Callable[[int], None]) -> Keep:
         """Begin to keep what is accepted, and return the function to call with the payloads and their receipts.
 
         Args:

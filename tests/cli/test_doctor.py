@@ -129,6 +129,7 @@ class TestFindings:
         assert judged(survey=survey("h", "h", "h"), priorities=[100, 100]) == {}
         assert judged(settings={"min-replicas-to-write": "0"}, replicas=1) == {}
         assert judged(**in_cluster()) == {}
+        assert "node timeout" not in judged(**in_cluster(cluster_node_timeout="15000"), max_staleness=20.0)
 
     @pytest.mark.parametrize(
         ("changes", "topic", "level"),

@@ -106,7 +106,7 @@ def _app(role: str, url: str) -> Iterator[int]:
 
 # The example opens no group, no issuer's keys and no endpoint for signals, and has no exporter of a fleet: of these the
 # expressions are checked alone.
-_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_(group|sign(ing_key|al)|fleet)")
+_NOT_IN_THE_EXAMPLE = re.compile(r"jwt_events_(group|sign(ing_key|al)|fleet|region)")
 
 
 def test_dashboard() -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from jwt_events.cli.doctor._finding import Finding, Level
 from jwt_events.transport.connection import Membership
 
-_MAX_STALENESS = 5.0  # the default of a list
 _ELECTION = 1.0  # seconds that a replica takes to be elected, at least, once its primary is known to be down
 _SLOTS = 16_384
 
@@ -30,13 +29,16 @@ class ClusterFacts:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def cluster(found: ClusterFacts | None, settings: Mapping[str, str], info: Mapping[str, str]) -> Iterator[Finding]:
+def cluster(
+    found: ClusterFacts | None, settings: Mapping[str, str], info: Mapping[str, str], *, max_staleness: float
+) -> Iterator[Finding]:
     """Judge a cluster; nothing if there is none.
 
     Args:
         found: what its owner says.
         settings: the settings that CONFIG GET returned.
         info: the fields of INFO.
+        max_staleness: that of the lists.
     """
     if found is None:
         return
@@ -50,7 +52,7 @@ def cluster(found: ClusterFacts | None, settings: Mapping[str, str], info: Mappi
     if info.get("role") == "master" and info.get("connected_slaves", "0") == "0":
         advice = "When the owner fails, lists are stale and nothing is published until it is back: add a replica."
         yield Finding("owner's replicas", Level.WARNING, "none", advice)
-    yield from _node_timeout(settings)
+    yield from _node_timeout(settings, max_staleness)
 
 
 def _state(found: ClusterFacts) -> Finding:
@@ -71,15 +73,14 @@ def _state(found: ClusterFacts) -> Finding:
     return Finding("cluster", Level.OK, f"{seen}; all slots have owners")
 
 
-def _node_timeout(settings: Mapping[str, str]) -> Iterator[Finding]:
+def _node_timeout(settings: Mapping[str, str], max_staleness: float) -> Iterator[Finding]:
     value = settings.get("cluster-node-timeout", "")
     if not value.isdecimal():
         advice = "CONFIG GET is refused: ask who runs the cluster for cluster-node-timeout."
         yield Finding("node timeout", Level.UNKNOWN, "not told", advice)
         return
     timeout = int(value) / 1000
-    if timeout + _ELECTION > _MAX_STALENESS:
-        stale = timeout + _ELECTION - _MAX_STALENESS
+    if (stale := timeout + _ELECTION - max_staleness) > 0:
         advice = f"Lists refuse every token for at least {stale:g} s after a crash of the owner: lower it to 2000."
         yield Finding("node timeout", Level.NOTE, f"cluster-node-timeout {value}", advice)
     else:

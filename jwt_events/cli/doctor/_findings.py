@@ -81,7 +81,7 @@ def _role(facts: Facts) -> Iterator[Finding]:
 
 
 def _cluster(facts: Facts) -> Iterator[Finding]:
-    return cluster(facts.cluster, facts.settings, facts.info)
+    return cluster(facts.cluster, facts.settings, facts.info, max_staleness=facts.max_staleness)
 
 
 def _persistence(facts: Facts) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._redis.slots import Remap, SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address
@@ -28,6 +29,8 @@ _NEXT_AFTER = 0.25
 
 # Seconds that a node may take to say where the slots are.
 _REPLY_WITHIN = 2.0
+
+_WHERE: Sequence[Command] = (("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
 
 _RIGHTS = "a cluster needs the rights +cluster|slots and +cluster|info"
 
@@ -93,8 +96,7 @@ class Nodes:
         self._put_last(place)  # the next time another one is asked: this one may be cut off from the others
         connection = await connector.open(place, within=deadline - time.monotonic())
         try:
-            commands = [("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]
-            slots, info = await connection.execute_many(commands, within=max(0.0, deadline - time.monotonic()))
+            slots, info = await connection.execute_many(_WHERE, within=max(0.0, deadline - time.monotonic()))
             found = self._read(slots, info, connection)
         except BaseException:
             connection.abort()
@@ -109,8 +111,7 @@ class Nodes:
         Raises:
             TransportError: it did not reply, or refused.
         """
-        commands = [("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]
-        slots, info = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        slots, info = await connection.execute_many(_WHERE, within=_REPLY_WITHIN)
         return self._read(slots, info, connection).replicas_of(slot_of(key))
 
     def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:

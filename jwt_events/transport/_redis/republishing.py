@@ -20,6 +20,7 @@ from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport.base import Sent
+from jwt_events.transport.optional import Keep
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 8_388_608
@@ -65,7 +66,7 @@ class RepublishWindow:
     def add(self, accepted: Accepted, now: float) -> None:
         """Add what was accepted at this time."""
         payloads = accepted.payloads
-        size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
+        size = sum(map(len, payloads))
         self._accepted.append((now, accepted, size))
         self._events += len(payloads)
         self._bytes += size
@@ -226,9 +227,7 @@ class RepublishingSender(RedisSender):
         super().__init__(multiplexer, command=command, parse=parse)
         self._lookup = lookup
 
-    def keep(
-        self, seconds: float, report: Callable[[int], None]
-    ) -> Callable[[Sequence[bytes], Sequence[Receipt]], None]:
+    def keep(self, seconds: float, report: Callable[[int], None]) -> Keep:
         """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
         self._republisher = kept = Republisher(
             seconds, command=self._command, lookup=self._lookup, look=self._multiplexer.look, report=report

@@ -200,7 +200,6 @@ class GroupReceiver:
         await self._audit.run(connection, is_reconnected=True, first_epoch=epoch if is_first else None)
         if await self._succession.follow(epoch, connection):  # only now, as all of this is repeated if it fails
             self._audit.restart(since)
-        await connection.execute_many([self._group.join()], within=ATTEMPT_WITHIN)
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
 

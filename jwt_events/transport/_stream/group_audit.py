@@ -93,7 +93,7 @@ class GroupAudit:
         if found is None or cursor is None:
             if is_created:  # deleted again, or not listed
                 raise ConnectionFailed(f"the group {self._group.name!r} exists, and XINFO GROUPS does not list it")
-            await self._create(connection, found, is_reconnected=is_reconnected, first_epoch=first_epoch)
+            await self._create(connection, found, first_epoch)
             return
         if self._last_read is not None and sort_key(cursor.position) < sort_key(self._last_read):
             self.gaps.append(Gap(self.finished, "rewound"))  # replaced, together with its groups, by an older state
@@ -107,6 +107,8 @@ class GroupAudit:
         if first_epoch is not None and position and first_epoch.may_lack_what_followed(position, is_there=True):
             self.gaps.append(Gap(self.finished, "restarted"))
         self.gaps += losses
+        if is_reconnected:
+            await self._join(connection)
 
     async def _fetch(self, connection: Connection) -> tuple[Any, Any, Any]:
         """Return the replies about the groups, what is pending, and the stream; tell the prover the others."""
@@ -128,9 +130,7 @@ class GroupAudit:
         self._prover.hear(replication_of(replication), sent_at, beside)
         return groups, pending, stream
 
-    async def _create(
-        self, connection: Connection, found: StreamInfo | None, *, is_reconnected: bool, first_epoch: Epoch | None
-    ) -> None:
+    async def _create(self, connection: Connection, found: StreamInfo | None, first_epoch: Epoch | None) -> None:
         end = OLDEST if found is None else found.last
         position = self._start or end
         gaps: list[Gap] = []
@@ -149,10 +149,15 @@ class GroupAudit:
         self._losses = GroupLosses(self._group)
         if refusal is not None:
             self._last_read = None  # another consumer was faster, and may have begun at another position
-            await self.run(connection, is_reconnected=is_reconnected, first_epoch=first_epoch, is_created=True)
+            await self.run(connection, is_reconnected=True, first_epoch=first_epoch, is_created=True)
         else:
             self._last_read = self.finished = position
             self._losses.begin(position, found or StreamInfo(), is_told=bool(gaps))
+            await self._join(connection)
+
+    async def _join(self, connection: Connection) -> None:
+        """Make this consumer known to the others; whether that fails shows at the next read."""
+        await connection.execute_many([self._group.join()], within=ATTEMPT_WITHIN)
 
 
 def _last_known(cursor: StreamCursor, found: StreamInfo) -> str | None:
