@@ -61,8 +61,8 @@ class Barrier:
             elif field not in self._acknowledged and said.has_applied(self._position):
                 self._acknowledged[field] = said
             before = self._leases.get(field)
-            # A list keeps its lease as long as it is open. What claims to have a shorter one now may be another.
-            self._leases[field] = said if before is None or said.lease >= before.lease else before
+            # A list keeps its lease as long as it is open. What claims to have a better one now may be another.
+            self._leases[field] = said if before is None or _promise(said) >= _promise(before) else before
 
     def pending(self, now: float) -> list[Announcement]:
         """Return the instances that are waited for now."""
@@ -103,6 +103,11 @@ class Barrier:
         if said.allows_stale:
             return self._accepted_at + self._timeout
         return lease_ends(self._accepted_at, said.lease)
+
+
+def _promise(said: Announcement) -> tuple[bool, float]:
+    """Return what a list promises when it is silent, so that the greatest is the least of promises."""
+    return said.allows_stale, said.lease
 
 
 def _names(announcements: Iterable[Announcement]) -> list[str]:

@@ -183,10 +183,11 @@ class TransportConformance(PoisonConformance):
                     await listener.hears(f"t{number}")
 
     async def test_many_events_in_one_call_arrive_in_order(self, make_transport: MakeTransport) -> None:
-        """publish_many of 3,000 events returns their receipts in order, and they arrive in order."""
+        """publish_many of 3,000 events returns their receipts in order, and they arrive in order; of none, none."""
         transport = make_transport()
         events = [revoked(number) for number in range(3_000)]
         async with transport.receiver() as receiver, Publisher(transport) as publisher:
+            assert await publisher.publish_many([]) == []
             receipts = await publisher.publish_many(events)
             deliveries = await read(receiver, len(events))
         assert [receipt.event_id for receipt in receipts] == [event.id for event in events]
