@@ -1,4 +1,4 @@
-"""Twenty changes of a slot's owner of each kind: how long until an event is published, and in force, again."""
+"""Fifty changes of a slot's owner of each kind: how long until an event is published, and in force, again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import scaled, wait_until
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(scaled(600))]
 
 KEY = "{jwt:events}"
-TIMES = 20
+TIMES = 50
 
 MakeCluster = Callable[..., AbstractAsyncContextManager[Cluster]]
 
