@@ -72,7 +72,9 @@ class Admissions(Generic[T]):
             key: the key in it.
         """
         by_guard: dict[object, Admissions[T]] = requests.setdefault(key, {})
-        return by_guard.setdefault(guard, cls())
+        if guard not in by_guard:
+            by_guard[guard] = cls()
+        return by_guard[guard]
 
     @property
     def own(self) -> Admission[T] | None:
