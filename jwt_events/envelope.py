@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Never, get_args
+from typing import Any, Never, get_args
 
 import jiter
+import msgspec
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -59,7 +60,7 @@ _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
 }
 
 
-class Envelope(NamedTuple):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Event together with the trace context of its publish.
 
     Attributes:
@@ -73,6 +74,10 @@ class Envelope(NamedTuple):
     traceparent: str | None = None
     tracestate: str | None = None
     confirm: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the attributes, to unpack them."""
+        return iter(msgspec.structs.astuple(self))
 
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
@@ -142,18 +147,12 @@ def decode_any(payload: bytes) -> Envelope:
     return Envelope(event)
 
 
-_decode_canonical = canonical_decoder(_CLASSES, Envelope, max_bytes=MAX_WIRE_BYTES)
+decode: Callable[[bytes], Envelope] = canonical_decoder(_CLASSES, Envelope, decode_any, max_bytes=MAX_WIRE_BYTES)
+"""Decode a message.
 
-
-def decode(payload: bytes) -> Envelope:
-    """Decode a message.
-
-    Raises:
-        DecodeError: the bytes are not an event. It names the reason and the place, and holds no value from the payload.
-    """
-    envelope = _decode_canonical(payload)
-    return decode_any(payload) if envelope is None else envelope
-
+Raises `DecodeError` where the bytes are not an event. It names the reason and the place, and holds no value from the
+payload.
+"""
 
 read_revocation: Callable[[bytes], Read | None] = canonical_reader(
     {wire_type: cls for wire_type, cls in _CLASSES.items() if cls in (TokenRevoked, SessionDestroyed)}

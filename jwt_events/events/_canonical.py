@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar, cast, get_type_hints
 
 import msgspec
 from pydantic.fields import FieldInfo
@@ -81,7 +81,6 @@ _encode = msgspec.json.Encoder().encode
 # written to it in between, its message equals the payload only if both were decoded from the same.
 _encode_into = msgspec.json.Encoder().encode_into
 _written = bytearray(512)
-_new_result = tuple.__new__
 _FAILURES = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 # Of these kinds are the fields of messages that can be read without an event.
@@ -91,29 +90,21 @@ _NONE: frozenset[str] = frozenset()
 Read = tuple[type[Event], datetime, dict[str, Any]]
 """Class, ``occurred_at``, and the fields that are given."""
 
-Decoded = TypeVar("Decoded", bound=tuple[Event, str | None, str | None, bool])
-"""Event, its ``traceparent`` and its ``tracestate``, and whether it is to be confirmed, which is not canonical."""
+Decoded = TypeVar("Decoded")
+_Decode = Callable[[bytes], Decoded]
+_Result = Callable[[Event, str | None, str | None], Decoded]  # of an event, its ``traceparent``, its ``tracestate``
 
 
-class _Plan(NamedTuple):
-    """How the fields of a message become an event.
+_Plan = tuple[type[Event], dict[str, Any], int, frozenset[str], tuple[str, ...], str]
+"""How the fields of a message become an event. A tuple without names, as that takes half as long to unpack.
 
-    Attributes:
-        cls: the class.
-        values: the values of all fields of the class, in its order: the defaults, and ``None`` where there is none.
-        size: how many fields it has.
-        required: the names of those that must be given.
-        one_of: the names of those of which one must say something; empty if there are none.
-        speaks: the first of them, if it says something wherever it is given.
-    """
-
-    cls: type[Event]
-    values: dict[str, Any]
-    size: int
-    required: frozenset[str]
-    one_of: tuple[str, ...]
-    speaks: str
-
+- its class
+- the values of all fields of the class, in its order: the defaults, and ``None`` where there is none
+- how many fields it has
+- the names of those that must be given
+- the names of those of which one must say something; empty if there are none
+- the first of them, if it says something wherever it is given
+"""
 
 _Plans = Mapping[str, _Plan]
 _Doubt = Callable[[bytes, Mapping[str, Any]], bool]  # of a message and its ``data``
@@ -122,24 +113,22 @@ _Doubt = Callable[[bytes, Mapping[str, Any]], bool]  # of a message and its ``da
 def _plan(cls: type[Event], kinds: Mapping[str, Any]) -> _Plan:
     """Return the plan for a class, from the kind of each field in ``data``."""
     fields, one_of = cls.model_fields, cls._ONE_OF
-    values = {name: None if field.is_required() else field.default for name, field in fields.items()}
+    has_default = {name: not field.is_required() and field.default_factory is None for name, field in fields.items()}
+    values = {name: field.default if has_default[name] else None for name, field in fields.items()}
     required = frozenset(name for name, field in fields.items() if field.is_required())
-    return _Plan(
-        cls, values, len(fields), required, one_of, one_of[0] if one_of and kinds[one_of[0]] is not bool else ""
-    )
+    speaks = one_of[0] if one_of and kinds[one_of[0]] is not bool else ""
+    return cls, values, len(fields), required, one_of, speaks
 
 
 def canonical_decoder(
-    classes: Mapping[str, type[Event]], result: type[Decoded], *, max_bytes: int
-) -> Callable[[bytes], Decoded | None]:
-    """Return a function that decodes canonical messages.
-
-    The function returns ``None`` for a message that is not canonical, and for one that its class might refuse. A class
-    of which a part has no counterpart here is left out.
+    classes: Mapping[str, type[Event]], result: _Result[Decoded], otherwise: _Decode[Decoded], *, max_bytes: int
+) -> _Decode[Decoded]:
+    """Return a function that decodes messages, canonical ones in the quickest way.
 
     Args:
-        classes: the class of each ``type`` of messages.
-        result: the class of what the function returns.
+        classes: the class of each ``type`` of messages. One of which a part has no counterpart here is left out.
+        result: makes what the function returns, from an event, its ``traceparent`` and its ``tracestate``.
+        otherwise: decodes a message that is not canonical, and one that its class might refuse.
         max_bytes: the size of the largest message, of which only ``metadata`` can take that much.
     """
     kinds: dict[str, Any] = {}
@@ -150,52 +139,53 @@ def canonical_decoder(
             kinds |= found
             plans[wire_type] = _plan(cls, found)
     if not plans:
-        return lambda payload: None
+        return otherwise
     token_ids, conditions = (frozenset(name for name in kinds if kinds[name] == kind) for kind in (TokenId, Conditions))
 
     def is_doubtful(payload: bytes, data: Mapping[str, Any]) -> bool:
         return len(payload) > max_bytes or _is_doubtful(data, token_ids, conditions)
 
-    return _decoder(msgspec.json.Decoder(_message_type(plans, kinds)).decode, plans, is_doubtful, result)
+    return _decoder(msgspec.json.Decoder(_message_type(plans, kinds)).decode, plans, is_doubtful, result, otherwise)
 
 
 def _decoder(  # noqa: C901 - of the function inside
-    decode: Callable[[bytes], Any], plans: _Plans, is_doubtful: _Doubt, result: type[Decoded]
-) -> Callable[[bytes], Decoded | None]:
-    def decode_canonical(payload: bytes) -> Decoded | None:  # noqa: C901, PLR0911 - a call takes as long as a check
+    decode: _Decode[Any], plans: _Plans, is_doubtful: _Doubt, result: _Result[Decoded], otherwise: _Decode[Decoded]
+) -> _Decode[Decoded]:
+    def decode_canonical(payload: bytes) -> Decoded:  # noqa: C901, PLR0911 - a call takes as long as a check
         try:
             message = decode(payload)
             _encode_into(message, _written)
         except _FAILURES:
-            return None
+            message = None
+        if message is None:  # not above, where an error would have that of msgspec as its context, with a value
+            return otherwise(payload)
         event_id, source, time, data = message.id, message.source, message.time, message.data
         if _written != payload or time.tzinfo is not UTC or not (source in _plain_sources or _keep_if_plain(source)):
-            return None
+            return otherwise(payload)
         if event_id.isspace() or ("." in event_id and looks_like_jwt(event_id)):
-            return None
+            return otherwise(payload)
         for value in data.values():
-            if value.__class__ is datetime:
+            if type(value) is datetime:
                 if value.tzinfo is not UTC:
-                    return None
-            elif value.__class__ is not str or "." in value or value.isspace():
+                    return otherwise(payload)
+            elif type(value) is not str or "." in value or value.isspace():
                 if is_doubtful(payload, data):
-                    return None
+                    return otherwise(payload)
                 break
         cls, defaults, size, required, one_of, speaks = plans[message.type]
         values = defaults | data
         if len(values) != size or (required and not required <= data.keys()):  # a field of another class, or too few
-            return None
+            return otherwise(payload)
         if one_of and speaks not in data and first_given(one_of, data) is None:
-            return None
+            return otherwise(payload)
         values["id"], values["occurred_at"], values["source"] = event_id, time, source
-        if "metadata" not in data:
-            values["metadata"] = {}
+        values["metadata"] = values["metadata"] or {}  # no two events have the same
         event = new_instance(cls)
         set_values(event, values)
         set_extra(event, None)
         set_fields_set(event, {"id", "occurred_at", "source", *data})
         set_private(event, None)
-        return _new_result(result, (event, message.traceparent, message.tracestate, False))
+        return result(event, message.traceparent, message.tracestate)
 
     return decode_canonical
 
