@@ -239,17 +239,15 @@ def _keep_if_plain(source: str) -> bool:
 def _is_doubtful(data: Mapping[str, Any], token_ids: frozenset[str], conditions: frozenset[str]) -> bool:
     """Return whether a class might refuse or convert a value: white space, a token, an instant not in UTC."""
     for name, value in data.items():
-        if value.__class__ is str:
+        if type(value) is str:
             if value.isspace() or (
                 "." in value and (looks_like_jwt(value) or (name in token_ids and value.count(".") > 1))
             ):
                 return True
-        elif value.__class__ is datetime:
+        elif type(value) is datetime:
             if value.tzinfo is not UTC:
                 return True
-        elif value.__class__ is dict and not (
-            _are_conditions(value) if name in conditions else _is_free_of_tokens(value)
-        ):
+        elif type(value) is dict and not (_are_conditions(value) if name in conditions else _is_free_of_tokens(value)):
             return True
     return False
 
@@ -260,7 +258,7 @@ def _is_doubtful_text(text: str) -> bool:
 
 def _is_free_of_tokens(value: Mapping[str, Any]) -> bool:
     for part in chain(value, value.values()):
-        if part.__class__ is str and "." in part and looks_like_jwt(part):
+        if type(part) is str and "." in part and looks_like_jwt(part):
             return False
     return True
 
@@ -273,36 +271,48 @@ def _are_conditions(value: object) -> bool:
     return True
 
 
-def canonical_bytes(attributes: tuple[Any, ...], fields: Mapping[str, Any], names: Iterable[str]) -> bytes | None:
+def canonical_bytes(  # noqa: PLR0917 - to pack them and unpack them again takes as long as a field
+    event_id: str,
+    source: str,
+    wire_type: str,
+    subject: str | None,
+    traceparent: str | None,
+    tracestate: str | None,
+    fields: Mapping[str, Any],
+    names: Iterable[str],
+) -> bytes | None:
     """Encode a message; ``None`` if `pydantic_core.to_json` writes other bytes, or might.
 
     Args:
-        attributes: the attributes in their order, all but ``data``; ``None`` for one that is absent.
+        event_id: the attribute ``id``.
+        source: the attribute of this name, as are the next ones; ``None`` for one that is absent.
+        wire_type: the attribute ``type``.
+        subject: see ``source``.
+        traceparent: see ``source``.
+        tracestate: see ``source``.
         fields: the values of the fields.
         names: the names of those in ``data``, of which the empty ones are omitted.
     """
-    version, event_id, source, wire_type, time, subject, traceparent, tracestate = attributes
-    if time.__class__ is not datetime or time.tzinfo is not UTC:
-        return None
-    if event_id.__class__ is not str or source.__class__ is not str:
+    time = fields["occurred_at"]
+    if type(time) is not datetime or time.tzinfo is not UTC or type(event_id) is not str or type(source) is not str:
         return None
     data = {}
     for name in names:
         if value := fields[name]:
-            if value.__class__ is not str and not _is_canonical(value):
+            if type(value) is not str and not _is_canonical(value):
                 return None
             data[name] = value
     try:
-        return _encode(_Written(version, event_id, source, wire_type, time, subject, traceparent, tracestate, data))
+        return _encode(_Written("1.0", event_id, source, wire_type, time, subject, traceparent, tracestate, data))
     except _FAILURES:
         return None
 
 
 def _is_canonical(value: Any) -> bool:
     """Return whether msgspec writes a value exactly as `pydantic_core.to_json` does, or refuses to write it."""
-    if value.__class__ is datetime:
+    if type(value) is datetime:
         return value.tzinfo is UTC
-    if value.__class__ is dict:
+    if type(value) is dict:
         return _TEXTS.issuperset(map(type, value)) and _SCALARS.issuperset(map(type, value.values()))
     return value is True
 
