@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -113,6 +112,7 @@ class Announcer:
             await end([task])
 
     async def _run(self, condition: Callable[[], Condition]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 async with (
@@ -123,9 +123,11 @@ class Announcer:
                         self._asked.clear()
                         is_stored = await self._announce(registry, condition())
                         self.attempted.set()
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(self._interval):
-                                await self._asked.wait()
+                        beat = loop.call_later(self._interval, self._asked.set)
+                        try:
+                            await self._asked.wait()
+                        finally:
+                            beat.cancel()
         finally:
             self.attempted.set()
             async with self._transport.registry() as registry:

@@ -82,7 +82,7 @@ class Connector:
         self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets, on_moved=self.follow)
         self._connection_class = found.connection_class
         self._sentinels = [Connector(client) for client in found.sentinels]
-        self._options = {
+        options = {
             **found.options,
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
@@ -92,7 +92,7 @@ class Connector:
             "protocol": 2,  # with 3, redis-py logs pushed payloads, and nothing here needs it
         }
         try:
-            self._connection_class(**self._options)
+            self._options = _accepted(self._connection_class, options)
         except (exceptions.RedisError, TypeError, ValueError):  # without its message, which can quote values
             raise InvalidOption("client_or_url", "has an option that redis-py does not accept") from None
 
@@ -191,6 +191,23 @@ class Connector:
         if issubclass(cls, UnixDomainSocketConnection):
             cls, options = TcpConnection, {name: value for name, value in options.items() if name != "path"}
         return cls(**options | {"host": place[0], "port": place[1]})
+
+
+def _accepted(connection_class: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of which connections can be made, and with which they are made faster.
+
+    Without ``driver_info`` redis-py, from 8.0 on, reads its own version from a file for each connection, which takes
+    three times as long as all else.
+
+    Raises:
+        Exception: of redis-py, as there is an option that it does not accept.
+    """
+    sample = connection_class(**options)
+    try:
+        connection_class(**(more := {**options, "driver_info": sample.driver_info}))
+    except (AttributeError, TypeError):  # an older redis-py, or a class of the application
+        return options
+    return more
 
 
 class Connection:
