@@ -182,7 +182,7 @@ def test_from_bytes(found: list[Event]) -> None:
     """Encoded events come to the same as events; what is not an event is passed over."""
     wire = [encode_event(event, source="tests") for event in found if type(event) is not KeyRotated]
     plain = [event for event in found if type(event) is not KeyRotated]
-    assert FOLD([b"", *wire, b"{}"], NOW) == FOLD.entries(plain, now=NOW)
+    assert sorted(FOLD([b"", *wire, b"{}"], NOW)) == sorted(FOLD.entries(plain, now=NOW))
 
 
 _KINDS: st.SearchStrategy[RuleKind] = st.sampled_from(
