@@ -249,6 +249,7 @@ class TestFanOut:
         """A smoke test of one point, with real processes and a server: readers are woken, and events take some time."""
         monkeypatch.setattr(fanout, "SETTLED", 0.5)
         monkeypatch.setattr(fanout, "SECONDS", 2.0)
+        monkeypatch.setattr(fanout, "ALONE", 0.5)
         found = await fanout.measure(fanout.Point(12, 50.0, simulated), paced=paced)
         assert 0 < found.wakeups < 100
         assert 0 < found.p50 <= found.p99
