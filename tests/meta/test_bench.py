@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bench import fanout, fanout_model, load, table
+from bench import fanout, fanout_frozen, fanout_model, load, table
 from bench.competitors import Competitor
 from bench.report import Report
 from bench.results import Result, Results, Spread, failures, judge, ratio
@@ -21,6 +21,7 @@ from bench.run import Failed, Run, RunParams, run_concurrently, time_limit
 from bench.worker import run_once
 from jwt_events import Publisher, RedisStream
 from tests.support.raw import entries
+from tests.support.waiting import scaled
 
 ROOT = Path(__file__).parents[2]
 OURS, OTHER = "jwt_events stream", "another library"
@@ -249,9 +250,19 @@ class TestFanOut:
         """A smoke test of one point, with real processes and a server: readers are woken, and events take some time."""
         monkeypatch.setattr(fanout, "SETTLED", 0.5)
         monkeypatch.setattr(fanout, "SECONDS", 2.0)
+        monkeypatch.setattr(fanout, "ALONE", 0.5)
         found = await fanout.measure(fanout.Point(12, 50.0, simulated), paced=paced)
         assert 0 < found.wakeups < 100
         assert 0 < found.p50 <= found.p99
+
+    async def test_a_frozen_replica_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A smoke test, with real processes and servers: all readers leave the replica, and none is wrong."""
+        monkeypatch.setattr(fanout_frozen, "SECONDS", 0.5)
+        monkeypatch.setattr(fanout_frozen, "FROZEN", scaled(10.0))
+        found = await fanout_frozen.measure(4, 10.0)
+        assert found["all have left after"] < fanout_frozen.FROZEN
+        assert found["staleness"] > 0
+        assert found["wrong"] == 0
 
     def test_the_table_is_what_the_model_says(self) -> None:
         """The documents show the table of the present model."""

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Self
 from loguru import logger
 from redis import exceptions
 from redis.asyncio import Connection as TcpConnection
-from redis.asyncio import UnixDomainSocketConnection
+from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
 from jwt_events.transport._redis.client_options import ClientOptions, address_of
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
@@ -116,6 +116,13 @@ class Connector:
         other.decoder = self.decoder.about(key, on_moved=other.follow)
         return other
 
+    def timed_out(self) -> ConnectionFailed:
+        """Return the error of what waited for a connection for too long, while one is being opened."""
+        place = None if self.nodes is None else self.nodes.awaited.get(self.destination)
+        if self.nodes is None or place is None:
+            return ConnectionFailed(f"no answer in time from {self.address}")
+        return ConnectionFailed(self.nodes.about(place, f"no answer in time from {address_of(place)}"))
+
     def owner(self, *, may_be_replaced: bool = True) -> Owner:
         """Return what says who the owner is, to be asked and closed by the caller; see `Owner.may_be_replaced`."""
         if self.nodes is not None:
@@ -179,7 +186,7 @@ class Connector:
             return Connection(RespProtocol(take_socket(raw)), decoder, place)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await abort(raw)
-            raise decoder.failure(error, "connecting", maybe_done=False) from None
+            raise decoder.not_connected(error, tls=isinstance(raw, SSLConnection)) from None
         except BaseException:
             await abort(raw)
             raise

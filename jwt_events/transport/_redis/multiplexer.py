@@ -197,8 +197,9 @@ class Multiplexer:
 
     def _timed_out(self) -> TransportError:
         """Return the error of a command that was not sent before its deadline."""
-        message = f"no answer in time from {self.address}" if self._connect_error is None else str(self._connect_error)
-        return ConnectionFailed(message)
+        if self._connect_error is None:
+            return self._connector.timed_out()
+        return ConnectionFailed(str(self._connect_error))
 
     async def _work(self) -> None:
         """Connect, run maintenance and send queued requests, until cancelled."""
