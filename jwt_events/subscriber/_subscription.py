@@ -132,6 +132,8 @@ class Subscription:
         if (backlog := getattr(receiver, "backlog", None)) is not None:
             backlog.tell = state.observer.backlog
             resources.callback(_stop_telling, backlog, state.observer)  # the first thing that closing does
+        if (settler := getattr(receiver, "settler", None)) is not None:
+            settler.on_dropped = state.observer.dead_letters_dropped
         self._closing = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
         self.reader: asyncio.Task[None] = asyncio.create_task(self._reading.run(), name="jwt_events reader")

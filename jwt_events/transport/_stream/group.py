@@ -62,14 +62,14 @@ class GroupReceiver:
         )
         self._connector = connector
         self._prover = Prover(connector.address, self.reconnecting.owner)
-        self._settler = settler
+        self.settler: Settler = settler
         self._group = group
         self._audit = GroupAudit(group, self._prover, start=start)
         self._claim_after = claim_after
         self._entries = EntryFetcher(batch_size)
         self._block = block
         self._in_hand: set[str] = set()
-        self._settler.on_settled = self._in_hand.difference_update
+        self.settler.on_settled = self._in_hand.difference_update
         self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
@@ -87,7 +87,7 @@ class GroupReceiver:
         now = asyncio.get_running_loop().time()
         self._entries.begin(connection)
         try:
-            await self._settler.wait_for_room()
+            await self.settler.wait_for_room()
             if self._own is not None:
                 deliveries = await self._read_own(connection)
             elif now >= self._next_claim:
@@ -115,7 +115,7 @@ class GroupReceiver:
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Acknowledge a delivery, after keeping a dead letter if it was given up; see `Receiver.settle`."""
-        self._settler.settle(delivery, failure)
+        self.settler.settle(delivery, failure)
 
     async def renew(self, multiplexer: Multiplexer) -> None:
         """Renew the leases on the deliveries in hand, for as long as handlers need; runs until cancelled."""
@@ -190,7 +190,7 @@ class GroupReceiver:
         if positions:
             self._audit.gaps.append(Gap(previous(min(positions, key=sort_key)), "trimmed", len(positions)))
             for position in positions:
-                self._settler.settle(Delivery(b"", position), None)
+                self.settler.settle(Delivery(b"", position), None)
 
     async def _on_connect(self, connection: Connection) -> None:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""

@@ -51,6 +51,7 @@ class Settler:
 
     Attributes:
         on_settled: called with the positions of deliveries that the server has confirmed.
+        on_dropped: called with the number of dead letters that were dropped, as the server did not take them.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Settler:
         self._is_refused = False  # whether the server did not take the last ones
         self._task: asyncio.Task[None] | None = None
         self.on_settled: Callable[[Sequence[str]], None] = lambda _: None
+        self.on_dropped: Callable[[int], None] = lambda _: None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._work(), name=f"jwt_events settler {self._keys.dead_letter}")
@@ -93,10 +95,12 @@ class Settler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_WITHIN):
                     await self._idle.wait()
-            if unsettled := len(self._given_up) + len(self._finished):
-                logger.warning("deliveries remain unsettled, the server does not take it", count=unsettled)
         finally:
             await end([self._task])
+            if self._finished:
+                logger.warning("deliveries remain unsettled, the server does not take it", count=len(self._finished))
+            if dropped := self._given_up.drop_all():
+                self._report_dropped(dropped)
 
     def settle(self, delivery: Delivery, failure: Failure | None) -> None:
         """Queue a delivery to be settled; see `Receiver.settle`."""
@@ -176,6 +180,7 @@ class Settler:
             since=positions[0],
             count=self._given_up.dropped,
         )
+        self.on_dropped(len(dropped))
         self.on_settled(positions)  # not at the server: without a lease they are delivered again
 
     async def _is_first(self, delivery: Delivery, failure: Failure) -> bool:
