@@ -12,6 +12,7 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
@@ -68,6 +69,7 @@ class GroupReceiver:
         self._claim_after = claim_after
         self._entries = EntryFetcher(batch_size)
         self._block = block
+        self._notices = Notices()
         self._in_hand: set[str] = set()
         self.settler.on_settled = self._in_hand.difference_update
         self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
@@ -125,8 +127,15 @@ class GroupReceiver:
             commands, within = self._group.renew(positions), self._claim_after / 3
             for reply in await multiplexer.run(commands, within=within, parse=array):
                 if isinstance(reply, TransportError):
-                    logger.warning("a lease was not renewed", error=str(reply), count=len(positions))
+                    self._tell_not_renewed(reply, len(positions))
             await self.backlog.refresh(multiplexer, within=within)
+
+    def _tell_not_renewed(self, error: TransportError, count: int) -> None:
+        message, kind = "a lease was not renewed", error.code if isinstance(error, ServerRefused) else None
+        if kind is None:  # the connection, which others tell of
+            logger.warning(message, error=str(error), count=count)
+        else:
+            self._notices.tell("WARNING", message, once=(message, kind), error=str(error), count=count)
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         if not self._audit.is_counted:

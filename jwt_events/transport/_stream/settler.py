@@ -14,7 +14,7 @@ from loguru import logger
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import TransportError
+from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import ReplyParser, number, position
@@ -138,7 +138,7 @@ class Settler:
                     self._is_refused = True
                     self._has_room.set()
                     self._drop_finished()
-                    logger.warning("settling will be tried again", attempt=failures, error=str(error))
+                    self._tell_refused(error, failures)
                     await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
 
@@ -170,6 +170,14 @@ class Settler:
             dropped, self._finished = self._finished[:excess], self._finished[excess:]
             logger.error("deliveries not acknowledged, they will be delivered again", count=excess)
             self.on_settled(dropped)
+
+    def _tell_refused(self, error: TransportError, attempt: int) -> None:
+        kind = error.code if isinstance(error, ServerRefused) else None
+        if kind is None:  # the connection, which others tell of
+            logger.warning("settling will be tried again", attempt=attempt, error=str(error))
+        else:
+            message = "settling will be tried again"
+            self._notices.tell("WARNING", message, once=(message, kind), attempt=attempt, error=str(error))
 
     def _report_dropped(self, dropped: Sequence[Delivery]) -> None:
         positions = [delivery.position or "" for delivery in dropped]
