@@ -119,6 +119,11 @@ class GroupReceiver:
         """Acknowledge a delivery, after keeping a dead letter if it was given up; see `Receiver.settle`."""
         self.settler.settle(delivery, failure)
 
+    async def remove_consumer(self, multiplexer: Multiplexer) -> None:
+        """Remove this consumer, if it has joined the group and holds nothing."""
+        if self._audit.has_joined:
+            await multiplexer.run([self._group.remove(self._group.consumer, idle=0)], within=ATTEMPT_WITHIN)
+
     async def renew(self, multiplexer: Multiplexer) -> None:
         """Renew the leases on the deliveries in hand, for as long as handlers need; runs until cancelled."""
         while True:
