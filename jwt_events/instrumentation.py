@@ -126,6 +126,9 @@ class Observer:
     def dead_lettered(self, event: Event) -> None:
         """An event was given up."""
 
+    def dead_letters_dropped(self, count: int) -> None:
+        """The server did not take dead letters, and they were dropped."""
+
     def backlog(self, backlog: Backlog) -> None:
         """So far is the subscriber's group behind. Called now and then, never for each event."""
 

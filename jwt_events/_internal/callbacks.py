@@ -55,8 +55,11 @@ class Callbacks:
         _running.set(asyncio.current_task())
         try:
             await result
-        except Exception as error:  # noqa: BLE001 - it is the application's code
-            self._report(callback, error)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            self._report(callback, error)  # also of one that was not cancelled, but awaited what was
 
     def _report(self, callback: Callback, error: BaseException) -> None:
         name = getattr(callback, "__qualname__", type(callback).__qualname__)

@@ -13,8 +13,12 @@ _HERE, _PYTHON = Path(__file__).parents[1], Path(traceback.__file__).parent
 def describe(error: BaseException) -> str:
     """Return an error's class, the line of the program that led to it, and the name that was missing, if one was.
 
-    Without its message, which may quote a secret.
+    If only its cause has been in the program, as where a time-out cancels it, that is named, too. Without their
+    messages, which may quote a secret.
     """
+    cause = error.__cause__
+    if cause is not None and not _is_of_program(error) and _is_of_program(cause):
+        return f"{type(error).__qualname__} from {describe(cause)}"
     missing = getattr(error, "name", None) if isinstance(error, AttributeError | NameError) else None
     what = f": no {missing!r}" if isinstance(missing, str) and missing.isidentifier() and len(missing) < 100 else ""
     kind = type(error).__qualname__
@@ -29,6 +33,11 @@ def describe(error: BaseException) -> str:
         index = len(origins) - 1 - (origins[::-1].index(installed[0]) if installed else 0)
     code, line = frames[index]
     return f"{kind} at {Path(code.co_filename).name}:{line} in {code.co_name}{what}"
+
+
+def _is_of_program(error: BaseException) -> bool:
+    """Whether a file of the program led to it."""
+    return any(_package_of(frame.f_code.co_filename) == "" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 @cache

@@ -125,7 +125,9 @@ def in_thread(function: Callable[[], Any], *, name: str) -> asyncio.Future[Any]:
         elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             outcome.set_exception(error)
         else:  # SystemExit and the like would end the event loop, StopIteration cannot pass through a future
-            outcome.set_exception(RuntimeError(f"the function raised {type(error).__name__}"))
+            raised = RuntimeError(f"the function raised {type(error).__name__}")
+            raised.__cause__ = error
+            outcome.set_exception(raised)
 
     def work() -> None:
         result, failure = None, None

@@ -68,7 +68,7 @@ class Instruments:
         )
         self.gaps: Counter = make.counter("gaps_total", "Times that events may have been missed.", "transport", "cause")
         self.reconnects: Counter = make.counter("reconnects_total", "Subscriptions lost and restored.", "transport")
-        self.dead_lettered: Counter = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
+        self.dead_lettered, self.letters_dropped = _dead_letters(make)
         self.checks: Counter = make.counter("revocation_checks_total", "Checks of tokens, by verdict.", "verdict")
         self.signals, self.regions = SignalInstruments(make), RegionInstruments(make)
         # Handlers of a process that has ended do not run any more, so gauges include live processes only.
@@ -85,7 +85,6 @@ class Instruments:
         self.lag, self.pending = _groups(make)
         self.keys, self.ledger = KeyInstruments(make), LedgerInstruments(make)
         self.proofs_refused, self.republished = _failovers(make)
-        _create_at_zero(self.dead_lettered, TYPES.values())
         _create_at_zero(self.decode_errors, _REASONS)
 
 
@@ -193,6 +192,14 @@ def _groups(make: _InstrumentFactory) -> tuple[Gauge, Gauge]:
         make.gauge("group_lag", lag, "destination", "group", mode="livemax"),
         make.gauge("group_pending", pending, "destination", "group", mode="livemax"),
     )
+
+
+def _dead_letters(make: _InstrumentFactory) -> tuple[Counter, Counter]:
+    """Create the instruments of dead letters: events that were given up, and those of them that were not kept."""
+    given_up = make.counter("dead_lettered_total", "Events that were dead-lettered.", "type")
+    _create_at_zero(given_up, TYPES.values())
+    text = "Dead letters that were dropped, as the server did not take them."
+    return given_up, make.counter("dead_letters_dropped_total", text, "transport")
 
 
 def _failovers(make: _InstrumentFactory) -> tuple[Counter, Counter]:

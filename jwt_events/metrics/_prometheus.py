@@ -156,6 +156,7 @@ class _Subscribing(Observer):
         self._in_flight = instruments.in_flight.new_count()
         self._duplicates = instruments.duplicates.labels(transport)
         self._reconnects = instruments.reconnects.labels(transport)
+        self._dropped = instruments.letters_dropped.labels(transport)
         self._gaps = partial(instruments.gaps.labels, transport)
         for cause in CAUSES:
             self._gaps(cause)
@@ -220,6 +221,9 @@ class _Subscribing(Observer):
 
     def dead_lettered(self, event: Event) -> None:
         self._instruments.dead_lettered.labels(TYPES[type(event)]).inc()
+
+    def dead_letters_dropped(self, count: int) -> None:
+        self._dropped.inc(count)
 
     def backlog(self, backlog: Backlog) -> None:
         labels = backlog.destination, backlog.group

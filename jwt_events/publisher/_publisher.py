@@ -29,7 +29,7 @@ from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._reports import Reports
-from jwt_events.publisher._validation import check_retention, event_from, source_from
+from jwt_events.publisher._validation import check_retention, event_from, events_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
 from jwt_events.transport.base import Sender, Transport
@@ -224,7 +224,7 @@ class Publisher:
             The same as `publish`. A `PublishError` holds the receipts of those that were accepted and the ids of those
             that were not.
         """
-        accepted = [event_from(event, None) for event in events]
+        accepted = events_from(events)
         if in_force is not None:
             return await self._publish_in_force(accepted, timeout, in_force)
         return await self._publish(accepted, timeout)

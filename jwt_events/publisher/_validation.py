@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,6 +49,17 @@ def source_from(source: str) -> str:
     if not is_uri_reference(source):
         raise InvalidOption("source", _NO_URI_REFERENCE)
     return source
+
+
+def events_from(events: Iterable[object]) -> list[Event]:
+    """Accept events, each as `event_from` does.
+
+    Raises:
+        InvalidEvent: they are not several, or one is none.
+    """
+    if isinstance(events, Event) or not isinstance(events, Iterable):
+        raise InvalidEvent([("events", f"must be an iterable of events, not {type(events).__name__}")])
+    return [event_from(event, None) for event in events]
 
 
 def event_from(event: object, payload: Mapping[str, Any] | None) -> Event:

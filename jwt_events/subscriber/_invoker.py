@@ -88,15 +88,14 @@ class HandlerInvoker:
                 else:
                     async with timeout(self._timeout):
                         await handler.function(job.subject)
-            except (Exception, asyncio.CancelledError) as error:
+            except (SystemExit, KeyboardInterrupt, GeneratorExit):
+                raise  # they end the program, or this coroutine
+            except BaseException as error:
                 cancelled = _is_being_cancelled()
                 if cancelled and isinstance(error, asyncio.CancelledError):
                     job.called(handler.name, Handled.CANCELLED, began, error)
                     raise
-                delay = None if cancelled else self._retry.delay(attempt, error)
-                failure = Failure(describe(error), handler.name, attempt)
-                if await self._is_cut_off(error, may_wait=delay is None and not cancelled):
-                    delay, failure = None, CutOff(failure.error, handler.name, attempt)
+                delay, failure = await self._judge(handler, error, attempt, cancelled=cancelled)
                 job.called(handler.name, Handled.FAILED if delay is None else Handled.RETRIED, began, error)
                 self._report(failure, job, error, is_final=delay is None)
                 if delay is None:
@@ -108,6 +107,16 @@ class HandlerInvoker:
                 if is_debugging(__name__):
                     logger.debug("handled", handler=handler.name, attempt=attempt, **job.fields)
                 return None
+
+    async def _judge(
+        self, handler: Handler, error: BaseException, attempt: int, *, cancelled: bool
+    ) -> tuple[float | None, Failure]:
+        """Return after how long a handler that failed is called again, ``None`` for never; and its failure."""
+        delay = None if cancelled else self._retry.delay(attempt, error)
+        failure = Failure(describe(error), handler.name, attempt)
+        if await self._is_cut_off(error, may_wait=delay is None and not cancelled):
+            return None, CutOff(failure.error, handler.name, attempt)
+        return delay, failure
 
     def _report(self, failure: Failure, job: Job, error: BaseException, *, is_final: bool) -> None:
         level, message = ("ERROR", _FAILED) if is_final else ("WARNING", _FAILED_ONCE)

@@ -35,10 +35,10 @@ class SubscriberState(StrEnum):
     """The state of a subscriber.
 
     Attributes:
-        CONNECTING: it is being entered or is ending, or it has lost its connection and opens a new one.
+        CONNECTING: it is being entered, or it has lost its connection and opens a new one.
         LIVE: it receives events.
         FAILED: reading failed for good; `Subscriber.failure` says why.
-        CLOSED: it is not open.
+        CLOSED: it is not open, or was told to end and reads no more.
     """
 
     CONNECTING = "connecting"
@@ -132,6 +132,8 @@ class Subscription:
         if (backlog := getattr(receiver, "backlog", None)) is not None:
             backlog.tell = state.observer.backlog
             resources.callback(_stop_telling, backlog, state.observer)  # the first thing that closing does
+        if (settler := getattr(receiver, "settler", None)) is not None:
+            settler.on_dropped = state.observer.dead_letters_dropped
         self._closing = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
         self.reader: asyncio.Task[None] = asyncio.create_task(self._reading.run(), name="jwt_events reader")
@@ -142,7 +144,9 @@ class Subscription:
         """Whether it receives events now."""
         if self.failure is not None:
             return SubscriberState.FAILED
-        return SubscriberState.LIVE if self._reading.is_live and not self.reader.done() else SubscriberState.CONNECTING
+        if self.reader.done():
+            return SubscriberState.CLOSED
+        return SubscriberState.LIVE if self._reading.is_live else SubscriberState.CONNECTING
 
     @property
     def proven_at(self) -> float:

@@ -185,7 +185,8 @@ class Receiver(Protocol):
     """Receives payloads. For use by one task.
 
     One that can lose its connection has an attribute ``is_live``: whether it is connected, as far as it knows. One that
-    belongs to a group has ``backlog``, whose attribute ``tell`` it calls with a `Backlog` now and then.
+    belongs to a group has ``backlog``, whose attribute ``tell`` it calls with a `Backlog` now and then. One that keeps
+    dead letters has ``settler``, whose attribute ``on_dropped`` it calls with how many the server did not take.
     """
 
     async def receive(self) -> Batch:

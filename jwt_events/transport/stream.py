@@ -295,10 +295,7 @@ class RedisStream:
         async with AsyncExitStack() as stack:
             stack.enter_context(reserve_consumer_name(self.connector.address, self.connector.database, group))
             multiplexer = await stack.enter_async_context(Multiplexer(self.connector))
-            stack.push_async_callback(multiplexer.run, [group.remove(group.consumer, idle=0)], within=ATTEMPT_WITHIN)
-            settler = await stack.enter_async_context(
-                Settler(multiplexer, keys=self.keys, consumer=group.consumer, acknowledge=group.acknowledge)
-            )
+            settler = Settler(multiplexer, keys=self.keys, consumer=group.consumer, acknowledge=group.acknowledge)
             receiver = GroupReceiver(
                 self.connector,
                 settler,
@@ -308,6 +305,8 @@ class RedisStream:
                 batch_size=self._batch_size,
                 block=block,
             )
+            stack.push_async_callback(receiver.remove_consumer, multiplexer)
+            await stack.enter_async_context(settler)
             await stack.enter_async_context(receiver.reconnecting)
             await stack.enter_async_context(_background(receiver.renew(multiplexer), name="jwt_events lease"))
             yield receiver

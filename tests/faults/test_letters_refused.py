@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from jwt_events import RedisStream, TokenRevoked
+from jwt_events import Metrics, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._stream import settler, unwritten
 from jwt_events.transport.base import Failure, Receiver
@@ -66,7 +68,7 @@ async def test_refused(own_server: Callable[..., EmbeddedServer], group: str | N
                 async with refusing(client, why):
                     await wait_until(lambda: good.decode() in seen, within=30, what="the good one, behind all others")
                     await wait_until(lambda: records.of(DROPPED), within=30, what="an error")
-                    assert len(receiver._settler._given_up) <= KEPT  # type: ignore[attr-defined]  # both have one
+                    assert len(receiver.settler._given_up) <= KEPT  # type: ignore[attr-defined]  # both have one
 
                 async def kept() -> bool:
                     found = {fields[b"position"] for _, fields in await call(client, "XRANGE", "k:dead", "-", "+")}
@@ -82,6 +84,23 @@ async def _read(receiver: Receiver, seen: list[str | None]) -> None:
         for delivery in (await receiver.receive()).deliveries:
             seen.append(delivery.position)
             receiver.settle(delivery, None if delivery.payload == b"good" else Failure("DecodeError: not_json"))
+
+
+@pytest.mark.parametrize("group", [None, "workers"])
+async def test_counted(own_server: Callable[..., EmbeddedServer], group: str | None) -> None:
+    """Each that was dropped is counted once: of too many, and when the subscriber ends."""
+    registry = CollectorRegistry()
+    dropped = partial(registry.get_sample_value, "jwt_events_dead_letters_dropped_total", {"transport": "stream"})
+    async with own_server() as server, Redis.from_url(server.url) as client, refusing(client, "another type"):
+        subscriber = Subscriber(RedisStream(server.url, "k", group=group), metrics=Metrics(registry))
+        with recorded() as records:
+            async with subscriber:
+                assert dropped() == 0
+                for number in range(SENT):
+                    await call(client, "XADD", "k", "*", "event", f"junk {number}")
+                await wait_until(lambda: dropped() == SENT - KEPT, within=30, what="those that are too many")
+        assert dropped() == SENT
+    assert records.of(DROPPED, "ERROR")[-1]["count"] == SENT
 
 
 async def test_acknowledgements_refused(own_server: Callable[..., EmbeddedServer]) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from jwt_events import InvalidOption, RedisStream, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
-from jwt_events.transport.base import Batch, Failure
+from jwt_events.transport.base import Backlog, Batch, Failure
 from jwt_events.transport.dead_letters import DeadLetters
 from tests.support.handling import publish, soon
 from tests.support.raw import call
@@ -118,6 +118,27 @@ async def test_dead_letter(own_server: Callable[..., EmbeddedServer], group: str
                         await dead.replay(letter.id)
                 assert await dead.count() == 2
     assert records.of("delivery skipped: not an event")[0]["size"] == 20 * _MEGABYTE
+
+
+async def test_busy_group(own_server: Callable[..., EmbeddedServer]) -> None:
+    """While all handlers of a group are busy, how far it is behind is told without reading what it has not read yet."""
+    async with own_server() as server, Redis.from_url(server.url) as client:
+        stream, told = RedisStream(server.url, "k", group="workers", claim_after=0.3), list[Backlog]()
+        async with stream.receiver() as receiver:
+            await publish(stream, TokenRevoked(token_id="t"))
+            while not (await receiver.receive()).deliveries:
+                pass
+            await fill(client, "k", 2, 20 * _MEGABYTE)
+            receiver.backlog.tell = told.append  # type: ignore[attr-defined]  # that of a group has it
+            before = await sent(client)
+            await wait_until(lambda: len(told) > 3, what="how far it is behind")
+            assert await sent(client) - before < _MEGABYTE
+        assert {(one.lag, one.pending) for one in told} <= {(2, 1), (None, 1)}
+
+
+async def sent(client: Redis) -> int:
+    """Return how many bytes the server has sent to its clients."""
+    return int((await client.info("stats"))["total_net_output_bytes"])
 
 
 async def test_oldest_is_too_large(own_server: Callable[..., EmbeddedServer]) -> None:

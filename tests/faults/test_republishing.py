@@ -208,6 +208,21 @@ class TestWindow:
         window.add(accepted(b"123456789"), 0.0)
         assert kept(window, 0.0) == [b"4", b"123456789"]
 
+    def test_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of what was accepted together the newest is kept, by number and by size, and not nothing."""
+        monkeypatch.setattr(republishing, "_MAX_PART", 5)
+        monkeypatch.setattr(republishing, "MAX_EVENTS", 30)
+        window, payloads = RepublishWindow(5.0), [b"%03d" % number for number in range(100)]
+        window.add(accepted(*payloads), 0.0)
+        assert kept(window, 0.0) == payloads[-30:]
+        window.add(accepted(b"new"), 0.0)  # nor does one more event cost all before it
+        assert kept(window, 0.0) == [*payloads[-25:], b"new"]
+        monkeypatch.setattr(republishing, "_MAX_PART_BYTES", 9)
+        monkeypatch.setattr(republishing, "MAX_BYTES", 30)
+        window.add(accepted(*payloads), 0.0)
+        assert kept(window, 0.0) == payloads[-10:]
+        assert len(window) == 10
+
     @pytest.mark.parametrize("value", [-1.0, float("nan"), True, "30"])
     def test_refused(self, value: object) -> None:
         """What is no number of seconds is refused."""

@@ -12,14 +12,29 @@ from pathlib import Path
 
 import pytest
 from loguru import logger
+from redis.asyncio import Redis
 
-from jwt_events import Event, Gap, MemoryTransport, Retry, RevocationList, Subscriber, TransportError
+from jwt_events import (
+    Event,
+    Gap,
+    MemoryTransport,
+    Publisher,
+    RedisStream,
+    Retry,
+    RevocationList,
+    Subscriber,
+    TransportError,
+)
 from jwt_events._internal.callbacks import Callbacks
+from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.describing import describe
+from jwt_events._internal.functions import in_thread
 from jwt_events._internal.notices import Notices
 from jwt_events.testing import ManualClock
+from tests.faults.restarting import MakeServer, Restartable
 from tests.support.examples import revoked
-from tests.support.handling import publish
+from tests.support.handling import Gate, Recorder, publish
+from tests.support.raw import call
 from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
 from tests.support.waiting import wait_until
@@ -60,6 +75,24 @@ def test_a_typing_error(tmp_path: Path) -> None:
 
 
 _NOTHING: dict[str, str] = {}
+
+
+def _exit() -> None:
+    sys.exit(3)
+
+
+async def _timed_out() -> BaseException:
+    """Return the error of a block whose time was up."""
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    try:
+        async with timeout(0.001):
+            await wait()
+    except TimeoutError as error:
+        return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+    raise AssertionError
 
 
 @pytest.fixture
@@ -167,6 +200,71 @@ class TestTold:
         await wait_until(lambda: "LookupError at test_notices.py" in caplog.text)
         await callbacks.aclose()
 
+    async def test_of_a_callback_that_awaits_what_was_cancelled(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It was not cancelled itself, so it has failed."""
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+
+        async def fail() -> None:
+            await cancelled
+
+        callbacks = Callbacks()
+        callbacks.call(fail)
+        await wait_until(lambda: "CancelledError at test_notices.py" in caplog.text)
+        await callbacks.aclose()
+
+    async def test_of_a_server_that_is_away(
+        self, own_server: MakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A subscriber tells once that it cannot connect again."""
+        restartable = Restartable(own_server, tmp_path)
+        server = await restartable.start({})
+        subscriber = Subscriber(RedisStream(server.url, "k"))
+        subscriber.on()(Recorder())
+        async with subscriber:
+            for _ in range(2):
+                await restartable.kill()
+                await wait_until(lambda: "connection attempt failed" in caplog.text)
+                await restartable.start({})
+                await wait_until(lambda: subscriber.is_live)
+        await restartable.kill()
+        (told,) = [record.getMessage() for record in caplog.records if "attempt" in record.getMessage()]
+        assert "transport=stream destination=k" in told
+
+    @pytest.mark.parametrize(
+        ("right", "line"), [("-xack", "settling will be tried again"), ("-xclaim", "a lease was not renewed")]
+    )
+    async def test_of_a_group_that_lacks_a_right(
+        self, own_server: MakeServer, caplog: pytest.LogCaptureFixture, right: str, line: str
+    ) -> None:
+        """What it cannot do is told with the refusal, once."""
+        async with own_server() as server, Redis.from_url(server.url) as client:
+            stream, gate = RedisStream(server.url, "k", group="g", claim_after=0.3), Gate()
+            subscriber = Subscriber(stream)
+            subscriber.on()(gate)
+            async with subscriber:
+                await call(client, "ACL", "SETUSER", "default", right)
+                await publish(RedisStream(server.url, "k"), revoked(1), revoked(2))
+                if right == "-xack":
+                    gate.open()
+                await wait_until(lambda: line in caplog.text)
+                gate.open()
+                await call(client, "ACL", "SETUSER", "default", "+@all")
+        (told,) = [record.getMessage() for record in caplog.records if line in record.getMessage()]
+        assert "NOPERM" in told
+
+    async def test_of_a_publisher_that_may_not_trim(
+        self, own_server: MakeServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """That nothing is removed from the stream is told, although each publish succeeds."""
+        async with own_server() as server, Redis.from_url(server.url) as client:
+            await call(client, "ACL", "SETUSER", "default", "-xtrim")
+            async with Publisher(RedisStream(server.url, "k", ledger=False)) as publisher:
+                await publisher.publish(revoked(1))
+                await publisher.publish(revoked(2))
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert "maintenance failed" in told
+
 
 class TestDescribe:
     """The place of an error in the program, and the name that was missing."""
@@ -180,6 +278,20 @@ class TestDescribe:
             with pytest.raises(Exception) as caught:  # noqa: PT011 - which one depends on the function
                 fail()
             assert text in describe(caught.value)
+
+    def test_the_line_that_was_cancelled(self) -> None:
+        """Of an error that Python raised for the program, such as a time-out, the cause is named that was there."""
+        assert re.fullmatch(
+            r"TimeoutError from CancelledError at test_notices\.py:\d+ in wait", describe(asyncio.run(_timed_out()))
+        )
+
+    async def test_what_a_thread_raised(self) -> None:
+        """What must not end the event loop is named all the same."""
+        with pytest.raises(RuntimeError) as raised:
+            await in_thread(sys.exit, name="exits")
+        assert describe(raised.value).startswith("RuntimeError at test_notices.py")
+        error = await asyncio.gather(in_thread(_exit, name="exits"), return_exceptions=True)
+        assert re.fullmatch(r"RuntimeError from SystemExit at test_notices\.py:\d+ in _exit", describe(error[0]))
 
     def test_names(self) -> None:
         """A missing attribute or name is named; a key, which may be a secret, is not."""

@@ -165,6 +165,15 @@ class TestRefused:
         assert (caught.value.size, caught.value.limit) == (SIZE, SIZE - 1)
         assert await sent(transport) == []
 
+    @pytest.mark.parametrize("events", [None, EVENT, 5, asyncio.sleep], ids=lambda events: type(events).__name__)
+    async def test_not_many(self, events: Any) -> None:
+        """What is no iterable of events is refused with its kind."""
+        async with Publisher(MemoryTransport()) as publisher:
+            with pytest.raises(
+                InvalidEvent, match=f"events: must be an iterable of events, not {type(events).__name__}"
+            ):
+                await publisher.publish_many(events)
+
     async def test_one_of_many(self) -> None:
         """publish_many checks all before it sends the first."""
         transport = MemoryTransport()

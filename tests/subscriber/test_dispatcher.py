@@ -356,7 +356,25 @@ class TestRaised:
     """Handlers that raise what is no Exception."""
 
     @pytest.mark.parametrize("waits", [False, True])
-    @pytest.mark.parametrize("error", [_Fatal, GeneratorExit])
+    @pytest.mark.parametrize("in_group", [False, True])
+    async def test_failure(self, *, waits: bool, in_group: bool) -> None:
+        """It is a failure like any other, so that its event is kept as a dead letter; it is not called again."""
+        bench, recorder = _Bench(attempts=3), Recorder()
+
+        async def fail(event: Event) -> None:
+            if waits:
+                await asyncio.sleep(0)
+            raise BaseExceptionGroup("several", [_Fatal()]) if in_group else _Fatal
+
+        for number in range(3):
+            bench.submit(number, fail, recorder)
+        await bench.is_idle()
+        assert len(recorder.seen) == 3
+        failures = [outcome.failure for outcome in bench.outcomes.values() if outcome.finished]
+        assert [failure and failure.attempts for failure in failures] == [1] * 3
+
+    @pytest.mark.parametrize("waits", [False, True])
+    @pytest.mark.parametrize("error", [GeneratorExit])
     async def test_others_go_on(self, error: type[BaseException], *, waits: bool) -> None:
         """Its event is not finished, the program's handler of such errors is told, and others go on."""
         bench, recorder, told = _Bench(), Recorder(), list[dict[str, Any]]()

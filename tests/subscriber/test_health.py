@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jwt_events import RedisPubSub, RedisStream, Subscriber, SubscriberState, TransportError
+from jwt_events import MemoryTransport, RedisPubSub, RedisStream, Subscriber, SubscriberState, TransportError
 from jwt_events.embedded import EmbeddedServer
 from tests.support.faults import frozen
 from tests.support.handling import Recorder
@@ -39,6 +39,16 @@ async def test_server(own_server: Callable[..., EmbeddedServer], kind: str) -> N
             await wait_until(lambda: subscriber.is_live and subscriber.staleness < before)
             assert subscriber.failure is None
         assert (subscriber.state, subscriber.staleness) == (SubscriberState.CLOSED, math.inf)
+
+
+async def test_stopped() -> None:
+    """A subscriber that was stopped inside of its block is closed, and not on the way to be live again."""
+    subscriber = Subscriber(MemoryTransport())
+    subscriber.on()(Recorder())
+    async with subscriber:
+        assert subscriber.is_live
+        await subscriber.stop()
+        assert subscriber.state is SubscriberState.CLOSED
 
 
 async def test_failed() -> None:

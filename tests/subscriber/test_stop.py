@@ -183,7 +183,7 @@ class TestFromAHandler:
             transport.deliver(revoked(2))
             await wait_until(lambda: gate.running == 1)
             go.set()
-            await wait_until(lambda: subscriber.state == "connecting")
+            await wait_until(lambda: subscriber.state == "closed")
             assert not tasks[0].done()
             gate.open()
             await soon(tasks[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -9,9 +10,11 @@ from redis.asyncio import Redis
 
 from jwt_events import ConnectionFailed, Gap, RedisStream
 from jwt_events.embedded import EmbeddedServer
-from jwt_events.transport._redis import reconnecting
-from jwt_events.transport._stream import group_losses
+from jwt_events.transport._redis import multiplexer, reconnecting
+from jwt_events.transport._stream import group, group_losses
 from tests.support.fake_server import FakeServer, array, text
+from tests.support.faults import frozen
+from tests.support.handling import soon
 
 
 async def test_a_first_attempt_that_fails(
@@ -34,6 +37,19 @@ async def test_a_first_attempt_that_fails(
             batch = await receiver.receive()
     assert len(calls) > 1
     assert batch.gaps == [Gap("1-1", "restarted")]
+
+
+async def test_cancelled(own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening that is cancelled before the consumer joined ends at once: there is nothing to remove."""
+    for module, name in ((group, "ATTEMPT_WITHIN"), (multiplexer, "_REPLY_WITHIN")):
+        monkeypatch.setattr(module, name, 600.0)
+    async with own_server() as server:
+        with frozen(server):
+            opening = asyncio.create_task(RedisStream(server.url, "k", group="g").receiver().__aenter__())
+            await asyncio.wait([opening], timeout=0.1)
+            opening.cancel()
+            await soon(asyncio.wait([opening]))
+        assert opening.cancelled()
 
 
 async def test_a_group_that_exists_but_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 from loguru import logger
 
 from jwt_events._internal.cancellation import end
+from jwt_events._internal.notices import Notices
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
@@ -69,6 +70,7 @@ class Multiplexer:
         self._decode: Callable[..., list[Any]] = self._decoder.decode
         self._maintenance = maintenance
         self._role = role
+        self._notices = Notices()
         self._owner = connector.owner(may_be_replaced=role is None or not role.is_needed)
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
@@ -277,7 +279,8 @@ class Multiplexer:
         try:
             await maintenance.run(connection)
         except TransportError as error:
-            logger.warning("maintenance failed", destination=self._connector.destination, error=str(error))
+            place, message = self._connector.destination, "maintenance failed"
+            self._notices.tell("WARNING", message, once=message, destination=place, error=str(error))
             if connection.is_closed:
                 error.maybe_done = False  # whatever became of the maintenance, none of the commands was sent
                 raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from loguru import logger
 
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
@@ -38,6 +39,9 @@ _INITIAL_LOG_DISTANCE = 1.0
 _MAX_LOG_DISTANCE = 60.0
 
 
+_FAILED = "connection attempt failed"
+
+
 class ConnectionState(StrEnum):
     """The state of a `ReconnectingConnection`."""
 
@@ -52,10 +56,14 @@ class _Outage:
 
     Args:
         log: bound to the transport.
+        place: what it is bound to.
     """
 
-    def __init__(self, log: Logger) -> None:
+    def __init__(self, log: Logger, **place: str) -> None:
         self._log = log
+        self._place = place
+        self._notices = Notices()
+        self._has_lived = False
         self._began: float | None = None
         self._attempts = 0
         self._is_told = False
@@ -74,12 +82,18 @@ class _Outage:
             self._log.warning("connection lost", error=str(error))
 
     def fail(self, error: TransportError, now: float) -> None:
-        """Count a failed attempt; log it if a line is due."""
-        if self._count(now):
-            self._log.warning("connection attempt failed", attempt=self._attempts, error=str(error))
+        """Count a failed attempt; log it if a line is due. Until the first connection, opening says what failed."""
+        if not self._count(now):
+            return
+        told = {"attempt": self._attempts, "error": str(error)}
+        if self._has_lived:
+            self._notices.tell("WARNING", _FAILED, once=_FAILED, **told, **self._place)
+        else:
+            self._log.warning(_FAILED, **told)
 
     def end(self, now: float) -> None:
         """Log what it cost, if failed attempts were logged."""
+        self._has_lived = True
         if self._is_told and self._began is not None:
             self._is_told = False
             self._log.info("connected again", attempts=self._attempts, seconds=round(now - self._began, 3))
@@ -134,8 +148,9 @@ class ReconnectingConnection:
         self._connector = connector
         self.owner = connector.owner()
         self._on_connect = on_connect
-        self._log = logger.bind(transport=transport, destination=connector.destination, address=connector.address)
-        self._outage = _Outage(self._log)
+        place = {"transport": transport, "destination": connector.destination, "address": connector.address}
+        self._log = logger.bind(**place)
+        self._outage = _Outage(self._log, **place)
         self._failures = 0
         self._live_since = 0.0
         self._last_error: TransportError | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jwt_events._internal.receipt import Receipt
@@ -25,6 +25,10 @@ from jwt_events.transport.optional import Keep
 MAX_EVENTS = 10_000
 MAX_BYTES = 8_388_608
 """How much is kept at most; the oldest is forgotten first."""
+
+# How much is forgotten at once, so that of what was accepted together the newest is kept.
+_MAX_PART = 500
+_MAX_PART_BYTES = 65_536
 
 # Seconds between looks at an idle connection, so that what it lost is sent again although nothing new is.
 _LOOK_EVERY = 1.0
@@ -65,13 +69,11 @@ class RepublishWindow:
 
     def add(self, accepted: Accepted, now: float) -> None:
         """Add what was accepted at this time."""
-        payloads = accepted.payloads
-        size = sum(map(len, payloads))
-        self._accepted.append((now, accepted, size))
-        self._events += len(payloads)
-        self._bytes += size
-        if self._events > MAX_EVENTS or self._bytes > MAX_BYTES or self._accepted[0][0] < now - self._seconds:
-            self.prune(now)
+        for part, size in _parts(accepted):
+            self._accepted.append((now, part, size))
+            self._events += len(part.payloads)
+            self._bytes += size
+        self.prune(now)
 
     def prune(self, now: float) -> None:
         """Forget what is too old, or too much."""
@@ -125,7 +127,7 @@ class Republisher:
         new += payloads
         for receipt in receipts:
             self._positions.append(receipt.position)
-        if len(payloads) != 1 or len(new) >= _MAX_NEW or len(payloads[0]) > _MAX_NEW_BYTES:
+        if len(payloads) > 1 or len(new) >= _MAX_NEW or (payloads and len(payloads[0]) > _MAX_NEW_BYTES):
             self._absorb()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
@@ -239,6 +241,21 @@ class RepublishingSender(RedisSender):
         """Keep nothing any more."""
         if self._republisher is not None:
             self._republisher.close()
+
+
+def _parts(accepted: Accepted) -> Iterator[tuple[Accepted, int]]:
+    """Yield it in parts that are small enough to be forgotten at once, each with the bytes of its payloads."""
+    payloads, positions = accepted
+    size = sum(map(len, payloads))
+    if len(payloads) <= _MAX_PART and size <= _MAX_PART_BYTES:
+        yield accepted, size
+        return
+    start = size = 0
+    for end, payload in enumerate(payloads, 1):
+        size += len(payload)
+        if end == len(payloads) or end - start == _MAX_PART or size >= _MAX_PART_BYTES:
+            yield Accepted(payloads[start:end], positions[start:end]), size
+            start, size = end, 0
 
 
 def _run_id(reply: object) -> str:

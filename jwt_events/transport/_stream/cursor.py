@@ -87,7 +87,7 @@ class CursorReceiver:
         self._proof = proof(self.reconnecting.owner)
         self._grace = grace
         self._key = connector.destination
-        self._settler = settler
+        self.settler: Settler = settler
         self._cursor = cursor
         self._batch_size = BatchSize(batch_size)
         self._block = block
@@ -117,7 +117,7 @@ class CursorReceiver:
             if self._doubt is not None:
                 doubt, self._doubt = self._doubt, None
                 raise doubt
-            await self._settler.wait_for_room()
+            await self.settler.wait_for_room()
             entries = await self._read(connection)
         except TransportError as error:
             if not error.retryable:
@@ -155,7 +155,7 @@ class CursorReceiver:
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Keep a dead letter if the delivery was given up; see `Receiver.settle`."""
         if failure is not None:
-            self._settler.settle(delivery, failure)
+            self.settler.settle(delivery, failure)
 
     async def _read(self, connection: Connection) -> list[Any] | None:
         """Return the next entries; ``None`` if they have to be read again from an earlier position."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from loguru import logger
 
+from jwt_events._internal.notices import Notices
 from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
@@ -62,14 +63,15 @@ class GroupReceiver:
         )
         self._connector = connector
         self._prover = Prover(connector.address, self.reconnecting.owner)
-        self._settler = settler
+        self.settler: Settler = settler
         self._group = group
         self._audit = GroupAudit(group, self._prover, start=start)
         self._claim_after = claim_after
         self._entries = EntryFetcher(batch_size)
         self._block = block
+        self._notices = Notices()
         self._in_hand: set[str] = set()
-        self._settler.on_settled = self._in_hand.difference_update
+        self.settler.on_settled = self._in_hand.difference_update
         self._own: str | None = OLDEST  # entries that this consumer holds are read again first, those after here
         self._claim_cursor = OLDEST
         self._next_claim = 0.0
@@ -87,7 +89,7 @@ class GroupReceiver:
         now = asyncio.get_running_loop().time()
         self._entries.begin(connection)
         try:
-            await self._settler.wait_for_room()
+            await self.settler.wait_for_room()
             if self._own is not None:
                 deliveries = await self._read_own(connection)
             elif now >= self._next_claim:
@@ -115,7 +117,12 @@ class GroupReceiver:
 
     def settle(self, delivery: Delivery, failure: Failure | None = None) -> None:
         """Acknowledge a delivery, after keeping a dead letter if it was given up; see `Receiver.settle`."""
-        self._settler.settle(delivery, failure)
+        self.settler.settle(delivery, failure)
+
+    async def remove_consumer(self, multiplexer: Multiplexer) -> None:
+        """Remove this consumer, if it has joined the group and holds nothing."""
+        if self._audit.has_joined:
+            await multiplexer.run([self._group.remove(self._group.consumer, idle=0)], within=ATTEMPT_WITHIN)
 
     async def renew(self, multiplexer: Multiplexer) -> None:
         """Renew the leases on the deliveries in hand, for as long as handlers need; runs until cancelled."""
@@ -125,8 +132,15 @@ class GroupReceiver:
             commands, within = self._group.renew(positions), self._claim_after / 3
             for reply in await multiplexer.run(commands, within=within, parse=array):
                 if isinstance(reply, TransportError):
-                    logger.warning("a lease was not renewed", error=str(reply), count=len(positions))
+                    self._tell_not_renewed(reply, len(positions))
             await self.backlog.refresh(multiplexer, within=within)
+
+    def _tell_not_renewed(self, error: TransportError, count: int) -> None:
+        message, kind = "a lease was not renewed", error.code if isinstance(error, ServerRefused) else None
+        if kind is None:  # the connection, which others tell of
+            logger.warning(message, error=str(error), count=count)
+        else:
+            self._notices.tell("WARNING", message, once=(message, kind), error=str(error), count=count)
 
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         if not self._audit.is_counted:
@@ -190,7 +204,7 @@ class GroupReceiver:
         if positions:
             self._audit.gaps.append(Gap(previous(min(positions, key=sort_key)), "trimmed", len(positions)))
             for position in positions:
-                self._settler.settle(Delivery(b"", position), None)
+                self.settler.settle(Delivery(b"", position), None)
 
     async def _on_connect(self, connection: Connection) -> None:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""

@@ -33,12 +33,14 @@ class GroupAudit:
     Attributes:
         gaps: what was lost, and is not taken yet.
         finished: up to here every entry is settled; where the group is created again.
+        has_joined: whether this consumer was made known to the others.
         backlog: how far the group is behind.
     """
 
     def __init__(self, group: ConsumerGroup, prover: Prover, *, start: str | None) -> None:
         self.gaps: list[Gap] = []
         self.finished: str = OLDEST
+        self.has_joined = False
         self.backlog: GroupBacklog = GroupBacklog(group)
         self._group = group
         self._prover = prover
@@ -157,6 +159,7 @@ class GroupAudit:
 
     async def _join(self, connection: Connection) -> None:
         """Make this consumer known to the others; whether that fails shows at the next read."""
+        self.has_joined = True
         await connection.execute_many([self._group.join()], within=ATTEMPT_WITHIN)
 
 

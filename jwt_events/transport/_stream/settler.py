@@ -14,7 +14,7 @@ from loguru import logger
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
-from jwt_events.errors import TransportError
+from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import ReplyParser, number, position
@@ -51,6 +51,7 @@ class Settler:
 
     Attributes:
         on_settled: called with the positions of deliveries that the server has confirmed.
+        on_dropped: called with the number of dead letters that were dropped, as the server did not take them.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Settler:
         self._is_refused = False  # whether the server did not take the last ones
         self._task: asyncio.Task[None] | None = None
         self.on_settled: Callable[[Sequence[str]], None] = lambda _: None
+        self.on_dropped: Callable[[int], None] = lambda _: None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._work(), name=f"jwt_events settler {self._keys.dead_letter}")
@@ -93,10 +95,12 @@ class Settler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_WITHIN):
                     await self._idle.wait()
-            if unsettled := len(self._given_up) + len(self._finished):
-                logger.warning("deliveries remain unsettled, the server does not take it", count=unsettled)
         finally:
             await end([self._task])
+            if self._finished:
+                logger.warning("deliveries remain unsettled, the server does not take it", count=len(self._finished))
+            if dropped := self._given_up.drop_all():
+                self._report_dropped(dropped)
 
     def settle(self, delivery: Delivery, failure: Failure | None) -> None:
         """Queue a delivery to be settled; see `Receiver.settle`."""
@@ -134,7 +138,7 @@ class Settler:
                     self._is_refused = True
                     self._has_room.set()
                     self._drop_finished()
-                    logger.warning("settling will be tried again", attempt=failures, error=str(error))
+                    self._tell_refused(error, failures)
                     await asyncio.sleep(backoff(failures, initial=_INITIAL_DELAY, maximum=_MAX_DELAY))
             self._idle.set()
 
@@ -167,6 +171,14 @@ class Settler:
             logger.error("deliveries not acknowledged, they will be delivered again", count=excess)
             self.on_settled(dropped)
 
+    def _tell_refused(self, error: TransportError, attempt: int) -> None:
+        kind = error.code if isinstance(error, ServerRefused) else None
+        if kind is None:  # the connection, which others tell of
+            logger.warning("settling will be tried again", attempt=attempt, error=str(error))
+        else:
+            message = "settling will be tried again"
+            self._notices.tell("WARNING", message, once=(message, kind), attempt=attempt, error=str(error))
+
     def _report_dropped(self, dropped: Sequence[Delivery]) -> None:
         positions = [delivery.position or "" for delivery in dropped]
         self._notices.tell(
@@ -176,6 +188,7 @@ class Settler:
             since=positions[0],
             count=self._given_up.dropped,
         )
+        self.on_dropped(len(dropped))
         self.on_settled(positions)  # not at the server: without a lease they are delivered again
 
     async def _is_first(self, delivery: Delivery, failure: Failure) -> bool:

@@ -64,6 +64,13 @@ class UnwrittenLetters:
         if self._letters and self._letters[0][0] is delivery:
             self._remove_oldest()
 
+    def drop_all(self) -> list[Delivery]:
+        """Drop all that are left, and return their deliveries."""
+        left = [delivery for delivery, _ in self._letters]
+        self._letters.clear()
+        self.size, self.dropped = 0, self.dropped + len(left)
+        return left
+
     def _remove_oldest(self) -> None:
         delivery, _ = self._letters.popleft()
         self.size -= _size(delivery)
