@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from jwt_events.errors import InvalidOption
+from jwt_events.errors import InvalidOption, Unavailable
 
 
 def function(option: str, value: Any) -> Any:
@@ -70,8 +70,19 @@ async def awaited(option: str, result: Any) -> Any:
 
     Raises:
         InvalidOption: the result is again a coroutine, or a generator.
+        Unavailable: something that it waited for was cancelled, which nobody asked of this task.
     """
-    return plain(option, await result if inspect.isawaitable(result) else result)
+    if not inspect.isawaitable(result):
+        return plain(option, result)
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        found = await result
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling() > before:
+            raise
+        raise Unavailable(f"what {option} waited for was cancelled") from error
+    return plain(option, found)
 
 
 def plain(option: str, result: Any) -> Any:

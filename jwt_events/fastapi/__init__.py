@@ -35,6 +35,7 @@ from jwt_events.guard import (
     V,
     all_of,
     check_resources,
+    is_refusal,
     opened,
     readiness_of,
     requirement_of,
@@ -265,7 +266,7 @@ class BearerGuard(Guard[T], SecurityBase):
         return call is self or (isinstance(call, WebSocketGuard) and call._guard is self)  # noqa: SLF001 - of this module
 
     def _is_response(self, error: Exception) -> bool:
-        return isinstance(error, StarletteHTTPException) and error.status_code >= 300
+        return isinstance(error, StarletteHTTPException) and is_refusal(error.status_code)
 
 
 class WebSocketGuard(Generic[T]):

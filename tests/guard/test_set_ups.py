@@ -149,6 +149,7 @@ class TestAiohttp:
             web.HTTPServiceUnavailable(),
             web.HTTPOk(),
             web.HTTPNoContent(),
+            web.HTTPNotModified(),
         ]
 
         def verify(token: str) -> dict[str, Any]:
@@ -158,8 +159,8 @@ class TestAiohttp:
         app = web.Application(middlewares=[guard.middleware()])
         app.router.add_get("/", hello)
         async with client_of(app) as client:
-            got = [await client.get("/", headers=bearer(str(number))) for number in range(5)]
-            assert [response.status_code for response in got] == [403, 302, 503, 401, 401]
+            got = [await client.get("/", headers=bearer(str(number))) for number in range(6)]
+            assert [response.status_code for response in got] == [403, 302, 503, 401, 401, 401]
             assert got[0].text == "verify first"
 
 
@@ -298,7 +299,8 @@ class TestWholeApplication:
         """A refusal that ``decode`` raises as a response is sent as it is, to a WebSocket too."""
 
         def verify(token: str) -> dict[str, Any]:
-            raise HTTPException(int(token), "verify first", {"X-Why": "unverified"})
+            status: Any = int(token) if token.isdigit() else token  # what cannot be a status is none
+            raise HTTPException(status, "verify first", {"X-Why": "unverified"})
 
         app = whole_app(revocations, verify)
 
@@ -311,7 +313,7 @@ class TestWholeApplication:
             response = await client.get(f"http://{address}/me", headers=bearer("403"))
             assert (response.status_code, response.json()) == (403, {"detail": "verify first"})
             assert response.headers["X-Why"] == "unverified"
-            for status in (200, 204):
+            for status in (200, 204, 304, 42, 1000, "text"):
                 assert (await client.get(f"http://{address}/me", headers=bearer(str(status)))).status_code == 401
             with pytest.raises(InvalidStatus) as caught:
                 await connect(f"ws://{address}/plain", additional_headers=bearer("403")).__aenter__()
@@ -378,7 +380,7 @@ class TestOutOfReach:
         [
             ({"user_id": 7, "session_id": "s"}, "jti, sub, sid, client_id"),
             ({"header": {"kid": "k"}, "payload": {"sub": "alice", "jti": "1"}}, "jti, sub, sid, client_id"),
-            ({}, "jti, sub, sid, client_id"),
+            ({"iat": 1}, "jti, sub, sid, client_id"),
             ({"sub": "", "jti": ""}, "jti, sub, sid, client_id"),
             ({"iat": 1, "aud": "a", "kid": "k"}, "jti, sub, sid, client_id"),
             ({"jti": "1", "user_id": 7, "token_type": "access"}, "sub"),
@@ -401,7 +403,11 @@ class TestOutOfReach:
 
     async def test_not_for_refused_ones(self, revocations: RevocationList) -> None:
         """A token that is refused is no reason to warn; another gap is."""
-        tokens: dict[str, dict[str, Any]] = {"a": {"user_id": 1, "iat": "x"}, "b": {}, "c": {"jti": "1", "user_id": 7}}
+        tokens: dict[str, dict[str, Any]] = {
+            "a": {"user_id": 1, "iat": "x"},
+            "b": {"iat": 1},
+            "c": {"jti": "1", "user_id": 7},
+        }
         async with revocations:
             guard = Guard(revocations, tokens.__getitem__)
             with recorded() as records:
