@@ -250,7 +250,8 @@ class Guard(Generic[T]):
         Args:
             admissions: those of the request so far.
             values_of: returns the values of its headers.
-            token: a token that did not come in a header; ``None`` looks into the headers.
+            token: a token that did not come in a header; ``None`` looks into the headers, unless a new one took the
+                place of what is there.
             verify: call ``decode`` again for a token that was let in before, whatever its ``exp``.
 
         Raises:
@@ -258,7 +259,7 @@ class Guard(Generic[T]):
         """
         is_own = token is None
         if token is None:
-            token = self._token_in(values_of)
+            token = self._token_in(values_of) if admissions.renewed is None else admissions.renewed
         known = admissions.find(token) if isinstance(token, str) else None
         if known is None or verify or may_have_expired(known):
             known = await self.admit_token(token)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from aiohttp import web
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -238,6 +238,43 @@ def whole_app(revocations: RevocationList, verify: Callable[[str], Any] = decode
 
 class TestWholeApplication:
     """The guard as a dependency of a whole FastAPI application."""
+
+    async def test_websocket_guard(self, revocations: RevocationList) -> None:
+        """A `WebSocketGuard` there, or of an endpoint for HTTP, guards requests as its guard does."""
+        guard = jwt_events.fastapi.BearerGuard(revocations, decode)
+        live = jwt_events.fastapi.WebSocketGuard(guard)
+        app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations), dependencies=[Depends(live)])
+        app.include_router(jwt_events.fastapi.readiness_router(revocations))
+
+        @app.get("/me")
+        async def me(claims: Annotated[Any, Depends(live)]) -> str:
+            return str(claims["sub"])
+
+        @app.get("/orders", dependencies=[Security(live, scopes=["orders"])])
+        async def orders(request: Request) -> StreamingResponse:
+            async def one() -> AsyncIterator[bytes]:
+                yield b"one"
+
+            return StreamingResponse(guard.until_revoked(request, one()))
+
+        @app.websocket("/feed")
+        async def feed(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.receive()
+
+        async with uvicorn_server(app) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
+            assert (await client.get("/ready")).status_code == 200
+            assert [(await client.get(path)).status_code for path in ("/me", "/orders")] == [401, 401]
+            token = token_of(sid="s")
+            assert (await client.get("/me", headers=bearer(token))).json() == "alice"
+            assert (await client.get("/orders", headers=bearer(token))).status_code == 403
+            assert (await client.get("/orders", headers=bearer(token_of(scope="orders")))).text == "one"
+            with pytest.raises(InvalidStatus):
+                await connect(f"ws://{address}/feed").__aenter__()
+            async with connect(f"ws://{address}/feed", additional_headers=bearer(token)) as websocket:
+                revocations.apply(TokenRevoked(session_id="s"))
+                await soon(websocket.wait_closed())
+                assert websocket.close_code == 4401
 
     @pytest.mark.parametrize("inside", [False, True])
     async def test_beside_it(self, revocations: RevocationList, inside: bool) -> None:
