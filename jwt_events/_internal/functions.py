@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from jwt_events.errors import InvalidOption
+from jwt_events.errors import InvalidOption, Unavailable
 
 # What most functions return, and what is certainly neither awaited nor iterated over: quicker than to ask `inspect`.
 _DATA = frozenset[type]((dict, str, bool, type(None)))
@@ -73,10 +73,21 @@ async def awaited(option: str, result: Any) -> Any:
 
     Raises:
         InvalidOption: the result is again a coroutine, or a generator.
+        Unavailable: something that it waited for was cancelled, which nobody asked of this task.
     """
     if type(result) in _DATA:
         return result
-    return plain(option, await result if inspect.isawaitable(result) else result)
+    if not inspect.isawaitable(result):
+        return plain(option, result)
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        found = await result
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling() > before:
+            raise
+        raise Unavailable(f"what {option} waited for was cancelled") from error
+    return plain(option, found)
 
 
 def plain(option: str, result: Any) -> Any:
