@@ -147,7 +147,8 @@ class RevocationList(Registration, Health):
         if at_least is not None and not self._view.progress.has_applied(at_least):
             self._stale += 1
             return _STALE
-        if self._now() <= self._view.fresh_until:
+        now = self._now  # called as a method, it would be looked up in the class first
+        if now() <= self._view.fresh_until:
             self._allowed += 1
             return _ALLOW
         if self._allows_stale and self._is_open:
