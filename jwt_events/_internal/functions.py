@@ -16,6 +16,9 @@ from typing import Any
 
 from jwt_events.errors import InvalidOption
 
+# What most functions return, and what is certainly neither awaited nor iterated over: quicker than to ask `inspect`.
+_DATA = frozenset[type]((dict, str, bool, type(None)))
+
 
 def function(option: str, value: Any) -> Any:
     """Return a function to whose result `awaited` will be applied: plain, or a coroutine function.
@@ -71,6 +74,8 @@ async def awaited(option: str, result: Any) -> Any:
     Raises:
         InvalidOption: the result is again a coroutine, or a generator.
     """
+    if type(result) in _DATA:
+        return result
     return plain(option, await result if inspect.isawaitable(result) else result)
 
 
@@ -80,6 +85,8 @@ def plain(option: str, result: Any) -> Any:
     Raises:
         InvalidOption: the result is a coroutine or another awaitable, or a generator.
     """
+    if type(result) in _DATA:
+        return result
     is_generator = inspect.isgenerator(result) or inspect.isasyncgen(result)
     if is_generator or inspect.isawaitable(result):
         if inspect.iscoroutine(result) or inspect.isgenerator(result):
