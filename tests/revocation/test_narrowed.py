@@ -233,11 +233,12 @@ class TestConditions:
             tracemalloc.stop()
         assert used / 100_000 <= 110
 
-    def test_speed(self) -> None:
+    @pytest.mark.parametrize("org", ["o", ["o", "another"]], ids=["text", "list"])
+    def test_speed(self, org: object) -> None:
         """Beside a hundred rules about three names, a check looks at these three names and at no rule."""
         names = ("org", "plan", "iss")
         plain, many = rules_of(), rules_of(*(revoked(claims={names[n % 3]: f"v{n}"}) for n in range(100)))
-        claims = {"jti": "t", "sub": "u", "sid": "s", "azp": "c", "iat": T + 1, "org": "o", "plan": "p", "iss": "i"}
+        claims = {"jti": "t", "sub": "u", "sid": "s", "azp": "c", "iat": T + 1, "org": org, "plan": "p", "iss": "i"}
 
         def seconds(rules: Rules) -> float:
             return min(timeit.repeat(lambda: rules.revokes(claims), number=2_000, repeat=20))
