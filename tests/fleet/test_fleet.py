@@ -202,6 +202,14 @@ class TestRegistry:
         assert set(await entries(client, key)) == {"ahead", "recent"}
         assert not await client.hexists(f"{key}:fleet", "foreign")
 
+    async def test_who_asks(self, url: str, key: str, client: redis.asyncio.Redis) -> None:
+        """Of many events only the last one asks to be confirmed, as a list applies them in order."""
+        async with Publisher(RedisStream(url, key)) as publisher:
+            events = [TokenRevoked(token_id=f"t{number}") for number in range(3)]
+            await publisher.publish_many(events, in_force=Lease(0.1))
+        entries: Any = await client.xrange(key)
+        assert [b"confirm" in fields[b"event"] for _, fields in entries] == [False, False, True]
+
     async def test_a_replica(self, own_server: Any) -> None:
         """What a replica has of the registry is old, so it is not read; the lease is waited for."""
         async with own_server(port=0) as primary, own_server(port=0) as other:
