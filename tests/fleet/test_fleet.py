@@ -103,6 +103,14 @@ class TestAcknowledged:
                 assert receipt.propagation is not None
                 assert receipt.propagation.acknowledged == ["orders/a", "orders/b"]
 
+    async def test_a_service_that_is_named_twice(self, transport: Transport) -> None:
+        """It is one service."""
+        async with opened(transport, "a", max_staleness=LONG), Publisher(transport) as publisher:
+            fleet = Fleet("orders", "orders", "billing", "billing", lease=0.1)
+            receipt = await publisher.publish(TokenRevoked(token_id="t"), in_force=fleet)
+            assert receipt.propagation is not None
+            assert (receipt.propagation.acknowledged, receipt.propagation.missing) == (["orders/a"], ["billing"])
+
     async def test_two_of_one_name(self, transport: Transport) -> None:
         """Both are waited for."""
         async with opened(transport, "a", "a", max_staleness=LONG), Publisher(transport) as publisher:
@@ -154,6 +162,16 @@ class TestLease:
             assert receipt.propagation is not None
             assert receipt.propagation.expired == ["orders/a"]
             proxy.heal()
+
+    async def test_a_publisher_that_is_closed(self, transport: Transport) -> None:
+        """Closing does not wait for leases, and what waits for one goes on."""
+        async with Publisher(transport) as publisher, RevocationList(transport) as one:
+            waiting = asyncio.create_task(publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet(lease=0.5)))
+            await wait_until(lambda: one.check({"jti": "t"}) is Verdict.REVOKED)
+            await publisher.aclose()
+            receipt = await waiting
+        assert receipt.propagation is not None
+        assert receipt.propagation.by == "lease"
 
     async def test_cancelled(self, transport: Transport) -> None:
         """Cancelled while it waits, the event is published."""
