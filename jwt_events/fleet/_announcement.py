@@ -16,7 +16,9 @@ CLOSED: Final = "closed"
 _MAX_LENGTH: Final = 128
 _NAME: Final = re.compile(r"[!-.0-~]+")  # visible ASCII, but no slash: it stands between service and instance
 _MAX_ENTRY: Final = 4096
-_MAX_LEASE: Final = 86_400.0 * 366
+
+MAX_LEASE: Final = 86_400.0 * 366
+"""The longest lease that is understood, in seconds, as publishers wait so long for a silent instance."""
 
 
 def name_from(option: str, name: str) -> str:
@@ -93,5 +95,5 @@ def parse(field: str, entry: bytes) -> Announcement | None:
         said = _DECODER.decode(entry)
     except (ValueError, RecursionError):
         return None
-    is_sound = 0 < said.lease <= _MAX_LEASE and said.field == field
+    is_sound = 0 < said.lease <= MAX_LEASE and said.field == field
     return said if is_sound else None
