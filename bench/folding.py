@@ -1,8 +1,8 @@
 """What folding costs a publisher and the server, and by how much it delays what is published meanwhile.
 
 ``python -m bench.folding`` folds the same events several times, and measures the processor time of this process and of
-the server for each. Then it publishes at a steady rate, in windows with and without folding in turn, and prints the 99th
-percentile of both.
+the server for each. Then it publishes at a steady rate, in windows with and without folding in turn, and prints the
+99th percentile of both.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ _FOLD_BATCH = 200
 # Events that are folded before other tasks of this program may run.
 _FOLD_SLICE = 20
 
-# Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start at
-# the same time.
+# Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
+# at the same time.
 _READ_BATCH = 1_000
 
 # Entries that are removed at once when their time is over.
