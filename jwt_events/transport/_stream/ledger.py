@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
 from uuid import uuid4
@@ -147,15 +148,10 @@ class Ledger:
             TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
                 later version, or a right is lacking, which the message names.
         """
-        try:
-            return await self._fold_batch(connection, fold, before, now, vanished=vanished)
-        except BaseException:
-            connection.abort()  # it may be within a transaction
-            raise
+        with _aborting(connection):
+            return await self._fold_batch(connection, fold, before, now, vanished)
 
-    async def _fold_batch(
-        self, connection: Connection, fold: Fold, before: int, now: float, *, vanished: bool
-    ) -> Folded:
+    async def _fold_batch(self, connection: Connection, fold: Fold, before: int, now: float, vanished: bool) -> Folded:
         end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
         replies = await connection.execute_many(
             [
@@ -347,6 +343,16 @@ def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
     if len(members) > 1:
         raise TransportError("the head of the ledger was not written by this library")
     return LedgerHead.parse(members[0])
+
+
+@contextmanager
+def _aborting(connection: Connection) -> Iterator[None]:
+    """Close the socket if the block fails or is cancelled: it may be within a transaction."""
+    try:
+        yield
+    except BaseException:
+        connection.abort()
+        raise
 
 
 async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[Argument]:
