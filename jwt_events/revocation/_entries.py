@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import repeat
@@ -268,6 +268,23 @@ def restore_all(rules: Rules, entries: Sequence[tuple[bytes, float]]) -> tuple[l
         except ForeignEntry:
             foreign += 1
     return rotations, foreign
+
+
+def count_kinds(entries: Sequence[tuple[bytes, float]]) -> tuple[Counter[RuleKind], int]:
+    """Return how many entries there are of each kind, with rotations as those about keys, and how many are no rule."""
+    kinds, foreign = Counter[RuleKind](), 0
+    tokens = [content for content, _ in entries if content[:1] == _TOKEN]
+    try:
+        kinds["token"] = len(_texts(tokens, 1))
+        others = entries if not tokens else [entry for entry in entries if entry[0][:1] != _TOKEN]
+    except ForeignEntry:
+        others = entries
+    for content, until in others:
+        try:
+            kinds["key" if content[:1] == ROTATION else rule_of(content, until)[0].kind] += 1
+        except ForeignEntry:
+            foreign += 1
+    return kinds, foreign
 
 
 def _bulk(kind: RuleKind, entries: Sequence[tuple[bytes, float]]) -> tuple[list[str], list[int], list[float]]:

@@ -111,8 +111,10 @@ def _rule_about_narrowest(fields: Mapping[str, Any], cutoff: int) -> Rule:
         return _rule("session", session, cutoff=cutoff, expires_at=expires_at)
     user, client = given("user_id"), given("client_id")
     if user is not None:
-        kind, names = ("user", (user,)) if client is None else ("user_at_client", (user, client))
-        rule = _rule(kind, *names, cutoff=cutoff, expires_at=expires_at)
+        if client is None:
+            rule = _rule("user", user, cutoff=cutoff, expires_at=expires_at)
+        else:
+            rule = _rule("user_at_client", user, client, cutoff=cutoff, expires_at=expires_at)
         spared = given("except_session_id")
         return rule if spared is None else rule._replace(spared_session=spared)
     if client is not None:

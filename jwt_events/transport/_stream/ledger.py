@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
 from uuid import uuid4
@@ -42,8 +43,9 @@ _FOLD_BATCH = 200
 # Events that are folded before other tasks of this program may run.
 _FOLD_SLICE = 20
 
-# Entries of a ledger that a reader asks for at once.
-_READ_BATCH = 5_000
+# Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
+# at the same time.
+_READ_BATCH = 1_000
 
 # Entries that are removed at once when their time is over.
 _EXPIRY_BATCH = 5_000
@@ -146,15 +148,10 @@ class Ledger:
             TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
                 later version, or a right is lacking, which the message names.
         """
-        try:
-            return await self._fold_batch(connection, fold, before, now, vanished=vanished)
-        except BaseException:
-            connection.abort()  # it may be within a transaction
-            raise
+        with _aborting(connection):
+            return await self._fold_batch(connection, fold, before, now, vanished)
 
-    async def _fold_batch(
-        self, connection: Connection, fold: Fold, before: int, now: float, *, vanished: bool
-    ) -> Folded:
+    async def _fold_batch(self, connection: Connection, fold: Fold, before: int, now: float, vanished: bool) -> Folded:
         end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
         replies = await connection.execute_many(
             [
@@ -188,7 +185,7 @@ class Ledger:
         return Folded(len(payloads), is_done=len(payloads) < count, lost=lost)
 
     async def _commit(self, connection: Connection, members: Sequence[Argument], head: LedgerHead) -> bool:
-        """Store members with their scores, move the head and trim the stream; return whether nobody else was quicker."""
+        """Store members with scores, move the head and trim the stream; return whether nobody else was quicker."""
         commands: list[Command] = [
             ("zremrangebyscore", self.key, "-inf", "-inf"),
             ("zadd", self.key, "GT", "-inf", head.encode(), *members),
@@ -346,6 +343,16 @@ def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
     if len(members) > 1:
         raise TransportError("the head of the ledger was not written by this library")
     return LedgerHead.parse(members[0])
+
+
+@contextmanager
+def _aborting(connection: Connection) -> Iterator[None]:
+    """Close the socket if the block fails or is cancelled: it may be within a transaction."""
+    try:
+        yield
+    except BaseException:
+        connection.abort()
+        raise
 
 
 async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[Argument]:
