@@ -46,6 +46,7 @@ class Nodes:
         remap: leads to a node, given the address that it announces; ``None`` if that does.
 
     Attributes:
+        announced: where the nodes are, as one of them said last.
         awaited: by key, the owner to which a connection is being opened.
     """
 
@@ -54,6 +55,7 @@ class Nodes:
         self._remap = remap
         self._order = random.sample(list(seeds), len(seeds))  # so that not all programs ask the same one
         self._reached: set[Address] = set()
+        self.announced: Sequence[Address] = ()
         self.awaited: dict[str, Address] = {}
 
     def about(self, place: Address, said: str) -> str:
@@ -140,6 +142,7 @@ class Nodes:
 
     def _learn(self, slots: SlotMap) -> None:
         """Remember the nodes that were named, and forget those that were not, except the seeds."""
+        self.announced = slots.nodes
         known = {*self._seeds, *slots.nodes}
         self._order = [place for place in self._order if place in known]
         new = [place for place in slots.nodes if place not in self._order]
