@@ -97,7 +97,10 @@ class Nodes:
             for task in asked:  # one may have replied at the same moment
                 if not task.cancelled() and task.exception() is None:
                     task.result()[0].abort()
-        raise next((failure for failure in failures if failure.retryable), failures[0])
+        found = next((failure for failure in failures if failure.retryable), failures[0])
+        if len(failures) > 1 and isinstance(found, ConnectionFailed):
+            raise ConnectionFailed(f"{found}; no other of {len(failures)} nodes that are known can be used")
+        raise found
 
     async def _ask_one(
         self, connector: Connector, place: Address | None, deadline: float
@@ -126,7 +129,7 @@ class Nodes:
     def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:
         for reply in (slots, info):
             if isinstance(reply, ServerRefused) and "cluster support disabled" in str(reply):
-                problem = f"{connection.address} is a single server, no node of a cluster: use the URL redis:// for it"
+                problem = f"{connection.address} is a single server, no node of a cluster: use a URL without +cluster"
                 raise ServerRefused(problem, code=reply.code)
             if isinstance(reply, ServerRefused) and not reply.retryable:
                 raise ServerRefused(f"{reply}; {_RIGHTS}", code=reply.code)
