@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -130,8 +131,8 @@ async def test_events_flow(secured: OpenCluster) -> None:
 async def test_a_client(secured: OpenCluster) -> None:
     """The options for TLS of a client hold for each node."""
     async with secured() as running:
-        options = {"ssl": True, "ssl_ca_certs": str(running.authority)}
-        client = RedisCluster(host="127.0.0.1", port=running.ports[1], **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(running.authority)}
+        client = RedisCluster(host="127.0.0.1", port=running.ports[1], **options)
         key = key_in(0, "k", of=NODES)
         async with RevocationList(RedisStream(client, key), max_staleness=scaled(5)) as revocations:
             await publish(RedisStream(client, key), TokenRevoked(token_id="stolen"))

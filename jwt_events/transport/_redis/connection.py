@@ -11,7 +11,7 @@ Every reply is parsed by the shape that its command has (see `shapes`); one that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
@@ -64,6 +64,7 @@ class Connector:
 
     Attributes:
         nodes: the nodes of the cluster; ``None`` if it is none, as far as known.
+        check: raises `InvalidOption` if a cluster cannot keep the keys that belong together; called when one is found.
 
     Raises:
         InvalidOption: ``client_or_url`` is none of these. The message never repeats a URL, which may hold a password.
@@ -78,6 +79,7 @@ class Connector:
         self.address: str = found.address
         self.database: int = int(found.options.get("db") or 0)
         self.nodes: Nodes | None = Nodes(found.seeds, found.remap) if found.seeds else None
+        self.check: Callable[[], None] | None = None
         secrets = [str(found.options[name]) for name in ("password", "ssl_password") if found.options.get(name)]
         self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets, on_moved=self.follow)
         self._connection_class = found.connection_class
@@ -141,6 +143,18 @@ class Connector:
         if is_node and self.nodes is None and not self._sentinels:
             self.nodes = Nodes([None if self.port is None else (self.host, self.port)])
             logger.warning("the server is a node of a cluster: use a redis+cluster:// URL", address=self.address)
+
+    def require_slot(self) -> None:
+        """Check that keys which belong together can be used, now that the server may be known to be in a cluster.
+
+        Raises:
+            TransportError: a cluster cannot keep them together; another attempt does not change that.
+        """
+        if self.nodes is not None and self.check is not None:
+            try:
+                self.check()
+            except InvalidOption as error:
+                raise TransportError(str(error)) from None
 
     async def connect(self, *, within: float) -> Connection:
         """Open an authenticated connection to the owner of the key, which is asked for over connections of their own.

@@ -253,6 +253,7 @@ class Multiplexer:
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
             self._connector.follow(is_node=is_in_cluster(reply))
+            self._connector.require_slot()
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
             if self.on_connect is not None:

@@ -46,6 +46,7 @@ class Nodes:
         remap: leads to a node, given the address that it announces; ``None`` if that does.
 
     Attributes:
+        announced: where the nodes are, as one of them said last.
         awaited: by key, the owner to which a connection is being opened.
     """
 
@@ -54,6 +55,7 @@ class Nodes:
         self._remap = remap
         self._order = random.sample(list(seeds), len(seeds))  # so that not all programs ask the same one
         self._reached: set[Address] = set()
+        self.announced: Sequence[Address] = ()
         self.awaited: dict[str, Address] = {}
 
     def about(self, place: Address, said: str) -> str:
@@ -95,7 +97,10 @@ class Nodes:
             for task in asked:  # one may have replied at the same moment
                 if not task.cancelled() and task.exception() is None:
                     task.result()[0].abort()
-        raise next((failure for failure in failures if failure.retryable), failures[0])
+        found = next((failure for failure in failures if failure.retryable), failures[0])
+        if len(failures) > 1 and isinstance(found, ConnectionFailed):
+            raise ConnectionFailed(f"{found}; no other of {len(failures)} nodes that are known can be used")
+        raise found
 
     async def _ask_one(
         self, connector: Connector, place: Address | None, deadline: float
@@ -124,7 +129,7 @@ class Nodes:
     def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:
         for reply in (slots, info):
             if isinstance(reply, ServerRefused) and "cluster support disabled" in str(reply):
-                problem = f"{connection.address} is a single server, no node of a cluster: use the URL redis:// for it"
+                problem = f"{connection.address} is a single server, no node of a cluster: use a URL without +cluster"
                 raise ServerRefused(problem, code=reply.code)
             if isinstance(reply, ServerRefused) and not reply.retryable:
                 raise ServerRefused(f"{reply}; {_RIGHTS}", code=reply.code)
@@ -140,6 +145,7 @@ class Nodes:
 
     def _learn(self, slots: SlotMap) -> None:
         """Remember the nodes that were named, and forget those that were not, except the seeds."""
+        self.announced = slots.nodes
         known = {*self._seeds, *slots.nodes}
         self._order = [place for place in self._order if place in known]
         new = [place for place in slots.nodes if place not in self._order]

@@ -167,6 +167,7 @@ class ClusterSlot(Owner):
 
     async def connect(self, *, within: float) -> Connection:
         """Open a connection to the owner of the slot."""
+        self._connector.require_slot()
         deadline, timeout = time.monotonic() + within, _ASK_AGAIN_AFTER
         while True:
             asked, slots = await self._nodes.locate(self._connector, deadline=deadline)
