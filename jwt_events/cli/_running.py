@@ -68,7 +68,7 @@ _ADVICE = {
     "OOM": "The server's memory is full; 'jwt-events doctor' tells more.",
     "READONLY": "That is a replica; use the URL of its primary.",
     "WRONGPASS": "Are the user and password in {url} right?",
-    "WRONGTYPE": "Something else than a stream is kept under that name; choose another by --key.",
+    "WRONGTYPE": "Something else is kept under that name; choose another by --key, or --ledger for a ledger.",
 }
 _WHOLE_EVENT = frozenset({"line", "payload"})
 _REACH = {

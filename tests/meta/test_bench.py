@@ -6,13 +6,14 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from bench import fanout, fanout_frozen, fanout_model, load, table
+from bench import fanout, fanout_frozen, fanout_model, folding, load, table
 from bench.competitors import Competitor
 from bench.report import Report
 from bench.results import Result, Results, Spread, failures, judge, ratio
@@ -20,6 +21,7 @@ from bench.rows import ROWS, Floor, Row, named
 from bench.run import Failed, Run, RunParams, run_concurrently, time_limit
 from bench.worker import run_once
 from jwt_events import Publisher, RedisStream
+from jwt_events.embedded import EmbeddedServer
 from tests.support.raw import entries
 from tests.support.waiting import scaled
 
@@ -280,3 +282,19 @@ class TestFanOut:
                 share = fanout_model.fan_out(-(-readers // fanout_model.servers(readers, rate)), rate)
                 assert share.core < 1
                 assert share.p99 < 100
+
+
+class TestFolding:
+    """What folding costs."""
+
+    async def test_it_is_measured(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A smoke test: all is folded and costs something, and what is published beside it takes some time."""
+        async with own_server(port=0) as server:
+            for make in (folding.about_a_token, folding.about_a_user):
+                own, servers = await folding.measure_cost(server.url, [make() for _ in range(300)])
+                assert own > 0
+                assert servers >= 0
+            found = await folding.measure_delay(server.url, windows=1, seconds=4.0, rate=50, folded=6_000)
+        assert found["folded_per_minute"] > 0
+        assert 0 < found["alone_p50_ms"] <= found["alone_p99_ms"]
+        assert 0 < found["folding_p50_ms"] <= found["folding_p99_ms"]
