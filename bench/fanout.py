@@ -2,8 +2,8 @@
 
 ``python -m bench.fanout`` measures some points, each with readers that pace themselves and with readers that do not, in
 turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these,
-``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas. With ``--table`` it
-prints what the model says, and measures nothing.
+``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas; ``frozen:300x5``
+freezes one of two replicas that lists read. With ``--table`` it prints what the model says, and measures nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
+from bench import fanout_frozen
 from bench.fanout_model import Cost, fan_out, table
 from bench.fleet import processor_time
 from jwt_events.embedded import EmbeddedServer
@@ -165,6 +166,11 @@ def _rounded(values: Sequence[float]) -> dict[str, float]:
 async def main(points: Sequence[str]) -> None:
     """Measure, and print what was found."""
     for text in points or POINTS:
+        if text.startswith("frozen:"):
+            point = Point.parse(text)
+            frozen = await fanout_frozen.measure(point.readers, point.rate)
+            sys.stdout.write(f"{text}, load {os.getloadavg()[0]:.1f}\n    {json.dumps(frozen)}\n")
+            continue
         found = await compare(Point.parse(text))
         sys.stdout.write(f"{text}, load {os.getloadavg()[0]:.1f}\n")
         for name, values in found.items():

@@ -1,6 +1,6 @@
 """What becomes of many lists that read from two replicas when one of these is frozen.
 
-``python -m bench.fanout_frozen 300x5`` lets 300 lists follow 5 events a second and freezes a replica once. It tells
+``python -m bench.fanout frozen:300x5`` lets 300 lists follow 5 events a second and freezes a replica once. It tells
 what the primary spends apart from what is published, when the last list had left the replica, how stale a list became,
 and how many lists let a token in that had been revoked for longer than they may be stale. Where their processes get too
 little of a core, lists are stale whatever the replicas do: "looked late" says by how many seconds at worst.
@@ -193,14 +193,10 @@ async def measure(count: int, rate: float) -> dict[str, float]:
             process.stdin.write(b"end\n")
             found.append(json.loads(await process.stdout.readline()))
     worst = {name: max(one[name] for one in found) for name in found[0]}
-    return {"writes": writes, "primary apart from writes": core - writes, "all have left after": left} | worst
+    told = {"writes": writes, "primary apart from writes": core - writes, "all have left after": left} | worst
+    return {name: round(value, 3) for name, value in told.items()}
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=loop_factory("uvloop")) as runner:
-        if sys.argv[1] == "watch":
-            runner.run(watch(sys.argv[2], int(sys.argv[3])))
-        else:
-            readers, per_second = sys.argv[1].split("x")
-            told = runner.run(measure(int(readers), float(per_second)))
-            _say(json.dumps({name: round(value, 3) for name, value in told.items()}))
+        runner.run(watch(sys.argv[2], int(sys.argv[3])))

@@ -176,7 +176,7 @@ def _advice(error: Exception) -> str:
     if (code := _CODE.search(str(error))) is not None:
         return _ADVICE.get(code[1], "").format(url="the URL" if url_source.get() == FROM_OPTION else url_source.get())
     # Where it proves nothing, or the message has advice, the server is there.
-    is_unreached = not isinstance(error, NotProven | ServerRefused) and type(error) is not TransportError
+    is_unreached = isinstance(error, ConnectionFailed | PublishFailed) and not isinstance(error, NotProven)
     return _REACH[url_source.get()] if is_unreached and not _HAS_ADVICE.search(str(error)) else ""
 
 
