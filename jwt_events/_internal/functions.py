@@ -19,18 +19,39 @@ from jwt_events.errors import InvalidOption, Unavailable
 # What most functions return, and what is certainly neither awaited nor iterated over: quicker than to ask `inspect`.
 _DATA = frozenset[type]((dict, str, bool, type(None)))
 
+_NUMBERS = ("no arguments", "one argument")
 
-def function(option: str, value: Any) -> Any:
+
+def function(option: str, value: Any, *, arguments: int | None = None) -> Any:
     """Return a function to whose result `awaited` will be applied: plain, or a coroutine function.
 
+    Args:
+        option: its name in messages.
+        value: the function.
+        arguments: how many it is called with, none or one; ``None`` if that is not checked.
+
     Raises:
-        InvalidOption: it is not callable, or a generator function, whose body no call runs.
+        InvalidOption: it is not callable, or not with so many arguments, or a generator function, whose body no call
+            runs.
     """
     if not callable(value):
         raise InvalidOption(option, f"must be callable, not {type(value).__name__}")
     if is_generator_function(value):
         raise InvalidOption(option, "must return its result, not yield it: it is a generator function")
+    if arguments is not None and not _accepts(value, arguments):
+        raise InvalidOption(option, f"cannot be called with {_NUMBERS[arguments]}, as it is going to be")
     return value
+
+
+def _accepts(function: Callable[..., object], arguments: int) -> bool:
+    """Whether it can be called with so many arguments, as far as can be known; the outermost callable decides."""
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(*[None] * arguments)
+    except TypeError:
+        return hasattr(function, "__signature__")  # what somebody else says of it
+    except ValueError:  # a builtin does not tell
+        return True
+    return True
 
 
 def plain_function(option: str, value: Any) -> Any:

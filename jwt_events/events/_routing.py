@@ -40,9 +40,10 @@ class Handler:
         function, runs in a thread. What it returns is awaited then.
 
         Raises:
-            InvalidOption: it is not callable, or a call of it would run nothing, as it is a generator function.
+            InvalidOption: it is not callable with one argument, or a call of it would run nothing, as it is a generator
+                function.
         """
-        named: Any = inspect.unwrap(checked_function("handler", function))
+        named: Any = inspect.unwrap(checked_function("handler", function, arguments=1))
         while isinstance(named, functools.partial):
             named = named.func
         name = getattr(named, "__qualname__", type(named).__qualname__)

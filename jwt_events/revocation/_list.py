@@ -219,7 +219,7 @@ class RevocationList(Registration, Health):
         if self._following is None:
             raise Closed("the revocation list is not open: use it inside `async with`")
         if on_revoked is not None:
-            function("on_revoked", on_revoked)
+            function("on_revoked", on_revoked, arguments=0)
         return Watch(
             self._view.watches,
             claims,

@@ -39,10 +39,10 @@ class Registration:
         The list then reads again from the oldest event. Events that are lost for good are known to the source of truth
         only: query it, and `apply` the revocations that it reports.
         """
-        self._view.on_gap.append(checked("on_gap", function))
+        self._view.on_gap.append(checked("on_gap", function, arguments=1))
         return function
 
     def on_state(self, function: _F) -> _F:
         """Register the decorated function to be called with every `ViewState` that the open list enters."""
-        self._view.on_state.append(checked("on_state", function))
+        self._view.on_state.append(checked("on_state", function, arguments=1))
         return function

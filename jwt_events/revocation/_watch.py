@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Literal, Self
@@ -37,8 +38,6 @@ class Watch:
     """A watched token; an asynchronous context manager, returned by `RevocationList.watch`.
 
     Attributes:
-        revoked: set as soon as the token is not good any more: it is known to be revoked, or it has expired; or the
-            list was closed, and nothing would be told of it any more.
         rule: the rule that revoked it; ``None`` while it is not revoked.
         reason: ``"revoked"``, ``"expired"`` or ``"closed"``, whichever came first; ``None`` while it is good.
     """
@@ -52,7 +51,7 @@ class Watch:
         cancel: bool,
         until_expiry: bool,
     ) -> None:
-        self.revoked: asyncio.Event = asyncio.Event()
+        self._revoked = asyncio.Event()
         self.rule: Match | None = None
         self.reason: Reason | None = None
         self.subjects: Subjects = watches.subjects_of(claims)
@@ -62,11 +61,31 @@ class Watch:
         self._cancels = cancel
         self._until_expiry = until_expiry
         self._cancellation: HostCancellation | None = None
+        self._was_entered = False  # last, as a watch that was refused is none
 
     def __repr__(self) -> str:
-        return f"<Watch {self.reason or 'live'}>"
+        return f"<Watch {self.reason or ('live' if self._was_entered else 'not entered')}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_was_entered", True):  # there is none if the claims were refused
+            problem = "a watch was never entered, so it watched nothing: use it inside `async with`"
+            warnings.warn(problem, RuntimeWarning, stacklevel=2, source=self)
+
+    @property
+    def revoked(self) -> asyncio.Event:
+        """Set as soon as the token is not good any more: it is known to be revoked, or it has expired.
+
+        Also when the list is closed, as nothing would be told of the token any more.
+
+        Raises:
+            Closed: the block was not entered, so nothing would set it.
+        """
+        if not self._was_entered:
+            raise Closed("the watch was not entered, so it watches nothing: use it inside `async with`")
+        return self._revoked
 
     async def __aenter__(self) -> Self:
+        self._was_entered = True
         self._watches.add(self)
         if self.reason is not None and self._cancels:
             self._watches.remove(self)
@@ -138,7 +157,7 @@ class Watch:
 
     def _end(self, reason: Reason, callbacks: Callbacks) -> None:
         self.reason = reason
-        self.revoked.set()
+        self._revoked.set()
         if self._on_revoked is not None:
             callbacks.call(self._on_revoked)
         if self._cancellation is not None:

@@ -21,6 +21,10 @@ __all__ = ["DeadLetter", "DeadLetters"]
 
 _MAX_LIMIT = 1_000
 
+# Bytes of dead letters after which no more are listed; and how many are read at once, as each may have 2 MB and more.
+_MAX_BYTES = 16 * 1_048_576
+_READ_AT_ONCE = 16
+
 # Dead letters that are moved at once.
 _TAKEN_OVER = 20
 
@@ -72,19 +76,28 @@ class DeadLetters:
         return int(length)
 
     async def list(self, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
-        """Return dead letters, oldest first.
+        """Return dead letters, oldest first; none if there are no more.
 
         Args:
             after: list those after the dead letter with this id; ``None`` to begin with the oldest.
-            limit: how many to return at most, up to 1,000.
+            limit: how many to return at most, up to 1,000; they are fewer, and at least one, if they are large.
 
         Raises:
             TransportError: the server did not answer or refused.
         """
         start = OLDEST if after is None else f"({checked_id(after)}"
-        count = options.count("limit", limit, maximum=_MAX_LIMIT)
-        (entries,) = await self._run([("XRANGE", self._transport.dead_letter, start, "+", "COUNT", count)])
-        return parse_dead_letters(entries)
+        left = options.count("limit", limit, maximum=_MAX_LIMIT)
+        found: list[DeadLetter] = []
+        size = 0
+        while left and size < _MAX_BYTES:
+            asked = min(_READ_AT_ONCE, left)
+            (entries,) = await self._run([("XRANGE", self._transport.dead_letter, start, "+", "COUNT", asked)])
+            found += parse_dead_letters(entries)
+            if len(entries) < asked:
+                break
+            start, left = f"({found[-1].id}", left - asked
+            size += sum(len(part) for _, fields in entries for part in fields)
+        return found
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """Return the dead letter with this id; ``None`` if there is none.
@@ -103,7 +116,7 @@ class DeadLetters:
         between, a dead letter may remain although it was replayed; replaying it again does no harm.
 
         Args:
-            letter_ids: their ids; ids of dead letters that no longer exist are skipped.
+            letter_ids: their ids; ids of dead letters that no longer exist are skipped, and so are repeated ones.
 
         Returns:
             The new positions in the stream.
@@ -112,7 +125,8 @@ class DeadLetters:
             InvalidOption: nothing was replayed, as one of them is of an entry that was too large to be kept whole.
             TransportError: the server did not answer or refused.
         """
-        found = [letter for letter in [await self.get(letter_id) for letter_id in letter_ids] if letter is not None]
+        letters = [await self.get(letter_id) for letter_id in dict.fromkeys(letter_ids)]
+        found = [letter for letter in letters if letter is not None]
         if any(letter.missing for letter in found):
             raise InvalidOption("letter_id", "is of an entry that was too large for an event, and is not kept whole")
         appended = await self._run(

@@ -120,6 +120,24 @@ async def test_dead_letter(own_server: Callable[..., EmbeddedServer], group: str
     assert records.of("delivery skipped: not an event")[0]["size"] == 20 * _MEGABYTE
 
 
+async def test_many_large_dead_letters(own_server: Callable[..., EmbeddedServer]) -> None:
+    """They are listed in parts of so many bytes, in order, each once; small ones as many as asked for."""
+    async with own_server() as server, Redis.from_url(server.url) as client:
+        small = await fill(client, "k:dead", 300, 10)
+        large = await fill(client, "k:dead", 40, 2 * _MEGABYTE)
+        async with DeadLetters(RedisStream(server.url, "k"), timeout=scaled(10)) as dead:
+            found = [letter.id for letter in await dead.list(limit=150)]
+            assert found == small[:150]
+            while True:
+                before = await sent(client)
+                letters = await dead.list(after=found[-1], limit=1_000)
+                assert await sent(client) - before < 40 * _MEGABYTE
+                if not letters:
+                    break
+                found += [letter.id for letter in letters]
+        assert found == small + large
+
+
 async def test_busy_group(own_server: Callable[..., EmbeddedServer]) -> None:
     """While all handlers of a group are busy, how far it is behind is told without reading what it has not read yet."""
     async with own_server() as server, Redis.from_url(server.url) as client:

@@ -394,6 +394,24 @@ class TestNesting:
             await soon(serve())
 
 
+class TestNotEntered:
+    """Watches that were made, and not entered, watch nothing: that is loud."""
+
+    async def test_never(self, revocations: RevocationList) -> None:
+        """It cannot be waited for, and Python warns when it is collected."""
+        watch = revocations.watch(CLAIMS, lambda: None)
+        assert repr(watch) == "<Watch not entered>"
+        with pytest.raises(Closed, match="async with"):
+            await watch.revoked.wait()
+        with pytest.warns(RuntimeWarning, match="a watch was never entered"):
+            del watch
+
+    async def test_arguments(self, revocations: RevocationList) -> None:
+        """A callback that needs an argument, which it will not get, is refused."""
+        with pytest.raises(InvalidOption, match="on_revoked: cannot be called with no arguments"):
+            revocations.watch(CLAIMS, lambda reason: None)
+
+
 class TestLeaving:
     """Watches that have ended."""
 

@@ -225,6 +225,27 @@ class TestOutermost:
                 Subscriber(MemoryTransport()).on()(function)
 
     @pytest.mark.parametrize("make", [Subscriber, RevocationList])
+    def test_arguments(self, make: Any) -> None:
+        """A function that cannot be called with an event is refused when it is registered; a decorator decides."""
+
+        def none() -> None: ...
+
+        async def two(event: Event, database: object) -> None: ...
+
+        @wraps(two)
+        async def injecting(event: Event) -> None: ...
+
+        registering = make(MemoryTransport())
+        refused: list[Any] = [none, two, partial(none), lambda *, event: None]
+        accepted: list[Any] = [injecting, partial(two, database=object()), print, Mock(), lambda *events: None]
+        for function in refused:
+            for register in (registering.on(), registering.on_gap):
+                with pytest.raises(InvalidOption, match="cannot be called with one argument"):
+                    register(function)
+        for function in accepted:
+            assert registering.on()(function) is function
+
+    @pytest.mark.parametrize("make", [Subscriber, RevocationList])
     def test_missing_parentheses(self, make: Any) -> None:
         """A decorator without its parentheses is refused, and does not swallow the function."""
         with pytest.raises(InvalidOption, match=r"decorate with parentheses, `on\(\)` for every event"):
@@ -248,7 +269,7 @@ class TestHandler:
         recorder = Recorder()
         for function, name in (
             (recorder.has_seen, "Recorder.has_seen"),
-            (partial(recorder.has_seen, 1), "Recorder.has_seen"),
+            (partial(recorder.has_seen), "Recorder.has_seen"),
             (partial(partial(print, 1), 2), "print"),
             (recorder, "Recorder"),
             (Mock(), "Mock"),

@@ -399,6 +399,13 @@ class TestLookingAfterThem:
         assert await dead.count() == 0
         assert (await entries(client, key))[-1] == (position, {b"event": letter.payload})
 
+    async def test_replay_of_one_twice(self, make: Make, dead: DeadLetters, client: Redis, key: str) -> None:
+        """One that is named twice is replayed once."""
+        (letter,) = await self._dead_letter(make, dead, 1)
+        before = len(await entries(client, key))
+        assert len(await dead.replay(letter.id, letter.id)) == 1
+        assert len(await entries(client, key)) == before + 1
+
     async def test_replay_of_what_is_gone(self, make: Make, dead: DeadLetters) -> None:
         """Ids of dead letters that no longer exist are skipped."""
         letter, *_ = await self._dead_letter(make, dead, 2)
