@@ -282,7 +282,7 @@ class BearerGuard(Guard[T]):
                 websocket[_CONNECTIONS] = {self: mine}
                 with suppress(Refused):  # before the handler was called
                     async with connection.serving(lambda refused: _close(request, websocket, refused)):
-                        await serve(request, websocket)
+                        await _serve(serve, request, websocket)
                 return websocket
 
             setattr(handler, GUARD, self)  # the middleware does not check these requests again
@@ -339,6 +339,15 @@ def _scopes_of(guard: object, handler: object) -> tuple[str, ...]:
     """Return the scopes that a handler requires by decorators of a guard."""
     scopes: tuple[str, ...] = marks(handler).get(SCOPES, {}).get(guard, ())
     return scopes
+
+
+async def _serve(
+    serve: Callable[..., Awaitable[object]], request: web.Request, websocket: web.WebSocketResponse
+) -> None:
+    try:
+        await serve(request, websocket)
+    except web.HTTPException as response:  # it cannot be sent once a WebSocket is open
+        await websocket.close(code=4000 + min(response.status, 999), message=b"refused")
 
 
 async def _close(request: web.Request, websocket: web.WebSocketResponse, refused: Refused) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
 
 from aiohttp import web
 
 from jwt_events._internal.describing import describe
-from jwt_events._internal.functions import awaited, function, truth
+from jwt_events._internal.functions import awaited, function, is_coroutine_function, truth
 from jwt_events.errors import InvalidOption
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -22,19 +23,35 @@ SCOPES = "_jwt_events_scopes"
 
 
 def public(handler: AnyHandler) -> AnyHandler:
-    """Mark a handler as public: guards let its requests in unchecked.
+    """Return a public handler that does the same: guards let its requests in unchecked.
 
-    A handler is a function or method, a `web.View`, or a method of a view, which alone is public then. A bound method,
-    ``public(self.health)``, is public for this object alone; register what is returned.
+    A handler is a function or method, a `web.View`, or a method of a view, which alone is public then. What is passed
+    stays as it is, for other routes: ``public(health)`` and ``public(self.health)`` are registered, and a decorator for
+    routes stands above this one.
+
+    Raises:
+        InvalidOption: it is not callable.
     """
-    marked: Any = handler.__func__ if isinstance(handler, staticmethod | classmethod) else handler
-    try:
-        setattr(marked, _PUBLIC, True)
-    except AttributeError:  # a bound method
-        partial: Any = functools.partial(handler)
-        setattr(partial, _PUBLIC, True)
-        return cast("AnyHandler", partial)
-    return handler
+    if isinstance(handler, staticmethod | classmethod):
+        return cast("AnyHandler", type(handler)(public(handler.__func__)))
+    same = _another(function("handler", handler))
+    setattr(same, _PUBLIC, True)
+    return cast("AnyHandler", same)
+
+
+def _another(handler: Any) -> Any:
+    """Return another handler that does the same, to mark it alone."""
+    if isinstance(handler, type):
+        names = {name: getattr(handler, name) for name in ("__module__", "__qualname__", "__doc__")}
+        return type(handler)(handler.__name__, (handler,), names)
+    if not (inspect.isfunction(handler) and is_coroutine_function(handler)):
+        return functools.partial(handler)
+
+    @functools.wraps(handler)
+    async def same(*arguments: Any) -> Any:
+        return await handler(*arguments)
+
+    return same
 
 
 def marks(handler: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def check_resources(resources: tuple[object, ...]) -> None:
     """
     for resource in resources:
         if not isinstance(resource, AbstractAsyncContextManager):
-            raise InvalidOption("resources", f"must be asynchronous context managers, not {type(resource).__name__}")
+            problem = f"must be asynchronous context managers, as a RevocationList, not {type(resource).__name__}"
+            raise InvalidOption("resources", f"{problem}: pass lifespan(revocations), and not lifespan itself")
 
 
 @asynccontextmanager

@@ -107,6 +107,9 @@ class Publisher:
         return self._transport
 
     async def __aenter__(self) -> Self:
+        if self._is_closed and not self._calls and self._resources is None:
+            self._is_closed, self._opening, self._idle = False, asyncio.Lock(), asyncio.Event()
+        self._check_open()
         await self._open()
         return self
 
@@ -120,9 +123,9 @@ class Publisher:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     async def aclose(self) -> None:
-        """Refuse further events, wait for the calls under way, and close the connection. Idempotent.
+        """Refuse further events until it is entered again, wait for the calls under way, and close the connection.
 
-        Takes at most the ``timeout`` of those calls. Cancelling it closes the connection at once.
+        Idempotent. Takes at most the ``timeout`` of those calls. Cancelling it closes the connection at once.
 
         Raises:
             WrongLoop: it was opened in another event loop.

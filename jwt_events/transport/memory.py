@@ -85,6 +85,8 @@ class MemoryTransport:
             self._loop.release()
             self._open = 0
         self._loop.bind()
+        if not self._open:
+            self._has_grown = asyncio.Event()  # the one before may belong to another event loop
         self._open += 1
         try:
             yield

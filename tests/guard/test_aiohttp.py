@@ -208,6 +208,29 @@ class TestWebSockets:
                 assert (await soon(websocket.receive())).type is aiohttp.WSMsgType.CLOSE
                 assert websocket.close_code == 1000
 
+    async def test_raised_response(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
+        """A response that is raised once a WebSocket is open closes it: it cannot be sent any more."""
+        states: list[str] = []
+
+        def verify(token: str) -> dict[str, Any]:
+            if states:
+                raise web.HTTPForbidden
+            return decode(token)
+
+        asking = BearerGuard(revocations, verify)
+
+        @asking.websocket()
+        async def ask(request: web.Request, websocket: web.WebSocketResponse) -> None:
+            states.append("open")
+            await asking.admission(request)
+
+        app = web.Application()
+        app.cleanup_ctx.append(lifespan(revocations))
+        app.router.add_get("/ask", ask)
+        async with client_of(app) as client, client.ws_connect("/ask", headers=bearer(token_of())) as websocket:
+            await soon(websocket.receive())
+            assert websocket.close_code == 4403
+
     async def test_during_the_handshake(
         self, app: web.Application, guard: BearerGuard[Any], transport: MemoryTransport, revocations: RevocationList
     ) -> None:

@@ -2,6 +2,7 @@
 
 # Annotations are not postponed here: FastAPI could not resolve those with local names.
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -140,6 +141,35 @@ class TestAiohttp:
             for path in ("/unbound", "/unmarked", "/view"):
                 assert (await client.get(path)).status_code == 401, path
             assert (await client.post("/half")).status_code == 401
+
+    async def test_public_alone(self, app: web.Application) -> None:
+        """What is registered as it was passed, for another route, needs a token."""
+        routes = web.RouteTableDef()
+
+        @routes.get("/above")
+        @jwt_events.aiohttp.public
+        async def above(request: web.Request) -> web.Response:
+            return await hello(request)
+
+        kinds: dict[str, Any] = {
+            "function": hello,
+            "partial": functools.partial(hello),
+            "view": Preflighted,
+            "method": Handlers().other,
+        }
+        app.add_routes(routes)
+        for name, handler in kinds.items():
+            app.router.add_route("*", f"/public/{name}", jwt_events.aiohttp.public(handler))
+            app.router.add_route("*", f"/private/{name}", handler)
+        async with client_of(app) as client:
+            for name in kinds:
+                assert (await client.get(f"/public/{name}")).status_code == 200, name
+                assert (await client.get(f"/private/{name}")).status_code == 401, name
+                assert (await client.get(f"/private/{name}", headers=bearer(token_of()))).status_code == 200, name
+            assert (await client.get("/above")).status_code == 200
+        assert jwt_events.aiohttp.public(Preflighted).__name__ == "Preflighted"
+        with pytest.raises(InvalidOption, match="handler: must be callable"):
+            jwt_events.aiohttp.public("/health")  # type: ignore[type-var]  # the wrong type is under test
 
     async def test_response_of_decode(self, revocations: RevocationList) -> None:
         """A refusal that ``decode`` raises as a response is sent as it is; one that lets in is none."""

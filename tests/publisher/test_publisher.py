@@ -22,6 +22,7 @@ from jwt_events import (
     Publisher,
     Receipt,
     RedisStream,
+    RevocationList,
     SessionDestroyed,
     TokenRevoked,
     Transport,
@@ -30,6 +31,7 @@ from jwt_events import (
 from jwt_events.envelope import Envelope, decode, encode
 from jwt_events.instrumentation import Observer
 from jwt_events.testing import Listener
+from tests.support.handling import soon
 from tests.support.waiting import scaled, wait_until
 
 EVENT = TokenRevoked(token_id="t", source="s")
@@ -227,7 +229,7 @@ class TestLife:
         assert await sent(transport) == [EVENT]
 
     async def test_after_closing_nothing_is_published(self) -> None:
-        """A closed publisher refuses everything, and cannot be entered again."""
+        """A closed publisher refuses everything."""
         transport = MemoryTransport()
         publisher = Publisher(transport)
         async with publisher:
@@ -236,12 +238,28 @@ class TestLife:
             await publisher.publish(EVENT)
         with pytest.raises(Closed):
             await publisher.publish_many([EVENT])
-        with pytest.raises(Closed):
-            await publisher.__aenter__()
         assert await sent(transport) == []
 
+    def test_entered_again(self, url: str, key: str) -> None:
+        """It may be entered again, also in another event loop, as applications are that tests start several times."""
+        transport = RedisStream(url, key)
+        publisher, revocations = Publisher(transport), RevocationList(transport)
+
+        async def run(number: int) -> None:
+            async with publisher, revocations:
+                assert "open" in repr(publisher)
+                token = {"jti": f"t{number}", "iat": 1}
+                async with revocations.watch(token) as watch:
+                    await publisher.publish(TokenRevoked(token_id=f"t{number}"))
+                    await soon(watch.revoked.wait())
+            with pytest.raises(Closed):
+                await publisher.publish(EVENT)
+
+        for number in range(3):
+            asyncio.run(run(number))
+
     async def test_one_that_was_never_opened_can_be_closed(self) -> None:
-        """Closing before anything was published is fine, and final."""
+        """Closing before anything was published is fine, and nothing is published then."""
         publisher = Publisher(RedisStream("redis://127.0.0.1:1"))
         await asyncio.gather(publisher.aclose(), publisher.aclose())
         with pytest.raises(Closed):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from jwt_events import InvalidOption, MemoryTransport, OutlivesRetention, Publisher, TokenRevoked
+from jwt_events import InvalidOption, MemoryTransport, OutlivesRetention, Publisher, RevocationList, TokenRevoked
 from jwt_events.testing import Listener
+from tests.support.handling import soon
+from tests.support.records import recorded
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,24 @@ async def test_it_refuses_what_a_stream_would() -> None:
             await publisher.publish(event)
     async with Publisher(MemoryTransport()) as publisher:
         await publisher.publish(event)
+
+
+def test_one_event_loop_after_the_other() -> None:
+    """What was closed may be opened in another event loop, where it waits for events as before, without an error."""
+    transport = MemoryTransport()
+    revocations = RevocationList(transport)
+
+    async def run(number: int) -> None:
+        async with revocations, Publisher(transport) as publisher, revocations.watch({"jti": str(number)}) as watch:
+            await wait_until(lambda: revocations._view.current_as_of > began + 0.2, what="a read that has waited")
+            await publisher.publish(TokenRevoked(token_id=str(number)))
+            await soon(watch.revoked.wait())
+
+    with recorded() as records:
+        for number in range(3):
+            began = time.monotonic()
+            asyncio.run(run(number))
+    assert [record["message"] for record in records if record["level"].name in ("WARNING", "ERROR")] == []
 
 
 async def test_each_object_is_a_bus_of_its_own() -> None:
