@@ -64,36 +64,38 @@ class Dispatcher:
             are started already.
         """
         if self._ordered_by is not None or len(handlers) > self._room:
-            return self._submit_in_turn([HandlerCall(handler, job, self._key(event, job)) for handler in handlers])
+            job.key = self._key(event, job)
+            return self._submit_in_turn(job, handlers)
         self._room -= len(handlers)
         self.in_flight += len(handlers)
         for handler in handlers:
-            self._runner.start(HandlerCall(handler, job))
+            self._runner.start((handler, job))
         return None
 
-    async def _submit_in_turn(self, calls: Sequence[HandlerCall]) -> None:
-        left = len(calls)
+    async def _submit_in_turn(self, job: Job, handlers: Sequence[Handler]) -> None:
+        left, key = len(handlers), job.key
         try:
-            for call in calls:
-                while not (self._queues.has_room if self._queues.is_busy(call.key) else self._room > 0):
+            for handler in handlers:
+                while not (self._queues.has_room if self._queues.is_busy(key) else self._room > 0):
                     await self._changed()
-                if self._queues.is_busy(call.key):
-                    self._queues.enqueue(call.key, call)
+                if self._queues.is_busy(key):
+                    self._queues.enqueue(key, (handler, job))
                     self.in_flight += 1
                 else:
-                    self._queues.acquire(call.key)
-                    self._start(call)
+                    self._queues.acquire(key)
+                    self._start((handler, job))
                 left -= 1
         except asyncio.CancelledError:
-            if left < len(calls):
-                calls[0].job.give_up()
+            if left < len(handlers):
+                job.give_up()
             raise
 
     def submit_gap(self, gap: Job, handlers: Sequence[Handler]) -> None:
         """Call handlers with a gap at once, whatever the concurrency: a gap is an alarm."""
+        gap.takes_room = False
         for handler in handlers:
             self.in_flight += 1
-            self._runner.start_alone(HandlerCall(handler, gap, takes_room=False))
+            self._runner.start_alone((handler, gap))
 
     async def finish(self, within: float) -> None:
         """Wait for the handlers in flight, then cancel the rest and name them in the log.
@@ -117,15 +119,15 @@ class Dispatcher:
         """Whether the caller is a handler that was started here and has not ended, or was started by one."""
         return self._runner.is_calling()
 
-    def ended(self, call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
+    def ended(self, job: Job, failure: Failure | None, *, finished: bool) -> None:
         """Make room for the next handler; see `RunnerListener`."""
         self.in_flight -= 1
-        if call.takes_room:
+        if job.takes_room:
             self._room += 1
-        if call.key is not None and (follower := self._queues.release(call.key)) is not None:
+        if job.key is not None and (follower := self._queues.release(job.key)) is not None:
             self.in_flight -= 1  # it counts again when it is started
             self._start(follower)
-        call.job.one_ended(failure, finished=finished)
+        job.one_ended(failure, finished=finished)
         self._wake()
 
     def changed(self) -> None:
@@ -138,10 +140,10 @@ class Dispatcher:
         self._runner.start(call)
 
     def _drop(self, calls: Sequence[HandlerCall]) -> None:
-        for call in calls:
-            logger.warning("handler cancelled", handler=call.handler.name, **call.job.fields)
+        for handler, job in calls:
+            logger.warning("handler cancelled", handler=handler.name, **job.fields)
             self.in_flight -= 1
-            call.job.one_ended(None, finished=False)
+            job.one_ended(None, finished=False)
         if calls:
             self.changed()
             self._wake()

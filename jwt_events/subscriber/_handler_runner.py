@@ -32,9 +32,8 @@ import asyncio
 import contextvars
 import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Protocol, TypeAlias, cast
 
 from loguru import logger
 
@@ -54,27 +53,14 @@ _MAX_IN_A_ROW = 64
 _outer_jobs: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("_outer_jobs", default=())
 
 
-@dataclass(slots=True)  # not frozen, as that takes three times as long to make, and there is one for each event
-class HandlerCall:
-    """A handler that is to be called, or is being called, with an event or a gap.
-
-    Attributes:
-        handler: the handler.
-        job: the event or gap.
-        key: the ordering key; ``None`` for none.
-        takes_room: whether it counts for the concurrency.
-    """
-
-    handler: Handler
-    job: Job
-    key: Hashable = None
-    takes_room: bool = True
+HandlerCall: TypeAlias = tuple[Handler, Job]
+"""A handler that is to be called, or is being called, and the event or gap: a tuple, as there is one for each event."""
 
 
 class RunnerListener(Protocol):
     """Is told by a `HandlerRunner` how its calls go."""
 
-    def ended(self, call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
+    def ended(self, job: Job, failure: Failure | None, *, finished: bool) -> None:
         """A handler has ended; ``finished`` unless it was cancelled."""
 
     def changed(self) -> None:
@@ -103,11 +89,11 @@ class HandlerRunner:
     def is_calling(self) -> bool:
         """Whether the caller is a handler that was started here and has not ended, or was started by one."""
         callers = _jobs_around()
-        return any(call.job is caller for caller in callers for call in self._running.values())
+        return any(job is caller for caller in callers for _, job in self._running.values())
 
     def start(self, call: HandlerCall) -> None:
         """Call a handler soon, in the shared task if it probably will not wait."""
-        if call.handler.name in self._waiting:
+        if call[0].name in self._waiting:
             self.start_alone(call)
             return
         self._ready.append(call)
@@ -129,15 +115,15 @@ class HandlerRunner:
     async def cancel(self) -> None:
         """Cancel all handlers, name them in the log, and wait at most a second for them to clean up."""
         running = dict(self._running)
-        for call in running.values():
-            logger.warning("handler cancelled", handler=call.handler.name, **call.job.fields)
+        for handler, job in running.values():
+            logger.warning("handler cancelled", handler=handler.name, **job.fields)
         tasks = set(running)
         if self._shared is not None:  # it has not begun, and there is nothing left for it
             tasks.add(self._shared)
         stubborn = await end(tasks, within=_CLEANUP_SECONDS, reason="the subscriber is shutting down")
         for task in stubborn & running.keys():
-            call = running[task]
-            logger.error("handler does not end", handler=call.handler.name, **call.job.fields)
+            handler, job = running[task]
+            logger.error("handler does not end", handler=handler.name, **job.fields)
 
     def _create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not by the loop's own factory, which may be an eager one.
@@ -148,7 +134,7 @@ class HandlerRunner:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Count a call whose task was cancelled before it began; the others have been counted."""
         if (call := self._running.get(task)) is not None:
-            self._end(task, call, None, finished=False)
+            self._end(task, call[1], None, finished=False)
             self._listener.changed()
 
     async def _run_shared(self) -> None:
@@ -182,40 +168,42 @@ class HandlerRunner:
         """Step a handler once; return what is left to await if it waits for something."""
         self._running[task] = call
         context = self._context.copy()  # what one handler sets there is not for another to see
-        coroutine = self._invoker.run(call.handler, call.job)
+        handler, job = call
+        coroutine = self._invoker.run(handler, job)
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration as stop:
-            self._waiting.discard(call.handler.name)
-            self._end(task, call, stop.value, finished=True)
+            self._waiting.discard(handler.name)
+            self._end(task, job, stop.value, finished=True)
             return None
         except BaseException:
-            self._end(task, call, None, finished=False)
+            self._end(task, job, None, finished=False)
             raise
         return self._continue(task, call, _rest_of(coroutine, waits_for, context))
 
     async def _continue(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Failure | None]) -> None:
+        handler, job = call
         failure, finished = None, False
         try:
-            self._give_task_to(call, task)
+            self._give_task_to(handler, task)
             failure = await rest
             finished = True
         finally:
-            self._end(task, call, failure, finished=finished)
+            self._end(task, job, failure, finished=finished)
 
-    def _give_task_to(self, call: HandlerCall, task: asyncio.Task[Any]) -> None:
+    def _give_task_to(self, handler: Handler, task: asyncio.Task[Any]) -> None:
         """Leave a task to the handler that waits in it."""
-        task.set_name(f"jwt_events handler {call.handler.name}")
-        self._waiting.add(call.handler.name)
+        task.set_name(f"jwt_events handler {handler.name}")
+        self._waiting.add(handler.name)
         if self._shared is task:
             self._shared = None
             while self._ready:
                 self.start_alone(self._ready.popleft())
         self._listener.changed()
 
-    def _end(self, task: asyncio.Task[Any], call: HandlerCall, failure: Failure | None, *, finished: bool) -> None:
+    def _end(self, task: asyncio.Task[Any], job: Job, failure: Failure | None, *, finished: bool) -> None:
         self._running.pop(task, None)
-        self._listener.ended(call, failure, finished=finished)
+        self._listener.ended(job, failure, finished=finished)
 
 
 def _jobs_around() -> tuple[Job, ...]:
