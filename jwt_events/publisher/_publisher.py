@@ -21,7 +21,7 @@ from jwt_events._internal import options
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.positions import sort_key
-from jwt_events._internal.receipt import Propagation, Receipt
+from jwt_events._internal.receipt import Receipt
 from jwt_events.envelope import MAX_WIRE_BYTES, ask_to_confirm, encode_event
 from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
@@ -237,15 +237,13 @@ class Publisher:
     ) -> list[Receipt]:
         check_in_force(in_force, self._transport)
         receipts = await self._publish(events, timeout, confirm=True)
+        accepted_at = boottime()
         if not receipts:
             return receipts
-        propagation = await self._propagate(in_force, receipts)
-        return [replace(receipt, propagation=propagation) for receipt in receipts]
-
-    async def _propagate(self, in_force: InForce, receipts: Sequence[Receipt]) -> Propagation:
-        accepted_at = boottime()
         positions = [receipt.position for receipt in receipts if receipt.position is not None]
-        return await in_force.wait(self._transport, max(positions, key=sort_key, default=None), accepted_at)
+        last = max(positions, key=sort_key, default=None)
+        propagation = await in_force.wait(self._transport, last, accepted_at)
+        return [replace(receipt, propagation=propagation) for receipt in receipts]
 
     def _publish(
         self, events: Sequence[Event], timeout: float | None, *, confirm: bool = False

@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
-from jwt_events.transport._redis.client_options import ClientOptions, address_of
+from jwt_events.transport._redis.client_options import ClientOptions, accepted_options, address_of
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
 from jwt_events.transport._redis.owner import ClusterSlot, Owner, SentinelService
@@ -94,7 +94,7 @@ class Connector:
             "protocol": 2,  # with 3, redis-py logs pushed payloads, and nothing here needs it
         }
         try:
-            self._options = _accepted(self._connection_class, options)
+            self._options = accepted_options(self._connection_class, options)
         except (exceptions.RedisError, TypeError, ValueError):  # without its message, which can quote values
             raise InvalidOption("client_or_url", "has an option that redis-py does not accept") from None
 
@@ -212,23 +212,6 @@ class Connector:
         if issubclass(cls, UnixDomainSocketConnection):
             cls, options = TcpConnection, {name: value for name, value in options.items() if name != "path"}
         return cls(**options | {"host": place[0], "port": place[1]})
-
-
-def _accepted(connection_class: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Return options of which connections can be made, and with which they are made faster.
-
-    Without ``driver_info`` redis-py, from 8.0 on, reads its own version from a file for each connection, which takes
-    three times as long as all else.
-
-    Raises:
-        Exception: of redis-py, as there is an option that it does not accept.
-    """
-    sample = connection_class(**options)
-    try:
-        connection_class(**(more := {**options, "driver_info": sample.driver_info}))
-    except (AttributeError, TypeError):  # an older redis-py, or a class of the application
-        return options
-    return more
 
 
 class Connection:
