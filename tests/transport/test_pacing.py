@@ -282,7 +282,7 @@ class TestReader:
             following = group.create_task(follow())
 
             async def is_paced() -> bool:
-                await call(client, "EVAL", "for i = 1, 1000000 do end", 0)
+                await call(client, "EVAL", "for i = 1, 200000 do end", 0)
                 await add(client, key, "an event")
                 return receiver.pacing.spacing > 0
 
