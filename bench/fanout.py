@@ -2,8 +2,8 @@
 
 ``python -m bench.fanout`` measures some points, each with readers that pace themselves and with readers that do not, in
 turns, and compares them with the model. ``python -m bench.fanout 100x1000 10x10`` measures these,
-``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas. With ``--table`` it
-prints what the model says, and measures nothing.
+``simulated:1000x100`` does so with readers that look at nothing, ``300x1000/2`` with two replicas; ``frozen:300x5``
+freezes one of two replicas that lists read. With ``--table`` it prints what the model says, and measures nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
+from bench import fanout_frozen
 from bench.fanout_model import Cost, fan_out, table
 from bench.fleet import processor_time
 from jwt_events.embedded import EmbeddedServer
 
 ROUNDS = 3
 SECONDS = 5.0
+ALONE = 2.0  # seconds in which the server only takes what is published
 SETTLED = 5.0  # seconds after which readers have found their spacing
 POINTS = (
     "10x10",
@@ -99,22 +101,29 @@ async def measure(point: Point, *, paced: bool) -> Cost:
         source = "replica" if replicas else "primary"
         count, rest = divmod(point.readers, point.processes)
         counts = [count + (number < rest) for number in range(point.processes)]
+        await _ask(await _start(stack, "publish", server.url, str(point.rate), how, source), "")
+        await asyncio.sleep(1.0)
+        (writes,), _ = await _spent(ALONE, server)
         processes = [await _start(stack, kind, server.url, str(count), how, source) for count in counts]
         for process in processes:
             await _ask(process, "")
-        await _ask(await _start(stack, "publish", server.url, str(point.rate), how, source), "")
         await asyncio.sleep(SETTLED)
         for process in processes:
             process.stdin.write(b"begin\n")  # type: ignore[union-attr]  # it is a pipe
-        began, before = time.monotonic(), [processor_time(one.pid) for one in (server, *replicas)]
-        await asyncio.sleep(SECONDS)
-        took, after = time.monotonic() - began, [processor_time(one.pid) for one in (server, *replicas)]
+        (primary, *others), took = await _spent(SECONDS, server, *replicas)
         found = [json.loads(await _ask(process, "end\n")) for process in processes]
     latencies = sorted(latency for one in found for latency in one["latencies"])
     wakeups, events = (sum(one[name] for one in found) / took / point.readers for name in ("wakeups", "events"))
     p50, p99 = (latencies[int(len(latencies) * part)] for part in (0.5, 0.99))
-    primary, *others = ((then - at_first) / took for at_first, then in zip(before, after, strict=True))
-    return Cost(max(others, default=primary), wakeups, p50, p99, events, primary)
+    return Cost(max(others, default=primary), wakeups, p50, p99, events, primary, writes)
+
+
+async def _spent(seconds: float, *servers: EmbeddedServer) -> tuple[list[float], float]:
+    """Return which part of a core each server spends, and how long it was looked at."""
+    began, before = time.monotonic(), [processor_time(server.pid) for server in servers]
+    await asyncio.sleep(seconds)
+    took = time.monotonic() - began
+    return [(processor_time(one.pid) - then) / took for one, then in zip(servers, before, strict=True)], took
 
 
 async def _ask(process: Process, line: str) -> bytes:
@@ -137,8 +146,17 @@ async def compare(point: Point) -> dict[str, dict[str, float]]:
         told[f"{name}, by the model"] = _rounded(
             list(vars(fan_out(point.readers, point.rate, paced=paced, replicas=point.replicas)).values())
         )
-    ratios = [paced.core / unpaced.core for unpaced, paced in zip(found[False], found[True], strict=True)]
-    return told | {"ratio": {"median": round(median(ratios), 3), "worst": round(max(ratios), 3)}}
+    pairs = list(zip(found[False], found[True], strict=True))
+    if point.replicas:
+        return told | {"primary apart from writes": _spread([cost.primary - cost.writes for cost in found[True]])}
+    return told | {
+        "ratio": _spread([paced.core / unpaced.core for unpaced, paced in pairs]),
+        "ratio apart from writes": _spread([paced.reading / unpaced.reading for unpaced, paced in pairs]),
+    }
+
+
+def _spread(found: Sequence[float]) -> dict[str, float]:
+    return {"median": round(median(found), 3), "worst": round(max(found), 3)}
 
 
 def _rounded(values: Sequence[float]) -> dict[str, float]:
@@ -148,6 +166,11 @@ def _rounded(values: Sequence[float]) -> dict[str, float]:
 async def main(points: Sequence[str]) -> None:
     """Measure, and print what was found."""
     for text in points or POINTS:
+        if text.startswith("frozen:"):
+            point = Point.parse(text)
+            frozen = await fanout_frozen.measure(point.readers, point.rate)
+            sys.stdout.write(f"{text}, load {os.getloadavg()[0]:.1f}\n    {json.dumps(frozen)}\n")
+            continue
         found = await compare(Point.parse(text))
         sys.stdout.write(f"{text}, load {os.getloadavg()[0]:.1f}\n")
         for name, values in found.items():

@@ -40,6 +40,8 @@ class Cost:
         p99: the same for 99 of a hundred.
         rate: events a second that each reader gets; fewer than were asked for where the machine is too busy to measure.
         primary: the part of a core that the primary spends.
+        writes: the part of a core that the primary spends on what is published when there are no readers. No pause
+            makes it less.
     """
 
     core: float
@@ -48,6 +50,12 @@ class Cost:
     p99: float
     rate: float
     primary: float
+    writes: float
+
+    @property
+    def reading(self) -> float:
+        """The part of a core that readers cost the server they read from, which is what pauses lower."""
+        return self.core - self.writes
 
 
 def fan_out(readers: int, rate: float, *, paced: bool = True, replicas: int = 0) -> Cost:
@@ -69,10 +77,11 @@ def fan_out(readers: int, rate: float, *, paced: bool = True, replicas: int = 0)
         spacing = min(MAX_SPACING, once / (AIM - fixed)) if fixed < AIM else MAX_SPACING
         spacing = spacing if spacing > max(MIN_SPACING, 1 / rate) else 0.0
     if fixed < 1 and (least := once / (1 - fixed)) > max(1 / rate, spacing):  # in less it cannot wake each of them
-        return Cost(1.0, 1 / least, 1e3 * least, 2e3 * least, rate, 1.0)
+        return Cost(1.0, 1 / least, 1e3 * least, 2e3 * least, rate, 1.0, rate * PER_PUBLISH)
     wakeups = 1 / max(1 / rate, spacing)
     core = fixed + wakeups * once
-    return Cost(core, wakeups, 1e3 * (spacing + once) / 2, 1e3 * (spacing + once), rate, core)
+    late = 1e3 * (spacing + once)
+    return Cost(core, wakeups, late / 2, late, rate, core, rate * PER_PUBLISH)
 
 
 def servers(readers: int, rate: float) -> int:

@@ -115,7 +115,7 @@ class SimulatedReader:
         """Send a read, with an audit if that is due."""
         self._sent_at = now = time.monotonic()
         commands: list[Command] = []
-        if now >= self._audited_at + _AUDIT_INTERVAL - self._pacing.spacing:
+        if now >= self._audited_at + _AUDIT_INTERVAL - self._pacing.spacing or self._pacing.is_due(now):
             self._audited_at = now
             commands = [("XINFO", "STREAM", KEY), ("INFO", "replication")]
             if self._pacing.is_fast(now):

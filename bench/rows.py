@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bench import memory, micro, workloads
+from bench import fleet, memory, micro, workloads
 from bench.competitors import ALL_LIBRARIES, Competitor, WorkloadFactory, across, on, ours_with, single
 from bench.watching import VARIANTS, metrics
 
@@ -200,6 +200,15 @@ ROWS: Sequence[Row] = (
             ],
         )
         for subscribers in (1, 10, 50, 200)
+    ),
+    Row(
+        "fleet",
+        "publish and wait until 100 lists in 20 processes obey",
+        "ms",
+        [single(f"jwt_events Fleet(), {figure}", fleet.barrier(figure)) for figure in ("p50", "p99")],
+        (Floor("jwt_events Fleet(), p50", maximum=25), Floor("jwt_events Fleet(), p99", maximum=100)),
+        rounds=1,
+        limit=120.0,
     ),
     Row(
         "check",

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Never, get_args
+from typing import Any, Never, cast, get_args
 
 import jiter
+import msgspec
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -44,8 +45,10 @@ _FAST_BUILDERS = {wire_type: _built for wire_type, cls in _CLASSES.items() if (_
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
-_DATA_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
-    cls: tuple(name for name in cls.model_fields if name not in _HEADER) for cls in _WIRE_TYPES
+# Of each class the type on the wire, and the fields in ``data``.
+_WRITTEN: Mapping[type[Event], tuple[str, tuple[str, ...]]] = {
+    cls: (wire_type, tuple(name for name in cls.model_fields if name not in _HEADER))
+    for cls, wire_type in _WIRE_TYPES.items()
 }
 _ATTRIBUTES = ("specversion", "id", "source", "type", "time", "subject", "traceparent", "tracestate")
 # Where these are null, they are absent. The other optional fields may hold null.
@@ -59,7 +62,7 @@ _INSTANTS: Mapping[type[Event], tuple[str, ...]] = {
 }
 
 
-class Envelope(NamedTuple):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Event together with the trace context of its publish.
 
     Attributes:
@@ -73,6 +76,10 @@ class Envelope(NamedTuple):
     traceparent: str | None = None
     tracestate: str | None = None
     confirm: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the attributes, to unpack them."""
+        return iter(msgspec.structs.astuple(self))
 
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
@@ -98,26 +105,17 @@ def encode_event(event: Event, traceparent: str | None = None, tracestate: str |
     Raises:
         InvalidEvent: an `UnknownEvent` has a type that this version knows.
     """
-    cls = type(event)
-    wire_type = _WIRE_TYPES.get(cls)
-    fields = event.__dict__
-    attributes = (
-        "1.0",
-        fields["id"],
-        fields["source"] or source,
-        wire_type or fields["type"],
-        fields["occurred_at"],
-        event.subject,
-        traceparent,
-        tracestate,
-    )
-    if wire_type is None and isinstance(event, UnknownEvent):
-        data = _unknown_data(event)
+    fields, subject = event.__dict__, event.subject
+    event_id, source = fields["id"], fields["source"] or source
+    if (written := _WRITTEN.get(type(event))) is None:
+        wire_type, data = fields["type"], _unknown_data(cast("UnknownEvent", event))
     else:
-        names = _DATA_FIELDS[cls]
-        if (payload := canonical_bytes(attributes, fields, names)) is not None:
+        wire_type, names = written
+        payload = canonical_bytes(event_id, source, wire_type, subject, traceparent, tracestate, fields, names)
+        if payload is not None:
             return payload
         data = {name: value for name in names if (value := fields[name])}  # None, False and {} are omitted
+    attributes = ("1.0", event_id, source, wire_type, fields["occurred_at"], subject, traceparent, tracestate)
     message = dict(zip(_ATTRIBUTES, attributes, strict=True))
     return to_json({name: value for name, value in message.items() if value is not None} | {"data": data})
 
@@ -142,18 +140,12 @@ def decode_any(payload: bytes) -> Envelope:
     return Envelope(event)
 
 
-_decode_canonical = canonical_decoder(_CLASSES, Envelope, max_bytes=MAX_WIRE_BYTES)
+decode: Callable[[bytes], Envelope] = canonical_decoder(_CLASSES, Envelope, decode_any, max_bytes=MAX_WIRE_BYTES)
+"""Decode a message.
 
-
-def decode(payload: bytes) -> Envelope:
-    """Decode a message.
-
-    Raises:
-        DecodeError: the bytes are not an event. It names the reason and the place, and holds no value from the payload.
-    """
-    envelope = _decode_canonical(payload)
-    return decode_any(payload) if envelope is None else envelope
-
+Raises `DecodeError` where the bytes are not an event. It names the reason and the place, and holds no value from the
+payload.
+"""
 
 read_revocation: Callable[[bytes], Read | None] = canonical_reader(
     {wire_type: cls for wire_type, cls in _CLASSES.items() if cls in (TokenRevoked, SessionDestroyed)}

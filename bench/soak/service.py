@@ -141,7 +141,7 @@ class Service:
         def settling(inject: Inject) -> Inject:
             async def inject_and_settle(fault: Fault) -> None:
                 await inject(fault)
-                await self._settle()
+                await self.settle()
 
             return inject_and_settle
 
@@ -155,11 +155,34 @@ class Service:
             await replica.execute("REPLICAOF", "127.0.0.1", self._servers[0].port)
         for one in self._sentinels:
             await one.start()
-        await self._settle()
+        await self.settle()
         if self._name is not None:
             self._name.leads_to = self._servers[0].port
             await self._name.start()
             self._naming = asyncio.create_task(self._follow(self._name))
+
+    async def primary(self) -> Server:
+        """Return the server that a majority of the Sentinels names; wait until there is one."""
+        while True:
+            if (found := await self._named()) is not None:
+                return found
+            await asyncio.sleep(_INTERVAL)
+
+    async def settle(self) -> None:
+        """Wait until there is one primary by all accounts, and all others follow it and have what it has."""
+        began = named_since = time.monotonic()
+        named: Server | None = None
+        while True:
+            told = await asyncio.gather(*(one.primary() for one in self._sentinels))
+            primary = next((server for server in self._servers if told.count(server.port) == len(told)), None)
+            now = time.monotonic()
+            if primary is not named:
+                named, named_since = primary, now
+            if primary is not None and await self._is_settled(primary, nudge=now - named_since > _NUDGE_AFTER):
+                return
+            if now - began > _SETTLE_WITHIN:
+                raise TimeoutError("the servers did not settle")
+            await asyncio.sleep(_INTERVAL)
 
     async def kill(self) -> None:
         """Kill the servers."""
@@ -197,39 +220,17 @@ class Service:
         told = await asyncio.gather(*(one.primary() for one in self._sentinels))
         return next((server for server in self._servers if told.count(server.port) >= _QUORUM), None)
 
-    async def _primary(self) -> Server:
-        while True:
-            if (found := await self._named()) is not None:
-                return found
-            await asyncio.sleep(_INTERVAL)
-
     async def _replica(self) -> Server:
-        primary = await self._primary()
+        primary = await self.primary()
         return self._chance.choice([server for server in self._servers if server is not primary])
 
     async def _promoted(self, old: Server) -> None:
         """Wait until the Sentinels name another server than the old primary."""
         async with asyncio.timeout(_SETTLE_WITHIN):
             while True:
-                if await self._primary() is not old:
+                if await self.primary() is not old:
                     return
                 await asyncio.sleep(_INTERVAL)
-
-    async def _settle(self) -> None:
-        """Wait until there is one primary by all accounts, and all others follow it and have what it has."""
-        began = named_since = time.monotonic()
-        named: Server | None = None
-        while True:
-            told = await asyncio.gather(*(one.primary() for one in self._sentinels))
-            primary = next((server for server in self._servers if told.count(server.port) == len(told)), None)
-            now = time.monotonic()
-            if primary is not named:
-                named, named_since = primary, now
-            if primary is not None and await self._is_settled(primary, nudge=now - named_since > _NUDGE_AFTER):
-                return
-            if now - began > _SETTLE_WITHIN:
-                raise TimeoutError("the servers did not settle")
-            await asyncio.sleep(_INTERVAL)
 
     async def _is_settled(self, primary: Server, *, nudge: bool) -> bool:
         """Return whether all follow the primary that all Sentinels name; tell those to that do not, if `nudge`."""
@@ -249,26 +250,26 @@ class Service:
         return is_well and all([await one.is_content() for one in self._sentinels])
 
     async def _kill_primary(self, fault: Fault) -> None:
-        primary = await self._primary()
+        primary = await self.primary()
         await primary.kill()
         await self._promoted(primary)
         await asyncio.sleep(fault.seconds / 2)
         await primary.start()
 
     async def _restart_primary(self, fault: Fault) -> None:
-        primary = await self._primary()
+        primary = await self.primary()
         await primary.kill()
         await asyncio.sleep(fault.seconds / 6)
         await primary.start()
 
     async def _freeze_primary(self, fault: Fault) -> None:
-        primary = await self._primary()
+        primary = await self.primary()
         await freeze(primary.pid, DOWN_AFTER + fault.seconds)
         await asyncio.sleep(fault.seconds / 2)  # it goes on as a primary, for those who have not heard
 
     async def _cut_off_primary(self, fault: Fault) -> None:
         """Cut the primary off from Sentinels and replicas; clients reach it."""
-        primary = await self._primary()
+        primary = await self.primary()
         await primary.execute("ACL", "DELUSER", *_USERS)
         try:
             await self._promoted(primary)
@@ -278,7 +279,7 @@ class Service:
                 await primary.execute("ACL", "SETUSER", name, "on", f">{password}", "~*", "&*", "+@all")
 
     async def _cut_off_replica(self, fault: Fault) -> None:
-        primary, replica = await self._primary(), await self._replica()
+        primary, replica = await self.primary(), await self._replica()
         os.kill(replica.pid, signal.SIGSTOP)
         try:
             await primary.execute("CLIENT", "KILL", "TYPE", "replica")
@@ -293,7 +294,7 @@ class Service:
         await replica.start()
 
     async def _planned_failover(self, _: Fault) -> None:
-        primary = await self._primary()
+        primary = await self.primary()
         for _ in range(_ATTEMPTS):
             if await self._chance.choice(self._sentinels).ask("FAILOVER", SERVICE, "COORDINATED") is not None:
                 break
@@ -311,10 +312,10 @@ class Service:
 
     async def _demote_primary(self, fault: Fault) -> None:
         """Demote the primary, and promote it back, unless another one was promoted in between."""
-        primary = await self._primary()
+        primary = await self.primary()
         await primary.execute(*_NOBODY)
         await asyncio.sleep(fault.seconds)
-        if await self._primary() is primary:
+        if await self.primary() is primary:
             await primary.execute("REPLICAOF", "NO", "ONE")
 
     async def _kill_sentinel(self, fault: Fault) -> None:
@@ -324,7 +325,7 @@ class Service:
         await sentinel.start()
 
     async def _kill_connections(self, _: Fault) -> None:
-        await (await self._primary()).execute("CLIENT", "KILL", "TYPE", "normal")
+        await (await self.primary()).execute("CLIENT", "KILL", "TYPE", "normal")
 
 
 def _server(directory: Path, fsync: str) -> Server:

@@ -14,7 +14,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from jwt_events.errors import InvalidOption
+from jwt_events.errors import InvalidOption, Unavailable
+
+# What most functions return, and what is certainly neither awaited nor iterated over: quicker than to ask `inspect`.
+_DATA = frozenset[type]((dict, str, bool, type(None)))
 
 _NUMBERS = ("no arguments", "one argument")
 
@@ -91,8 +94,21 @@ async def awaited(option: str, result: Any) -> Any:
 
     Raises:
         InvalidOption: the result is again a coroutine, or a generator.
+        Unavailable: something that it waited for was cancelled, which nobody asked of this task.
     """
-    return plain(option, await result if inspect.isawaitable(result) else result)
+    if type(result) in _DATA:
+        return result
+    if not inspect.isawaitable(result):
+        return plain(option, result)
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        found = await result
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling() > before:
+            raise
+        raise Unavailable(f"what {option} waited for was cancelled") from error
+    return plain(option, found)
 
 
 def plain(option: str, result: Any) -> Any:
@@ -101,6 +117,8 @@ def plain(option: str, result: Any) -> Any:
     Raises:
         InvalidOption: the result is a coroutine or another awaitable, or a generator.
     """
+    if type(result) in _DATA:
+        return result
     is_generator = inspect.isgenerator(result) or inspect.isasyncgen(result)
     if is_generator or inspect.isawaitable(result):
         if inspect.iscoroutine(result) or inspect.isgenerator(result):

@@ -33,6 +33,7 @@ from jwt_events.guard import (
     Refused,
     T,
     V,
+    is_refusal,
     requirement_of,
 )
 from jwt_events.revocation import RevocationList
@@ -321,7 +322,7 @@ class BearerGuard(Guard[T]):
         return self._connections.stream(self._admitted(request), items, lambda: _abort(request))
 
     def _is_response(self, error: Exception) -> bool:
-        return isinstance(error, web.HTTPException) and error.status >= 300
+        return isinstance(error, web.HTTPException) and is_refusal(error.status)
 
     def _admitted(self, request: web.Request) -> Admission[T]:
         admission = self._admissions(request).own

@@ -11,13 +11,13 @@ import typer
 
 from jwt_events._internal.clock import boottime
 from jwt_events.cli import _output as output
-from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
+from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url, named_as
 from jwt_events.cli._propagation import report
 from jwt_events.cli._running import NO, describe, recognize, run, say
 from jwt_events.errors import InvalidOption, TransportError
 
 if TYPE_CHECKING:
-    from jwt_events.fleet import Propagation, Standing
+    from jwt_events.fleet import Fleet, Propagation, Standing
     from jwt_events.transport.stream import RedisStream
 
 _WITHIN = 5.0
@@ -69,7 +69,9 @@ def fleet(
 
     stream = RedisStream(url, key or DEFAULT_NAME)
     if wait is not None:
-        propagation = run(_wait(stream, wait, services or [], within))
+        if port is not None:
+            raise InvalidOption("serve", "shows how a fleet stands, and does not end: give it without --wait")
+        propagation = run(_wait(stream, wait, _fleet_of(services or [], within)))
         if as_json:
             output.record(propagation)
         report(propagation, as_json=as_json)
@@ -82,7 +84,9 @@ def fleet(
         for standing in found:
             output.record(standing)
     elif not found:
-        say(f"no instance has announced itself beside {key or DEFAULT_NAME!r}; see service= and instance= of a list")
+        whose = f" of {', '.join(services)}" if services else ""
+        where = f"beside {key or DEFAULT_NAME!r}"
+        say(f"no instance{whose} has announced itself {where}; see service= and instance= of a list")
     else:
         columns = ("instance", "status", "behind", "heard", "staleness", "lease", "position", "version", "trouble")
         output.table(columns, [_row(standing) for standing in found])
@@ -120,27 +124,54 @@ async def _survey(stream: RedisStream) -> list[Standing]:
         TransportError: no reply, or no right to ask.
     """
     from jwt_events.fleet import standings
-    from jwt_events.transport.stream import StreamInfo, stream_info
 
-    await recognize(stream.connector)
-    async with (
-        stream.registry() as registry,
-        aclosing(await stream.connector.connect(within=_WITHIN)) as connection,
-    ):
-        # The registry comes last: otherwise an event of the meantime would be one that was not applied.
-        (reply,) = await connection.execute_many([("XINFO", "STREAM", stream.destination)], within=_WITHIN)
-        newest = (stream_info(reply) or StreamInfo()).last
+    # The registry comes last: otherwise an event of the meantime would be one that was not applied.
+    newest = await _newest(stream)
+    async with stream.registry() as registry:
         entries, clock = await registry.entries(within=_WITHIN)
     return standings(entries, newest, clock)
 
 
-async def _wait(stream: RedisStream, position: str, services: Sequence[str], within: float) -> Propagation:
-    from jwt_events._internal.positions import is_position
+async def _newest(stream: RedisStream) -> str:
+    """Return the newest position of a stream.
+
+    Raises:
+        TransportError: no reply, or no right to ask.
+    """
+    from jwt_events.transport.stream import StreamInfo, stream_info
+
+    await recognize(stream.connector)
+    async with aclosing(await stream.connector.connect(within=_WITHIN)) as connection:
+        (reply,) = await connection.execute_many([("XINFO", "STREAM", stream.destination)], within=_WITHIN)
+    return (stream_info(reply) or StreamInfo()).last
+
+
+def _fleet_of(services: Sequence[str], within: float) -> Fleet:
+    """Return what the options say to wait for.
+
+    Raises:
+        InvalidOption: one of them is not valid.
+    """
     from jwt_events.fleet import Fleet
+
+    with named_as(services="service", timeout="within"):
+        return Fleet(*services, timeout=within)
+
+
+async def _wait(stream: RedisStream, position: str, fleet: Fleet) -> Propagation:
+    """Wait until the event at a position is in force.
+
+    Raises:
+        InvalidOption: it is no position, or no event has come there: nothing is known of when one will.
+        TransportError: no reply, or no right to ask.
+    """
+    from jwt_events._internal.positions import is_position, sort_key
 
     if not is_position(position):
         raise InvalidOption("wait", "must be a position, as 'jwt-events publish' prints it: 1767225600000-0")
-    return await Fleet(*services, timeout=within).wait(stream, position, boottime())
+    if sort_key(position) > sort_key(newest := await _newest(stream)):
+        raise InvalidOption("wait", f"is beyond the newest event of {stream.destination!r}, which is at {newest}")
+    return await fleet.wait(stream, position, boottime())
 
 
 async def _serve(stream: RedisStream, address: tuple[str, int], services: Sequence[str]) -> None:

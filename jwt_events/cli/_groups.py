@@ -11,7 +11,7 @@ import typer
 
 from jwt_events.cli import _output as output
 from jwt_events.cli._options import DEFAULT_NAME, NOT_GIVEN, Json, Key, Url
-from jwt_events.cli._running import NO, run, say
+from jwt_events.cli._running import NO, recognize, run, say
 from jwt_events.errors import ServerRefused
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _row(group: Group, idle_after: float) -> Sequence[object]:
 async def _find(url: str, key: str) -> list[Group] | None:
     from jwt_events.transport.connection import Connector
 
-    async with aclosing(await Connector(url, destination=key).connect(within=_WITHIN)) as connection:
+    connector = Connector(url, destination=key)
+    await recognize(connector)
+    async with aclosing(await connector.connect(within=_WITHIN)) as connection:
         return await groups_of(connection, key)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -155,22 +156,18 @@ def _matcher(
 
 async def _counts(ledger: LedgerAccess, now: float) -> tuple[Counter[str], dict[str, int]]:
     """Return how many rules there are of each kind, and how many end within some times."""
-    from jwt_events.revocation import ROTATION, ForeignEntry, rule_of
+    from jwt_events.revocation import count_kinds
 
     kinds: Counter[str] = Counter()
     ends = {approximate(seconds): 0 for seconds in _ENDS_WITHIN}
     async for batch in ledger.entries():
-        for content, until in batch:
-            if content[:1] == ROTATION:
-                kinds["key"] += 1
-                continue
-            try:
-                kinds[rule_of(content, until)[0].kind] += 1
-            except ForeignEntry:
-                kinds[_NO_RULE] += 1
-            for seconds in _ENDS_WITHIN:
-                ends[approximate(seconds)] += until <= now + seconds
-    return kinds, ends
+        found, foreign = count_kinds(batch)
+        kinds.update(found)
+        kinds[_NO_RULE] += foreign
+        times = sorted(until for _, until in batch)
+        for seconds in _ENDS_WITHIN:
+            ends[approximate(seconds)] += bisect_right(times, now + seconds)
+    return +kinds, ends
 
 
 def _for_people(found: dict[str, Any]) -> dict[str, object]:

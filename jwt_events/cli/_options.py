@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -189,9 +191,30 @@ def parse_in_force(text: str | None) -> Lease | Fleet | None:
 
     if text is None:
         return None
-    if _DURATION.fullmatch(text.strip()):
-        return Lease(duration("in_force", text).total_seconds())
-    return Fleet() if text == "all" else Fleet(*text.split(","))
+    if text == "all":
+        return Fleet()
+    names = text.split(",")
+    if "all" in names or any(name.startswith("-") for name in names):
+        raise InvalidOption("in_force", "must be names of services, with commas between them; 'all'; or a lease: 5s")
+    with named_as(max_staleness="in_force", services="in_force"):
+        if _DURATION.fullmatch(text.strip()):
+            return Lease(duration("in_force", text).total_seconds())
+        return Fleet(*names)
+
+
+@contextmanager
+def named_as(**options: str) -> Iterator[None]:
+    """Name in errors the options of the command, given by the names of the parameters that they become.
+
+    Raises:
+        InvalidOption: as the block does.
+    """
+    try:
+        yield
+    except InvalidOption as error:
+        if (option := options.get(error.option)) is None:
+            raise
+        raise InvalidOption(option, str(error).partition(": ")[2]) from None
 
 
 def instant(option: str, text: str) -> datetime:

@@ -17,10 +17,10 @@ from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events.cli._options import FROM_ENVIRONMENT, FROM_OPTION, url_source
 from jwt_events.cli._output import redacted
 from jwt_events.errors import (
-    ConnectionFailed,
     InvalidEvent,
     InvalidOption,
     JWTEventsError,
+    NotProven,
     OutlivesRetention,
     PublishFailed,
     PublishOutcomeUnknown,
@@ -54,10 +54,12 @@ EXIT_CODES = (
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 _FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")  # the name of a field within a message
+_HAS_ADVICE = re.compile(r"; the nodes name |; if the server speaks |without \+cluster|hash tag")
 _CODE = re.compile(r"refused: ([A-Z]+)\b")
 
 # What to do about an error reply, by its code.
 _ADVICE = {
+    "CLUSTERDOWN": "The cluster is down, or no node has the slot of the key: look at CLUSTER NODES.",
     "LOADING": "The server is still reading its data; try again in a moment.",
     "MOVED": "The server is a node of a cluster; write {url} as redis+cluster://host:6379.",
     "MISCONF": "The server cannot write to its disk; look into its log.",
@@ -66,7 +68,7 @@ _ADVICE = {
     "OOM": "The server's memory is full; 'jwt-events doctor' tells more.",
     "READONLY": "That is a replica; use the URL of its primary.",
     "WRONGPASS": "Are the user and password in {url} right?",
-    "WRONGTYPE": "Something else than a stream is kept under that name; choose another by --key.",
+    "WRONGTYPE": "Something else is kept under that name; choose another by --key, or --ledger for a ledger.",
 }
 _WHOLE_EVENT = frozenset({"line", "payload"})
 _REACH = {
@@ -173,7 +175,9 @@ def _advice(error: Exception) -> str:
         return ""
     if (code := _CODE.search(str(error))) is not None:
         return _ADVICE.get(code[1], "").format(url="the URL" if url_source.get() == FROM_OPTION else url_source.get())
-    return _REACH[url_source.get()] if isinstance(error, ConnectionFailed | PublishFailed) else ""
+    # Where it proves nothing, or the message has advice, the server is there.
+    is_unreached = isinstance(error, ConnectionFailed | PublishFailed) and not isinstance(error, NotProven)
+    return _REACH[url_source.get()] if is_unreached and not _HAS_ADVICE.search(str(error)) else ""
 
 
 def _option(name: str) -> str:

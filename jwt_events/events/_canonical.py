@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar, cast, get_type_hints
 
 import msgspec
 from pydantic.fields import FieldInfo
@@ -81,7 +81,6 @@ _encode = msgspec.json.Encoder().encode
 # written to it in between, its message equals the payload only if both were decoded from the same.
 _encode_into = msgspec.json.Encoder().encode_into
 _written = bytearray(512)
-_new_result = tuple.__new__
 _FAILURES = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 # Of these kinds are the fields of messages that can be read without an event.
@@ -91,29 +90,21 @@ _NONE: frozenset[str] = frozenset()
 Read = tuple[type[Event], datetime, dict[str, Any]]
 """Class, ``occurred_at``, and the fields that are given."""
 
-Decoded = TypeVar("Decoded", bound=tuple[Event, str | None, str | None, bool])
-"""Event, its ``traceparent`` and its ``tracestate``, and whether it is to be confirmed, which is not canonical."""
+Decoded = TypeVar("Decoded")
+_Decode = Callable[[bytes], Decoded]
+_Result = Callable[[Event, str | None, str | None], Decoded]  # of an event, its ``traceparent``, its ``tracestate``
 
 
-class _Plan(NamedTuple):
-    """How the fields of a message become an event.
+_Plan = tuple[type[Event], dict[str, Any], int, frozenset[str], tuple[str, ...], str]
+"""How the fields of a message become an event. A tuple without names, as that takes half as long to unpack.
 
-    Attributes:
-        cls: the class.
-        values: the values of all fields of the class, in its order: the defaults, and ``None`` where there is none.
-        size: how many fields it has.
-        required: the names of those that must be given.
-        one_of: the names of those of which one must say something; empty if there are none.
-        speaks: the first of them, if it says something wherever it is given.
-    """
-
-    cls: type[Event]
-    values: dict[str, Any]
-    size: int
-    required: frozenset[str]
-    one_of: tuple[str, ...]
-    speaks: str
-
+- its class
+- the values of all fields of the class, in its order: the defaults, and ``None`` where there is none
+- how many fields it has
+- the names of those that must be given
+- the names of those of which one must say something; empty if there are none
+- the first of them, if it says something wherever it is given
+"""
 
 _Plans = Mapping[str, _Plan]
 _Doubt = Callable[[bytes, Mapping[str, Any]], bool]  # of a message and its ``data``
@@ -122,24 +113,22 @@ _Doubt = Callable[[bytes, Mapping[str, Any]], bool]  # of a message and its ``da
 def _plan(cls: type[Event], kinds: Mapping[str, Any]) -> _Plan:
     """Return the plan for a class, from the kind of each field in ``data``."""
     fields, one_of = cls.model_fields, cls._ONE_OF
-    values = {name: None if field.is_required() else field.default for name, field in fields.items()}
+    has_default = {name: not field.is_required() and field.default_factory is None for name, field in fields.items()}
+    values = {name: field.default if has_default[name] else None for name, field in fields.items()}
     required = frozenset(name for name, field in fields.items() if field.is_required())
-    return _Plan(
-        cls, values, len(fields), required, one_of, one_of[0] if one_of and kinds[one_of[0]] is not bool else ""
-    )
+    speaks = one_of[0] if one_of and kinds[one_of[0]] is not bool else ""
+    return cls, values, len(fields), required, one_of, speaks
 
 
 def canonical_decoder(
-    classes: Mapping[str, type[Event]], result: type[Decoded], *, max_bytes: int
-) -> Callable[[bytes], Decoded | None]:
-    """Return a function that decodes canonical messages.
-
-    The function returns ``None`` for a message that is not canonical, and for one that its class might refuse. A class
-    of which a part has no counterpart here is left out.
+    classes: Mapping[str, type[Event]], result: _Result[Decoded], otherwise: _Decode[Decoded], *, max_bytes: int
+) -> _Decode[Decoded]:
+    """Return a function that decodes messages, canonical ones in the quickest way.
 
     Args:
-        classes: the class of each ``type`` of messages.
-        result: the class of what the function returns.
+        classes: the class of each ``type`` of messages. One of which a part has no counterpart here is left out.
+        result: makes what the function returns, from an event, its ``traceparent`` and its ``tracestate``.
+        otherwise: decodes a message that is not canonical, and one that its class might refuse.
         max_bytes: the size of the largest message, of which only ``metadata`` can take that much.
     """
     kinds: dict[str, Any] = {}
@@ -150,52 +139,53 @@ def canonical_decoder(
             kinds |= found
             plans[wire_type] = _plan(cls, found)
     if not plans:
-        return lambda payload: None
+        return otherwise
     token_ids, conditions = (frozenset(name for name in kinds if kinds[name] == kind) for kind in (TokenId, Conditions))
 
     def is_doubtful(payload: bytes, data: Mapping[str, Any]) -> bool:
         return len(payload) > max_bytes or _is_doubtful(data, token_ids, conditions)
 
-    return _decoder(msgspec.json.Decoder(_message_type(plans, kinds)).decode, plans, is_doubtful, result)
+    return _decoder(msgspec.json.Decoder(_message_type(plans, kinds)).decode, plans, is_doubtful, result, otherwise)
 
 
 def _decoder(  # noqa: C901 - of the function inside
-    decode: Callable[[bytes], Any], plans: _Plans, is_doubtful: _Doubt, result: type[Decoded]
-) -> Callable[[bytes], Decoded | None]:
-    def decode_canonical(payload: bytes) -> Decoded | None:  # noqa: C901, PLR0911 - a call takes as long as a check
+    decode: _Decode[Any], plans: _Plans, is_doubtful: _Doubt, result: _Result[Decoded], otherwise: _Decode[Decoded]
+) -> _Decode[Decoded]:
+    def decode_canonical(payload: bytes) -> Decoded:  # noqa: C901, PLR0911 - a call takes as long as a check
         try:
             message = decode(payload)
             _encode_into(message, _written)
         except _FAILURES:
-            return None
+            message = None
+        if message is None:  # not above, where an error would have that of msgspec as its context, with a value
+            return otherwise(payload)
         event_id, source, time, data = message.id, message.source, message.time, message.data
         if _written != payload or time.tzinfo is not UTC or not (source in _plain_sources or _keep_if_plain(source)):
-            return None
+            return otherwise(payload)
         if event_id.isspace() or ("." in event_id and looks_like_jwt(event_id)):
-            return None
+            return otherwise(payload)
         for value in data.values():
-            if value.__class__ is datetime:
+            if type(value) is datetime:
                 if value.tzinfo is not UTC:
-                    return None
-            elif value.__class__ is not str or "." in value or value.isspace():
+                    return otherwise(payload)
+            elif type(value) is not str or "." in value or value.isspace():
                 if is_doubtful(payload, data):
-                    return None
+                    return otherwise(payload)
                 break
         cls, defaults, size, required, one_of, speaks = plans[message.type]
         values = defaults | data
         if len(values) != size or (required and not required <= data.keys()):  # a field of another class, or too few
-            return None
+            return otherwise(payload)
         if one_of and speaks not in data and first_given(one_of, data) is None:
-            return None
+            return otherwise(payload)
         values["id"], values["occurred_at"], values["source"] = event_id, time, source
-        if "metadata" not in data:
-            values["metadata"] = {}
+        values["metadata"] = values["metadata"] or {}  # no two events have the same
         event = new_instance(cls)
         set_values(event, values)
         set_extra(event, None)
         set_fields_set(event, {"id", "occurred_at", "source", *data})
         set_private(event, None)
-        return _new_result(result, (event, message.traceparent, message.tracestate, False))
+        return result(event, message.traceparent, message.tracestate)
 
     return decode_canonical
 
@@ -249,17 +239,15 @@ def _keep_if_plain(source: str) -> bool:
 def _is_doubtful(data: Mapping[str, Any], token_ids: frozenset[str], conditions: frozenset[str]) -> bool:
     """Return whether a class might refuse or convert a value: white space, a token, an instant not in UTC."""
     for name, value in data.items():
-        if value.__class__ is str:
+        if type(value) is str:
             if value.isspace() or (
                 "." in value and (looks_like_jwt(value) or (name in token_ids and value.count(".") > 1))
             ):
                 return True
-        elif value.__class__ is datetime:
+        elif type(value) is datetime:
             if value.tzinfo is not UTC:
                 return True
-        elif value.__class__ is dict and not (
-            _are_conditions(value) if name in conditions else _is_free_of_tokens(value)
-        ):
+        elif type(value) is dict and not (_are_conditions(value) if name in conditions else _is_free_of_tokens(value)):
             return True
     return False
 
@@ -270,7 +258,7 @@ def _is_doubtful_text(text: str) -> bool:
 
 def _is_free_of_tokens(value: Mapping[str, Any]) -> bool:
     for part in chain(value, value.values()):
-        if part.__class__ is str and "." in part and looks_like_jwt(part):
+        if type(part) is str and "." in part and looks_like_jwt(part):
             return False
     return True
 
@@ -283,36 +271,48 @@ def _are_conditions(value: object) -> bool:
     return True
 
 
-def canonical_bytes(attributes: tuple[Any, ...], fields: Mapping[str, Any], names: Iterable[str]) -> bytes | None:
+def canonical_bytes(  # noqa: PLR0917 - to pack them and unpack them again takes as long as a field
+    event_id: str,
+    source: str,
+    wire_type: str,
+    subject: str | None,
+    traceparent: str | None,
+    tracestate: str | None,
+    fields: Mapping[str, Any],
+    names: Iterable[str],
+) -> bytes | None:
     """Encode a message; ``None`` if `pydantic_core.to_json` writes other bytes, or might.
 
     Args:
-        attributes: the attributes in their order, all but ``data``; ``None`` for one that is absent.
+        event_id: the attribute ``id``.
+        source: the attribute of this name, as are the next ones; ``None`` for one that is absent.
+        wire_type: the attribute ``type``.
+        subject: see ``source``.
+        traceparent: see ``source``.
+        tracestate: see ``source``.
         fields: the values of the fields.
         names: the names of those in ``data``, of which the empty ones are omitted.
     """
-    version, event_id, source, wire_type, time, subject, traceparent, tracestate = attributes
-    if time.__class__ is not datetime or time.tzinfo is not UTC:
-        return None
-    if event_id.__class__ is not str or source.__class__ is not str:
+    time = fields["occurred_at"]
+    if type(time) is not datetime or time.tzinfo is not UTC or type(event_id) is not str or type(source) is not str:
         return None
     data = {}
     for name in names:
         if value := fields[name]:
-            if value.__class__ is not str and not _is_canonical(value):
+            if type(value) is not str and not _is_canonical(value):
                 return None
             data[name] = value
     try:
-        return _encode(_Written(version, event_id, source, wire_type, time, subject, traceparent, tracestate, data))
+        return _encode(_Written("1.0", event_id, source, wire_type, time, subject, traceparent, tracestate, data))
     except _FAILURES:
         return None
 
 
 def _is_canonical(value: Any) -> bool:
     """Return whether msgspec writes a value exactly as `pydantic_core.to_json` does, or refuses to write it."""
-    if value.__class__ is datetime:
+    if type(value) is datetime:
         return value.tzinfo is UTC
-    if value.__class__ is dict:
+    if type(value) is dict:
         return _TEXTS.issuperset(map(type, value)) and _SCALARS.issuperset(map(type, value.values()))
     return value is True
 

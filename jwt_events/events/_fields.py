@@ -23,8 +23,9 @@ FROM_WIRE = {"from": "wire"}
 """Context of the validation of what was received."""
 
 # Upper limit of a NumericDate, to tell seconds from milliseconds: every instant in milliseconds since 1973 is above it,
-# every instant in seconds until the year 5138 is below it.
-MAX_NUMERIC_DATE = 1e11
+# every instant in seconds until the year 5138 is below it. An integer, as nearly every ``iat`` is: they are compared in
+# a third of the time that an integer and a float take.
+MAX_NUMERIC_DATE = 100_000_000_000
 _MAX_INTEGER = 2**63 - 1
 
 _COMPACT_JWT = re.compile(r"\s*(Bearer\s+)?eyJ[\w-]+(\.[\w-]*){2}((\.[\w-]*){2})?\s*", re.ASCII | re.IGNORECASE)

@@ -35,6 +35,7 @@ from jwt_events.guard import (
     V,
     all_of,
     check_resources,
+    is_refusal,
     opened,
     readiness_of,
     requirement_of,
@@ -265,7 +266,7 @@ class BearerGuard(Guard[T], SecurityBase):
         return call is self or (isinstance(call, WebSocketGuard) and call._guard is self)  # noqa: SLF001 - of this module
 
     def _is_response(self, error: Exception) -> bool:
-        return isinstance(error, StarletteHTTPException) and error.status_code >= 300
+        return isinstance(error, StarletteHTTPException) and is_refusal(error.status_code)
 
 
 class WebSocketGuard(Generic[T]):
@@ -282,7 +283,8 @@ class WebSocketGuard(Generic[T]):
 
     Then the endpoint is cancelled where it waits, so it can clean up in ``finally``, and the WebSocket is closed; the
     reason is ``revoked_token`` or ``expired_token``. It stays open when the revocation list goes stale. `renew` takes a
-    new token. Scopes are passed as to the guard: ``Security(WebSocketGuard(guard), scopes=[…])``.
+    new token. Scopes are passed as to the guard: ``Security(WebSocketGuard(guard), scopes=[…])``. An endpoint for HTTP
+    that depends on it, as one of a whole application or router, is guarded as by the guard itself.
 
     Args:
         guard: decides which WebSockets are let in.
@@ -304,12 +306,17 @@ class WebSocketGuard(Generic[T]):
         self._guard = guard
         self._token = None if token is None else function("token", token)
 
-    async def __call__(self, websocket: WebSocket, security_scopes: SecurityScopes = _NO_SCOPES) -> AsyncIterator[T]:
-        """Let a WebSocket in for as long as its token is not revoked."""
-        scopes = security_scopes.scopes
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES
+    ) -> AsyncIterator[T]:
+        """Let a WebSocket in for as long as its token is not revoked; any other request as the guard does."""
+        if connection.scope["type"] != "websocket":
+            yield await self._guard(connection, security_scopes)
+            return
+        websocket, scopes = cast("WebSocket", connection), security_scopes.scopes
         admission = await self._guard._admit_from(websocket, self._token, scopes)  # noqa: SLF001 - of this module
-        connection = self._guard._open(websocket, admission, scopes)  # noqa: SLF001 - of this module
-        async with connection.serving(lambda refused: close_websocket(websocket, refused)):
+        entered = self._guard._open(websocket, admission, scopes)  # noqa: SLF001 - of this module
+        async with entered.serving(lambda refused: close_websocket(websocket, refused)):
             yield admission.value
 
     async def renew(self, websocket: WebSocket, token: str) -> Admission[T]:

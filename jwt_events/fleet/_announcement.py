@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
 
 from jwt_events._internal.positions import is_position, sort_key
 from jwt_events.errors import InvalidOption
@@ -16,7 +16,9 @@ CLOSED: Final = "closed"
 _MAX_LENGTH: Final = 128
 _NAME: Final = re.compile(r"[!-.0-~]+")  # visible ASCII, but no slash: it stands between service and instance
 _MAX_ENTRY: Final = 4096
-_MAX_LEASE: Final = 86_400.0 * 366
+
+MAX_LEASE: Final = 86_400.0 * 366
+"""The longest lease that is understood, in seconds, as publishers wait so long for a silent instance."""
 
 
 def name_from(option: str, name: str) -> str:
@@ -76,16 +78,10 @@ class Announcement:
 
     def encode(self) -> bytes:
         """Return the entry of the registry."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return msgspec.json.encode(self)
 
 
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
-    "allows_stale": (bool,),
-    "lease": (float, int),
-    "staleness": (float, int, type(None)),
-    "said_at": (float, int, type(None)),
-}
-_NAMES: Final = tuple(field.name for field in fields(Announcement))
+_DECODER: Final = msgspec.json.Decoder(Announcement)
 
 
 def parse(field: str, entry: bytes) -> Announcement | None:
@@ -96,14 +92,8 @@ def parse(field: str, entry: bytes) -> Announcement | None:
     if len(entry) > _MAX_ENTRY:
         return None
     try:
-        found: Any = json.loads(entry)
-        values = {name: found[name] for name in _NAMES}
-    except (ValueError, KeyError, TypeError, RecursionError):
+        said = _DECODER.decode(entry)
+    except (ValueError, RecursionError):
         return None
-    for name, value in values.items():
-        kinds = _KINDS.get(name, (str,))
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            return None
-    said = Announcement(**values)
-    is_sound = 0 < said.lease <= _MAX_LEASE and said.field == field
+    is_sound = 0 < said.lease <= MAX_LEASE and said.field == field
     return said if is_sound else None

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -16,7 +15,7 @@ from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import InvalidOption, TransportError
-from jwt_events.fleet._announcement import CLOSED, Announcement, name_from
+from jwt_events.fleet._announcement import CLOSED, MAX_LEASE, Announcement, name_from
 from jwt_events.transport.base import Transport
 from jwt_events.transport.optional import Registering, Registry
 
@@ -50,7 +49,8 @@ class Announcer:
         lease: how long an event may be missing in an instance that cannot be heard.
 
     Raises:
-        InvalidOption: a name is not valid, one of the two is missing, or the transport has no registry.
+        InvalidOption: a name is not valid, one of the two is missing, the lease is longer than a year, or the transport
+            has no registry.
     """
 
     def __init__(
@@ -61,6 +61,9 @@ class Announcer:
             raise InvalidOption(missing, "is missing: give both, the service and the name of this instance of it")
         if not isinstance(transport, Registering):
             raise InvalidOption("instance", f"{transport.name} has no registry of instances; use RedisStream")
+        if lease > MAX_LEASE:
+            problem = f"must be at most {MAX_LEASE:.0f} s for a list that announces itself: publishers wait for it"
+            raise InvalidOption("max_staleness", problem)
         self.attempted: asyncio.Event = asyncio.Event()
         self.lease: float = lease
         self._transport: Registering = transport
@@ -113,6 +116,7 @@ class Announcer:
             await end([task])
 
     async def _run(self, condition: Callable[[], Condition]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 async with (
@@ -123,9 +127,11 @@ class Announcer:
                         self._asked.clear()
                         is_stored = await self._announce(registry, condition())
                         self.attempted.set()
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(self._interval):
-                                await self._asked.wait()
+                        beat = loop.call_later(self._interval, self._asked.set)
+                        try:
+                            await self._asked.wait()
+                        finally:
+                            beat.cancel()
         finally:
             self.attempted.set()
             async with self._transport.registry() as registry:
@@ -138,7 +144,7 @@ class Announcer:
             position=condition.position,
             state=condition.state,
             staleness=condition.staleness,
-            trouble=condition.trouble[:_MAX_TROUBLE],
+            trouble=condition.trouble[:_MAX_TROUBLE].encode(errors="replace").decode(),  # a path may be no Unicode
             said_at=None if self._clock_ahead is None else boottime() + self._clock_ahead,
         )
         try:

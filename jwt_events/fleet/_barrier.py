@@ -46,9 +46,10 @@ class Barrier:
         self._accepted_at = accepted_at
         self._services = tuple(dict.fromkeys(services))
         self._timeout = timeout
-        self._leases: dict[str, Announcement] = {}  # by entry: what it said when it had not acknowledged yet
+        self._leases: dict[str, Announcement] = {}  # by entry: the least of its promises
         self._acknowledged: dict[str, Announcement] = {}
         self._closed: set[str] = set()
+        self._waits_until: dict[str, float] = {}  # of each that has neither acknowledged nor closed
 
     def read(self, announcements: Iterable[Announcement]) -> None:
         """Take in what the registry holds. Call it at least once."""
@@ -62,19 +63,19 @@ class Barrier:
                 self._acknowledged[field] = said
             before = self._leases.get(field)
             # A list keeps its lease as long as it is open. What claims to have a better one now may be another.
-            self._leases[field] = said if before is None or _promise(said) >= _promise(before) else before
+            if before is None or _promise(said) >= _promise(before):
+                self._leases[field] = said
+                self._waits_until[field] = self._end_of(said)
+            if field in self._acknowledged or field in self._closed:
+                self._waits_until.pop(field, None)
 
     def pending(self, now: float) -> list[Announcement]:
         """Return the instances that are waited for now."""
-        return [
-            said
-            for field, said in self._leases.items()
-            if field not in self._acknowledged and field not in self._closed and now < self._waits_until(said)
-        ]
+        return [self._leases[field] for field, until in self._waits_until.items() if now < until]
 
     def wait_until(self, now: float) -> float | None:
         """Return when the last instance that is waited for will be waited for no more; ``None`` if there is none."""
-        return max((self._waits_until(said) for said in self.pending(now)), default=None)
+        return max((until for until in self._waits_until.values() if now < until), default=None)
 
     def result(self, as_of: datetime) -> Propagation:
         """Return what is known, once nobody is waited for."""
@@ -99,7 +100,8 @@ class Barrier:
         heard = {said.service for field, said in self._leases.items() if field not in self._closed}
         return [service for service in self._services if service not in heard]
 
-    def _waits_until(self, said: Announcement) -> float:
+    def _end_of(self, said: Announcement) -> float:
+        """Return when an instance that says nothing more is waited for no more."""
         if said.allows_stale:
             return self._accepted_at + self._timeout
         return lease_ends(self._accepted_at, said.lease)

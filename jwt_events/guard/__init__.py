@@ -16,6 +16,7 @@ from jwt_events.guard._position import PositionFrom
 from jwt_events.guard._readiness import Reporting as Reporting
 from jwt_events.guard._readiness import readiness_of
 from jwt_events.guard._refusal import Refused
+from jwt_events.guard._refusal import is_refusal as is_refusal
 from jwt_events.guard._requirement import requirement_of as requirement_of
 from jwt_events.guard._resources import check_resources as check_resources
 from jwt_events.guard._resources import opened as opened

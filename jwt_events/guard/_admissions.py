@@ -51,6 +51,7 @@ class Admissions(Generic[T]):
         connections: what was opened by these admissions, and may go on with a new token.
         required: the scopes that its token must have.
         is_current: whether the position that the request names is in force.
+        renewed: the token that took the place of the one that the request brought; ``None`` if there is none.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class Admissions(Generic[T]):
         self._elsewhere: dict[Callable[[Any], object], Any] = {}
         self.required: Requirement = requirement_of(())
         self.is_current = False
+        self.renewed: str | None = None
         self._by_token: dict[str | None, Admission[T]] = {}
         self._own: str | None = None
         self._has_own = False
@@ -72,7 +74,9 @@ class Admissions(Generic[T]):
             key: the key in it.
         """
         by_guard: dict[object, Admissions[T]] = requests.setdefault(key, {})
-        return by_guard.setdefault(guard, cls())
+        if guard not in by_guard:
+            by_guard[guard] = cls()
+        return by_guard[guard]
 
     @property
     def own(self) -> Admission[T] | None:
@@ -105,4 +109,4 @@ class Admissions(Generic[T]):
     def renew(self, token: str, admission: Admission[T]) -> None:
         """Let a new token take the place of all before, and keep only this one: connections may go on for months."""
         self._by_token = {token: admission}
-        self._own, self._has_own = token, True
+        self._own, self._has_own, self.renewed = token, True, token

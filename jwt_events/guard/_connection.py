@@ -6,13 +6,15 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import Generic
 
-from jwt_events.errors import ExpiredTokenError, InvalidOption, RevokedTokenError
+from jwt_events.errors import Closed, ExpiredTokenError, InvalidOption, RevokedTokenError
 from jwt_events.guard._admissions import Admission, Admissions, T
 from jwt_events.guard._overdue import OverdueClose
-from jwt_events.guard._refusal import Refused
+from jwt_events.guard._refusal import RefusalCode, Refused
 from jwt_events.guard._requirement import Requirement
 from jwt_events.guard._stream import Item, all_of, until_revoked
 from jwt_events.revocation import RevocationList, Watch, expiry_of
+
+_CODES: Mapping[str | None, RefusalCode] = {"expired": "expired_token", "closed": "stale_revocations"}
 
 Close = Callable[[Refused], Awaitable[object]]
 """Closes a connection, and tells its client why."""
@@ -162,6 +164,10 @@ class OpenConnection(Generic[T]):
                 yield
         except (RevokedTokenError, ExpiredTokenError):
             refused = refused_by(watch)
+        except Closed:
+            if watch.reason != "closed":  # of the handler: something else is closed
+                raise
+            refused = refused_by(watch)
         except Refused as error:
             refused = error
         else:
@@ -189,5 +195,5 @@ class OpenConnection(Generic[T]):
 
 
 def refused_by(watch: Watch) -> Refused:
-    """Return what to tell the client of a connection whose token is no longer good."""
-    return Refused("expired_token" if watch.reason == "expired" else "revoked_token")
+    """Return what to tell the client of a connection whose token is no longer good, or no longer watched."""
+    return Refused(_CODES.get(watch.reason, "revoked_token"))

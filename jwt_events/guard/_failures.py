@@ -77,7 +77,8 @@ class Failures:
                 self.tell("ERROR", "token cannot be verified at the moment", error=describe(error))
                 return Refused("unavailable")
             case InvalidClaims():
-                self.tell("ERROR", "valid token refused, its claims cannot be checked", claim=error.claim)
+                problem = str(error)  # says which type is wrong, and quotes nothing
+                self.tell("ERROR", "token refused, its claims cannot be checked", claim=error.claim, problem=problem)
             case InvalidOption():
                 self.tell("ERROR", "token refused, verifying it failed", error=str(error))
             case _ if isinstance(error, _BUGS):

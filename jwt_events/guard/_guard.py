@@ -23,7 +23,7 @@ from jwt_events.guard._parameters import GuardOptions
 from jwt_events.guard._position import Awaited, PositionFrom
 from jwt_events.guard._refusal import Refused
 from jwt_events.guard._requirement import requirement_of
-from jwt_events.guard._where import AmbiguousToken, HeaderValues, TokenSource
+from jwt_events.guard._where import AmbiguousToken, HeaderValues, TokenSource, values_in
 from jwt_events.revocation import RevocationList
 
 V = TypeVar("V")
@@ -53,12 +53,13 @@ class Guard(Generic[T]):
         revocations: decides which tokens are revoked. It must be open while requests come in.
         decode: takes the token, verifies its signature, ``exp``, ``aud`` and all else that matters, and returns its
             claims. A plain function is called on the event loop, where verifying a signature takes microseconds, and
-            must not block; or a coroutine function. Every exception that it raises, and ``None``, means that the token
-            is not valid (401), except for `Unavailable`, the errors of a transport, `OSError`, which includes
-            `TimeoutError`, and the errors by which PyJWT, httpx, aiohttp, requests and redis-py say that a service
-            cannot be reached, also as the cause of another one (503). A reply of 400 to 499 is the service's verdict
-            about the token (401). Exceptions that look like a mistake in the program are logged as errors. A token of
-            three parts or more whose header is not one JSON object that all parsers read alike is refused before (401).
+            must not block; or a coroutine function. Every exception that it raises, ``None`` and claims that are empty
+            mean that the token is not valid (401), but for `Unavailable`, the errors of a transport, `OSError`, which
+            includes `TimeoutError`, the cancellation of what it waits for, and the errors by which PyJWT, httpx,
+            aiohttp, requests and redis-py say that a service cannot be reached, also as the cause of another one (503).
+            A reply of 400 to 499 is the service's verdict about the token (401). Exceptions that look like a mistake in
+            the program are logged as errors. A token of three parts or more whose header is not one JSON object that
+            all parsers read alike is refused before (401).
         claims_of: takes the return value of ``decode`` and returns the claims in it, if that is not a mapping: for a
             model, ``lambda user: {"sub": user.id, "iat": user.issued_at}``; or a coroutine function. A token cannot be
             revoked by a claim that is left out, which is logged once if it seems to be a mistake, and without ``iat``
@@ -157,34 +158,31 @@ class Guard(Generic[T]):
 
     async def admit(
         self,
-        authorization: Sequence[str],
+        authorization: Sequence[str | None] | None,
         *,
-        cookie: Sequence[str] = (),
+        cookie: Sequence[str | None] | None = (),
         scopes: Sequence[str] = (),
-        at_least: Sequence[str] = (),
+        at_least: Sequence[str | None] | None = (),
     ) -> Admission[T]:
         """Let a request in, or raise. Cancelling is safe.
 
         Args:
             authorization: the values of all its ``Authorization`` headers, or of those that the option ``header``
-                names; there should be one. Text is one value.
+                names; there should be one. Text is one value, and ``None`` no header.
             cookie: the values of all its ``Cookie`` headers, which are read if a cookie is among the options.
             scopes: what the token must grant, in its claim ``scope`` or ``scp``.
             at_least: the values of all headers that the option ``at_least`` names.
 
         Raises:
             Refused: the request is not let in.
-            InvalidOption: ``scopes`` has something that no token can grant.
+            InvalidOption: ``scopes`` has something that no token can grant; or a value is not text.
         """
         requirement = requirement_of(scopes)
-        headers = {"cookie": cookie, self._source.header: authorization}
-
-        def values_of(name: str) -> Sequence[str]:
-            values = headers.get(name, at_least)
-            return [values] if isinstance(values, str) else values
-
+        headers = {"cookie": values_in("cookie", cookie)}
+        headers[self._source.header] = values_in("authorization", authorization)
+        positions = values_in("at_least", at_least)
         admissions: Admissions[T] = Admissions()
-        admission = await self._admit_again(admissions, values_of, None, verify=True)
+        admission = await self._admit_again(admissions, lambda name: headers.get(name, positions), None, verify=True)
         return requirement.met_by(admission, realm=self._realm)
 
     async def admit_token(self, token: str | None) -> Admission[T]:
@@ -207,8 +205,9 @@ class Guard(Generic[T]):
             raise Refused("invalid_request", realm=self._realm)
         try:
             kid, problem = header_kid(token)  # before anything else parses the header
-            value: T = _verified(await awaited("decode", self._decode(token)))
-            claims = with_kids(await awaited("claims_of", self._claims_of(value)), value, kid)
+            value: T = _returned("decode", await awaited("decode", self._decode(token)))
+            bare = _returned("claims_of", await awaited("claims_of", self._claims_of(value)))
+            claims = with_kids(bare, value, kid)
             self._connections.ensure_live(claims)
             if problem is not None:
                 raise problem  # noqa: TRY301 - last, as all others say more about the refusal
@@ -251,7 +250,8 @@ class Guard(Generic[T]):
         Args:
             admissions: those of the request so far.
             values_of: returns the values of its headers.
-            token: a token that did not come in a header; ``None`` looks into the headers.
+            token: a token that did not come in a header; ``None`` looks into the headers, unless a new one took the
+                place of what is there.
             verify: call ``decode`` again for a token that was let in before, whatever its ``exp``.
 
         Raises:
@@ -259,7 +259,7 @@ class Guard(Generic[T]):
         """
         is_own = token is None
         if token is None:
-            token = self._token_in(values_of)
+            token = self._token_in(values_of) if admissions.renewed is None else admissions.renewed
         known = admissions.find(token) if isinstance(token, str) else None
         if known is None or verify or may_have_expired(known):
             known = await self.admit_token(token)
@@ -287,7 +287,16 @@ class Guard(Generic[T]):
         return error if isinstance(error, Refused) or self._is_response(error) else self._failures.refusal(error)
 
 
-def _verified(value: Any) -> Any:
-    if value is None or value is False:
-        raise InvalidClaims("claims", "are missing: decode must return them, or raise an error")
+def _returned(option: str, value: Any) -> Any:
+    """Return what a function of the application returned, unless that says nothing about a token.
+
+    An error that is returned instead of raised is no claims. A response of aiohttp is an empty mapping.
+
+    Raises:
+        InvalidClaims: it is ``None``, ``False``, an error, or a mapping without any claim.
+    """
+    if value is None or value is False or isinstance(value, BaseException):
+        raise InvalidClaims("claims", f"are missing: {option} must return them, or raise an error")
+    if isinstance(value, Mapping) and not len(value):
+        raise InvalidClaims("claims", f"are empty: {option} must return those of the token, or raise an error")
     return value

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from functools import lru_cache
 from typing import Any, NoReturn
 
 _MAX_BYTES = 8192  # certificates in `x5c` fill some thousands
@@ -39,7 +40,14 @@ def kid_of(token: str) -> str | None:
     first, *rest = token.split(".", 2)
     if len(rest) < 2:
         return None
-    kid = _read(first).get("kid")
+    if len(first) > _MAX_BYTES:
+        raise HeaderTooLarge(f"longer than {_MAX_BYTES} characters")
+    return _kid_in(first)
+
+
+@lru_cache(maxsize=256)  # tokens signed with one key nearly always have the same header; at most 2 MB
+def _kid_in(part: str) -> str | None:
+    kid = _read(part).get("kid")
     if kid is None:
         return None
     if not isinstance(kid, str) or not _is_unicode(kid):
@@ -48,8 +56,6 @@ def kid_of(token: str) -> str | None:
 
 
 def _read(part: str) -> dict[str, Any]:
-    if len(part) > _MAX_BYTES:
-        raise HeaderTooLarge(f"longer than {_MAX_BYTES} characters")
     if _BASE64URL.fullmatch(part) is None:
         raise UnreadableHeader("not base64url")
     bare = part.rstrip("=")

@@ -21,14 +21,12 @@ def missing_claims(claims: Mapping[str, object], names: ClaimNames) -> tuple[str
     All of them, if the token has none: it was decoded to something else than its payload, for example to a mapping that
     contains it. Else those that it seems to carry under another name.
     """
-    if not is_reachable(claims, names):
-        return (names.token, names.user, names.session, *names.clients[:1])
+    looked_at = {role: getattr(names, role) for role in _OTHER_NAMES}
+    missing = {role: name for role, name in looked_at.items() if not _names_something(claims, name)}
+    if len(missing) == len(looked_at) and not is_reachable(claims, names):
+        return (*looked_at.values(), *names.clients[:1])
     return tuple(
-        name
-        for role, others in _OTHER_NAMES.items()
-        if (name := getattr(names, role))
-        and not _names_something(claims, name)
-        and any(_names_something(claims, other) for other in others)
+        name for role, name in missing.items() if any(_names_something(claims, other) for other in _OTHER_NAMES[role])
     )
 
 

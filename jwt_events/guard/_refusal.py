@@ -27,6 +27,7 @@ RefusalCode = Literal[
 """Why a request is refused, as a constant for programs."""
 
 _MAX_RETRY_AFTER = 3600.0
+_NOT_MODIFIED = 304  # lets a client go on with what it has
 
 
 class _Response(NamedTuple):
@@ -49,6 +50,11 @@ _RESPONSES: dict[RefusalCode, _Response] = {
     "stale_revocations": _Response(503, None, 1013, "whether the token was revoked is not known at the moment"),
     "unavailable": _Response(503, None, 1013, "whether the token is valid is not known at the moment"),
 }
+
+
+def is_refusal(status: object) -> bool:
+    """Return whether a status refuses a request: a redirection or an error that an HTTP server can send."""
+    return isinstance(status, int) and 300 <= status <= 599 and status != _NOT_MODIFIED
 
 
 class Refused(JWTEventsError):

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from typing import TypeVar
 
 from jwt_events._internal.functions import function
-from jwt_events.errors import ExpiredTokenError, RevokedTokenError
+from jwt_events.errors import Closed, ExpiredTokenError, RevokedTokenError
 from jwt_events.guard._overdue import OverdueClose
-from jwt_events.revocation import RevocationList
+from jwt_events.revocation import RevocationList, ViewState
 
 Item = TypeVar("Item")
 
@@ -23,7 +23,8 @@ async def until_revoked(
 ) -> AsyncGenerator[Item, None]:
     """Yield items until they end or the token is revoked or expires, whichever comes first: for streaming responses.
 
-    Then the iterator of the items is cancelled where it waits. It always runs in the task that consumes them.
+    They end, too, if the list is closed. Then the iterator of the items is cancelled where it waits. It always runs in
+    the task that consumes them.
 
     Args:
         revocations: reports the revocation, and the end; it must be open.
@@ -34,12 +35,13 @@ async def until_revoked(
         until_expiry: whether the ``exp`` of the token ends them.
 
     Raises:
+        Closed: the list is not open.
         InvalidOption: ``close`` is not a function.
         InvalidClaims: the ``exp`` is not a number.
     """
     if close is not None:
         function("close", close)
-    iterator = aiter(items)
+    iterator, is_begun = aiter(items), False
     try:
         while True:
             try:
@@ -47,9 +49,14 @@ async def until_revoked(
                     OverdueClose(close) as overdue,
                     revocations.watch(claims, overdue.start, cancel=True, until_expiry=until_expiry),
                 ):
+                    is_begun = True
                     item = await anext(iterator)
             except (RevokedTokenError, ExpiredTokenError, StopAsyncIteration):
                 return
+            except Closed:
+                if is_begun and revocations.state is ViewState.CLOSED:
+                    return
+                raise
             yield item
     finally:
         if isinstance(iterator, AsyncGenerator):

@@ -4,13 +4,13 @@ A request that brings a token in two places is ambiguous: the guard would decide
 it may use the other.
 
 Sources: RFC 6750 §2 (one method for each request), RFC 6265 §4.1.1 and §5.4 (cookies), RFC 9113 §8.2.3 (cookies in
-several header fields), RFC 9110 §5.6.2 (what a name may consist of) and §11.1 (schemes are case-insensitive).
+several header fields), RFC 9110 §5.6.2 (what a name may consist of) and §11.1 (schemes are case-insensitive names).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from jwt_events.errors import InvalidOption
@@ -19,6 +19,7 @@ HeaderValues: TypeAlias = Callable[[str], Sequence[str]]
 """Returns the values of all headers with a name, in any case."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
+_BEARER = re.compile(r"bearer(?![A-Za-z0-9!#$%&'*+.^_`|~-])", re.IGNORECASE)
 _OTHERS = ("cookie", "host", "proxy-authorization", "set-cookie")
 
 
@@ -67,11 +68,28 @@ class TokenSource:
     def _in_header(self, values: Sequence[str]) -> str | None:
         if len(values) > 1:
             raise AmbiguousToken
-        value = values[0].strip(" ") if values else ""
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() == "bearer":
-            return token.strip(" ")
+        value = values[0].strip(" \t") if values else ""
+        if _BEARER.match(value) is not None:
+            rest = value[len("bearer") :]
+            return rest.strip(" ") if rest[:1] == " " else ""  # after anything else it is not a token that all read
         return None if self.header == "authorization" or not value else value
+
+
+def values_in(option: str, values: Any) -> Sequence[str]:
+    """Return the values of the headers that a program passed; text is one, ``None`` none.
+
+    Raises:
+        InvalidOption: one is not text.
+    """
+    if values is None or isinstance(values, str):
+        return () if values is None else (values,)
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise InvalidOption(option, f"must be the values of headers, a list of text, not {type(values).__name__}")
+    found = tuple(value for value in values if value is not None)
+    for value in found:
+        if not isinstance(value, str):
+            raise InvalidOption(option, f"must be text, not {type(value).__name__}: decode bytes as latin-1")
+    return found
 
 
 def cookies_named(name: str, values: Sequence[str]) -> Iterator[str]:

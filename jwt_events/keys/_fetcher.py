@@ -122,10 +122,7 @@ class Fetcher:
             async with timeout(self._timeout):
                 document = await self._call()
             keys = jwks.read(document)
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+        except Exception as error:  # noqa: BLE001 - of the application
             fetch.failure = error
             self.failures += 1
             self._observer.fetched(succeeded=False)

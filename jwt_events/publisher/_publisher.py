@@ -272,12 +272,13 @@ class Publisher:
 
     def _encode(self, events: Sequence[Event], traces: Iterable[_Trace], *, confirm: bool) -> list[bytes]:
         payloads = []
+        asking = events[-1] if confirm and events else None  # who has applied the last one has applied all
         for event, (parent, state) in zip(events, traces, strict=False):
             try:
                 if self._kept_for is not None and event.needed_until is not None:
                     check_retention(event, self._kept_for, datetime.now(UTC))
                 payload = encode_event(event, parent, state, source=self._source)
-                if confirm:
+                if event is asking:
                     payload = ask_to_confirm(payload)
                 if len(payload) > self._max_event_bytes:
                     raise EventTooLarge(len(payload), self._max_event_bytes)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import Final, get_args
 
 from jwt_events.envelope import decode, encode_event, read_revocation
@@ -22,7 +23,7 @@ from jwt_events.events import Event, KeyRotated, TokenRevoked, compared
 from jwt_events.revocation._claims import RuleKind
 from jwt_events.revocation._narrowed import Conditions
 from jwt_events.revocation._packed import EVERY_TOKEN
-from jwt_events.revocation._rule import GRACE, Rule, rule_about, rules_of
+from jwt_events.revocation._rule import GRACE, Rule, rule_about, rule_from, rules_of
 from jwt_events.revocation._rules import Rules
 from jwt_events.transport.optional import ENDLESS, LedgerEntry
 
@@ -30,6 +31,9 @@ ROTATION: Final = b"r"
 """The first byte of entries that are the event of a rotation."""
 
 _NO_SOURCE = "unknown"
+
+# Calling the class itself costs twice as much, and there is one for every event.
+_new_entry = tuple.__new__
 
 _LETTERS: Mapping[RuleKind, bytes] = {
     "token": b"t",
@@ -44,7 +48,9 @@ _TOKEN = _LETTERS["token"]
 _KINDS: Mapping[int, RuleKind] = {letter[0]: kind for kind, letter in _LETTERS.items()}
 _NAMES: Mapping[RuleKind, int] = {"user_at_client": 2, "claims": 0, "everyone": 0}
 _NO_END = b"n"
+_Rules = dict[tuple[object, ...], tuple[Rule, float]]  # each with the time when nothing that it covers can be alive
 _IS_SMALL = 0x20
+_PLAIN: tuple[RuleKind, ...] = ("session", "user", "client")
 _COMPARED = (str, int, float, tuple)
 _SIZE_OF_CUTOFF = 6
 _SIZE_OF_LENGTH = 2
@@ -64,8 +70,9 @@ def entry_of(rule: Rule, until: float) -> LedgerEntry:
         until: when nothing that it covers can be alive, in seconds since 1970; infinite for never.
     """
     is_endless, is_token = until == math.inf, rule.kind == "token"
-    tail = _encode_tail(rule)
-    letter = _LETTERS[rule.kind]
+    tail, letter = _encode_tail(rule), _LETTERS[rule.kind]
+    if rule.kind in _PLAIN and not (is_endless or tail):  # as most rules without a token
+        return LedgerEntry(letter + rule.cutoff.to_bytes(_SIZE_OF_CUTOFF, "big") + rule.names[0].encode(), until)
     parts = [letter.upper() if tail else letter]
     if is_endless and not is_token:
         parts.insert(0, _NO_END)
@@ -168,21 +175,28 @@ class Folding:
             now: the time in seconds since 1970.
         """
         tokens: dict[bytes, float] = {}
+        rules: _Rules = {}
         left: list[bytes] = []
         for payload in payloads:
             found = read_revocation(payload)
-            if found is not None and "token_id" in (fields := found[2]):  # as in most events
+            if found is None:
+                left.append(payload)
+                continue
+            _, occurred_at, fields = found
+            if "token_id" in fields:  # as in most events
                 self._add_token(tokens, fields["token_id"], fields.get("expires_at"), now)
             else:
-                left.append(payload)
-        return self.entries(_decoded(left), now=now, tokens=tokens)
+                self._add(rules, rule_from(occurred_at, fields), now)
+        return self._entries(_decoded(left), now, tokens, rules)
 
-    def entries(
-        self, events: Iterable[Event], *, now: float, tokens: dict[bytes, float] | None = None
+    def entries(self, events: Iterable[Event], *, now: float) -> list[LedgerEntry]:
+        """Return the entries of events, each once."""
+        return self._entries(events, now, {}, {})
+
+    def _entries(
+        self, events: Iterable[Event], now: float, tokens: dict[bytes, float], rules: _Rules
     ) -> list[LedgerEntry]:
-        """Return the entries of events, each once, with those of tokens that are known already."""
-        tokens = {} if tokens is None else tokens
-        rules: dict[tuple[object, ...], tuple[Rule, float]] = {}
+        """Return the entries of events, with those of tokens and rules that are known already."""
         rotations: dict[bytes, LedgerEntry] = {}
         for event in events:
             if type(event) is KeyRotated:
@@ -195,7 +209,7 @@ class Folding:
                 for rule in rules_of(event):
                     self._add(rules, rule, now)
         found = (entry_of(*rule) for rule in rules.values())
-        return [*map(LedgerEntry, tokens, tokens.values()), *found, *rotations.values()]
+        return [*map(_new_entry, repeat(LedgerEntry), tokens.items()), *found, *rotations.values()]
 
     def _add_token(self, tokens: dict[bytes, float], name: str, expires_at: datetime | None, now: float) -> None:
         if expires_at is not None:
@@ -204,9 +218,10 @@ class Folding:
             until = ENDLESS if self._lasting is None else now + self._lasting
         if until + GRACE > now:
             content = _TOKEN + name.encode()
-            tokens[content] = max(until, tokens.get(content, 0.0))
+            if until >= tokens.get(content, until):
+                tokens[content] = until
 
-    def _add(self, rules: dict[tuple[object, ...], tuple[Rule, float]], rule: Rule, now: float) -> None:
+    def _add(self, rules: _Rules, rule: Rule, now: float) -> None:
         until = rule.ends_at(now=now, lasting=self._lasting)
         if until + GRACE <= now:
             return
@@ -255,7 +270,21 @@ def restore_all(rules: Rules, entries: Sequence[tuple[bytes, float]]) -> tuple[l
     return rotations, foreign
 
 
-_PLAIN: tuple[RuleKind, ...] = ("session", "user", "client")
+def count_kinds(entries: Sequence[tuple[bytes, float]]) -> tuple[Counter[RuleKind], int]:
+    """Return how many entries there are of each kind, with rotations as those about keys, and how many are no rule."""
+    kinds, foreign = Counter[RuleKind](), 0
+    tokens = [content for content, _ in entries if content[:1] == _TOKEN]
+    try:
+        kinds["token"] = len(_texts(tokens, 1))
+        others = entries if not tokens else [entry for entry in entries if entry[0][:1] != _TOKEN]
+    except ForeignEntry:
+        others = entries
+    for content, until in others:
+        try:
+            kinds["key" if content[:1] == ROTATION else rule_of(content, until)[0].kind] += 1
+        except ForeignEntry:
+            foreign += 1
+    return kinds, foreign
 
 
 def _bulk(kind: RuleKind, entries: Sequence[tuple[bytes, float]]) -> tuple[list[str], list[int], list[float]]:

@@ -147,7 +147,8 @@ class RevocationList(Registration, Health):
         if at_least is not None and not self._view.progress.has_applied(at_least):
             self._stale += 1
             return _STALE
-        if self._now() <= self._view.fresh_until:
+        now = self._now  # called as a method, it would be looked up in the class first
+        if now() <= self._view.fresh_until:
             self._allowed += 1
             return _ALLOW
         if self._allows_stale and self._is_open:
@@ -196,6 +197,7 @@ class RevocationList(Registration, Health):
 
         An asynchronous context manager; ``watch.revoked`` is an `asyncio.Event` that is set the moment the token is
         revoked or expires, at once if it did already. Each watch is about one token: another session does not set it.
+        It is also set when the list is closed, as nothing would be told any more; ``watch.reason`` says which it was.
         `Watch.renew` takes a new token of the same subject::
 
             async with revocations.watch(claims, cancel=True):
@@ -205,7 +207,8 @@ class RevocationList(Registration, Health):
             claims: as in `check`.
             on_revoked: called without arguments, once: a plain function on the event loop, which must not block, or a
                 coroutine function.
-            cancel: cancel the block then, and raise `RevokedTokenError` or `ExpiredTokenError` where the block ends.
+            cancel: cancel the block then, and raise `RevokedTokenError` or `ExpiredTokenError` where the block ends;
+                `Closed` if the list was closed.
             until_expiry: whether the token is good until its ``exp``, and no longer, by the wall clock; ``leeway`` is
                 added. ``False`` looks at revocations alone, and so does a token without ``exp``.
 
@@ -246,6 +249,7 @@ class RevocationList(Registration, Health):
             name, destination = self._transport.name, self._transport.destination
             self._view.observer = self._metrics.view(name, destination, staleness=lambda: self._view.staleness)
         self._view.progress.open()
+        self._view.watches.is_open = True
         self._view.enter_state(ViewState.CATCHING_UP)
         try:
             await asyncio.shield(following.feed.opened)
@@ -258,7 +262,7 @@ class RevocationList(Registration, Health):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop following: known revocations stay in force, every other token is stale. Idempotent."""
+        """Stop following: known revocations stay in force, every other token is stale, watches end. Idempotent."""
         self._view.loop.check()
         following = self._following
         try:
@@ -267,9 +271,11 @@ class RevocationList(Registration, Health):
         finally:
             self._following = None
             self._view.count(self._verdicts())
-            await self._view.aclose()
-            if following is not None:
-                await following.leave()
+            try:
+                await self._view.aclose()  # ends watches, perhaps one of the task that closes the list
+            finally:
+                if following is not None:
+                    await following.leave()
 
     def _verdicts(self) -> Mapping[str, int]:
         return {_ALLOW: self._allowed, _REVOKED: self._revoked, _STALE: self._stale}

@@ -89,7 +89,7 @@ def _rules_of_token_revoked(event: TokenRevoked) -> tuple[Rule]:
         return (_rule("everyone", cutoff=cutoff, expires_at=event.expires_at),)
     conditions = frozenset((name, compared(value)) for name, value in (event.claims or {}).items())
     rule = _rule_about_narrowest(event.__dict__, cutoff)
-    return (rule._replace(conditions=conditions),)
+    return (rule._replace(conditions=conditions) if conditions else rule,)
 
 
 def rule_from(occurred_at: datetime, fields: Mapping[str, Any]) -> Rule:
@@ -104,20 +104,22 @@ def rule_from(occurred_at: datetime, fields: Mapping[str, Any]) -> Rule:
 
 def _rule_about_narrowest(fields: Mapping[str, Any], cutoff: int) -> Rule:
     """Return the rule about the narrowest identifier that is given."""
-    token, session, user, client = map(fields.get, ("token_id", "session_id", "user_id", "client_id"))
-    named: tuple[tuple[RuleKind, tuple[str | None, ...]], ...] = (
-        ("token", (token,)),
-        ("session", (session,)),
-        ("user_at_client", (user, client)),
-        ("user", (user,)),
-        ("client", (client,)),
-        ("claims", ()),
-    )
-    kind, identifiers = next((kind, identifiers) for kind, identifiers in named if None not in identifiers)
-    names = (name for name in identifiers if name is not None)
-    rule = _rule(kind, *names, cutoff=EVERY_TOKEN if kind == "token" else cutoff, expires_at=fields.get("expires_at"))
-    spared = fields.get("except_session_id") if kind in ("user_at_client", "user") else None
-    return rule if spared is None else rule._replace(spared_session=spared)
+    given, expires_at = fields.get, fields.get("expires_at")
+    if (token := given("token_id")) is not None:
+        return _rule("token", token, cutoff=EVERY_TOKEN, expires_at=expires_at)
+    if (session := given("session_id")) is not None:
+        return _rule("session", session, cutoff=cutoff, expires_at=expires_at)
+    user, client = given("user_id"), given("client_id")
+    if user is not None:
+        if client is None:
+            rule = _rule("user", user, cutoff=cutoff, expires_at=expires_at)
+        else:
+            rule = _rule("user_at_client", user, client, cutoff=cutoff, expires_at=expires_at)
+        spared = given("except_session_id")
+        return rule if spared is None else rule._replace(spared_session=spared)
+    if client is not None:
+        return _rule("client", client, cutoff=cutoff, expires_at=expires_at)
+    return _rule("claims", cutoff=cutoff, expires_at=expires_at)
 
 
 def _rules_of_session_destroyed(event: SessionDestroyed) -> tuple[Rule]:

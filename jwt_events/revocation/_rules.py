@@ -27,7 +27,7 @@ from jwt_events.events import (
     is_plain,
 )
 from jwt_events.revocation._claims import RuleKind, Subjects, subjects_of
-from jwt_events.revocation._narrowed import NONE, WITHOUT_IDENTIFIER, NarrowedRules
+from jwt_events.revocation._narrowed import NONE, WITHOUT_IDENTIFIER, NarrowedRules, end_of, may_hold
 from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, RuleSet
 from jwt_events.revocation._rule import GRACE, Rule, rules_of
 
@@ -181,10 +181,10 @@ class Rules:
             InvalidClaims: ``claims`` is not a mapping, or a claim has the wrong type.
         """
         if type(claims) is dict:
-            get = claims.get
             token_name, user_name, session_name, issued_name, client_name, party_name = self._claims
-            jti, sub, sid, kid, iat = get(token_name), get(user_name), get(session_name), get("kid"), get(issued_name)
-            client, party = get(client_name), get(party_name)
+            jti, sub, sid = claims.get(token_name), claims.get(user_name), claims.get(session_name)
+            client, party = claims.get(client_name), claims.get(party_name)
+            kid, iat = claims.get("kid"), claims.get(issued_name)
             # Fast path: nearly all claims have the right types and match no rule. `match` decides about all others.
             if (
                 (jti is None or (type(jti) is str and jti not in self._tokens))
@@ -213,21 +213,16 @@ class Rules:
         narrowed = self._narrowed
         if narrowed.everyone_until and iat * 1000 <= narrowed.everyone_until + self._leeway_ms:
             return True
-        get = claims.get
         for name, path, values in narrowed.names:
-            value = get(name)
-            if value is None and path is not None:
-                value = claims
-                for part in path:  # where an object ends early, what is there instead decides: perhaps
-                    value = value.get(part)
-                    if type(value) is not dict:
-                        break
-            if value is not None and (type(value) is not str or value in values):
-                return True  # perhaps, and `match` knows
+            value = claims.get(name)
+            if value is not None and (value in values if type(value) is str else may_hold(value, values)):
+                return True
+            if path is not None and may_hold(end_of(path, claims), values):
+                return True
         if not self._has_aliases:
             return False
         names = self.claim_names
-        return _may_have_alias(*(get(name) for name in (names.token, names.user, names.session, *names.clients)))
+        return _may_have_alias(*map(claims.get, (names.token, names.user, names.session, *names.clients)))
 
     def match(self, subjects: Subjects) -> Match | None:
         """Return the rule that covers a token, of several the one with the latest cutoff; ``None`` if none does."""

@@ -321,6 +321,6 @@ class RevocationView:
             self._staleness_timer.cancel()
             self._staleness_timer = None
         self.progress.close()
-        self.watches.stop()
+        self.watches.close()
         self.loop.release()
         await self._callbacks.aclose()

@@ -1,4 +1,7 @@
-"""Watches: tokens in use for longer than a request, whose users are told the moment they are revoked or expire."""
+"""Watches: tokens in use for longer than a request, whose users are told the moment they are revoked or expire.
+
+When the list is closed nothing would be told any more, so its watches end, too.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,9 @@ from jwt_events.revocation._rule import Rule
 from jwt_events.revocation._rules import Match, Rules
 from jwt_events.revocation._succession import check_successor
 
+Reason = Literal["revoked", "expired", "closed"]
+"""Why a watch ended."""
+
 # Seconds for which the timer sleeps at the longest: event loops do not count to all numbers. The list looks once a
 # second besides, for clocks that are set and machines that are suspended.
 _MAX_SLEEP = 600.0
@@ -33,7 +39,7 @@ class Watch:
 
     Attributes:
         rule: the rule that revoked it; ``None`` while it is not revoked.
-        reason: ``"revoked"`` or ``"expired"``, whichever came first; ``None`` while it is good.
+        reason: ``"revoked"``, ``"expired"`` or ``"closed"``, whichever came first; ``None`` while it is good.
     """
 
     def __init__(
@@ -47,7 +53,7 @@ class Watch:
     ) -> None:
         self._revoked = asyncio.Event()
         self.rule: Match | None = None
-        self.reason: Literal["revoked", "expired"] | None = None
+        self.reason: Reason | None = None
         self.subjects: Subjects = watches.subjects_of(claims)
         self.deadline: float = watches.deadline_of(claims) if until_expiry else math.inf
         self._watches = watches
@@ -68,6 +74,8 @@ class Watch:
     @property
     def revoked(self) -> asyncio.Event:
         """Set as soon as the token is not good any more: it is known to be revoked, or it has expired.
+
+        Set, too, when the list was closed, and nothing would be told of it any more.
 
         Raises:
             Closed: the block was not entered, so nothing would set it.
@@ -115,7 +123,7 @@ class Watch:
             ExpiredTokenError: the same for ``exp``.
             StaleRevocationsError: the list is stale, so the new token may have been revoked. Try it again.
             InvalidClaims: as `RevocationList.check` does.
-            Closed: the block was left, or not entered yet.
+            Closed: the block was left, or not entered yet; or the list was closed.
             WrongLoop: the list is open in another event loop.
         """
         self._watches.require(self)
@@ -142,15 +150,22 @@ class Watch:
         if self.reason is None:
             self._end("expired", callbacks)
 
-    def _end(self, reason: Literal["revoked", "expired"], callbacks: Callbacks) -> None:
+    def close(self, callbacks: Callbacks) -> None:
+        """Note that the list was closed, and notify its user; does nothing after the end."""
+        if self.reason is None:
+            self._end("closed", callbacks)
+
+    def _end(self, reason: Reason, callbacks: Callbacks) -> None:
         self.reason = reason
         self._revoked.set()
         if self._on_revoked is not None:
             callbacks.call(self._on_revoked)
         if self._cancellation is not None:
-            self._cancellation.cancel(f"the token is {reason}")
+            self._cancellation.cancel(f"the watch of the token ended: {reason}")
 
-    def _error(self) -> NotLive:
+    def _error(self) -> NotLive | Closed:
+        if self.reason == "closed":
+            return Closed("the revocation list was closed, so nothing would tell that the token is no longer good")
         if self.rule is not None:
             return RevokedTokenError(self.rule.kind, self.rule.issued_before)
         return ExpiredTokenError(self._watches.expiry_at(self.deadline))
@@ -175,6 +190,7 @@ class WatchRegistry:
     Attributes:
         claim_names: the names of the claims that are looked at.
         ensure_live: raises if a token is not to be let in; the list sets it.
+        is_open: whether the list is open; it sets it.
     """
 
     def __init__(self, rules: Rules, callbacks: Callbacks, loop: OwnLoop, clock: Clock) -> None:
@@ -189,6 +205,7 @@ class WatchRegistry:
         self._timer_ends = math.inf
         self.claim_names: ClaimNames = rules.claim_names
         self.ensure_live: Callable[[Mapping[str, object]], None] = _refuse
+        self.is_open = False
 
     def __len__(self) -> int:
         return len(self._all)
@@ -231,7 +248,7 @@ class WatchRegistry:
             watch.expire(self._callbacks)
 
     def add(self, watch: Watch) -> None:
-        """Watch a token from now on; one that is revoked or has expired already is reported at once.
+        """Watch a token from now on; one that is revoked or has expired already is reported at once, as is the end.
 
         Raises:
             WrongLoop: the list is open in another event loop, which cannot wake this one.
@@ -241,7 +258,9 @@ class WatchRegistry:
         for subject in watch.subjects.digests:
             self._by_subject.setdefault(subject, set()).add(watch)
         self._check(watch)
-        if self.has_passed(watch.deadline):
+        if not self.is_open:  # the list was closed since it returned the watch
+            watch.close(self._callbacks)
+        elif self.has_passed(watch.deadline):
             watch.expire(self._callbacks)
         elif watch.deadline < math.inf:
             self._deadlines.add(watch, watch.deadline)
@@ -278,8 +297,14 @@ class WatchRegistry:
                 watch.expire(self._callbacks)
         self._set_timer()
 
-    def stop(self) -> None:
-        """Stop the timer; idempotent."""
+    def close(self) -> None:
+        """End all watches, as the list is closed, and stop the timer; idempotent."""
+        self.is_open = False
+        self._stop()
+        for watch in tuple(self._all):
+            watch.close(self._callbacks)
+
+    def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_ends = None, math.inf
@@ -296,7 +321,7 @@ class WatchRegistry:
         sleep = min(max(earliest - self._clock.wall(), _MIN_SLEEP), _MAX_SLEEP)
         ends = self._clock.monotonic() + sleep
         if ends < self._timer_ends:
-            self.stop()
+            self._stop()
             self._timer, self._timer_ends = self._clock.call_later(sleep, self._wake), ends
 
     def _wake(self) -> None:

@@ -9,12 +9,13 @@ from jwt_events.transport._redis.proof import MAX_LAG, Replication
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
 from jwt_events.transport._redis.role import is_node, parse_info
-from jwt_events.transport._redis.survey import SentinelReply, Survey
+from jwt_events.transport._redis.survey import Address, SentinelReply, Survey
 from jwt_events.transport._redis.url import canonical_url, server_url
 
 __all__ = [
     "MAX_LAG",
     "MEMBERSHIP",
+    "Address",
     "Command",
     "Connection",
     "Connector",

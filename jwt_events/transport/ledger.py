@@ -170,6 +170,7 @@ class LedgerAccess:
         removed = 0
         async with self._ledgers() as ledgers:
             for ledger, connection in ledgers.items():
+                await ledger.read_head(connection)  # of a later version, it may hold what is not understood here
                 wrong = {
                     content: until
                     async for batch in ledger.batches(connection)

@@ -138,6 +138,7 @@ class RedisStream:
         self.keys: StreamKeys = StreamKeys(
             key, in_cluster=lambda: connector.is_cluster, ledger=ledger, dead_letter=dead_letter
         )
+        self.connector.check = self.keys.check
         self.destination: str = key
         self.retention: timedelta = options.duration("retention", retention)
         self.trims: bool = True

@@ -47,6 +47,25 @@ def test_groups(url: str, key: str, client: Any) -> None:
     assert found["name"] == "g"
 
 
+async def test_a_single_server(own_server: Any, key: str) -> None:
+    """The complaint says what to write, and does not ask whether a server is there."""
+    async with own_server(port=0) as server:
+        url = server.url.replace("redis://", "redis+cluster://")
+        for command in (("publish", "token-revoked", "--token-id", "a"), ("tail",), ("groups",), ("doctor",)):
+            told = await asyncio.to_thread(run_apart, *command, "--key", key, url=url)
+            assert told.code == 2
+            assert "is a single server, no node of a cluster: use a URL without +cluster" in told.errors
+            assert "Is a server running there" not in told.errors
+
+
+async def test_groups_of_one_node(cluster: Cluster, key: str) -> None:
+    """The URL of a node that does not own the stream leads to the one that does."""
+    (other, *_), owner = await cluster.others(key), await cluster.owner_of(key)
+    await owner.call("XGROUP", "CREATE", key, "g", "0", "MKSTREAM")
+    told = await asyncio.to_thread(run_apart, "groups", "--key", key, "--json", url=other.url)
+    assert [record["name"] for record in told.records] == ["g"]
+
+
 def test_dead_letters(url: str, key: str, client: Any) -> None:
     """They are listed and replayed; those that were copied from one server are told, and brought over."""
     run("publish", "token-revoked", "--token-id", "a", "--key", key, url=url)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
 
 from jwt_events.cli._groups import Consumer, Group
+from jwt_events.cli.doctor._addresses import Announced
 from jwt_events.cli.doctor._cluster import ClusterFacts
 from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._finding import Finding, Level
@@ -23,7 +26,7 @@ from jwt_events.transport._redis.membership import Membership
 from jwt_events.transport._redis.survey import SentinelReply, Survey
 from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.ledger import LedgerSummary
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, key_in
 from tests.support.commands import Outcome, run, run_apart
 from tests.support.faults import free_port
 from tests.support.proxy import Proxy
@@ -31,6 +34,8 @@ from tests.support.raw import call
 from tests.support.servers import OWN_KINDS, Server, shared
 from tests.support.topology import SERVICE, topology
 from tests.support.waiting import wait_until
+
+MakeCluster = Callable[..., AbstractAsyncContextManager[Cluster]]
 
 HEALTHY: dict[str, Any] = {
     "scheme": "rediss",
@@ -117,6 +122,8 @@ def in_cluster(facts: ClusterFacts = CLUSTER, **settings: str) -> dict[str, Any]
     return {"cluster": facts, "settings": IN_CLUSTER | changed}
 
 
+UNREACHED = {f"10.0.0.1:{port}": f"connecting at 10.0.0.1:{port} failed: no answer in time" for port in range(5)}
+
 NO_LEDGER = replace(LEDGER, exists=False, entries=0, endless=0, keys=0, folded_up_to=None, lost=None)
 
 
@@ -160,6 +167,13 @@ class TestFindings:
             (in_cluster(cluster_allow_reads_when_down="yes"), "reads when down", Level.PROBLEM),
             (in_cluster(cluster_node_timeout="15000"), "node timeout", Level.NOTE),
             (in_cluster(cluster_node_timeout=""), "node timeout", Level.UNKNOWN),
+            ({"announced": Announced("nodes", 6, UNREACHED)}, "addresses of nodes", Level.WARNING),
+            ({"announced": Announced("replicas", 6, UNREACHED)}, "addresses of replicas", Level.NOTE),
+            (
+                {"announced": Announced("replicas", 5, UNREACHED), "survey": survey("h", "h", "h"), "priorities": [1]},
+                "addresses of replicas",
+                Level.WARNING,
+            ),
             ({"settings": {"min-replicas-to-write": "0"}}, "old primary", Level.NOTE),
             ({"settings": {"min-replicas-max-lag": "10"}}, "old primary", Level.NOTE),
             ({"settings": {"min-replicas-to-write": "2"}}, "old primary", Level.PROBLEM),
@@ -290,6 +304,43 @@ class TestDoctor:
         assert ("cluster URL" in found) is not is_named
         assert found["node timeout"]["level"] == "ok"
         assert {record["level"] for topic, record in found.items() if topic.startswith("rights")} == {"ok"}
+
+    async def test_announced_addresses(self, own_cluster: MakeCluster, key: str) -> None:
+        """A node that announces an address where it cannot be reached is told, although the key is another one's."""
+        own = [{}, {"cluster-announce-hostname": "node.invalid"}]
+        config = {"cluster-preferred-endpoint-type": "hostname", "cluster-announce-hostname": "localhost"}
+        async with own_cluster(primaries=2, replicas=0, config=config, own_configs=own) as cluster:
+            url, owned = f"redis+cluster://localhost:{cluster.nodes[0].port}", key_in(0, key, of=2)
+            told = await asyncio.to_thread(run_apart, "doctor", "--key", owned, "--json", url=url)
+            found = {record["topic"]: record for record in told.records}["addresses of nodes"]
+            assert (told.code, found["level"]) == (1, "warning")
+            assert (
+                f"1 of 2 cannot be reached from here: connecting at node.invalid:{cluster.nodes[1].port}"
+                in (found["text"])
+            )
+            assert "address_remap" in found["advice"]
+
+    async def test_announced_replica(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A replica that announces an address where it cannot be reached is told; one that can be is fine."""
+        async with own_server(port=0) as primary:
+            at = urlsplit(primary.url)
+            config = {"replicaof": f"{at.hostname} {at.port}"}
+
+            async def told() -> dict[str, Any]:
+                found = await asyncio.to_thread(run_apart, "doctor", "--json", url=primary.url)
+                return {record["topic"]: record for record in found.records}.get("addresses of replicas", {})
+
+            async def is_fine() -> bool:
+                return (await told()).get("level") == "ok"
+
+            async def is_noted() -> bool:
+                found = await told()
+                return found.get("level") == "note" and "at 127.0.0.1:1 " in found["text"]
+
+            async with own_server(port=0, config=config):
+                await wait_until(is_fine, within=30)
+            async with own_server(port=0, config=config | {"replica-announce-port": "1"}):
+                await wait_until(is_noted, within=30)
 
     def test_stream_and_groups(self, own: Server) -> None:
         """It reports the age of the oldest event, dead letters, and consumers that died with pending events."""

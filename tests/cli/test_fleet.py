@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from urllib.request import urlopen
 
-from jwt_events import RedisStream, RevocationList
+import pytest
+
+from jwt_events import Publisher, RedisStream, RevocationList, TokenRevoked
 from jwt_events.fleet import Standing, Status
 from jwt_events.metrics import serve_fleet
 from tests.support.commands import Outcome, run, run_apart, running
@@ -74,13 +76,58 @@ async def test_publish_and_wait(url: str, key: str) -> None:
     assert shown.lines[1:] == ["in force by lease"]
 
 
-def test_what_is_refused(url: str, key: str) -> None:
-    """Names, positions and leases that cannot be are one line, and nothing is published."""
-    revoke = ("publish", "token-revoked", "--token-id", "t", "--key", key)
-    assert "--services: must be 1 to 128" in run(*revoke, "--in-force", "two words", url=url).complaint
-    assert "--wait: must be a position" in run("fleet", "--wait", "now", "--key", key, url=url).complaint
-    assert "no instance has announced itself" in run("fleet", "--key", key, url=url).complaint
+@pytest.mark.parametrize(
+    ("where", "problem"),
+    [
+        ("two words", "must be 1 to 128"),
+        ("", "must be 1 to 128"),
+        ("orders,", "must be 1 to 128"),
+        ("orders,all", "must be names of services"),
+        ("-5s", "must be names of services"),
+        ("0s", "must be a positive"),
+    ],
+)
+def test_where_it_cannot_be_in_force(url: str, key: str, where: str, problem: str) -> None:
+    """Names and leases that cannot be are one line, and nothing is published."""
+    shown = run("publish", "token-revoked", "--token-id", "t", "--key", key, "--in-force", where, url=url)
+    assert (shown.code, f"--in-force: {problem}" in shown.complaint) == (2, True)
     assert run("tail", "--start", "all", "--until-current", "--json", "--key", key, url=url).output == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--wait", "now"), "--wait: must be a position"),
+        (("--wait", "eu:5-0"), "--wait: must be a position"),
+        (("--wait", ""), "--wait: must be a position"),
+        (("--wait", "5-0"), "--wait: is beyond the newest event"),
+        (("--wait", "0-0", "--within", "0"), "--within: must be a positive"),
+        (("--wait", "0-0", "--within", "inf"), "--within: must be a positive"),
+        (("--wait", "0-0", "--service", "two words"), "--service: must be 1 to 128"),
+        (("--wait", "0-0", "--serve", "0"), "--serve: shows how a fleet stands"),
+    ],
+)
+def test_what_cannot_be_waited_for(url: str, key: str, words: tuple[str, ...], problem: str) -> None:
+    """It is one line that names the option, and nothing is waited for."""
+    shown = run("fleet", *words, "--key", key, url=url)
+    assert (shown.code, problem in shown.complaint, shown.output) == (2, True, "")
+
+
+async def test_an_event_that_has_not_come(url: str, key: str) -> None:
+    """No lease can say anything of an event that may come after it has ended."""
+    async with instances(url, key, a="deny"), Publisher(RedisStream(url, key)) as publisher:
+        receipt = await publisher.publish(TokenRevoked(token_id="t"))
+        milliseconds, _, sequence = str(receipt.position).partition("-")
+        shown = await told("fleet", "--wait", f"{milliseconds}-{int(sequence) + 1}", "--key", key, url=url)
+        assert (shown.code, shown.output) == (2, "")
+        assert f"which is at {receipt.position}" in shown.complaint
+
+
+def test_nobody(url: str, key: str) -> None:
+    """Where no instance has announced itself, or none of a service, a line says so."""
+    assert "no instance has announced itself" in run("fleet", "--key", key, url=url).complaint
+    shown = run("fleet", "--service", "orders", "--service", "billing", "--key", key, url=url)
+    assert "no instance of orders, billing has announced itself" in shown.complaint
 
 
 def test_an_exporter(url: str, key: str) -> None:

@@ -84,6 +84,17 @@ class TestFold:
         assert code == 1
         assert "a publisher folds" in complaint
 
+    @pytest.mark.parametrize(("marker", "code"), [("inf", 0), ("1e300", 0), ("-inf", 2), ("-1", 2), ("0", 2)])
+    async def test_a_retention_of_somebody_else(self, scene: Scene, url: str, marker: str, code: int) -> None:
+        """What no publisher can have announced keeps all events, or counts as none; nothing is folded by it."""
+        await publish(RedisStream(url, scene.key), TokenRevoked(token_id="new"))
+        await scene.client.delete(f"{scene.key}:retention")
+        await call(scene.client, "ZADD", f"{scene.key}:retention", marker, "longest")
+        found, _, errors = await told(scene, url, "fold")
+        assert found == code, errors
+        assert "Traceback" not in errors
+        assert await scene.client.xlen(scene.key) == 1
+
     async def test_unknown_retention(self, scene: Scene, url: str) -> None:
         """Without a publisher that has told its retention, nothing is trimmed."""
         await publish(scene.stream, TokenRevoked(token_id="new"))
@@ -121,6 +132,21 @@ class TestRemove:
         code, _, complaint = await told(scene, url, "remove", "--client-id", "c", "--reason", "a slip")
         assert code == 1
         assert "no such rule" in complaint
+
+    async def test_a_later_version(self, scene: Scene, url: str) -> None:
+        """Of a ledger that this version does not understand nothing is removed, and none of it is said to be absent."""
+        await call(scene.client, "ZREMRANGEBYSCORE", scene.ledger, "-inf", "-inf")
+        await call(scene.client, "ZADD", scene.ledger, "-inf", b"\x002 whatever comes")
+        code, _, errors = await told(scene, url, "remove", "--user-id", "u", "--reason", "a mistake")
+        assert code == 2
+        assert "upgrade it" in errors
+
+    async def test_another_type(self, scene: Scene, url: str) -> None:
+        """The advice names the option that chooses another ledger."""
+        await scene.client.set(scene.ledger, "text")
+        code, _, errors = await told(scene, url)
+        assert code == 2
+        assert "--ledger" in errors
 
     async def test_still_in_the_stream(self, scene: Scene, url: str) -> None:
         """An event in the stream would bring it back, so nothing is removed."""

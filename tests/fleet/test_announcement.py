@@ -21,7 +21,7 @@ from jwt_events import (
     RevocationList,
     TokenRevoked,
 )
-from jwt_events.fleet import Announcement, parse
+from jwt_events.fleet import Announcement, Announcer, Condition, parse
 from tests.support.strategies import json_values
 
 SAID = Announcement(
@@ -114,6 +114,29 @@ def test_half_a_name() -> None:
         RevocationList(MemoryTransport(), service="orders")
     with pytest.raises(InvalidOption, match="service: is missing"):
         RevocationList(MemoryTransport(), instance="o-1")
+
+
+def test_a_lease_that_publishers_would_not_understand() -> None:
+    """A list with a longer lease is refused, as they would overlook it."""
+    with pytest.raises(InvalidOption, match="max_staleness: must be at most 31622400 s"):
+        RevocationList(MemoryTransport(), service="orders", instance="o-1", max_staleness=4e7)
+    RevocationList(MemoryTransport(), max_staleness=4e7)
+
+
+async def test_trouble_that_is_no_unicode() -> None:
+    """The path of a file may be part of what is announced."""
+    transport = MemoryTransport()
+    announcer = Announcer(transport, "orders", "o-1", lease=5.0, allows_stale=False)
+    announcer.open(lambda: Condition("0-0", "stale", None, "no \udcff"))
+    try:
+        await announcer.attempted.wait()
+        async with transport.registry() as registry:
+            ((field, entry),) = (await registry.entries(within=5.0))[0].items()
+        said = parse(field, entry)
+        assert said is not None
+        assert said.trouble == "no ?"
+    finally:
+        await announcer.aclose()
 
 
 async def test_what_cannot_be_waited_for() -> None:

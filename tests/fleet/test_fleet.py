@@ -103,6 +103,14 @@ class TestAcknowledged:
                 assert receipt.propagation is not None
                 assert receipt.propagation.acknowledged == ["orders/a", "orders/b"]
 
+    async def test_a_service_that_is_named_twice(self, transport: Transport) -> None:
+        """It is one service."""
+        async with opened(transport, "a", max_staleness=LONG), Publisher(transport) as publisher:
+            fleet = Fleet("orders", "orders", "billing", "billing", lease=0.1)
+            receipt = await publisher.publish(TokenRevoked(token_id="t"), in_force=fleet)
+            assert receipt.propagation is not None
+            assert (receipt.propagation.acknowledged, receipt.propagation.missing) == (["orders/a"], ["billing"])
+
     async def test_two_of_one_name(self, transport: Transport) -> None:
         """Both are waited for."""
         async with opened(transport, "a", "a", max_staleness=LONG), Publisher(transport) as publisher:
@@ -155,6 +163,16 @@ class TestLease:
             assert receipt.propagation.expired == ["orders/a"]
             proxy.heal()
 
+    async def test_a_publisher_that_is_closed(self, transport: Transport) -> None:
+        """Closing does not wait for leases, and what waits for one goes on."""
+        async with Publisher(transport) as publisher, RevocationList(transport) as one:
+            waiting = asyncio.create_task(publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet(lease=0.5)))
+            await wait_until(lambda: one.check({"jti": "t"}) is Verdict.REVOKED)
+            await publisher.aclose()
+            receipt = await waiting
+        assert receipt.propagation is not None
+        assert receipt.propagation.by == "lease"
+
     async def test_cancelled(self, transport: Transport) -> None:
         """Cancelled while it waits, the event is published."""
         async with opened(transport, "a") as (one,), Publisher(transport) as publisher:
@@ -201,6 +219,14 @@ class TestRegistry:
         assert receipt.propagation.expired == ["orders/ahead", "orders/recent", "orders/silent"]
         assert set(await entries(client, key)) == {"ahead", "recent"}
         assert not await client.hexists(f"{key}:fleet", "foreign")
+
+    async def test_who_asks(self, url: str, key: str, client: redis.asyncio.Redis) -> None:
+        """Of many events only the last one asks to be confirmed, as a list applies them in order."""
+        async with Publisher(RedisStream(url, key)) as publisher:
+            events = [TokenRevoked(token_id=f"t{number}") for number in range(3)]
+            await publisher.publish_many(events, in_force=Lease(0.1))
+        entries: Any = await client.xrange(key)
+        assert [b"confirm" in fields[b"event"] for _, fields in entries] == [False, False, True]
 
     async def test_a_replica(self, own_server: Any) -> None:
         """What a replica has of the registry is old, so it is not read; the lease is waited for."""

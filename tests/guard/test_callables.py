@@ -27,6 +27,7 @@ from jwt_events import (
     RevocationList,
     SigningKeys,
     TokenRevoked,
+    Unavailable,
 )
 from jwt_events._internal.functions import awaited, function, is_coroutine_function, plain, plain_function, truth
 from jwt_events.guard import Guard, Refused, until_revoked
@@ -263,6 +264,17 @@ class TestDoors:
             assert await status(self.app(is_public), "/admin", token_of()) == 200
         assert len(records.of("request needs a token, is_public failed", "ERROR")) == 2
 
+    async def test_cancelled_from_within(self) -> None:
+        """A predicate that waited for something which was cancelled says nothing, and ends no request."""
+        shared = asyncio.get_running_loop().create_future()
+        shared.cancel()
+
+        async def is_public(request: web.Request) -> bool:
+            return bool(await shared)
+
+        assert await status(self.app(is_public), "/admin") == 401
+        assert await status(self.app(is_public), "/admin", token_of()) == 200
+
     async def test_result_of_a_result(self) -> None:
         """A coroutine that a coroutine returns is not true either."""
 
@@ -495,5 +507,26 @@ class TestRefusedWhenPassed:
         """Values pass unchanged; functions are no truth."""
         assert (await awaited("option", 5), plain("option", "text"), truth("option", [0])) == (5, "text", True)
         assert function("option", print) is print
+
+    async def test_cancelled(self) -> None:
+        """A cancellation of the task passes, one of what it waits for does not; that one says so."""
+
+        async def wait_for(future: asyncio.Future[None]) -> None:
+            await future
+
+        loop = asyncio.get_running_loop()
+        theirs = asyncio.create_task(awaited("option", wait_for(shared := loop.create_future())))
+        mine = asyncio.create_task(awaited("option", wait_for(loop.create_future())))
+        await asyncio.sleep(0)
+        shared.cancel()
+        mine.cancel()
+        with pytest.raises(Unavailable, match="option"):
+            await theirs
+        with pytest.raises(asyncio.CancelledError):
+            await mine
+        assert not theirs.cancelled()
+
+    async def test_functions_are_no_truth(self) -> None:
+        """A function is always true, so its truth says nothing."""
         with pytest.raises(InvalidOption, match="always true"):
             truth("option", print)

@@ -8,9 +8,12 @@ from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from aiohttp import web
+from fastapi import HTTPException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,13 +107,38 @@ class TestVerification:
             await refused_by(Guard(fresh_list(), decode))
         assert [record["level"].name for record in records] == ["DEBUG"]
 
-    @pytest.mark.parametrize(("returned", "claim"), [(None, "claims"), ({"sub": 7}, "sub"), ({"iat": "now"}, "iat")])
-    async def test_unusable_claims(self, returned: Any, claim: str) -> None:
-        """Claims that cannot be checked are refused, and the log names the claim."""
-        with recorded() as records:
+    @pytest.mark.parametrize(
+        ("returned", "claim", "problem"),
+        [
+            (None, "claims", "decode must return them"),
+            ({}, "claims", "decode must return those of the token"),
+            (MappingProxyType({}), "claims", "are empty"),
+            (web.HTTPUnauthorized(), "claims", "or raise an error"),
+            (web.Response(status=401), "claims", "are empty"),
+            (HTTPException(401), "claims", "or raise an error"),
+            (ValueError(MARK), "claims", "or raise an error"),
+            (object(), "claims", "not object"),
+            ({"sub": 7}, "sub", "must be text, not int"),
+            ({"iat": "now"}, "iat", "not str"),
+        ],
+    )
+    async def test_unusable_claims(self, returned: Any, claim: str, problem: str) -> None:
+        """Claims that cannot be checked are refused, and the log says which and why.
+
+        A response that is returned instead of raised is a mapping in aiohttp.
+        """
+        with watching(MARK) as records:
             refused = await refused_by(Guard(fresh_list(), lambda token: returned))
         assert refused.code == "invalid_token"
-        assert records.of("valid token refused, its claims cannot be checked", "ERROR") == [{"claim": claim}]
+        (fields,) = records.of("token refused, its claims cannot be checked", "ERROR")
+        assert fields["claim"] == claim
+        assert problem in fields["problem"]
+
+    @pytest.mark.parametrize("returned", [{}, web.Response(status=403), web.HTTPForbidden(), ValueError(), None])
+    async def test_no_claims_of(self, returned: Any) -> None:
+        """The same for what ``claims_of`` makes of a value."""
+        guard: Guard[str] = Guard(fresh_list(), lambda token: token, claims_of=lambda value: returned)
+        assert (await refused_by(guard)).code == "invalid_token"
 
     async def test_cancelled(self) -> None:
         """A task that is cancelled while a token is verified is cancelled."""
@@ -124,6 +152,19 @@ class TestVerification:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    @pytest.mark.parametrize("option", ["decode", "claims_of"])
+    async def test_cancelled_from_within(self, option: str) -> None:
+        """If what ``decode`` waits for is cancelled, but not the request, it is not known whether the token is good."""
+        shared = asyncio.get_running_loop().create_future()
+        shared.cancel()
+
+        async def wait(value: Any) -> Any:
+            return await shared
+
+        functions: dict[str, Any] = {"decode": lambda token: CLAIMS} | {option: wait}
+        refused = await refused_by(Guard(fresh_list(), **functions))
+        assert (refused.code, refused.status) == ("unavailable", 503)
 
     async def test_closed_list(self) -> None:
         """A list that is not open is stale: clients are told to retry when a proof could have arrived."""

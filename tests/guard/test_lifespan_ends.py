@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 import aiohttp.test_utils
 import httpx
 import pytest
 from aiohttp import web
 from fastapi import FastAPI
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 import jwt_events.aiohttp
 import jwt_events.fastapi
-from jwt_events import MemoryTransport, Publisher, RevocationList, StaleRevocationsError, Subscriber, TransportError
-from jwt_events.guard import Guard, Refused, readiness_of
+from jwt_events import (
+    Closed,
+    MemoryTransport,
+    Publisher,
+    RevocationList,
+    StaleRevocationsError,
+    Subscriber,
+    TransportError,
+)
+from jwt_events.guard import Guard, Refused, readiness_of, until_revoked
+from tests.support.asgi_services import FRAMEWORKS, serving
+from tests.support.handling import soon
 from tests.support.records import recorded
 from tests.support.scripted import ScriptedTransport
-from tests.support.tokens import decode, token_of
-from tests.support.waiting import wait_until
+from tests.support.services import Service
+from tests.support.tokens import bearer, decode, token_of
+from tests.support.waiting import scaled, wait_until
 
 _ENDED = "the lifespan ended early, the application goes on without it"
 _NOT_OPEN = "revocation list is not open, so every token is stale"
@@ -110,6 +124,77 @@ class TestReadiness:
             await wait_until(lambda: subscriber.staleness < 5)
             status, body = readiness_of(subscriber)
             assert (status, body["ready"], body["subscribers"][0]["state"]) == (200, True, "live")
+
+
+class TestOpenConnections:
+    """A list is closed while connections are open, as when a subscriber beside it fails."""
+
+    @pytest.fixture(params=FRAMEWORKS)
+    async def service(self, request: pytest.FixtureRequest, revocations: RevocationList) -> AsyncIterator[Service]:
+        """A running service."""
+        async with serving(request.param, revocations, decode) as service:
+            yield service
+
+    @pytest.fixture
+    def revocations(self) -> RevocationList:
+        """The list of the service."""
+        return RevocationList(MemoryTransport(), max_staleness=scaled(5))
+
+    async def test_websocket(self, service: Service, revocations: RevocationList) -> None:
+        """A WebSocket is closed with 1013, as nothing would tell of its revocation, and its handler has ended."""
+        async with connect(f"ws://{service.address}/feed", additional_headers=bearer(token_of())) as websocket:
+            await websocket.send("hello")
+            assert await soon(websocket.recv()) == "alice: hello"
+            await revocations.aclose()
+            with pytest.raises(ConnectionClosed):
+                await soon(websocket.recv())
+            assert (websocket.close_code, websocket.close_reason) == (1013, "stale_revocations")
+            await service.all_ended()
+
+    async def test_stream(self, service: Service, revocations: RevocationList) -> None:
+        """A stream ends as if its items had ended, and requests get 503."""
+        headers = bearer(token_of())
+        async with httpx.AsyncClient(base_url=service.url, timeout=scaled(30)) as client:
+            async with client.stream("GET", "/events", headers=headers) as response:
+                chunks = response.aiter_bytes()
+                assert await soon(anext(chunks)) == b"data: hello\n\n"
+                await revocations.aclose()
+                assert [chunk async for chunk in chunks] == []
+            await service.all_ended()
+            assert (await client.get("/me", headers=headers)).status_code == 503
+
+    async def test_between_two_items(self, revocations: RevocationList) -> None:
+        """A stream whose list was closed while its consumer was busy ends; one that never began raises `Closed`."""
+        closed: list[str] = []
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed.append("items")
+
+        async with revocations:
+            passed_on = until_revoked(revocations, {"sub": "alice"}, items())
+            assert await anext(passed_on) == 1
+            late = until_revoked(revocations, {"sub": "alice"}, items())
+        with pytest.raises(StopAsyncIteration):
+            await anext(passed_on)
+        with pytest.raises(Closed):
+            await anext(late)
+        assert closed == ["items"]
+
+    async def test_something_else_is_closed(self, revocations: RevocationList) -> None:
+        """`Closed` of something else that the items use is an error as before."""
+
+        async def items() -> AsyncIterator[int]:
+            yield 1
+            raise Closed("the publisher is not open")
+
+        async with revocations, aclosing(until_revoked(revocations, {"sub": "alice"}, items())) as passed_on:
+            assert await anext(passed_on) == 1
+            with pytest.raises(Closed, match="publisher"):
+                await anext(passed_on)
 
 
 class TestNeverOpened:

@@ -226,7 +226,7 @@ def may_be_let_in(trial: Trial) -> bool:
     claims = trial.payload
     if trial.claims_of == "inside":
         claims = claims.get("payload") if isinstance(claims, dict) else None
-    if not isinstance(claims, dict) or not _grants(claims, trial.scopes):
+    if not isinstance(claims, dict) or not claims or not _grants(claims, trial.scopes):
         return False
     kids = _kids(trial, claims)
     return kids is not None and _is_readable(claims) and not any(_covers(rule, claims, kids) for rule in trial.rules)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -29,11 +30,14 @@ from tests.support.tokens import SECRET, bearer, decode, token_of
 from tests.support.waiting import wait_until
 
 Renew = Callable[[Any, str], Any]
+Ask = Callable[[], Awaitable[Any]]
 
 
-async def _talk(text: str, websocket: Any, renew: Renew) -> str:
-    """Reply to a message of the client: ``token …`` renews, ``insist …`` does not handle a refusal."""
+async def _talk(text: str, websocket: Any, renew: Renew, ask: Ask) -> str:
+    """Reply to a message of the client: ``token …`` renews, ``insist …`` does not handle a refusal, ``ask`` asks."""
     word, _, token = text.partition(" ")
+    if word == "ask":
+        return str((await ask()).value["jti"])
     if word == "insist":
         await renew(websocket, token)
     if word != "token":
@@ -59,7 +63,9 @@ def _aiohttp(
     @guard.websocket()
     async def feed(request: web.Request, websocket: web.WebSocketResponse) -> None:
         async for message in websocket:
-            await websocket.send_str(await _talk(message.data, websocket, guard.renew))
+            await websocket.send_str(
+                await _talk(message.data, websocket, guard.renew, partial(guard.admission, request))
+            )
 
     async def events(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -86,7 +92,7 @@ def _fastapi(
     async def feed(websocket: WebSocket, claims: Mapping[str, Any] = Security(live, scopes=["feed"])) -> None:
         await websocket.accept()
         async for text in websocket.iter_text():
-            await websocket.send_text(await _talk(text, websocket, live.renew))
+            await websocket.send_text(await _talk(text, websocket, live.renew, partial(guard.admission, websocket)))
 
     @app.get("/events", dependencies=[Depends(guard)])
     async def events(request: Request) -> StreamingResponse:
@@ -193,6 +199,22 @@ async def test_renewed(serve: Any, revocations: RevocationList, clock: ManualClo
         assert await end_of(websocket) == (4401, "revoked_token")
 
 
+async def test_asked_again(serve: Any, revocations: RevocationList, transport: MemoryTransport) -> None:
+    """A guard that is asked again decides about the new token: the one before may be revoked, the new one may not."""
+    async with (
+        serve(revocations) as address,
+        connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
+    ):
+        assert await say(websocket, "ask") == "1"
+        assert await say(websocket, f"token {token('2', 600)}") == "renewed 2"
+        assert await say(websocket, "ask") == "2"
+        await publish(transport, TokenRevoked(token_id="1"))
+        await wait_until(lambda: not revocations.check({"jti": "1", "iat": 1}))
+        assert [await say(websocket, "ask") for _ in range(2)] == ["2", "2"]
+        assert await say(websocket, f"token {token('3', 600)}") == "renewed 3"
+        assert await say(websocket, "ask") == "3"
+
+
 async def test_refused(serve: Any, revocations: RevocationList, clock: ManualClock, transport: MemoryTransport) -> None:
     """A token that is not accepted is refused by name, and the one before stays in use."""
     async with serve(revocations) as address:
@@ -256,7 +278,7 @@ async def test_without_scopes(revocations: RevocationList) -> None:
     async def feed(websocket: WebSocket, claims: Mapping[str, Any] = Depends(live)) -> None:
         await websocket.accept()
         async for text in websocket.iter_text():
-            await websocket.send_text(await _talk(text, websocket, live.renew))
+            await websocket.send_text(await _talk(text, websocket, live.renew, partial(guard.admission, websocket)))
 
     async with (
         uvicorn_server(app) as address,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from aiohttp import web
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -149,6 +149,7 @@ class TestAiohttp:
             web.HTTPServiceUnavailable(),
             web.HTTPOk(),
             web.HTTPNoContent(),
+            web.HTTPNotModified(),
         ]
 
         def verify(token: str) -> dict[str, Any]:
@@ -158,8 +159,8 @@ class TestAiohttp:
         app = web.Application(middlewares=[guard.middleware()])
         app.router.add_get("/", hello)
         async with client_of(app) as client:
-            got = [await client.get("/", headers=bearer(str(number))) for number in range(5)]
-            assert [response.status_code for response in got] == [403, 302, 503, 401, 401]
+            got = [await client.get("/", headers=bearer(str(number))) for number in range(6)]
+            assert [response.status_code for response in got] == [403, 302, 503, 401, 401, 401]
             assert got[0].text == "verify first"
 
 
@@ -238,6 +239,43 @@ def whole_app(revocations: RevocationList, verify: Callable[[str], Any] = decode
 class TestWholeApplication:
     """The guard as a dependency of a whole FastAPI application."""
 
+    async def test_websocket_guard(self, revocations: RevocationList) -> None:
+        """A `WebSocketGuard` there, or of an endpoint for HTTP, guards requests as its guard does."""
+        guard = jwt_events.fastapi.BearerGuard(revocations, decode)
+        live = jwt_events.fastapi.WebSocketGuard(guard)
+        app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations), dependencies=[Depends(live)])
+        app.include_router(jwt_events.fastapi.readiness_router(revocations))
+
+        @app.get("/me")
+        async def me(claims: Annotated[Any, Depends(live)]) -> str:
+            return str(claims["sub"])
+
+        @app.get("/orders", dependencies=[Security(live, scopes=["orders"])])
+        async def orders(request: Request) -> StreamingResponse:
+            async def one() -> AsyncIterator[bytes]:
+                yield b"one"
+
+            return StreamingResponse(guard.until_revoked(request, one()))
+
+        @app.websocket("/feed")
+        async def feed(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.receive()
+
+        async with uvicorn_server(app) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
+            assert (await client.get("/ready")).status_code == 200
+            assert [(await client.get(path)).status_code for path in ("/me", "/orders")] == [401, 401]
+            token = token_of(sid="s")
+            assert (await client.get("/me", headers=bearer(token))).json() == "alice"
+            assert (await client.get("/orders", headers=bearer(token))).status_code == 403
+            assert (await client.get("/orders", headers=bearer(token_of(scope="orders")))).text == "one"
+            with pytest.raises(InvalidStatus):
+                await connect(f"ws://{address}/feed").__aenter__()
+            async with connect(f"ws://{address}/feed", additional_headers=bearer(token)) as websocket:
+                revocations.apply(TokenRevoked(session_id="s"))
+                await soon(websocket.wait_closed())
+                assert websocket.close_code == 4401
+
     @pytest.mark.parametrize("inside", [False, True])
     async def test_beside_it(self, revocations: RevocationList, inside: bool) -> None:
         """Readiness needs no token, a WebSocket takes it from where its own guard does, all else needs the header."""
@@ -298,7 +336,8 @@ class TestWholeApplication:
         """A refusal that ``decode`` raises as a response is sent as it is, to a WebSocket too."""
 
         def verify(token: str) -> dict[str, Any]:
-            raise HTTPException(int(token), "verify first", {"X-Why": "unverified"})
+            status: Any = int(token) if token.isdigit() else token  # what cannot be a status is none
+            raise HTTPException(status, "verify first", {"X-Why": "unverified"})
 
         app = whole_app(revocations, verify)
 
@@ -311,7 +350,7 @@ class TestWholeApplication:
             response = await client.get(f"http://{address}/me", headers=bearer("403"))
             assert (response.status_code, response.json()) == (403, {"detail": "verify first"})
             assert response.headers["X-Why"] == "unverified"
-            for status in (200, 204):
+            for status in (200, 204, 304, 42, 1000, "text"):
                 assert (await client.get(f"http://{address}/me", headers=bearer(str(status)))).status_code == 401
             with pytest.raises(InvalidStatus) as caught:
                 await connect(f"ws://{address}/plain", additional_headers=bearer("403")).__aenter__()
@@ -378,7 +417,7 @@ class TestOutOfReach:
         [
             ({"user_id": 7, "session_id": "s"}, "jti, sub, sid, client_id"),
             ({"header": {"kid": "k"}, "payload": {"sub": "alice", "jti": "1"}}, "jti, sub, sid, client_id"),
-            ({}, "jti, sub, sid, client_id"),
+            ({"iat": 1}, "jti, sub, sid, client_id"),
             ({"sub": "", "jti": ""}, "jti, sub, sid, client_id"),
             ({"iat": 1, "aud": "a", "kid": "k"}, "jti, sub, sid, client_id"),
             ({"jti": "1", "user_id": 7, "token_type": "access"}, "sub"),
@@ -401,7 +440,11 @@ class TestOutOfReach:
 
     async def test_not_for_refused_ones(self, revocations: RevocationList) -> None:
         """A token that is refused is no reason to warn; another gap is."""
-        tokens: dict[str, dict[str, Any]] = {"a": {"user_id": 1, "iat": "x"}, "b": {}, "c": {"jti": "1", "user_id": 7}}
+        tokens: dict[str, dict[str, Any]] = {
+            "a": {"user_id": 1, "iat": "x"},
+            "b": {"iat": 1},
+            "c": {"jti": "1", "user_id": 7},
+        }
         async with revocations:
             guard = Guard(revocations, tokens.__getitem__)
             with recorded() as records:

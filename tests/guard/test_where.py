@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 import jwt_events.aiohttp
 import jwt_events.fastapi
 from jwt_events import InvalidOption, MemoryTransport, RevocationList
-from jwt_events.guard import Guard, Refused
+from jwt_events.guard import Guard, PositionFrom, Refused
 from jwt_events.guard._where import AmbiguousToken, TokenSource
 from tests.support.services import Service, serving
 from tests.support.tokens import bearer, decode, token_of
@@ -51,6 +51,19 @@ class TestSource:
         assert found(source) is None
         assert found(source, authorization=["Basic abc", "Bearer a.b"]) is AmbiguousToken
         assert found(source, cookie=["Authorization=a.b"]) is None
+
+    @pytest.mark.parametrize("after", ["\t", "\xa0", ":", ",", "=", '"', "/", ";", "\t "])
+    @pytest.mark.parametrize("before", ["", " ", "\t"])
+    @pytest.mark.parametrize("scheme", ["Bearer", "bEARER"])
+    def test_not_a_space(self, before: str, scheme: str, after: str) -> None:
+        """A scheme that something else than a space follows is malformed, and not another scheme or no token."""
+        assert found(TokenSource("Authorization", None), authorization=[f"{before}{scheme}{after}a.b"]) == ""
+        assert found(TokenSource("X-Token", None), x_token=[f"{before}{scheme}{after}a.b"]) == ""
+
+    @pytest.mark.parametrize("scheme", ["BearerX", "Bearer-x", "XBearer", "Bearer1", "Bear"])
+    def test_other_schemes(self, scheme: str) -> None:
+        """A scheme whose name only begins like it is another one."""
+        assert found(TokenSource("Authorization", None), authorization=[f"{scheme} a.b"]) is None
 
     def test_other_header(self) -> None:
         """Another header needs no scheme, and then ``Authorization`` is not read."""
@@ -184,6 +197,29 @@ async def test_header_of_a_proxy() -> None:
         assert list(schema["components"]["securitySchemes"].values()) == [
             {"type": "apiKey", "in": "header", "name": "cf-access-jwt-assertion"}
         ]
+
+
+@pytest.mark.parametrize("optional", [True, False])
+async def test_absent_headers(optional: bool) -> None:
+    """What frameworks return for a header that is missing is no header, also in a list."""
+    async with RevocationList(MemoryTransport(), max_staleness=scaled(5)) as revocations:
+        guard = Guard(revocations, decode, optional=optional, cookie="token", at_least=PositionFrom(header="at"))
+        for absent in (None, [], (), [None]):
+            if optional:
+                assert (await guard.admit(absent, cookie=absent, at_least=absent)).is_anonymous
+            else:
+                with pytest.raises(Refused) as caught:
+                    await guard.admit(absent, cookie=absent, at_least=absent)
+                assert caught.value.code == "missing_token"
+
+
+@pytest.mark.parametrize("values", [b"Bearer a.b.c", [b"Bearer a.b.c"], 7, [7], True])
+@pytest.mark.parametrize("name", ["authorization", "cookie", "at_least"])
+async def test_not_text(name: str, values: Any) -> None:
+    """Values that are not text, as in the scope of ASGI, are refused by name, whatever the request is."""
+    guard = Guard(RevocationList(MemoryTransport()), decode, optional=True)
+    with pytest.raises(InvalidOption, match=f"{name}: must be"):
+        await guard.admit(**{"authorization": None, name: values})
 
 
 async def test_without_a_framework() -> None:

@@ -6,13 +6,14 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from bench import fanout, fanout_model, load, table
+from bench import fanout, fanout_frozen, fanout_model, folding, load, table
 from bench.competitors import Competitor
 from bench.report import Report
 from bench.results import Result, Results, Spread, failures, judge, ratio
@@ -20,7 +21,9 @@ from bench.rows import ROWS, Floor, Row, named
 from bench.run import Failed, Run, RunParams, run_concurrently, time_limit
 from bench.worker import run_once
 from jwt_events import Publisher, RedisStream
+from jwt_events.embedded import EmbeddedServer
 from tests.support.raw import entries
+from tests.support.waiting import scaled
 
 ROOT = Path(__file__).parents[2]
 OURS, OTHER = "jwt_events stream", "another library"
@@ -249,9 +252,19 @@ class TestFanOut:
         """A smoke test of one point, with real processes and a server: readers are woken, and events take some time."""
         monkeypatch.setattr(fanout, "SETTLED", 0.5)
         monkeypatch.setattr(fanout, "SECONDS", 2.0)
+        monkeypatch.setattr(fanout, "ALONE", 0.5)
         found = await fanout.measure(fanout.Point(12, 50.0, simulated), paced=paced)
         assert 0 < found.wakeups < 100
         assert 0 < found.p50 <= found.p99
+
+    async def test_a_frozen_replica_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A smoke test, with real processes and servers: all readers leave the replica, and none is wrong."""
+        monkeypatch.setattr(fanout_frozen, "SECONDS", 0.5)
+        monkeypatch.setattr(fanout_frozen, "FROZEN", scaled(10.0))
+        found = await fanout_frozen.measure(4, 10.0)
+        assert found["all have left after"] < fanout_frozen.FROZEN
+        assert found["staleness"] > 0
+        assert found["wrong"] == 0
 
     def test_the_table_is_what_the_model_says(self) -> None:
         """The documents show the table of the present model."""
@@ -269,3 +282,19 @@ class TestFanOut:
                 share = fanout_model.fan_out(-(-readers // fanout_model.servers(readers, rate)), rate)
                 assert share.core < 1
                 assert share.p99 < 100
+
+
+class TestFolding:
+    """What folding costs."""
+
+    async def test_it_is_measured(self, own_server: Callable[..., EmbeddedServer]) -> None:
+        """A smoke test: all is folded and costs something, and what is published beside it takes some time."""
+        async with own_server(port=0) as server:
+            for make in (folding.about_a_token, folding.about_a_user):
+                own, servers = await folding.measure_cost(server.url, [make() for _ in range(300)])
+                assert own > 0
+                assert servers >= 0
+            found = await folding.measure_delay(server.url, windows=1, seconds=4.0, rate=50, folded=6_000)
+        assert found["folded_per_minute"] > 0
+        assert 0 < found["alone_p50_ms"] <= found["alone_p99_ms"]
+        assert 0 < found["folding_p50_ms"] <= found["folding_p99_ms"]

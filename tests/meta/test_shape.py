@@ -116,7 +116,7 @@ DOORS = {
         "tracing",
         "transport",
     },
-    "msgspec": {"events"},
+    "msgspec": {"envelope", "events", "fleet"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
     "pytest": {"testing.conformance", "testing.plugin", "testing._poison"},

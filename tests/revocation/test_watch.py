@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -472,6 +472,62 @@ class TestLeaving:
             pass
         with pytest.raises(Closed):
             revocations.watch(CLAIMS)
+
+
+class TestListCloses:
+    """Nothing would tell of a revocation once the list is closed, so every watch ends with it."""
+
+    async def test_told(self) -> None:
+        """The event is set and the callback is called, once; a token that was revoked before stays revoked."""
+        revocations, calls = RevocationList(MemoryTransport()), list[str]()
+        async with AsyncExitStack() as stack:
+            await revocations.__aenter__()
+            watch = await stack.enter_async_context(revocations.watch(CLAIMS, lambda: calls.append("called")))
+            revoked = await stack.enter_async_context(revocations.watch({"jti": "other"}))
+            revoke(revocations, token_id="other")
+            await revocations.aclose()
+            await revocations.aclose()
+            assert (watch.revoked.is_set(), watch.reason, watch.rule, calls) == (True, "closed", None, ["called"])
+            assert (revoked.reason, repr(watch)) == ("revoked", "<Watch closed>")
+            with pytest.raises(Closed, match="was closed"):
+                watch.renew(CLAIMS)
+
+    async def test_cancels(self) -> None:
+        """A block is cancelled, and raises `Closed`; a list that is opened again watches new tokens."""
+        revocations = RevocationList(MemoryTransport())
+        for _ in range(2):
+            async with revocations:
+                serving = asyncio.create_task(_serve(revocations))
+                await wait_until(lambda: watched(revocations) == 1)
+            with pytest.raises(Closed, match="was closed"):
+                await soon(serving)
+            assert watched(revocations) == 0
+
+    async def test_by_its_user(self) -> None:
+        """A block that closes the list ends with `Closed` itself, and the list can be opened again."""
+        revocations = RevocationList(MemoryTransport())
+
+        async def close() -> None:
+            async with revocations.watch(CLAIMS, cancel=True):
+                await revocations.aclose()
+                await asyncio.Event().wait()
+
+        await revocations.__aenter__()
+        with pytest.raises(Closed, match="was closed"):
+            await soon(close())
+        async with revocations, revocations.watch(CLAIMS) as watch:
+            assert watch.reason is None
+
+    async def test_entered_afterwards(self) -> None:
+        """A watch that is entered when the list was closed ends at once."""
+        revocations = RevocationList(MemoryTransport())
+        async with revocations:
+            early, late = revocations.watch(CLAIMS), revocations.watch(CLAIMS, cancel=True)
+        async with early as watch:
+            assert watch.reason == "closed"
+        with pytest.raises(Closed, match="was closed"):
+            await late.__aenter__()
+        assert watched(revocations) == 0
 
 
 async def _serve(revocations: RevocationList, **claims: object) -> None:

@@ -295,6 +295,7 @@ async def cluster(
     primaries: int = 3,
     replicas: int = 3,
     config: Mapping[str, str] | None = None,
+    own_configs: Sequence[Mapping[str, str]] = (),
 ) -> AsyncIterator[Cluster]:
     """Start a cluster.
 
@@ -304,8 +305,11 @@ async def cluster(
         primaries: how many primaries share the slots.
         replicas: how many replicas there are; the first is one of the first primary, and so on.
         config: more options of every node.
+        own_configs: more options of the first node, of the second, and so on.
     """
-    nodes = [Node(make, directory, config or {}) for _ in range(primaries + replicas)]
+    number_of_nodes = primaries + replicas
+    own = (*own_configs, *[{}] * (number_of_nodes - len(own_configs)))
+    nodes = [Node(make, directory, {**(config or {}), **own[number]}) for number in range(number_of_nodes)]
     async with AsyncExitStack() as stack:
         for node in nodes:
             stack.push_async_callback(node.kill)

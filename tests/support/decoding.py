@@ -7,12 +7,17 @@ import pickle
 from collections.abc import Callable, Iterable
 
 from jwt_events import DecodeError, envelope
-from jwt_events.envelope import Envelope, decode, decode_any
+from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, decode, decode_any
+from jwt_events.events import canonical_decoder
+
+_covered: Callable[[bytes], Envelope | None] = canonical_decoder(
+    envelope._CLASSES, Envelope, lambda payload: None, max_bytes=MAX_WIRE_BYTES
+)
 
 
 def is_covered(payload: bytes) -> bool:
     """Return whether the canonical path decodes a message."""
-    return envelope._decode_canonical(payload) is not None
+    return _covered(payload) is not None
 
 
 def decoded(payload: bytes, decode: Callable[[bytes], Envelope] = decode) -> tuple[object, ...]:

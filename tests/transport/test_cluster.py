@@ -10,7 +10,18 @@ import pytest
 from redis.asyncio import RedisCluster
 from redis.cluster import LoadBalancingStrategy
 
-from jwt_events import Publisher, PublishFailed, RedisStream, RevocationList, ServerRefused, TokenRevoked, Verdict
+from jwt_events import (
+    Publisher,
+    PublishFailed,
+    RedisStream,
+    RegionalStreams,
+    RevocationList,
+    ServerRefused,
+    TokenRevoked,
+    TransportError,
+    Verdict,
+)
+from jwt_events.testing import Listener
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._redis.slots import SlotMap, slot_of
 from tests.support.cluster import Cluster, Node, key_in
@@ -79,7 +90,7 @@ class TestUrl:
         """A server that is in no cluster is told from a node, with the URL to use."""
         async with own_server(port=0) as server:
             single = server.url.replace("redis://", "redis+cluster://")
-            await refused(single, key, "is a single server, no node of a cluster: use the URL redis://")
+            await refused(single, key, "is a single server, no node of a cluster: use a URL without")
             with pytest.raises(ServerRefused, match="is a single server"):
                 async with RevocationList(RedisStream(single, key)):
                     raise AssertionError
@@ -88,6 +99,11 @@ class TestUrl:
         """The error names a seed."""
         port = free_port()
         await refused(f"redis+cluster://127.0.0.1:{port}", key, f"connecting at 127.0.0.1:{port} .*failed")
+
+    async def test_several_seeds_are_down(self, key: str) -> None:
+        """The error says that none of them can be used."""
+        seeds = ",".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+        await refused(f"redis+cluster://{seeds}", key, "no other of 2 nodes that are known can be used")
 
     async def test_no_node_has_the_slot(self, own_cluster: MakeCluster, key: str) -> None:
         """The error names the slot; when a node takes it, publishing goes on."""
@@ -194,6 +210,35 @@ class TestPlainUrl:
             (node,) = cluster.nodes
             await node.call("ACL", "SETUSER", "app", "on", "nopass", "~*", "&*", "+@all", "-cluster")
             await refused(cluster.url.replace("://", "://app:x@"), key, r"\+cluster\|slots and \+cluster\|info")
+
+
+class TestKeysInTwoSlots:
+    """Keys given by hand that a cluster keeps in another slot than the stream, where the URL does not say cluster."""
+
+    @pytest.mark.parametrize(
+        ("field", "advice"), [("ledger", "give it the hash tag"), ("dead_letter", "give it the hash tag"), ("key", "}")]
+    )
+    @pytest.mark.parametrize("at_owner", [True, False])
+    async def test_they_are_refused(
+        self, cluster: Cluster, key: str, *, at_owner: bool, field: str, advice: str
+    ) -> None:
+        """All programs refuse them when they find a cluster, naming the option, as they do with the URL of one."""
+        name = f"{key}}}" if field == "key" else key
+        given: dict[str, Any] = {} if field == "key" else {field: f"{key}:elsewhere"}
+        url = (await cluster.owner_of(name) if at_owner else (await cluster.others(name))[0]).url
+        for transport in (RedisStream(url, name, **given), RedisStream(url, name, group="g", **given)):
+            with pytest.raises(TransportError, match=f"{field}: .*{advice}"):
+                async with Listener(transport):
+                    raise AssertionError
+        with pytest.raises(TransportError, match=f"{field}: .*{advice}"):
+            async with RevocationList(RedisStream(url, name, **given)):
+                raise AssertionError
+        with pytest.raises(TransportError, match=f"{field}: .*{advice}"):
+            async with RevocationList(RegionalStreams(RedisStream(url, name, **given))):
+                raise AssertionError
+        with pytest.raises(PublishFailed, match=f"{field}: .*{advice}"):
+            await publish(RedisStream(url, name, **given), TokenRevoked(token_id="x"))
+        assert await (await cluster.owner_of(name)).call("EXISTS", name) == 0
 
 
 class TestBeside:

@@ -101,6 +101,34 @@ class TestClient:
                 assert await named(2)
             await wait_until(lambda: named(0))
 
+    async def test_connections_of_its_own_kind(self, url: str, key: str) -> None:
+        """A class of connections that takes only some options is used as it is."""
+        client = Redis.from_url(url)
+        base = client.connection_pool.connection_class
+        made: list[object] = []
+
+        def refuse_others(self: Any, **options: Any) -> None:
+            if "driver_info" in options:
+                raise TypeError("unexpected keyword argument 'driver_info'")
+            base.__init__(self, **options)
+            made.append(self)
+
+        given = {
+            name: value for name, value in client.connection_pool.connection_kwargs.items() if name != "driver_info"
+        }
+        own: Any = type("Own", (base,), {"__init__": refuse_others})
+        await use(RedisStream(Redis(connection_pool=ConnectionPool(connection_class=own, **given)), key))
+        assert len(made) > 1
+
+    @TRANSPORTS
+    async def test_what_redis_py_reads_from_a_file(
+        self, url: str, key: str, make: MakeTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The version that a connection tells the server is found once, not for each connection."""
+        transport = make(url, key)
+        monkeypatch.setattr("redis.utils.get_lib_version", lambda: pytest.fail("it was read again"))
+        await use(transport)
+
     async def test_it_may_be_closed_first(self, url: str, key: str) -> None:
         """A transport that was made from a client works after the client is closed."""
         async with Redis.from_url(url) as client:

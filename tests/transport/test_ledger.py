@@ -120,7 +120,7 @@ class TestFolding:
                 """Lets the other one fold when the batch was read and nothing is written yet."""
 
                 async def execute_many(self, commands: Any, **options: Any) -> list[Any]:
-                    if commands[0] == ("MULTI",) and not inner:
+                    if commands[-1] == ("EXEC",) and not inner:
                         inner.append(await other.fold_batch(second, fold, before=3, now=NOW))
                         await add(client, key, "2-5")
                     return await super().execute_many(commands, **options)
@@ -281,6 +281,7 @@ class TestForeign:
         async with connected(url) as connection:
             with pytest.raises(TransportError, match="not written by this library"):
                 await fold_all(ledger, connection)
+        async with connected(url) as connection:
             with pytest.raises(TransportError, match="not written by this library"):
                 await ledger.read_head(connection)
         assert len(await entries(client, key)) == 1
@@ -303,6 +304,7 @@ class TestForeign:
         async with connected(url) as connection:
             with pytest.raises(TransportError, match="WRONGTYPE"):
                 await fold_all(ledger, connection)
+        async with connected(url) as connection:
             with pytest.raises(TransportError, match="WRONGTYPE"):
                 await contents(ledger, connection)
         assert len(await entries(client, key)) == 1

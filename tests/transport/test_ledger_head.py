@@ -90,30 +90,30 @@ class TestAdvance:
     def test_first(self) -> None:
         """A new ledger takes what was removed before as it is."""
         stream = StreamInfo("4-0", "9-0", added=8, length=5)
-        assert advance(None, stream, ["4-0", "5-0"], now=7) == LedgerHead("5-0", 5)
+        assert advance(None, stream, 2, "5-0", now=7) == LedgerHead("5-0", 5)
 
     def test_a_ledger_that_vanished(self) -> None:
         """Where there was a ledger before, what was removed with it is lost; if nothing was, nothing is."""
         stream = StreamInfo("4-0", "9-0", added=8, length=5)
-        assert advance(None, stream, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", 4, lost=3, lost_at=7)
+        assert advance(None, stream, 1, "4-0", now=7, vanished=True) == LedgerHead("4-0", 4, lost=3, lost_at=7)
         whole = StreamInfo("4-0", "9-0", added=5, length=5)
-        assert advance(None, whole, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", 1)
+        assert advance(None, whole, 1, "4-0", now=7, vanished=True) == LedgerHead("4-0", 1)
         uncounted = StreamInfo("4-0", "9-0", added=None, length=5)
-        assert advance(None, uncounted, ["4-0"], now=7, vanished=True) == LedgerHead("4-0", None, lost_at=7)
+        assert advance(None, uncounted, 1, "4-0", now=7, vanished=True) == LedgerHead("4-0", None, lost_at=7)
 
     def test_in_order(self) -> None:
         """As long as nobody else removes anything, nothing is lost."""
         head = LedgerHead("5-0", 5)
         stream = StreamInfo("6-0", "9-0", added=8, length=3)
         assert head.missing(stream) == 0
-        assert advance(head, stream, ["6-0"], now=7) == LedgerHead("6-0", 6)
+        assert advance(head, stream, 1, "6-0", now=7) == LedgerHead("6-0", 6)
 
     def test_removed_by_others(self) -> None:
         """What others removed is counted once."""
         head = LedgerHead("5-0", 5, lost=1, lost_at=3)
         stream = StreamInfo("8-0", "9-0", added=9, length=2)
         assert head.missing(stream) == 2
-        moved = advance(head, stream, ["8-0"], now=7)
+        moved = advance(head, stream, 1, "8-0", now=7)
         assert moved == LedgerHead("8-0", 8, lost=3, lost_at=7)
         assert moved.missing(StreamInfo("9-0", "9-0", added=9, length=1)) == 0
 
@@ -122,7 +122,7 @@ class TestAdvance:
         """A stream that began anew, with a clock set back or not, is known by its ends or its count."""
         head = LedgerHead("5-0", 5)
         assert head.missing(stream) is None
-        moved = advance(head, stream, [str(stream.first)], now=7)
+        moved = advance(head, stream, 1, str(stream.first), now=7)
         assert moved == LedgerHead(str(stream.first), 1, 0, 7)
 
     def test_without_counts(self) -> None:
@@ -130,9 +130,9 @@ class TestAdvance:
         stream = StreamInfo("8-0", "9-0", added=None, length=2)
         head = LedgerHead("5-0", None)
         assert head.missing(stream) == 0
-        assert advance(head, stream, ["8-0"], now=7) == LedgerHead("8-0", None)
-        assert advance(head, StreamInfo("8-0", "9-0", 9, 2), ["8-0"], now=7) == LedgerHead("8-0", 8)
-        assert advance(LedgerHead("5-0", 5), stream, ["8-0"], now=7) == LedgerHead("8-0", None)
+        assert advance(head, stream, 1, "8-0", now=7) == LedgerHead("8-0", None)
+        assert advance(head, StreamInfo("8-0", "9-0", 9, 2), 1, "8-0", now=7) == LedgerHead("8-0", 8)
+        assert advance(LedgerHead("5-0", 5), stream, 1, "8-0", now=7) == LedgerHead("8-0", None)
 
 
 class TestUnited:

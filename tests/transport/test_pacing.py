@@ -66,7 +66,7 @@ def simulate(readers: int, events: Iterator[float], *, others: float = 0.0, maxi
             waiting.clear()
             asked_at += pacing.pause(asked_at)
         spent += _PER_PUBLISH
-        if at > sampled_at + 1.0:
+        if at > sampled_at + 1.0 or pacing.is_due(at):
             is_fast = pacing.is_fast(at)
             asked += is_fast
             pacing.sample(at, spent + others * at if is_fast else None, chance.random())
@@ -137,6 +137,32 @@ class TestPacing:
             assert not pacing.is_fast(number * 0.1 + 0.09)
             if number % 10 == 9:
                 pacing.sample(number * 0.1, None, 0.0)
+
+    def test_pauses_begin_soon(self) -> None:
+        """Half a second after events begin to come fast readers pause, as two samples are soon taken."""
+        pacing = Pacing()
+        pacing.sample(0.0, None, 0.0)
+        sampled = []
+        for number in range(500):
+            now = number / 1_000
+            pacing.wake(now, 1)
+            if pacing.is_due(now):
+                pacing.sample(now, now, 0.0)  # a whole core
+                sampled.append(now)
+        assert len(sampled) == 2
+        assert pacing.spacing > 0
+
+    def test_a_server_that_does_not_tell(self) -> None:
+        """It is not asked again and again: the next sample is taken with an audit."""
+        pacing, asked = Pacing(), 0
+        pacing.sample(0.0, None, 0.0)
+        for number in range(2_000):
+            now = number / 1_000
+            pacing.wake(now, 1)
+            if pacing.is_due(now):
+                pacing.sample(now, None, 0.0)
+                asked += 1
+        assert asked == 1
 
     def test_one_reader_of_a_thousand_events_a_second(self) -> None:
         """A reader that has the server for itself does not pause."""

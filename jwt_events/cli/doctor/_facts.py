@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from jwt_events.cli._groups import Group, groups_of
 from jwt_events.cli._running import recognize
+from jwt_events.cli.doctor._addresses import Announced, look
 from jwt_events.cli.doctor._cluster import ClusterFacts
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.envelope import decode
@@ -22,6 +23,7 @@ from jwt_events.transport.connection import (
     Connection,
     Connector,
     Membership,
+    Replication,
     Survey,
     parse_info,
     server_url,
@@ -76,6 +78,7 @@ class Facts:
         replicas: how many replicas publishers and lists ask for.
         max_staleness: that of the lists.
         cluster: what the owner of the key says of its cluster; ``None`` if there is none.
+        announced: which addresses the nodes of the cluster, or else the replicas, announce; ``None`` if not known.
         retention: how long the stream is to keep events.
     """
 
@@ -100,6 +103,7 @@ class Facts:
     replicas: int = 0
     max_staleness: float = 5.0
     cluster: ClusterFacts | None = None
+    announced: Announced | None = None
 
 
 async def collect_facts(
@@ -122,12 +126,13 @@ async def collect_facts(
     async with aclosing(await transport.connector.connect(within=_WITHIN)) as connection:
         await _read(connection, "PING")  # fails if the server is loading, or wants a password
         clock, skew = await _clock(connection)
+        info = await _info(connection)
         return Facts(
             scheme=urlsplit(server_url(url)).scheme,
             is_local=urlsplit(url).scheme == "unix" or transport.connector.host in _LOOPBACK,
             key=key,
             retention=retention,
-            info=await _info(connection),
+            info=info,
             settings=await _settings(connection),
             skew=skew,
             clock=clock,
@@ -144,6 +149,7 @@ async def collect_facts(
             replicas=replicas,
             max_staleness=max_staleness,
             cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
+            announced=await look(transport.connector, connection, Replication.parse(info).near),
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from jwt_events._internal.positions import sort_key
 from jwt_events.cli._groups import Group
 from jwt_events.cli._output import approximate
+from jwt_events.cli.doctor._addresses import addresses
 from jwt_events.cli.doctor._cluster import cluster
 from jwt_events.cli.doctor._facts import Facts
 from jwt_events.cli.doctor._failover import old_primary, promotion, sentinels
@@ -34,7 +35,7 @@ def findings(facts: Facts, *, durable: bool) -> list[Finding]:
         facts: the facts.
         durable: whether to judge persistence, the stream and its groups.
     """
-    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, sentinels, promotion, _cluster]
+    rules: list[Callable[[Facts], Iterator[Finding]]] = [_version, _role, sentinels, promotion, _cluster, _addresses]
     rules += [old_primary, _persistence] if durable else []
     rules += [_memory, _buffers, _clock, _rights, _tls]
     if durable:
@@ -82,6 +83,10 @@ def _role(facts: Facts) -> Iterator[Finding]:
 
 def _cluster(facts: Facts) -> Iterator[Finding]:
     return cluster(facts.cluster, facts.settings, facts.info, max_staleness=facts.max_staleness)
+
+
+def _addresses(facts: Facts) -> Iterator[Finding]:
+    return addresses(facts.announced, has_sentinels=facts.survey is not None)
 
 
 def _persistence(facts: Facts) -> Iterator[Finding]:

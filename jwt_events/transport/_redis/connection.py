@@ -11,20 +11,20 @@ Every reply is parsed by the shape that its command has (see `shapes`); one that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 from loguru import logger
 from redis import exceptions
 from redis.asyncio import Connection as TcpConnection
-from redis.asyncio import UnixDomainSocketConnection
+from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
-from jwt_events.errors import InvalidOption, TransportError
+from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
 from jwt_events.transport._redis.client_options import ClientOptions, address_of
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
@@ -64,6 +64,7 @@ class Connector:
 
     Attributes:
         nodes: the nodes of the cluster; ``None`` if it is none, as far as known.
+        check: raises `InvalidOption` if a cluster cannot keep the keys that belong together; called when one is found.
 
     Raises:
         InvalidOption: ``client_or_url`` is none of these. The message never repeats a URL, which may hold a password.
@@ -78,11 +79,12 @@ class Connector:
         self.address: str = found.address
         self.database: int = int(found.options.get("db") or 0)
         self.nodes: Nodes | None = Nodes(found.seeds, found.remap) if found.seeds else None
+        self.check: Callable[[], None] | None = None
         secrets = [str(found.options[name]) for name in ("password", "ssl_password") if found.options.get(name)]
         self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets, on_moved=self.follow)
         self._connection_class = found.connection_class
         self._sentinels = [Connector(client) for client in found.sentinels]
-        self._options = {
+        options = {
             **found.options,
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
@@ -92,7 +94,7 @@ class Connector:
             "protocol": 2,  # with 3, redis-py logs pushed payloads, and nothing here needs it
         }
         try:
-            self._connection_class(**self._options)
+            self._options = _accepted(self._connection_class, options)
         except (exceptions.RedisError, TypeError, ValueError):  # without its message, which can quote values
             raise InvalidOption("client_or_url", "has an option that redis-py does not accept") from None
 
@@ -116,6 +118,13 @@ class Connector:
         other.decoder = self.decoder.about(key, on_moved=other.follow)
         return other
 
+    def timed_out(self) -> ConnectionFailed:
+        """Return the error of what waited for a connection for too long, while one is being opened."""
+        place = None if self.nodes is None else self.nodes.awaited.get(self.destination)
+        if self.nodes is None or place is None:
+            return ConnectionFailed(f"no answer in time from {self.address}")
+        return ConnectionFailed(self.nodes.about(place, f"no answer in time from {address_of(place)}"))
+
     def owner(self, *, may_be_replaced: bool = True) -> Owner:
         """Return what says who the owner is, to be asked and closed by the caller; see `Owner.may_be_replaced`."""
         if self.nodes is not None:
@@ -134,6 +143,18 @@ class Connector:
         if is_node and self.nodes is None and not self._sentinels:
             self.nodes = Nodes([None if self.port is None else (self.host, self.port)])
             logger.warning("the server is a node of a cluster: use a redis+cluster:// URL", address=self.address)
+
+    def require_slot(self) -> None:
+        """Check that keys which belong together can be used, now that the server may be known to be in a cluster.
+
+        Raises:
+            TransportError: a cluster cannot keep them together; another attempt does not change that.
+        """
+        if self.nodes is not None and self.check is not None:
+            try:
+                self.check()
+            except InvalidOption as error:
+                raise TransportError(str(error)) from None
 
     async def connect(self, *, within: float) -> Connection:
         """Open an authenticated connection to the owner of the key, which is asked for over connections of their own.
@@ -179,7 +200,7 @@ class Connector:
             return Connection(RespProtocol(take_socket(raw)), decoder, place)
         except Exception as error:  # noqa: BLE001 - a client's credential provider is the application's code
             await abort(raw)
-            raise decoder.failure(error, "connecting", maybe_done=False) from None
+            raise decoder.not_connected(error, tls=isinstance(raw, SSLConnection)) from None
         except BaseException:
             await abort(raw)
             raise
@@ -191,6 +212,23 @@ class Connector:
         if issubclass(cls, UnixDomainSocketConnection):
             cls, options = TcpConnection, {name: value for name, value in options.items() if name != "path"}
         return cls(**options | {"host": place[0], "port": place[1]})
+
+
+def _accepted(connection_class: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of which connections can be made, and with which they are made faster.
+
+    Without ``driver_info`` redis-py, from 8.0 on, reads its own version from a file for each connection, which takes
+    three times as long as all else.
+
+    Raises:
+        Exception: of redis-py, as there is an option that it does not accept.
+    """
+    sample = connection_class(**options)
+    try:
+        connection_class(**(more := {**options, "driver_info": sample.driver_info}))
+    except (AttributeError, TypeError):  # an older redis-py, or a class of the application
+        return options
+    return more
 
 
 class Connection:

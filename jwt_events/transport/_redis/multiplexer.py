@@ -199,8 +199,9 @@ class Multiplexer:
 
     def _timed_out(self) -> TransportError:
         """Return the error of a command that was not sent before its deadline."""
-        message = f"no answer in time from {self.address}" if self._connect_error is None else str(self._connect_error)
-        return ConnectionFailed(message)
+        if self._connect_error is None:
+            return self._connector.timed_out()
+        return ConnectionFailed(str(self._connect_error))
 
     async def _work(self) -> None:
         """Connect, run maintenance and send queued requests, until cancelled."""
@@ -252,6 +253,7 @@ class Multiplexer:
         try:
             (reply,) = await connection.execute_many([HELLO], within=_REPLY_WITHIN)
             self._connector.follow(is_node=is_in_cluster(reply))
+            self._connector.require_slot()
             if not self._role.check(reply, maybe_done=False):
                 logger.warning("the role of the server is unknown", address=self.address, error=str(reply))
             if self.on_connect is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.client_options import address_of
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._redis.slots import Remap, SlotMap, slot_of
@@ -32,6 +33,8 @@ _REPLY_WITHIN = 2.0
 
 _WHERE: Sequence[Command] = (("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
 
+_REMAP = "if clients reach the nodes at other addresses, pass a redis.asyncio.RedisCluster with an address_remap"
+
 _RIGHTS = "a cluster needs the rights +cluster|slots and +cluster|info"
 
 
@@ -41,6 +44,10 @@ class Nodes:
     Args:
         seeds: the nodes to ask first; ``None`` stands for the address that the connector has without a place.
         remap: leads to a node, given the address that it announces; ``None`` if that does.
+
+    Attributes:
+        announced: where the nodes are, as one of them said last.
+        awaited: by key, the owner to which a connection is being opened.
     """
 
     def __init__(self, seeds: Sequence[Address | None], remap: Remap | None = None) -> None:
@@ -48,10 +55,12 @@ class Nodes:
         self._remap = remap
         self._order = random.sample(list(seeds), len(seeds))  # so that not all programs ask the same one
         self._reached: set[Address] = set()
+        self.announced: Sequence[Address] = ()
+        self.awaited: dict[str, Address] = {}
 
-    def was_reached(self, place: Address) -> bool:
-        """Whether a connection to a node was ever opened."""
-        return place in self._reached
+    def about(self, place: Address, said: str) -> str:
+        """Return what is said of an owner, with advice if no connection to it was ever opened."""
+        return said if place in self._reached else f"{said}; the nodes name {address_of(place)} as the owner: {_REMAP}"
 
     def reach(self, place: Address) -> None:
         """Note that a connection to a node was opened; when it is lost, another one is asked for the owner first."""
@@ -88,7 +97,10 @@ class Nodes:
             for task in asked:  # one may have replied at the same moment
                 if not task.cancelled() and task.exception() is None:
                     task.result()[0].abort()
-        raise next((failure for failure in failures if failure.retryable), failures[0])
+        found = next((failure for failure in failures if failure.retryable), failures[0])
+        if len(failures) > 1 and isinstance(found, ConnectionFailed):
+            raise ConnectionFailed(f"{found}; no other of {len(failures)} nodes that are known can be used")
+        raise found
 
     async def _ask_one(
         self, connector: Connector, place: Address | None, deadline: float
@@ -117,7 +129,7 @@ class Nodes:
     def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:
         for reply in (slots, info):
             if isinstance(reply, ServerRefused) and "cluster support disabled" in str(reply):
-                problem = f"{connection.address} is a single server, no node of a cluster: use the URL redis:// for it"
+                problem = f"{connection.address} is a single server, no node of a cluster: use a URL without +cluster"
                 raise ServerRefused(problem, code=reply.code)
             if isinstance(reply, ServerRefused) and not reply.retryable:
                 raise ServerRefused(f"{reply}; {_RIGHTS}", code=reply.code)
@@ -133,6 +145,7 @@ class Nodes:
 
     def _learn(self, slots: SlotMap) -> None:
         """Remember the nodes that were named, and forget those that were not, except the seeds."""
+        self.announced = slots.nodes
         known = {*self._seeds, *slots.nodes}
         self._order = [place for place in self._order if place in known]
         new = [place for place in slots.nodes if place not in self._order]

@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
-from jwt_events.transport._redis.client_options import address_of
 from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.sentinels import PrimaryWatch, Sentinels
@@ -29,8 +28,6 @@ _MIN_CONNECT = 0.5
 
 # Seconds after which the nodes are asked again for the owner, if it does not reply. Each time twice as many.
 _ASK_AGAIN_AFTER = 1.0
-
-_REMAP = "if clients reach the nodes at other addresses, pass a redis.asyncio.RedisCluster with an address_remap"
 
 
 class Owner:
@@ -170,6 +167,7 @@ class ClusterSlot(Owner):
 
     async def connect(self, *, within: float) -> Connection:
         """Open a connection to the owner of the slot."""
+        self._connector.require_slot()
         deadline, timeout = time.monotonic() + within, _ASK_AGAIN_AFTER
         while True:
             asked, slots = await self._nodes.locate(self._connector, deadline=deadline)
@@ -181,15 +179,23 @@ class ClusterSlot(Owner):
                 if not is_owner:
                     asked.abort()
             try:
-                found = asked if is_owner else await self._connector.open(place, within=min(timeout, deadline - began))
+                found = asked if is_owner else await self._open(place, within=min(timeout, deadline - began))
             except ConnectionFailed as error:
                 now = time.monotonic()
                 if now < began + timeout or now >= deadline:
-                    raise self._unreachable(error, place) from None
+                    raise ConnectionFailed(self._nodes.about(place, str(error))) from None
                 timeout *= 2
                 continue
             self._nodes.reach(place)
             return found
+
+    async def _open(self, place: Address, *, within: float) -> Connection:
+        awaited, key = self._nodes.awaited, self._connector.destination
+        awaited[key] = place
+        try:
+            return await self._connector.open(place, within=within)
+        finally:
+            awaited.pop(key, None)
 
     def _find(self, slots: SlotMap) -> Address:
         slot = slot_of(self._connector.destination)
@@ -197,8 +203,3 @@ class ClusterSlot(Owner):
             problem = f"in the {self._connector.address} no node owns slot {slot} of {self._connector.destination!r}"
             raise ServerRefused(problem, code="CLUSTERDOWN", retryable=True)
         return place
-
-    def _unreachable(self, error: ConnectionFailed, place: Address) -> ConnectionFailed:
-        if self._nodes.was_reached(place):
-            return error
-        return ConnectionFailed(f"{error}; the nodes name {address_of(place)} as the owner: {_REMAP}")

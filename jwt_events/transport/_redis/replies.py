@@ -65,6 +65,9 @@ _TEMPORARY = frozenset(
 REDIRECTIONS = frozenset({"ASK", "CLUSTERDOWN", "MOVED", "READONLY", "TRYAGAIN"})
 _OF_A_CLUSTER = frozenset({"ASK", "MOVED"})
 
+_TLS = "if the server speaks TLS there, use rediss in place of redis in the URL"
+_NO_TLS = "if the server speaks no TLS there, use redis in place of rediss in the URL"
+
 _QUOTED = ", with args"
 
 # Error replies that concern one key, which the server does not name; a stream has more than one.
@@ -176,6 +179,21 @@ class ReplyDecoder:
     def failure(self, error: Exception, operation: str, *, maybe_done: bool) -> TransportError:
         """Return the error that describes why a connection failed; see `map_error`."""
         return map_error(error, self._context(operation), secrets=self._secrets, maybe_done=maybe_done)
+
+    def not_connected(self, error: Exception, *, tls: bool) -> TransportError:
+        """Return the error that describes why there is no connection.
+
+        Args:
+            error: what was raised.
+            tls: whether it would have been by TLS.
+        """
+        found = self.failure(error, "connecting", maybe_done=False)
+        root = _root(error)
+        is_cut = isinstance(root, ConnectionResetError) or "closed by server" in str(root)
+        advice = _NO_TLS if tls and isinstance(root, TimeoutError) else _TLS if not tls and is_cut else ""
+        if advice and type(found) is ConnectionFailed:
+            return ConnectionFailed(f"{found}; {advice}")
+        return found
 
     def error_reply(self, reply: ErrorReply, operation: str, key: str = "") -> ServerRefused:
         """Return the error that describes an error reply; a refusal that concerns a key names this one."""

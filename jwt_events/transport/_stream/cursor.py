@@ -205,7 +205,7 @@ class CursorReceiver:
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         # No later because of a pause: the next read may be the first one after it.
         due = self._audited_at + self._audit_interval - self.pacing.spacing
-        if sent_at >= due or not self._cursor.is_counted:
+        if sent_at >= due or not self._cursor.is_counted or self.pacing.is_due(sent_at):
             audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *others]
             if self.pacing.is_fast(sent_at):
                 audit.append(("INFO", "cpu"))

@@ -44,6 +44,11 @@ def parse_deliveries(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[D
     ]
 
 
+def payloads_of(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
+    """Return the payloads of entries, none of which was removed, as their deliveries have them."""
+    return [fields[1] if len(fields) == 2 else event_in(fields) for _, fields in entries]
+
+
 def cut(deliveries: list[Delivery], missing: int) -> list[Delivery]:
     """Return deliveries of a reply of which so many bytes were dropped: it had one entry."""
     return [delivery._replace(missing=missing) for delivery in deliveries] if missing else deliveries

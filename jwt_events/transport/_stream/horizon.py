@@ -110,11 +110,14 @@ class LongestRetention:
 async def longest_retention(connection: Connection, keys: StreamKeys) -> timedelta | None:
     """Return the longest retention that publishers of a stream have announced; ``None`` if none has.
 
+    What no publisher can have announced, as somebody else wrote it, is none, or as long as can be.
+
     Raises:
         TransportError: without the right, or without an answer.
     """
     longest = await connection.call("ZSCORE", keys.retention, _LONGEST, within=ATTEMPT_WITHIN)
-    return None if longest is None else timedelta(milliseconds=float(longest))
+    kept = 0.0 if longest is None else _milliseconds(longest)
+    return timedelta(milliseconds=kept) if kept > 0 else None
 
 
 def _milliseconds(reply: Any) -> float:

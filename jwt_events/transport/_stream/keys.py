@@ -46,15 +46,27 @@ class StreamKeys:
         self.has_ledger: bool = ledger is not False
         self._in_cluster = in_cluster if callable(in_cluster) else lambda: in_cluster
         self._is_tagged = hash_tag(stream) is not None
-        if self.in_cluster and not self._is_tagged and "}" in stream:
-            problem = "has a '}' but no hash tag, so in a cluster no other key can be beside it; choose another name"
-            raise InvalidOption("key", problem)
-        self._ledger = None if ledger is None or ledger is False else self._given("ledger", ledger)
-        self._dead_letter = None if dead_letter is None else self._given("dead_letter", dead_letter)
+        self._ledger = None if ledger is None or ledger is False else options.name("ledger", ledger)
+        self._dead_letter = None if dead_letter is None else options.name("dead_letter", dead_letter)
+        self.check()
         names = [stream, self.ledger, self.ledger_lock, self.retention, self.dead_letter, self.fleet]
         for option, name in (("ledger", self.ledger), ("dead_letter", self.dead_letter)):
             if names.count(name) > 1:
                 raise InvalidOption(option, "must differ from the key of the stream, and from all that lie beside it")
+
+    def check(self) -> None:
+        """Check that a cluster has all keys in one slot; again when a server turns out to be a node of one.
+
+        Raises:
+            InvalidOption: a name that was given is not in the slot of the stream.
+        """
+        if not self.in_cluster:
+            return
+        if not self._is_tagged and "}" in self.stream:
+            problem = "has a '}' but no hash tag, so in a cluster no other key can be beside it; choose another name"
+            raise InvalidOption("key", problem)
+        self._check_slot("ledger", self._ledger)
+        self._check_slot("dead_letter", self._dead_letter)
 
     @property
     def in_cluster(self) -> bool:
@@ -112,19 +124,14 @@ class StreamKeys:
         """Return the key that remembers that bytes which are not an event were kept."""
         return f"{self.dead_letter}:{position}"
 
-    def _given(self, option: str, name: str) -> str:
-        """Check a name that was given by hand: the keys beside it must be in the slot of the stream, too."""
-        options.name(option, name)
-        if not self.in_cluster:
-            return name
-        if hash_tag(name) is None or slot_of(name) != slot_of(self.stream):
+    def _check_slot(self, option: str, name: str | None) -> None:
+        if name is not None and (hash_tag(name) is None or slot_of(name) != slot_of(self.stream)):
             tag = hash_tag(self.stream) or self.stream
             problem = (
                 f"is {name!r}, which a cluster keeps in another slot than the stream {self.stream!r}; give it the hash"
                 f" tag of the stream: {{{tag}}}:{name.translate(_NO_BRACES)}"
             )
             raise InvalidOption(option, problem)
-        return name
 
 
 _NO_BRACES = str.maketrans("", "", "{}")

@@ -14,24 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.protocol import Argument, Command
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
 from jwt_events.transport._stream.cursor import stream_info
-from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.entry import payloads_of
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor
 from jwt_events.transport._stream.position import StreamInfo
-from jwt_events.transport.optional import ENDLESS, Fold, LedgerEntry, LedgerReport
+from jwt_events.transport.optional import ENDLESS, Fold, LedgerReport
 
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
@@ -42,8 +43,9 @@ _FOLD_BATCH = 200
 # Events that are folded before other tasks of this program may run.
 _FOLD_SLICE = 20
 
-# Entries of a ledger that a reader asks for at once.
-_READ_BATCH = 5_000
+# Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
+# at the same time.
+_READ_BATCH = 1_000
 
 # Entries that are removed at once when their time is over.
 _EXPIRY_BATCH = 5_000
@@ -136,7 +138,7 @@ class Ledger:
         """Fold the oldest entries of the stream and remove them from it, all or none.
 
         Args:
-            connection: used by nobody else until this returns.
+            connection: used by nobody else until this returns; closed if this fails or is cancelled.
             fold: says what is still in force.
             before: fold only what was added before this, in milliseconds since 1970.
             now: seconds since 1970; if in doubt, the earliest that it may be.
@@ -146,6 +148,10 @@ class Ledger:
             TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
                 later version, or a right is lacking, which the message names.
         """
+        with _aborting(connection):
+            return await self._fold_batch(connection, fold, before, now, vanished)
+
+    async def _fold_batch(self, connection: Connection, fold: Fold, before: int, now: float, vanished: bool) -> Folded:
         end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
         replies = await connection.execute_many(
             [
@@ -154,6 +160,7 @@ class Ledger:
                 ("ZCOUNT", self.key, beyond, "+inf"),
                 ("XINFO", "STREAM", self._stream),
                 ("XRANGE", self._stream, "-", end, "COUNT", count),
+                ("MULTI",),  # now, as nothing may follow if it is refused
             ],
             within=_REPLY_WITHIN,
             bounds=self._size.bounds(before=4),
@@ -161,32 +168,28 @@ class Ledger:
         if connection.was_cut_off:
             self._size.cut_off()
         stream = stream_info(replies[3])
-        _require(*replies[:3], replies[4])
-        _, heads, kept_before, _, found = replies
+        _require(*replies[:3], *replies[4:])
+        _, heads, kept_before, _, found, _ = replies
         head = parse_head(heads)
         if not found or stream is None:
+            await connection.call("EXEC", within=_REPLY_WITHIN)
             return Folded(0, is_done=True)
-        entries = parse_deliveries(found)
-        self._size.read(len(entries), sum(len(entry.payload) for entry in entries))
-        kept = await _folded([entry.payload for entry in entries], fold, now)
-        positions = [entry.position or "" for entry in entries]
-        moved = advance(head, stream, positions, now=int(now * 1000), vanished=vanished)
+        payloads, last = payloads_of(found), found[-1][0].decode()
+        self._size.read(len(payloads), sum(map(len, payloads)))
+        members = await _folded(payloads, fold, now)
+        moved = advance(head, stream, len(payloads), last, now=int(now * 1000), vanished=vanished)
         moved = replace(moved, kept=kept_before, beyond=beyond)
-        if not await self._commit(connection, kept, moved, positions[-1]):
+        if not await self._commit(connection, members, moved):
             return Folded(0, is_done=False)
         lost = moved.lost - (head.lost if head is not None else 0)
-        return Folded(len(entries), is_done=len(entries) < count, lost=lost)
+        return Folded(len(payloads), is_done=len(payloads) < count, lost=lost)
 
-    async def _commit(self, connection: Connection, kept: Sequence[LedgerEntry], head: LedgerHead, last: str) -> bool:
-        """Store entries, move the head and trim the stream; return whether nobody else was quicker."""
-        members: list[Any] = ["-inf", head.encode()]
-        for content, until in kept:
-            members += _score(until), content
-        await connection.call("MULTI", within=_REPLY_WITHIN)  # alone: if it is refused, nothing may follow
+    async def _commit(self, connection: Connection, members: Sequence[Argument], head: LedgerHead) -> bool:
+        """Store members with scores, move the head and trim the stream; return whether nobody else was quicker."""
         commands: list[Command] = [
             ("zremrangebyscore", self.key, "-inf", "-inf"),
-            ("zadd", self.key, "GT", *members),
-            ("xtrim", self._stream, "MINID", successor(last)),
+            ("zadd", self.key, "GT", "-inf", head.encode(), *members),
+            ("xtrim", self._stream, "MINID", successor(head.position)),
             ("EXEC",),
         ]
         replies = await connection.execute_many(commands, within=_REPLY_WITHIN)
@@ -342,17 +345,27 @@ def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
     return LedgerHead.parse(members[0])
 
 
-async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[LedgerEntry]:
-    """Fold events, and let other tasks run after each slice: publishing must not wait for all of them."""
-    kept: list[LedgerEntry] = []
+@contextmanager
+def _aborting(connection: Connection) -> Iterator[None]:
+    """Close the socket if the block fails or is cancelled: it may be within a transaction."""
+    try:
+        yield
+    except BaseException:
+        connection.abort()
+        raise
+
+
+async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[Argument]:
+    """Fold events to scores and members in turn.
+
+    Other tasks run after each slice: publishing must not wait for all of them.
+    """
+    members: list[Argument] = []
     for start in range(0, len(payloads), _FOLD_SLICE):
-        kept += fold(payloads[start : start + _FOLD_SLICE], now)
+        for content, until in fold(payloads[start : start + _FOLD_SLICE], now):
+            members += "+inf" if until == NEVER else max(0, math.ceil(until)), content
         await asyncio.sleep(0)
-    return kept
-
-
-def _score(until: float) -> str | int:
-    return "+inf" if until == NEVER else max(0, math.ceil(until))
+    return members
 
 
 def _require(*replies: object) -> None:

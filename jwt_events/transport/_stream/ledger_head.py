@@ -8,7 +8,6 @@ counts what was folded, and a stream counts what was removed (since Redis 7): if
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jwt_events._internal.positions import OLDEST, is_position, sort_key
@@ -110,24 +109,25 @@ def united(own: LedgerHead | None, plain: LedgerHead | None, stream: StreamInfo)
 
 
 def advance(
-    head: LedgerHead | None, stream: StreamInfo, positions: Sequence[str], *, now: int, vanished: bool = False
+    head: LedgerHead | None, stream: StreamInfo, count: int, last: str, *, now: int, vanished: bool = False
 ) -> LedgerHead:
     """Return the head after the oldest entries of a stream were folded.
 
     Args:
         head: the head before; ``None`` for a new ledger.
         stream: the stream, before the entries are removed.
-        positions: the entries, at least one.
+        count: how many entries, at least one.
+        last: the position of the last of them.
         now: milliseconds since 1970, by the server's clock.
         vanished: whether there was a ledger before this new one, so that what was removed before is lost. Otherwise
             publishers removed it that knew no ledger, and kept to their retention.
     """
-    removed, count = stream.removed, len(positions)
+    removed = stream.removed
     counted = None if removed is None else removed + count
     if head is None:
         is_lost = vanished and removed != 0
-        return LedgerHead(positions[-1], counted, (removed or 0) if is_lost else 0, now if is_lost else 0)
+        return LedgerHead(last, counted, (removed or 0) if is_lost else 0, now if is_lost else 0)
     missing = head.missing(stream)
     if missing is None:  # another stream has taken the place of the one that was folded
-        return LedgerHead(positions[-1], counted, head.lost, now)
-    return LedgerHead(positions[-1], counted, head.lost + missing, now if missing else head.lost_at)
+        return LedgerHead(last, counted, head.lost, now)
+    return LedgerHead(last, counted, head.lost + missing, now if missing else head.lost_at)

@@ -32,7 +32,7 @@ MIN_SPACING: Final = 0.0025
 _SPREAD: Final = 0.1
 
 # Seconds between two samples: in less the processor time says little, and in more the reader was not woken often.
-_MIN_SAMPLE: Final = 0.5
+_MIN_SAMPLE: Final = 0.2
 _MAX_SAMPLE: Final = 5.0
 
 
@@ -57,6 +57,7 @@ class Pacing:
             None  # processor time of the server at the last sample; ``None`` if it was not asked
         )
         self._sampled_at = 0.0
+        self._is_slow = True  # whether events were slow up to the last sample, or the one before it
 
     def wake(self, now: float, events: int) -> None:
         """Count a read that had to wait for events, or would have had to without the pause before it."""
@@ -72,7 +73,12 @@ class Pacing:
     def is_fast(self, now: float) -> bool:
         """Whether events come so fast that the next sample needs the processor time of the server."""
         elapsed = now - self._sampled_at
-        return self.maximum > 0 and self._wakeups >= MIN_WAKEUPS * elapsed and self._events >= MIN_RATE * elapsed
+        # The first event of a sample begins an interval, and ends none.
+        return self.maximum > 0 and self._wakeups >= MIN_WAKEUPS * elapsed and self._events > MIN_RATE * elapsed + 1
+
+    def is_due(self, now: float) -> bool:
+        """Whether to ask the server for a sample at once, as events have just begun to come fast."""
+        return self._is_slow and now >= self._sampled_at + _MIN_SAMPLE and self.is_fast(now)
 
     def sample(self, at: float, spent: float | None, chance: float) -> None:
         """Choose the spacing.
@@ -83,10 +89,12 @@ class Pacing:
             chance: a random number from 0 to 1.
         """
         elapsed = at - self._sampled_at
+        if self._spent is not None and spent is not None and elapsed < _MIN_SAMPLE:
+            return
+        # A server that was asked and does not tell is not asked more often.
+        self._is_slow = self._spent is None if spent is not None else not self.is_fast(at)
         if spent is None:
             self.spacing = 0.0
-        elif self._spent is not None and elapsed < _MIN_SAMPLE:
-            return
         elif self._spent is not None and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups:
             self._choose(elapsed / self._wakeups, (spent - self._spent) / elapsed, chance)
         self._spent, self._sampled_at = spent, at

@@ -47,6 +47,7 @@ class Succession:
         """Return the epoch of a server, which may be the last one and a replica by now."""
         epoch = await fetch_epoch(connection, within=within)
         self._connector.follow(is_node=epoch.is_in_cluster)
+        self._connector.require_slot()
         if self.epoch is not None and epoch.run_id == self.epoch.run_id != "":
             self.hear(epoch.replication)
         return epoch
