@@ -17,6 +17,7 @@ from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events.cli._options import FROM_ENVIRONMENT, FROM_OPTION, url_source
 from jwt_events.cli._output import redacted
 from jwt_events.errors import (
+    ConnectionFailed,
     InvalidEvent,
     InvalidOption,
     JWTEventsError,
