@@ -54,6 +54,26 @@ async def test_equal_keys_in_order(transport: MemoryTransport) -> None:
     assert watch.overlaps == []
 
 
+async def test_one_key_for_all_handlers(transport: MemoryTransport) -> None:
+    """The key of an event is asked for once, however many handlers it has, and each of them keeps the order."""
+    asked: list[str] = []
+
+    def ordered_by(event: Event) -> str | None:
+        asked.append(event.id)
+        return _of_user(event)
+
+    subscriber, watches = Subscriber(transport, ordered_by=ordered_by), [_Watch(), _Watch()]
+    for watch in watches:
+        subscriber.on(TokenRevoked)(watch)
+    events = [revoked(n, user_id=f"user-{n % 2}") for n in range(20)]
+    async with subscriber:
+        await publish(transport, *events)
+        await wait_until(lambda: subscriber.stats.handled == 20)
+    assert asked == [event.id for event in events]
+    for watch in watches:
+        assert watch.order == {f"user-{user}": [f"token-{n}" for n in range(user, 20, 2)] for user in range(2)}
+
+
 async def test_no_order_without_keys(transport: MemoryTransport) -> None:
     """None as a key means that order does not matter."""
     subscriber, gate = Subscriber(transport, ordered_by=_of_user), Gate()
