@@ -128,8 +128,7 @@ async def _survey(stream: RedisStream) -> list[Standing]:
     # The registry comes last: otherwise an event of the meantime would be one that was not applied.
     newest = await _newest(stream)
     async with stream.registry() as registry:
-        entries, clock = await registry.entries(within=_WITHIN)
-    return standings(entries, newest, clock)
+        return standings(await registry.entries(within=_WITHIN), newest)
 
 
 async def _newest(stream: RedisStream) -> str:

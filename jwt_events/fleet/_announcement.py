@@ -48,6 +48,7 @@ class Announcement:
         said_at: when it said so, by the server's clock in seconds since 1970; ``None`` if it could not know.
         version: the version of this library.
         trouble: why following fails; empty while it works.
+        history: the history of writes that the position belongs to; see `Batch.history`.
     """
 
     service: str
@@ -61,6 +62,7 @@ class Announcement:
     said_at: float | None
     version: str
     trouble: str = ""
+    history: str = ""
 
     @property
     def name(self) -> str:
@@ -72,9 +74,15 @@ class Announcement:
         """The name of its entry in the registry: of this run alone."""
         return f"{self.name}/{self.run}"
 
-    def has_applied(self, position: str) -> bool:
-        """Whether its list has applied the event at this position."""
-        return is_position(self.position) and sort_key(self.position) >= sort_key(position)
+    def has_applied(self, position: str, history: str) -> bool:
+        """Whether its list has applied the event at this position of a history.
+
+        A position of any other history says nothing: a server that took over without the last events of the one before
+        gives their positions again, if its clock is behind.
+        """
+        if self.history != history or not is_position(self.position):
+            return False
+        return sort_key(self.position) >= sort_key(position)
 
     def encode(self) -> bytes:
         """Return the entry of the registry."""

@@ -29,6 +29,7 @@ class Condition(NamedTuple):
     """The condition of a list at one moment; see `Announcement`."""
 
     position: str
+    history: str
     state: str
     staleness: float | None
     trouble: str
@@ -142,6 +143,7 @@ class Announcer:
         self._said = replace(
             self._said,
             position=condition.position,
+            history=condition.history,
             state=condition.state,
             staleness=condition.staleness,
             trouble=condition.trouble[:_MAX_TROUBLE].encode(errors="replace").decode(),  # a path may be no Unicode

@@ -51,15 +51,20 @@ class Barrier:
         self._closed: set[str] = set()
         self._waits_until: dict[str, float] = {}  # of each that has neither acknowledged nor closed
 
-    def read(self, announcements: Iterable[Announcement]) -> None:
-        """Take in what the registry holds. Call it at least once."""
+    def read(self, announcements: Iterable[Announcement], history: str = "") -> None:
+        """Take in what the registry holds. Call it at least once.
+
+        Args:
+            announcements: what the instances say.
+            history: the history of writes of the server that it was read from.
+        """
         for said in announcements:
             if self._services and said.service not in self._services:
                 continue
             field = said.field
             if said.state == CLOSED:
                 self._closed.add(field)
-            elif field not in self._acknowledged and said.has_applied(self._position):
+            elif field not in self._acknowledged and said.has_applied(self._position, history):
                 self._acknowledged[field] = said
             before = self._leases.get(field)
             # A list keeps its lease as long as it is open. What claims to have a better one now may be another.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from jwt_events._internal.positions import is_position, sort_key
 from jwt_events.fleet._announcement import CLOSED, Announcement, parse
+from jwt_events.transport.optional import Reading
 
 GONE_AFTER: Final = 3600.0
 """Seconds of silence, by the server's clock, after which an instance counts as gone. Long, as one that cannot announce
@@ -80,14 +81,14 @@ class Standing:
     is_double: bool = False
 
 
-def standings(entries: Mapping[str, bytes], newest: str, clock: float | None) -> list[Standing]:
+def standings(reading: Reading, newest: str) -> list[Standing]:
     """Return how the instances stand that a registry holds, by name.
 
     Args:
-        entries: what the registry holds.
+        reading: what the registry holds.
         newest: the newest position of the stream.
-        clock: the server's clock in seconds since 1970; ``None`` if it is not known.
     """
+    entries, clock, history = reading
     said = [found for field, entry in entries.items() if (found := parse(field, entry)) is not None]
     said.sort(key=lambda one: (one.name, one.run))
     doubles = _doubles(said, clock)
@@ -95,7 +96,7 @@ def standings(entries: Mapping[str, bytes], newest: str, clock: float | None) ->
         Standing(
             service=one.service,
             instance=one.instance,
-            status=_status(one, newest, _heard(one, clock)),
+            status=_status(one, _heard(one, clock), has_all=one.has_applied(newest, history)),
             position=one.position,
             behind=_behind(one.position, newest),
             heard=_heard(one, clock),
@@ -115,7 +116,7 @@ def _heard(said: Announcement, clock: float | None) -> float | None:
     return max(0.0, clock - said.said_at)
 
 
-def _status(said: Announcement, newest: str, heard: float | None) -> Status:
+def _status(said: Announcement, heard: float | None, *, has_all: bool) -> Status:
     if said.state == CLOSED:
         return Status.CLOSED
     if heard is not None and heard > GONE_AFTER:
@@ -126,7 +127,7 @@ def _status(said: Announcement, newest: str, heard: float | None) -> Status:
         return Status.UNSAFE
     if said.state in (Status.STALE, Status.CATCHING_UP):
         return Status(said.state)
-    return Status.FRESH if said.has_applied(newest) else Status.BEHIND
+    return Status.FRESH if has_all else Status.BEHIND
 
 
 def _behind(position: str, newest: str) -> float:

@@ -141,12 +141,13 @@ class _Survey:
         self._first: Mapping[str, bytes] = {}
         self._last: Mapping[str, bytes] = {}
         self._clock: float | None = None
+        self._history = ""
 
     async def read(self, give_up_at: float) -> bool:
         """Read the registry, for the first time until ``give_up_at``; return whether it was read now or before."""
         while True:
             try:
-                entries, self._clock = await self._registry.entries(within=_READ_WITHIN)
+                entries, self._clock, history = await self._registry.entries(within=_READ_WITHIN)
             except TransportError as error:
                 self.error = error
                 if self.was_read or not error.retryable or boottime() >= give_up_at:
@@ -156,8 +157,10 @@ class _Survey:
             if not self.was_read:
                 self.was_read, self._first = True, entries
             known, self._last = self._last, entries
+            if history != self._history:  # so that all are compared again
+                known, self._history = {}, history
             news = [parse(field, entry) for field, entry in entries.items() if entry != known.get(field)]
-            self._barrier.read(said for said in news if said is not None)
+            self._barrier.read((said for said in news if said is not None), history)
             return True
 
     async def forget_the_gone(self, accepted_at: float) -> None:

@@ -83,8 +83,8 @@ class FeedListener(Protocol):
     def count_reconnect(self) -> None:
         """Count a lost connection that was replaced."""
 
-    def record_position(self, position: str, *, confirm: bool) -> None:
-        """Record up to where all events have been applied, and whether a publisher waits to hear of that."""
+    def record_position(self, position: str, *, history: str, confirm: bool) -> None:
+        """Record up to where all events of a history have been applied, and whether a publisher waits to hear of it."""
 
     def record_proof(self, current_as_of: float) -> None:
         """Record that all events that existed at that time (`boottime`) have been applied."""
@@ -234,7 +234,7 @@ class Feed:
                 confirm = confirm or envelope.confirm
         position = batch.reached or (batch.deliveries[-1].position if batch.deliveries else None)
         if position is not None:
-            self._listener.record_position(position, confirm=confirm)
+            self._listener.record_position(position, history=batch.history, confirm=confirm)
 
     def _report(self, gap: Gap) -> None:
         told = {"cause": gap.cause, "since": gap.since, "lost": gap.lost}

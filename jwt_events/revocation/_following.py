@@ -112,6 +112,7 @@ class Following:
             failure, staleness = announced.failure, announced.staleness
             return Condition(
                 position=self._view.progress.positions[region],
+                history=self._view.progress.histories[region],
                 state=announced.state,
                 staleness=None if staleness == math.inf else staleness,
                 trouble="" if failure is None else describe(failure),

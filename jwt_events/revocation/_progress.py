@@ -19,10 +19,13 @@ class Progress:
 
     Attributes:
         positions: by region, the position up to which all events are in force.
+        histories: by region, the history of writes that its position belongs to; see `Batch.history`.
     """
 
     def __init__(self, regions: Iterable[str] = ("",)) -> None:
+        regions = tuple(regions)
         self.positions: dict[str, str] = dict.fromkeys(regions, OLDEST)
+        self.histories: dict[str, str] = dict.fromkeys(regions, "")
         self._proven_as_of = -math.inf
         self._waiting: set[asyncio.Future[None]] = set()
         self._is_closed = True
@@ -40,10 +43,12 @@ class Progress:
             raise InvalidOption("position", f"must be a position, as in Receipt.position{region}")
         return sort_key(reached) >= found[1]
 
-    def reach(self, position: str, region: str = "") -> None:
-        """Record the position up to which all events of a region are in force."""
+    def reach(self, position: str, region: str = "", history: str = "") -> bool:
+        """Record the position up to which all events of a region are in force; return if the history is another one."""
         self.positions[region] = position
+        before, self.histories[region] = self.histories[region], history
         self._wake()
+        return before != history
 
     def prove(self, current_as_of: float) -> None:
         """Record that all events that existed at that time (`boottime`) are in force."""

@@ -219,10 +219,10 @@ class RevocationView:
         if self.observer is not None:
             self.observer.reconnected()
 
-    def record_position(self, position: str, *, confirm: bool, region: str = "") -> None:
-        """Record up to where all events are in force, and tell a publisher that waits to hear of it."""
-        self.progress.reach(position, region)
-        if confirm and self.on_news is not None:
+    def record_position(self, position: str, *, history: str = "", confirm: bool, region: str = "") -> None:
+        """Record up to where all events of a history are in force, and tell a publisher that waits to hear of it."""
+        is_other = self.progress.reach(position, region, history)
+        if (confirm or is_other) and self.on_news is not None:
             self.on_news()
 
     def record_proof(self, current_as_of: float) -> None:

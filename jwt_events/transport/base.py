@@ -119,7 +119,10 @@ class Batch:
             there is one, else `time.monotonic`. ``None`` if more may be waiting, or if it cannot be known.
         reconnected: whether a connection that had been lost was replaced by this read.
         reached: the position up to which nothing is left to deliver, where it is later than that of the last delivery:
-            the last entry may have been removed. ``None`` where that is not known.
+            the last entry may have been removed. With gaps that were found when it connected, the position after which
+            it reads on. ``None`` where that is not known.
+        history: the history of writes that its positions belong to: a server that takes over from another may give a
+            position again. Empty where there is only one, or where it is not known.
         ledger: what is still in force of events that were removed from the stream: a part of the ledger, each the
             content and the time of a `LedgerEntry`.
         refusal: why what the server said proves nothing; ``None`` if it was not asked, or if it proves something.
@@ -132,6 +135,7 @@ class Batch:
     reached: str | None = None
     ledger: Sequence[tuple[bytes, float]] = field(default=(), repr=False)  # they tell which user was logged out
     refusal: NotProven | None = None
+    history: str = ""
 
 
 class Sent(NamedTuple):

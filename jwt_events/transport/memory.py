@@ -14,7 +14,7 @@ from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
-from jwt_events.transport.optional import Registry
+from jwt_events.transport.optional import Reading, Registry
 
 _BATCH_SIZE = 500
 
@@ -132,8 +132,8 @@ class _MemoryRegistry:
         self._instances[name] = entry
         return time.time()
 
-    async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float]:
-        return dict(self._instances), time.time()
+    async def entries(self, *, within: float) -> Reading:
+        return Reading(dict(self._instances), time.time(), history="")
 
     async def forget(self, names: Sequence[str], *, within: float) -> None:
         for name in names:

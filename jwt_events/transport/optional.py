@@ -80,6 +80,21 @@ class Located(Protocol):
         ...
 
 
+class Reading(NamedTuple):
+    """What a registry holds at one moment.
+
+    Attributes:
+        entries: the entries by their names.
+        clock: the server's clock, in seconds since 1970; ``None`` if the server does not tell it.
+        history: the history of writes of the server that it was read from, as in `Batch.history`: only positions that
+            belong to it can be compared with those that this server gave.
+    """
+
+    entries: Mapping[str, bytes]
+    clock: float | None
+    history: str
+
+
 class Registry(Protocol):
     """What the instances of services say about themselves, kept beside the events. Safe to call from many tasks."""
 
@@ -94,8 +109,8 @@ class Registry(Protocol):
         """
         ...
 
-    async def entries(self, *, within: float) -> tuple[Mapping[str, bytes], float | None]:
-        """Return all entries by their names, and the server's clock as `announce` does.
+    async def entries(self, *, within: float) -> Reading:
+        """Return all entries.
 
         Raises:
             TransportError: as `announce` does.

@@ -50,6 +50,7 @@ announcements = st.builds(
     said_at=st.none() | st.floats(0, 2e9),
     version=st.just("1.0"),
     trouble=st.text(max_size=20),
+    history=st.sampled_from(["", "", "a", "b"]),
 )
 
 
@@ -127,11 +128,11 @@ async def test_trouble_that_is_no_unicode() -> None:
     """The path of a file may be part of what is announced."""
     transport = MemoryTransport()
     announcer = Announcer(transport, "orders", "o-1", lease=5.0, allows_stale=False)
-    announcer.open(lambda: Condition("0-0", "stale", None, "no \udcff"))
+    announcer.open(lambda: Condition("0-0", "", "stale", None, "no \udcff"))
     try:
         await announcer.attempted.wait()
         async with transport.registry() as registry:
-            ((field, entry),) = (await registry.entries(within=5.0))[0].items()
+            ((field, entry),) = (await registry.entries(within=5.0)).entries.items()
         said = parse(field, entry)
         assert said is not None
         assert said.trouble == "no ?"

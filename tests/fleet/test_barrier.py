@@ -38,7 +38,7 @@ def test_nobody_is_given_up_early(read: list[tuple[float, list[Announcement]]], 
                 seen.setdefault(one.field, []).append(one)
         pending = {one.field for one in waiting.pending(now)}
         for field, told in seen.items():
-            is_done = any(one.has_applied(POSITION) or one.state == "closed" for one in told)
+            is_done = any(one.has_applied(POSITION, "") or one.state == "closed" for one in told)
             ends = lease_ends(ACCEPTED_AT, max(one.lease for one in told))
             if any(one.allows_stale for one in told):
                 ends = ACCEPTED_AT + 2.0
@@ -71,6 +71,16 @@ def test_who_is_waited_for() -> None:
     assert (found.by, found.as_of, found.is_complete) == ("fleet", AS_OF, False)
     assert (found.acknowledged, found.expired) == (["orders/p"], ["orders/o-1"])
     assert (found.unsafe, found.missing) == (["orders/u"], ["orders/u"])
+
+
+def test_a_position_of_another_history() -> None:
+    """It acknowledges nothing: the server that is read may have given the position again."""
+    waiting = barrier()
+    said = replace(SAID, position="9-0", history="before the failover")
+    waiting.read([said], "after it")
+    assert waiting.pending(ACCEPTED_AT) == [said]
+    waiting.read([replace(said, history="after it")], "after it")
+    assert waiting.result(AS_OF).acknowledged == ["orders/o-1"]
 
 
 def test_an_acknowledgement_stays() -> None:

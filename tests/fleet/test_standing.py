@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jwt_events.fleet import Announcement, Status, standings
+from jwt_events.transport.optional import Reading
 from tests.fleet.test_announcement import SAID, announcements
 
 NOW = 1_800_000_000.0
@@ -19,7 +20,7 @@ NEWEST = "1700000000000-5"
 def standing_of(**changes: Any) -> Any:
     """Return how an instance stands that has applied everything, but for these changes."""
     said = replace(SAID, **{"said_at": NOW - 1.0} | changes)
-    (found,) = standings({said.field: said.encode()}, NEWEST, NOW)
+    (found,) = standings(Reading({said.field: said.encode()}, NOW, ""), NEWEST)
     return found
 
 
@@ -29,6 +30,7 @@ def standing_of(**changes: Any) -> Any:
         ({}, Status.FRESH),
         ({"position": "1700000000000-4"}, Status.BEHIND),
         ({"position": ""}, Status.BEHIND),
+        ({"history": "another"}, Status.BEHIND),
         ({"state": "stale"}, Status.STALE),
         ({"state": "catching_up"}, Status.CATCHING_UP),
         ({"said_at": NOW - 5.1}, Status.SILENT),
@@ -58,10 +60,10 @@ def test_how_far_behind() -> None:
 def test_a_name_that_is_used_twice() -> None:
     """Two that were heard lately; one that was killed, and started again under its name, is no double."""
     first, second = replace(SAID, said_at=NOW), replace(SAID, run="2", said_at=NOW)
-    found = standings({one.field: one.encode() for one in (first, second)}, NEWEST, NOW)
+    found = standings(Reading({one.field: one.encode() for one in (first, second)}, NOW, ""), NEWEST)
     assert [one.is_double for one in found] == [True, True]
     killed = replace(first, said_at=NOW - 60)
-    found = standings({one.field: one.encode() for one in (killed, second)}, NEWEST, NOW)
+    found = standings(Reading({one.field: one.encode() for one in (killed, second)}, NOW, ""), NEWEST)
     assert [one.is_double for one in found] == [False, False]
 
 
@@ -69,7 +71,7 @@ def test_a_name_that_is_used_twice() -> None:
 def test_any_registry(said: list[Announcement], clock: float | None) -> None:
     """Whatever the clocks say, everybody is shown, and nobody is heard from the future."""
     entries = {one.field: one.encode() for one in said} | {"foreign": b"x"}
-    found = standings(entries, NEWEST, clock)
+    found = standings(Reading(entries, clock, ""), NEWEST)
     assert len(found) == len({one.field for one in said})
     assert all(one.heard is None or one.heard >= 0 for one in found)
     assert all(one.behind >= 0 for one in found)

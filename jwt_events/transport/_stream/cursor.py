@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from jwt_events._internal.clock import boottime
@@ -102,6 +103,7 @@ class CursorReceiver:
         self._missing = 0  # how many bytes of the entry were left at the server
         self._is_at_end = False
         self._has_missed = False  # whether a gap was ever reported
+        self._history = ""  # the history that the cursor's position belongs to
 
     async def receive(self) -> Batch:
         """Read the next batch; see `Receiver.receive`."""
@@ -109,10 +111,9 @@ class CursorReceiver:
             await self.reconnecting.leave()
         if (connection := self.reconnecting.connection) is None:
             reconnected = await self.reconnecting.reconnect()
-            refusal = self.reconnecting.take_refusal()
-            return Batch(gaps=self._take_gaps(), reconnected=reconnected, refusal=refusal)
+            return replace(self._begun(), reconnected=reconnected, refusal=self.reconnecting.take_refusal())
         if self._gaps:  # found when it was opened
-            return Batch(gaps=self._take_gaps())
+            return self._begun()
         try:
             if self._doubt is not None:
                 doubt, self._doubt = self._doubt, None
@@ -128,8 +129,9 @@ class CursorReceiver:
             return Batch(refusal=self._proof.take_refusal())
         try:
             self._proof.conclude()
+            self._history = self._proof.history
         except TransportError as error:  # what was read is delivered first, as the cursor has moved on
-            self._doubt = error
+            self._doubt, self._history = error, ""
         gaps = self._take_gaps()
         if entries is None:
             return Batch(gaps=gaps)
@@ -140,7 +142,13 @@ class CursorReceiver:
             self._proof.current_as_of if is_proof else None,  # of an audit, as the stream may have been replaced since
             reached=self._cursor.accounted if is_proof and not self._has_missed else None,
             refusal=self._proof.take_refusal(),
+            history=self._history,
         )
+
+    def _begun(self) -> Batch:
+        """Return what was found when it connected: what is missing, and where it reads on."""
+        gaps = self._take_gaps()
+        return Batch(gaps=gaps, reached=self._cursor.position if gaps else None, history=self._history)
 
     @property
     def is_live(self) -> bool:
@@ -234,6 +242,7 @@ class CursorReceiver:
             self._gaps.append(Gap(self._cursor.position, cause))
         self._is_at_end = False
         self._reconcile(found, sent_at, holds=holds)
+        self._history = self._proof.history
 
     def _report_restart(self, found: StreamInfo | None, *, holds: bool) -> None:
         """Report that this server may lack entries after the cursor, and rewind if it lacks the one at the cursor."""

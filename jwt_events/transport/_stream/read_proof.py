@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import OLDEST
-from jwt_events.errors import NotProven
+from jwt_events.errors import ConnectionFailed, NotProven
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Replication
@@ -29,6 +29,10 @@ class ReadProof(Protocol):
     @property
     def current_as_of(self) -> float | None:
         """The time as of which a read that reaches the end is complete; ``None`` if nothing is proven."""
+
+    @property
+    def history(self) -> str:
+        """The history of writes that the server has which is read from; empty if it does not say."""
 
     @property
     def commands(self) -> Sequence[Command]:
@@ -92,6 +96,12 @@ class DirectProof:
         self._prover = Prover(connector.address, owner, replicas=replicas)
         self._succession = Succession(connector)
         self._epoch = Epoch()
+        self._heard = Replication()  # what the server said last
+
+    @property
+    def history(self) -> str:
+        """The history of the primary; see `ReadProof`."""
+        return self._heard.history
 
     @property
     def current_as_of(self) -> float | None:
@@ -115,7 +125,8 @@ class DirectProof:
         self._prover.request(sent_at)
         self._epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
         beside = await connection.execute_many(self.commands, within=ATTEMPT_WITHIN) if self.commands else ()
-        self._prover.hear(self._epoch.replication, sent_at, beside)
+        self._heard = self._epoch.replication
+        self._prover.hear(self._heard, sent_at, beside)
 
     async def follow(self, connection: Connection) -> bool:
         """Take the server as the present one, and return whether it may lack what the one before had confirmed.
@@ -144,9 +155,16 @@ class DirectProof:
         self._prover.request(now)
 
     def hear(self, replication: Replication, asked_at: float, beside: Sequence[Any] = ()) -> None:
-        """Take what the server said; see `ReadProof`. A replica proves nothing: it may be cut off from its primary."""
+        """Take what the server said; see `ReadProof`. A replica proves nothing: it may be cut off from its primary.
+
+        A primary that was one before, and followed another one in between, may have lost entries at positions that it
+        gives again: it is judged as a new one, on a new connection.
+        """
         self._succession.hear(replication)
         self._prover.hear(replication, asked_at, beside)
+        if replication.was_replaced_since(self._heard):
+            raise ConnectionFailed("the server followed another primary meanwhile")
+        self._heard = replication
 
     def conclude(self) -> None:
         """Take what the Sentinels have said; see `ReadProof`."""

@@ -40,6 +40,7 @@ class ReplicaReceiver:
         self._parts: AsyncGenerator[list[tuple[bytes, float]]] | None = None
         self._proof: float | None = None  # as of when the stream was read to its end before the ledger
         self._reached: str | None = None  # up to where it was read then
+        self._history = ""  # to which that position belongs
 
     @property
     def is_live(self) -> bool:
@@ -90,9 +91,10 @@ class ReplicaReceiver:
         connection = self._stream.reconnecting.connection
         if connection is not None and self._stream.is_at_end:
             self._parts = self._read(connection)
-            self._proof, self._reached = batch.current_as_of, batch.reached
+            self._proof, self._reached, self._history = batch.current_as_of, batch.reached, batch.history
         gaps = [gap for gap in batch.gaps if gap.cause != "trimmed"]
-        return replace(batch, gaps=gaps, current_as_of=None, reached=None)
+        reached = batch.reached if batch.gaps else None  # where it reads on; any other says what is in force
+        return replace(batch, gaps=gaps, current_as_of=None, reached=reached)
 
     async def _read(self, connection: Connection) -> AsyncGenerator[list[tuple[bytes, float]]]:
         """Yield the entries of all there is: in this order, as what is taken over is in the later one before."""
@@ -114,7 +116,9 @@ class ReplicaReceiver:
             part = await anext(parts, None)
             if part is None:
                 gaps = await self._judge(connection)
-                return Batch(gaps=gaps) if gaps else Batch(current_as_of=self._proof, reached=self._reached)
+                if gaps:
+                    return Batch(gaps=gaps)
+                return Batch(current_as_of=self._proof, reached=self._reached, history=self._history)
         except TransportError as error:
             if not error.retryable:
                 raise self._named(error) from error

@@ -89,6 +89,8 @@ class ReplicaProof:
         self._may_lack = False  # whether a primary followed that may lack what the one before had
         self.current_as_of: float | None = None
         """The time of the last request to the primary whose reply the replica has reached; see `ReadProof`."""
+        self.history = ""
+        """The history that the replica shares with its primary; see `ReadProof`."""
 
     async def __aenter__(self) -> Self:
         """Connect to the primary.
@@ -125,6 +127,7 @@ class ReplicaProof:
         self._epoch = self._proof.epoch
         said = await self._wait_until_reached(connection, reached.replication)
         self._take_reached(said)
+        self.history = said.history
         self._source.accept()
 
     async def judge(self, connection: Connection, cursor: StreamCursor, *, holds: bool) -> str | None:
@@ -145,6 +148,7 @@ class ReplicaProof:
         """Take how much the replica has reached; see `ReadProof`."""
         self._require_same_history(replication)
         self._take_reached(replication)
+        self.history = replication.history
         if self._pending and self._pending[0].sent_at < asked_at - self._max_lag:
             raise self._lags()
 
