@@ -268,6 +268,20 @@ class TestRegistry:
                 assert receipt.propagation.by == "lease"
                 await wait_until(lambda: one.check({"jti": "t"}) is Verdict.REVOKED)
 
+    async def test_a_publisher_without_the_right(self, own_server: Any) -> None:
+        """Who may not ask for the history of a server cannot compare positions, so the lease is waited for."""
+        async with own_server() as server, redis.asyncio.Redis.from_url(server.url) as admin:
+            await call(admin, "ACL", "SETUSER", "publisher", "+@all", "-info", "~*", "on", ">pw")
+            scheme, _, place = server.url.partition("://")
+            async with (
+                opened(RedisStream(server.url, "k"), "a") as (one,),
+                Publisher(RedisStream(f"{scheme}://publisher:pw@{place}", "k")) as publisher,
+            ):
+                receipt = await publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet(lease=0.2))
+                assert receipt.propagation is not None
+                assert receipt.propagation.by == "lease"
+                await wait_until(lambda: one.check({"jti": "t"}) is Verdict.REVOKED)
+
 
 class TestAtLeast:
     """A client that was logged out is refused by a list that has not heard of it yet."""
