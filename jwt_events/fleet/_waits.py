@@ -36,11 +36,11 @@ class InForce(Protocol):
         """Raise `InvalidOption` if this cannot be done on a transport."""
         ...
 
-    async def wait(self, transport: Transport, position: str | None, accepted_at: float) -> Propagation:
+    async def wait(self, where: Transport | Registering, position: str | None, accepted_at: float) -> Propagation:
         """Wait, and return where the event is in force. Cancelling is safe.
 
         Args:
-            transport: where the event was published.
+            where: the transport on which the event was published, or what has its registry at hand.
             position: its position; ``None`` where there are no positions.
             accepted_at: a time (`boottime`) at which the server had surely accepted it.
         """
@@ -71,7 +71,7 @@ class Lease:
         if not transport.guarantees.durable:
             raise InvalidOption("in_force", f"{transport.name} is not durable, so no revocation list reads it")
 
-    async def wait(self, transport: Transport, position: str | None, accepted_at: float) -> Propagation:
+    async def wait(self, where: Transport | Registering, position: str | None, accepted_at: float) -> Propagation:
         """Wait until the time has passed; see `InForce.wait`."""
         await _sleep_until(lease_ends(accepted_at, self.max_staleness))
         return Propagation("lease", datetime.now(UTC))
@@ -107,11 +107,11 @@ class Fleet:
         """Accept a transport that has a registry; see `InForce.check`."""
         _registering(transport)
 
-    async def wait(self, transport: Transport, position: str | None, accepted_at: float) -> Propagation:
+    async def wait(self, where: Transport | Registering, position: str | None, accepted_at: float) -> Propagation:
         """Wait for acknowledgements and leases; see `InForce.wait`."""
-        registering = _registering(transport)
+        registering = _registering(where)
         if position is None:  # there is nothing to compare acknowledgements with
-            return await Lease(self.lease).wait(transport, position, accepted_at)
+            return await Lease(self.lease).wait(where, position, accepted_at)
         barrier = Barrier(position, accepted_at, self.services, timeout=self.timeout)
         async with registering.registry() as registry:
             survey = _Survey(registry, barrier)
@@ -122,7 +122,7 @@ class Fleet:
                 pause = min(pause * _GROWTH, _MAX_PAUSE)
             if not survey.was_read:
                 logger.warning("registry of instances cannot be read: the lease is waited for", error=str(survey.error))
-                return await Lease(self.lease).wait(transport, position, accepted_at)
+                return await Lease(self.lease).wait(where, position, accepted_at)
             if not barrier.knows_all:
                 logger.warning("no instance is registered: the lease is waited for", services=barrier.unheard())
                 await _sleep_until(lease_ends(accepted_at, self.lease))
@@ -185,11 +185,11 @@ class _Survey:
         return said.allows_stale or boottime() >= lease_ends(accepted_at, said.lease)
 
 
-def _registering(transport: Transport) -> Registering:
-    """Return the transport if it has a registry, or raise `InvalidOption`."""
-    if not isinstance(transport, Registering):
-        raise InvalidOption("in_force", f"{transport.name} has no registry of instances; use Lease, or RedisStream")
-    return transport
+def _registering(where: Transport | Registering) -> Registering:
+    """Return what has a registry, or raise `InvalidOption`."""
+    if not isinstance(where, Registering):
+        raise InvalidOption("in_force", f"{where.name} has no registry of instances; use Lease, or RedisStream")
+    return where
 
 
 async def _sleep_until(then: float) -> None:

@@ -33,7 +33,7 @@ from jwt_events.publisher._validation import check_retention, event_from, events
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
 from jwt_events.transport.base import Sender, Transport
-from jwt_events.transport.optional import Keep, Ledgered, Republishing, has_ledger
+from jwt_events.transport.optional import Keep, Ledgered, Registering, Republishing, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
@@ -242,7 +242,8 @@ class Publisher:
             return receipts
         positions = [receipt.position for receipt in receipts if receipt.position is not None]
         last = max(positions, key=sort_key, default=None)
-        propagation = await in_force.wait(self._transport, last, accepted_at)
+        at_hand = self._sender if isinstance(self._sender, Registering) else self._transport
+        propagation = await in_force.wait(at_hand, last, accepted_at)
         return [replace(receipt, propagation=propagation) for receipt in receipts]
 
     def _publish(

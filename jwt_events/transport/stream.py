@@ -42,7 +42,7 @@ from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.read_proof import DirectProof
-from jwt_events.transport._stream.registry import StreamRegistry
+from jwt_events.transport._stream.registry import RegisteringSender, StreamRegistry
 from jwt_events.transport._stream.replica import ReplicaReceiver
 from jwt_events.transport._stream.replica_proof import ReplicaProof
 from jwt_events.transport._stream.settler import Settler
@@ -187,13 +187,15 @@ class RedisStream:
 
         trimming = _Trimming(self.connector, self.keys, self.retention) if self.trims and self.ledger is None else None
         role = self._role()
-        multiplexer = (
-            ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
-            if self.replicas
-            else Multiplexer(self.connector, trimming, role=role)
-        )
-        async with multiplexer:
-            sender = RepublishingSender(multiplexer, command=command, lookup=lookup, parse=_parse_sent)
+        sender: RepublishingSender
+        async with AsyncExitStack() as stack:
+            if self.replicas:  # then all that it runs is waited for, and it must not read
+                writing = ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
+                await stack.enter_async_context(writing)
+                sender = RepublishingSender(writing, command=command, lookup=lookup, parse=_parse_sent)
+            else:
+                multiplexer = await stack.enter_async_context(Multiplexer(self.connector, trimming, role=role))
+                sender = RegisteringSender(multiplexer, self.keys, command=command, lookup=lookup, parse=_parse_sent)
             try:
                 yield sender
             finally:

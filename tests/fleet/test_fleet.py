@@ -31,6 +31,7 @@ from jwt_events import (
     Verdict,
 )
 from jwt_events.fleet import parse
+from tests.faults.failover import pair
 from tests.fleet.test_announcement import SAID
 from tests.support.proxy import Proxy
 from tests.support.raw import call
@@ -241,6 +242,44 @@ class TestRegistry:
             began = monotonic()
             found = await Fleet(timeout=0.2, lease=0.3).wait(RedisStream(other.url, "k"), "1-0", began)
         assert (found.by, monotonic() - began >= 0.3) == ("lease", True)
+
+    async def test_connections(self, own_server: Any) -> None:
+        """To wait opens no connection: the registry is read at the server that accepted the event."""
+        async with own_server() as server, redis.asyncio.Redis.from_url(server.url) as client:
+            stream = RedisStream(server.url, "k")
+            async with opened(stream, "a", max_staleness=LONG), Publisher(stream) as publisher:
+                await publisher.publish(TokenRevoked(token_id="t"))
+                before = (await client.info("stats"))["total_connections_received"]
+                receipt = await publisher.publish(TokenRevoked(token_id="u"), in_force=Fleet())
+                assert receipt.propagation is not None
+                assert receipt.propagation.acknowledged == ["orders/a"]
+                assert (await client.info("stats"))["total_connections_received"] == before
+
+    async def test_closed_meanwhile(self, url: str, key: str) -> None:
+        """Who closes the publisher hears no more acknowledgements, and waits for the leases."""
+        async with (
+            Proxy(url) as proxy,
+            Publisher(RedisStream(url, key)) as publisher,
+            opened(RedisStream(proxy.url, key), "a", max_staleness=1.0) as (one,),
+        ):
+            proxy.to_client.lose()
+            waiting = asyncio.create_task(publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet()))
+            await wait_until(lambda: not one.check({"jti": "other"}), what="the list to be stale")
+            await publisher.aclose()
+            receipt = await waiting
+            assert receipt.propagation is not None
+            assert receipt.propagation.expired == ["orders/a"]
+            proxy.heal()
+
+    async def test_with_replicas(self, own_server: Any) -> None:
+        """A publisher whose connection waits for replicas reads the registry on another one."""
+        async with pair(own_server) as both:
+            stream = RedisStream(both.name.url, "k", replicas=1)
+            async with opened(stream, "a", max_staleness=LONG) as (one,), Publisher(stream) as publisher:
+                receipt = await publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet())
+                assert receipt.propagation is not None
+                assert receipt.propagation.acknowledged == ["orders/a"]
+                assert one.check({"jti": "t"}) is Verdict.REVOKED
 
     async def test_a_key_of_another_type(self, url: str, key: str, client: redis.asyncio.Redis) -> None:
         """The list works as before, and the publisher waits for the lease."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
 from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._stream.keys import StreamKeys
-from jwt_events.transport.optional import Reading
+from jwt_events.transport.base import Sent
+from jwt_events.transport.optional import Reading, Registry
 
 _CLOCK: Command = ("TIME",)
 _HISTORY: Command = ("INFO", "replication")
@@ -30,6 +33,11 @@ class StreamRegistry:
     def __init__(self, multiplexer: Multiplexer, keys: StreamKeys) -> None:
         self._multiplexer = multiplexer
         self._keys = keys
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Ask nothing any more: its connection is closed."""
+        self._is_closed = True
 
     async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
         """Store an entry; see `Registry.announce`."""
@@ -54,6 +62,8 @@ class StreamRegistry:
             await self._run([("HDEL", self._keys.fleet, *names)], within)
 
     async def _run(self, commands: Sequence[Command], within: float) -> tuple[Sequence[Any], float | None]:
+        if self._is_closed:
+            raise ConnectionFailed("the connection to the registry of instances was closed")
         *replies, clock = await self._multiplexer.run([*commands, _CLOCK], within=within)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerRefused) and not reply.retryable:
@@ -64,3 +74,37 @@ class StreamRegistry:
             if isinstance(reply, TransportError):
                 raise reply
         return replies, None if isinstance(clock, TransportError) else int(clock[0]) + int(clock[1]) / 1e6
+
+
+class RegisteringSender(RepublishingSender):
+    """Reads the registry on the connection on which it sends: of the server that has the events. A `Registering`.
+
+    Args:
+        multiplexer: runs the commands.
+        keys: the keys of the stream.
+        command: as in `RepublishingSender`.
+        lookup: as there.
+        parse: as there.
+    """
+
+    def __init__(
+        self,
+        multiplexer: Multiplexer,
+        keys: StreamKeys,
+        *,
+        command: Callable[[bytes], Command],
+        lookup: Callable[[str], Command],
+        parse: Callable[[Any], Sent],
+    ) -> None:
+        super().__init__(multiplexer, command=command, lookup=lookup, parse=parse)
+        self._registry = StreamRegistry(multiplexer, keys)
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[Registry]:
+        """Return the registry, for as long as the sender is open; see `Registering`."""
+        yield self._registry
+
+    def close(self) -> None:
+        """Keep nothing, and ask nothing, any more."""
+        super().close()
+        self._registry.close()
