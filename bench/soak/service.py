@@ -66,7 +66,8 @@ class Sentinel:
         """Kill it; idempotent."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            with suppress(ProcessLookupError):  # it ended by itself
+                process.kill()
             await process.wait()
 
     async def ask(self, *command: Argument) -> object:
