@@ -8,6 +8,7 @@ freezes one of two replicas that lists read. With ``--table`` it prints what the
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -165,21 +166,31 @@ def _rounded(values: Sequence[float]) -> dict[str, float]:
 
 async def main(points: Sequence[str]) -> None:
     """Measure, and print what was found."""
-    for text in points or POINTS:
+    for text in points:
+        point = Point.parse(text)
         if text.startswith("frozen:"):
-            point = Point.parse(text)
             frozen = await fanout_frozen.measure(point.readers, point.rate)
             sys.stdout.write(f"{text}, load {os.getloadavg()[0]:.1f}\n    {json.dumps(frozen)}\n")
             continue
-        found = await compare(Point.parse(text))
+        found = await compare(point)
         sys.stdout.write(f"{text}, load {os.getloadavg()[0]:.1f}\n")
         for name, values in found.items():
             sys.stdout.write(f"    {name:24}{json.dumps(values)}\n")
         sys.stdout.flush()
 
 
+def _checked(text: str) -> str:
+    Point.parse(text)
+    return text
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--table"]:
+    parser = argparse.ArgumentParser(
+        "python -m bench.fanout", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("points", nargs="*", type=_checked, default=POINTS, metavar="POINT", help="such as 100x1000")
+    parser.add_argument("--table", action="store_true", help="print what the model says")
+    if (arguments := parser.parse_args()).table:
         sys.stdout.write("\n".join(table()) + "\n")
     else:
-        asyncio.run(main(sys.argv[1:]))
+        asyncio.run(main(arguments.points))

@@ -21,6 +21,7 @@ from bench.clients.ours import Ours
 from bench.clients.raw import entries
 from bench.run import Failed, Run, RunParams, Stopwatch, Workload, time_limit
 from jwt_events import KeyRotated, MemoryTransport, RedisStream, RevocationList, TokenRevoked, Verdict
+from jwt_events.envelope import Envelope, decode, encode
 
 CLAIMS = {
     "iss": "https://issuer.example",
@@ -33,6 +34,16 @@ CLAIMS = {
     "iat": 1_795_000_000,
     "exp": 1_795_000_900,
 }
+
+
+_ENVELOPE = Envelope(
+    TokenRevoked(
+        token_id="0193b5d0-6f0c-7cc2-9c52-5a3f5c0f5d10",
+        user_id="user-4711",
+        expires_at=1_795_000_900,
+        reason="logout",
+    )
+)
 
 
 class Revocations(Ours):
@@ -79,8 +90,29 @@ def _time_of_check(live: RevocationList, params: RunParams) -> float:
     """Return the microseconds that a check takes."""
     if live.check(CLAIMS) is not Verdict.ALLOW:
         raise Failed("a token that is not revoked was rejected")
+    return _time_of("f(x)", live.check, CLAIMS, params)
+
+
+async def encode_one(params: RunParams) -> Run:
+    """Time how long an event takes to become the bytes that travel."""
+    return Run(_time_of("f(x, source='bench')", encode, _ENVELOPE, params))
+
+
+async def decode_one(params: RunParams) -> Run:
+    """Time how long the bytes that travelled take to become an event."""
+    return Run(_time_of("f(x)", decode, encode(_ENVELOPE, source="bench"), params))
+
+
+async def validate_one(params: RunParams) -> Run:
+    """Time pydantic, with a model of the same fields."""
+    payload = encode(_ENVELOPE, source="bench")
+    return Run(_time_of("f(x)", load.Message.model_validate_json, payload, params))
+
+
+def _time_of(statement: str, f: object, x: object, params: RunParams) -> float:
+    """Return the microseconds that a statement about two names takes."""
     count = params.scaled(50_000)
-    return timeit.timeit("check(claims)", globals={"check": live.check, "claims": CLAIMS}, number=count) / count * 1e6
+    return timeit.timeit(statement, globals={"f": f, "x": x}, number=count) / count * 1e6
 
 
 async def exists(params: RunParams) -> Run:

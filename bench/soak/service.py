@@ -66,7 +66,8 @@ class Sentinel:
         """Kill it; idempotent."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            with suppress(ProcessLookupError):  # it ended by itself
+                process.kill()
             await process.wait()
 
     async def ask(self, *command: Argument) -> object:
@@ -168,6 +169,14 @@ class Service:
                 return found
             await asyncio.sleep(_INTERVAL)
 
+    async def promoted(self, old: Server) -> None:
+        """Wait until the Sentinels name another server than the old primary."""
+        async with asyncio.timeout(_SETTLE_WITHIN):
+            while True:
+                if await self.primary() is not old:
+                    return
+                await asyncio.sleep(_INTERVAL)
+
     async def settle(self) -> None:
         """Wait until there is one primary by all accounts, and all others follow it and have what it has."""
         began = named_since = time.monotonic()
@@ -224,14 +233,6 @@ class Service:
         primary = await self.primary()
         return self._chance.choice([server for server in self._servers if server is not primary])
 
-    async def _promoted(self, old: Server) -> None:
-        """Wait until the Sentinels name another server than the old primary."""
-        async with asyncio.timeout(_SETTLE_WITHIN):
-            while True:
-                if await self.primary() is not old:
-                    return
-                await asyncio.sleep(_INTERVAL)
-
     async def _is_settled(self, primary: Server, *, nudge: bool) -> bool:
         """Return whether all follow the primary that all Sentinels name; tell those to that do not, if `nudge`."""
         is_well = (await _replication(primary)).get("role") == "master"
@@ -252,7 +253,7 @@ class Service:
     async def _kill_primary(self, fault: Fault) -> None:
         primary = await self.primary()
         await primary.kill()
-        await self._promoted(primary)
+        await self.promoted(primary)
         await asyncio.sleep(fault.seconds / 2)
         await primary.start()
 
@@ -272,7 +273,7 @@ class Service:
         primary = await self.primary()
         await primary.execute("ACL", "DELUSER", *_USERS)
         try:
-            await self._promoted(primary)
+            await self.promoted(primary)
             await asyncio.sleep(fault.seconds)
         finally:
             for name, password in _USERS.items():
@@ -299,7 +300,7 @@ class Service:
             if await self._chance.choice(self._sentinels).ask("FAILOVER", SERVICE, "COORDINATED") is not None:
                 break
             await asyncio.sleep(_NUDGE_AFTER)
-        await self._promoted(primary)
+        await self.promoted(primary)
 
     async def _late_name(self, fault: Fault) -> None:
         """Fail over, and let the name lead to the old primary for a while."""

@@ -129,17 +129,17 @@ async def _is_down(node: Node) -> bool:
 class TestUnreachable:
     """Nodes announce addresses at which clients do not reach them."""
 
-    CONFIG: ClassVar = {"cluster-announce-hostname": "node.invalid", "cluster-preferred-endpoint-type": "hostname"}
-
     async def test_url(self, own_cluster: MakeCluster, key: str) -> None:
         """The error names the address and says what leads to the nodes; a client with an address_remap does."""
-        async with own_cluster(primaries=2, replicas=0, config=self.CONFIG) as cluster:
+        announced = [free_port(), free_port()]
+        own = [{"cluster-announce-port": str(port)} for port in announced]
+        async with own_cluster(primaries=2, replicas=0, own_configs=own) as cluster:
             (other,) = await cluster.others(key)
-            await refused(cluster.url_of(other), key, "node.invalid.*RedisCluster with an address_remap", timeout=1)
+            where = f"127.0.0.1:({announced[0]}|{announced[1]}) as the owner.*RedisCluster with an address_remap"
+            await refused(cluster.url_of(other), key, where, timeout=1)
 
             def remap(address: tuple[str, int]) -> tuple[str, int]:
-                assert address[0] == "node.invalid"
-                return "127.0.0.1", address[1]
+                return address[0], cluster.nodes[announced.index(address[1])].port
 
             client = RedisCluster(host="127.0.0.1", port=other.port, address_remap=remap)
             await is_in_force(RedisStream(client, f"{{{key}}}"), RedisStream(client, f"{{{key}}}"))

@@ -94,7 +94,7 @@ class Facts:
     is_unused: bool | None = None
     sample: Sequence[bool] | None = None
     dead_letters: int | None = None
-    left_behind: tuple[int, str] | None = None
+    left_behind: tuple[int, str] | str | None = None
     groups: Sequence[Group] | None = None
     ledger: LedgerSummary | str | None = None
     lacking: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
@@ -243,7 +243,7 @@ async def _dead_letters(connection: Connection, transport: RedisStream | RedisPu
     return count
 
 
-async def _left_behind(transport: RedisStream | RedisPubSub) -> tuple[int, str] | None:
+async def _left_behind(transport: RedisStream | RedisPubSub) -> tuple[int, str] | str | None:
     if not isinstance(transport, RedisStream):
         return None
     async with DeadLetters(transport, timeout=_WITHIN) as dead:
@@ -251,6 +251,8 @@ async def _left_behind(transport: RedisStream | RedisPubSub) -> tuple[int, str] 
             return None if dead.left_behind_key is None else (await dead.left_behind(), dead.left_behind_key)
         except ServerRefused:
             return None
+        except TransportError as error:  # another node than the owner's has them
+            return str(error)
 
 
 async def _ledger(transport: RedisStream | RedisPubSub) -> LedgerSummary | str | None:

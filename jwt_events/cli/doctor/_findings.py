@@ -250,7 +250,10 @@ def _dead_letters(facts: Facts) -> Iterator[Finding]:
         yield Finding("dead letters", Level.WARNING, f"{facts.dead_letters}", advice)
     else:
         yield Finding("dead letters", Level.OK, "none")
-    if facts.left_behind is not None and facts.left_behind[0]:
+    if isinstance(facts.left_behind, str):
+        problem = f"those under the name that they had on one server cannot be counted: {facts.left_behind}"
+        yield Finding("dead letters", Level.WARNING, problem, "Look again when that node can be reached.")
+    elif facts.left_behind is not None and facts.left_behind[0]:
         count, key = facts.left_behind
         advice = "They were copied under the name they had on one server: 'jwt-events dead take-over' brings them."
         yield Finding("dead letters", Level.WARNING, f"{count} more lie in {key!r}", advice)
