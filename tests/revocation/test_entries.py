@@ -14,7 +14,7 @@ from jwt_events import Event, KeyRotated, SessionCreated, SessionDestroyed, Toke
 from jwt_events.envelope import encode_event
 from jwt_events.revocation._claims import RuleKind
 from jwt_events.revocation._entries import Folding, ForeignEntry, count_kinds, entry_of, restore, rule_of
-from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, PackedRule
+from jwt_events.revocation._packed import EVERY_TOKEN, NEVER, AnyRule
 from jwt_events.revocation._rule import GRACE, Rule, rule_about, rules_of
 from jwt_events.revocation._rules import Rules
 from jwt_events.transport.optional import ENDLESS, LedgerEntry
@@ -95,7 +95,7 @@ def state(rules: Rules) -> dict[tuple[RuleKind, int], tuple[int, int]]:
         (kind, hash(rule)): (rule.cutoff, rule.expiry_tick)
         for kind, rule_set in rules._rule_sets.items()
         for rule in rule_set.rules
-        if isinstance(rule, PackedRule)
+        if isinstance(rule, AnyRule)
     }
 
 

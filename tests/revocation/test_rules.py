@@ -28,7 +28,7 @@ from jwt_events import (
 )
 from jwt_events.events import name_of
 from jwt_events.revocation._claims import digest, subjects_of
-from jwt_events.revocation._packed import PackedRule, RuleSet
+from jwt_events.revocation._packed import AnyRule, RuleSet
 from jwt_events.revocation._rules import Match, Rules
 from tests.support.examples import COMPACT_JWT, received
 from tests.support.strategies import known_events, unknown_events
@@ -478,9 +478,9 @@ class TestOrder:
         assert _packed(rules_of(*again)) == _packed(rules_of(*events))
 
 
-def _packed(rules: Rules) -> dict[str, set[int]]:
+def _packed(rules: Rules) -> dict[str, set[tuple[int, int, int]]]:
     return {
-        kind: {int(rule) for rule in rule_set.rules if isinstance(rule, PackedRule)}
+        kind: {(hash(rule), rule.cutoff, rule.expiry_tick) for rule in rule_set.rules if isinstance(rule, AnyRule)}
         for kind, rule_set in rules._rule_sets.items()
     }
 
