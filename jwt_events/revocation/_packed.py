@@ -46,9 +46,13 @@ class PackedRule(int):
         return self >> _PAYLOAD_BITS
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, PackedRule):
-            return int(self) == int(other)
-        return not isinstance(other, LightRule) and hash(other) == self >> _PAYLOAD_BITS
+        if type(other) is str:  # first, as in nearly all comparisons
+            return hash(other) == self >> _PAYLOAD_BITS
+        if type(other) is _Probe:
+            return NotImplemented
+        if isinstance(other, (PackedRule, LightRule)):
+            return type(other) is PackedRule and int(self) == int(other)
+        return hash(other) == self >> _PAYLOAD_BITS
 
     @property
     def cutoff(self) -> int:
@@ -73,9 +77,13 @@ class LightRule(msgspec.Struct, eq=False, gc=False):
         return self.low | self.high
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, LightRule):
-            return (self.low, self.high, self.expiry_tick) == (other.low, other.high, other.expiry_tick)
-        return NotImplemented if isinstance(other, PackedRule) else hash(other) == self.low | self.high
+        if type(other) is str:
+            return hash(other) == self.low | self.high
+        if type(other) is _Probe:
+            return NotImplemented
+        if isinstance(other, (LightRule, PackedRule)):
+            return type(other) is type(self) and (self.low, self.expiry_tick) == (other.low, other.expiry_tick)
+        return hash(other) == self.low | self.high
 
     @property
     def cutoff(self) -> int:
@@ -101,15 +109,20 @@ _LIGHT_RULES = [
 ]
 
 
-class _Probe(PackedRule):
+class _Probe:
     """A key that finds the rule with its hash in a set and remembers it: membership alone says only that it exists."""
 
-    found: AnyRule | None = None
+    __slots__ = ("digest", "found")
 
-    __hash__ = PackedRule.__hash__
+    def __init__(self, digest: int) -> None:
+        self.digest = digest
+        self.found: AnyRule | None = None
+
+    def __hash__(self) -> int:
+        return self.digest
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, AnyRule) and hash(other) == hash(self):
+        if isinstance(other, (PackedRule, LightRule)) and hash(other) == self.digest:
             self.found = other
             return True
         return False
@@ -165,7 +178,7 @@ class RuleSet:
 
     def find(self, digest: int) -> AnyRule | None:
         """Return the rule about the identifier with this hash, or ``None``."""
-        probe = _Probe(digest << _PAYLOAD_BITS)
+        probe = _Probe(digest)
         return probe.found if probe in self.rules else None
 
     def sweep(self, tick: int) -> Iterator[int]:
