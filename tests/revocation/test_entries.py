@@ -270,6 +270,35 @@ def test_foreign(content: bytes) -> None:
     assert not sum(rules.counts.values())
 
 
+@pytest.mark.parametrize(
+    "names",
+    [["a"], ["a", "b"], ["a\nb"], ["a\ntb", "c"], ["\n"], ["t", "tt", "\nt"], ["a\n", "é"], ["é", "ü\nt"], ["a", "a"]],
+    ids=repr,
+)
+def test_names_of_tokens(names: list[str]) -> None:
+    """Names that are parsed together are those that were stored, whatever they hold."""
+    rules, one_by_one = fresh(), fresh()
+    assert restore(rules, [(b"t" + name.encode(), NOW + 5) for name in names]) == []
+    for name in names:
+        one_by_one.restore_one(rule_about("token", (name,), EVERY_TOKEN), until=NOW + 5)
+    assert state(rules) == state(one_by_one)
+
+
+@pytest.mark.parametrize("until", [0.0, NOW - 10**9, NOW, NOW + 599, NOW + 600.5, NOW + 10**9, ENDLESS, math.inf])
+@pytest.mark.parametrize("leeway", [0.0, 0.3])
+def test_ticks(until: float, leeway: float) -> None:
+    """Rules that are restored together expire as each does alone, and none before its time."""
+    alone, together = fresh(leeway), fresh(leeway)
+    alone.restore_one(rule_about("token", ("a",), EVERY_TOKEN), until=until)
+    together.restore("token", ["a"], [EVERY_TOKEN], [until])
+    assert state(alone) == state(together)
+    mixed = fresh(leeway)
+    mixed.restore("token", ["a", "b", "c"], [EVERY_TOKEN] * 3, [until, NOW + 5, math.inf])
+    assert state(alone).items() <= state(mixed).items()
+    list(mixed.sweep(now=min(until + 600 + leeway, 10.0**11) - 0.01))
+    assert mixed.revokes({"jti": "a", "iat": 1})
+
+
 def test_what_is_over() -> None:
     """A rule that is over for more than ten minutes is not folded, so a stream of short tokens leaves nothing."""
     over = TokenRevoked(token_id="a", expires_at=datetime.fromtimestamp(NOW - 601, UTC))
