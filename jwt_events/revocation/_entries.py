@@ -52,7 +52,7 @@ _Rules = dict[tuple[object, ...], tuple[Rule, float]]  # each with the time when
 _IS_SMALL = 0x20
 _PLAIN: tuple[RuleKind, ...] = ("session", "user", "client")
 _BULK: tuple[RuleKind, ...] = ("token", *_PLAIN)
-_NEXT_TOKEN = b"\n" + _TOKEN
+_NEXT_TOKEN = "\n" + _TOKEN.decode()
 _NO_ENTRIES: Final = LedgerBatch([], [])
 _COMPARED = (str, int, float, tuple)
 _SIZE_OF_CUTOFF = 6
@@ -293,14 +293,14 @@ def count_kinds(entries: Sequence[tuple[bytes, float]]) -> tuple[Counter[RuleKin
 
 def _names_of_tokens(contents: Sequence[bytes]) -> list[str] | None:
     """Return the names in entries if each is about a token, and no name holds a line feed; parsed all at once."""
-    together, others = b"\n".join(contents), len(contents) - 1
-    if together[:1] != _TOKEN or not together.count(b"\n") == others == together.count(_NEXT_TOKEN):
+    together = b"\n".join(contents)
+    if together[:1] != _TOKEN or together.count(b"\n") >= len(contents):
         return None
     try:
-        names = str(memoryview(together)[1:], "utf-8").split(_NEXT_TOKEN.decode())
+        names = str(memoryview(together)[1:], "utf-8").split(_NEXT_TOKEN)
     except UnicodeDecodeError:
         return None
-    return None if "" in names else names
+    return None if len(names) < len(contents) or "" in names else names
 
 
 def _bulk(kind: RuleKind, entries: LedgerBatch) -> tuple[list[str], list[int], Sequence[float]]:

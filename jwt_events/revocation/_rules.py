@@ -53,7 +53,9 @@ class _Ticks(dict[float, int]):
     """Ticks by how many there are, negative, to the first one: always the same integers, which the rules share."""
 
     def __missing__(self, to_first: float) -> int:
-        tick = self[to_first] = -int(to_first)
+        if not to_first > -NEVER:  # or not a number, as what never ends divided by anything
+            return NEVER
+        tick = self[to_first] = max(0, -int(to_first))
         return tick
 
     def forget(self, swept: int) -> None:
@@ -88,7 +90,6 @@ class Rules:
         self._epoch = epoch
         self._first_tick = epoch - leeway - GRACE  # what ends then is removed at tick 0
         self._ticks = _Ticks()
-        self._last_tick = self._first_tick + NEVER * TICK
         self._retention = None if retention is None else retention.total_seconds()
         self.leeway: float = leeway
         self._leeway_ms = leeway * 1000
@@ -166,14 +167,8 @@ class Rules:
             cutoffs: the cutoff of each.
             until: when nothing that each covers can be alive, in seconds since 1970; infinite for never.
         """
-        if not names:
-            return
-        first = self._first_tick
-        if first <= min(until) and max(until) < self._last_tick:
-            ticks = self._ticks
-            expiry_ticks = [ticks[(first - at) // TICK] for at in until]  # the same as below, in half of the time
-        else:
-            expiry_ticks = [self._expiry_tick_at(at) for at in until]
+        ticks, first = self._ticks, self._first_tick
+        expiry_ticks = [ticks[(first - at) // TICK] for at in until]
         if not self._has_aliases:
             parts = map("".join, names) if kind == "user_at_client" else cast("Sequence[str]", names)
             self._has_aliases = ALIAS_PREFIX in "".join(parts)  # of all together, which costs next to nothing
@@ -185,9 +180,7 @@ class Rules:
         self._merge(rule, self._expiry_tick_at(until))
 
     def _expiry_tick_at(self, until: float) -> int:
-        if until >= self._last_tick:
-            return NEVER
-        return self._ticks[min(0.0, (self._first_tick - until) // TICK)]
+        return self._ticks[(self._first_tick - until) // TICK]
 
     def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
         """Read the claims that rules look at.
