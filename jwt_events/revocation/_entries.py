@@ -25,7 +25,7 @@ from jwt_events.revocation._narrowed import Conditions
 from jwt_events.revocation._packed import EVERY_TOKEN
 from jwt_events.revocation._rule import GRACE, Rule, rule_about, rule_from, rules_of
 from jwt_events.revocation._rules import Rules
-from jwt_events.transport.optional import ENDLESS, LedgerEntry
+from jwt_events.transport.optional import ENDLESS, LedgerBatch, LedgerEntry
 
 ROTATION: Final = b"r"
 """The first byte of entries that are the event of a rotation."""
@@ -51,6 +51,9 @@ _NO_END = b"n"
 _Rules = dict[tuple[object, ...], tuple[Rule, float]]  # each with the time when nothing that it covers can be alive
 _IS_SMALL = 0x20
 _PLAIN: tuple[RuleKind, ...] = ("session", "user", "client")
+_BULK: tuple[RuleKind, ...] = ("token", *_PLAIN)
+_NEXT_TOKEN = "\n" + _TOKEN.decode()
+_NO_ENTRIES: Final = LedgerBatch([], [])
 _COMPARED = (str, int, float, tuple)
 _SIZE_OF_CUTOFF = 6
 _SIZE_OF_LENGTH = 2
@@ -237,18 +240,19 @@ def restore(rules: Rules, entries: Sequence[tuple[bytes, float]]) -> list[Event]
     Raises:
         ForeignEntry: one of them is no rule of this version.
     """
-    groups: dict[bytes, list[tuple[bytes, float]]] = {_TOKEN: [entry for entry in entries if entry[0][:1] == _TOKEN]}
-    if len(groups[_TOKEN]) < len(entries):
-        groups = defaultdict(list)
-        for entry in entries:
-            groups[entry[0][:1]].append(entry)
-    rotations = [_rotation(content) for content, _ in groups.pop(ROTATION, ())]
-    tokens, bulk = groups.pop(_TOKEN, []), [_bulk(kind, groups.pop(_LETTERS[kind], [])) for kind in _PLAIN]
+    batch = LedgerBatch.of(entries)
+    names = _names_of_tokens(batch.contents)
+    if names is not None:  # Fast path: most rules are about tokens.
+        rules.restore("token", names, [EVERY_TOKEN] * len(names), batch.until)
+        return []
+    groups: defaultdict[bytes, LedgerBatch] = defaultdict(lambda: LedgerBatch([], []))
+    for content, until in batch:
+        groups[content[:1]].append(content, until)
+    rotations = [_rotation(content) for content in groups.pop(ROTATION, _NO_ENTRIES).contents]
+    bulk = [_bulk(kind, groups.pop(_LETTERS[kind], _NO_ENTRIES)) for kind in _BULK]
     others = [rule_of(content, until) for group in groups.values() for content, until in group]
-    names = _texts([content for content, _ in tokens], 1)
-    rules.restore("token", names, [EVERY_TOKEN] * len(names), _ends(tokens))
-    for kind, (identifiers, cutoffs, ends) in zip(_PLAIN, bulk, strict=True):
-        rules.restore(kind, identifiers, cutoffs, ends)
+    for kind, columns in zip(_BULK, bulk, strict=True):
+        rules.restore(kind, *columns)
     for rule, until in others:
         rules.restore_one(rule, until=until)
     return rotations
@@ -287,14 +291,29 @@ def count_kinds(entries: Sequence[tuple[bytes, float]]) -> tuple[Counter[RuleKin
     return kinds, foreign
 
 
-def _bulk(kind: RuleKind, entries: Sequence[tuple[bytes, float]]) -> tuple[list[str], list[int], list[float]]:
-    """Parse entries of a kind with one identifier that nothing narrows and that end: most of those without a token."""
+def _names_of_tokens(contents: Sequence[bytes]) -> list[str] | None:
+    """Return the names in entries if each is about a token, and no name holds a line feed; parsed all at once."""
+    together = b"\n".join(contents)
+    if together[:1] != _TOKEN or together.count(b"\n") >= len(contents):
+        return None
+    try:
+        names = str(memoryview(together)[1:], "utf-8").split(_NEXT_TOKEN)
+    except UnicodeDecodeError:
+        return None
+    return None if len(names) < len(contents) or "" in names else names
+
+
+def _bulk(kind: RuleKind, entries: LedgerBatch) -> tuple[list[str], list[int], Sequence[float]]:
+    """Parse entries of a kind with one identifier that nothing narrows, and that end or are about a token."""
+    if kind == "token":
+        names = _texts(entries.contents, 1)
+        return names, [EVERY_TOKEN] * len(names), entries.until
     end = 1 + _SIZE_OF_CUTOFF
-    names = _texts([content for content, _ in entries], end)
-    cutoffs = [int.from_bytes(content[1:end], "big") for content, _ in entries]
+    names = _texts(entries.contents, end)
+    cutoffs = [int.from_bytes(content[1:end], "big") for content in entries.contents]
     if cutoffs and max(cutoffs) > EVERY_TOKEN:
         raise ForeignEntry(f"an entry of the ledger about a {kind} is cut off")
-    return names, cutoffs, _ends(entries)
+    return names, cutoffs, entries.until
 
 
 def _texts(contents: Sequence[bytes], start: int) -> list[str]:
@@ -305,10 +324,6 @@ def _texts(contents: Sequence[bytes], start: int) -> list[str]:
     if "" in names:
         raise ForeignEntry("an entry of the ledger is cut off")
     return names
-
-
-def _ends(entries: Sequence[tuple[bytes, float]]) -> list[float]:
-    return [until if until < ENDLESS else math.inf for _, until in entries]
 
 
 def _rotation(content: bytes) -> Event:

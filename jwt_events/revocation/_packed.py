@@ -1,21 +1,31 @@
 """Compact storage for the rules of one kind: a million in about 100 MB, each look-up some twenty nanoseconds. Pure.
 
-A rule is one integer in a set. The integer packs the hash of an identifier, the tick at which the rule expires, and its
-cutoff; and it compares equal to every object with that hash, except another rule. So the identifier of a token finds
-its rule in the set as it is, without any computation or allocation, although no identifier is stored. Python's hash of
-a text has 64 bits and is keyed with a secret of the process: among a million rules, one token in 10¹³ is mistaken for
-another one, and then refused.
+A rule in a set holds the hash of an identifier, the tick at which the rule expires, and its cutoff; and it compares
+equal to every object with that hash, except another rule. So the identifier of a token finds its rule in the set as it
+is, without any computation or allocation, although no identifier is stored. Python's hash of a text has 64 bits and is
+keyed with a secret of the process: among a million rules, one token in 10¹³ is mistaken for another one, and then
+refused.
+
+A rule with a cutoff of its own is one integer; one that covers all tokens of an identifier, as most do, is a
+`LightRule`, as large, which Python's garbage collector neither counts nor visits.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from typing import ClassVar, TypeAlias, cast
+
+import msgspec
 
 _CUTOFF_BITS = 42
 _CUTOFF = (1 << _CUTOFF_BITS) - 1
 _EXPIRY_BITS = 18
 _PAYLOAD_BITS = _EXPIRY_BITS + _CUTOFF_BITS
+
+# An integer of so many bits takes 32 bytes, and one more bit costs 16 bytes: the others of a hash are in the class.
+_LOW_BITS = 60
+_LOW = (1 << _LOW_BITS) - 1
 
 EVERY_TOKEN = _CUTOFF
 """The cutoff that covers all tokens, whenever they were issued: the last millisecond that fits, in 2109."""
@@ -36,7 +46,13 @@ class PackedRule(int):
         return self >> _PAYLOAD_BITS
 
     def __eq__(self, other: object) -> bool:
-        return int(self) == int(other) if isinstance(other, PackedRule) else hash(other) == self >> _PAYLOAD_BITS
+        if type(other) is str:  # first, as in nearly all comparisons
+            return hash(other) == self >> _PAYLOAD_BITS
+        if type(other) is _Probe:
+            return NotImplemented
+        if isinstance(other, (PackedRule, LightRule)):
+            return type(other) is PackedRule and int(self) == int(other)
+        return hash(other) == self >> _PAYLOAD_BITS
 
     @property
     def cutoff(self) -> int:
@@ -49,15 +65,64 @@ class PackedRule(int):
         return (self >> _CUTOFF_BITS) & NEVER
 
 
-class _Probe(PackedRule):
-    """A key that finds the rule with its hash in a set and remembers it: membership alone says only that it exists."""
+class LightRule(msgspec.Struct, eq=False, gc=False):
+    """A rule that covers all tokens: hash of the identifier, and the expiry tick, an integer that rules share."""
 
-    found: PackedRule | None = None
+    low: int
+    expiry_tick: int
 
-    __hash__ = PackedRule.__hash__
+    high: ClassVar[int] = 0
+
+    def __hash__(self) -> int:
+        return self.low | self.high
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, PackedRule) and hash(other) == hash(self):
+        if type(other) is str:
+            return hash(other) == self.low | self.high
+        if type(other) is _Probe:
+            return NotImplemented
+        if isinstance(other, (LightRule, PackedRule)):
+            return type(other) is type(self) and (self.low, self.expiry_tick) == (other.low, other.expiry_tick)
+        return hash(other) == self.low | self.high
+
+    @property
+    def cutoff(self) -> int:
+        """The cutoff: `EVERY_TOKEN`."""
+        return EVERY_TOKEN
+
+
+AnyRule: TypeAlias = PackedRule | LightRule
+
+# By the highest bits of a hash: those from 8 on are of negative ones.
+_LIGHT_RULES = [
+    cast(
+        "type[LightRule]",
+        msgspec.defstruct(
+            f"LightRule{high}",
+            (),
+            bases=(LightRule,),
+            namespace={"high": (high - 16 * (high > 7)) << _LOW_BITS},
+            gc=False,
+        ),
+    )
+    for high in range(16)
+]
+
+
+class _Probe:
+    """A key that finds the rule with its hash in a set and remembers it: membership alone says only that it exists."""
+
+    __slots__ = ("digest", "found")
+
+    def __init__(self, digest: int) -> None:
+        self.digest = digest
+        self.found: AnyRule | None = None
+
+    def __hash__(self) -> int:
+        return self.digest
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (PackedRule, LightRule)) and hash(other) == self.digest:
             self.found = other
             return True
         return False
@@ -72,7 +137,7 @@ class RuleSet:
 
     def __init__(self) -> None:
         self.rules: set[object] = set()
-        self._by_expiry: defaultdict[int, list[PackedRule]] = defaultdict(list)
+        self._by_expiry: defaultdict[int, list[AnyRule]] = defaultdict(list)
 
     def merge(self, digest: int, cutoff: int, expiry_tick: int) -> None:
         """Add a rule, or merge it with the rule about the same identifier: the maximum of both cutoffs and expiries."""
@@ -80,7 +145,11 @@ class RuleSet:
             if old.cutoff >= cutoff and old.expiry_tick >= expiry_tick:
                 return
             cutoff, expiry_tick = max(cutoff, old.cutoff), max(expiry_tick, old.expiry_tick)
-        new = PackedRule(digest << _PAYLOAD_BITS | expiry_tick << _CUTOFF_BITS | cutoff)
+        new: AnyRule
+        if cutoff == EVERY_TOKEN:
+            new = _LIGHT_RULES[digest >> _LOW_BITS](digest & _LOW, expiry_tick)
+        else:
+            new = PackedRule(digest << _PAYLOAD_BITS | expiry_tick << _CUTOFF_BITS | cutoff)
         self.rules.add(new)
         if old is not None:
             self.rules.discard(old)  # after the new one was added: another thread may be checking
@@ -93,20 +162,23 @@ class RuleSet:
             for identifier, cutoff, expiry_tick in zip(identifiers, cutoffs, expiry_ticks, strict=True):
                 self.merge(hash(identifier), cutoff, expiry_tick)
             return
-        payloads = [
-            expiry_tick << _CUTOFF_BITS | cutoff for expiry_tick, cutoff in zip(expiry_ticks, cutoffs, strict=True)
-        ]
         digests = map(hash, identifiers)
-        new = [PackedRule(digest << _PAYLOAD_BITS | payload) for digest, payload in zip(digests, payloads, strict=True)]
+        new: list[AnyRule]
+        if cutoffs.count(EVERY_TOKEN) == len(cutoffs):
+            kinds = _LIGHT_RULES
+            new = [kinds[one >> _LOW_BITS](one & _LOW, tick) for one, tick in zip(digests, expiry_ticks, strict=True)]
+        else:
+            columns = zip(digests, expiry_ticks, cutoffs, strict=True)
+            new = [PackedRule((one << _EXPIRY_BITS | tick) << _CUTOFF_BITS | cutoff) for one, tick, cutoff in columns]
         self.rules.update(new)
         by_expiry = self._by_expiry
         for rule, expiry_tick in zip(new, expiry_ticks, strict=True):
-            if expiry_tick != NEVER:
-                by_expiry[expiry_tick].append(rule)
+            by_expiry[expiry_tick].append(rule)
+        by_expiry.pop(NEVER, None)
 
-    def find(self, digest: int) -> PackedRule | None:
+    def find(self, digest: int) -> AnyRule | None:
         """Return the rule about the identifier with this hash, or ``None``."""
-        probe = _Probe(digest << _PAYLOAD_BITS)
+        probe = _Probe(digest)
         return probe.found if probe in self.rules else None
 
     def sweep(self, tick: int) -> Iterator[int]:

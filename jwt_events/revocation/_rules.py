@@ -49,6 +49,21 @@ class Match(NamedTuple):
     issued_before: datetime | None
 
 
+class _Ticks(dict[float, int]):
+    """Ticks by how many there are, negative, to the first one: always the same integers, which the rules share."""
+
+    def __missing__(self, to_first: float) -> int:
+        if not to_first > -NEVER:  # or not a number, as what never ends divided by anything
+            return NEVER
+        tick = self[to_first] = max(0, -int(to_first))
+        return tick
+
+    def forget(self, swept: int) -> None:
+        """Forget those of which the rules were removed."""
+        for to_first in [to_first for to_first, tick in self.items() if tick <= swept]:
+            del self[to_first]
+
+
 class Rules:
     """All rules in force; decides whether one of them covers a token.
 
@@ -73,6 +88,8 @@ class Rules:
         names = claim_names.token, claim_names.user, claim_names.session, claim_names.issued_at
         self._claims: tuple[str | None, ...] = (*names, first, second)
         self._epoch = epoch
+        self._first_tick = epoch - leeway - GRACE  # what ends then is removed at tick 0
+        self._ticks = _Ticks()
         self._retention = None if retention is None else retention.total_seconds()
         self.leeway: float = leeway
         self._leeway_ms = leeway * 1000
@@ -150,21 +167,20 @@ class Rules:
             cutoffs: the cutoff of each.
             until: when nothing that each covers can be alive, in seconds since 1970; infinite for never.
         """
-        expiry_ticks = {instant: self._expiry_tick_at(instant) for instant in set(until)}
+        ticks, first = self._ticks, self._first_tick
+        expiry_ticks = [ticks[(first - at) // TICK] for at in until]
         if not self._has_aliases:
             parts = map("".join, names) if kind == "user_at_client" else cast("Sequence[str]", names)
             self._has_aliases = ALIAS_PREFIX in "".join(parts)  # of all together, which costs next to nothing
             self._is_odd = self._is_odd or self._has_aliases
-        self._rule_sets[kind].restore(names, cutoffs, [expiry_ticks[instant] for instant in until])
+        self._rule_sets[kind].restore(names, cutoffs, expiry_ticks)
 
     def restore_one(self, rule: Rule, *, until: float) -> None:
         """Put any rule in force that was stored; see `restore`."""
         self._merge(rule, self._expiry_tick_at(until))
 
     def _expiry_tick_at(self, until: float) -> int:
-        if until == math.inf:
-            return NEVER
-        return max(0, min(NEVER, math.ceil((until + self.leeway + GRACE - self._epoch) / TICK)))
+        return self._ticks[(self._first_tick - until) // TICK]
 
     def subjects_of(self, claims: Mapping[str, object]) -> Subjects:
         """Read the claims that rules look at.
@@ -255,6 +271,7 @@ class Rules:
         for rule_set in self._rule_sets.values():
             yield from rule_set.sweep(tick)
         yield from self._narrowed.sweep(tick)
+        self._ticks.forget(tick)
         self._is_odd = (
             self._has_more_clients
             or self._has_aliases

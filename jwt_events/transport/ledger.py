@@ -18,7 +18,7 @@ from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.horizon import longest_retention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.plain import PlainKeys
-from jwt_events.transport.optional import Fold
+from jwt_events.transport.optional import Fold, LedgerBatch
 from jwt_events.transport.stream import RedisStream
 
 __all__ = ["LedgerAccess", "LedgerSummary"]
@@ -126,7 +126,7 @@ class LedgerAccess:
                 to_be_taken_over=None if plain is None else self._plain.ledger.key,
             )
 
-    async def entries(self) -> AsyncIterator[list[tuple[bytes, float]]]:
+    async def entries(self) -> AsyncIterator[LedgerBatch]:
         """Yield the entries of the ledger in batches, each the content and the time; some perhaps twice.
 
         Raises:

@@ -5,9 +5,9 @@ Each is optional: `isinstance` tells whether a transport, or a sender, has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias, overload, runtime_checkable
 
 from jwt_events._internal.receipt import Receipt
 from jwt_events.transport.base import Receiver, Server, Transport
@@ -31,6 +31,58 @@ class LedgerEntry(NamedTuple):
 
     def __repr__(self) -> str:
         return f"LedgerEntry(until={self.until!r})"  # without the content, as it tells which user was logged out
+
+
+class LedgerBatch(Sequence[tuple[bytes, float]]):
+    """Entries of a ledger, in two columns: a tuple for each would make Python's garbage collector look at all objects.
+
+    Args:
+        contents: the content of each.
+        until: when each is no longer needed; see `LedgerEntry`.
+
+    Attributes:
+        contents: the content of each.
+        until: when each is no longer needed; as many.
+    """
+
+    __slots__ = ("contents", "until")
+
+    def __init__(self, contents: list[bytes], until: list[float]) -> None:
+        self.contents: list[bytes] = contents
+        self.until: list[float] = until
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[bytes, float]]) -> Self:
+        """Return entries as a batch; a batch as it is."""
+        if isinstance(entries, cls):
+            return entries
+        pairs = list(entries)
+        return cls([content for content, _ in pairs], [until for _, until in pairs])
+
+    def append(self, content: bytes, until: float) -> None:
+        """Add an entry."""
+        self.contents.append(content)
+        self.until.append(until)
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def __iter__(self) -> Iterator[tuple[bytes, float]]:
+        return zip(self.contents, self.until, strict=True)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[bytes, float]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[bytes, float] | Self:
+        if isinstance(index, slice):
+            return type(self)(self.contents[index], self.until[index])
+        return self.contents[index], self.until[index]
+
+    def __repr__(self) -> str:
+        return f"LedgerBatch(<{len(self)} entries>)"  # without the contents, as they tell which user was logged out
 
 
 class LedgerReport(NamedTuple):

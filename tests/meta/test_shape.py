@@ -116,7 +116,7 @@ DOORS = {
         "tracing",
         "transport",
     },
-    "msgspec": {"envelope", "events", "fleet"},
+    "msgspec": {"envelope", "events", "fleet", "revocation._packed", "transport._stream.ledger"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
     "pytest": {"testing.conformance", "testing.plugin", "testing._poison"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import ChainMap, UserDict
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jwt_events import (
@@ -28,7 +29,7 @@ from jwt_events import (
 )
 from jwt_events.events import name_of
 from jwt_events.revocation._claims import digest, subjects_of
-from jwt_events.revocation._packed import PackedRule, RuleSet
+from jwt_events.revocation._packed import EVERY_TOKEN, AnyRule, RuleSet
 from jwt_events.revocation._rules import Match, Rules
 from tests.support.examples import COMPACT_JWT, received
 from tests.support.strategies import known_events, unknown_events
@@ -478,11 +479,59 @@ class TestOrder:
         assert _packed(rules_of(*again)) == _packed(rules_of(*events))
 
 
-def _packed(rules: Rules) -> dict[str, set[int]]:
+def _packed(rules: Rules) -> dict[str, set[tuple[int, int, int]]]:
     return {
-        kind: {int(rule) for rule in rule_set.rules if isinstance(rule, PackedRule)}
+        kind: {(hash(rule), rule.cutoff, rule.expiry_tick) for rule in rule_set.rules if isinstance(rule, AnyRule)}
         for kind, rule_set in rules._rule_sets.items()
     }
+
+
+class _Named:
+    """An identifier with this hash."""
+
+    def __init__(self, digest: int) -> None:
+        self._digest = digest
+
+    def __hash__(self) -> int:
+        return self._digest
+
+
+_hashes = st.integers(-(2**63), 2**63 - 1).filter(lambda digest: digest not in (-1, -1 ^ 2**60))  # -1 is no hash
+
+
+@pytest.mark.parametrize("cutoff", [EVERY_TOKEN, 1, 0])
+@given(
+    st.sets(
+        st.integers(-(2**63), 2**63 - 1).filter(lambda digest: digest not in (-1, -1 ^ 2**60)), min_size=1, max_size=30
+    )
+)
+@example({0, 1, -2, 2**60, 2**60 - 1, -(2**60), 2**63 - 1, -(2**63)})
+def test_every_hash(cutoff: int, digests: set[int]) -> None:
+    """A rule is found by the hash of its identifier, added with others or alone, and by no other hash."""
+    one_by_one, together = RuleSet(), RuleSet()
+    for digest_ in digests:
+        one_by_one.merge(digest_, cutoff, 7)
+    identifiers = [_Named(digest_) for digest_ in digests]
+    together.restore(identifiers, [cutoff] * len(identifiers), [7] * len(identifiers))
+    for rule_set in (one_by_one, together):
+        assert all(identifier in rule_set.rules for identifier in identifiers)
+        found = [rule_set.find(digest_) for digest_ in digests]
+        assert [(hash(rule), rule.cutoff, rule.expiry_tick) for rule in found if rule] == [
+            (digest_, cutoff, 7) for digest_ in digests
+        ]
+        assert all((digest_ ^ 2**60 in digests) == (_Named(digest_ ^ 2**60) in rule_set.rules) for digest_ in digests)
+        together.restore(identifiers, [cutoff] * len(identifiers), [7] * len(identifiers))
+        assert len(rule_set.rules) == len(digests)
+        assert sum(rule_set.sweep(7)) == len(digests)
+        assert rule_set.rules == set()
+
+
+def test_unseen_by_the_garbage_collector() -> None:
+    """Rules that cover all tokens, as most do, cost nothing when garbage is collected."""
+    rule_set = RuleSet()
+    rule_set.merge(hash("a"), EVERY_TOKEN, 5)
+    rule_set.restore(["b"], [EVERY_TOKEN], [5])
+    assert not any(map(gc.is_tracked, rule_set.rules))
 
 
 def test_merging_leaves_no_gap() -> None:

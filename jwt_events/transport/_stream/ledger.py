@@ -20,6 +20,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 from uuid import uuid4
 
+import msgspec
+
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
@@ -32,7 +34,7 @@ from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, advance, successor
 from jwt_events.transport._stream.position import StreamInfo
-from jwt_events.transport.optional import ENDLESS, Fold, LedgerReport
+from jwt_events.transport.optional import ENDLESS, Fold, LedgerBatch, LedgerReport
 
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
@@ -65,6 +67,9 @@ _REPLY_WITHIN = 5.0
 
 NEVER: Final = math.inf
 """The time of an entry that is needed for ever."""
+
+# Takes a quarter of the time that ``float`` takes.
+_times = msgspec.json.Decoder(list[float])
 
 
 class Folded(NamedTuple):
@@ -286,7 +291,7 @@ class Ledger:
             head = parse_head(after)
         raise TransportError("the ledger was changed again and again while it was read", retryable=True)
 
-    async def batches(self, connection: Connection) -> AsyncIterator[list[tuple[bytes, float]]]:
+    async def batches(self, connection: Connection) -> AsyncIterator[LedgerBatch]:
         """Yield all entries that are there from the first batch to the last, some of them twice.
 
         Raises:
@@ -296,8 +301,7 @@ class Ledger:
         while True:
             scan = ("ZSCAN", self.key, cursor, "COUNT", _READ_BATCH)
             (found, flat) = await connection.call(*scan, within=_REPLY_WITHIN)
-            batch = list(zip(flat[::2], map(float, flat[1::2]), strict=True))
-            yield [entry for entry in batch if entry[1] != -NEVER]
+            yield _batch(flat)
             cursor = found.decode()
             if cursor == "0":
                 return
@@ -343,6 +347,16 @@ def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
     if len(members) > 1:
         raise TransportError("the head of the ledger was not written by this library")
     return LedgerHead.parse(members[0])
+
+
+def _batch(flat: list[bytes]) -> LedgerBatch:
+    """Return the entries among members and scores in turn."""
+    contents, scores = flat[::2], flat[1::2]
+    try:
+        return LedgerBatch(contents, _times.decode(b"[%b]" % b",".join(scores)))
+    except msgspec.DecodeError:  # one of them is infinite
+        entries = zip(contents, map(float, scores), strict=True)
+        return LedgerBatch.of(entry for entry in entries if entry[1] != -NEVER)
 
 
 @contextmanager

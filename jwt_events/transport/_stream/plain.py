@@ -24,6 +24,7 @@ from jwt_events.transport._stream.ledger import Ledger, parse_head
 from jwt_events.transport._stream.ledger_audit import LedgerState
 from jwt_events.transport._stream.ledger_head import LedgerHead, united
 from jwt_events.transport._stream.position import StreamInfo
+from jwt_events.transport.optional import LedgerBatch
 
 # Seconds within which the server of a marker must be reached: a publish may wait for it.
 _CONNECT_WITHIN = 1.0
@@ -148,7 +149,7 @@ class PlainKeys:
             await connection.aclose()
 
 
-async def _merge(own: Connection, key: str, entries: list[tuple[bytes, float]]) -> None:
+async def _merge(own: Connection, key: str, entries: LedgerBatch) -> None:
     """Add entries to a ledger, each with the later of its times."""
     for start in range(0, len(entries), _MERGE_BATCH):
         batch = entries[start : start + _MERGE_BATCH]

@@ -17,6 +17,7 @@ from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.ledger_audit import LedgerAudit, LedgerState
 from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.base import Batch, Delivery, Failure, Gap
+from jwt_events.transport.optional import LedgerBatch
 
 
 class ReplicaReceiver:
@@ -37,7 +38,7 @@ class ReplicaReceiver:
         self._audit = LedgerAudit()
         self._is_due = True  # whether the ledger has to be read
         self._trimmed: list[Gap] = []  # what was removed before it was read, and must be in the ledger
-        self._parts: AsyncGenerator[list[tuple[bytes, float]]] | None = None
+        self._parts: AsyncGenerator[LedgerBatch] | None = None
         self._proof: float | None = None  # as of when the stream was read to its end before the ledger
         self._reached: str | None = None  # up to where it was read then
         self._history = ""  # to which that position belongs
@@ -96,7 +97,7 @@ class ReplicaReceiver:
         reached = batch.reached if batch.gaps else None  # where it reads on; any other says what is in force
         return replace(batch, gaps=gaps, current_as_of=None, reached=reached)
 
-    async def _read(self, connection: Connection) -> AsyncGenerator[list[tuple[bytes, float]]]:
+    async def _read(self, connection: Connection) -> AsyncGenerator[LedgerBatch]:
         """Yield the entries of all there is: in this order, as what is taken over is in the later one before."""
         self._plain_state = None
         if self._plain.are_apart:
@@ -110,7 +111,7 @@ class ReplicaReceiver:
         async for batch in self._ledger.batches(connection):
             yield batch
 
-    async def _receive_part(self, parts: AsyncGenerator[list[tuple[bytes, float]]], connection: Connection) -> Batch:
+    async def _receive_part(self, parts: AsyncGenerator[LedgerBatch], connection: Connection) -> Batch:
         self._parts = None  # if this fails or is cancelled, it is read again from its beginning
         try:
             part = await anext(parts, None)
