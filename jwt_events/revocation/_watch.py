@@ -205,7 +205,7 @@ class WatchRegistry:
         self._timer_ends = math.inf
         self.claim_names: ClaimNames = rules.claim_names
         self.ensure_live: Callable[[Mapping[str, object]], None] = _refuse
-        self.is_open = False
+        self.is_open: bool = False
 
     def __len__(self) -> int:
         return len(self._all)
