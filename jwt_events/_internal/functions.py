@@ -46,11 +46,13 @@ def function(option: str, value: Any, *, arguments: int | None = None) -> Any:
 def _accepts(function: Callable[..., object], arguments: int) -> bool:
     """Whether it can be called with so many arguments, as far as can be known; the outermost callable decides."""
     try:
-        inspect.signature(function, follow_wrapped=False).bind(*[None] * arguments)
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # a builtin does not tell, nor do some mocks
+        return True
+    try:
+        signature.bind(*[None] * arguments)
     except TypeError:
         return hasattr(function, "__signature__")  # what somebody else says of it
-    except ValueError:  # a builtin does not tell
-        return True
     return True
 
 

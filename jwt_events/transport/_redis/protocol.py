@@ -321,7 +321,8 @@ class RespProtocol(asyncio.BufferedProtocol):
     async def aclose(self, *, within: float) -> None:
         """Close the socket in good order, and abort it after ``within`` seconds; idempotent."""
         try:
-            self._transport.close()
+            if not self._transport.is_closing():  # one of TLS cannot be aborted after two calls, before Python 3.11.4
+                self._transport.close()
             await asyncio.wait([self._closed], timeout=within)
         finally:
             self.abort()
