@@ -321,7 +321,7 @@ class RespProtocol(asyncio.BufferedProtocol):
     async def aclose(self, *, within: float) -> None:
         """Close the socket in good order, and abort it after ``within`` seconds; idempotent."""
         try:
-            if not self._transport.is_closing():  # one of TLS cannot be aborted after two calls, before Python 3.11.4
+            if not self._transport.is_closing():  # in Python 3.11.2 one of TLS that is closed twice cannot be aborted
                 self._transport.close()
             await asyncio.wait([self._closed], timeout=within)
         finally:
