@@ -226,7 +226,7 @@ class CursorReceiver:
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
         sent_at = boottime()
-        self.pacing.sample(sent_at, None, 0.0)  # what this server has spent, another one has not
+        self.pacing.restart(sent_at)
         await self._proof.begin(connection)
         (stream,) = await connection.execute_many(
             [("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS

@@ -80,8 +80,13 @@ class Pacing:
         """Whether to ask the server for a sample at once, as events have just begun to come fast."""
         return self._is_slow and now >= self._sampled_at + _MIN_SAMPLE and self.is_fast(now)
 
+    def restart(self, at: float) -> None:
+        """Begin anew with another server: what this one has spent says nothing of the one before."""
+        self.spacing, self._spent, self._is_slow = 0.0, None, True
+        self._begin(at)
+
     def sample(self, at: float, spent: float | None, chance: float) -> None:
-        """Choose the spacing.
+        """Choose the spacing, unless it was chosen a moment ago.
 
         Args:
             at: when the server was asked.
@@ -89,7 +94,7 @@ class Pacing:
             chance: a random number from 0 to 1.
         """
         elapsed = at - self._sampled_at
-        if self._spent is not None and spent is not None and elapsed < _MIN_SAMPLE:
+        if elapsed < _MIN_SAMPLE:  # some servers are audited with every read
             return
         # A server that was asked and does not tell is not asked more often.
         self._is_slow = self._spent is None if spent is not None else not self.is_fast(at)
@@ -97,8 +102,11 @@ class Pacing:
             self.spacing = 0.0
         elif self._spent is not None and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups:
             self._choose(elapsed / self._wakeups, (spent - self._spent) / elapsed, chance)
-        self._spent, self._sampled_at = spent, at
-        self._wakeups = self._events = 0
+        self._spent = spent
+        self._begin(at)
+
+    def _begin(self, at: float) -> None:
+        self._sampled_at, self._wakeups, self._events = at, 0, 0
 
     def _choose(self, found: float, busy: float, chance: float) -> None:
         """Choose the spacing, given the one that was found and the part of a core that the server spent."""
