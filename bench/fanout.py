@@ -14,18 +14,18 @@ import json
 import os
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from urllib.parse import urlsplit
 
 from bench import fanout_frozen
 from bench.fanout_model import Cost, fan_out, table
 from bench.fleet import processor_time
+from bench.programs import ask, start_program, start_replica
 from jwt_events.embedded import EmbeddedServer
+
+_READERS = "bench.fanout_readers"
 
 ROUNDS = 3
 SECONDS = 5.0
@@ -74,45 +74,27 @@ class Point:
         return 1 if self.simulated else min(4, -(-self.readers // 10))
 
 
-async def _start(stack: AsyncExitStack, *arguments: str) -> Process:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.fanout_readers", *arguments),
-        stdin=PIPE, stdout=PIPE, cwd=Path(__file__).parents[1], limit=2**22,
-    )  # fmt: skip
-    stack.push_async_callback(process.wait)
-    stack.callback(_kill, process)
-    return process
-
-
-async def _replicate(stack: AsyncExitStack, server: EmbeddedServer) -> EmbeddedServer:
-    at = urlsplit(server.url)
-    return await stack.enter_async_context(EmbeddedServer(port=0, config={"replicaof": f"{at.hostname} {at.port}"}))
-
-
-def _kill(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
-
-
 async def measure(point: Point, *, paced: bool) -> Cost:
     """Measure one point once, on a server of its own."""
     async with EmbeddedServer(port=0) as server, AsyncExitStack() as stack:
-        replicas = [await _replicate(stack, server) for _ in range(point.replicas)]
+        replicas = [await start_replica(stack, server) for _ in range(point.replicas)]
         kind, how = "simulate" if point.simulated else "read", "paced" if paced else "unpaced"
         source = "replica" if replicas else "primary"
         count, rest = divmod(point.readers, point.processes)
         counts = [count + (number < rest) for number in range(point.processes)]
-        await _ask(await _start(stack, "publish", server.url, str(point.rate), how, source), "")
+        await ask(await start_program(stack, _READERS, "publish", server.url, str(point.rate), how, source))
         await asyncio.sleep(1.0)
         (writes,), _ = await _spent(ALONE, server)
-        processes = [await _start(stack, kind, server.url, str(count), how, source) for count in counts]
+        processes = [
+            await start_program(stack, _READERS, kind, server.url, str(count), how, source) for count in counts
+        ]
         for process in processes:
-            await _ask(process, "")
+            await ask(process)
         await asyncio.sleep(SETTLED)
         for process in processes:
             process.stdin.write(b"begin\n")  # type: ignore[union-attr]  # it is a pipe
         (primary, *others), took = await _spent(SECONDS, server, *replicas)
-        found = [json.loads(await _ask(process, "end\n")) for process in processes]
+        found = [json.loads(await ask(process, "end\n")) for process in processes]
     latencies = sorted(latency for one in found for latency in one["latencies"])
     wakeups, events = (sum(one[name] for one in found) / took / point.readers for name in ("wakeups", "events"))
     p50, p99 = (latencies[int(len(latencies) * part)] for part in (0.5, 0.99))
@@ -125,13 +107,6 @@ async def _spent(seconds: float, *servers: EmbeddedServer) -> tuple[list[float],
     await asyncio.sleep(seconds)
     took = time.monotonic() - began
     return [(processor_time(one.pid) - then) / took for one, then in zip(servers, before, strict=True)], took
-
-
-async def _ask(process: Process, line: str) -> bytes:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(line.encode())
-    return await process.stdout.readline()
 
 
 async def compare(point: Point) -> dict[str, dict[str, float]]:

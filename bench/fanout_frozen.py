@@ -14,14 +14,13 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
-from urllib.parse import urlsplit
+from asyncio.subprocess import Process
+from contextlib import AsyncExitStack
 
 from redis.asyncio import Redis
 
 from bench.fleet import processor_time
+from bench.programs import ask, start_program, start_replica
 from bench.worker import loop_factory
 from jwt_events import Publisher, RedisStream, RevocationList, TokenRevoked, Verdict
 from jwt_events.embedded import EmbeddedServer
@@ -109,21 +108,6 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-async def _start(stack: AsyncExitStack, url: str, count: int) -> Process:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.fanout_frozen", "watch", url, str(count)),
-        stdin=PIPE, stdout=PIPE, cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-    stack.push_async_callback(process.wait)
-    stack.callback(_kill, process)
-    return process
-
-
-def _kill(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
-
-
 async def _publish(url: str, rate: float, tell: list[Process]) -> None:
     """Publish revocations until cancelled, and tell of one in each second when it is in the stream."""
     async with Publisher(RedisStream(url, KEY)) as publisher:
@@ -170,28 +154,20 @@ async def _freeze(pid: int, other: Redis, count: int) -> float:
 async def measure(count: int, rate: float) -> dict[str, float]:
     """Freeze one of two replicas that so many lists read, while events come at this rate."""
     async with EmbeddedServer(port=0) as primary, AsyncExitStack() as stack:
-        at = urlsplit(primary.url)
-        config = {"replicaof": f"{at.hostname} {at.port}"}
-        replicas = [await stack.enter_async_context(EmbeddedServer(port=0, config=config)) for _ in range(2)]
+        replicas = [await start_replica(stack, primary) for _ in range(2)]
         clients = [await stack.enter_async_context(Redis.from_url(one.url)) for one in replicas]
         processes: list[Process] = []
         publishing = asyncio.create_task(_publish(primary.url, rate, processes))
         stack.callback(publishing.cancel)
         writes = await _core(primary)
         counts = [count // PROCESSES + (number < count % PROCESSES) for number in range(PROCESSES)]
-        started = [await _start(stack, primary.url, each) for each in counts]
+        started = [await start_program(stack, __name__, "watch", primary.url, str(each)) for each in counts]
         for process in started:
-            assert process.stdout is not None
-            await process.stdout.readline()
+            await ask(process)
         processes += started
         core = await _core(primary)
         left = await _freeze(replicas[0].pid, clients[1], count)
-        found = []
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdin is not None
-            process.stdin.write(b"end\n")
-            found.append(json.loads(await process.stdout.readline()))
+        found = [json.loads(await ask(process, "end\n")) for process in started]
     worst = {name: max(one[name] for one in found) for name in found[0]}
     told = {"writes": writes, "primary apart from writes": core - writes, "all have left after": left} | worst
     return {name: round(value, 3) for name, value in told.items()}

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from bench.programs import server_time
 from bench.run import Failed, Run, RunParams, Workload, time_limit
 from jwt_events import Fleet, Publisher, Receipt, RedisStream, RevocationList, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
@@ -58,9 +59,7 @@ async def _start(stack: AsyncExitStack, url: str, key: str, number: int) -> Proc
 
 async def _spent(redis: Redis, pids: Sequence[int]) -> float:
     """Return the seconds of processor time that this process, the server and others have used."""
-    info = await redis.info("cpu")
-    server = float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
-    return time.process_time() + server + sum(map(processor_time, pids))
+    return time.process_time() + await server_time(redis) + sum(map(processor_time, pids))
 
 
 async def measure_barrier(url: str, key: str, events: int) -> dict[str, float]:

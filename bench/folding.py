@@ -7,6 +7,7 @@ the server for each. Then it publishes at a steady rate, in windows with and wit
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import statistics
@@ -18,6 +19,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from bench.programs import server_time
 from bench.workloads import percentiles
 from jwt_events import Event, Publisher, RedisStream, TokenRevoked
 from jwt_events._internal.cancellation import end
@@ -70,12 +72,6 @@ def folder(url: str, retention: timedelta) -> Folder:
     return Folder(Connector(url, destination=_KEYS.stream), Ledger(_KEYS), Folding(), retention)
 
 
-async def processor_time(client: Redis) -> float:
-    """Return the seconds that the server has used."""
-    found = await client.info("cpu")
-    return float(found["used_cpu_user"] + found["used_cpu_sys"])
-
-
 async def measure_cost(url: str, events: Iterable[Event]) -> tuple[float, float]:
     """Return the microseconds of processor time that an entry costs this process and the server: medians."""
     spent: list[tuple[float, float]] = []
@@ -85,9 +81,9 @@ async def measure_cost(url: str, events: Iterable[Event]) -> tuple[float, float]
             await client.delete(_KEYS.stream, _KEYS.ledger, _KEYS.ledger_lock, _KEYS.retention)
             await client.copy(_SOURCE, _KEYS.stream)
             one = folder(url, _HOUR)
-            began, server = time.process_time(), await processor_time(client)
+            began, server = time.process_time(), await server_time(client)
             folded = await one.fold_once()
-            ended, after = time.process_time(), await processor_time(client)
+            ended, after = time.process_time(), await server_time(client)
             spent.append(((ended - began) / folded * 1e6, (after - server) / folded * 1e6))
         await client.flushall()
     own, servers = (statistics.median(one) for one in zip(*spent, strict=True))
@@ -143,18 +139,23 @@ async def measure_delay(
     return found
 
 
-async def main() -> None:
-    """Measure both, and print them."""
+async def main(*, cost: bool = True, delay: bool = True) -> None:
+    """Measure both, or one, and print what was found."""
     found: dict[str, float] = {}
     async with EmbeddedServer() as server:
-        if "--delay" not in sys.argv:
+        if cost:
             for name, make in (("token", about_a_token), ("user", about_a_user)):
                 own, servers = await measure_cost(server.url, [make() for _ in range(EVENTS)])
                 found |= {f"{name}_publisher_µs": own, f"{name}_server_µs": servers}
-        if "--cost" not in sys.argv:
+        if delay:
             found |= await measure_delay(server.url)
     sys.stdout.write(json.dumps({name: round(value, 3) for name, value in found.items()}, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser("python -m bench.folding", description=__doc__)
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--cost", action="store_true", help="only what folding costs")
+    alone.add_argument("--delay", action="store_true", help="only by how much it delays what is published")
+    arguments = parser.parse_args()
+    asyncio.run(main(cost=not arguments.delay, delay=not arguments.cost))

@@ -3,6 +3,7 @@
 A `Connector` opens connections with the options of a client or URL; a `Connection` is one socket, which never retries.
 """
 
+from jwt_events.transport._redis.client_options import address_of
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.proof import MAX_LAG, Replication
@@ -23,6 +24,7 @@ __all__ = [
     "Replication",
     "SentinelReply",
     "Survey",
+    "address_of",
     "canonical_url",
     "is_node",
     "key_of",

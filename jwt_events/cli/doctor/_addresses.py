@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from jwt_events.cli.doctor._finding import Finding, Level
 from jwt_events.errors import ServerRefused, TransportError
-from jwt_events.transport.connection import Address, Connection, Connector
+from jwt_events.transport.connection import Address, Connection, Connector, address_of
 
 _WITHIN = 2.0
 _SHOWN = 3  # problems, and how many more there are
@@ -45,8 +45,7 @@ async def look(connector: Connector, connection: Connection, replicas: Sequence[
 
 
 async def _problem(connector: Connector, place: Address) -> tuple[str, str] | None:
-    host, port = place
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = address_of(place)
     try:
         connection = await connector.open(place, within=_WITHIN, decoder=connector.decoder.elsewhere(address))
     except ServerRefused:  # so it is reached

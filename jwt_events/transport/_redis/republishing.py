@@ -127,7 +127,7 @@ class Republisher:
         new += payloads
         for receipt in receipts:
             self._positions.append(receipt.position)
-        if len(payloads) > 1 or len(new) >= _MAX_NEW or (payloads and len(payloads[0]) > _MAX_NEW_BYTES):
+        if len(payloads) != 1 or len(new) >= _MAX_NEW or len(payloads[0]) > _MAX_NEW_BYTES:
             self._absorb()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)
