@@ -31,13 +31,17 @@ import uvloop
 from blockbuster import BlockBuster
 
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport._redis import reconnecting
 from tests.support.cluster import Cluster
 from tests.support.cluster import cluster as run_cluster
 from tests.support.processes import children
 from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared, shared_cluster
-from tests.support.waiting import block_until, wait_until
+from tests.support.waiting import block_until, scaled, wait_until
 
 pytest_plugins = ["jwt_events.testing.plugin"]
+
+# A machine on which tests need more time needs more to open a connection, too.
+reconnecting.OPEN_WITHIN = scaled(reconnecting.OPEN_WITHIN)
 
 _LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -120,7 +124,7 @@ async def cluster(_shared_cluster: Cluster, key: str) -> AsyncIterator[Cluster]:
     async def none_left() -> bool:
         return {one["addr"] for one in await _shared_cluster.connections()} <= before
 
-    await wait_until(none_left, within=2.0, what="the closing of connections to the cluster")
+    await wait_until(none_left, within=10.0, what="the closing of connections to the cluster")
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ def _no_child_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     block_until(
         lambda: children() <= before,
-        within=2.0,
+        within=10.0,
         what=lambda: f"the end of the child processes {children() - before}",
     )
 
@@ -160,7 +164,7 @@ async def _no_task_left() -> AsyncIterator[None]:
     own = asyncio.current_task()
     await wait_until(
         lambda: asyncio.all_tasks() <= {own},
-        within=2.0,
+        within=10.0,
         what=lambda: f"the end of the tasks {asyncio.all_tasks() - {own}}",
     )
 
@@ -171,7 +175,7 @@ async def _no_connection_left(server: Server) -> AsyncIterator[None]:
     yield
     await wait_until(
         lambda: server.connections().keys() <= before,
-        within=2.0,
+        within=10.0,
         what=lambda: f"the closing of {[c for name, c in server.connections().items() if name not in before]}",
     )
 

@@ -89,7 +89,7 @@ EVERY = pytest.mark.parametrize("case", TABLE, ids=str)
 @pytest.fixture(autouse=True)
 def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make commands that wait for a server give up soon."""
-    monkeypatch.setattr(reconnecting, "OPEN_WITHIN", 0.3)
+    monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(0.3))
 
 
 @pytest.fixture(scope="module", params=OWN_KINDS)

@@ -68,6 +68,7 @@ async def serving(app: FastAPI | web.Application) -> AsyncIterator[httpx.AsyncCl
             yield client
 
 
+@pytest.mark.timeout(600)  # a page starts dozens of programs
 @pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the pages that are tested here
 @pytest.mark.parametrize("page", GUIDED, ids=lambda page: page.stem)
 async def test_transcript(own_server: Callable[[], EmbeddedServer], tmp_path: Path, page: Path) -> None:

@@ -59,10 +59,11 @@ class Pushing:
             async with uvicorn_server(app) as address, httpx.AsyncClient(timeout=scaled(10)) as client:
                 self._client, self._url = client, f"http://{address}/events"
                 for number in range(WARM_UP):
-                    began = time.monotonic()
-                    self.accepted |= await self._push(self._tokens(f"warm-up-{number}"))
+                    tokens, began = self._tokens(f"warm-up-{number}"), time.monotonic()
+                    accepted = await self._push(tokens)
                     if number:  # the first one connects
                         self._longest = max(self._longest, time.monotonic() - began)
+                    self.accepted |= accepted | await self._push_rest(tokens, accepted)
                 for number in range(self._rounds):
                     await self._round(number)
 
@@ -84,11 +85,17 @@ class Pushing:
         found = await self._new()
         self.lost |= accepted - found
         self.unsaid += len(found - accepted)
-        while left := {jti: token for jti, token in tokens.items() if self._id(jti) not in accepted}:
-            accepted |= await self._push(left)
+        accepted |= await self._push_rest(tokens, accepted)
         found |= await self._new()
         self.lost |= accepted - found
         self.accepted |= accepted
+
+    async def _push_rest(self, tokens: dict[str, str], accepted: set[str]) -> set[str]:
+        """Push those tokens again that were not accepted, until they are; return the ids of their events."""
+        rest = set[str]()
+        while left := {jti: token for jti, token in tokens.items() if self._id(jti) not in accepted | rest}:
+            rest |= await self._push(left)
+        return rest
 
     async def _push(self, tokens: dict[str, str]) -> set[str]:
         """Push tokens at once; return the ids of the events of those that were accepted."""

@@ -117,7 +117,7 @@ class Terminals:
                 tries.append(self._run(command, check=False))
                 return _shows(tries[-1].splitlines(), printed)
 
-            block_until(is_answered, within=15, what=lambda: f"{command}: {tries[-1]!r}; {self._heard}")
+            block_until(is_answered, within=30, what=lambda: f"{command}: {tries[-1]!r}; {self._heard}")
         else:
             output = self._run(command)
             assert _shows(output.splitlines(), printed), (command, output)
@@ -129,7 +129,7 @@ class Terminals:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=scaled(30),
+            timeout=scaled(60),
             check=False,
         )
         assert done.returncode == 0 or not check, (command, done.stderr)
@@ -151,7 +151,7 @@ class Terminals:
             try:
                 yield
                 process.send_signal(signal.SIGINT)
-                process.wait(scaled(10))
+                process.wait(scaled(30))
             finally:
                 process.kill()
                 listening.join()
@@ -163,7 +163,7 @@ class Terminals:
     def _wait_for(self, lines: list[str]) -> None:
         block_until(
             lambda: all(_shows(self._heard, [line]) for line in lines),
-            within=20,
+            within=30,
             what=lambda: f"{lines} in {self._heard}",
         )
 

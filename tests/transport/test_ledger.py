@@ -19,6 +19,7 @@ from jwt_events.transport._stream.ledger import GRACE, NEVER, Folded, Ledger
 from jwt_events.transport._stream.ledger_head import LedgerHead
 from jwt_events.transport.optional import LedgerEntry
 from tests.support.raw import add, call, counts, entries
+from tests.support.waiting import scaled
 
 NOW = 1_800_000_000.0
 EVERYTHING = 2**50
@@ -36,7 +37,7 @@ def fold(payloads: Sequence[bytes], now: float) -> list[LedgerEntry]:
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """Open a connection of the library's own."""
-    connection = await Connector(url, destination="ledger").connect(within=5.0)
+    connection = await Connector(url, destination="ledger").connect(within=scaled(5.0))
     try:
         yield connection
     finally:

@@ -19,6 +19,7 @@ from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.position import StreamInfo
 from tests.support.raw import call
+from tests.support.waiting import scaled
 from tests.transport.test_ledger import NOW, connected, contents, fold
 
 STEPS = st.one_of(
@@ -121,9 +122,9 @@ class History:
         """Compare what a reader that starts now finds with what was published."""
         ledger = Ledger(StreamKeys("k"))
         async with connected(self.url) as connection:
-            (reply,) = await connection.execute_many([("XINFO", "STREAM", "k")], within=5.0)
+            (reply,) = await connection.execute_many([("XINFO", "STREAM", "k")], within=scaled(5.0))
             stream = stream_info(reply) or StreamInfo()
-            rows = await connection.call("XRANGE", "k", "-", "+", within=5.0)
+            rows = await connection.call("XRANGE", "k", "-", "+", within=scaled(5.0))
             kept = [content[1:] for content in await contents(ledger, connection)]
             head = await ledger.read_head(connection)
         found = {fields[1] for _, fields in rows} | set(kept)
@@ -151,6 +152,6 @@ async def test_nothing_is_lost(own_server: Callable[..., EmbeddedServer]) -> Non
         @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
         @given(st.lists(STEPS, max_size=15))
         def check(steps: list[tuple[Any, ...]]) -> None:
-            asyncio.run_coroutine_threadsafe(run(steps), loop).result(60)
+            asyncio.run_coroutine_threadsafe(run(steps), loop).result(scaled(60))
 
         await asyncio.to_thread(check)
