@@ -125,13 +125,23 @@ async def _run(settings: Settings, directory: Path, console: Console) -> Runner:
     """Carry out a run and show its progress. SIGTERM ends it as Ctrl-C does."""
     runner = Runner(settings, directory)
     running = asyncio.create_task(runner.run())
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        running.cancel()
+
     for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, running.cancel)
+        asyncio.get_running_loop().add_signal_handler(name, interrupt)
     with console.status("Starting") as status:
         while not running.done():
             done, faults = len(runner.summary.acknowledged), sum(runner.summary.faults.values())
             status.update(f"{done:,} of {settings.events:,} acknowledged, {faults} of {settings.faults} faults")
             await asyncio.wait([running], timeout=_FRAME)
+    if interrupted and not running.cancelled():  # what fails as it ends is no verdict
+        running.exception()
+        raise KeyboardInterrupt
     running.result()
     return runner
 
