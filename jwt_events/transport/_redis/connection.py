@@ -249,6 +249,11 @@ class Connection:
         """Whether the socket was closed because a reply had more bytes than its request allows, or took too long."""
         return isinstance(self.protocol.failure, (ReplyTooLarge, TimeoutError))
 
+    @property
+    def fell_silent(self) -> bool:
+        """Whether the socket was closed because a reply did not come in time, or not before the server was replaced."""
+        return isinstance(self.protocol.failure, (TimeoutError, ConnectionAbortedError))
+
     async def call(self, *command: Argument, within: float, bounds: Bounds = UNBOUNDED) -> Any:
         """Send one command and return its reply.
 

@@ -24,7 +24,10 @@ REPLY_WITHIN = 1.0
 """Seconds within which a Sentinel must reply, connecting included. A minority that takes longer delays nothing."""
 
 _LOOK_WITHIN = 0.1
-"""Seconds after which the replies are looked at that a publisher asked for."""
+"""Seconds after which the replies are looked at that nothing waits for."""
+
+_TICK = 0.25
+"""Seconds between looks at a connection, whether a reply is overdue."""
 
 
 class Sentinels:
@@ -97,27 +100,55 @@ class PrimaryWatch:
 
     def __init__(self, sentinels: Sentinels) -> None:
         self._sentinels = sentinels
-        self._timer: asyncio.TimerHandle | None = None
+        self._judging: asyncio.TimerHandle | None = None
+        self._ticking: asyncio.TimerHandle | None = None
 
     def look(self, connection: Connection) -> None:
         """Ask now, and judge the replies a little later; nothing waits for them."""
-        if self._timer is None:
+        if self._judging is None:
             self._sentinels.request()
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_WITHIN, self._judge, connection)
+            loop = asyncio.get_running_loop()
+            self._judging = loop.call_later(_LOOK_WITHIN, self._judge, connection, loop.time() + REPLY_WITHIN)
 
-    def _judge(self, connection: Connection) -> None:
-        self._timer = None
-        primary = self._sentinels.survey().primary
-        if primary is not None and primary != connection.place and not connection.is_closed:
+    def watch(self, connection: Connection, patience: float) -> None:
+        """Look whenever a reply takes longer than so many seconds, until another connection is watched."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick, connection, patience)
+
+    def _tick(self, connection: Connection, patience: float) -> None:
+        self._ticking = None
+        if connection.is_closed:
+            return
+        if _silence(connection) > patience:
+            self.look(connection)
+        self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick, connection, patience)
+
+    def _judge(self, connection: Connection, until: float) -> None:
+        self._judging = None
+        survey = self._sentinels.survey()
+        primary, loop = survey.primary, asyncio.get_running_loop()
+        if connection.is_closed:
+            return
+        if primary is None and survey.outstanding and loop.time() < until:  # they are slow
+            self._judging = loop.call_later(_LOOK_WITHIN, self._judge, connection, until)
+        elif primary not in (None, connection.place):
             connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
             connection.protocol.fail(ConnectionAbortedError("a majority of the Sentinels name another server"))
 
     async def aclose(self) -> None:
         """Ask no more, and close the connections; idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._judging, self._ticking):
+            if timer is not None:
+                timer.cancel()
+        self._judging = self._ticking = None
         await self._sentinels.aclose()
+
+
+def _silence(connection: Connection) -> float:
+    """Return for how many seconds the oldest request has been waiting for its replies; 0 if none is."""
+    oldest = connection.protocol.oldest
+    return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.sent_at
 
 
 class _Member:
@@ -147,6 +178,8 @@ class _Member:
         self._reply = self._request = None
         self._asked_at = time.monotonic()
         connection = self._connection
+        if connection is not None and _silence(connection) > REPLY_WITHIN:
+            connection.abort()  # asked ever again, it would never be late
         if connection is not None and not connection.is_closed:
             self._send(connection)
         elif self._connecting is None or self._connecting.done():
