@@ -26,8 +26,8 @@ REPLY_WITHIN = 1.0
 _LOOK_WITHIN = 0.1
 """Seconds after which the replies are looked at that nothing waits for."""
 
-_TICK = 0.25
-"""Seconds between looks at a connection, whether a reply is overdue."""
+_LOOK_AGAIN_AFTER = 0.1
+"""Seconds between looks as long as a reply is overdue."""
 
 
 class Sentinels:
@@ -101,7 +101,7 @@ class PrimaryWatch:
     def __init__(self, sentinels: Sentinels) -> None:
         self._sentinels = sentinels
         self._judging: asyncio.TimerHandle | None = None
-        self._ticking: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.TimerHandle | None = None
 
     def look(self, connection: Connection) -> None:
         """Ask now, and judge the replies a little later; nothing waits for them."""
@@ -112,17 +112,19 @@ class PrimaryWatch:
 
     def watch(self, connection: Connection, patience: float) -> None:
         """Look whenever a reply takes longer than so many seconds, until another connection is watched."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-        self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick, connection, patience)
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = asyncio.get_running_loop().call_later(patience, self._look_if_overdue, connection, patience)
 
-    def _tick(self, connection: Connection, patience: float) -> None:
-        self._ticking = None
+    def _look_if_overdue(self, connection: Connection, patience: float) -> None:
+        self._waiting = None
         if connection.is_closed:
             return
-        if _silence(connection) > patience:
+        left = patience - _silence(connection)
+        if left <= 0:
             self.look(connection)
-        self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick, connection, patience)
+        loop, left = asyncio.get_running_loop(), max(left, _LOOK_AGAIN_AFTER)
+        self._waiting = loop.call_later(left, self._look_if_overdue, connection, patience)
 
     def _judge(self, connection: Connection, until: float) -> None:
         self._judging = None
@@ -138,10 +140,10 @@ class PrimaryWatch:
 
     async def aclose(self) -> None:
         """Ask no more, and close the connections; idempotent."""
-        for timer in (self._judging, self._ticking):
+        for timer in (self._judging, self._waiting):
             if timer is not None:
                 timer.cancel()
-        self._judging = self._ticking = None
+        self._judging = self._waiting = None
         await self._sentinels.aclose()
 
 
