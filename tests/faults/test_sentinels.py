@@ -14,6 +14,7 @@ from jwt_events import (
     InvalidOption,
     NotProven,
     Publisher,
+    PublishError,
     RedisPubSub,
     RedisStream,
     RevocationList,
@@ -21,10 +22,14 @@ from jwt_events import (
     Verdict,
 )
 from jwt_events.testing import Listener
-from jwt_events.transport._redis import reconnecting
+from jwt_events.transport._redis import multiplexer, reconnecting
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._stream import cursor, group
 from tests.faults.scenes import transport_of
 from tests.support.commands import run_apart
-from tests.support.handling import publish
+from tests.support.faults import free_port, frozen
+from tests.support.handling import publish, running
+from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.topology import SERVICE, MakeServer, topology
 from tests.support.waiting import scaled, wait_until
@@ -75,6 +80,99 @@ class TestPartition:
                 await listener.hears_of_gap("disconnected", "reconnected")
             await publish(transport_of(kind, servers.url_of(new), "k"), event("after"))
             await listener.hears("after")
+
+
+@pytest.mark.usefixtures("patient")
+class TestHangs:
+    """The primary hangs, or was powered off: it closes no connection, accepts new ones, and replies to nothing.
+
+    What times out by itself is set to much longer than a test may take, so only the Sentinels can lead away from it.
+    """
+
+    @pytest.fixture
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let nothing that waits for a server give up by itself."""
+        for module in (reconnecting, cursor, group, multiplexer):
+            for name in {"ATTEMPT_WITHIN", "GRACE", "_REPLY_WITHIN"} & {*vars(module)}:
+                monkeypatch.setattr(module, name, 1_000.0)
+
+    async def test_all_follow(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A list, a group and a publisher leave it as soon as the Sentinels name another server."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with (
+                RevocationList(transport, max_staleness=MAX_STALENESS) as revocations,
+                Listener(transport_of("group", servers.url, "k")) as listener,
+                Publisher(transport, timeout=scaled(60)) as publisher,
+            ):
+                await publisher.publish(event("before"))
+                await listener.hears("before")
+                with frozen(servers.servers[0]):
+                    async with running(publisher.publish(event("stolen"))) as published:
+                        await servers.promoted()
+                        await published
+                    await wait_until(lambda: revocations.check({"jti": "stolen"}) is Verdict.REVOKED)
+                    await wait_until(lambda: revocations.is_fresh)
+                    await listener.hears("before", "stolen")
+
+    async def test_while_connecting(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """One who connects to it goes to the server that is named meanwhile, and needs no second attempt."""
+        async with topology(own_server, tmp_path) as servers:
+            with frozen(servers.servers[0]):
+                connector = Connector(servers.url)
+                async with running(connector.connect(within=1_000.0)) as connecting:
+                    new = await servers.promoted()
+                    async with asyncio.timeout(scaled(10)):
+                        connection = await connecting
+                assert connection.place == ("127.0.0.1", int(servers.addresses[new].rpartition(":")[2]))
+                await connection.aclose()
+
+
+class TestOutage:
+    """No server can be connected to for a while."""
+
+    async def test_named_in_a_pause(
+        self, own_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A pause between attempts, however long, ends when the Sentinels name another server."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=MAX_STALENESS) as revocations:
+                monkeypatch.setattr(reconnecting, "backoff", lambda *_, **__: 1_000.0)
+                await servers.servers[0].aclose()
+                await servers.promoted()
+                await wait_until(lambda: revocations.is_fresh)
+
+    async def test_named_again(self, own_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So does one that began when no majority of the Sentinels could be asked, as soon as one can."""
+        async with topology(own_server, tmp_path) as servers:
+            for one in servers.sentinels[:2]:
+                await one.kill()
+            failures = 0
+
+            def pause(*_: object, **__: object) -> float:
+                nonlocal failures
+                failures += 1
+                return 1_000.0
+
+            monkeypatch.setattr(reconnecting, "backoff", pause)
+            monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(60))
+            async with running(Listener(RedisStream(servers.url, "k")).__aenter__()) as opening:
+                await wait_until(lambda: failures)
+                await servers.sentinels[0].start()
+                async with asyncio.timeout(scaled(10)):
+                    listener = await opening
+                await listener.__aexit__(None, None, None)
+        assert failures == 1
+
+    async def test_callers_share_attempts(self) -> None:
+        """However many callers publish again and again, a server that is away is tried a few times a second."""
+        async with Proxy(f"redis://127.0.0.1:{free_port()}") as nothing:
+            async with Publisher(RedisStream(nothing.url, "k"), timeout=1.0) as publisher:
+                publishing = [publisher.publish(event(str(number))) for number in range(100)]
+                outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+            assert all(isinstance(outcome, PublishError) for outcome in outcomes)
+            assert nothing.accepted <= 25
 
 
 class TestMinority:

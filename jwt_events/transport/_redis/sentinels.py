@@ -49,7 +49,15 @@ class Sentinels:
 
     def survey(self) -> Survey:
         """Return what they have said since they were asked."""
-        return Survey(self._service, {name: member.reply() for name, member in self._members.items()})
+        peers: dict[Address, str] = {}
+        replies: dict[str, SentinelReply | None] = {}
+        for name, member in self._members.items():
+            reply = member.reply()
+            peer = member.peer
+            if peer is not None and reply is not None and (first := peers.setdefault(peer, name)) != name:
+                reply = SentinelReply(problem=f"is the same as {first}")  # by two names it has one vote
+            replies[name] = reply
+        return Survey(self._service, replies)
 
     async def wait(self, address: Address | None = None) -> Survey:
         """Wait until enough of them have replied, and return what they said.
@@ -175,6 +183,11 @@ class _Member:
         if self._reply is not None:
             return None
         return self._connecting if self._request is None else self._request.settled
+
+    @property
+    def peer(self) -> Address | None:
+        """Where it is, as the system knows; ``None`` if that is not known."""
+        return None if self._connection is None or self._connection.is_closed else self._connection.peer
 
     def request(self) -> None:
         self._reply = self._request = None
