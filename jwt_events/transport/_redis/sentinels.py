@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jwt_events._internal.cancellation import end
-from jwt_events.errors import NotProven, TransportError
+from jwt_events.errors import NotProven, ServerRefused, TransportError
 from jwt_events.transport._redis.proof import Doubt, few_sentinels
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.survey import Address, SentinelReply, Survey, parse_priorities
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 REPLY_WITHIN = 1.0
 """Seconds within which a Sentinel must reply, connecting included. A minority that takes longer delays nothing."""
+
+_RIGHTS = "readers and publishers need the rights +sentinel|master and +sentinel|get-master-addr-by-name"
 
 _LOOK_WITHIN = 0.1
 """Seconds after which the replies are looked at that nothing waits for."""
@@ -155,6 +157,13 @@ class PrimaryWatch:
         await self._sentinels.aclose()
 
 
+def _not_asked(error: TransportError) -> SentinelReply:
+    if isinstance(error, ServerRefused) and "unknown command" in str(error):
+        return SentinelReply(problem="is no Sentinel")
+    advice = f"; {_RIGHTS}" if isinstance(error, ServerRefused) and error.code == "NOPERM" else ""
+    return SentinelReply(problem=f"cannot be asked: {error}{advice}")
+
+
 def _silence(connection: Connection) -> float:
     """Return for how many seconds the oldest request has been waiting for its replies; 0 if none is."""
     oldest = connection.protocol.oldest
@@ -204,13 +213,13 @@ class _Member:
         try:
             self._request = connection.send(self._commands)
         except TransportError as error:
-            self._reply = SentinelReply(problem=str(error))
+            self._reply = _not_asked(error)
 
     async def _connect(self) -> None:
         try:
             self._connection = await self._connector.connect(within=REPLY_WITHIN)
         except TransportError as error:
-            self._reply = SentinelReply(problem=str(error))
+            self._reply = _not_asked(error)
         else:
             self._send(self._connection)
 
@@ -222,7 +231,7 @@ class _Member:
         if request is not None and connection is not None and request.settled.done():
             self._reply = self._parse(connection.decode(request))
         elif time.monotonic() - self._asked_at > REPLY_WITHIN:
-            self._reply = SentinelReply(problem=f"at {self._connector.address} does not reply in time")
+            self._reply = SentinelReply(problem="does not reply in time")
             if connection is not None:
                 connection.abort()
         return self._reply
@@ -231,8 +240,8 @@ class _Member:
         for reply in replies:
             if isinstance(reply, TransportError):
                 if "No such master" in str(reply):
-                    return SentinelReply(problem=f"at {self._connector.address} knows no service {self._service!r}")
-                return SentinelReply(problem=str(reply))
+                    return SentinelReply(problem=f"knows no service {self._service!r}")
+                return _not_asked(reply)
         return SentinelReply.parse(self._service, *replies)
 
     async def priorities(self) -> Sequence[int] | None:
