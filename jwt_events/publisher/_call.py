@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 _INITIAL_DELAY = 0.02
-_MAX_DELAY = 0.5
+_MAX_DELAY = 0.2
 
 # With less time left there is no new attempt: cut off in the middle, it would turn "surely not" into "perhaps".
 _MIN_ATTEMPT_SECONDS = 0.1

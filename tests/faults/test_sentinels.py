@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import ResponseError
 
 from jwt_events import (
     InvalidOption,
     NotProven,
     Publisher,
+    PublishError,
+    PublishFailed,
     RedisPubSub,
     RedisStream,
     RevocationList,
     TokenRevoked,
+    TransportError,
     Verdict,
 )
 from jwt_events.testing import Listener
-from jwt_events.transport._redis import reconnecting
+from jwt_events.transport._redis import multiplexer, reconnecting
+from jwt_events.transport._redis.connection import Connector
+from jwt_events.transport._stream import cursor, group
 from tests.faults.scenes import transport_of
 from tests.support.commands import run_apart
-from tests.support.handling import publish
+from tests.support.faults import free_port, frozen
+from tests.support.handling import publish, running
+from tests.support.proxy import Proxy
 from tests.support.raw import call
-from tests.support.topology import SERVICE, MakeServer, topology
+from tests.support.topology import SERVICE, MakeServer, SentinelProcess, topology
 from tests.support.waiting import scaled, wait_until
 
 MAX_STALENESS = 2.0
@@ -75,6 +84,99 @@ class TestPartition:
                 await listener.hears_of_gap("disconnected", "reconnected")
             await publish(transport_of(kind, servers.url_of(new), "k"), event("after"))
             await listener.hears("after")
+
+
+@pytest.mark.usefixtures("patient")
+class TestHangs:
+    """The primary hangs, or was powered off: it closes no connection, accepts new ones, and replies to nothing.
+
+    What times out by itself is set to much longer than a test may take, so only the Sentinels can lead away from it.
+    """
+
+    @pytest.fixture
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let nothing that waits for a server give up by itself."""
+        for module in (reconnecting, cursor, group, multiplexer):
+            for name in {"ATTEMPT_WITHIN", "GRACE", "_REPLY_WITHIN"} & {*vars(module)}:
+                monkeypatch.setattr(module, name, 1_000.0)
+
+    async def test_all_follow(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A list, a group and a publisher leave it as soon as the Sentinels name another server."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with (
+                RevocationList(transport, max_staleness=MAX_STALENESS) as revocations,
+                Listener(transport_of("group", servers.url, "k")) as listener,
+                Publisher(transport, timeout=scaled(60)) as publisher,
+            ):
+                await publisher.publish(event("before"))
+                await listener.hears("before")
+                with frozen(servers.servers[0]):
+                    async with running(publisher.publish(event("stolen"))) as published:
+                        await servers.promoted()
+                        await published
+                    await wait_until(lambda: revocations.check({"jti": "stolen"}) is Verdict.REVOKED)
+                    await wait_until(lambda: revocations.is_fresh)
+                    await listener.hears("before", "stolen")
+
+    async def test_while_connecting(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """One who connects to it goes to the server that is named meanwhile, and needs no second attempt."""
+        async with topology(own_server, tmp_path) as servers:
+            with frozen(servers.servers[0]):
+                connector = Connector(servers.url)
+                async with running(connector.connect(within=1_000.0)) as connecting:
+                    new = await servers.promoted()
+                    async with asyncio.timeout(scaled(10)):
+                        connection = await connecting
+                assert connection.place == ("127.0.0.1", int(servers.addresses[new].rpartition(":")[2]))
+                await connection.aclose()
+
+
+class TestOutage:
+    """No server can be connected to for a while."""
+
+    async def test_named_in_a_pause(
+        self, own_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A pause between attempts, however long, ends when the Sentinels name another server."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=MAX_STALENESS) as revocations:
+                monkeypatch.setattr(reconnecting, "backoff", lambda *_, **__: 1_000.0)
+                await servers.servers[0].aclose()
+                await servers.promoted()
+                await wait_until(lambda: revocations.is_fresh)
+
+    async def test_named_again(self, own_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So does one that began when no majority of the Sentinels could be asked, as soon as one can."""
+        async with topology(own_server, tmp_path) as servers:
+            for one in servers.sentinels[:2]:
+                await one.kill()
+            failures = 0
+
+            def pause(*_: object, **__: object) -> float:
+                nonlocal failures
+                failures += 1
+                return 1_000.0
+
+            monkeypatch.setattr(reconnecting, "backoff", pause)
+            monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(60))
+            async with running(Listener(RedisStream(servers.url, "k")).__aenter__()) as opening:
+                await wait_until(lambda: failures)
+                await servers.sentinels[0].start()
+                async with asyncio.timeout(scaled(10)):
+                    listener = await opening
+                await listener.__aexit__(None, None, None)
+        assert failures == 1
+
+    async def test_callers_share_attempts(self) -> None:
+        """However many callers publish again and again, a server that is away is tried a few times a second."""
+        async with Proxy(f"redis://127.0.0.1:{free_port()}") as nothing:
+            async with Publisher(RedisStream(nothing.url, "k"), timeout=1.0) as publisher:
+                publishing = [publisher.publish(event(str(number))) for number in range(100)]
+                outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+            assert all(isinstance(outcome, PublishError) for outcome in outcomes)
+            assert nothing.accepted <= 25
 
 
 class TestMinority:
@@ -175,10 +277,114 @@ class TestBadSetUps:
                 await publisher.publish(event("stolen"))
                 await wait_until(lambda: revocations.check({"jti": "stolen"}) is Verdict.REVOKED)
 
+    async def test_wrong_kind(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A Sentinel in place of a server, or a server in place of a Sentinel, is told as such."""
+        async with topology(own_server, tmp_path) as servers:
+            one = f"redis://127.0.0.1:{servers.sentinels[0].port}"
+            for transport in (RedisStream(one, "k"), RedisStream(one, "k", group="g"), RedisPubSub(one, "k")):
+                with pytest.raises(TransportError, match=r"a Sentinel replied.*redis\+sentinel://") as caught:
+                    await Listener(transport).__aenter__()
+                assert not caught.value.retryable
+                async with Publisher(transport) as publisher:
+                    with pytest.raises(PublishFailed, match="a Sentinel replied"):
+                        await publisher.publish(event("lost"))
+            places = ",".join(servers.addresses)
+            servers_url = f"redis+sentinel://:secret@{places}/{SERVICE}?sentinel_password=secret"
+            await refused(RedisStream(servers_url), rf"{servers.addresses[0]} is no Sentinel, ")
+
+    async def test_rights(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """Rights that are missing at a majority of the Sentinels are named."""
+        async with topology(own_server, tmp_path) as servers:
+            for one in servers.sentinels[:2]:
+                async with one.client as client:
+                    await call(client, "ACL", "SETUSER", "default", "-sentinel|master")
+            await refused(RedisStream(servers.url), r"NOPERM.*need the rights \+sentinel\|master and ")
+
+    async def test_listed_twice(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A Sentinel that is listed by two names has one vote."""
+        async with topology(own_server, tmp_path) as servers:
+            first, second = (one.port for one in servers.sentinels[:2])
+            twice = f"redis+sentinel://:secret@127.0.0.1:{first},localhost:{first}"
+            await refused(RedisStream(f"{twice}/{SERVICE}"), "1 of 3 Sentinels name it.*is the same as")
+            async with RevocationList(RedisStream(f"{twice},127.0.0.1:{second}/{SERVICE}", "k")) as revocations:
+                assert revocations.is_fresh
+
     async def test_nothing_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Sentinels that are not there are named."""
         monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(0.5))
         await refused(RedisPubSub("redis+sentinel://127.0.0.1:1/main"), "0 of 1 Sentinels name it.*127.0.0.1:1")
+
+
+class TestChanges:
+    """What operators do to Sentinels while they are asked."""
+
+    async def test_monitored_anew(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A service that is removed proves nothing; monitored at another address, it is read there."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=scaled(0.5)) as revocations:
+                for one in servers.sentinels:
+                    async with one.client as client:
+                        await call(client, "SENTINEL", "REMOVE", SERVICE)
+                await wait_until(lambda: not revocations.is_fresh)
+                assert "knows no service" in str(revocations.failure)
+                await call(servers.clients[1], "REPLICAOF", "NO", "ONE")
+                await publish(RedisStream(servers.url_of(1), "k"), event("elsewhere"))
+                await servers.monitor(1)
+                await wait_until(lambda: revocations.check({"jti": "elsewhere"}) is Verdict.REVOKED, within=30)
+                await wait_until(lambda: revocations.is_fresh)
+
+    async def test_two_failovers(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """Two that are forced one after the other, and then a reset, are followed."""
+        async with topology(own_server, tmp_path) as servers:
+            transport = RedisStream(servers.url, "k")
+            async with RevocationList(transport, max_staleness=MAX_STALENESS) as revocations:
+                for number in range(2):
+                    before = servers.addresses.index(str(await servers.sentinels[number].primary()))
+
+                    async def forced(one: SentinelProcess = servers.sentinels[number]) -> bool:
+                        async with one.client as client:
+                            try:
+                                await call(client, "SENTINEL", "FAILOVER", SERVICE)
+                            except ResponseError:  # one is under way, or no replica is known to be good yet
+                                return False
+                        return True
+
+                    await wait_until(forced, within=30)
+                    new = await servers.promoted(after=before)
+                    await publish(RedisStream(servers.url_of(new), "k"), event(f"stolen {number}"))
+                    name = f"stolen {number}"
+                    await wait_until(lambda name=name: revocations.check({"jti": name}) is Verdict.REVOKED, within=30)
+                for one in servers.sentinels:
+                    async with one.client as client:
+                        await call(client, "SENTINEL", "RESET", SERVICE)
+                await publish(transport, event("after"))
+                await wait_until(lambda: revocations.check({"jti": "after"}) is Verdict.REVOKED, within=30)
+                await wait_until(lambda: revocations.is_fresh, within=30)
+
+
+class TestSlow:
+    """Sentinels that are far away."""
+
+    async def test_publisher(self, own_server: MakeServer, tmp_path: Path) -> None:
+        """A publisher at a primary that was cut off leaves it, although each Sentinel takes a fifth of a second."""
+        async with topology(own_server, tmp_path) as servers, AsyncExitStack() as stack:
+            far = [await stack.enter_async_context(Proxy(f"redis://127.0.0.1:{one.port}")) for one in servers.sentinels]
+            places = ",".join(proxy.url.removeprefix("redis://") for proxy in far)
+            transport = RedisStream(f"redis+sentinel://:secret@{places}/{SERVICE}", "k")
+            async with Publisher(transport, timeout=scaled(10), republish=0) as publisher:
+                await publisher.publish(event("before"))
+                for proxy in far:
+                    proxy.to_client.latency = 0.2
+                await servers.cut_off()
+                new = await servers.promoted()
+                await call(servers.clients[new], "DEL", "k")
+
+                async def has_left() -> bool:
+                    await publisher.publish(event("after"))
+                    return bool(await servers.clients[new].exists("k"))
+
+                await wait_until(has_left)
 
 
 async def refused(transport: RedisStream | RedisPubSub, message: str) -> str:

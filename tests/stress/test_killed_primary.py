@@ -17,7 +17,7 @@ from tests.support.waiting import scaled, wait_until
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(scaled(900))]
 
 KILLS = 50
-LIMIT = 1.0
+LIMIT = 0.5
 """Seconds after the Sentinels name another primary. They take two to three, as each waits for a random time to ask."""
 
 

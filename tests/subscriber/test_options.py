@@ -23,7 +23,7 @@ from jwt_events import (
     Subscriber,
 )
 from jwt_events._internal import options as rules
-from jwt_events._internal.retry import backoff
+from jwt_events._internal.retry import backoff, pace
 from jwt_events.subscriber._reader import SeenIds
 
 
@@ -160,6 +160,26 @@ class TestBackoff:
         assert backoff(failures, initial=0.1, maximum=5, chance=lambda: 0.0) == 0
         assert backoff(failures, initial=0.1, maximum=5, chance=lambda: 0.5) == longest / 2
         assert 0 <= backoff(failures, initial=0.1, maximum=5) <= longest
+
+
+class TestPace:
+    """How often an outage is looked at."""
+
+    @given(st.floats(0, 1e9), st.floats(0, 1))
+    def test_bounds(self, age: float, chance: float) -> None:
+        """A pause is a fiftieth of the outage at most, within its bounds, and half of that at least."""
+        pause = pace(age, least=0.2, most=1.0, chance=lambda: chance)
+        longest = min(1.0, max(0.2, age / 50))
+        assert longest / 2 <= pause <= longest
+
+    def test_long_outage(self) -> None:
+        """A short outage is looked at every fifth of a second or more often, a long one costs one look a second."""
+        age, looks = 0.0, list[float]()
+        while age < 3_600:
+            age += pace(age, least=0.2, most=1.0, chance=lambda: 1.0)
+            looks.append(age)
+        assert sum(look < 10 for look in looks) <= 50
+        assert len(looks) <= 3_750
 
 
 class TestRules:

@@ -130,6 +130,15 @@ class Topology:
         """Cut a server off from all other servers and all Sentinels, and not from its clients."""
         await call(self.clients[index], "ACL", "DELUSER", *_USERS)
 
+    async def monitor(self, index: int) -> None:
+        """Let all Sentinels watch a server by the name of the service, which they do not know any more."""
+        host, _, port = self.addresses[index].partition(":")
+        for one in self.sentinels:
+            async with one.client as client:
+                await call(client, "SENTINEL", "MONITOR", SERVICE, host, port, QUORUM)
+                user = "auth-user", "watcher", "auth-pass", _USERS["watcher"]
+                await call(client, "SENTINEL", "SET", SERVICE, *user)
+
     async def reach_again(self, index: int = 0) -> None:
         """End what `cut_off` began."""
         await _add_users(self.clients[index])

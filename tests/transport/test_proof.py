@@ -120,6 +120,18 @@ class TestProof:
                 "a Sentinel is replacing it",
                 False,
             ),
+            (  # it has promoted another one, by force and alone, and the others have not heard of it yet
+                Proof("h:1", PRIMARY, place=HERE, survey=survey_of(names(ELSEWHERE, replaced=HERE), names(), names())),
+                "failing_over",
+                "a Sentinel is replacing it",
+                False,
+            ),
+            (
+                Proof("h:1", PRIMARY, place=HERE, survey=survey_of(names(ELSEWHERE, epoch=4), names(epoch=3), names())),
+                "failing_over",
+                "a Sentinel is replacing it",
+                False,
+            ),
             (
                 Proof("h:1", PRIMARY, place=HERE, survey=survey_of(names())),
                 "few_sentinels",
@@ -136,8 +148,9 @@ class TestProof:
 
     def test_minority(self) -> None:
         """One Sentinel of three that is down, calls the primary down or names another one changes nothing."""
-        for odd in (None, SentinelReply(problem="gone"), names(is_down=True), names(ELSEWHERE)):
-            proof = Proof("h:1", PRIMARY, 5.0, place=HERE, survey=survey_of(names(), odd, names()))
+        behind = names(ELSEWHERE, epoch=2)  # it has not heard of the last failover
+        for odd in (None, SentinelReply(problem="gone"), names(is_down=True), names(ELSEWHERE), behind):
+            proof = Proof("h:1", PRIMARY, 5.0, place=HERE, survey=survey_of(names(epoch=3), odd, names(epoch=3)))
             assert proof.current_as_of == 5.0
 
     def test_as_old_as_the_contact(self) -> None:
@@ -177,7 +190,8 @@ class TestSurvey:
         assert SentinelReply.parse("main", [b"h", b"1"], words) == SentinelReply(
             ("h", 1), is_down=True, is_failing_over=True, quorum=2, voters=3
         )
-        assert SentinelReply.parse("main", [b"new", b"1"], words) == SentinelReply(("new", 1), quorum=2, voters=3)
+        promoted = SentinelReply.parse("main", [b"new", b"1"], words)
+        assert promoted == SentinelReply(("new", 1), replaced=("h", 1), quorum=2, voters=3)
         assert SentinelReply.parse("other", [b"h", b"1"], words).problem == "replied about another service than 'other'"
         assert SentinelReply.parse("main", None, words).problem == "knows no service 'main'"
 

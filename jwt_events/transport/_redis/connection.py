@@ -187,7 +187,7 @@ class Connector:
             TransportError: it could not be opened; the message names the server and holds no password.
         """
         if decoder is None:
-            decoder = self.decoder if place is None or self.nodes is None else self.decoder.at(address_of(place))
+            decoder = self.decoder if place is None else self.decoder.at(self._address_of(place))
         raw = self._new_connection(place)
         check_methods(raw)
         try:
@@ -204,6 +204,10 @@ class Connector:
         except BaseException:
             await abort(raw)
             raise
+
+    def _address_of(self, place: Address) -> str:
+        """Return a server as messages name it that was named by a node of the cluster, or the Sentinels."""
+        return f"{address_of(place)} of {self.address}" if self._sentinels else address_of(place)
 
     def _new_connection(self, place: Address | None) -> Any:
         cls, options = self._connection_class, self._options
@@ -248,6 +252,11 @@ class Connection:
     def was_cut_off(self) -> bool:
         """Whether the socket was closed because a reply had more bytes than its request allows, or took too long."""
         return isinstance(self.protocol.failure, (ReplyTooLarge, TimeoutError))
+
+    @property
+    def fell_silent(self) -> bool:
+        """Whether the socket was closed because a reply did not come in time, or not before the server was replaced."""
+        return isinstance(self.protocol.failure, (TimeoutError, ConnectionAbortedError))
 
     async def call(self, *command: Argument, within: float, bounds: Bounds = UNBOUNDED) -> Any:
         """Send one command and return its reply.

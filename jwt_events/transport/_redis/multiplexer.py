@@ -14,6 +14,7 @@ from loguru import logger
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import ConnectionFailed, TransportError
+from jwt_events.transport._redis.attempts import Attempts
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.protocol import UNBOUNDED, Command, ErrorReply, Request
@@ -72,11 +73,11 @@ class Multiplexer:
         self._role = role
         self._notices = Notices()
         self._owner = connector.owner(may_be_replaced=role is None or not role.is_needed)
+        self._attempts = Attempts(self._owner)
         self._role_due_at = math.inf
         self._queue: deque[Request] = deque()  # requests that could not be sent at once
         self._has_queued = asyncio.Event()
         self._connection: Connection | None = None
-        self._connect_error: TransportError | None = None  # why the last attempt to connect failed
         self._watchdog: asyncio.TimerHandle | None = None
         self._must_connect = False
         self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
@@ -199,9 +200,9 @@ class Multiplexer:
 
     def _timed_out(self) -> TransportError:
         """Return the error of a command that was not sent before its deadline."""
-        if self._connect_error is None:
+        if self._attempts.error is None:
             return self._connector.timed_out()
-        return ConnectionFailed(str(self._connect_error))
+        return ConnectionFailed(str(self._attempts.error))
 
     async def _work(self) -> None:
         """Connect, run maintenance and send queued requests, until cancelled."""
@@ -236,12 +237,7 @@ class Multiplexer:
         """Return an open connection on which no maintenance is due."""
         if self._connection is None or self._connection.is_closed:
             await self._disconnect()
-            try:
-                self._connection = await self._connect()
-            except TransportError as error:
-                self._connect_error = error
-                raise
-            self._connect_error = None
+            self._connection = await self._attempts.make(self._connect)
         if self._maintenance is not None and self._loop.time() >= self._maintenance.due_at:
             await self._maintain(self._maintenance, self._connection)
         return self._connection

@@ -6,11 +6,15 @@ owner. Which of the three it is concerns no other part.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jwt_events._internal.cancellation import end
+from jwt_events._internal.retry import pace
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.protocol import Command, Request
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
 
 # Seconds that are left for connecting, however long the Sentinels took.
 _MIN_CONNECT = 0.5
+
+# Seconds between questions to the Sentinels while the server that they name cannot be connected to.
+_MIN_PACE = 0.2
+_MAX_PACE = 1.0
 
 # Seconds after which the nodes are asked again for the owner, if it does not reply. Each time twice as many.
 _ASK_AGAIN_AFTER = 1.0
@@ -89,6 +97,13 @@ class Owner:
     async def wait(self, place: Address | None) -> None:
         """Wait until enough of the others have replied about the server at this place."""
 
+    async def pause(self, seconds: float) -> None:
+        """Wait before another attempt to connect, but no longer than until the others name another server."""
+        await asyncio.sleep(seconds)
+
+    def watch(self, connection: Connection, *, patience: float) -> None:
+        """Begin to use a connection: look where it leads whenever a reply takes longer than `patience` seconds."""
+
     def look(self, connection: Connection) -> None:
         """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it."""
         if self.commands and not connection.is_closed:
@@ -125,12 +140,59 @@ class SentinelService(Owner):
         super().__init__(connector)
         self._sentinels = sentinels
         self._watch = PrimaryWatch(sentinels)
+        self._named: Address | None = None  # the server that was connected to last
+        self._out_since: float | None = None  # when an attempt to connect began that no connection came of that is used
 
     async def connect(self, *, within: float) -> Connection:
-        """Open a connection to the primary that a majority names."""
+        """Open a connection to the primary that a majority names, or that it names meanwhile.
+
+        A server that was powered off, or hangs, lets a connection wait until its time is up.
+        """
         began = time.monotonic()
-        place = await self._sentinels.locate()
-        return await self._connector.open(place, within=max(_MIN_CONNECT, within - (time.monotonic() - began)))
+        if self._out_since is None:
+            self._out_since = began
+        while True:
+            self._named = None
+            self._named = place = await self._sentinels.locate()
+            left = max(_MIN_CONNECT, within - (time.monotonic() - began))
+            if (connection := await self._open(place, within=left)) is not None:
+                return connection
+
+    async def _open(self, place: Address, *, within: float) -> Connection | None:
+        """Open a connection to a server; return ``None`` if another one is named before it is open."""
+        name = f"jwt_events {self._connector.address}"
+        opening = asyncio.create_task(self._connector.open(place, within=within), name=name)
+        moving = asyncio.create_task(self._moved(), name=name)
+        is_open = False
+        try:
+            await asyncio.wait([opening, moving], return_when=asyncio.FIRST_COMPLETED)
+            is_open = opening.done()
+            return await opening if is_open else None
+        finally:
+            await end([opening, moving])
+            if not (is_open or opening.cancelled() or opening.exception()):  # it was opened at the same moment
+                opening.result().abort()
+
+    async def _moved(self) -> None:
+        """Return when a majority names another server than the one that was connected to last."""
+        while True:
+            age = 0.0 if self._out_since is None else time.monotonic() - self._out_since
+            await asyncio.sleep(pace(age, least=_MIN_PACE, most=_MAX_PACE))
+            self._sentinels.request()
+            survey = await self._sentinels.wait()
+            if survey.primary not in (None, self._named):
+                return
+
+    async def pause(self, seconds: float) -> None:
+        """See `Owner.pause`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._moved()
+
+    def watch(self, connection: Connection, *, patience: float) -> None:
+        """See `Owner.watch`."""
+        self._out_since = None
+        self._watch.watch(connection, patience)
 
     def request(self) -> None:
         """See `Owner.request`."""

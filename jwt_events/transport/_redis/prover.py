@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from jwt_events.errors import NotProven
+from jwt_events.transport._redis.client_options import address_of
 from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Proof, Replication
 from jwt_events.transport._redis.protocol import Command
@@ -31,7 +32,7 @@ class Prover:
     """
 
     def __init__(self, address: str, owner: Owner, *, replicas: int = 0) -> None:
-        self._address = address
+        self._address = self._server = address
         self._replicas = replicas
         self._owner = owner
         self._place: Address | None = None  # of the present connection
@@ -52,6 +53,8 @@ class Prover:
     def connect(self, place: Address | None) -> None:
         """Begin with a new connection."""
         self._place = place
+        if self._owner.asks_others and place is not None:
+            self._server = f"{address_of(place)} of {self._address}"
         self._is_surveying = False
         self._heard = self._refusal = self.current_as_of = self._in_doubt_since = None
 
@@ -75,7 +78,7 @@ class Prover:
             TransportError: it did not reply to one of them; the message names the right that is missing.
         """
         membership = self._owner.membership(said)
-        proof = Proof(self._address, replication, asked_at, self._replicas, self._place, membership=membership)
+        proof = Proof(self._server, replication, asked_at, self._replicas, self._place, membership=membership)
         if len(said) < len(self.commands) and not proof.must_be_left:
             return  # asked before it was known that the server is a node of a cluster
         if not self._owner.asks_others or proof.must_be_left:

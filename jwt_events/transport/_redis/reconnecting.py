@@ -31,6 +31,9 @@ _MAX_DELAY = 1.0
 # The nodes of a cluster agree on a new owner by themselves, so it is looked for more often.
 _CLUSTER_MAX_DELAY = 0.25
 
+# Seconds by which a reply may be late before it is asked whether another server is the owner by now.
+_GRACE = 0.25
+
 # Error replies of a server that was the owner until then.
 _NO_MORE = frozenset({"MOVED", "UNBLOCKED"})
 
@@ -137,17 +140,24 @@ class ReconnectingConnection:
         connector: opens the connections.
         transport: the transport's name, for the log.
         on_connect: called with every new connection before it counts as live: subscribes, compares positions.
+        patience: seconds that a reply may take as long as all is well.
 
     Attributes:
         owner: says where to connect.
     """
 
     def __init__(
-        self, connector: Connecting, *, transport: str, on_connect: Callable[[Connection], Awaitable[None]]
+        self,
+        connector: Connecting,
+        *,
+        transport: str,
+        on_connect: Callable[[Connection], Awaitable[None]],
+        patience: float = 0.0,
     ) -> None:
         self._connector = connector
         self.owner = connector.owner()
         self._on_connect = on_connect
+        self._patience = patience + _GRACE
         place = {"transport": transport, "destination": connector.destination, "address": connector.address}
         self._log = logger.bind(**place)
         self._outage = _Outage(self._log, **place)
@@ -190,7 +200,7 @@ class ReconnectingConnection:
         """
         if self._failures:
             maximum = _CLUSTER_MAX_DELAY if self._connector.is_cluster else _MAX_DELAY
-            await asyncio.sleep(backoff(self._failures, initial=_INITIAL_DELAY, maximum=maximum))
+            await self.owner.pause(backoff(self._failures, initial=_INITIAL_DELAY, maximum=maximum))
         connection = None
         try:
             connection = await self.owner.connect(within=ATTEMPT_WITHIN)
@@ -207,6 +217,7 @@ class ReconnectingConnection:
         self.connection, self._last_error = connection, None
         self._live_since = asyncio.get_running_loop().time()
         self._outage.end(self._live_since)
+        self.owner.watch(connection, patience=self._patience)
         self._enter(ConnectionState.LIVE)
         return True
 

@@ -32,10 +32,12 @@ def role_of_hello(reply: Any) -> str:
     """Parse the reply to HELLO; empty if it names no role.
 
     Raises:
-        TransportError: no reply, or an error reply.
+        TransportError: no reply, or an error reply; or that of a Sentinel.
     """
     if isinstance(reply, TransportError):
         raise reply
+    if _fields(reply).get(b"mode") == b"sentinel":
+        raise _is_sentinel()
     role = _fields(reply).get(b"role")
     return role.decode(errors="replace") if isinstance(role, bytes) else ""
 
@@ -77,6 +79,20 @@ def parse_info(*replies: Any) -> dict[str, str]:
 def is_node(fields: Mapping[str, str]) -> bool:
     """Whether the fields of INFO server are those of a node of a cluster; Valkey has another name for the mode."""
     return "cluster" in (fields.get("redis_mode"), fields.get("server_mode"))
+
+
+def require_server(fields: Mapping[str, str]) -> None:
+    """Check that the fields of INFO server are not those of a Sentinel.
+
+    Raises:
+        ServerRefused: they are.
+    """
+    if "sentinel" in (fields.get("redis_mode"), fields.get("server_mode")):
+        raise _is_sentinel()
+
+
+def _is_sentinel() -> ServerRefused:
+    return ServerRefused("a Sentinel replied, not a server: use redis+sentinel://h1,h2,h3/service", code="ERR")
 
 
 class RoleRule:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jwt_events._internal.cancellation import end
-from jwt_events.errors import NotProven, TransportError
+from jwt_events.errors import NotProven, ServerRefused, TransportError
 from jwt_events.transport._redis.proof import Doubt, few_sentinels
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.survey import Address, SentinelReply, Survey, parse_priorities
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 REPLY_WITHIN = 1.0
 """Seconds within which a Sentinel must reply, connecting included. A minority that takes longer delays nothing."""
 
+_RIGHTS = "readers and publishers need the rights +sentinel|master and +sentinel|get-master-addr-by-name"
+
 _LOOK_WITHIN = 0.1
-"""Seconds after which the replies are looked at that a publisher asked for."""
+"""Seconds after which the replies are looked at that nothing waits for."""
+
+_LOOK_AGAIN_AFTER = 0.1
+"""Seconds between looks as long as a reply is overdue."""
 
 
 class Sentinels:
@@ -46,7 +51,15 @@ class Sentinels:
 
     def survey(self) -> Survey:
         """Return what they have said since they were asked."""
-        return Survey(self._service, {name: member.reply() for name, member in self._members.items()})
+        peers: dict[Address, str] = {}
+        replies: dict[str, SentinelReply | None] = {}
+        for name, member in self._members.items():
+            reply = member.reply()
+            peer = member.peer
+            if peer is not None and reply is not None and (first := peers.setdefault(peer, name)) != name:
+                reply = SentinelReply(problem=f"is the same as {first}")  # by two names it has one vote
+            replies[name] = reply
+        return Survey(self._service, replies)
 
     async def wait(self, address: Address | None = None) -> Survey:
         """Wait until enough of them have replied, and return what they said.
@@ -97,27 +110,64 @@ class PrimaryWatch:
 
     def __init__(self, sentinels: Sentinels) -> None:
         self._sentinels = sentinels
-        self._timer: asyncio.TimerHandle | None = None
+        self._judging: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.TimerHandle | None = None
 
     def look(self, connection: Connection) -> None:
         """Ask now, and judge the replies a little later; nothing waits for them."""
-        if self._timer is None:
+        if self._judging is None:
             self._sentinels.request()
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_WITHIN, self._judge, connection)
+            loop = asyncio.get_running_loop()
+            self._judging = loop.call_later(_LOOK_WITHIN, self._judge, connection, loop.time() + REPLY_WITHIN)
 
-    def _judge(self, connection: Connection) -> None:
-        self._timer = None
-        primary = self._sentinels.survey().primary
-        if primary is not None and primary != connection.place and not connection.is_closed:
+    def watch(self, connection: Connection, patience: float) -> None:
+        """Look whenever a reply takes longer than so many seconds, until another connection is watched."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = asyncio.get_running_loop().call_later(patience, self._look_if_overdue, connection, patience)
+
+    def _look_if_overdue(self, connection: Connection, patience: float) -> None:
+        self._waiting = None
+        if connection.is_closed:
+            return
+        left = patience - _silence(connection)
+        if left <= 0:
+            self.look(connection)
+        loop, left = asyncio.get_running_loop(), max(left, _LOOK_AGAIN_AFTER)
+        self._waiting = loop.call_later(left, self._look_if_overdue, connection, patience)
+
+    def _judge(self, connection: Connection, until: float) -> None:
+        self._judging = None
+        survey = self._sentinels.survey()
+        primary, loop = survey.primary, asyncio.get_running_loop()
+        if connection.is_closed:
+            return
+        if primary is None and survey.outstanding and loop.time() < until:  # they are slow
+            self._judging = loop.call_later(_LOOK_WITHIN, self._judge, connection, until)
+        elif primary not in (None, connection.place):
             connection.protocol.is_out_of_sync = True  # what it has accepted, and not confirmed yet, may be lost
             connection.protocol.fail(ConnectionAbortedError("a majority of the Sentinels name another server"))
 
     async def aclose(self) -> None:
         """Ask no more, and close the connections; idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._judging, self._waiting):
+            if timer is not None:
+                timer.cancel()
+        self._judging = self._waiting = None
         await self._sentinels.aclose()
+
+
+def _not_asked(error: TransportError) -> SentinelReply:
+    if isinstance(error, ServerRefused) and "unknown command" in str(error):
+        return SentinelReply(problem="is no Sentinel")
+    advice = f"; {_RIGHTS}" if isinstance(error, ServerRefused) and error.code == "NOPERM" else ""
+    return SentinelReply(problem=f"cannot be asked: {error}{advice}")
+
+
+def _silence(connection: Connection) -> float:
+    """Return for how many seconds the oldest request has been waiting for its replies; 0 if none is."""
+    oldest = connection.protocol.oldest
+    return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.sent_at
 
 
 class _Member:
@@ -143,10 +193,17 @@ class _Member:
             return None
         return self._connecting if self._request is None else self._request.settled
 
+    @property
+    def peer(self) -> Address | None:
+        """Where it is, as the system knows; ``None`` if that is not known."""
+        return None if self._connection is None or self._connection.is_closed else self._connection.peer
+
     def request(self) -> None:
         self._reply = self._request = None
         self._asked_at = time.monotonic()
         connection = self._connection
+        if connection is not None and _silence(connection) > REPLY_WITHIN:
+            connection.abort()  # asked ever again, it would never be late
         if connection is not None and not connection.is_closed:
             self._send(connection)
         elif self._connecting is None or self._connecting.done():
@@ -156,13 +213,13 @@ class _Member:
         try:
             self._request = connection.send(self._commands)
         except TransportError as error:
-            self._reply = SentinelReply(problem=str(error))
+            self._reply = _not_asked(error)
 
     async def _connect(self) -> None:
         try:
             self._connection = await self._connector.connect(within=REPLY_WITHIN)
         except TransportError as error:
-            self._reply = SentinelReply(problem=str(error))
+            self._reply = _not_asked(error)
         else:
             self._send(self._connection)
 
@@ -174,7 +231,7 @@ class _Member:
         if request is not None and connection is not None and request.settled.done():
             self._reply = self._parse(connection.decode(request))
         elif time.monotonic() - self._asked_at > REPLY_WITHIN:
-            self._reply = SentinelReply(problem=f"at {self._connector.address} does not reply in time")
+            self._reply = SentinelReply(problem="does not reply in time")
             if connection is not None:
                 connection.abort()
         return self._reply
@@ -183,8 +240,8 @@ class _Member:
         for reply in replies:
             if isinstance(reply, TransportError):
                 if "No such master" in str(reply):
-                    return SentinelReply(problem=f"at {self._connector.address} knows no service {self._service!r}")
-                return SentinelReply(problem=str(reply))
+                    return SentinelReply(problem=f"knows no service {self._service!r}")
+                return _not_asked(reply)
         return SentinelReply.parse(self._service, *replies)
 
     async def priorities(self) -> Sequence[int] | None:

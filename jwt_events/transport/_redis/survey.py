@@ -29,6 +29,8 @@ class SentinelReply:
         address: the primary that it names; ``None`` if it did not reply, or not about this service.
         is_down: whether it calls that server down.
         is_failing_over: whether it is replacing that server.
+        replaced: the server in whose place it promoted that one, while it tells the others; ``None`` for none.
+        epoch: of what it knows: what has a greater one is newer.
         quorum: how many Sentinels must call a primary down before it is replaced.
         voters: how many Sentinels there are, as it knows.
         down_after: seconds without a reply after which it calls a server down.
@@ -39,6 +41,8 @@ class SentinelReply:
     address: Address | None = None
     is_down: bool = False
     is_failing_over: bool = False
+    replaced: Address | None = None
+    epoch: int = 0
     quorum: int = 1
     voters: int = 1
     down_after: float = 0.0
@@ -60,14 +64,16 @@ class SentinelReply:
             host, port = address[0].decode(), int(address[1])
             fields = _fields(state)
             # While it replaces a server it names the new one already, and what else it says is about the old one.
-            is_about = (fields["ip"], int(fields["port"])) == (host, port)
-            flags = set(fields["flags"].split(",")) if is_about else set[str]()
+            about = fields["ip"], int(fields["port"])
+            flags = set(fields["flags"].split(",")) if about == (host, port) else set[str]()
             if fields.get("name") != service:
                 return cls(problem=f"replied about another service than {service!r}")
             return cls(
                 address=(host, port),
                 is_down=not flags.isdisjoint(_DOWN),
                 is_failing_over=not flags.isdisjoint(_FAILING_OVER),
+                replaced=None if about == (host, port) else about,
+                epoch=int(fields.get("config-epoch", 0)),
                 quorum=max(1, int(fields["quorum"])),
                 voters=1 + max(0, int(fields["num-other-sentinels"])),
                 down_after=int(fields.get("down-after-milliseconds", 0)) / 1000,
@@ -151,8 +157,12 @@ class Survey:
         return sum(reply.is_down or reply.address != address for reply in self._told)
 
     def is_failing_over(self, address: Address) -> bool:
-        """Whether a Sentinel is replacing this server."""
-        return any(reply.is_failing_over and reply.address == address for reply in self._told)
+        """Whether a Sentinel is replacing this server, or has, and those that name it have not heard of it yet."""
+        known = max([reply.epoch for reply in self._told if reply.address == address], default=0)
+        return any(
+            reply.is_failing_over if reply.address == address else reply.replaced == address or reply.epoch > known
+            for reply in self._told
+        )
 
     def is_conclusive(self, address: Address) -> bool:
         """Whether no reply that is outstanding can change what the others say about this address."""

@@ -18,7 +18,7 @@ from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.proof import Replication
-from jwt_events.transport._redis.role import is_node, parse_info, replication_of
+from jwt_events.transport._redis.role import is_node, parse_info, replication_of, require_server
 
 _NEVER_PROMOTED = "0" * 40
 
@@ -105,6 +105,7 @@ async def fetch_epoch(connection: Connection, *, within: float) -> Epoch:
         ],
         within=within,
     )
+    require_server(parse_info(server))
     for reply in (server, replication):
         replication_of(reply)  # raises if INFO was refused
     words = [word.decode(errors="replace") for reply in policy for word in _list(reply)]

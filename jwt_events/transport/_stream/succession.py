@@ -16,6 +16,7 @@ from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.proof import Replication
+from jwt_events.transport._redis.survey import Address
 from jwt_events.transport._stream.epoch import Epoch, fetch_epoch
 
 # Seconds for asking the old primary how much it wrote: it is often gone, and reading does not go on meanwhile.
@@ -34,7 +35,7 @@ class Succession:
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
-        self._place: tuple[str, int] | None = None
+        self._connection: Connection | None = None  # to the last server; closed by now
         self._end: int | None = None  # how much was written in that epoch
         self.epoch: Epoch | None = None
 
@@ -55,20 +56,26 @@ class Succession:
     async def follow(self, epoch: Epoch, connection: Connection) -> bool:
         """Remember this server as the last one, and return whether it may lack what the one before had confirmed."""
         may_lack = await self._may_lack(epoch)
-        self.epoch, self._place, self._end = epoch, connection.peer, None
+        self.epoch, self._connection, self._end = epoch, connection, None
         return may_lack
 
     async def _may_lack(self, epoch: Epoch) -> bool:
         if (before := self.epoch) is None or not epoch.may_lack(before, end=self._end):
             return False
         may_say = self._connector.is_cluster or epoch.replication.earlier == before.replication.history
-        if self._end is None and self._place is not None and may_say:
+        if self._end is None and may_say and (place := self._last_place) is not None:
             with suppress(TransportError):
-                if await self._ask(self._place, before):
+                if await self._ask(place, before):
                     return False
         return epoch.may_lack(before, end=self._end)
 
-    async def _ask(self, place: tuple[str, int], before: Epoch) -> bool:
+    @property
+    def _last_place(self) -> Address | None:
+        """Where the last server may be asked; ``None`` if it had fallen silent: asking it would only take time."""
+        last = self._connection
+        return None if last is None or last.fell_silent else last.peer
+
+    async def _ask(self, place: Address, before: Epoch) -> bool:
         """Ask the old primary how much it wrote, and return whether it handed over the slot instead."""
         connection = await self._connector.open(place, within=_ASK_WITHIN)
         try:
