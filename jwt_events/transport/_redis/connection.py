@@ -134,7 +134,7 @@ class Connector:
         return Sentinels(self.host, {connector.address: connector for connector in self._sentinels})
 
     def follow(self, *, is_node: bool = True) -> bool:
-        """Note that the server is a node of a cluster; return whether that is new, so that another one may be the owner."""
+        """Note that the server is a node of a cluster; return whether that is new: it may not be the owner."""
         if not (is_node and self.is_server):
             return False
         self.topology = Nodes([None if self.port is None else (self.host, self.port)])
