@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from loguru import logger
+
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.client_options import address_of
@@ -32,6 +34,9 @@ _NEXT_AFTER = 0.25
 
 # Seconds after which the nodes are asked again for the owner, if it does not reply. Each time twice as many.
 _ASK_AGAIN_AFTER = 1.0
+
+# Seconds for which a node is refused whose map names few of the nodes that were known, while these may still reply.
+_REFUSE_STRANGERS = 10.0
 
 # Seconds that a node may take to say where the slots are.
 _REPLY_WITHIN = 2.0
@@ -64,6 +69,8 @@ class Nodes:
         self._remap = remap
         self._order = random.sample(list(seeds), len(seeds))  # so that not all programs ask the same one
         self._reached: set[Address] = set()
+        self._known = SlotMap(())  # as it was used last
+        self._refused_at: float | None = None  # when the first node was refused since then
         self._awaited: dict[str, Address] = {}  # by key, the owner to which a connection is being opened
         self.announced: Sequence[Address] = ()
 
@@ -156,6 +163,7 @@ class Nodes:
         try:
             slots, info = await connection.execute_many(_WHERE, within=max(0.0, deadline - time.monotonic()))
             found = self._read(slots, info, connection)
+            self._require_known(found, connection)
         except BaseException:
             connection.abort()
             await connection.aclose()
@@ -185,9 +193,28 @@ class Nodes:
         except Exception:  # noqa: BLE001 - the server, or what stands for it, may answer anything
             raise ConnectionFailed(f"{connection.address} sent no map of the slots of a cluster") from None
 
+    def _require_known(self, slots: SlotMap, connection: Connection) -> None:
+        """Refuse a map of another cluster for as long as nodes of the one before may reply.
+
+        A node that was reset, or the address of a node that was removed, can be in another cluster by now. A publisher
+        that follows it there, and a list that does not, would both be without an error.
+
+        Raises:
+            ConnectionFailed: it names few of the nodes that were known.
+        """
+        if slots.may_follow(self._known):
+            self._refused_at = None
+            return
+        now = time.monotonic()
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        if now < self._refused_at + _REFUSE_STRANGERS:
+            raise ConnectionFailed(f"{connection.address} is in another cluster than the nodes that were known")
+        logger.warning("the nodes of the cluster are others than before", address=connection.address)
+        self._refused_at = None
+
     def _learn(self, slots: SlotMap) -> None:
         """Remember the nodes that were named, and forget those that were not, except the seeds."""
-        self.announced = slots.nodes
+        self.announced, self._known = slots.nodes, slots
         known = {*self._seeds, *slots.nodes}
         self._order = [place for place in self._order if place in known]
         new = [place for place in slots.nodes if place not in self._order]
