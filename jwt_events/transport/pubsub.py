@@ -137,8 +137,8 @@ class _PubSubReceiver:
             self._prover.connect(connection.place)
             replies = await connection.execute_many([HELLO_3, *self._prover.commands], within=ATTEMPT_WITHIN)
             self._hear(replies)
-            if is_in_cluster(replies[0]):
-                self._follow(connection)
+            if self._connector.follow(is_node=is_in_cluster(replies[0])):
+                raise ConnectionFailed(f"{connection.address} is a node of a cluster, and may not own the channel")
             self._channels = channels_of(replies[0])
             connection.write(self._channels.subscribe, self._channel)
             (confirmation,) = await connection.pushed(within=ATTEMPT_WITHIN, maximum=1, parse=self._parse)
@@ -150,17 +150,6 @@ class _PubSubReceiver:
             raise SubscriptionRefused("the server did not confirm the subscription")
         self._asked, self._timeouts = None, 0
         self._ask_at = asyncio.get_running_loop().time() + _ASK_AFTER
-
-    def _follow(self, connection: Connection) -> None:
-        """Go on if connections are known to lead to the owner of the channel.
-
-        Raises:
-            ConnectionFailed: from now on they are: the next one does.
-        """
-        if not self._connector.is_cluster:
-            self._connector.follow()
-            if self._connector.is_cluster:
-                raise ConnectionFailed(f"{connection.address} is a node of a cluster, and may not own the channel")
 
     def _parse(self, reply: Any) -> list[Any]:
         return self._channels.parse(reply, self._channel)

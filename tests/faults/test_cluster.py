@@ -7,9 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import pytest
+
 from jwt_events import Gap, NotProven, Publisher, RedisStream, RevocationList, TokenRevoked, Verdict
 from jwt_events.testing import Listener
-from tests.support.cluster import Cluster
+from jwt_events.transport._redis import nodes
+from tests.support.cluster import SLOTS, Cluster, Node
+from tests.support.logs import everything_logged
 from tests.support.waiting import scaled, wait_until
 
 MakeCluster = Callable[..., AbstractAsyncContextManager[Cluster]]
@@ -145,3 +149,51 @@ class TestIsolatedOwner:
                 assert await owner.call("XLEN", KEY) == 1
                 assert served.revocations.check({"jti": "good"}) is Verdict.STALE
             await served.is_served()
+
+
+class TestOtherCluster:
+    """A node that is known belongs to another cluster by now: it was reset, and has slots of its own."""
+
+    async def test_it_is_not_followed(self, own_cluster: MakeCluster) -> None:
+        """However often clients look for the owner, they stay together where they were."""
+        async with own_cluster(primaries=1, replicas=1) as cluster, together(cluster) as served:
+            await served.is_served()
+            old, owner = await leave(cluster)
+            await served.is_served()
+            for _ in range(4):
+                await owner.call("CLIENT", "KILL", "TYPE", "normal")
+                await served.is_served()
+            assert await old.call("XLEN", KEY) == 0
+            assert await owner.call("XLEN", KEY) >= 6
+
+    async def test_it_is_if_no_other_replies(self, own_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the nodes that were known have not replied for a while, it is, with a warning and a gap."""
+        monkeypatch.setattr(nodes, "_REFUSE_STRANGERS", 0.0)
+        async with own_cluster(primaries=1, replicas=1) as cluster, together(cluster) as served:
+            await served.is_served()
+            gaps: list[Gap] = []
+            served.revocations.on_gap(gaps.append)
+            _, owner = await leave(cluster)
+            with everything_logged() as lines:
+                await owner.kill()
+                await served.is_served()
+            assert any("the nodes of the cluster are others than before" in line for line in lines)
+            assert gaps
+
+
+@asynccontextmanager
+async def together(cluster: Cluster) -> AsyncIterator[Service]:
+    """Open a list and a publisher that know all nodes."""
+    reads, writes = RedisStream(cluster.url, KEY, block=0.2), RedisStream(cluster.url, KEY)
+    async with RevocationList(reads, max_staleness=scaled(5)) as revocations, Publisher(writes) as publisher:
+        yield Service(cluster, revocations, publisher)
+
+
+async def leave(cluster: Cluster) -> tuple[Node, Node]:
+    """Have the owner be replaced, and make it a cluster by itself; return it, and the new owner."""
+    old, owner = await cluster.owner_of(KEY), await cluster.failover(KEY)
+    await cluster.agrees_on(KEY, owner)
+    await old.call("CLUSTER", "RESET", "HARD")
+    await old.call("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+    await wait_until(old.is_ok)
+    return old, owner

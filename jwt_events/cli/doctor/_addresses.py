@@ -38,8 +38,8 @@ async def look(connector: Connector, connection: Connection, replicas: Sequence[
         replicas: where the replicas of a single server are, as it says.
     """
     kind, places = "replicas", replicas
-    if connector.nodes is not None:
-        kind, places = "nodes", connector.nodes.announced
+    if connector.is_cluster:
+        kind, places = "nodes", connector.topology.announced
     found = await asyncio.gather(*(_problem(connector, place) for place in places if place != connection.peer))
     return Announced(kind, len(places), dict(one for one in found if one is not None))
 

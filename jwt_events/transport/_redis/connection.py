@@ -28,7 +28,7 @@ from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
 from jwt_events.transport._redis.client_options import ClientOptions, accepted_options, address_of
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
-from jwt_events.transport._redis.owner import ClusterSlot, Owner, SentinelService
+from jwt_events.transport._redis.owner import Owner, SentinelService
 from jwt_events.transport._redis.protocol import (
     UNBOUNDED,
     Argument,
@@ -42,6 +42,7 @@ from jwt_events.transport._redis.protocol import (
 from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, unchanged
 from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._redis.survey import Address
+from jwt_events.transport._redis.topology import OneServer, Topology
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -63,7 +64,7 @@ class Connector:
         destination: the channel or key that error messages name; in a cluster, connections lead to its owner.
 
     Attributes:
-        nodes: the nodes of the cluster; ``None`` if it is none, as far as known.
+        topology: where keys are, as far as is known.
         check: raises `InvalidOption` if a cluster cannot keep the keys that belong together; called when one is found.
 
     Raises:
@@ -78,7 +79,7 @@ class Connector:
         self.host, self.port = found.place
         self.address: str = found.address
         self.database: int = int(found.options.get("db") or 0)
-        self.nodes: Nodes | None = Nodes(found.seeds, found.remap) if found.seeds else None
+        self.topology: Topology = Nodes(found.seeds, found.remap) if found.seeds else OneServer()
         self.check: Callable[[], None] | None = None
         secrets = [str(found.options[name]) for name in ("password", "ssl_password") if found.options.get(name)]
         self.decoder: ReplyDecoder = ReplyDecoder(self.address, destination, secrets=secrets, on_moved=self.follow)
@@ -104,12 +105,12 @@ class Connector:
     @property
     def is_cluster(self) -> bool:
         """Whether it leads to the nodes of a cluster."""
-        return self.nodes is not None
+        return self.topology.is_cluster
 
     @property
     def is_server(self) -> bool:
         """Whether it leads to one server, and not to that of a service or cluster."""
-        return not self._sentinels and self.nodes is None
+        return not self._sentinels and not self.is_cluster
 
     def beside(self, key: str) -> Self:
         """Return a connector with the same options for another key, which another node of a cluster may own."""
@@ -120,17 +121,11 @@ class Connector:
 
     def timed_out(self) -> ConnectionFailed:
         """Return the error of what waited for a connection for too long, while one is being opened."""
-        place = None if self.nodes is None else self.nodes.awaited.get(self.destination)
-        if self.nodes is None or place is None:
-            return ConnectionFailed(f"no answer in time from {self.address}")
-        return ConnectionFailed(self.nodes.about(place, f"no answer in time from {address_of(place)}"))
+        return self.topology.timed_out(self)
 
     def owner(self, *, may_be_replaced: bool = True) -> Owner:
         """Return what says who the owner is, to be asked and closed by the caller; see `Owner.may_be_replaced`."""
-        if self.nodes is not None:
-            found: Owner = ClusterSlot(self, self.nodes)
-        else:
-            found = SentinelService(self, self.sentinels()) if self._sentinels else Owner(self)
+        found = SentinelService(self, self.sentinels()) if self._sentinels else Owner(self)
         found.may_be_replaced = may_be_replaced
         return found
 
@@ -138,11 +133,13 @@ class Connector:
         """Return the Sentinels of the service, to be asked and closed by the caller; there may be none."""
         return Sentinels(self.host, {connector.address: connector for connector in self._sentinels})
 
-    def follow(self, *, is_node: bool = True) -> None:
-        """Note that the server is a node of a cluster, so that connections lead to the owner from now on."""
-        if is_node and self.nodes is None and not self._sentinels:
-            self.nodes = Nodes([None if self.port is None else (self.host, self.port)])
-            logger.warning("the server is a node of a cluster: use a redis+cluster:// URL", address=self.address)
+    def follow(self, *, is_node: bool = True) -> bool:
+        """Note that the server is a node of a cluster; return whether that is new: it may not be the owner."""
+        if not (is_node and self.is_server):
+            return False
+        self.topology = Nodes([None if self.port is None else (self.host, self.port)])
+        logger.warning("the server is a node of a cluster: use a redis+cluster:// URL", address=self.address)
+        return True
 
     def require_slot(self) -> None:
         """Check that keys which belong together can be used, now that the server may be known to be in a cluster.
@@ -150,7 +147,7 @@ class Connector:
         Raises:
             TransportError: a cluster cannot keep them together; another attempt does not change that.
         """
-        if self.nodes is not None and self.check is not None:
+        if self.is_cluster and self.check is not None:
             try:
                 self.check()
             except InvalidOption as error:

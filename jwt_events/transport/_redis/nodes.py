@@ -14,9 +14,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from loguru import logger
+
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.client_options import address_of
+from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._redis.slots import Remap, SlotMap, slot_of
@@ -24,9 +27,16 @@ from jwt_events.transport._redis.survey import Address
 
 if TYPE_CHECKING:
     from jwt_events.transport._redis.connection import Connection, Connector
+    from jwt_events.transport._redis.proof import Replication
 
 # Seconds after which the next node is asked, too, while the one before may still reply.
 _NEXT_AFTER = 0.25
+
+# Seconds after which the nodes are asked again for the owner, if it does not reply. Each time twice as many.
+_ASK_AGAIN_AFTER = 1.0
+
+# Seconds for which a node is refused whose map names few of the nodes that were known, while these may still reply.
+_REFUSE_STRANGERS = 10.0
 
 # Seconds that a node may take to say where the slots are.
 _REPLY_WITHIN = 2.0
@@ -39,7 +49,7 @@ _RIGHTS = "a cluster needs the rights +cluster|slots and +cluster|info"
 
 
 class Nodes:
-    """The seeds of a cluster, and all nodes that were named since; one for all connections of a client or URL.
+    """The seeds of a cluster, and all nodes that were named since: keys are where these say. A `Topology`.
 
     Args:
         seeds: the nodes to ask first; ``None`` stands for the address that the connector has without a place.
@@ -47,27 +57,70 @@ class Nodes:
 
     Attributes:
         announced: where the nodes are, as one of them said last.
-        awaited: by key, the owner to which a connection is being opened.
     """
+
+    is_cluster = True
+    commands = MEMBERSHIP
+    max_block = 0.15  # a node may take a second to tell a reader that waits that it has handed over the slot
+    max_delay = 0.25  # the nodes agree on a new owner by themselves, so it is looked for more often
 
     def __init__(self, seeds: Sequence[Address | None], remap: Remap | None = None) -> None:
         self._seeds = seeds
         self._remap = remap
         self._order = random.sample(list(seeds), len(seeds))  # so that not all programs ask the same one
         self._reached: set[Address] = set()
+        self._known = SlotMap(())  # as it was used last
+        self._refused_at: float | None = None  # when the first node was refused since then
+        self._awaited: dict[str, Address] = {}  # by key, the owner to which a connection is being opened
         self.announced: Sequence[Address] = ()
-        self.awaited: dict[str, Address] = {}
 
-    def about(self, place: Address, said: str) -> str:
+    async def connect(self, connector: Connector, *, within: float) -> Connection:
+        """Open a connection to the owner of the connector's key; see `Topology`."""
+        connector.require_slot()
+        deadline, timeout = time.monotonic() + within, _ASK_AGAIN_AFTER
+        while True:
+            asked, slots = await self._locate(connector, deadline=deadline)
+            began, is_owner = time.monotonic(), False
+            try:
+                place = _owner(slots, connector)
+                is_owner = place in (asked.place, asked.peer)
+            finally:
+                if not is_owner:
+                    asked.abort()
+            try:
+                found = asked if is_owner else await self._open(connector, place, min(timeout, deadline - began))
+            except ConnectionFailed as error:
+                now = time.monotonic()
+                if now < began + timeout or now >= deadline:
+                    raise ConnectionFailed(self._about(place, str(error))) from None
+                timeout *= 2
+                continue
+            self._reached.add(place)
+            self._put_last(place)  # when the connection is lost, another one is asked for the owner first
+            return found
+
+    async def _open(self, connector: Connector, place: Address, within: float) -> Connection:
+        self._awaited[connector.destination] = place
+        try:
+            return await connector.open(place, within=within)
+        finally:
+            self._awaited.pop(connector.destination, None)
+
+    def _about(self, place: Address, said: str) -> str:
         """Return what is said of an owner, with advice if no connection to it was ever opened."""
         return said if place in self._reached else f"{said}; the nodes name {address_of(place)} as the owner: {_REMAP}"
 
-    def reach(self, place: Address) -> None:
-        """Note that a connection to a node was opened; when it is lost, another one is asked for the owner first."""
-        self._reached.add(place)
-        self._put_last(place)
+    def timed_out(self, connector: Connector) -> ConnectionFailed:
+        """Return that nodes, or the owner that they name, did not reply; see `Topology`."""
+        if (place := self._awaited.get(connector.destination)) is None:
+            return ConnectionFailed(f"no answer in time from {connector.address}")
+        return ConnectionFailed(self._about(place, f"no answer in time from {address_of(place)}"))
 
-    async def locate(self, connector: Connector, *, deadline: float) -> tuple[Connection, SlotMap]:
+    def membership(self, replies: Sequence[Any], key: str) -> Membership | None:
+        """Parse what a node says of its place in the cluster; see `Topology`."""
+        return Membership.parse(replies, key) if replies else None
+
+    async def _locate(self, connector: Connector, *, deadline: float) -> tuple[Connection, SlotMap]:
         """Ask one node after the other until one says where the slots are, and return the connection to it, too.
 
         Args:
@@ -110,6 +163,7 @@ class Nodes:
         try:
             slots, info = await connection.execute_many(_WHERE, within=max(0.0, deadline - time.monotonic()))
             found = self._read(slots, info, connection)
+            self._require_known(found, connection)
         except BaseException:
             connection.abort()
             await connection.aclose()
@@ -117,12 +171,8 @@ class Nodes:
         self._learn(found)
         return connection, found
 
-    async def replicas(self, connection: Connection, key: str) -> Sequence[Address]:
-        """Return where the replicas of a key's owner are, as the owner says.
-
-        Raises:
-            TransportError: it did not reply, or refused.
-        """
+    async def replicas(self, connection: Connection, key: str, said: Replication) -> Sequence[Address]:
+        """Ask the owner of a key where its replicas are; see `Topology`."""
         slots, info = await connection.execute_many(_WHERE, within=_REPLY_WITHIN)
         return self._read(slots, info, connection).replicas_of(slot_of(key))
 
@@ -143,9 +193,28 @@ class Nodes:
         except Exception:  # noqa: BLE001 - the server, or what stands for it, may answer anything
             raise ConnectionFailed(f"{connection.address} sent no map of the slots of a cluster") from None
 
+    def _require_known(self, slots: SlotMap, connection: Connection) -> None:
+        """Refuse a map of another cluster for as long as nodes of the one before may reply.
+
+        A node that was reset, or the address of a node that was removed, can be in another cluster by now. A publisher
+        that follows it there, and a list that does not, would both be without an error.
+
+        Raises:
+            ConnectionFailed: it names few of the nodes that were known.
+        """
+        if slots.may_follow(self._known):
+            self._refused_at = None
+            return
+        now = time.monotonic()
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        if now < self._refused_at + _REFUSE_STRANGERS:
+            raise ConnectionFailed(f"{connection.address} is in another cluster than the nodes that were known")
+        logger.warning("the nodes of the cluster are others than before", address=connection.address)
+        self._refused_at = None
+
     def _learn(self, slots: SlotMap) -> None:
         """Remember the nodes that were named, and forget those that were not, except the seeds."""
-        self.announced = slots.nodes
+        self.announced, self._known = slots.nodes, slots
         known = {*self._seeds, *slots.nodes}
         self._order = [place for place in self._order if place in known]
         new = [place for place in slots.nodes if place not in self._order]
@@ -155,3 +224,11 @@ class Nodes:
         if place in self._order:
             self._order.remove(place)
             self._order.append(place)
+
+
+def _owner(slots: SlotMap, connector: Connector) -> Address:
+    slot = slot_of(connector.destination)
+    if (place := slots.owner_of(slot)) is None:
+        problem = f"in the {connector.address} no node owns slot {slot} of {connector.destination!r}"
+        raise ServerRefused(problem, code="CLUSTERDOWN", retryable=True)
+    return place

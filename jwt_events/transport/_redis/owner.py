@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.retry import pace
-from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
-from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
+from jwt_events.errors import TransportError
+from jwt_events.transport._redis.membership import Membership
 from jwt_events.transport._redis.protocol import Command, Request
 from jwt_events.transport._redis.sentinels import PrimaryWatch, Sentinels
-from jwt_events.transport._redis.slots import SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address, Survey
 
 if TYPE_CHECKING:
     from jwt_events.transport._redis.connection import Connection, Connector
-    from jwt_events.transport._redis.nodes import Nodes
     from jwt_events.transport._redis.proof import Replication
 
 # Seconds that are left for connecting, however long the Sentinels took.
@@ -34,15 +32,12 @@ _MIN_CONNECT = 0.5
 _MIN_PACE = 0.2
 _MAX_PACE = 1.0
 
-# Seconds after which the nodes are asked again for the owner, if it does not reply. Each time twice as many.
-_ASK_AGAIN_AFTER = 1.0
-
 
 class Owner:
-    """A fixed address, which leads to the owner of every key; as one reader or publisher asks it.
+    """The owner of a key where the servers themselves say who it is, as one reader or publisher asks for it.
 
     Args:
-        connector: opens the connections.
+        connector: opens the connections, and knows where keys are.
     """
 
     asks_others: bool = False
@@ -56,36 +51,20 @@ class Owner:
 
     async def connect(self, *, within: float) -> Connection:
         """Open a connection to the owner; see `Connector.connect`."""
-        if (nodes := self._connector.nodes) is not None:  # by now the address is known to be that of a node
-            return await ClusterSlot(self._connector, nodes).connect(within=within)
-        return await self._connector.open(within=within)
+        return await self._connector.topology.connect(self._connector, within=within)
 
     @property
     def commands(self) -> Sequence[Command]:
         """What a server is asked, beside its role, to know whether it is the owner."""
-        return MEMBERSHIP if self._connector.is_cluster else ()
+        return self._connector.topology.commands
 
     def membership(self, replies: Sequence[Any]) -> Membership | None:
-        """Parse the replies to `commands`; ``None`` if there were no commands.
-
-        Raises:
-            TransportError: no replies, or error replies.
-        """
-        return Membership.parse(replies, self._connector.destination) if replies else None
+        """Parse the replies to `commands`; see `Topology.membership`."""
+        return self._connector.topology.membership(replies, self._connector.destination)
 
     async def replicas(self, connection: Connection, said: Replication) -> Sequence[Address]:
-        """Return where the replicas of the owner are.
-
-        Args:
-            connection: leads to the owner.
-            said: what it said of them.
-
-        Raises:
-            TransportError: those that were asked did not reply, or refused.
-        """
-        if (nodes := self._connector.nodes) is not None:
-            return await nodes.replicas(connection, self._connector.destination)
-        return said.near
+        """Return where the replicas of the owner are; see `Topology.replicas`."""
+        return await self._connector.topology.replicas(connection, self._connector.destination, said)
 
     def request(self) -> None:
         """Ask the others, without waiting; what they said before is forgotten."""
@@ -213,55 +192,3 @@ class SentinelService(Owner):
     async def aclose(self) -> None:
         """See `Owner.aclose`."""
         await self._watch.aclose()
-
-
-class ClusterSlot(Owner):
-    """The nodes of a cluster, each of which says who owns the slot of the key.
-
-    Args:
-        connector: opens the connections.
-        nodes: the nodes that are known.
-    """
-
-    def __init__(self, connector: Connector, nodes: Nodes) -> None:
-        super().__init__(connector)
-        self._nodes = nodes
-
-    async def connect(self, *, within: float) -> Connection:
-        """Open a connection to the owner of the slot."""
-        self._connector.require_slot()
-        deadline, timeout = time.monotonic() + within, _ASK_AGAIN_AFTER
-        while True:
-            asked, slots = await self._nodes.locate(self._connector, deadline=deadline)
-            began, is_owner = time.monotonic(), False
-            try:
-                place = self._find(slots)
-                is_owner = place in (asked.place, asked.peer)
-            finally:
-                if not is_owner:
-                    asked.abort()
-            try:
-                found = asked if is_owner else await self._open(place, within=min(timeout, deadline - began))
-            except ConnectionFailed as error:
-                now = time.monotonic()
-                if now < began + timeout or now >= deadline:
-                    raise ConnectionFailed(self._nodes.about(place, str(error))) from None
-                timeout *= 2
-                continue
-            self._nodes.reach(place)
-            return found
-
-    async def _open(self, place: Address, *, within: float) -> Connection:
-        awaited, key = self._nodes.awaited, self._connector.destination
-        awaited[key] = place
-        try:
-            return await self._connector.open(place, within=within)
-        finally:
-            awaited.pop(key, None)
-
-    def _find(self, slots: SlotMap) -> Address:
-        slot = slot_of(self._connector.destination)
-        if (place := slots.owner_of(slot)) is None:
-            problem = f"in the {self._connector.address} no node owns slot {slot} of {self._connector.destination!r}"
-            raise ServerRefused(problem, code="CLUSTERDOWN", retryable=True)
-        return place

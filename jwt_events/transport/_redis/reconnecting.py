@@ -15,6 +15,7 @@ from jwt_events._internal.retry import backoff
 from jwt_events.errors import ConnectionFailed, NotProven, ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.owner import Owner
+from jwt_events.transport._redis.topology import Topology
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 OPEN_WITHIN = 5.0
 ATTEMPT_WITHIN = 2.0
 
-# Seconds between attempts. The maximum is small: a receiver without a connection gets no events, and one attempt
-# a second is no load.
+# Seconds before the second attempt; later ones are further apart. The maximum of the topology is small: a receiver
+# without a connection gets no events, and one attempt a second is no load.
 _INITIAL_DELAY = 0.05
-_MAX_DELAY = 1.0
 
-# The nodes of a cluster agree on a new owner by themselves, so it is looked for more often.
-_CLUSTER_MAX_DELAY = 0.25
+# Seconds for which a connection that was lost must have lasted, for the next attempt to be at once.
+_LASTED = 1.0
 
 # Seconds by which a reply may be late before it is asked whether another server is the owner by now.
 _GRACE = 0.25
@@ -126,8 +126,8 @@ class Connecting(Protocol):
         """The channel or key that error messages name."""
 
     @property
-    def is_cluster(self) -> bool:
-        """Whether the server is a cluster, as far as is known."""
+    def topology(self) -> Topology:
+        """Where keys are, as far as is known."""
 
     def owner(self) -> Owner:
         """Return what opens the connections, to be closed by the caller."""
@@ -199,7 +199,7 @@ class ReconnectingConnection:
             TransportError: the server refused, and another attempt would not change that.
         """
         if self._failures:
-            maximum = _CLUSTER_MAX_DELAY if self._connector.is_cluster else _MAX_DELAY
+            maximum = self._connector.topology.max_delay
             await self.owner.pause(backoff(self._failures, initial=_INITIAL_DELAY, maximum=maximum))
         connection = None
         try:
@@ -243,7 +243,7 @@ class ReconnectingConnection:
         connection, self.connection = self.connection, None
         now = asyncio.get_running_loop().time()
         has_moved = isinstance(error, ServerRefused) and error.code in _NO_MORE
-        if has_moved or now - self._live_since > _MAX_DELAY:
+        if has_moved or now - self._live_since > _LASTED:
             self._failures = 0
             self._outage.begin(error, now)
         else:

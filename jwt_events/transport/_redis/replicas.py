@@ -23,6 +23,7 @@ from jwt_events.transport._redis.client_options import address_of
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.survey import Address
+from jwt_events.transport._redis.topology import Topology
 
 # Seconds for which a replica is avoided that was left: each time twice as many, until it lasted for as long.
 _INITIAL_AVOIDANCE = 5.0
@@ -96,9 +97,9 @@ class ReplicaConnector(Owner):
         self._notices = Notices()
 
     @property
-    def is_cluster(self) -> bool:
-        """Whether the primary is a node of a cluster, as far as is known."""
-        return self._primary.is_cluster
+    def topology(self) -> Topology:
+        """Where the primary is, as far as is known."""
+        return self._primary.topology
 
     def owner(self) -> Owner:
         """Return itself, as it knows where to connect."""

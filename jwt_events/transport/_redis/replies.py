@@ -111,7 +111,7 @@ class ReplyDecoder:
         destination: str,
         *,
         secrets: Sequence[str],
-        on_moved: Callable[[], None] | None = None,
+        on_moved: Callable[[], object] | None = None,
     ) -> None:
         self.address: str = address
         self._destination = destination
@@ -122,7 +122,7 @@ class ReplyDecoder:
         """Return a decoder of another server's replies."""
         return ReplyDecoder(address, self._destination, secrets=self._secrets, on_moved=self._on_moved)
 
-    def about(self, destination: str, *, on_moved: Callable[[], None]) -> ReplyDecoder:
+    def about(self, destination: str, *, on_moved: Callable[[], object]) -> ReplyDecoder:
         """Return a decoder of replies about another channel or key."""
         return ReplyDecoder(self.address, destination, secrets=self._secrets, on_moved=on_moved)
 

@@ -39,9 +39,11 @@ class SlotMap:
 
     Attributes:
         ranges: the first and last slot of each range, and the nodes that have it, its owner first.
+        ids: the ids of the nodes that have slots; a node keeps its own, wherever it runs.
     """
 
     ranges: Sequence[tuple[int, int, Sequence[Address]]]
+    ids: frozenset[bytes] = frozenset()
 
     @classmethod
     def parse(cls, reply: Any, asked: Address, remap: Remap | None = None) -> SlotMap:
@@ -61,7 +63,12 @@ class SlotMap:
             found = (host.decode() if host and host != b"?" else asked[0]), int(port)
             return found if remap is None else remap(found)
 
-        return cls([(int(first), int(last), [place(node) for node in nodes]) for first, last, *nodes in reply])
+        ranges = [(int(first), int(last), [place(node) for node in nodes]) for first, last, *nodes in reply]
+        return cls(ranges, frozenset(node[2] for _, _, *nodes in reply for node in nodes if len(node) > 2))
+
+    def may_follow(self, earlier: SlotMap) -> bool:
+        """Whether this can be a later map of the same cluster: it has half of the nodes that were before, or more."""
+        return 2 * len(self.ids & earlier.ids) >= len(earlier.ids)
 
     def owner_of(self, slot: int) -> Address | None:
         """Return where the owner of a slot is; ``None`` if it has none."""

@@ -29,10 +29,6 @@ GRACE = 2.0
 # Seconds between the checks of an idle server whether a blocking read has waited long enough (its ``hz``).
 _SERVER_TICK = 0.1
 
-# Seconds for which a read may wait at a node of a cluster, which may take a second to tell a reader that waits that it
-# has handed over the slot.
-CLUSTER_BLOCK = 0.15
-
 # Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
 
@@ -203,7 +199,7 @@ class CursorReceiver:
             if self._blocks_for is None:
                 await asyncio.sleep(self._block)
             else:
-                longest = min(self._blocks_for, CLUSTER_BLOCK) if self._connector.is_cluster else self._blocks_for
+                longest = min(self._blocks_for, self._connector.topology.max_block)
                 wait = ("BLOCK", max(1, int(longest * 1000)))
                 if pause := self.pacing.pause(boottime()):
                     await asyncio.sleep(pause)

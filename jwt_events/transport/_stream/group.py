@@ -24,7 +24,7 @@ from jwt_events.transport._stream.abandoned import AbandonedConsumers
 from jwt_events.transport._stream.backlog import GroupBacklog
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.cursor import CLUSTER_BLOCK, GRACE
+from jwt_events.transport._stream.cursor import GRACE
 from jwt_events.transport._stream.entry import parse_deliveries, parse_delivery
 from jwt_events.transport._stream.fetching import EntryFetcher
 from jwt_events.transport._stream.group_audit import GroupAudit
@@ -145,7 +145,7 @@ class GroupReceiver:
     async def _read_new(self, connection: Connection) -> list[Delivery]:
         if not self._audit.is_counted:
             await self._audit.run(connection)
-        longest = min(self._block, CLUSTER_BLOCK) if self._connector.is_cluster else self._block
+        longest = min(self._block, self._connector.topology.max_block)
         block = max(0.001, min(longest, self._next_claim - asyncio.get_running_loop().time()))
         command = self._group.read(count=self._entries.count, block=block)
         reply = await self._entries.fetch(connection, command, within=self._block + GRACE)
