@@ -31,7 +31,9 @@ class Callbacks:
         """Call a callback; a coroutine function continues in a task of its own."""
         try:
             result = callback(*arguments)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the application's code
+        except (SystemExit, KeyboardInterrupt):
+            raise  # they end the program
+        except BaseException as error:  # noqa: BLE001 - it is the application's code
             self._report(callback, error)
             return
         if inspect.isawaitable(result):
@@ -55,7 +57,9 @@ class Callbacks:
         _running.set(asyncio.current_task())
         try:
             await result
-        except (Exception, asyncio.CancelledError) as error:
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise  # they end the program, or this coroutine
+        except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise

@@ -122,7 +122,9 @@ class Fetcher:
             async with timeout(self._timeout):
                 document = await self._call()
             keys = jwks.read(document)
-        except Exception as error:  # noqa: BLE001 - of the application
+        except (SystemExit, KeyboardInterrupt, asyncio.CancelledError):
+            raise  # they end the program, or this task
+        except BaseException as error:  # noqa: BLE001 - of the application
             fetch.failure = error
             self.failures += 1
             self._observer.fetched(succeeded=False)

@@ -154,7 +154,9 @@ class Dispatcher:
         try:
             key = self._ordered_by(event)
             hash(_there(key))
-        except Exception as error:  # noqa: BLE001 - the application's function; losing the event would be worse
+        except (SystemExit, KeyboardInterrupt):
+            raise  # they end the program
+        except BaseException as error:  # noqa: BLE001 - the application's function; losing the event would be worse
             problem, kind = describe(error), ("ordered_by", type(error).__qualname__)
             message = "ordered_by failed, the event is handled out of order"
             self._notices.tell("ERROR", message, once=kind, error=problem, **job.fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -11,8 +12,10 @@ from jwt_events._internal import options
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import Closed, InvalidOption, TransportError
+from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.protocol import Bounds, Command
+from jwt_events.transport._stream.batch_size import MAX_BATCH_BYTES, BatchSize
 from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters, replayed_fields
 from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.stream import RedisStream
@@ -21,11 +24,11 @@ __all__ = ["DeadLetter", "DeadLetters"]
 
 _MAX_LIMIT = 1_000
 
-# Bytes of dead letters after which no more are listed; and how many are read at once, as each may have 2 MB and more.
+# Bytes of dead letters that are held at once; and how many are read at once, as each may have 2 MB and more.
 _MAX_BYTES = 16 * 1_048_576
 _READ_AT_ONCE = 16
 
-# Dead letters that are moved at once.
+# Dead letters that are moved at once, at most.
 _TAKEN_OVER = 20
 
 
@@ -113,7 +116,8 @@ class DeadLetters:
         """Append the entries that dead letters came from to the stream again, exactly, then remove the dead letters.
 
         Subscribers that handled the event already skip it; those that failed on it get it again. If it is cancelled in
-        between, a dead letter may remain although it was replayed; replaying it again does no harm.
+        between, a dead letter may remain although it was replayed; replaying it again does no harm. At most 16 MB of
+        them, and one more, are held in memory: with more, they are replayed in parts.
 
         Args:
             letter_ids: their ids; ids of dead letters that no longer exist are skipped, and so are repeated ones.
@@ -125,14 +129,26 @@ class DeadLetters:
             InvalidOption: nothing was replayed, as one of them is of an entry that was too large to be kept whole.
             TransportError: the server did not answer or refused.
         """
-        letters = [await self.get(letter_id) for letter_id in dict.fromkeys(letter_ids)]
-        found = [letter for letter in letters if letter is not None]
-        if any(letter.missing for letter in found):
-            raise InvalidOption("letter_id", "is of an entry that was too large for an event, and is not kept whole")
-        appended = await self._run(
-            [("XADD", self._transport.destination, "*", *replayed_fields(letter)) for letter in found]
-        )
-        await self.purge(*(letter.id for letter in found))
+        names, held, size = list(dict.fromkeys(letter_ids)), list[DeadLetter](), 0
+        for name in names:  # all of them first: nothing is replayed if one cannot be
+            letter = await self.get(name)
+            if letter is not None and letter.missing:
+                problem = "is of an entry that was too large for an event, and is not kept whole"
+                raise InvalidOption("letter_id", problem)
+            if letter is not None and size <= _MAX_BYTES:
+                held.append(letter)
+                size += sum(map(len, replayed_fields(letter)))
+        appended = await self._replay(held)
+        if size > _MAX_BYTES:  # those that were not held are read again, one by one
+            for name in names[names.index(held[-1].id) + 1 :]:
+                letter = await self.get(name)
+                appended += await self._replay([letter]) if letter is not None else []
+        return appended
+
+    async def _replay(self, letters: Sequence[DeadLetter]) -> builtins.list[str]:
+        key = self._transport.destination
+        appended = await self._run([("XADD", key, "*", *replayed_fields(letter)) for letter in letters])
+        await self.purge(*(letter.id for letter in letters))
         return [position.decode() for position in appended]
 
     async def purge(self, *letter_ids: str) -> int:
@@ -174,14 +190,30 @@ class DeadLetters:
         """
         if not self._plain.are_apart:
             return 0
-        key, count = self._plain.dead_letter, 0
-        async with self._plain.connected(key) as plain:
-            while entries := await plain.call("XRANGE", key, "-", "+", "COUNT", _TAKEN_OVER, within=self._timeout):
-                commands = [("XADD", self._transport.dead_letter, "*", *fields) for _, fields in entries]
-                await self._run(commands)
-                await plain.call("XDEL", key, *(position for position, _ in entries), within=self._timeout)
-                count += len(entries)
-        return count
+        count, size = 0, BatchSize(_TAKEN_OVER)
+        while True:
+            async with self._plain.connected(self._plain.dead_letter) as plain:
+                try:
+                    while taken := await self._take_over_some(plain, size):
+                        count += taken
+                except TransportError:
+                    if not plain.was_cut_off or size.count == 1:
+                        raise
+                    size.cut_off()
+                else:
+                    return count
+
+    async def _take_over_some(self, plain: Connection, size: BatchSize) -> int:
+        """Bring here some dead letters, not more than may be held at once, and return how many."""
+        key, received = self._plain.dead_letter, plain.protocol.received
+        bounds = Bounds(reply=MAX_BATCH_BYTES if size.count > 1 else None)
+        asked = "XRANGE", key, "-", "+", "COUNT", size.count
+        entries = await plain.call(*asked, within=self._timeout, bounds=bounds)
+        await self._run([("XADD", self._transport.dead_letter, "*", *fields) for _, fields in entries])
+        if entries:
+            await plain.call("XDEL", key, *(position for position, _ in entries), within=self._timeout)
+        size.read(len(entries), plain.protocol.received - received)
+        return len(entries)
 
     async def _run(self, commands: Sequence[Command]) -> Sequence[Any]:
         if self._multiplexer is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -136,6 +138,34 @@ async def test_many_large_dead_letters(own_server: Callable[..., EmbeddedServer]
                     break
                 found += [letter.id for letter in letters]
         assert found == small + large
+
+
+@contextmanager
+def peak() -> Iterator[Callable[[], int]]:
+    """Measure how many bytes are held at most."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+async def test_many_large_replays(own_server: Callable[..., EmbeddedServer]) -> None:
+    """They are replayed in their order and in parts of so many bytes; none if one of them cannot be."""
+    async with own_server() as server, Redis.from_url(server.url) as client:
+        large = await fill(client, "k:dead", 50, 2 * _MEGABYTE)
+        cut = await call(client, "XADD", "k:dead", "*", "event", b"x", "error", b"e", "missing", 1)
+        small = await fill(client, "k:dead", 20, 10)
+        async with DeadLetters(RedisStream(server.url, "k"), timeout=scaled(10)) as dead:
+            with pytest.raises(InvalidOption, match="not kept whole"):
+                await dead.replay(*large, cut.decode())
+            assert (await dead.count(), await call(client, "XLEN", "k")) == (71, 0)
+            with peak() as measured:
+                found = await dead.replay(*large, "1-1", *small)
+                assert measured() < 90 * _MEGABYTE
+            assert await dead.count() == 1
+        sizes = [len(fields[b"event"]) for _, fields in await call(client, "XRANGE", "k", found[0], "+")]
+        assert sizes == [2 * _MEGABYTE] * 50 + [10] * 20
 
 
 async def test_busy_group(own_server: Callable[..., EmbeddedServer]) -> None:

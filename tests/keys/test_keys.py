@@ -290,9 +290,12 @@ class TestFailures:
                 await keys.get("one")
         assert isinstance(caught.value.__cause__, TimeoutError)
 
-    @pytest.mark.parametrize("error", [asyncio.CancelledError(), ExceptionGroup("", [OSError()]), RecursionError()])
+    @pytest.mark.parametrize(
+        "error",
+        [asyncio.CancelledError(), ExceptionGroup("", [OSError()]), RecursionError(), BaseException(), GeneratorExit()],
+    )
     async def test_odd_failures(self, issuer: Issuer, error: BaseException) -> None:
-        """Every exception of a fetch is a failure, its own `CancelledError` too."""
+        """Whatever a fetch raises is a failure, its own `CancelledError` too."""
         keys = SigningKeys(issuer.fetch)
         issuer.error = error
         with pytest.raises(KeysUnavailable) as caught:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from typing import Any
+
+import pytest
 
 from jwt_events import Event, Gap, MemoryTransport, Retry, Subscriber
 from tests.support.examples import revoked
@@ -151,6 +154,22 @@ class TestFields:
         (skipped,) = records.of("delivery skipped: not an event", "ERROR")
         assert skipped.items() >= {"reason": "not_json", "position": "3-0", "size": 6}.items()
         assert records.of("duplicate skipped", "DEBUG") == [{"event_id": event.id, "position": "2-0"}]
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), BaseException()])
+    async def test_odd_failures_of_ordered_by(self, error: BaseException) -> None:
+        """Whatever it raises, the event is handled."""
+
+        def fail(_: Event) -> str:
+            raise error
+
+        transport, recorder = MemoryTransport(), Recorder()
+        subscriber = Subscriber(transport, ordered_by=fail)
+        subscriber.on()(recorder)
+        async with subscriber:
+            for user_id in ("u", "v"):
+                await publish(transport, revoked(user_id=user_id))
+            await recorder.has_seen(2)
+            assert subscriber.state == "live"
 
     async def test_failing_ordered_by(self) -> None:
         """A failed ordered_by function is logged with the error, without the event's content."""

@@ -677,6 +677,34 @@ class TestCallbacks:
         assert len(failed) == 3 * 3 + 2
         assert "token-1" not in str(failed)
 
+    @pytest.mark.parametrize(
+        "error",
+        [asyncio.CancelledError(), GeneratorExit(), BaseException(), BaseExceptionGroup("several", [BaseException()])],
+    )
+    async def test_what_is_no_exception(self, error: BaseException) -> None:
+        """A list goes on whatever a callback raises, at once or later."""
+
+        def fail(_: Event) -> None:
+            raise error
+
+        async def fail_later(_: Event) -> None:
+            await asyncio.sleep(0)
+            if not isinstance(error, GeneratorExit):  # which ends a coroutine
+                raise error
+
+        transport = MemoryTransport()
+        revocations, recorder = RevocationList(transport), Recorder()
+        for callback in (fail, fail_later, recorder):
+            revocations.on()(callback)
+        with recorded() as records:
+            async with revocations:
+                for number in range(2):
+                    await publish(transport, revoked(number))
+                    await knows(revocations, number)
+                await recorder.has_seen(2)
+                await wait_until(lambda: len(records.of("callback failed", "ERROR")) >= 2)
+        assert {type(error).__qualname__} == {fields["error"].split()[0] for fields in records.of("callback failed")}
+
     async def test_unknown_events(self) -> None:
         """Events of an unknown type reach handlers of every event, and are logged."""
         transport = MemoryTransport()

@@ -341,6 +341,27 @@ class TestForeign:
 class TestPages:
     """Reading."""
 
+    async def test_large_entries(self, url: str, key: str, client: Redis) -> None:
+        """A batch that is too large is read in smaller ones by the next attempt, down to one entry, however large."""
+        ledger = Ledger(StreamKeys(key))
+        sizes = [10] * 300 + [2**21] * 15 + [2**25]
+        for number, size in enumerate(sizes):
+            await call(client, "ZADD", ledger.key, 5, (b"%d" % number).ljust(size, b"x"))
+        attempts = 0
+        while True:
+            attempts += 1
+            found = dict[bytes, int]()
+            try:
+                async with connected(url) as connection:
+                    async for batch in ledger.batches(connection):
+                        assert sum(len(content) for content, _ in batch) <= 2**24 + 2**16 or len(batch) < 15
+                        found |= {content.rstrip(b"x"): len(content) for content, _ in batch}
+                break
+            except ConnectionFailed:
+                assert attempts < 10
+        assert 1 < attempts < 5
+        assert found == {b"%d" % number: size for number, size in enumerate(sizes)}
+
     async def test_while_others_write(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is there from the first batch to the last is read, whatever comes and goes meanwhile."""
         monkeypatch.setattr(module, "_READ_BATCH", 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ from tests.support.servers import Server
 from tests.support.waiting import scaled, wait_until
 
 MOMENT = timedelta(milliseconds=1)
+_MEGABYTE = 1_048_576
 HOUR = timedelta(hours=1)
 LATER = datetime.now(UTC) + timedelta(days=2)
 
@@ -466,6 +468,29 @@ class TestRetention:
         await move.on(move.plain.retention, "SET", "text")
         with pytest.raises(TransportError, match="WRONGTYPE"):
             await self.announced(move, HOUR)
+
+
+class TestLarge:
+    """What is brought over is bounded by its bytes, and not by its number alone."""
+
+    async def test_dead_letters(self, move: Move) -> None:
+        """Many that are large, between small ones, are brought over in their order, a few at once."""
+        sizes = [10] * 30 + [2 * _MEGABYTE] * 24 + [10] * 30
+        for size in sizes:
+            await move.on(move.plain.dead_letter, "XADD", "*", "event", b"x" * size)
+        async with DeadLetters(move.stream, timeout=scaled(10)) as dead:
+            tracemalloc.start()
+            try:
+                assert await dead.take_over() == len(sizes)
+                assert tracemalloc.get_traced_memory()[1] < 90 * _MEGABYTE
+            finally:
+                tracemalloc.stop()
+            assert (await dead.count(), await dead.left_behind()) == (len(sizes), 0)
+            found, part = list[int](), await dead.list(limit=1_000)
+            while part:
+                found += [len(letter.payload) for letter in part]
+                part = await dead.list(after=part[-1].id, limit=1_000)
+            assert found == sizes
 
 
 class TestDeadLetters:

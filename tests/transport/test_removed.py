@@ -235,3 +235,25 @@ async def test_five_hundred_random_changes(url: str, key: str, client: Redis, gr
     """The same, five hundred times."""
     for first in range(100, 600, 20):
         await asyncio.gather(*(follow(url, f"{key}:{seed}", client, group, seed) for seed in range(first, first + 20)))
+
+
+@KINDS
+async def test_a_stream_that_vanishes_while_it_is_read(url: str, key: str, client: Redis, group: str | None) -> None:
+    """A reader goes on, whatever it has just been told of a stream that is deleted a moment later."""
+    transport = RedisStream(url, key, group=group, block=0.05, claim_after=0.05)
+    found = Reading()
+    async with transport.receiver(poll_timeout=0.05) as receiver:
+        task = asyncio.create_task(found.run(receiver))
+        try:
+            while found.batches < 40 and not task.done():
+                async with client.pipeline(transaction=False) as pipeline:
+                    for _ in range(2):
+                        pipeline.xadd(key, {"event": "x"})
+                        pipeline.delete(key)
+                    await pipeline.execute()
+            await client.xadd(key, {"event": "x"}, id="99999999999999-1")
+            await wait_until(lambda: task.done() or found.positions[-1:] == ["99999999999999-1"])
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

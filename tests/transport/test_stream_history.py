@@ -202,11 +202,12 @@ async def test_it_is_read_from_what_the_server_says(url: str, client: Redis, key
     assert await info() == StreamInfo("1-1", "5-5", added, 5)
     await trim(client, key, 3)
     await client.xdel(key, "4-4")
+    deleted = OLDEST if added is None else "4-4"
     trimmed = await info()
-    assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", added, 2), removed)
+    assert (trimmed, trimmed.removed) == (StreamInfo("3-3", "5-5", added, 2, deleted=deleted), removed)
     await trim(client, key, 0)
     empty = await info()
-    assert (empty, empty.removed) == (StreamInfo(None, "5-5", added, 0, has_last=False), added)
+    assert (empty, empty.removed) == (StreamInfo(None, "5-5", added, 0, has_last=False, deleted=deleted), added)
 
 
 @pytest.mark.parametrize("entry", [None, [b"3-0", [b"event", b"x"]]])

@@ -163,6 +163,7 @@ def _xinfo_stream(reply: Any, command: Command) -> Any:
     _optional(reply, "entries-added")
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
     require((fields[b"length"] == 0) == (fields[b"first-entry"] is None))
+    position(fields.get(b"max-deleted-entry-id", b"0-0"))  # since Redis 7
     return reply
 
 

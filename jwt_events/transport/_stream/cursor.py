@@ -191,6 +191,8 @@ class CursorReceiver:
             self.pacing.wake(boottime(), len(entries))
         if gap := self._cursor.advance(entries, is_end=self._is_at_end):
             self._gaps.append(gap)
+            if gap.cause == "deleted":  # rewound: these are not the entries of the stream that was read so far
+                self._ahead, self._is_at_end = None, False
         return entries
 
     async def _send_read(self, connection: Connection, position: str) -> _Read:

@@ -100,8 +100,7 @@ class GroupReceiver:
                 deliveries = await self._read_new(connection)
             self._prover.conclude()
         except TransportError as error:
-            # If the group is gone, connecting again creates it.
-            if not error.retryable and not (isinstance(error, ServerRefused) and error.code == "NOGROUP"):
+            if not error.retryable and not _is_gone(error):
                 raise
             self._entries.fail(connection)  # what was read already is pending, and so comes again when connected
             await self.reconnecting.drop(error)
@@ -208,6 +207,13 @@ class GroupReceiver:
 
     async def _on_connect(self, connection: Connection) -> None:
         """Create the group if there is none, report what it lost, and begin with what this consumer holds."""
+        try:
+            await self._begin(connection)
+        except ServerRefused as error:
+            error.retryable = error.retryable or _is_gone(error)
+            raise
+
+    async def _begin(self, connection: Connection) -> None:
         self._prover.connect(connection.place)
         epoch = await self._succession.fetch_epoch(connection, within=ATTEMPT_WITHIN)
         since, is_first = self._audit.finished, self._succession.epoch is None
@@ -216,6 +222,11 @@ class GroupReceiver:
             self._audit.restart(since)
         await self._abandoned.remove(connection)
         self._own, self._claim_cursor = OLDEST, OLDEST
+
+
+def _is_gone(error: TransportError) -> bool:
+    """Whether the group or its stream was deleted while it was used. Connecting again creates it."""
+    return isinstance(error, ServerRefused) and (error.code == "NOGROUP" or "no such key" in str(error))
 
 
 async def _list_pending(

@@ -61,7 +61,7 @@ class GroupAudit:
         """Note entries that this consumer was the first to receive, in their order."""
         if positions:
             self._last_read = positions[-1]
-            self._losses.received += len(positions)
+            self._losses.receive(positions)
 
     def restart(self, since: str) -> None:
         """Report a server that may lack what followed a position; that the group went back is part of it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import TransportError
@@ -32,11 +33,17 @@ class GroupLosses:
         self._progress: GroupProgress | None = None
         self._found: StreamInfo | None = None  # the stream at the last audit
         self._accounted = OLDEST  # up to here, what was removed at the end was reported
+        self._unshown = _UnshownLoss()
 
     @property
     def is_counted(self) -> bool:
         """Whether the server counts what was added. If not, what was trimmed shows only right before the next read."""
         return self._found is None or self._found.added is not None
+
+    def receive(self, positions: Sequence[str | None]) -> None:
+        """Note entries that this consumer was the first to receive."""
+        self.received += len(positions)
+        self._unshown.received += positions
 
     def begin(self, position: str, found: StreamInfo, *, is_told: bool) -> None:
         """Begin with a group that was just created at a position of a stream.
@@ -52,6 +59,7 @@ class GroupLosses:
         self._progress = GroupProgress(position, index, found.removed, found.first, is_alone=True)
         self._found = found
         self._accounted = OLDEST if found.has_last else found.last
+        self._unshown.begin(position, found)
         if found.added is None and (is_told or position != found.last):
             self._counted = Gap(position, "trimmed")  # without counts it cannot be told from a loss: told, or no loss
 
@@ -68,8 +76,18 @@ class GroupLosses:
                 ``received`` only at the next audit.
         """
         is_alone = len(await list_consumers(connection, self._group)) <= 1
-        is_end_removed = await self._is_end_removed(connection, cursor, found)
+        beyond = await self._look_beyond(connection, cursor, found)
         # From here on nothing can fail: what is noted now counts as told.
+        gaps = self._compare(cursor, found, beyond, is_alone=is_alone, is_reconnected=is_reconnected)
+        has_passed = not is_reconnected and self._unshown.has_passed(cursor.position, found, beyond, is_alone=is_alone)
+        if gaps:
+            self._unshown.shown()
+        return gaps or ([Gap(cursor.position, "trimmed")] if has_passed else [])
+
+    def _compare(
+        self, cursor: StreamCursor, found: StreamInfo, beyond: _Beyond, *, is_alone: bool, is_reconnected: bool
+    ) -> list[Gap]:
+        """Return what was lost, as counts of the server and of this consumer say."""
         before = self._progress
         is_own = cursor.count is None and is_alone
         if is_own and before is not None and before.is_alone and before.index is not None:
@@ -88,7 +106,7 @@ class GroupLosses:
         received, self.received = self.received, 0
         lost = 0 if before is None else before.lost(now, received)
         has_moved = before is not None and before.position != now.position
-        if is_end_removed and (has_moved or not is_same):
+        if beyond.is_removed and (has_moved or not is_same):
             self._accounted = found.last
             is_known = None not in (lost, now.index, found.added)
             lost = (lost or 0) + (found.added or 0) - (now.index or 0) if is_known else None
@@ -117,10 +135,10 @@ class GroupLosses:
         last, self._counted = self._counted, cursor.reconcile(found)
         return None if self._counted is None else _new_part(self._counted, last), False
 
-    async def _is_end_removed(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> bool:
-        """Whether entries up to the last position were removed and can no longer be delivered to any consumer."""
+    async def _look_beyond(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> _Beyond:
+        """Return what comes after the cursor of the group, if the stream had entries there that were not accounted."""
         if sort_key(found.last) <= max(sort_key(cursor.position), sort_key(self._accounted)):
-            return False
+            return _Beyond()
         left, groups = await connection.execute_many(
             [
                 ("XRANGE", self._group.key, f"({cursor.position}", "+", "COUNT", 1),
@@ -132,7 +150,67 @@ class GroupLosses:
         if isinstance(left, TransportError):
             raise left
         later = parse_cursor(self._group.name, groups)
-        return not left and later is not None and later.position == cursor.position
+        if later is None:
+            return _Beyond()
+        return _Beyond(later.position, is_removed=not left and later.position == cursor.position)
+
+
+class _Beyond(NamedTuple):
+    """What comes after the cursor of a group.
+
+    Attributes:
+        position: the last position that was delivered, asked for after the state of the stream; ``None`` if it was not.
+        is_removed: whether entries up to the last position were removed and can no longer be delivered.
+    """
+
+    position: str | None = None
+    is_removed: bool = False
+
+
+class _UnshownLoss:
+    """Finds a loss that the counts do not show, as XSETID can set those to anything. Pure.
+
+    Attributes:
+        received: the entries that this consumer was the first to receive since the last audit.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[str | None] = []
+        self._found: StreamInfo | None = None
+        self._position: str | None = None  # up to here the group had read then, as its only consumer
+        self._upto: str | None = None  # an entry up to here was deleted before it was delivered
+
+    def begin(self, position: str, found: StreamInfo) -> None:
+        """Begin with a group that was just created at a position of a stream."""
+        self._found, self._position = found, position
+
+    def shown(self) -> None:
+        """Forget what was found: a gap was reported."""
+        self._upto = None
+
+    def has_passed(self, position: str, found: StreamInfo, beyond: _Beyond, *, is_alone: bool) -> bool:
+        """Whether the group has passed an entry that was deleted before it was delivered; told once.
+
+        Args:
+            position: the last position that was delivered, asked for before the state of the stream.
+            found: the state of the stream.
+            beyond: what was asked for afterwards.
+            is_alone: whether the group has one consumer.
+        """
+        before, self._found = self._found, found
+        since, self._position = self._position, position if is_alone else None
+        received, self.received = self.received, []
+        if before is not None and found.added is not None and before.added is not None:
+            # What another consumer received in between it may have deleted when it had handled it.
+            after = since if is_alone and found.deleted not in received else beyond.position
+            if sort_key(found.last) > sort_key(before.last) and found.added <= before.added:
+                self._upto = found.last  # a position for which no entry was counted
+            elif after is not None and found.has_deleted(before.deleted, after):
+                self._upto = found.deleted
+        if self._upto is None or not (beyond.is_removed or sort_key(position) >= sort_key(self._upto)):
+            return False
+        self._upto = None
+        return True
 
 
 def _is_after(position: str, other: str) -> bool:

@@ -26,8 +26,8 @@ from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.protocol import Argument, Command
-from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
+from jwt_events.transport._redis.protocol import Argument, Bounds, Command
+from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, MAX_BATCH_BYTES, BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import payloads_of
 from jwt_events.transport._stream.keys import StreamKeys
@@ -48,6 +48,7 @@ _FOLD_SLICE = 20
 # Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
 # at the same time.
 _READ_BATCH = 1_000
+_SHRINK = 8  # how much smaller the batches of the next reading are if one was too large
 
 # Entries that are removed at once when their time is over.
 _EXPIRY_BATCH = 5_000
@@ -102,6 +103,7 @@ class Ledger:
         self._owner = uuid4().hex
         self._leased_until = -math.inf
         self._size = BatchSize(_FOLD_BATCH)
+        self._read_batch = _READ_BATCH
 
     @property
     def key(self) -> str:
@@ -295,12 +297,18 @@ class Ledger:
         """Yield all entries that are there from the first batch to the last, some of them twice.
 
         Raises:
-            TransportError: they cannot be read.
+            TransportError: they cannot be read. If a batch was too large, the next reading has smaller ones.
         """
         cursor = "0"
         while True:
-            scan = ("ZSCAN", self.key, cursor, "COUNT", _READ_BATCH)
-            (found, flat) = await connection.call(*scan, within=_REPLY_WITHIN)
+            scan = ("ZSCAN", self.key, cursor, "COUNT", self._read_batch)
+            bounds = Bounds(reply=MAX_BATCH_BYTES if self._read_batch > 1 else None)
+            try:
+                (found, flat) = await connection.call(*scan, within=_REPLY_WITHIN, bounds=bounds)
+            except TransportError:
+                if connection.was_cut_off:
+                    self._read_batch = max(1, self._read_batch // _SHRINK)
+                raise
             yield _batch(flat)
             cursor = found.decode()
             if cursor == "0":

@@ -36,6 +36,8 @@ class StreamInfo:
         added: how many entries were ever added; ``None`` if the server does not count (before Redis 7).
         length: how many entries there are.
         has_last: whether the entry at ``last`` is still there.
+        deleted: the highest position that XDEL removed, which trimming does not move; 0-0 if there is none, or if the
+            server does not say.
     """
 
     first: str | None = None
@@ -43,6 +45,7 @@ class StreamInfo:
     added: int | None = 0
     length: int = 0
     has_last: bool = True
+    deleted: str = OLDEST
 
     @classmethod
     def parse(cls, reply: Sequence[Any]) -> StreamInfo:
@@ -55,6 +58,7 @@ class StreamInfo:
             added=fields.get(b"entries-added"),
             length=fields[b"length"],
             has_last=newest is not None and newest[0] == last,
+            deleted=fields.get(b"max-deleted-entry-id", b"0-0").decode(),
         )
 
     @property
@@ -72,9 +76,13 @@ class StreamInfo:
             return True
         if self.added < earlier.added or self.removed < earlier.removed:
             return False
-        if self.removed == earlier.removed:
-            return earlier.first in (None, self.first)
+        if self.removed == earlier.removed and earlier.first not in (None, self.first):
+            return False
         return self.added > earlier.added or self.last == earlier.last
+
+    def has_deleted(self, *positions: str) -> bool:
+        """Whether an entry after all of these positions was deleted."""
+        return sort_key(self.deleted) > max(map(sort_key, positions))
 
 
 class StreamCursor:
@@ -99,6 +107,8 @@ class StreamCursor:
         self._uncounted_at: str | None = ""  # the first entry at which a gap was reported without a count
         self._audit: StreamInfo | None = None  # the last state that what was read since has not been compared with
         self._accounted = OLDEST  # every position up to here was read or reported
+        self._deleted: str | None = None  # the highest position that was deleted at the last `reconcile`
+        self._must_show = False  # entries were deleted before they were read, which the counts have to show
 
     @classmethod
     def after(cls, position: str, count: int | None) -> StreamCursor:
@@ -158,19 +168,33 @@ class StreamCursor:
         if count is not None and audit.added is not None:
             lost = audit.added - count - known
             self._count = audit.added + len(entries) - known
-        elif sort_key(audit.last) > max(sort_key(self.position), sort_key(self._accounted)):
+        is_end_missing = sort_key(audit.last) > max(sort_key(self.position), sort_key(self._accounted))
+        if count is None and is_end_missing:
             lost = None  # without counts, only what is missing at the end can be seen
         self._accounted = audit.last
-        return Gap(since, "trimmed", lost) if lost is None or lost > 0 else None
+        return self._judge(since, lost, audit, must_show=self._must_show or is_end_missing)
+
+    def _judge(self, since: str, lost: int | None, audit: StreamInfo, *, must_show: bool) -> Gap | None:
+        """Return what is missing, given what the counts say, and whether they must show something.
+
+        Others can set those to anything, or put another stream in the place of this one. If then more was read than was
+        ever added, or the counts do not show what was removed, all is read again.
+        """
+        self._must_show = False
+        if lost is not None and (lost < 0 or (lost == 0 and must_show and self._count is not None)):
+            self.rewind(audit)
+            return Gap(since, "deleted")
+        return Gap(since, "trimmed", lost or None) if lost != 0 or must_show else None
 
     def rewind(self, now: StreamInfo) -> None:
         """Move back before the oldest entry."""
         self._position = self._reached = OLDEST
-        self._count = now.removed
+        self._count, self._must_show = now.removed, False
+        self._accounted = OLDEST if now.has_last else now.last
 
     def forget_server(self) -> None:
         """Forget what a server said of the stream: another one took over, whose stream is no later state of it."""
-        self._count = self._found = None
+        self._count = self._found = self._deleted = None
 
     def reconcile(self, found: StreamInfo | None, *, holds: bool | None = None) -> Gap | None:
         """Compare with the present state of the stream, and return what can no longer be read.
@@ -188,24 +212,33 @@ class StreamCursor:
         self._audit = found
         since = self._reached or OLDEST
         before, self._found = self._found, found
+        if self._deleted is not None:
+            self._must_show = self._must_show or now.has_deleted(self._deleted, self.position)
+        self._deleted = now.deleted
         if sort_key(now.last) < sort_key(since) or (found is None and before is not None):
             self.rewind(now)
             return Gap(since, "deleted" if found is None else "rewound")
         if found is None:  # it never existed
             return None
-        if before is not None and not now.may_follow(before):
+        if (before is not None and not now.may_follow(before)) or self._has_lost_read(since, now):
             self.rewind(now)
             return Gap(since, "deleted")
         if self._count is None or now.added is None or now.removed is None:
             return self._reconcile_uncounted(since, now, holds=holds)
         behind = _is_behind(since, now)
-        if now.added < self._count or (behind and now.last != since and now.removed < self._count):
-            self.rewind(now)  # deleted and made anew: entries that were read are not in it and were not removed from it
-            return Gap(since, "deleted")
         # At the end, everything was read. Before the end, what was removed in front of the first entry was read.
         counted = now.added if now.last == since else now.removed if behind else self._count
         lost, self._count = counted - self._count, counted
-        return Gap(since, "trimmed", lost) if lost > 0 else None
+        if lost <= 0:
+            return None
+        self._accounted, self._must_show = now.last, False
+        return Gap(since, "trimmed", lost)
+
+    def _has_lost_read(self, since: str, now: StreamInfo) -> bool:
+        """Whether entries that were read are not in a stream and were not removed from it: it was made anew."""
+        if self._count is None or now.added is None or now.removed is None:
+            return False
+        return now.added < self._count or (_is_behind(since, now) and now.last != since and now.removed < self._count)
 
     def _place(self, now: StreamInfo) -> None:
         """Place the cursor in a stream that is read for the first time."""
@@ -231,7 +264,7 @@ class StreamCursor:
             is_doubtful = since != OLDEST and not self._is_at_time and (behind or holds is False)
         if not is_doubtful or self._uncounted_at == now.first:
             return None
-        self._uncounted_at, self._accounted = now.first, now.last
+        self._uncounted_at, self._accounted, self._must_show = now.first, now.last, False
         return Gap(since, "trimmed")
 
 
