@@ -75,6 +75,7 @@ class Announcer:
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._clock_ahead: float | None = None  # the server's clock, less ours
+        self._is_stored = False  # whether the registry has had an entry of this run
         self._said = Announcement(
             service=name_from("service", service),
             instance=name_from("instance", instance),
@@ -103,7 +104,8 @@ class Announcer:
         Args:
             condition: returns the condition of the list now.
         """
-        self._said = replace(self._said, run=secrets.token_hex(6))  # two that use one name are told apart
+        self._said = replace(self._said, run=secrets.token_hex(6), lost_at=None)  # two of one name are told apart
+        self._is_stored = False
         self.attempted.clear()
         self._task = asyncio.create_task(self._run(condition), name="jwt_events announcer")
 
@@ -164,12 +166,16 @@ class Announcer:
             said_at=None if self._clock_ahead is None else boottime() + self._clock_ahead,
         )
         try:
-            clock = await registry.announce(
+            clock, is_new = await registry.announce(
                 self._said.field, self._said.encode(), within=min(_WITHIN, self._said.lease)
             )
         except TransportError as error:
             self._tell(error, str(error))
             return False
+        if is_new and self._is_stored:
+            self._said = replace(self._said, lost_at=clock)
+            self.hurry()
+        self._is_stored = True
         if clock is not None:
             if self._clock_ahead is None:
                 self.hurry()  # an entry without an age would never be forgotten, if this instance were killed now
