@@ -152,7 +152,7 @@ class BearerGuard(Guard[T]):
                     await _admit(self, request, _own_check(request, self))
                 except Refused as refused:
                     return _response(refused)
-            return await handler(request)
+            return await _respond(request, handler)
 
         return guarded
 
@@ -361,6 +361,16 @@ def _scopes_of(guard: object, handler: object) -> tuple[str, ...]:
     """Return the scopes that a handler requires by decorators of a guard."""
     scopes: tuple[str, ...] = marks(handler).get(SCOPES, {}).get(guard, ())
     return scopes
+
+
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Call a handler. What it is refused by the guard is its response, unless another one has begun."""
+    try:
+        return await handler(request)
+    except Refused as refused:
+        if request.writer.output_size:
+            raise
+        return _response(refused)
 
 
 async def _serve(
