@@ -42,14 +42,15 @@ try:
     from aiohttp import web
 
     from jwt_events.aiohttp._handlers import (
-        GUARD,
         SCOPES,
         AnyHandler,
         Handler,
+        OwnCheck,
         checked,
         is_exempt,
         is_preflight,
         marks,
+        own_check,
         public,
         says_so,
     )
@@ -148,10 +149,10 @@ class BearerGuard(Guard[T]):
             exempt = is_exempt(request, self) or is_preflight(request)
             if not exempt and not (is_public is not None and await says_so(is_public, request, self._failures.tell)):
                 try:
-                    await self.admission(request)
+                    await _admit(self, request, _own_check(request, self))
                 except Refused as refused:
                     return _response(refused)
-            return await handler(request)
+            return await _respond(request, handler)
 
         return guarded
 
@@ -174,9 +175,8 @@ class BearerGuard(Guard[T]):
             HTTPException: the same, in the words of ``decode``.
         """
         requirement = requirement_of(scopes)
-        is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
-        values_of = _headers_of(request)
-        known = await self._admit_again(self._admissions(request), values_of, token, verify=is_websocket)
+        values_of, verify = _headers_of(request), _is_websocket(request)
+        known = await self._admit_again(self._admissions(request), values_of, token, verify=verify)
         return requirement.met_by(known, realm=self._realm)
 
     def _admissions(self, request: web.Request) -> Admissions[T]:
@@ -202,7 +202,8 @@ class BearerGuard(Guard[T]):
             raise InvalidOption("scopes", "must be one scope or several")
 
         def decorate(handler: AnyHandler) -> AnyHandler:
-            is_websocket = marks(handler).get(GUARD) is self  # it finds the token, maybe elsewhere, and checks it
+            own = own_check(handler, self)
+            checks_itself = own is not None and own.handler is handler
 
             async def check(request: web.Request, *, is_open: bool) -> web.StreamResponse | None:
                 if is_open:
@@ -211,8 +212,8 @@ class BearerGuard(Guard[T]):
                 mine = self._admissions(request)
                 mine.required = requirement_of((*mine.required.scopes, *scopes))
                 try:
-                    if not is_websocket:
-                        await self.admission(request, scopes=scopes)
+                    if not checks_itself:
+                        await _admit(self, request, own, scopes)
                 except Refused as refused:
                     return _response(refused)
                 return None
@@ -266,14 +267,14 @@ class BearerGuard(Guard[T]):
 
         def decorate(serve: Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]) -> Handler:
             function("serve", serve)
+            own = OwnCheck(self, token, serve)
 
             @functools.wraps(serve)
             async def handler(request: web.Request) -> web.StreamResponse:
                 try:
                     mine = self._admissions(request)
-                    elsewhere = await self._token_from(token, request, values_of=_headers_of(request), admissions=mine)
                     scopes = (*mine.required.scopes, *_scopes_of(self, serve))
-                    admission = await self.admission(request, token=elsewhere, scopes=scopes)
+                    admission = await _admit(self, request, own, scopes)
                     connection = self._connections.open(mine, requirement_of(scopes), admission)
                 except Refused as refused:
                     return _response(refused)
@@ -285,7 +286,7 @@ class BearerGuard(Guard[T]):
                         await _serve(serve, request, websocket)
                 return websocket
 
-            setattr(handler, GUARD, self)  # the middleware does not check these requests again
+            own.mark(handler)  # the middleware does not check these requests again
             return handler
 
         return decorate
@@ -331,6 +332,27 @@ class BearerGuard(Guard[T]):
         return admission
 
 
+async def _admit(
+    guard: BearerGuard[T], request: web.Request, own: OwnCheck | None, scopes: Sequence[str] = ()
+) -> Admission[T]:
+    """Let a request in by the token that it brings in its headers, or where its handler finds it."""
+    token = await guard._token_from(  # noqa: SLF001 - of this module
+        None if own is None else own.source,
+        request,
+        values_of=_headers_of(request),
+        admissions=guard._admissions(request),  # noqa: SLF001 - of this module
+    )
+    return await guard.admission(request, token=token, scopes=scopes)
+
+
+def _own_check(request: web.Request, guard: object) -> OwnCheck | None:
+    return own_check(request.match_info.handler, guard) if _is_websocket(request) else None
+
+
+def _is_websocket(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
 def _headers_of(request: web.Request) -> Callable[[str], Sequence[str]]:
     return lambda name: request.headers.getall(name, ())
 
@@ -339,6 +361,16 @@ def _scopes_of(guard: object, handler: object) -> tuple[str, ...]:
     """Return the scopes that a handler requires by decorators of a guard."""
     scopes: tuple[str, ...] = marks(handler).get(SCOPES, {}).get(guard, ())
     return scopes
+
+
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Call a handler. What it is refused by the guard is its response, unless another one has begun."""
+    try:
+        return await handler(request)
+    except Refused as refused:
+        if request.writer.output_size:
+            raise
+        return _response(refused)
 
 
 async def _serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from aiohttp import web
 
@@ -16,9 +16,9 @@ from jwt_events.errors import InvalidOption
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
 
-# Attributes of handlers: whether they need no token, the guard that they contain, and the scopes that it requires.
+# Attributes of handlers: whether they need no token, how they check it themselves, and which scopes a guard requires.
 _PUBLIC = "_jwt_events_is_public"
-GUARD = "_jwt_events_guard"
+_CHECK = "_jwt_events_check"
 SCOPES = "_jwt_events_scopes"
 
 
@@ -67,6 +67,33 @@ def is_marked_public(handler: Any) -> bool:
     return True
 
 
+class OwnCheck(NamedTuple):
+    """A handler that lets requests in by a guard, and finds their tokens itself: one of a WebSocket.
+
+    A decorator copies the attributes of what it decorates (``functools.wraps``). What it returns finds tokens in the
+    same places, and may do something else before, so it is not the handler that checks them.
+
+    Attributes:
+        guard: the guard.
+        source: another source of the token than the headers; ``None`` without one.
+        handler: the handler.
+    """
+
+    guard: object
+    source: Callable[[web.Request], object] | None
+    handler: object
+
+    def mark(self, handler: Any) -> None:
+        """Mark a handler that checks in this way."""
+        setattr(handler, _CHECK, self._replace(handler=handler))
+
+
+def own_check(handler: Any, guard: object) -> OwnCheck | None:
+    """Return how a handler checks tokens by a guard; ``None`` if it does not."""
+    found: OwnCheck | None = marks(handler).get(_CHECK)
+    return found if found is not None and found.guard is guard else None
+
+
 def is_view(handler: Any) -> bool:
     return isinstance(handler, type) and issubclass(handler, web.View)
 
@@ -74,7 +101,8 @@ def is_view(handler: Any) -> bool:
 def is_exempt(request: web.Request, guard: object) -> bool:
     """Return whether a request goes to a handler that needs no token, or that asks the guard itself."""
     handler: Any = request.match_info.handler
-    if marks(handler).get(GUARD) is guard or is_marked_public(handler):
+    own = own_check(handler, guard)
+    if (own is not None and own.handler is handler) or is_marked_public(handler):
         return True
     return is_view(handler) and is_marked_public(getattr(handler, request.method.lower(), None))
 
@@ -139,6 +167,9 @@ def checked(handler: AnyHandler, check: Check) -> AnyHandler:
         response = await check(_request_in(arguments), is_open=is_open)
         return await inner(*arguments) if response is None else response
 
+    own: OwnCheck | None = marks(inner).get(_CHECK)
+    if own is not None and own.handler is inner:
+        own.mark(first_checked)
     return cast("AnyHandler", first_checked)
 
 

@@ -198,7 +198,8 @@ class BearerGuard(Guard[T], SecurityBase):
         Raises:
             InvalidOption: ``scopes`` has something that no token can grant.
             HTTPException: the request is not let in.
-            WebSocketException: the same, where the server lacks the extension for an HTTP response.
+            WebSocketException: the same, where the server lacks the extension for an HTTP response; both in one on a
+                WebSocket that was accepted, which it closes.
         """
         requirement = requirement_of(scopes)
         is_accepted = getattr(connection, "application_state", None) is WebSocketState.CONNECTED

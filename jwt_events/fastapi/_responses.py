@@ -28,17 +28,33 @@ def closing_response(connection: HTTPConnection) -> Callable[[], Awaitable[None]
     return close
 
 
+class RefusedWhileOpen(WebSocketException, HTTPException):
+    """A refusal on a WebSocket that was accepted: no HTTP response can be sent any more, so it closes it.
+
+    It is an `HTTPException` as well, as that is what an endpoint catches which asks the guard itself.
+    """
+
+    def __init__(self, response: StarletteHTTPException, code: int, reason: str | None = None) -> None:
+        HTTPException.__init__(self, response.status_code, response.detail, response.headers)
+        WebSocketException.__init__(self, code, reason)
+
+
 def refusal(connection: HTTPConnection, error: Exception) -> Exception:
     """Return the exception that FastAPI makes a refusal of; what ``decode`` raised for itself stays as it is."""
-    is_websocket = connection.scope["type"] == "websocket"
-    if is_websocket and "websocket.http.response" not in (connection.scope.get("extensions") or {}):
-        if isinstance(error, Refused):
-            return WebSocketException(error.close_code, error.code)
-        if isinstance(error, StarletteHTTPException):
-            return WebSocketException(4000 + min(error.status_code, 999))
     if isinstance(error, Refused):
-        return HTTPException(error.status, error.body["detail"], dict(error.headers))
-    return error
+        response: StarletteHTTPException = HTTPException(error.status, error.body["detail"], dict(error.headers))
+        code, reason = error.close_code, error.code
+    elif isinstance(error, StarletteHTTPException):
+        response, code, reason = error, 4000 + min(error.status_code, 999), None
+    else:
+        return error
+    if connection.scope["type"] != "websocket":
+        return response
+    if getattr(connection, "application_state", None) is WebSocketState.CONNECTED:
+        return RefusedWhileOpen(response, code, reason)
+    if "websocket.http.response" in (connection.scope.get("extensions") or {}):
+        return response
+    return WebSocketException(code, reason)
 
 
 async def close_websocket(websocket: WebSocket, refused: Refused) -> None:

@@ -49,6 +49,8 @@ class Announcement:
         version: the version of this library.
         trouble: why following fails; empty while it works.
         history: the history of writes that the position belongs to; see `Batch.history`.
+        lost_at: when it found that the registry had lost its entry, by the server's clock; ``None`` if it never did. So
+            the entries of others may be lost, too.
     """
 
     service: str
@@ -63,6 +65,7 @@ class Announcement:
     version: str
     trouble: str = ""
     history: str = ""
+    lost_at: float | None = None
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from loguru import logger
 
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import boottime
+from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import InvalidOption, TransportError
 from jwt_events.fleet._announcement import CLOSED, MAX_LEASE, Announcement, name_from
@@ -74,6 +75,7 @@ class Announcer:
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._clock_ahead: float | None = None  # the server's clock, less ours
+        self._is_stored = False  # whether the registry has had an entry of this run
         self._said = Announcement(
             service=name_from("service", service),
             instance=name_from("instance", instance),
@@ -102,7 +104,8 @@ class Announcer:
         Args:
             condition: returns the condition of the list now.
         """
-        self._said = replace(self._said, run=secrets.token_hex(6))  # two that use one name are told apart
+        self._said = replace(self._said, run=secrets.token_hex(6), lost_at=None)  # two of one name are told apart
+        self._is_stored = False
         self.attempted.clear()
         self._task = asyncio.create_task(self._run(condition), name="jwt_events announcer")
 
@@ -117,29 +120,42 @@ class Announcer:
             await end([task])
 
     async def _run(self, condition: Callable[[], Condition]) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while True:
-                async with (
-                    self._transport.registry() as registry
-                ):  # after a failure a new one: the old may be half open
-                    is_stored = True
-                    while is_stored:
-                        self._asked.clear()
-                        is_stored = await self._announce(registry, condition())
-                        self.attempted.set()
-                        beat = loop.call_later(self._interval, self._asked.set)
-                        try:
-                            await self._asked.wait()
-                        finally:
-                            beat.cancel()
+                try:
+                    async with self._transport.registry() as registry:  # after a failure a new one: it may be half open
+                        while await self._announce(registry, condition()):
+                            await self._beat()
+                except Exception as error:  # noqa: BLE001 - of a transport; publishers must know of the list all the same
+                    self._tell(error, describe(error))
+                    self._asked.clear()
+                await self._beat()
         finally:
             self.attempted.set()
             async with self._transport.registry() as registry:
                 await self._withdraw(registry)
 
+    async def _beat(self) -> None:
+        """Wait until the next announcement is due."""
+        self.attempted.set()
+        beat = asyncio.get_running_loop().call_later(self._interval, self._asked.set)
+        try:
+            await self._asked.wait()
+        finally:
+            beat.cancel()
+
+    def _tell(self, error: Exception, problem: str) -> None:
+        self._notices.tell(
+            "WARNING",
+            "instance cannot announce itself, so publishers wait for its lease",
+            once=type(error).__name__,
+            error=problem,
+            destination=self._destination,
+        )
+
     async def _announce(self, registry: Registry, condition: Condition) -> bool:
         """Store what the list is like now; return whether that succeeded."""
+        self._asked.clear()
         self._said = replace(
             self._said,
             position=condition.position,
@@ -150,19 +166,19 @@ class Announcer:
             said_at=None if self._clock_ahead is None else boottime() + self._clock_ahead,
         )
         try:
-            clock = await registry.announce(
+            clock, is_new = await registry.announce(
                 self._said.field, self._said.encode(), within=min(_WITHIN, self._said.lease)
             )
         except TransportError as error:
-            self._notices.tell(
-                "WARNING",
-                "instance cannot announce itself, so publishers wait for its lease",
-                once=type(error).__name__,
-                error=str(error),
-                destination=self._destination,
-            )
+            self._tell(error, str(error))
             return False
+        if is_new and self._is_stored:
+            self._said = replace(self._said, lost_at=clock)
+            self.hurry()
+        self._is_stored = True
         if clock is not None:
+            if self._clock_ahead is None:
+                self.hurry()  # an entry without an age would never be forgotten, if this instance were killed now
             self._clock_ahead = clock - boottime()
         return True
 

@@ -18,6 +18,9 @@ from typing import Final
 from jwt_events._internal.receipt import Propagation
 from jwt_events.fleet._announcement import CLOSED, Announcement
 
+_LEASES_UNTIL_COMPLETE: Final = 1.5
+"""Leases after a loss of the registry until each list has announced itself again, which it does four times in a lease,
+or is stale."""
 _DRIFT: Final = 1e-3
 _LEAST: Final = 0.01
 
@@ -39,26 +42,34 @@ class Barrier:
         accepted_at: when the server had surely accepted it, by a monotonic clock.
         services: the services that are waited for; empty for all that are registered.
         timeout: seconds to wait for the acknowledgement of an instance that has no lease.
+        lease: the longest lease of an instance whose entry may be lost, in seconds.
     """
 
-    def __init__(self, position: str, accepted_at: float, services: Collection[str], *, timeout: float) -> None:
+    def __init__(
+        self, position: str, accepted_at: float, services: Collection[str], *, timeout: float, lease: float = 0.0
+    ) -> None:
         self._position = position
         self._accepted_at = accepted_at
         self._services = tuple(dict.fromkeys(services))
         self._timeout = timeout
+        self._incomplete_for = lease * _LEASES_UNTIL_COMPLETE
+        self._is_incomplete = False
         self._leases: dict[str, Announcement] = {}  # by entry: the least of its promises
         self._acknowledged: dict[str, Announcement] = {}
         self._closed: set[str] = set()
         self._waits_until: dict[str, float] = {}  # of each that has neither acknowledged nor closed
 
-    def read(self, announcements: Iterable[Announcement], history: str = "") -> None:
+    def read(self, announcements: Iterable[Announcement], history: str = "", clock: float | None = None) -> None:
         """Take in what the registry holds. Call it at least once.
 
         Args:
             announcements: what the instances say.
             history: the history of writes of the server that it was read from.
+            clock: that server's clock; ``None`` if it is not known.
         """
         for said in announcements:
+            if clock is not None and said.lost_at is not None:
+                self._is_incomplete |= abs(clock - said.lost_at) < self._incomplete_for
             if self._services and said.service not in self._services:
                 continue
             field = said.field
@@ -97,8 +108,13 @@ class Barrier:
 
     @property
     def knows_all(self) -> bool:
-        """Whether an instance is registered of each service that is waited for, and of at least one."""
-        return not self.unheard() and any(field not in self._closed for field in self._leases)
+        """Whether an instance is registered of each service that is waited for, and of at least one.
+
+        Not if the registry has lost entries lately: an instance that is cut off since cannot have come back.
+        """
+        return (
+            not self._is_incomplete and not self.unheard() and any(field not in self._closed for field in self._leases)
+        )
 
     def unheard(self) -> list[str]:
         """Return the services that are waited for and of which no instance is registered."""

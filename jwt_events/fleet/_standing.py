@@ -96,7 +96,7 @@ def standings(reading: Reading, newest: str) -> list[Standing]:
         Standing(
             service=one.service,
             instance=one.instance,
-            status=_status(one, _heard(one, clock), has_all=one.has_applied(newest, history)),
+            status=_status(one, clock, has_all=one.has_applied(newest, history)),
             position=one.position,
             behind=_behind(one.position, newest),
             heard=_heard(one, clock),
@@ -111,17 +111,23 @@ def standings(reading: Reading, newest: str) -> list[Standing]:
 
 
 def _heard(said: Announcement, clock: float | None) -> float | None:
-    if clock is None or said.said_at is None:
+    if clock is None or said.said_at is None or _is_ahead(said, clock):
         return None
     return max(0.0, clock - said.said_at)
 
 
-def _status(said: Announcement, heard: float | None, *, has_all: bool) -> Status:
+def _is_ahead(said: Announcement, clock: float | None) -> bool:
+    """Return whether it has said nothing since the server's clock was set back: all that are there say so again."""
+    return clock is not None and said.said_at is not None and said.said_at > clock + said.lease
+
+
+def _status(said: Announcement, clock: float | None, *, has_all: bool) -> Status:
+    heard = _heard(said, clock)
     if said.state == CLOSED:
         return Status.CLOSED
     if heard is not None and heard > GONE_AFTER:
         return Status.GONE
-    if heard is not None and heard > said.lease:
+    if _is_ahead(said, clock) or (heard is not None and heard > said.lease):
         return Status.SILENT
     if said.allows_stale:
         return Status.UNSAFE

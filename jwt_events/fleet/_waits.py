@@ -80,8 +80,8 @@ class Lease:
 class Fleet:
     """Wait until every registered instance has said that it applied the event, or its lease has ended.
 
-    An instance is a `RevocationList` with ``instance=``. If the registry cannot be read, and for a service of which no
-    instance is registered, the ``lease`` is waited for.
+    An instance is a `RevocationList` with ``instance=``. If the registry cannot be read or has lost entries lately, and
+    for a service of which no instance is registered, the ``lease`` is waited for.
 
     Args:
         services: the services to wait for; none means all instances that are registered.
@@ -112,7 +112,7 @@ class Fleet:
         registering = _registering(where)
         if position is None:  # there is nothing to compare acknowledgements with
             return await Lease(self.lease).wait(where, position, accepted_at)
-        barrier = Barrier(position, accepted_at, self.services, timeout=self.timeout)
+        barrier = Barrier(position, accepted_at, self.services, timeout=self.timeout, lease=self.lease)
         async with registering.registry() as registry:
             survey = _Survey(registry, barrier)
             give_up_at = accepted_at + self.timeout
@@ -124,7 +124,7 @@ class Fleet:
                 logger.warning("registry of instances cannot be read: the lease is waited for", error=str(survey.error))
                 return await Lease(self.lease).wait(where, position, accepted_at)
             if not barrier.knows_all:
-                logger.warning("no instance is registered: the lease is waited for", services=barrier.unheard())
+                logger.warning("not all instances are registered: the lease is waited for", services=barrier.unheard())
                 await _sleep_until(lease_ends(accepted_at, self.lease))
             await survey.forget_the_gone(accepted_at)
             return barrier.result(datetime.now(UTC))
@@ -160,7 +160,7 @@ class _Survey:
             if history != self._history:  # so that all are compared again
                 known, self._history = {}, history
             news = [parse(field, entry) for field, entry in entries.items() if entry != known.get(field)]
-            self._barrier.read((said for said in news if said is not None), history)
+            self._barrier.read((said for said in news if said is not None), history, self._clock)
             return True
 
     async def forget_the_gone(self, accepted_at: float) -> None:

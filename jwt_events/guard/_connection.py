@@ -12,7 +12,7 @@ from jwt_events.guard._overdue import OverdueClose
 from jwt_events.guard._refusal import RefusalCode, Refused
 from jwt_events.guard._requirement import Requirement
 from jwt_events.guard._stream import Item, all_of, until_revoked
-from jwt_events.revocation import RevocationList, Watch, expiry_of
+from jwt_events.revocation import RevocationList, ViewState, Watch, expiry_of
 
 _CODES: Mapping[str | None, RefusalCode] = {"expired": "expired_token", "closed": "stale_revocations"}
 
@@ -82,15 +82,12 @@ class Connections(Generic[T]):
         Raises:
             Refused: the list is not open any more.
         """
-        try:
-            connection = OpenConnection(self, requirement, admission)
-        except Exception as error:  # noqa: BLE001 - without a watch the connection must not be opened
-            refused = self._refusal(error)
-        else:
-            if not admission.is_anonymous:
-                admissions.connections.append(connection)
-            return connection
-        raise refused
+        connection = OpenConnection(self, requirement, admission)
+        if not admission.is_anonymous:
+            if self._revocations.state is ViewState.CLOSED:  # what cannot be watched must not be opened
+                raise self._refusal(Closed("the revocation list is not open"))
+            admissions.connections.append(connection)
+        return connection
 
     def stream(
         self, admission: Admission[T], items: AsyncIterable[Item], close: Callable[[], object] | None
@@ -130,17 +127,14 @@ class OpenConnection(Generic[T]):
         connections: those of the guard.
         requirement: what a later token must grant, too.
         admission: the token that the connection was let in by. One without a token stays open.
-
-    Raises:
-        Closed: the list is not open.
     """
 
     def __init__(self, connections: Connections[T], requirement: Requirement, admission: Admission[T]) -> None:
+        self._connections = connections
         self._requirement = requirement
+        self._admission = admission
         self._overdue: OverdueClose | None = None
-        self._watch: Watch | None = None
-        if not admission.is_anonymous:
-            self._watch = connections.watch(admission, self._on_end, cancel=True)
+        self._watch: Watch | None = None  # from when it serves; a client may leave before, or ask for no WebSocket
 
     @asynccontextmanager
     async def serving(self, close: Close) -> AsyncGenerator[None, None]:
@@ -152,10 +146,15 @@ class OpenConnection(Generic[T]):
         Raises:
             Refused: the block was not run, as the token is no longer good; the connection is closed.
         """
-        watch = self._watch
-        if watch is None:
+        if self._admission.is_anonymous:
             yield
             return
+        try:
+            watch = self._watch = self._connections.watch(self._admission, self._on_end, cancel=True)
+        except Closed:  # since it was opened
+            refused = Refused("stale_revocations")
+            await close(refused)
+            raise refused from None
         self._overdue = OverdueClose(lambda: close(refused_by(watch)))
         is_served = False
         try:
@@ -185,9 +184,10 @@ class OpenConnection(Generic[T]):
         """
         if admission.is_anonymous:
             raise Refused("missing_token")
+        if self._watch is None:
+            raise Closed("the connection does not serve yet, so there is no token to renew")
         self._requirement.met_by(admission, realm=None)
-        if self._watch is not None:
-            self._watch.renew(admission.claims)
+        self._watch.renew(admission.claims)
 
     def _on_end(self) -> None:
         if self._overdue is not None:

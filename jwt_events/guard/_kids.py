@@ -41,5 +41,6 @@ def with_kids(claims: Mapping[str, object], value: object, kid: str | None) -> M
     kids = list(dict.fromkeys(str.__str__(one) for one in found if isinstance(one, str)))
     if not kids:
         return claims
-    named = {**claims, "kid": kids[0]}
-    return named if len(kids) == 1 else KeyedClaims(named, tuple(kids[1:]))
+    if len(kids) == 1 and type(claims).get is dict.get:
+        return {**claims, "kid": kids[0]}
+    return KeyedClaims(claims, kids[0], tuple(kids[1:]))

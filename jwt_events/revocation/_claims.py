@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jwt_events.errors import InvalidClaims
 from jwt_events.events import MAX_NUMERIC_DATE, STANDARD, ClaimNames, name_of
@@ -38,13 +38,20 @@ class KeyedClaims(dict[str, object]):
 
     Their ``kid`` is one of the keys. A copy, ``{**claims}``, knows that one only.
 
+    A mapping may know more names than it lists, as one does that ignores case: these are asked of it.
+
     Attributes:
         other_kids: the other keys.
     """
 
-    def __init__(self, claims: Mapping[str, object], other_kids: tuple[str, ...]) -> None:
-        super().__init__(claims)
+    def __init__(self, claims: Mapping[str, object], kid: str, other_kids: tuple[str, ...] = ()) -> None:
+        super().__init__({**claims, "kid": kid})
         self.other_kids = other_kids
+        self._claims = claims
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Return a claim; see `dict.get`."""
+        return self[name] if name in self else self._claims.get(name, default)
 
 
 def digest(*identifiers: str) -> int:

@@ -14,7 +14,7 @@ from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events.errors import InvalidOption
 from jwt_events.transport.base import Batch, Delivery, Failure, Guarantees, Receiver, Sender, Sent
-from jwt_events.transport.optional import Reading, Registry
+from jwt_events.transport.optional import Reading, Registry, Stored
 
 _BATCH_SIZE = 500
 
@@ -128,9 +128,10 @@ class _MemoryRegistry:
     def __init__(self, instances: dict[str, bytes]) -> None:
         self._instances = instances
 
-    async def announce(self, name: str, entry: bytes, *, within: float) -> float:
+    async def announce(self, name: str, entry: bytes, *, within: float) -> Stored:
+        is_new = name not in self._instances
         self._instances[name] = entry
-        return time.time()
+        return Stored(time.time(), is_new=is_new)
 
     async def entries(self, *, within: float) -> Reading:
         return Reading(dict(self._instances), time.time(), history="")

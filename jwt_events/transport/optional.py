@@ -147,14 +147,23 @@ class Reading(NamedTuple):
     history: str
 
 
+class Stored(NamedTuple):
+    """What became of an entry that was announced.
+
+    Attributes:
+        clock: the server's clock, in seconds since 1970; ``None`` if the server does not tell it.
+        is_new: whether there was no entry of this name.
+    """
+
+    clock: float | None
+    is_new: bool
+
+
 class Registry(Protocol):
     """What the instances of services say about themselves, kept beside the events. Safe to call from many tasks."""
 
-    async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
+    async def announce(self, name: str, entry: bytes, *, within: float) -> Stored:
         """Store the entry of an instance, in place of the one that it stored before.
-
-        Returns:
-            The server's clock, in seconds since 1970; ``None`` if the server does not tell it.
 
         Raises:
             TransportError: the entry was not stored, as far as is known. `ServerRefused` if a right is missing.

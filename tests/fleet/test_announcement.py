@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -22,7 +25,10 @@ from jwt_events import (
     TokenRevoked,
 )
 from jwt_events.fleet import Announcement, Announcer, Condition, parse
+from jwt_events.transport.optional import Registry, Stored
+from tests.support.records import watching
 from tests.support.strategies import json_values
+from tests.support.waiting import wait_until
 
 SAID = Announcement(
     service="orders",
@@ -48,6 +54,7 @@ announcements = st.builds(
     state=st.sampled_from(["fresh", "stale", "closed"]),
     staleness=st.none() | st.floats(0, 1e6),
     said_at=st.none() | st.floats(0, 2e9),
+    lost_at=st.none() | st.floats(0, 2e9),
     version=st.just("1.0"),
     trouble=st.text(max_size=20),
     history=st.sampled_from(["", "", "a", "b"]),
@@ -138,6 +145,96 @@ async def test_trouble_that_is_no_unicode() -> None:
         assert said.trouble == "no ?"
     finally:
         await announcer.aclose()
+
+
+async def said_by(announcer: Announcer, transport: MemoryTransport) -> Announcement:
+    """Return what the announcer has said last."""
+    await announcer.attempted.wait()
+    async with transport.registry() as registry:
+        ((field, entry),) = (await registry.entries(within=5.0)).entries.items()
+    said = parse(field, entry)
+    assert said is not None
+    return said
+
+
+async def test_an_instance_that_is_killed_early() -> None:
+    """Its entry has an age, long before the second beat, so that it is forgotten one day."""
+    transport = MemoryTransport()
+    announcer = Announcer(transport, "orders", "o-1", lease=600.0, allows_stale=False)
+    announcer.open(lambda: Condition("0-0", "", "catching_up", None, ""))
+    try:
+
+        async def has_age() -> bool:
+            return (await said_by(announcer, transport)).said_at is not None
+
+        await wait_until(has_age)
+    finally:
+        await announcer.aclose()
+
+
+class _Failing(MemoryTransport):
+    """A transport whose registry fails with an error of its own each second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts = 0
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[Registry]:
+        """Open the registry."""
+        async with super().registry() as registry:
+            store = registry.announce
+
+            async def announce(name: str, entry: bytes, *, within: float) -> Stored:
+                self.attempts += 1
+                if self.attempts % 2 == 0:
+                    raise LookupError("a secret")
+                return await store(name, entry, within=within)
+
+            registry.announce = announce  # type: ignore[method-assign]  # of this object alone
+            yield registry
+
+
+async def test_a_registry_that_fails_oddly() -> None:
+    """Whatever it raises, the instance stays announced: publishers must wait for it as long as its list is open."""
+    transport = _Failing()
+    announcer = Announcer(transport, "orders", "o-1", lease=0.1, allows_stale=False)
+    announcer.open(lambda: Condition("0-0", "", "fresh", None, ""))
+    try:
+        with watching("a secret"):
+            await wait_until(lambda: transport.attempts > 6)
+        assert (await said_by(announcer, transport)).instance == "o-1"
+    finally:
+        await announcer.aclose()
+
+
+async def test_an_entry_that_was_lost() -> None:
+    """An instance that finds its entry gone says so, and when; one that opens does not."""
+    transport = MemoryTransport()
+    announcer = Announcer(transport, "orders", "o-1", lease=600.0, allows_stale=False)
+    for _ in range(2):
+        announcer.open(lambda: Condition("0-0", "", "fresh", None, ""))
+        try:
+            said = await said_by(announcer, transport)
+            assert said.lost_at is None
+            async with transport.registry() as registry:
+                await registry.forget([said.field], within=5.0)
+            began = time.time()
+            announcer.hurry()
+
+            async def lost_at() -> float | None:
+                async with transport.registry() as registry:
+                    entries = (await registry.entries(within=5.0)).entries
+                said = parse(announcer._said.field, entries.get(announcer._said.field, b""))
+                return None if said is None else said.lost_at
+
+            async def is_told() -> bool:
+                return await lost_at() is not None
+
+            await wait_until(is_told)
+            assert began - 1 <= (await lost_at() or 0) <= time.time()
+        finally:
+            await announcer.aclose()
 
 
 async def test_what_cannot_be_waited_for() -> None:

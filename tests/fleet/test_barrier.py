@@ -111,6 +111,17 @@ def test_two_of_one_name() -> None:
     assert [one.run for one in waiting.pending(ACCEPTED_AT)] == ["other"]
 
 
+def test_a_registry_that_was_lost() -> None:
+    """For a while after one instance has lost its entry, the entries of others may be missing."""
+    lost = replace(SAID, position="7-0", lost_at=1_000.0)
+    for clock, by in ((1_000.0, "lease"), (1_007.4, "lease"), (1_007.6, "fleet"), (990.0, "fleet"), (None, "fleet")):
+        waiting = Barrier(POSITION, ACCEPTED_AT, ["orders"], timeout=2.0, lease=5.0)
+        waiting.read([replace(lost, service="billing"), replace(SAID, position="7-0")], clock=clock)
+        assert waiting.result(AS_OF).by == by, clock
+        assert waiting.pending(ACCEPTED_AT) == []
+        assert waiting.result(AS_OF).is_complete
+
+
 def test_what_nobody_registered() -> None:
     """A service of which nobody is registered is missing, and then the lease is what is known."""
     waiting = barrier("orders", "billing")

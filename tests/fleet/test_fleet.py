@@ -164,6 +164,31 @@ class TestLease:
             assert receipt.propagation.expired == ["orders/a"]
             proxy.heal()
 
+    async def test_a_registry_that_is_lost(self, url: str, key: str, client: redis.asyncio.Redis) -> None:
+        """Where the entry of a list that is cut off is lost, too, the lease is waited for, whoever else is there."""
+        lease = scaled(0.5)
+        stream = RedisStream(url, key)
+
+        async def is_back() -> bool:
+            found = (await entries(client, key)).get("a")
+            return found is not None and found.lost_at is not None
+
+        async with (
+            Proxy(url) as proxy,
+            Publisher(stream) as publisher,
+            opened(stream, "a", max_staleness=lease),
+            opened(RedisStream(proxy.url, key), "b", max_staleness=lease) as (cut_off,),
+        ):
+            proxy.to_client.lose()
+            proxy.to_server.lose()
+            await client.delete(f"{key}:fleet")
+            await wait_until(is_back)
+            receipt = await publisher.publish(TokenRevoked(token_id="t"), in_force=Fleet("orders", lease=lease))
+            assert not cut_off.check({"jti": "t"})
+            assert receipt.propagation is not None
+            assert (receipt.propagation.by, receipt.propagation.acknowledged) == ("lease", ["orders/a"])
+            proxy.heal()
+
     async def test_a_publisher_that_is_closed(self, transport: Transport) -> None:
         """Closing does not wait for leases, and what waits for one goes on."""
         async with Publisher(transport) as publisher, RevocationList(transport) as one:

@@ -40,7 +40,9 @@ def standing_of(**changes: Any) -> Any:
         ({"allows_stale": True}, Status.UNSAFE),
         ({"allows_stale": True, "state": "stale"}, Status.UNSAFE),
         ({"said_at": None}, Status.FRESH),
-        ({"said_at": NOW + 3_600}, Status.FRESH),
+        ({"said_at": NOW + 4.9}, Status.FRESH),
+        ({"said_at": NOW + 3_600}, Status.SILENT),
+        ({"said_at": NOW + 3_600, "state": "closed"}, Status.CLOSED),
     ],
 )
 def test_status(changes: dict[str, Any], status: Status) -> None:

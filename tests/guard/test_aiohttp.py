@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -207,6 +210,56 @@ class TestWebSockets:
                 assert (await soon(websocket.receive_str()), websocket.protocol) == ("alice", "chat")
                 assert (await soon(websocket.receive())).type is aiohttp.WSMsgType.CLOSE
                 assert websocket.close_code == 1000
+
+    async def test_decorated(self, app: web.Application, guard: BearerGuard[Any]) -> None:
+        """What a decorator makes of a handler is guarded, too, and finds the token of a WebSocket where that does."""
+        asked: list[str] = []
+
+        def source(request: web.Request) -> str | None:
+            asked.append(request.path)
+            return request.query.get("token")
+
+        @guard.websocket(token=source)
+        async def feed(request: web.Request, websocket: web.WebSocketResponse) -> None:
+            await websocket.send_str(guard.claims(request)["sub"])
+
+        @functools.wraps(feed)
+        async def newest(request: web.Request) -> web.StreamResponse:
+            return await feed(request) if "Upgrade" in request.headers else web.Response(text="a secret")
+
+        app.router.add_get("/newest", newest)
+        app.router.add_get("/scoped", guard.requires("news")(newest))
+        app.router.add_get("/feed", guard.requires("news")(feed))
+        path = f"token={token_of(scope='news')}"
+        async with client_of(app) as client:
+            for name in ("/newest", "/scoped", "/feed"):
+                assert await status(client, name) == 401, name
+                assert await status(client, f"{name}?token=no") == 401, name
+            assert await status(client, "/newest", bearer(token_of())) == 200
+            assert await status(client, "/scoped", bearer(token_of())) == 403
+            assert await status(client, f"/newest?{path}") == 401  # only of a WebSocket
+            asked.clear()
+            for name in ("/newest", "/scoped", "/feed"):
+                async with client.ws_connect(f"{name}?{path}") as websocket:
+                    assert await soon(websocket.receive_str()) == "alice", name
+            assert asked == ["/newest", "/scoped", "/feed"]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                await client.ws_connect(f"/scoped?token={token_of()}")
+            assert caught.value.status == 403
+
+    async def test_no_handshake(self, app: web.Application, guard: BearerGuard[Any]) -> None:
+        """A request that asks for no WebSocket is refused, and leaves nothing behind of which Python warns."""
+
+        @guard.websocket()
+        async def feed(request: web.Request, websocket: web.WebSocketResponse) -> None: ...
+
+        app.router.add_get("/feed", feed)
+        async with client_of(app) as client:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                assert await status(client, "/feed", bearer(token_of())) == 400
+                gc.collect()
+        assert [str(one.message) for one in caught] == []
 
     async def test_raised_response(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
         """A response that is raised once a WebSocket is open closes it: it cannot be sent any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -40,6 +40,30 @@ from tests.support.waiting import wait_until
 
 MARK = "-".join(["marked", "as", "secret"])
 CLAIMS = {"sub": "alice", "jti": "token-1", "iat": 1}
+
+
+class IgnoringCase(Mapping[str, Any]):
+    """Claims whose names may be written in any case."""
+
+    def __init__(self, claims: Mapping[str, Any]) -> None:
+        self._claims = claims
+
+    def __getitem__(self, name: str) -> Any:
+        return self._claims[name.upper()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._claims)
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+
+class IgnoringCaseOnce(dict[str, Any]):
+    """The same, of a library that thought of `get` alone."""
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Return a claim."""
+        return super().get(name.upper(), default)
 
 
 def fresh_list() -> RevocationList:
@@ -222,6 +246,19 @@ class TestClaims:
         assert admission.value == decode(token)
         revocations.apply(KeyRotated(key_id=KID, compromised=True))
         assert (await refused_by(guard, token)).code == "revoked_token"
+
+    @pytest.mark.parametrize("kind", [IgnoringCase, IgnoringCaseOnce])
+    @pytest.mark.parametrize("kid", [None, KID])
+    async def test_mapping_that_knows_more_names(self, kind: type[Any], kid: str | None) -> None:
+        """Claims that a mapping does not list, but knows, are checked, also beside the ``kid`` of the header."""
+        revocations = fresh_list()
+        guard = Guard(revocations, lambda token: kind({name.upper(): value for name, value in decode(token).items()}))
+        admission = await guard.admit_token(token_of(kid=kid, org_id="acme"))
+        assert [admission.claims.get(name) for name in ("sub", "kid", "other")] == ["alice", kid, None]
+        revocations.apply(TokenRevoked(claims={"org_id": "acme"}))
+        assert (await refused_by(guard, token_of(kid=kid, org_id="acme"))).code == "revoked_token"
+        revocations.apply(TokenRevoked(user_id="alice"))
+        assert (await refused_by(guard, token_of(kid=kid))).code == "revoked_token"
 
     @pytest.mark.parametrize("token", ["opaque", "ya29.opaque", *(f"{encoded(text)}.b.c" for text in NO_KEY)])
     async def test_no_key(self, token: str) -> None:

@@ -93,16 +93,19 @@ class Shop:
                 else:
                     await websocket.send_text("in")
 
+        @app.websocket("/first-message")
+        async def first_message(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await guard.admission(websocket, token=await websocket.receive_text())
+            await websocket.send_text("in")
+
         return app
 
     def _aiohttp(self) -> web.Application:
         guard = jwt_events.aiohttp.BearerGuard(self.revocations, self.decode)
 
         async def transfer(request: web.Request) -> web.Response:
-            try:
-                second = await guard.admission(request, token=request.headers.get(STEP_UP))
-            except Refused as refused:
-                return web.json_response(refused.body, status=refused.status)
+            second = await guard.admission(request, token=request.headers.get(STEP_UP))
             first = await guard.admission(request)
             return web.json_response([guard.claims(request)["sub"], second.value["sub"], first.value["sub"]])
 
@@ -126,8 +129,22 @@ class Shop:
                     await websocket.send_str("in")
             return websocket
 
+        @guard.websocket(token=lambda request: token_of("anyone"))
+        async def first_message(request: web.Request, websocket: web.WebSocketResponse) -> None:
+            await guard.admission(request, token=await websocket.receive_str())
+            await websocket.send_str("in")
+
+        async def late(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"begun")
+            await guard.admission(request, token=request.headers.get(STEP_UP))
+            return response
+
         app = web.Application(middlewares=[guard.middleware()])
         app.cleanup_ctx.append(jwt_events.aiohttp.lifespan(self.revocations))
+        app.router.add_get("/first-message", first_message)
+        app.router.add_get("/late", late)
         app.router.add_get("/transfer", transfer)
         app.router.add_get("/events", events)
         app.router.add_get("/feed", feed)
@@ -167,6 +184,28 @@ class TestSecondToken:
             shop.revocations.apply(TokenRevoked(user_id="mallory"))
             response = await client.get("/transfer", headers={**bearer(token_of()), STEP_UP: second()})
             assert response.status_code == 401
+            assert response.headers["WWW-Authenticate"].startswith('Bearer error="invalid_token"')
+
+    @pytest.mark.parametrize("second", ["garbage", "no token"])
+    async def test_first_message(self, shop: Shop, second: str) -> None:
+        """A token that comes as the first message and is refused closes the WebSocket, as at any other time."""
+        async with shop.open(), connect(f"ws://{shop.address}/first-message") as websocket:
+            await websocket.send(second)
+            await soon(websocket.wait_closed())
+            assert websocket.close_code == (4401 if second == "garbage" else 4400)
+            assert websocket.close_reason == ("invalid_token" if second == "garbage" else "invalid_request")
+
+    async def test_too_late(self) -> None:
+        """A refusal after the response has begun is no second response."""
+        shop = Shop("aiohttp")
+
+        async def ask() -> None:
+            async with shop.open() as client:
+                with pytest.raises(httpx.RemoteProtocolError):  # the response breaks off
+                    await client.get("/late", headers={**bearer(token_of()), STEP_UP: "garbage"})
+
+        with pytest.raises(AssertionError):  # as the server logs what its handler raised
+            await ask()
 
     async def test_stream_depends_on_the_first(self, shop: Shop) -> None:
         """A stream ends with the token that the request was let in by, and not with another one."""

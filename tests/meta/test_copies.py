@@ -41,7 +41,7 @@ from jwt_events.guard import Admission, Refused
 from jwt_events.testing import ReceiverCase
 from jwt_events.transport.base import Backlog, Batch, Delivery, Failure, Sent, Server
 from jwt_events.transport.ledger import LedgerSummary
-from jwt_events.transport.optional import LedgerEntry, LedgerReport, Reading
+from jwt_events.transport.optional import LedgerEntry, LedgerReport, Reading, Stored
 from tests.support.examples import EVENTS
 
 WAYS: list[Callable[[Any], Any]] = [
@@ -120,6 +120,7 @@ RECORDS: list[Any] = [
     LedgerEntry(b"x", math.inf),
     LedgerReport(1.0, {"ending": 2}, 300),
     Reading({"orders/a/1": b"{}"}, 1.5, "history"),
+    Stored(1.0, is_new=True),
     Sent("1-0", 2),
     LedgerSummary("k:ledger", True, 3, 1, 1, 100, "1-0", 1, "2-0", 0, None, 1.0, False),
     Server("redis", "host", 6379, "group"),

@@ -13,7 +13,7 @@ from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport.base import Sent
-from jwt_events.transport.optional import Reading, Registry
+from jwt_events.transport.optional import Reading, Registry, Stored
 
 _CLOCK: Command = ("TIME",)
 _HISTORY: Command = ("INFO", "replication")
@@ -39,10 +39,10 @@ class StreamRegistry:
         """Ask nothing any more: its connection is closed."""
         self._is_closed = True
 
-    async def announce(self, name: str, entry: bytes, *, within: float) -> float | None:
+    async def announce(self, name: str, entry: bytes, *, within: float) -> Stored:
         """Store an entry; see `Registry.announce`."""
-        _, clock = await self._run([("HSET", self._keys.fleet, name, entry)], within)
-        return clock
+        (added,), clock = await self._run([("HSET", self._keys.fleet, name, entry)], within)
+        return Stored(clock, is_new=added == 1)
 
     async def entries(self, *, within: float) -> Reading:
         """Return all entries; see `Registry.entries`."""
