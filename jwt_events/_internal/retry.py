@@ -19,12 +19,12 @@ def backoff(failures: int, *, initial: float, maximum: float, chance: Callable[[
     return chance() * min(maximum, initial * 2.0 ** min(failures - 1, 60))
 
 
-def pace(age: float, *, least: float, most: float, chance: Callable[[], float] = random.random) -> float:
+def pace(age: float, *, minimum: float, maximum: float, chance: Callable[[], float] = random.random) -> float:
     """Return the seconds after which an outage of this age is looked at again: a fiftieth of it, jittered by half.
 
     So its end is noticed within a fiftieth of what it lasted, and a long one costs little.
     """
-    return min(most, max(least, age / 50)) * (0.5 + chance() / 2)
+    return min(maximum, max(minimum, age / 50)) * (0.5 + chance() / 2)
 
 
 @dataclass(frozen=True, slots=True)

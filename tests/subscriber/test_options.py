@@ -168,7 +168,7 @@ class TestPace:
     @given(st.floats(0, 1e9), st.floats(0, 1))
     def test_bounds(self, age: float, chance: float) -> None:
         """A pause is a fiftieth of the outage at most, within its bounds, and half of that at least."""
-        pause = pace(age, least=0.2, most=1.0, chance=lambda: chance)
+        pause = pace(age, minimum=0.2, maximum=1.0, chance=lambda: chance)
         longest = min(1.0, max(0.2, age / 50))
         assert longest / 2 <= pause <= longest
 
@@ -176,7 +176,7 @@ class TestPace:
         """A short outage is looked at every fifth of a second or more often, a long one costs one look a second."""
         age, looks = 0.0, list[float]()
         while age < 3_600:
-            age += pace(age, least=0.2, most=1.0, chance=lambda: 1.0)
+            age += pace(age, minimum=0.2, maximum=1.0, chance=lambda: 1.0)
             looks.append(age)
         assert sum(look < 10 for look in looks) <= 50
         assert len(looks) <= 3_750

@@ -18,7 +18,7 @@ _MIN_PACE = 0.1
 _MAX_PACE = 0.5
 
 # Seconds that a reply may take before it is asked whether another server is the owner by now.
-_PATIENCE = 0.25
+_OVERDUE_AFTER = 0.25
 
 
 class Attempts:
@@ -52,8 +52,8 @@ class Attempts:
             connection = await connect()
         except TransportError as error:
             self.error, now = error, time.monotonic()
-            self._next_at = now + pace(now - self._out_since, least=_MIN_PACE, most=_MAX_PACE)
+            self._next_at = now + pace(now - self._out_since, minimum=_MIN_PACE, maximum=_MAX_PACE)
             raise
         self.error = None
-        self._owner.watch(connection, patience=_PATIENCE)
+        self._owner.watch(connection, overdue_after=_OVERDUE_AFTER)
         return connection

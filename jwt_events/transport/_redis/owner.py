@@ -80,8 +80,8 @@ class Owner:
         """Wait before another attempt to connect, but no longer than until the others name another server."""
         await asyncio.sleep(seconds)
 
-    def watch(self, connection: Connection, *, patience: float) -> None:
-        """Begin to use a connection: look where it leads whenever a reply takes longer than `patience` seconds."""
+    def watch(self, connection: Connection, *, overdue_after: float) -> None:
+        """Begin to use a connection: look where it leads whenever a reply takes longer than `overdue_after` seconds."""
 
     def look(self, connection: Connection) -> None:
         """Ask now whether a connection leads to the owner, and close it later if it does not; nothing waits for it."""
@@ -156,7 +156,7 @@ class SentinelService(Owner):
         """Return when a majority names another server than the one that was connected to last."""
         while True:
             age = 0.0 if self._out_since is None else time.monotonic() - self._out_since
-            await asyncio.sleep(pace(age, least=_MIN_PACE, most=_MAX_PACE))
+            await asyncio.sleep(pace(age, minimum=_MIN_PACE, maximum=_MAX_PACE))
             self._sentinels.request()
             survey = await self._sentinels.wait()
             if survey.primary not in (None, self._named):
@@ -168,10 +168,10 @@ class SentinelService(Owner):
             async with asyncio.timeout(seconds):
                 await self._moved()
 
-    def watch(self, connection: Connection, *, patience: float) -> None:
+    def watch(self, connection: Connection, *, overdue_after: float) -> None:
         """See `Owner.watch`."""
         self._out_since = None
-        self._watch.watch(connection, patience)
+        self._watch.watch(connection, overdue_after)
 
     def request(self) -> None:
         """See `Owner.request`."""

@@ -140,7 +140,7 @@ class ReconnectingConnection:
         connector: opens the connections.
         transport: the transport's name, for the log.
         on_connect: called with every new connection before it counts as live: subscribes, compares positions.
-        patience: seconds that a reply may take as long as all is well.
+        overdue_after: seconds that a reply may take as long as all is well.
 
     Attributes:
         owner: says where to connect.
@@ -152,12 +152,12 @@ class ReconnectingConnection:
         *,
         transport: str,
         on_connect: Callable[[Connection], Awaitable[None]],
-        patience: float = 0.0,
+        overdue_after: float = 0.0,
     ) -> None:
         self._connector = connector
         self.owner = connector.owner()
         self._on_connect = on_connect
-        self._patience = patience + _GRACE
+        self._overdue_after = overdue_after + _GRACE
         place = {"transport": transport, "destination": connector.destination, "address": connector.address}
         self._log = logger.bind(**place)
         self._outage = _Outage(self._log, **place)
@@ -217,7 +217,7 @@ class ReconnectingConnection:
         self.connection, self._last_error = connection, None
         self._live_since = asyncio.get_running_loop().time()
         self._outage.end(self._live_since)
-        self.owner.watch(connection, patience=self._patience)
+        self.owner.watch(connection, overdue_after=self._overdue_after)
         self._enter(ConnectionState.LIVE)
         return True
 

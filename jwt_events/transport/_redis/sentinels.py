@@ -120,21 +120,22 @@ class PrimaryWatch:
             loop = asyncio.get_running_loop()
             self._judging = loop.call_later(_LOOK_WITHIN, self._judge, connection, loop.time() + REPLY_WITHIN)
 
-    def watch(self, connection: Connection, patience: float) -> None:
+    def watch(self, connection: Connection, overdue_after: float) -> None:
         """Look whenever a reply takes longer than so many seconds, until another connection is watched."""
         if self._waiting is not None:
             self._waiting.cancel()
-        self._waiting = asyncio.get_running_loop().call_later(patience, self._look_if_overdue, connection, patience)
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.call_later(overdue_after, self._look_if_overdue, connection, overdue_after)
 
-    def _look_if_overdue(self, connection: Connection, patience: float) -> None:
+    def _look_if_overdue(self, connection: Connection, overdue_after: float) -> None:
         self._waiting = None
         if connection.is_closed:
             return
-        left = patience - _silence(connection)
+        left = overdue_after - _silence(connection)
         if left <= 0:
             self.look(connection)
         loop, left = asyncio.get_running_loop(), max(left, _LOOK_AGAIN_AFTER)
-        self._waiting = loop.call_later(left, self._look_if_overdue, connection, patience)
+        self._waiting = loop.call_later(left, self._look_if_overdue, connection, overdue_after)
 
     def _judge(self, connection: Connection, until: float) -> None:
         self._judging = None

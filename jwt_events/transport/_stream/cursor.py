@@ -78,7 +78,7 @@ class CursorReceiver:
         grace: float = GRACE,
     ) -> None:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
-            connector, transport="stream", on_connect=self._on_connect, patience=block
+            connector, transport="stream", on_connect=self._on_connect, overdue_after=block
         )
         self._connector = connector
         self._proof = proof(self.reconnecting.owner)

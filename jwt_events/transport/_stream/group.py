@@ -59,7 +59,7 @@ class GroupReceiver:
         block: float,
     ) -> None:
         self.reconnecting: ReconnectingConnection = ReconnectingConnection(
-            connector, transport="stream", on_connect=self._on_connect, patience=block
+            connector, transport="stream", on_connect=self._on_connect, overdue_after=block
         )
         self._connector = connector
         self._prover = Prover(connector.address, self.reconnecting.owner)
