@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from jwt_events._internal.cancellation import timeout
 from jwt_events._internal.functions import function
@@ -30,8 +30,12 @@ from jwt_events.guard import (
     Guard,
     GuardOptions,
     Item,
+    M,
+    ModelOptions,
+    OptionalGuardOptions,
+    OptionalModelOptions,
     Refused,
-    T,
+    T_co,
     V,
     is_refusal,
     requirement_of,
@@ -80,7 +84,7 @@ _CONNECTIONS: Any = web.ResponseKey("admissions", dict) if hasattr(web, "Respons
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the close; then its connection is cut
 
 
-class BearerGuard(Guard[T]):
+class BearerGuard(Guard[T_co]):
     """Lets requests in whose bearer token is valid and not revoked.
 
     Its options are those of `jwt_events.guard.Guard`. Others are refused with status, headers and body of `Refused`.
@@ -90,42 +94,45 @@ class BearerGuard(Guard[T]):
 
         @overload
         def __init__(
-            self,
+            self: BearerGuard[M],
             revocations: RevocationList,
-            decode: Callable[[str], Awaitable[T]],
-            *,
-            optional: Literal[False] = False,
-            **options: Unpack[GuardOptions[T]],
+            decode: Callable[[str], M | Awaitable[M | None] | None],
+            **options: Unpack[GuardOptions],
         ) -> None: ...
-
         @overload
         def __init__(
-            self,
+            self: BearerGuard[V],
             revocations: RevocationList,
-            decode: Callable[[str], T],
-            *,
-            optional: Literal[False] = False,
-            **options: Unpack[GuardOptions[T]],
+            decode: Callable[[str], Awaitable[V | None]],
+            **options: Unpack[ModelOptions[V]],
         ) -> None: ...
-
+        @overload
+        def __init__(
+            self: BearerGuard[V],
+            revocations: RevocationList,
+            decode: Callable[[str], V | None],
+            **options: Unpack[ModelOptions[V]],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: BearerGuard[M | None],
+            revocations: RevocationList,
+            decode: Callable[[str], M | Awaitable[M | None] | None],
+            **options: Unpack[OptionalGuardOptions],
+        ) -> None: ...
         @overload
         def __init__(
             self: BearerGuard[V | None],
             revocations: RevocationList,
-            decode: Callable[[str], Awaitable[V]],
-            *,
-            optional: bool,
-            **options: Unpack[GuardOptions[V]],
+            decode: Callable[[str], Awaitable[V | None]],
+            **options: Unpack[OptionalModelOptions[V]],
         ) -> None: ...
-
         @overload
         def __init__(
             self: BearerGuard[V | None],
             revocations: RevocationList,
-            decode: Callable[[str], V],
-            *,
-            optional: bool,
-            **options: Unpack[GuardOptions[V]],
+            decode: Callable[[str], V | None],
+            **options: Unpack[OptionalModelOptions[V]],
         ) -> None: ...
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
@@ -158,7 +165,7 @@ class BearerGuard(Guard[T]):
 
     async def admission(
         self, request: web.Request, *, token: str | None = None, scopes: Sequence[str] = ()
-    ) -> Admission[T]:
+    ) -> Admission[T_co]:
         """Let a request in, or raise. Called again for the same token, it returns the same, after checking it again.
 
         Again means: whether it was revoked and whether it has expired, and on a WebSocket everything.
@@ -179,7 +186,7 @@ class BearerGuard(Guard[T]):
         known = await self._admit_again(self._admissions(request), values_of, token, verify=verify)
         return requirement.met_by(known, realm=self._realm)
 
-    def _admissions(self, request: web.Request) -> Admissions[T]:
+    def _admissions(self, request: web.Request) -> Admissions[T_co]:
         return Admissions.of(self, request, _ADMISSIONS)
 
     def requires(self, *scopes: str) -> Callable[[AnyHandler], AnyHandler]:
@@ -224,7 +231,7 @@ class BearerGuard(Guard[T]):
 
         return decorate
 
-    def claims(self, request: web.Request) -> T:
+    def claims(self, request: web.Request) -> T_co:
         """Return the value that ``decode`` returned for the token that this request was let in by.
 
         That is the token in its ``Authorization`` header, else the first that `admission` was asked about.
@@ -235,10 +242,7 @@ class BearerGuard(Guard[T]):
         return self._admitted(request).value
 
     def websocket(
-        self,
-        *,
-        token: Callable[[web.Request], str | Awaitable[str | None] | None] | None = None,
-        **options: Any,
+        self, *, token: Callable[[web.Request], str | Awaitable[str | None] | None] | None = None, **options: Any
     ) -> Callable[[Callable[[web.Request, web.WebSocketResponse], Awaitable[object]]], Handler]:
         """Decorate a function that serves a WebSocket: a handler that closes it with 4401 when its token ends.
 
@@ -291,7 +295,7 @@ class BearerGuard(Guard[T]):
 
         return decorate
 
-    async def renew(self, websocket: web.WebSocketResponse, token: str) -> Admission[T]:
+    async def renew(self, websocket: web.WebSocketResponse, token: str) -> Admission[T_co]:
         """Go on with a new token on a WebSocket that `websocket` let in, before the one in use expires.
 
         It must be valid, live, about the same user, client and issuer, not older, and grant the same scopes; from then
@@ -325,7 +329,7 @@ class BearerGuard(Guard[T]):
     def _is_response(self, error: Exception) -> bool:
         return isinstance(error, web.HTTPException) and is_refusal(error.status)
 
-    def _admitted(self, request: web.Request) -> Admission[T]:
+    def _admitted(self, request: web.Request) -> Admission[T_co]:
         admission = self._admissions(request).own
         if admission is None:
             raise InvalidOption("request", "was not let in by this guard: it is public, or the middleware is missing")

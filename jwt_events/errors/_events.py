@@ -28,7 +28,7 @@ class EventTooLarge(InvalidEvent):
     """
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__([("event", f"{size} bytes when encoded, the limit is {limit}")])
+        super().__init__([("event", f"{size} bytes when encoded, the limit is {limit}: shorten reason or metadata")])
         self.size = size
         self.limit = limit
 
@@ -48,7 +48,7 @@ class OutlivesRetention(InvalidEvent):
     def __init__(self, retention: float, needed: float) -> None:
         problem = (
             f"expires {needed:.0f} s from now but the transport's retention is {retention:.0f} s: a service that starts"
-            " in between would not learn of it; retention must be at least the longest token lifetime"
+            " in between would not learn of it; use a ledger, or a retention of at least the longest token lifetime"
         )
         super().__init__([("expires_at", problem)])
         self.retention = retention

@@ -18,7 +18,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from jwt_events._internal.functions import function
 from jwt_events.errors import InvalidOption
@@ -28,10 +28,14 @@ from jwt_events.guard import (
     Guard,
     GuardOptions,
     Item,
+    M,
+    ModelOptions,
     OpenConnection,
+    OptionalGuardOptions,
+    OptionalModelOptions,
     Refused,
     Reporting,
-    T,
+    T_co,
     V,
     all_of,
     check_resources,
@@ -77,7 +81,7 @@ App = TypeVar("App")
 _NO_SCOPES = SecurityScopes()
 
 
-class BearerGuard(Guard[T], SecurityBase):
+class BearerGuard(Guard[T_co], SecurityBase):
     """A dependency that lets requests in whose bearer token is valid and not revoked; its value is their claims.
 
     ::
@@ -100,42 +104,45 @@ class BearerGuard(Guard[T], SecurityBase):
 
         @overload
         def __init__(
-            self,
+            self: "BearerGuard[M]",
             revocations: RevocationList,
-            decode: Callable[[str], Awaitable[T]],
-            *,
-            optional: Literal[False] = False,
-            **options: Unpack[GuardOptions[T]],
+            decode: Callable[[str], M | Awaitable[M | None] | None],
+            **options: Unpack[GuardOptions],
         ) -> None: ...
-
         @overload
         def __init__(
-            self,
+            self: "BearerGuard[V]",
             revocations: RevocationList,
-            decode: Callable[[str], T],
-            *,
-            optional: Literal[False] = False,
-            **options: Unpack[GuardOptions[T]],
+            decode: Callable[[str], Awaitable[V | None]],
+            **options: Unpack[ModelOptions[V]],
         ) -> None: ...
-
+        @overload
+        def __init__(
+            self: "BearerGuard[V]",
+            revocations: RevocationList,
+            decode: Callable[[str], V | None],
+            **options: Unpack[ModelOptions[V]],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "BearerGuard[M | None]",
+            revocations: RevocationList,
+            decode: Callable[[str], M | Awaitable[M | None] | None],
+            **options: Unpack[OptionalGuardOptions],
+        ) -> None: ...
         @overload
         def __init__(
             self: "BearerGuard[V | None]",
             revocations: RevocationList,
-            decode: Callable[[str], Awaitable[V]],
-            *,
-            optional: bool,
-            **options: Unpack[GuardOptions[V]],
+            decode: Callable[[str], Awaitable[V | None]],
+            **options: Unpack[OptionalModelOptions[V]],
         ) -> None: ...
-
         @overload
         def __init__(
             self: "BearerGuard[V | None]",
             revocations: RevocationList,
-            decode: Callable[[str], V],
-            *,
-            optional: bool,
-            **options: Unpack[GuardOptions[V]],
+            decode: Callable[[str], V | None],
+            **options: Unpack[OptionalModelOptions[V]],
         ) -> None: ...
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
@@ -152,7 +159,7 @@ class BearerGuard(Guard[T], SecurityBase):
         """The name of the scheme there."""
         return "Bearer" if self._source.header == "authorization" else self._source.header
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> T:
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> T_co:
         """Let a request in, or raise the exception that FastAPI turns into a refusal.
 
         The token must grant the scopes of ``Security(guard, scopes=[…])``, of the endpoint and of all that contains the
@@ -160,7 +167,7 @@ class BearerGuard(Guard[T], SecurityBase):
         `WebSocketGuard` of that route finds it, and lets requests to `readiness_router` in without one.
         """
         if getattr(connection.scope.get("endpoint"), PUBLIC, False) is True:
-            return cast("T", None)
+            return cast("T_co", None)
         source = None
         for dependency in dependencies(connection) if connection.scope["type"] == "websocket" else ():
             if isinstance(dependency.call, WebSocketGuard) and dependency.call._guard is self:  # noqa: SLF001 - of this module
@@ -169,7 +176,7 @@ class BearerGuard(Guard[T], SecurityBase):
 
     async def _admit_from(
         self, connection: HTTPConnection, source: Callable[[WebSocket], object] | None, scopes: Sequence[str]
-    ) -> Admission[T]:
+    ) -> Admission[T_co]:
         """Let a connection in by the token in its headers, or from another source, or raise as `admission` does."""
         values_of = connection.headers.getlist
         try:
@@ -184,7 +191,7 @@ class BearerGuard(Guard[T], SecurityBase):
 
     async def admission(
         self, connection: HTTPConnection, *, token: str | None = None, scopes: Sequence[str] = ()
-    ) -> Admission[T]:
+    ) -> Admission[T_co]:
         """Let a request in, or raise. Called again for the same token, it returns the same, after checking it again.
 
         Again means: whether it was revoked and whether it has expired, and on a WebSocket everything.
@@ -211,17 +218,17 @@ class BearerGuard(Guard[T], SecurityBase):
             error = refusal(connection, refused)
         raise error
 
-    def _admissions(self, connection: HTTPConnection) -> Admissions[T]:
+    def _admissions(self, connection: HTTPConnection) -> Admissions[T_co]:
         return Admissions.of(self, connection.scope)
 
-    def _open(self, websocket: WebSocket, admission: Admission[T], scopes: Sequence[str]) -> OpenConnection[T]:
+    def _open(self, websocket: WebSocket, admission: Admission[T_co], scopes: Sequence[str]) -> OpenConnection[T_co]:
         try:
             return self._connections.open(self._admissions(websocket), requirement_of(scopes), admission)
         except Refused as refused:
             error = refusal(websocket, refused)
         raise error
 
-    async def renew(self, websocket: WebSocket, token: str) -> Admission[T]:
+    async def renew(self, websocket: WebSocket, token: str) -> Admission[T_co]:
         """Go on with a new token on a WebSocket that a `WebSocketGuard` let in, before the one in use expires.
 
         ::
@@ -270,7 +277,7 @@ class BearerGuard(Guard[T], SecurityBase):
         return isinstance(error, StarletteHTTPException) and is_refusal(error.status_code)
 
 
-class WebSocketGuard(Generic[T]):
+class WebSocketGuard(Generic[T_co]):
     """A dependency that lets WebSockets in, and closes them with 4401 the moment their token is revoked or expires.
 
     ::
@@ -298,7 +305,7 @@ class WebSocketGuard(Generic[T]):
 
     def __init__(
         self,
-        guard: BearerGuard[T],
+        guard: BearerGuard[T_co],
         *,
         token: Callable[[WebSocket], str | Awaitable[str | None] | None] | None = None,
     ) -> None:
@@ -309,7 +316,7 @@ class WebSocketGuard(Generic[T]):
 
     async def __call__(
         self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES
-    ) -> AsyncIterator[T]:
+    ) -> AsyncIterator[T_co]:
         """Let a WebSocket in for as long as its token is not revoked; any other request as the guard does."""
         if connection.scope["type"] != "websocket":
             yield await self._guard(connection, security_scopes)
@@ -320,7 +327,7 @@ class WebSocketGuard(Generic[T]):
         async with entered.serving(lambda refused: close_websocket(websocket, refused)):
             yield admission.value
 
-    async def renew(self, websocket: WebSocket, token: str) -> Admission[T]:
+    async def renew(self, websocket: WebSocket, token: str) -> Admission[T_co]:
         """Go on with a new token; see `BearerGuard.renew`."""
         return await self._guard.renew(websocket, token)
 

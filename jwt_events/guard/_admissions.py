@@ -11,10 +11,11 @@ from jwt_events._internal.functions import awaited
 from jwt_events.guard._requirement import Requirement, requirement_of
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Admission(Generic[T]):
+class Admission(Generic[T_co]):
     """The result for a request that is let in.
 
     Attributes:
@@ -26,7 +27,7 @@ class Admission(Generic[T]):
             ``None`` then, and there are no claims.
     """
 
-    value: T
+    value: T_co
     claims: Mapping[str, object]
     is_anonymous: bool = False
 
@@ -37,10 +38,10 @@ def may_have_expired(admission: Admission[Any]) -> bool:
     return isinstance(exp, bool) or not isinstance(exp, int | float) or not time.time() < exp
 
 
-class Renewable(Protocol[T]):
+class Renewable(Protocol):
     """What goes on for as long as a token is good."""
 
-    def renew(self, admission: Admission[T]) -> None:
+    def renew(self, admission: Admission[Any]) -> None:
         """Go on with a new token."""
 
 
@@ -55,7 +56,7 @@ class Admissions(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.connections: list[Renewable[T]] = []
+        self.connections: list[Renewable] = []
         self._elsewhere: dict[Callable[[Any], object], Any] = {}
         self.required: Requirement = requirement_of(())
         self.is_current = False

@@ -10,23 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Unpack, cast, overload
 
 from jwt_events._internal import options
 from jwt_events._internal.functions import awaited, function
 from jwt_events.errors import InvalidClaims, InvalidOption
-from jwt_events.guard._admissions import Admission, Admissions, T, may_have_expired
+from jwt_events.guard._admissions import Admission, Admissions, T_co, may_have_expired
 from jwt_events.guard._connection import Connections
 from jwt_events.guard._failures import Failures
 from jwt_events.guard._kids import header_kid, with_kids
-from jwt_events.guard._parameters import GuardOptions
+from jwt_events.guard._parameters import GuardOptions, M, ModelOptions, OptionalGuardOptions, OptionalModelOptions, V
 from jwt_events.guard._position import Awaited, PositionFrom
 from jwt_events.guard._refusal import Refused
 from jwt_events.guard._requirement import requirement_of
 from jwt_events.guard._where import AmbiguousToken, HeaderValues, TokenSource, values_in
 from jwt_events.revocation import RevocationList
-
-V = TypeVar("V")
 
 # RFC 6750 §2.1, with padding before a dot, too: tokens of AWS load balancers have it.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+(?:={1,2}\.[A-Za-z0-9._~+/-]+)*=*")
@@ -38,7 +36,7 @@ def _identity(value: Any) -> Any:
     return value
 
 
-class Guard(Generic[T]):
+class Guard(Generic[T_co]):
     """Lets requests in whose bearer token is valid and not revoked, and refuses all others.
 
     The base of the guards for web frameworks; use it directly in a framework without a module here::
@@ -84,42 +82,45 @@ class Guard(Generic[T]):
 
     @overload
     def __init__(
-        self,
+        self: Guard[M],
         revocations: RevocationList,
-        decode: Callable[[str], Awaitable[T]],
-        *,
-        optional: Literal[False] = False,
-        **options: Unpack[GuardOptions[T]],
+        decode: Callable[[str], M | Awaitable[M | None] | None],
+        **options: Unpack[GuardOptions],
     ) -> None: ...
-
     @overload
     def __init__(
-        self,
+        self: Guard[V],
         revocations: RevocationList,
-        decode: Callable[[str], T],
-        *,
-        optional: Literal[False] = False,
-        **options: Unpack[GuardOptions[T]],
+        decode: Callable[[str], Awaitable[V | None]],
+        **options: Unpack[ModelOptions[V]],
     ) -> None: ...
-
+    @overload
+    def __init__(
+        self: Guard[V],
+        revocations: RevocationList,
+        decode: Callable[[str], V | None],
+        **options: Unpack[ModelOptions[V]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Guard[M | None],
+        revocations: RevocationList,
+        decode: Callable[[str], M | Awaitable[M | None] | None],
+        **options: Unpack[OptionalGuardOptions],
+    ) -> None: ...
     @overload
     def __init__(
         self: Guard[V | None],
         revocations: RevocationList,
-        decode: Callable[[str], Awaitable[V]],
-        *,
-        optional: bool,
-        **options: Unpack[GuardOptions[V]],
+        decode: Callable[[str], Awaitable[V | None]],
+        **options: Unpack[OptionalModelOptions[V]],
     ) -> None: ...
-
     @overload
     def __init__(
         self: Guard[V | None],
         revocations: RevocationList,
-        decode: Callable[[str], V],
-        *,
-        optional: bool,
-        **options: Unpack[GuardOptions[V]],
+        decode: Callable[[str], V | None],
+        **options: Unpack[OptionalModelOptions[V]],
     ) -> None: ...
 
     def __init__(
@@ -149,7 +150,7 @@ class Guard(Generic[T]):
         self._optional = options.flag("optional", optional)
         self._source = TokenSource(header, cookie)
         self._position = Awaited(revocations, at_least, self._source, realm)
-        self._connections: Connections[T] = Connections(
+        self._connections: Connections[T_co] = Connections(
             revocations, self.admit_token, self._refusal, until_expiry=options.flag("until_expiry", until_expiry)
         )
 
@@ -163,7 +164,7 @@ class Guard(Generic[T]):
         cookie: Sequence[str | None] | None = (),
         scopes: Sequence[str] = (),
         at_least: Sequence[str | None] | None = (),
-    ) -> Admission[T]:
+    ) -> Admission[T_co]:
         """Let a request in, or raise. Cancelling is safe.
 
         Args:
@@ -181,11 +182,11 @@ class Guard(Generic[T]):
         headers = {"cookie": values_in("cookie", cookie)}
         headers[self._source.header] = values_in("authorization", authorization)
         positions = values_in("at_least", at_least)
-        admissions: Admissions[T] = Admissions()
+        admissions: Admissions[T_co] = Admissions()
         admission = await self._admit_again(admissions, lambda name: headers.get(name, positions), None, verify=True)
         return requirement.met_by(admission, realm=self._realm)
 
-    async def admit_token(self, token: str | None) -> Admission[T]:
+    async def admit_token(self, token: str | None) -> Admission[T_co]:
         """Let a request in by a token that did not come in the ``Authorization`` header, or raise.
 
         Args:
@@ -196,7 +197,7 @@ class Guard(Generic[T]):
         """
         if token is None:
             if self._optional:
-                return Admission(cast("T", None), _NO_CLAIMS, is_anonymous=True)
+                return Admission(cast("T_co", None), _NO_CLAIMS, is_anonymous=True)
             raise Refused("missing_token", realm=self._realm)
         if not isinstance(token, str):
             self._failures.tell("ERROR", "token refused, it is not text", problem=type(token).__name__)
@@ -205,7 +206,7 @@ class Guard(Generic[T]):
             raise Refused("invalid_request", realm=self._realm)
         try:
             kid, problem = header_kid(token)  # before anything else parses the header
-            value: T = _returned("decode", await awaited("decode", self._decode(token)))
+            value: T_co = _returned("decode", await awaited("decode", self._decode(token)))
             bare = _returned("claims_of", await awaited("claims_of", self._claims_of(value)))
             claims = with_kids(bare, value, kid)
             self._connections.ensure_live(claims)
@@ -224,7 +225,7 @@ class Guard(Generic[T]):
         connection: object,
         *,
         values_of: HeaderValues,
-        admissions: Admissions[T],
+        admissions: Admissions[T_co],
     ) -> Any:
         """Return the token that another source than the headers has for a connection.
 
@@ -243,8 +244,8 @@ class Guard(Generic[T]):
         raise refused
 
     async def _admit_again(
-        self, admissions: Admissions[T], values_of: HeaderValues, token: str | None, *, verify: bool
-    ) -> Admission[T]:
+        self, admissions: Admissions[T_co], values_of: HeaderValues, token: str | None, *, verify: bool
+    ) -> Admission[T_co]:
         """Let a request in that may have been let in before; if it was, check again what can have changed.
 
         Args:

@@ -22,7 +22,7 @@ from jwt_events.guard import Guard, Refused
 from tests.support.tokens import token_of
 
 
-async def _refusal_of(decode: Callable[[str], object]) -> Refused:
+async def _refusal_of(decode: Callable[[str], Any]) -> Refused:
     with pytest.raises(Refused) as caught:
         await Guard(RevocationList(MemoryTransport()), decode).admit_token(token_of())
     return caught.value
@@ -35,7 +35,7 @@ def _closed_port() -> str:
         return f"127.0.0.1:{one.getsockname()[1]}"
 
 
-def _by_pyjwt(address: str) -> Callable[[str], object]:
+def _by_pyjwt(address: str) -> Callable[[str], Any]:
     client = jwt.PyJWKClient(f"http://{address}/jwks")
     return lambda token: asyncio.to_thread(client.get_signing_key_from_jwt, token)
 

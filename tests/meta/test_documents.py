@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jwt_events import Publisher, RedisStream, SessionDestroyed
+from jwt_events import Publisher, RedisStream, SessionDestroyed, errors
 from jwt_events.embedded import EmbeddedServer
 from tests.meta.test_shape import DOORS, INSIDE, PACKAGES, modules
 from tests.support.documents import DOCS, PAGES, README, ROOT, Block, anchors, blocks, links, prose
@@ -221,6 +222,25 @@ def test_guarantees_are_the_same() -> None:
     )
     assert len(table) == 4
     assert table == again
+
+
+class TestErrors:
+    """The page about errors says what there is."""
+
+    TEXT = prose(DOCS / "errors.md")
+
+    @pytest.mark.parametrize("name", errors.__all__)
+    def test_each(self, name: str) -> None:
+        """Every error is on the page, with what it has for a program."""
+        attributes = inspect.getdoc(getattr(errors, name)) or ""
+        names = re.findall(r"^    (\w+): ", attributes.partition("Attributes:")[2], re.MULTILINE)
+        assert [word for word in (name, *names) if f"`{word}`" not in self.TEXT] == []
+
+    def test_kinds(self) -> None:
+        """What is said to be a kind of another one is a subclass of it."""
+        kinds = re.findall(r"^\| `(\w+)`, an? `(\w+)` \|", self.TEXT, re.MULTILINE)
+        assert len(kinds) > 8
+        assert [kind for kind, base in kinds if not issubclass(getattr(errors, kind), getattr(errors, base))] == []
 
 
 class TestArchitecture:
