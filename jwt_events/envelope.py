@@ -201,7 +201,7 @@ def _parse(payload: bytes) -> dict[str, Any]:
 def _parse_again(payload: bytes) -> Any:
     """Parse with the standard library, which accepts deeper nesting and reports problems without repeating values."""
     try:
-        message = _decoder.decode(payload.decode())
+        message = _decoder.decode(payload.decode("utf-8-sig"))  # RFC 8259, 8.1: a byte order mark may be ignored
         if b"\\u" in payload:  # an escape can be half of a surrogate pair, which cannot be encoded again
             json.dumps(message, ensure_ascii=False).encode()
     except UnicodeDecodeError:

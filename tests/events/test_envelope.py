@@ -229,6 +229,10 @@ class TestTolerance:
         message["id"] = "ffffffff-ffff-7abc-8def-000000000000"  # after the year 9999
         assert decode(json.dumps(message | time).encode()).event.occurred_at >= before
 
+    def test_byte_order_mark(self) -> None:
+        """A byte order mark, which RFC 8259 lets a reader ignore, is ignored."""
+        assert decode(b"\xef\xbb\xbf" + _wire()).event == decode(_wire()).event
+
     @pytest.mark.parametrize("name", ["metadata", "compromised"])
     def test_null_where_no_null_can_be(self, name: str) -> None:
         """A field of data that is null is absent, also where the event cannot hold null."""

@@ -68,7 +68,7 @@ class TestReasons:
             (b"{}{}", "character 2"),
             (b"\xff\xfe\xfd", "not UTF-8"),
             ("{}".encode("utf-16"), "not UTF-8"),
-            (b"\xef\xbb\xbf{}", "character 0"),
+            (b"\xef\xbb\xbf\xef\xbb\xbf{}", "character 0"),
             (b'{"a": NaN}', "NaN"),
             (b'{"a": -Infinity}', "-Infinity"),
             (b"[" * 200_000, "too deep"),

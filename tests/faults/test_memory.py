@@ -82,6 +82,22 @@ async def test_every_entry_is_delivered(own_server: Callable[..., EmbeddedServer
             assert await dead.count() == 32
 
 
+@pytest.mark.parametrize("group", [None, "workers"])
+async def test_a_server_that_buffers_little(own_server: Callable[..., EmbeddedServer], group: str | None) -> None:
+    """A server hangs up on who asks for more than it buffers: fewer entries are asked for, until all were read."""
+    async with own_server(config={"client-output-buffer-limit": "normal 1mb 1mb 1"}) as server:
+        async with Redis.from_url(server.url) as client:
+            positions = await fill(client, "k", 30, 400_000)
+        stream = RedisStream(server.url, "k", start="all", block=0.1, group=group)
+        async with stream.receiver() as receiver, asyncio.timeout(scaled(30)):
+            seen: set[str | None] = set()
+            while len(seen) < len(positions):
+                batch = await receiver.receive()
+                assert not batch.gaps
+                seen |= {delivery.position for delivery in batch.deliveries}
+        assert seen == {*positions}
+
+
 async def test_dead_letters_that_cannot_be_written_delay_nothing(own_server: Callable[..., EmbeddedServer]) -> None:
     """A reader waits while large dead letters are written, but not for a server that does not take them."""
     async with own_server() as server, Redis.from_url(server.url) as client:

@@ -88,3 +88,17 @@ def test_any_maximum(maximum: int) -> None:
     for _ in range(40):
         size.read(size.count, size.count)
     assert size.count == maximum
+
+
+def test_a_server_that_hangs_up() -> None:
+    """One lost connection says nothing; the second, before anything was read, that the batch may be too large."""
+    size = BatchSize(500)
+    for expected in (500, 15, 1, 1):
+        size.fail(is_too_large=False)
+        assert size.count == expected
+    size.read(1, 1_000_000)
+    assert size.count == 2
+    size.fail(is_too_large=False)
+    assert size.count == 2
+    size.fail(is_too_large=True)
+    assert size.count == 1

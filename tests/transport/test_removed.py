@@ -257,3 +257,28 @@ async def test_a_stream_that_vanishes_while_it_is_read(url: str, key: str, clien
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("how", ["moved", "made anew", "read for it"])
+async def test_a_group_that_others_move(url: str, key: str, client: Redis, how: str) -> None:
+    """What others move a group over, whose only consumer does not receive it, is a gap on every server."""
+    async with reading(stream(url, key, "workers")) as found:
+        await client.xadd(key, {"event": "x"}, id="1-1")
+        await wait_until(lambda: found.positions == ["1-1"])
+        await found.goes_on()
+        async with client.pipeline(transaction=True) as pipeline:
+            pipeline.xadd(key, {"event": "x"}, id="5-1")
+            if how == "moved":
+                pipeline.xgroup_setid(key, "workers", "$")
+            elif how == "made anew":
+                pipeline.xgroup_destroy(key, "workers")
+                pipeline.xgroup_create(key, "workers", "$")
+            else:
+                pipeline.xreadgroup("workers", "other", {key: ">"})
+                pipeline.xgroup_delconsumer(key, "workers", "other")
+            await pipeline.execute()
+        await wait_until(lambda: found.gaps, what="a gap")
+        await client.xadd(key, {"event": "x"}, id="9-1")
+        await wait_until(lambda: found.positions[-1] == "9-1")
+        await found.goes_on()
+    assert {gap.lost for gap in found.gaps} == {await count_where_known(client, 1)}

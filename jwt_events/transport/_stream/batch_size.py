@@ -34,6 +34,7 @@ class BatchSize:
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._hold = 0  # among so many entries is one, or are some, for which the batch was too large
+        self._has_read = True  # since the last failure
         self.count: int = maximum
 
     def bounds(self, before: int = 0) -> Bounds:
@@ -45,6 +46,19 @@ class BatchSize:
         if self.count == 1:
             return ENTRY_BOUNDS
         return ENTRY_BOUNDS._replace(reply=MAX_BATCH_BYTES, cut=before) if before else Bounds(reply=MAX_BATCH_BYTES)
+
+    def fail(self, *, is_too_large: bool) -> None:
+        """Ask for fewer if the connection failed because a batch of this size was too large.
+
+        A server that limits what it buffers for a client hangs up and does not say why. So if one connection after
+        another is lost before anything was read, the batch counts as too large.
+
+        Args:
+            is_too_large: whether that is known.
+        """
+        has_read, self._has_read = self._has_read, False
+        if is_too_large or not has_read:
+            self.cut_off()
 
     def cut_off(self) -> None:
         """Ask for fewer: a batch of this size was cut off."""
@@ -58,6 +72,7 @@ class BatchSize:
             entries: how many were read.
             size: how many bytes they had.
         """
+        self._has_read = self._has_read or entries > 0
         if not entries or (self.count == self._maximum and size <= MAX_BATCH_BYTES // 2):
             return
         fitting = max(1, MAX_BATCH_BYTES // 2 * entries // max(1, size))

@@ -119,8 +119,8 @@ class CursorReceiver:
         except TransportError as error:
             if not error.retryable:
                 raise
-            if connection.was_cut_off:
-                self._batch_size.cut_off()
+            if connection.is_closed:
+                self._batch_size.fail(is_too_large=connection.was_cut_off)
             await self.reconnecting.drop(error)
             return Batch(refusal=self._proof.take_refusal())
         try:

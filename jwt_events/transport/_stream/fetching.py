@@ -47,9 +47,9 @@ class EntryFetcher:
         return reply
 
     def fail(self, connection: Connection) -> None:
-        """Ask for fewer if it failed because a reply was too large."""
-        if connection.was_cut_off:
-            self._size.cut_off()
+        """Ask for fewer if it failed because a reply was too large; see `BatchSize.fail`."""
+        if connection.is_closed:
+            self._size.fail(is_too_large=connection.was_cut_off)
 
     def finish(self, connection: Connection, deliveries: list[Delivery]) -> list[Delivery]:
         """Return the deliveries of a batch, with what is missing of them."""

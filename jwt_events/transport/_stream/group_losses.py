@@ -200,17 +200,29 @@ class _UnshownLoss:
         before, self._found = self._found, found
         since, self._position = self._position, position if is_alone else None
         received, self.received = self.received, []
-        if before is not None and found.added is not None and before.added is not None:
-            # What another consumer received in between it may have deleted when it had handled it.
-            after = since if is_alone and found.deleted not in received else beyond.position
-            if sort_key(found.last) > sort_key(before.last) and found.added <= before.added:
-                self._upto = found.last  # a position for which no entry was counted
-            elif after is not None and found.has_deleted(before.deleted, after):
-                self._upto = found.deleted
-        if self._upto is None or not (beyond.is_removed or sort_key(position) >= sort_key(self._upto)):
+        self._note(before, found, since if is_alone and found.deleted not in received else beyond.position)
+        # Where the group had and has no other consumer, nobody received what it was moved over.
+        was_moved = is_alone and since is not None and _is_after(position, since) and position not in received
+        if not was_moved and (self._upto is None or not (beyond.is_removed or not _is_after(self._upto, position))):
             return False
         self._upto = None
         return True
+
+    def _note(self, before: StreamInfo | None, found: StreamInfo, after: str | None) -> None:
+        """Note what the stream says of entries that were deleted before the group read them.
+
+        Args:
+            before: the state of the stream at the last audit.
+            found: its state now.
+            after: the position from which on no entry was delivered before that; what another consumer received it may
+                have deleted when it had handled it.
+        """
+        if before is None or before.added is None or found.added is None:
+            return
+        if _is_after(found.last, before.last) and found.added <= before.added:
+            self._upto = found.last  # a position for which no entry was counted
+        elif after is not None and found.has_deleted(before.deleted, after):
+            self._upto = found.deleted
 
 
 def _is_after(position: str, other: str) -> bool:

@@ -48,7 +48,6 @@ _FOLD_SLICE = 20
 # Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
 # at the same time.
 _READ_BATCH = 1_000
-_SHRINK = 8  # how much smaller the batches of the next reading are if one was too large
 
 # Entries that are removed at once when their time is over.
 _EXPIRY_BATCH = 5_000
@@ -103,7 +102,7 @@ class Ledger:
         self._owner = uuid4().hex
         self._leased_until = -math.inf
         self._size = BatchSize(_FOLD_BATCH)
-        self._read_batch = _READ_BATCH
+        self._read_size = BatchSize(_READ_BATCH)
 
     @property
     def key(self) -> str:
@@ -293,26 +292,13 @@ class Ledger:
             head = parse_head(after)
         raise TransportError("the ledger was changed again and again while it was read", retryable=True)
 
-    async def batches(self, connection: Connection) -> AsyncIterator[LedgerBatch]:
+    def batches(self, connection: Connection) -> AsyncIterator[LedgerBatch]:
         """Yield all entries that are there from the first batch to the last, some of them twice.
 
         Raises:
             TransportError: they cannot be read. If a batch was too large, the next reading has smaller ones.
         """
-        cursor = "0"
-        while True:
-            scan = ("ZSCAN", self.key, cursor, "COUNT", self._read_batch)
-            bounds = Bounds(reply=MAX_BATCH_BYTES if self._read_batch > 1 else None)
-            try:
-                (found, flat) = await connection.call(*scan, within=_REPLY_WITHIN, bounds=bounds)
-            except TransportError:
-                if connection.was_cut_off:
-                    self._read_batch = max(1, self._read_batch // _SHRINK)
-                raise
-            yield _batch(flat)
-            cursor = found.decode()
-            if cursor == "0":
-                return
+        return _scan(connection, self.key, self._read_size)
 
     async def counts(self, connection: Connection) -> dict[str, int]:
         """Return how many entries end, have no end, and are needed for ever as they are."""
@@ -355,6 +341,22 @@ def parse_head(members: Sequence[bytes]) -> LedgerHead | None:
     if len(members) > 1:
         raise TransportError("the head of the ledger was not written by this library")
     return LedgerHead.parse(members[0])
+
+
+async def _scan(connection: Connection, key: str, size: BatchSize) -> AsyncIterator[LedgerBatch]:
+    cursor = "0"
+    while True:
+        bounds = Bounds(reply=MAX_BATCH_BYTES if size.count > 1 else None)
+        asked = "ZSCAN", key, cursor, "COUNT", size.count
+        try:
+            found, flat = await connection.call(*asked, within=_REPLY_WITHIN, bounds=bounds)
+        except TransportError:
+            if connection.was_cut_off:
+                size.cut_off()
+            raise
+        yield _batch(flat)
+        if (cursor := found.decode()) == "0":
+            return
 
 
 def _batch(flat: list[bytes]) -> LedgerBatch:
