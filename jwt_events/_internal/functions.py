@@ -91,6 +91,26 @@ def _entry_of(function: Callable[..., object]) -> Any:
     return function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
 
 
+def called(option: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns; `awaited` is applied to it.
+
+    Raises:
+        Unavailable: it looked at something that was cancelled, as `awaited` says of what is waited for.
+    """
+    try:
+        return function(*arguments)
+    except asyncio.CancelledError as error:
+        raise cancelled_elsewhere(option, error) from error
+
+
+def cancelled_elsewhere(option: str, error: asyncio.CancelledError) -> Unavailable:
+    """Return the error for what a function looked at and found cancelled; raise it if it is this task that was."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return Unavailable(f"what {option} waited for was cancelled")
+
+
 async def awaited(option: str, result: Any) -> Any:
     """Return the result of a function, of a coroutine function once it is done.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from aiohttp import web
 
 from jwt_events._internal.describing import describe
-from jwt_events._internal.functions import awaited, function, is_coroutine_function, truth
+from jwt_events._internal.functions import awaited, called, function, is_coroutine_function, truth
 from jwt_events.errors import InvalidOption
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -130,7 +130,7 @@ async def says_so(is_public: Callable[[Any], object], request: web.Request, tell
         tell: writes a line to the log.
     """
     try:
-        return truth("is_public", await awaited("is_public", is_public(request)))
+        return truth("is_public", await awaited("is_public", called("is_public", is_public, request)))
     except InvalidOption as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - of the application; the guard still decides about the request

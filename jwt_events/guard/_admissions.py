@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from jwt_events._internal.functions import awaited
+from jwt_events._internal.functions import awaited, called
 from jwt_events.guard._requirement import Requirement, requirement_of
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Admissions(Generic[T]):
     async def find_elsewhere(self, source: Callable[[Any], Any], connection: object) -> Any:
         """Return the token that a function finds for the request; it is called once, as it may redeem a ticket."""
         if source not in self._elsewhere:
-            self._elsewhere[source] = await awaited("token", source(connection))
+            self._elsewhere[source] = await awaited("token", called("token", source, connection))
         return self._elsewhere[source]
 
     def find(self, token: str) -> Admission[T] | None:

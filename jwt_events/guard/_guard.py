@@ -7,13 +7,14 @@ Sources: RFC 6750 §2.1 (bearer tokens), RFC 9110 §11.1 (schemes are case-insen
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, Unpack, cast, overload
 
 from jwt_events._internal import options
-from jwt_events._internal.functions import awaited, function
+from jwt_events._internal.functions import awaited, cancelled_elsewhere, function
 from jwt_events.errors import InvalidClaims, InvalidOption
 from jwt_events.guard._admissions import Admission, Admissions, T_co, may_have_expired
 from jwt_events.guard._connection import Connections
@@ -212,6 +213,8 @@ class Guard(Generic[T_co]):
             self._connections.ensure_live(claims)
             if problem is not None:
                 raise problem  # noqa: TRY301 - last, as all others say more about the refusal
+        except asyncio.CancelledError as error:  # the functions may be plain ones, which look at what others wait for
+            refused = self._refusal(cancelled_elsewhere("decode", error))
         except Exception as error:  # noqa: BLE001 - after any exception the token is not verified
             refused = self._refusal(error)
         else:

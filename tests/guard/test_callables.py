@@ -272,8 +272,9 @@ class TestDoors:
         async def is_public(request: web.Request) -> bool:
             return bool(await shared)
 
-        assert await status(self.app(is_public), "/admin") == 401
-        assert await status(self.app(is_public), "/admin", token_of()) == 200
+        for predicate in (is_public, lambda request: shared.result()):
+            assert await status(self.app(predicate), "/admin") == 401
+            assert await status(self.app(predicate), "/admin", token_of()) == 200
 
     async def test_result_of_a_result(self) -> None:
         """A coroutine that a coroutine returns is not true either."""

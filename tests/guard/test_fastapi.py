@@ -206,6 +206,35 @@ class TestWebSockets:
                 await soon(connecting)
             assert caught.value.response.status_code == 401
 
+    async def test_token_in_the_first_message(self, revocations: RevocationList, guard: BearerGuard[Any]) -> None:
+        """What finds the token may accept the WebSocket and wait for a message, once for all dependencies."""
+
+        async def first_message(websocket: WebSocket) -> str | None:
+            await websocket.accept()
+            return await websocket.receive_text() or None
+
+        live = WebSocketGuard(guard, token=first_message)
+        app = FastAPI(lifespan=lifespan(revocations), dependencies=[Depends(guard)])
+
+        @app.websocket("/feed")
+        async def feed(websocket: WebSocket, claims: Annotated[Any, Depends(live)]) -> None:
+            async for text in websocket.iter_text():
+                await websocket.send_text(f"{claims['sub']}: {text}")
+
+        async with uvicorn_server(app) as address:
+            for said, reason in (("", "missing_token"), ("a.b.c", "invalid_token")):
+                async with connect(f"ws://{address}/feed") as websocket:
+                    await websocket.send(said)
+                    await soon(websocket.wait_closed())
+                    assert (websocket.close_code, websocket.close_reason) == (4401, reason)
+            async with connect(f"ws://{address}/feed") as websocket:
+                await websocket.send(token_of())
+                await websocket.send("hello")
+                assert await soon(websocket.recv()) == "alice: hello"
+                revocations.apply(TokenRevoked(user_id="alice"))
+                await soon(websocket.wait_closed())
+                assert (websocket.close_code, websocket.close_reason) == (4401, "revoked_token")
+
     async def test_while_it_cleans_up(
         self, transport: MemoryTransport, revocations: RevocationList, guard: BearerGuard[Any]
     ) -> None:

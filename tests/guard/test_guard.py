@@ -186,9 +186,10 @@ class TestVerification:
         async def wait(value: Any) -> Any:
             return await shared
 
-        functions: dict[str, Any] = {"decode": lambda token: CLAIMS} | {option: wait}
-        refused = await refused_by(Guard(fresh_list(), **functions))
-        assert (refused.code, refused.status) == ("unavailable", 503)
+        for function in (wait, lambda value: shared.result()):
+            functions: dict[str, Any] = {"decode": lambda token: CLAIMS} | {option: function}
+            refused = await refused_by(Guard(fresh_list(), **functions))
+            assert (refused.code, refused.status) == ("unavailable", 503)
 
     async def test_closed_list(self) -> None:
         """A list that is not open is stale: clients are told to retry when a proof could have arrived."""
