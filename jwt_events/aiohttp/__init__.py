@@ -337,8 +337,8 @@ class BearerGuard(Guard[T_co]):
 
 
 async def _admit(
-    guard: BearerGuard[T], request: web.Request, own: OwnCheck | None, scopes: Sequence[str] = ()
-) -> Admission[T]:
+    guard: BearerGuard[T_co], request: web.Request, own: OwnCheck | None, scopes: Sequence[str] = ()
+) -> Admission[T_co]:
     """Let a request in by the token that it brings in its headers, or where its handler finds it."""
     token = await guard._token_from(  # noqa: SLF001 - of this module
         None if own is None else own.source,

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from jwt_events import Gap, Publisher, PublishFailed, RedisStream, ServerRefused, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.envelope import Envelope, encode
 from jwt_events.testing import Listener
 from tests.support.faults import free_port, kill_reader, readers, while_reader_is_away
 from tests.support.raw import add, call, count_where_known, counts_what_was_added, entries, trim
@@ -145,7 +146,12 @@ class TestSomethingLost:
     async def test_trimmed_past_the_cursor(
         self, url: str, key: str, client: Redis, *, added: int, kept: int, lost: int
     ) -> None:
-        """Entries added and trimmed during a disconnection are counted; those that are left are read."""
+        """Entries added and trimmed during a disconnection are counted once; those that are left are read.
+
+        Where the server does not count, the first entry after an emptied stream may have followed others: another gap.
+        """
+        after = encode(Envelope(revoked("after")), source="test")
+        doubts = kept == 0 and not await counts_what_was_added(client)
         transport = RedisStream(url, key)
         async with Listener(transport) as listener, Publisher(transport) as publisher:
             position = await self._read_three(listener, publisher)
@@ -154,7 +160,9 @@ class TestSomethingLost:
                     meanwhile.xadd(key, {"event": str(number)})
                 meanwhile.xtrim(key, maxlen=kept, approximate=False)
             await listener.hears_of_gap("trimmed")
-            await publisher.publish(revoked("after"))
+            trimmed_to = (await client.xinfo_stream(key))["last-generated-id"].decode()
+            async with while_reader_is_away(client) as meanwhile:
+                meanwhile.xadd(key, {"event": after})
             await listener.hears("after")
             # A gap is reported once.
             async with while_reader_is_away(client) as meanwhile:
@@ -162,9 +170,10 @@ class TestSomethingLost:
             await publisher.publish(revoked("again"))
             await listener.hears("again")
             stats = listener.subscriber.stats
-        assert listener.gaps == [Gap(position, "trimmed", await count_where_known(client, lost))]
+        first = Gap(position, "trimmed", await count_where_known(client, lost))
+        assert listener.gaps == [first, *[Gap(trimmed_to, "trimmed")] * doubts]
         assert stats.decode_errors == kept
-        assert stats.gaps == 1
+        assert stats.gaps == 1 + doubts
 
     async def test_trimmed_while_reading_pauses(self, url: str, key: str, client: Redis, compares_always: None) -> None:
         """A connected reader that was overtaken by trimming reports a gap, too."""

@@ -112,6 +112,80 @@ def test_without_counts_one_look_is_one_gap() -> None:
     assert cursor.advance([], is_end=True) is None
 
 
+def test_what_is_missing_later_is_another_gap() -> None:
+    """Where the server does not count, an emptied stream is told once; what follows may be missing again."""
+    cursor = StreamCursor.after("5-0", None)
+    empty = StreamInfo(None, "9-0", None, 0, has_last=False)
+    assert [cursor.reconcile(empty) for _ in range(2)] == [Gap("5-0", "trimmed"), None]
+    assert cursor.reconcile(StreamInfo("12-0", "12-0", None, 1)) == Gap("9-0", "trimmed")
+    assert cursor.advance([[b"12-0", []]], is_end=True) is None
+    assert cursor.reconcile(StreamInfo(None, "15-0", None, 0, has_last=False)) == Gap("12-0", "trimmed")
+    assert cursor.advance([[b"16-0", []]], is_end=True) is None  # it came between the look and the read
+
+
+def test_what_was_left_at_a_gap_can_be_missing_later() -> None:
+    """Where the server does not count, entries that were left when a gap was told may be removed unread, too."""
+    cursor = StreamCursor.after("5-0", None)
+    assert cursor.reconcile(StreamInfo("7-0", "9-0", None, 3)) == Gap("5-0", "trimmed")
+    assert cursor.reconcile(StreamInfo("7-0", "10-0", None, 4)) is None
+    assert cursor.reconcile(StreamInfo(None, "10-0", None, 0, has_last=False)) == Gap("5-0", "trimmed")
+
+
+def test_an_entry_that_was_seen_and_not_read_is_missing() -> None:
+    """Where the server does not count, an entry that was the last at a look, and that no read returned, was removed."""
+    for entries, since in (([b"9-0"], "5-0"), ([b"6-0", b"9-0"], "5-0"), ([], "5-0")):
+        cursor = StreamCursor.after("5-0", None)
+        assert cursor.reconcile(StreamInfo("5-0", "8-0", None, 3)) is None
+        assert cursor.advance([[entry, []] for entry in entries], is_end=True) == Gap(since, "trimmed")
+    cursor = StreamCursor.after("5-0", None)
+    assert cursor.reconcile(StreamInfo("5-0", "8-0", None, 3)) is None
+    assert cursor.advance([[b"8-0", []], [b"9-0", []]], is_end=True) is None
+
+
+def test_a_removed_end_is_one_gap_together_with_the_front() -> None:
+    """Where the server does not count, one look at which both ends are missing is one gap, and another look another."""
+    for later, gap in ((("9-0",), None), (("9-0", "11-0"), Gap("5-0", "trimmed"))):
+        cursor = StreamCursor.after("5-0", None)
+        told = [cursor.reconcile(StreamInfo("7-0", last, None, 2, has_last=False)) for last in later]
+        assert [one for one in told if one] == [Gap("5-0", "trimmed")]
+        assert cursor.advance([[b"7-0", []], [b"8-0", []]], is_end=True) == gap
+
+
+def test_a_stream_that_went_back_is_judged_anew() -> None:
+    """What was reported of a stream is no excuse for what is missing in an older state of it."""
+    cursor = StreamCursor.after("50-0", None)
+    assert cursor.reconcile(StreamInfo(None, "90-0", None, 0, has_last=False)) == Gap("50-0", "trimmed")
+    older = StreamInfo("1-0", "5-0", None, 5)
+    assert cursor.reconcile(older) == Gap("50-0", "rewound")
+    assert cursor.reconcile(older) is None
+    assert cursor.advance([[b"1-0", []], [b"4-0", []]], is_end=True) == Gap("0-0", "trimmed")
+
+
+uncounted_steps = st.lists(st.tuples(st.sampled_from(["add", "trim", "read"]), st.integers(1, 4)), max_size=20)
+
+
+@given(uncounted_steps, st.integers(1, 4))
+def test_no_trimming_is_hidden_without_counts(steps: list[tuple[str, int]], batch_size: int) -> None:
+    """Where the server does not count, a read tells of all that was trimmed unread since the last, once."""
+    stream, cursor, read, lost = Stream(), StreamCursor.after("1-0", None), 1, False
+    stream.add(1)
+    for name, count in [*steps, ("read", 0)]:
+        if name == "add":
+            stream.add(count)
+        elif name == "trim":
+            lost |= any(entry > read for entry in stream.entries[:count])
+            stream.trim(count)
+        else:
+            found = replace(stream.info(), added=None, has_last=bool(stream.entries))
+            entries = [[f"{entry}-0".encode(), []] for entry in stream.entries if entry > read][:batch_size]
+            told = [cursor.reconcile(found), cursor.advance(entries, is_end=len(entries) < batch_size)]
+            assert any(told) or not lost
+            assert not all(told)
+            read, lost = int(cursor.position.partition("-")[0]), False
+            if not entries:
+                assert cursor.reconcile(found) is cursor.advance([], is_end=True) is None
+
+
 @given(streams())
 def test_a_reader_at_the_end_misses_nothing(stream: Stream) -> None:
     """A reader that has read the last entry has no gap, whatever was trimmed behind it."""

@@ -12,7 +12,7 @@ from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS
 from jwt_events.transport._stream.consumer_group import ConsumerGroup
-from jwt_events.transport._stream.position import GroupProgress, StreamCursor, StreamInfo
+from jwt_events.transport._stream.position import Doubt, GroupProgress, StreamCursor, StreamInfo
 from jwt_events.transport.base import Gap
 
 
@@ -30,6 +30,7 @@ class GroupLosses:
         self.received: int = 0
         self._group = group
         self._counted: Gap | None = None  # what the server counts as lost
+        self._doubt = Doubt()  # what was last reported without a count
         self._progress: GroupProgress | None = None
         self._found: StreamInfo | None = None  # the stream at the last audit
         self._accounted = OLDEST  # up to here, what was removed at the end was reported
@@ -61,7 +62,9 @@ class GroupLosses:
         self._accounted = OLDEST if found.has_last else found.last
         self._unshown.begin(position, found)
         if found.added is None and (is_told or position != found.last):
-            self._counted = Gap(position, "trimmed")  # without counts it cannot be told from a loss: told, or no loss
+            cursor = StreamCursor.after(position, None)
+            cursor.reconcile(found)  # without counts it cannot be told from a loss: told, or no loss
+            self._doubt = cursor.doubt
 
     async def find(
         self, connection: Connection, cursor: StreamCursor, found: StreamInfo, *, is_reconnected: bool
@@ -130,10 +133,19 @@ class GroupLosses:
         had_left = before is not None and before.first is not None and _is_after(before.first, cursor.position)
         if not had_left and OLDEST != self._accounted == found.last:
             return None, True  # nothing was added since all was delivered or reported
+        if found.added is None:
+            return self._reconcile_uncounted(cursor, found, OLDEST if had_left else self._accounted), False
         if is_own and cursor.count is not None:  # counted from the last audit on, and not from the beginning
             return cursor.reconcile(found), False
         last, self._counted = self._counted, cursor.reconcile(found)
         return None if self._counted is None else _new_part(self._counted, last), False
+
+    def _reconcile_uncounted(self, cursor: StreamCursor, found: StreamInfo, accounted: str) -> Gap | None:
+        cursor.follow(self._doubt, accounted)
+        gap, self._doubt = cursor.reconcile(found), cursor.doubt
+        if gap is not None and found.first is None:
+            self._accounted = found.last
+        return gap
 
     async def _look_beyond(self, connection: Connection, cursor: StreamCursor, found: StreamInfo) -> _Beyond:
         """Return what comes after the cursor of the group, if the stream had entries there that were not accounted."""

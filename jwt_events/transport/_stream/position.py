@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.transport.base import Gap
@@ -85,6 +85,18 @@ class StreamInfo:
         return sort_key(self.deleted) > max(map(sort_key, positions))
 
 
+class Doubt(NamedTuple):
+    """Where a gap was reported without a count: the reader's position, and the first and last one of the stream."""
+
+    since: str = ""
+    first: str | None = None
+    last: str = OLDEST
+
+    def is_at_front_of(self, later: Doubt) -> bool:
+        """Whether nothing can have been removed since at the front, as the same entries follow the same position."""
+        return self[:2] == later[:2]
+
+
 class StreamCursor:
     """A reader's position in a stream, with the count of entries that had ever been added up to there.
 
@@ -94,6 +106,9 @@ class StreamCursor:
     Args:
         position: the position after which to read; ``None`` for the end of the stream when it is first read.
         is_time: the position was made from a point in time, which may be in the future.
+
+    Attributes:
+        doubt: the last gap that was reported without a count.
     """
 
     def __init__(self, position: str | None, *, is_time: bool = False) -> None:
@@ -104,7 +119,7 @@ class StreamCursor:
         self._is_placed = False
         self._found: StreamInfo | None = None  # the last state
         self._is_early = False  # the position is later than any that the stream has had
-        self._uncounted_at: str | None = ""  # the first entry at which a gap was reported without a count
+        self.doubt: Doubt = Doubt()
         self._audit: StreamInfo | None = None  # the last state that what was read since has not been compared with
         self._accounted = OLDEST  # every position up to here was read or reported
         self._deleted: str | None = None  # the highest position that was deleted at the last `reconcile`
@@ -116,6 +131,15 @@ class StreamCursor:
         cursor = cls(position)
         cursor._count, cursor._is_placed = count, True
         return cursor
+
+    def follow(self, doubt: Doubt, accounted: str) -> None:
+        """Report no more what an earlier cursor of the same reader has reported without a count.
+
+        Args:
+            doubt: the last doubt of the earlier cursor.
+            accounted: up to here, every entry was read or reported.
+        """
+        self.doubt, self._accounted = doubt, accounted
 
     @property
     def position(self) -> str:
@@ -168,9 +192,13 @@ class StreamCursor:
         if count is not None and audit.added is not None:
             lost = audit.added - count - known
             self._count = audit.added + len(entries) - known
-        is_end_missing = sort_key(audit.last) > max(sort_key(self.position), sort_key(self._accounted))
-        if count is None and is_end_missing:
-            lost = None  # without counts, only what is missing at the end can be seen
+        is_read = known > 0 and entries[known - 1][0].decode() == audit.last
+        is_end_missing = not is_read and sort_key(audit.last) > max(sort_key(since), sort_key(self._accounted))
+        if is_end_missing and (count is None or audit.added is None):
+            # Without counts, only that the last entry is missing can be seen; perhaps it was, and was reported so.
+            is_end_missing = audit.has_last or self.doubt != Doubt(since, audit.first, audit.last)
+            lost = None if is_end_missing else 0
+            since = max(since, self._accounted, key=sort_key)
         self._accounted = audit.last
         return self._judge(since, lost, audit, must_show=self._must_show or is_end_missing)
 
@@ -195,6 +223,7 @@ class StreamCursor:
     def forget_server(self) -> None:
         """Forget what a server said of the stream: another one took over, whose stream is no later state of it."""
         self._count = self._found = self._deleted = None
+        self._accounted = OLDEST
 
     def reconcile(self, found: StreamInfo | None, *, holds: bool | None = None) -> Gap | None:
         """Compare with the present state of the stream, and return what can no longer be read.
@@ -262,10 +291,16 @@ class StreamCursor:
             # Where the server does not count, nothing is known to be missing before the oldest entry; and behind an
             # entry that is still there, nothing was trimmed.
             is_doubtful = since != OLDEST and not self._is_at_time and (behind or holds is False)
-        if not is_doubtful or self._uncounted_at == now.first:
+        # An entry that was added later may have followed others, which were removed and leave no other trace.
+        accounted = max(since, self._accounted, key=sort_key)
+        doubt = Doubt(since, now.first, now.last)
+        is_told = sort_key(now.last) <= sort_key(accounted) if now.first is None else self.doubt.is_at_front_of(doubt)
+        if not is_doubtful or is_told:
             return None
-        self._uncounted_at, self._accounted, self._must_show = now.first, now.last, False
-        return Gap(since, "trimmed")
+        self.doubt, self._must_show = doubt, False
+        if now.first is None:
+            self._accounted = now.last
+        return Gap(accounted if behind else since, "trimmed")
 
 
 def _is_behind(position: str, now: StreamInfo) -> bool:
