@@ -165,11 +165,11 @@ class StreamCursor:
             self._reached = self._reached if entries else audit.last
             return None
         lost: int | None = 0
+        is_end_missing = sort_key(audit.last) > max(sort_key(self.position), sort_key(self._accounted))
         if count is not None and audit.added is not None:
             lost = audit.added - count - known
             self._count = audit.added + len(entries) - known
-        is_end_missing = sort_key(audit.last) > max(sort_key(self.position), sort_key(self._accounted))
-        if count is None and is_end_missing:
+        elif is_end_missing:
             lost = None  # without counts, only what is missing at the end can be seen
         self._accounted = audit.last
         return self._judge(since, lost, audit, must_show=self._must_show or is_end_missing)
