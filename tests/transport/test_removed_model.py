@@ -71,6 +71,7 @@ class Stream:
         self.cursor = OLDEST
         self.must_tell = self.may_tell = self.is_moved = self.is_replaced = False
         self.numbers: dict[bytes, int] = {}  # by payload
+        self._is_unread = False  # nothing is read of the stream that took the place of another
         self._client = client
         self._key = key
         self._away = f"{key}:away"
@@ -192,7 +193,12 @@ class Stream:
 
     async def begin(self) -> None:
         """Begin anew to note what must and may be told: the reader has read everything."""
-        is_doubtful = self.cursor != OLDEST and self.cursor not in await self.entries()
+        entries = await self.entries()
+        if self.is_replaced and not entries:
+            # It may stay behind what it has read, or begin anew: then nothing tells of what is gone before its first.
+            self.cursor, self._is_unread = OLDEST, True
+        self._is_unread &= self.cursor == OLDEST
+        is_doubtful = self._is_unread or (self.cursor != OLDEST and self.cursor not in entries)
         self.must_tell, self.may_tell, self.is_moved, self.is_replaced = False, is_doubtful, False, False
 
 
@@ -413,6 +419,9 @@ def check(url: str, key: str, kind: str, *, number: int) -> None:
     @example(  # the group is made anew, at a position before all that its stream ever had
         before=[],
         then=[("add", 1), ("rename_onto", 0), ("delete_newest", 0), ("catch_up", 0), ("add", 3), ("delete_middle", 0)],
+    )
+    @example(  # a stream that was deleted, and another of which the first entry is gone before it is read
+        before=[], then=[("add", 1), ("expire", 0), ("catch_up", 0), ("add", 2), ("trim", 1), ("read", 0), ("trim", 0)]
     )
     def holds(before: list[tuple[str, int]], then: list[tuple[str, int]]) -> None:
         asyncio.run(run(url, key, kind, before, then))
