@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from jwt_events._internal.describing import describe
 from jwt_events._internal.functions import function
 from jwt_events.asgi._exchange import Denial, Exchange, refuse
 from jwt_events.asgi._signals import global_revocation_router, logout_router, set_router
@@ -97,7 +98,14 @@ class BearerMiddleware:
                 )
             return Denial.of(refused)
         except Exception as error:  # noqa: BLE001 - a response of the framework that the guard is for
-            return _denial_by(error)
+            denial = _denial_by(error)
+            if denial.is_sendable:
+                return denial
+            problem = describe(error)
+            guard._failures.tell(  # noqa: SLF001 - the same
+                "ERROR", "token refused, the response of decode cannot be sent", error=problem
+            )
+            return Denial.of(Refused("invalid_token", realm=guard._realm))  # noqa: SLF001 - the same
 
 
 def _headers_of(scope: Scope) -> Callable[[str], Sequence[str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from jwt_events._internal.describing import describe
 from jwt_events.asgi._types import App, Message, Receive, Scope, Send
 from jwt_events.guard import GRACE, Admission, Connections, Refused, refused_by
 from jwt_events.revocation import Watch
+
+_UNFIT = re.compile(rb"[\r\n\0]")
 
 _CLOSE_TIMEOUT = 5.0  # seconds for a client that does not read to take the end
 
@@ -181,6 +184,21 @@ class Denial(NamedTuple):
         """Return the response that a refusal describes."""
         return cls(refused.status, refused.headers, refused.body, refused.close_code, refused.code)
 
+    @property
+    def is_sendable(self) -> bool:
+        """Whether its body is JSON and its headers fit into HTTP, which nothing has checked if a program made them."""
+        try:
+            headers, _ = self.encoded()
+        except (AttributeError, TypeError, ValueError, RecursionError):
+            return False
+        return not any(_UNFIT.search(part) for header in headers for part in header)
+
+    def encoded(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Return its headers and its body as they are sent."""
+        content = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")).encode()
+        described = {**self.headers, "Content-Type": "application/json", "Content-Length": str(len(content))}
+        return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in described.items()], content
+
 
 async def refuse(scope: Scope, send: Send, denial: Denial) -> None:
     """Send the response to a request that is not let in; a WebSocket gets it before it is accepted.
@@ -193,8 +211,6 @@ async def refuse(scope: Scope, send: Send, denial: Denial) -> None:
         if kind not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": denial.close_code, "reason": denial.reason})
             return
-    content = json.dumps(denial.body, ensure_ascii=False, separators=(",", ":")).encode()
-    described = {**denial.headers, "Content-Type": "application/json", "Content-Length": str(len(content))}
-    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in described.items()]
-    await send({"type": f"{kind}.start", "status": denial.status, "headers": encoded})
+    headers, content = denial.encoded()
+    await send({"type": f"{kind}.start", "status": denial.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": content})

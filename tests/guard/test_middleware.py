@@ -319,6 +319,33 @@ class TestWholeFastAPI:
                 assert (await client.get("/me", headers=bearer(other))).status_code == 401
             assert await denied(f"ws://{address}/", bearer("403")) == 403
 
+    @pytest.mark.parametrize(
+        ("detail", "headers"),
+        [
+            ({"at": {1, 2}}, None),
+            ("\ud800", None),
+            ("no", {"Retry-After": 30}),
+            ("no", {"X-Why": "\u20ac"}),
+            ("no", {"X-Why": "a\r\nSet-Cookie: b=c"}),
+        ],
+    )
+    async def test_response_that_cannot_be_sent(
+        self, revocations: RevocationList, detail: Any, headers: dict[str, Any] | None
+    ) -> None:
+        """It refuses the token all the same, and the log says why the client gets another response."""
+
+        def verify(token: str) -> dict[str, Any]:
+            raise HTTPException(403, detail, headers)
+
+        app = FastAPI(lifespan=jwt_events.fastapi.lifespan(revocations))
+        guarded = BearerMiddleware(app, jwt_events.fastapi.BearerGuard(revocations, verify))
+        with recorded() as records:
+            async with uvicorn_server(guarded) as address, client_at(address) as client:
+                response = await client.get("/me", headers=bearer("a.b.c"))
+        assert (response.status_code, response.json()["detail"]["error"]) == (401, "invalid_token")
+        assert "Set-Cookie" not in response.headers
+        assert len(records.of("token refused, the response of decode cannot be sent", "ERROR")) == 1
+
 
 class TestEnds:
     """The end of a connection, whatever its application does."""
