@@ -49,9 +49,7 @@ def cluster(
         advice = "Use redis+cluster://: through one node nothing is found while that node is down."
         yield Finding("cluster URL", Level.WARNING, "the URL names one node of a cluster", advice)
     if found.contradicting:
-        advice = (
-            "Publishers and lists may part: take nodes of other clusters out of the URL. A failover ends."
-        )
+        advice = "Publishers and lists may part: take nodes of other clusters out of the URL. A failover ends."
         text = "; ".join(f"{other} names another owner than {found.owner}" for other in found.contradicting)
         yield Finding("owner", Level.PROBLEM, text, advice)
     if settings.get("cluster-allow-reads-when-down") == "yes":
