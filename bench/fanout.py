@@ -127,6 +127,12 @@ async def compare(point: Point) -> dict[str, dict[str, float]]:
         return told | {"primary apart from writes": _spread([cost.primary - cost.writes for cost in found[True]])}
     return told | {
         "ratio": _spread([paced.core / unpaced.core for unpaced, paced in pairs]),
+        "ratio if none lagged": _spread(
+            [
+                paced.at(paced.wakeups, point.rate, point.readers) / unpaced.at(point.rate, point.rate, point.readers)
+                for unpaced, paced in pairs
+            ]
+        ),
         "ratio apart from writes": _spread([paced.reading / unpaced.reading for unpaced, paced in pairs]),
     }
 

@@ -57,6 +57,20 @@ class Cost:
         """The part of a core that readers cost the server they read from, which is what pauses lower."""
         return self.core - self.writes
 
+    def at(self, wakeups: float, rate: float, readers: int) -> float:
+        """Return the part of a core if readers were woken so often, and got so many events; one core at most.
+
+        Each wake-up costs what it was found to cost. Readers that a busy machine keeps from asking again are woken less
+        often than events come, also without pauses: so they cost their server less than they would.
+
+        Args:
+            wakeups: how often a second each reader is woken.
+            rate: events a second.
+            readers: how many readers there are.
+        """
+        waking = max(0.0, self.reading - readers * self.rate * PER_DELIVERY) / self.wakeups
+        return min(1.0, self.writes + waking * wakeups + readers * rate * PER_DELIVERY)
+
 
 def fan_out(readers: int, rate: float, *, paced: bool = True, replicas: int = 0) -> Cost:
     """Return what readers of so many events a second cost one server.

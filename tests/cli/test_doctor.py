@@ -164,6 +164,7 @@ class TestFindings:
             (in_cluster(replace(CLUSTER, membership=None)), "cluster", Level.PROBLEM),
             (in_cluster(replace(CLUSTER, fields={"cluster_slots_ok": "16383"})), "cluster", Level.WARNING),
             (in_cluster(replace(CLUSTER, is_named=False)), "cluster URL", Level.WARNING),
+            (in_cluster(replace(CLUSTER, contradicting=["h:1"])), "owner", Level.PROBLEM),
             (in_cluster(cluster_allow_reads_when_down="yes"), "reads when down", Level.PROBLEM),
             (in_cluster(cluster_node_timeout="15000"), "node timeout", Level.NOTE),
             (in_cluster(cluster_node_timeout=""), "node timeout", Level.UNKNOWN),
@@ -318,6 +319,19 @@ class TestDoctor:
                 assert (told.code, found["level"]) == (1, "warning")
                 assert f"1 of 2 cannot be reached from here: connecting at 127.0.0.1:{port}" in found["text"]
                 assert "address_remap" in found["advice"]
+
+    async def test_two_clusters(self, own_cluster: MakeCluster, key: str) -> None:
+        """A node in the URL that names another owner is told."""
+        async with own_cluster(primaries=1, replicas=0) as cluster, own_cluster(primaries=1, replicas=0) as other:
+            url = cluster.url_of(*cluster.nodes, *other.nodes)
+            told = await asyncio.to_thread(run_apart, "doctor", "--key", key, "--json", url=url)
+            found = {record["topic"]: record for record in told.records}["owner"]
+            assert (told.code, found["level"]) == (1, "problem")
+            first, second = cluster.nodes[0].address, other.nodes[0].address
+            assert found["text"] in {
+                f"{first} names another owner than {second}",
+                f"{second} names another owner than {first}",
+            }
 
     async def test_announced_replica(self, own_server: Callable[..., EmbeddedServer]) -> None:
         """A replica that announces an address where it cannot be reached is told; one that can be is fine."""

@@ -12,7 +12,7 @@ import pytest
 from jwt_events import Gap, NotProven, Publisher, RedisStream, RevocationList, TokenRevoked, Verdict
 from jwt_events.testing import Listener
 from jwt_events.transport._redis import nodes
-from tests.support.cluster import SLOTS, Cluster, Node
+from tests.support.cluster import SLOTS, Cluster, Node, slot_of
 from tests.support.logs import everything_logged
 from tests.support.waiting import scaled, wait_until
 
@@ -179,6 +179,23 @@ class TestOtherCluster:
                 await served.is_served()
             assert any("the nodes of the cluster are others than before" in line for line in lines)
             assert gaps
+
+
+class TestTaken:
+    """A node takes the slot, and does not have the keys in it."""
+
+    async def test_it_is_a_gap(self, own_cluster: MakeCluster) -> None:
+        """The owner before is up and has other slots, as after a slot was moved: what the stream lacks tells it."""
+        async with own_cluster(primaries=2, replicas=0) as cluster, together(cluster) as served:
+            await served.is_served()
+            gaps: list[Gap] = []
+            served.revocations.on_gap(gaps.append)
+            (other,) = await cluster.others(KEY)
+            await other.call("CLUSTER", "SETSLOT", slot_of(KEY), "NODE", other.id)
+            await other.call("CLUSTER", "BUMPEPOCH")
+            await cluster.agrees_on(KEY, other)
+            await served.is_served()
+            await wait_until(lambda: "deleted" in {gap.cause for gap in gaps})
 
 
 @asynccontextmanager

@@ -273,6 +273,14 @@ class TestFanOut:
         shown, _, _ = rest.partition("<!-- end -->")
         assert shown.splitlines()[2:] == fanout_model.table()
 
+    def test_readers_that_lag(self) -> None:
+        """What was measured is carried to more wake-ups and more events, up to one core."""
+        found = fanout_model.Cost(0.26, wakeups=100, p50=1, p99=2, rate=500, primary=0.26, writes=0.03)
+        assert found.at(100, 500, readers=100) == pytest.approx(0.26)
+        assert found.at(20, 500, readers=100) == pytest.approx(0.03 + 0.04 + 0.03)
+        assert found.at(20, 1000, readers=100) == pytest.approx(0.03 + 0.04 + 0.06)
+        assert found.at(1000, 1000, readers=100) == 1.0
+
     def test_pauses_save_and_servers_suffice(self) -> None:
         """Pauses never cost more; with the servers of the table none is too slow, and no event later than 100 ms."""
         for readers in (1, 10, 100, 1_000, 10_000):

@@ -146,6 +146,30 @@ class TestUnreachable:
             await client.aclose()
 
 
+class TestHostnames:
+    """Nodes that announce hostnames, or are to, and have none."""
+
+    async def test_without_one(self, own_cluster: MakeCluster, key: str) -> None:
+        """They are reached at their addresses, and not at the host of the node that was asked."""
+        config = {"cluster-preferred-endpoint-type": "hostname"}
+        async with own_cluster(primaries=2, replicas=0, config=config) as cluster:
+            owner, (other,) = await cluster.owner_of(key), await cluster.others(key)
+            url = f"redis+cluster://localhost:{other.port}"
+            connection = await Connector(url, destination=key).connect(within=scaled(5))
+            assert connection.place == ("127.0.0.1", owner.port)
+            await connection.aclose()
+
+    async def test_with_one(self, own_cluster: MakeCluster, key: str) -> None:
+        """They are reached at it."""
+        config = {"cluster-preferred-endpoint-type": "hostname", "cluster-announce-hostname": "localhost"}
+        async with own_cluster(primaries=2, replicas=0, config=config) as cluster:
+            owner, (other,) = await cluster.owner_of(key), await cluster.others(key)
+            connector = Connector(cluster.url_of(other), destination=key)
+            connection = await connector.connect(within=scaled(5))
+            assert connection.place == ("localhost", owner.port)
+            await connection.aclose()
+
+
 class TestClient:
     """A ``RedisCluster`` client."""
 
@@ -262,6 +286,7 @@ class TestSlotMap:
         [0, 99, [b"10.0.0.1", 1, b"id"], [b"", 2, b"id", []]],
         [100, 16383, [None, 3, b"id", [b"hostname", b"h"]]],
         [50, 50, [b"::1", 4]],
+        [60, 60, [b"?", 5, b"id", [b"ip", b"10.0.0.5"]], [b"?", 6, b"id", []]],
     ]
 
     def test_parse(self) -> None:
@@ -269,11 +294,21 @@ class TestSlotMap:
         slots = SlotMap.parse(self.REPLY, ("asked", 9))
         assert slots.owner_of(0) == ("10.0.0.1", 1)
         assert slots.owner_of(16383) == ("asked", 3)
-        assert slots.nodes == [("10.0.0.1", 1), ("asked", 3), ("::1", 4), ("asked", 2)]
+        assert slots.nodes == [("10.0.0.1", 1), ("asked", 3), ("::1", 4), ("10.0.0.5", 5), ("asked", 2), ("asked", 6)]
         assert SlotMap.parse([], ("asked", 9)).owner_of(0) is None
 
     @pytest.mark.parametrize(
-        "reply", [None, 5, [1], [[0, 1]], [[0, b"x", [b"h", 1]]], [[0, 1, [b"h"]]], [[0, 1, None]]]
+        "reply",
+        [
+            None,
+            5,
+            [1],
+            [[0, 1]],
+            [[0, b"x", [b"h", 1]]],
+            [[0, 1, [b"h"]]],
+            [[0, 1, None]],
+            [[0, 1, [b"?", 1, b"i", 5]]],
+        ],
     )
     def test_other_replies(self, reply: Any) -> None:
         """What is no such reply is none."""

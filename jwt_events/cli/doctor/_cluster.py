@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jwt_events.cli.doctor._finding import Finding, Level
@@ -21,12 +21,14 @@ class ClusterFacts:
         is_named: whether the URL is that of a cluster, not that of one node.
         membership: what it says of itself and of the primaries; ``None`` if it did not tell.
         fields: what CLUSTER INFO tells.
+        contradicting: the addresses of nodes that name another owner.
     """
 
     owner: str
     is_named: bool = True
     membership: Membership | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    contradicting: Sequence[str] = ()
 
 
 def cluster(
@@ -46,6 +48,10 @@ def cluster(
     if not found.is_named:
         advice = "Use redis+cluster://: through one node nothing is found while that node is down."
         yield Finding("cluster URL", Level.WARNING, "the URL names one node of a cluster", advice)
+    if found.contradicting:
+        advice = "Publishers and lists may part: take nodes of other clusters out of the URL. A failover ends."
+        text = "; ".join(f"{other} names another owner than {found.owner}" for other in found.contradicting)
+        yield Finding("owner", Level.PROBLEM, text, advice)
     if settings.get("cluster-allow-reads-when-down") == "yes":
         advice = "A node that was replaced may go on replying for ever: set it to no."
         yield Finding("reads when down", Level.PROBLEM, "cluster-allow-reads-when-down yes", advice)

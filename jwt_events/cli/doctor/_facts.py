@@ -148,7 +148,7 @@ async def collect_facts(
             priorities=priorities,
             replicas=replicas,
             max_staleness=max_staleness,
-            cluster=await _cluster(connection, key, is_named=is_named) if transport.connector.is_cluster else None,
+            cluster=await _cluster(transport.connector, connection, is_named=is_named),
             announced=await look(transport.connector, connection, Replication.parse(info).near),
         )
 
@@ -159,13 +159,16 @@ def _needed(transport: RedisStream | RedisPubSub) -> Mapping[str, Sequence[Comma
     return needed_for_pubsub(transport.destination, in_cluster=transport.connector.is_cluster)
 
 
-async def _cluster(connection: Connection, key: str, *, is_named: bool) -> ClusterFacts:
+async def _cluster(connector: Connector, connection: Connection, *, is_named: bool) -> ClusterFacts | None:
+    if not connector.is_cluster:
+        return None
     replies = await connection.execute_many(MEMBERSHIP, within=_WITHIN)
     try:
-        membership = Membership.parse(replies, key)
+        membership = Membership.parse(replies, connector.destination)
     except TransportError:
         membership = None
-    return ClusterFacts(connection.address, is_named, membership, parse_info(replies[0]))
+    contradicting = await connector.topology.contradicting(connector, connection)
+    return ClusterFacts(connection.address, is_named, membership, parse_info(replies[0]), contradicting)
 
 
 async def _survey(connector: Connector) -> tuple[Survey | None, Sequence[int] | None]:

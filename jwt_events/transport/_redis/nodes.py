@@ -176,6 +176,27 @@ class Nodes:
         slots, info = await connection.execute_many(_WHERE, within=_REPLY_WITHIN)
         return self._read(slots, info, connection).replicas_of(slot_of(key))
 
+    async def contradicting(self, connector: Connector, owner: Connection) -> Sequence[str]:
+        """Ask all seeds and nodes that were named for the owner of the connector's key; see `Topology`."""
+        own = owner.place or owner.peer
+        places = [place for place in self._order if place not in (None, own)]
+        found = await asyncio.gather(*(self._owner_by(connector, place) for place in places))
+        return [place for place, named in found if named not in (None, own)]
+
+    async def _owner_by(self, connector: Connector, place: Address | None) -> tuple[str, Address | None]:
+        """Return which node was asked, and the owner that it names; ``None`` for those that name none."""
+        try:
+            connection = await connector.open(place, within=_REPLY_WITHIN)
+        except TransportError:
+            return "", None
+        try:
+            slots, info = await connection.execute_many(_WHERE, within=_REPLY_WITHIN)
+            return connection.address, self._read(slots, info, connection).owner_of(slot_of(connector.destination))
+        except TransportError:
+            return "", None
+        finally:
+            await connection.aclose()
+
     def _read(self, slots: Any, info: Any, connection: Connection) -> SlotMap:
         for reply in (slots, info):
             if isinstance(reply, ServerRefused) and "cluster support disabled" in str(reply):

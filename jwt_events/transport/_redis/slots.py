@@ -33,6 +33,17 @@ def slot_of(key: str) -> int:
     return key_slot(key.encode())
 
 
+def _host(node: Sequence[Any]) -> str:
+    """Return the host that a node is to be reached at; empty for that of the one that was asked.
+
+    A node that has to have a hostname, and has none, is called ``?``; its address is told beside that.
+    """
+    host, others = node[0] or b"", node[3] if len(node) > 3 else ()
+    if host == b"?":
+        host = dict(zip(others[::2], others[1::2], strict=True)).get(b"ip", b"")
+    return bytes(host).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class SlotMap:
     """Where slots are.
@@ -59,8 +70,7 @@ class SlotMap:
         """
 
         def place(node: Sequence[Any]) -> Address:
-            host, port = node[:2]
-            found = (host.decode() if host and host != b"?" else asked[0]), int(port)
+            found = _host(node) or asked[0], int(node[1])
             return found if remap is None else remap(found)
 
         ranges = [(int(first), int(last), [place(node) for node in nodes]) for first, last, *nodes in reply]

@@ -59,6 +59,14 @@ class Topology(Protocol):
             TransportError: those that were asked did not reply, or refused.
         """
 
+    async def contradicting(self, connector: Connector, owner: Connection) -> Sequence[str]:
+        """Return the addresses of nodes that name another owner of the connector's key.
+
+        Args:
+            connector: opens the connections.
+            owner: leads to the owner that is taken for it.
+        """
+
     def timed_out(self, connector: Connector) -> ConnectionFailed:
         """Return the error of what waited for a connection for too long, while one is being opened."""
 
@@ -82,6 +90,10 @@ class OneServer:
     async def replicas(self, connection: Connection, key: str, said: Replication) -> Sequence[Address]:
         """Return those that the server named; see `Topology`."""
         return said.near
+
+    async def contradicting(self, connector: Connector, owner: Connection) -> Sequence[str]:
+        """Return none: there are no others; see `Topology`."""
+        return ()
 
     def timed_out(self, connector: Connector) -> ConnectionFailed:
         """Return that the server did not reply; see `Topology`."""
