@@ -50,9 +50,11 @@ try:
         AnyHandler,
         Handler,
         OwnCheck,
+        check_of_websocket,
         checked,
         is_exempt,
         is_preflight,
+        is_websocket,
         marks,
         own_check,
         public,
@@ -156,7 +158,7 @@ class BearerGuard(Guard[T_co]):
             exempt = is_exempt(request, self) or is_preflight(request)
             if not exempt and not (is_public is not None and await says_so(is_public, request, self._failures.tell)):
                 try:
-                    await _admit(self, request, _own_check(request, self))
+                    await _admit(self, request, check_of_websocket(request, self))
                 except Refused as refused:
                     return _response(refused)
             return await _respond(request, handler)
@@ -182,7 +184,7 @@ class BearerGuard(Guard[T_co]):
             HTTPException: the same, in the words of ``decode``.
         """
         requirement = requirement_of(scopes)
-        values_of, verify = _headers_of(request), _is_websocket(request)
+        values_of, verify = _headers_of(request), is_websocket(request)
         known = await self._admit_again(self._admissions(request), values_of, token, verify=verify)
         return requirement.met_by(known, realm=self._realm)
 
@@ -347,14 +349,6 @@ async def _admit(
         admissions=guard._admissions(request),  # noqa: SLF001 - of this module
     )
     return await guard.admission(request, token=token, scopes=scopes)
-
-
-def _own_check(request: web.Request, guard: object) -> OwnCheck | None:
-    return own_check(request.match_info.handler, guard) if _is_websocket(request) else None
-
-
-def _is_websocket(request: web.Request) -> bool:
-    return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 def _headers_of(request: web.Request) -> Callable[[str], Sequence[str]]:

@@ -94,6 +94,15 @@ def own_check(handler: Any, guard: object) -> OwnCheck | None:
     return found if found is not None and found.guard is guard else None
 
 
+def check_of_websocket(request: web.Request, guard: object) -> OwnCheck | None:
+    """Return how the handler of a WebSocket checks tokens by a guard; ``None`` if it does not, or is none."""
+    return own_check(request.match_info.handler, guard) if is_websocket(request) else None
+
+
+def is_websocket(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
 def is_view(handler: Any) -> bool:
     return isinstance(handler, type) and issubclass(handler, web.View)
 

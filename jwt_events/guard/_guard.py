@@ -232,8 +232,7 @@ class Guard(Generic[T_co]):
     ) -> Any:
         """Return the token that another source than the headers has for a connection.
 
-        ``None`` if there is no such source, or a token in a header or cookie, good or bad. A proxy may have put other
-        credentials into ``Authorization``.
+        ``None`` if there is no such source, or the headers have a token, good or bad: it may be one of a proxy.
 
         Raises:
             Refused: the source failed.
@@ -254,8 +253,7 @@ class Guard(Generic[T_co]):
         Args:
             admissions: those of the request so far.
             values_of: returns the values of its headers.
-            token: a token that did not come in a header; ``None`` looks into the headers, unless a new one took the
-                place of what is there.
+            token: one that did not come in a header; ``None`` looks into the headers, unless a renewed one is there.
             verify: call ``decode`` again for a token that was let in before, whatever its ``exp``.
 
         Raises:
