@@ -29,6 +29,7 @@ import pytest_asyncio
 import redis.asyncio
 import uvloop
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._redis import reconnecting
@@ -39,6 +40,10 @@ from tests.support.servers import KINDS, OWN_KINDS, Server, embedded, shared, sh
 from tests.support.waiting import block_until, scaled, wait_until
 
 pytest_plugins = ["jwt_events.testing.plugin"]
+
+# The duration of an example depends on the machine, not on the library.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # A machine on which tests need more time needs more to open a connection, too.
 reconnecting.OPEN_WITHIN = scaled(reconnecting.OPEN_WITHIN)

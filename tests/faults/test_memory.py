@@ -30,6 +30,12 @@ async def fill(client: Redis, key: str, number: int, size: int) -> list[str]:
     return [position.decode() for position in added]
 
 
+def _client(server: EmbeddedServer) -> Redis:
+    """Return a client that writes what is large, in its time."""
+    client: Redis = Redis.from_url(server.url, socket_timeout=scaled(20))
+    return client
+
+
 @pytest.mark.parametrize("kind", ["list", "stream", "group"])
 @pytest.mark.parametrize(
     ("number", "megabytes"),
@@ -41,7 +47,7 @@ async def fill(client: Redis, key: str, number: int, size: int) -> list[str]:
 )
 async def test_peak(own_server: Callable[..., EmbeddedServer], kind: str, number: int, megabytes: int) -> None:
     """However many there are, and however large, a process that reads them needs room for a batch, twice at most."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         await fill(client, "k", number, megabytes * _MEGABYTE)
         await publish(RedisStream(client, "k"), TokenRevoked(token_id="t"))
         program = (sys.executable, "-m", "tests.faults.memory_process", server.url, "k", kind)
@@ -56,7 +62,7 @@ async def test_peak(own_server: Callable[..., EmbeddedServer], kind: str, number
 @pytest.mark.parametrize("group", [None, "workers"])
 async def test_every_entry_is_delivered(own_server: Callable[..., EmbeddedServer], group: str | None) -> None:
     """Large and small ones, each once or more and in order, without a gap, and all are settled."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         positions = []
         for number, size in ((90, 100), (2, 20 * _MEGABYTE), (40, 100), (30, _MEGABYTE), (90, 100)):
             positions += await fill(client, "k", number, size)
@@ -86,7 +92,7 @@ async def test_every_entry_is_delivered(own_server: Callable[..., EmbeddedServer
 async def test_a_server_that_buffers_little(own_server: Callable[..., EmbeddedServer], group: str | None) -> None:
     """A server hangs up on who asks for more than it buffers: fewer entries are asked for, until all were read."""
     async with own_server(config={"client-output-buffer-limit": "normal 1mb 1mb 1"}) as server:
-        async with Redis.from_url(server.url) as client:
+        async with _client(server) as client:
             positions = await fill(client, "k", 30, 400_000)
         stream = RedisStream(server.url, "k", start="all", block=0.1, group=group)
         async with stream.receiver() as receiver, asyncio.timeout(scaled(30)):
@@ -100,7 +106,7 @@ async def test_a_server_that_buffers_little(own_server: Callable[..., EmbeddedSe
 
 async def test_dead_letters_that_cannot_be_written_delay_nothing(own_server: Callable[..., EmbeddedServer]) -> None:
     """A reader waits while large dead letters are written, but not for a server that does not take them."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         positions = await fill(client, "k", 5, 2 * _MEGABYTE)
         await call(client, "SET", "k:dead", "in the way")
         stream = RedisStream(server.url, "k", start="all", batch_size=1, block=0.1)
@@ -116,7 +122,7 @@ async def test_dead_letters_that_cannot_be_written_delay_nothing(own_server: Cal
 @pytest.mark.parametrize("group", [None, "workers"])
 async def test_dead_letter(own_server: Callable[..., EmbeddedServer], group: str | None) -> None:
     """Of an entry that is far too large the beginning is kept, with what is missing; it is not replayed."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         stream = RedisStream(server.url, "k", start="all", group=group)
         await fill(client, "k", 1, 20 * _MEGABYTE)
         await call(client, "XADD", "k", "*", "a", b"y" * 3 * _MEGABYTE, "event", b"junk")
@@ -140,7 +146,7 @@ async def test_dead_letter(own_server: Callable[..., EmbeddedServer], group: str
 
 async def test_many_large_dead_letters(own_server: Callable[..., EmbeddedServer]) -> None:
     """They are listed in parts of so many bytes, in order, each once; small ones as many as asked for."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         small = await fill(client, "k:dead", 300, 10)
         large = await fill(client, "k:dead", 40, 2 * _MEGABYTE)
         async with DeadLetters(RedisStream(server.url, "k"), timeout=scaled(10)) as dead:
@@ -168,7 +174,7 @@ def peak() -> Iterator[Callable[[], int]]:
 
 async def test_many_large_replays(own_server: Callable[..., EmbeddedServer]) -> None:
     """They are replayed in their order and in parts of so many bytes; none if one of them cannot be."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         large = await fill(client, "k:dead", 50, 2 * _MEGABYTE)
         cut = await call(client, "XADD", "k:dead", "*", "event", b"x", "error", b"e", "missing", 1)
         small = await fill(client, "k:dead", 20, 10)
@@ -186,7 +192,7 @@ async def test_many_large_replays(own_server: Callable[..., EmbeddedServer]) -> 
 
 async def test_busy_group(own_server: Callable[..., EmbeddedServer]) -> None:
     """While all handlers of a group are busy, how far it is behind is told without reading what it has not read yet."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         stream, told = RedisStream(server.url, "k", group="workers", claim_after=0.3), list[Backlog]()
         async with stream.receiver() as receiver:
             await publish(stream, TokenRevoked(token_id="t"))
@@ -207,7 +213,7 @@ async def sent(client: Redis) -> int:
 
 async def test_oldest_is_too_large(own_server: Callable[..., EmbeddedServer]) -> None:
     """What the server says of a stream has its oldest entry whole; a reader stays connected all the same."""
-    async with own_server() as server, Redis.from_url(server.url) as client:
+    async with own_server() as server, _client(server) as client:
         await fill(client, "k", 1, 20 * _MEGABYTE)
         async with RedisStream(server.url, "k", block=0.1).receiver() as receiver, asyncio.timeout(scaled(30)):
             proofs: set[float | None] = set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from jwt_events import (
@@ -17,10 +16,6 @@ from jwt_events import (
     TokenRevoked,
     UnknownEvent,
 )
-
-# The duration of an example depends on the machine, not on the library.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
