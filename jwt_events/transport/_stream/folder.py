@@ -1,7 +1,7 @@
 """Folds a stream into its ledger and trims it, in the background.
 
-On connections of its own and in small steps, so that no publish waits for it. Of all publishers of a stream one folds
-at a time. If it ends in between, nothing is lost, and another one goes on.
+On connections of its own, in small steps and with pauses, so that no publish waits for it. Of all publishers of a
+stream one folds at a time. If it ends in between, nothing is lost, and another one goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
+from jwt_events.transport._stream.fold_lock import FoldLock
+from jwt_events.transport._stream.fold_pace import FoldPace
 from jwt_events.transport._stream.horizon import Horizon, LongestRetention
 from jwt_events.transport._stream.ledger import Ledger
 from jwt_events.transport._stream.plain import PlainKeys
@@ -25,6 +27,9 @@ _CONNECT_WITHIN = 5.0
 
 # Seconds after which a program that publishes folds for the first time, if it is due.
 _FIRST_AFTER = 10.0
+
+# How often another one may change the ledger in a row while a batch is folded.
+_MAX_REFUSED = 100
 
 # A reply that is too large is cut off with its connection; after that many attempts batches hold one entry.
 _ATTEMPTS = 3
@@ -39,6 +44,7 @@ class Folder:
         fold: says what is still in force of events.
         retention: for how long this publisher keeps entries.
         report: called after each round of `run`; ``None`` for nobody.
+        lock: the lock, if it is released or taken elsewhere; ``None`` for one of its own.
     """
 
     def __init__(
@@ -48,9 +54,12 @@ class Folder:
         fold: Fold,
         retention: timedelta,
         report: Callable[[LedgerReport], None] | None = None,
+        *,
+        lock: FoldLock | None = None,
     ) -> None:
         self._connector = connector
         self._ledger = ledger
+        self._lock = FoldLock(ledger.keys) if lock is None else lock
         self._plain = PlainKeys(connector, ledger.keys)
         self._fold = fold
         self._retention = LongestRetention(ledger.keys, retention, self._plain)
@@ -67,7 +76,7 @@ class Folder:
         await asyncio.sleep(min(self._retention.interval, _FIRST_AFTER))
         while True:
             try:
-                await self.fold_once()
+                await self.fold_once(takes_its_time=True)
                 self._failure, self._worked_at = None, boottime()
             except TransportError as error:
                 self._warn_once(str(error))
@@ -75,10 +84,13 @@ class Folder:
                 self._warn_once(describe(error))
             await asyncio.sleep(self._retention.interval)
 
-    async def fold_once(self) -> int:
+    async def fold_once(self, *, takes_its_time: bool = False) -> int:
         """Fold what is due, as long as no other program does, and return how many entries of the stream that were.
 
         Cancelling it is safe.
+
+        Args:
+            takes_its_time: whether to make pauses, in which other tasks run, while there is time until the next round.
 
         Raises:
             TransportError: a right is lacking, the ledger is something else or of a later version, or the server is not
@@ -87,7 +99,7 @@ class Folder:
         for attempt in range(_ATTEMPTS):
             connection = await self._connector.connect(within=_CONNECT_WITHIN)
             try:
-                return await self._fold_on(connection)
+                return await self._fold_on(connection, takes_its_time=takes_its_time)
             except TransportError:
                 if not connection.was_cut_off or attempt == _ATTEMPTS - 1:
                     raise
@@ -96,33 +108,50 @@ class Folder:
                 await connection.aclose()
         raise AssertionError("the last attempt returns or raises")
 
-    async def _fold_on(self, connection: Connection) -> int:
+    async def _fold_on(self, connection: Connection, *, takes_its_time: bool) -> int:
         horizon = await self._retention.announce(connection)
-        folded = await self._fold_due(connection, horizon)
+        interval = self._retention.interval if takes_its_time else 0.0
+        pace = FoldPace(interval, before=horizon.before, now=boottime())
+        folded = await self._fold_due(connection, horizon, pace) if await self._may_fold(connection, horizon) else 0
         if self._report is not None:
             self._report(await self._ledger.report(connection, before=horizon.before))
         return folded
 
-    async def _fold_due(self, connection: Connection, horizon: Horizon) -> int:
-        folded = 0
+    async def _may_fold(self, connection: Connection, horizon: Horizon) -> bool:
+        if await self._lock.acquire(connection):
+            return True
+        stream = await self._ledger.read_stream(connection)
+        if not self._lock.is_stuck(stream.first, before=horizon.before, now=boottime()):
+            return False
+        self._tell("WARNING", "another program held the lock and folded nothing, so this one folds")
+        await self._lock.take(connection)
+        return True
+
+    async def _fold_due(self, connection: Connection, horizon: Horizon, pace: FoldPace) -> int:
+        folded, refused = 0, 0
         now = min(horizon.now, time.time())  # by the clock that is behind: a rule that stays too long does no harm
-        while await self._ledger.acquire(connection):
-            if await self._plain.take_over_ledger(connection, self._ledger):
+        if await self._plain.take_over_ledger(connection, self._ledger):
+            await self._retention.note_ledger(connection)
+        had_ledger = await self._retention.has_ledger(connection)
+        while self._lock.is_held or await self._lock.acquire(connection):
+            pause = pace.pause(now=boottime())
+            batch = await self._ledger.fold_batch(
+                connection, self._fold, before=horizon.before, now=now, vanished=had_ledger, pause=pause
+            )
+            folded += batch.events
+            if batch.lost:
+                self._tell("ERROR", "events were removed from the stream that were not folded", lost=batch.lost)
+            if folded and not had_ledger:
                 await self._retention.note_ledger(connection)
-            had_ledger = await self._retention.has_ledger(connection)
-            while self._ledger.is_leased:
-                batch = await self._ledger.fold_batch(
-                    connection, self._fold, before=horizon.before, now=now, vanished=had_ledger
-                )
-                folded += batch.events
-                if batch.lost:
-                    self._tell("ERROR", "events were removed from the stream that were not folded", lost=batch.lost)
-                if folded and not had_ledger:
-                    await self._retention.note_ledger(connection)
-                    had_ledger = True
-                if batch.is_done:
-                    await self._ledger.expire(connection, now=now)
-                    return folded
+                had_ledger = True
+            if batch.is_done:
+                await self._ledger.expire(connection, now=now, pause=pause)
+                break
+            refused = 0 if batch.events else refused + 1
+            if refused > _MAX_REFUSED:
+                raise TransportError("the ledger was changed again and again by others", retryable=True)
+            if batch.reached is not None:
+                pace.reached(batch.reached)
         return folded
 
     def _warn_once(self, failure: str) -> None:
