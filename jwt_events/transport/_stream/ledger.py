@@ -37,8 +37,10 @@ from jwt_events.transport.optional import ENDLESS, Fold, LedgerBatch, LedgerRepo
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
 
-# Entries of a stream that one transaction folds: they keep the server for less than 0.2 ms.
+# Entries of a stream that are read at once, and of these, those that one transaction folds: they keep the server for a
+# tenth of a millisecond.
 _FOLD_BATCH = 100
+_FOLD_PART = 50
 
 # Events that are folded before other tasks of this program may run: they keep it for a tenth of a millisecond.
 _FOLD_SLICE = 34
@@ -159,32 +161,54 @@ class Ledger:
         if not found or stream is None:
             await connection.call("EXEC", within=_REPLY_WITHIN)
             return Folded(0, is_done=True)
-        payloads, last = payloads_of(found), found[-1][0].decode()
+        payloads = payloads_of(found)
         self._size.read(len(payloads), sum(map(len, payloads)))
-        members = await _folded(payloads, fold, now, pause)
-        moved = advance(head, stream, len(payloads), last, now=int(now * 1000), vanished=vanished)
-        moved = replace(moved, kept=kept_before, beyond=beyond)
-        if not await self._commit(connection, members, moved):
+        moved: LedgerHead | None = None
+        folded, goes_on = 0, True
+        while goes_on:
+            part = payloads[folded : folded + _FOLD_PART]
+            reached = found[folded + len(part) - 1][0].decode()
+            members = await _folded(part, fold, now, pause)
+            if moved is None:
+                moved = advance(head, stream, len(part), reached, now=int(now * 1000), vanished=vanished)
+                moved = replace(moved, kept=kept_before, beyond=beyond)
+            else:
+                moved = moved.after(len(part), reached)
+            is_last = folded + len(part) == len(payloads)
+            is_committed, goes_on = await self._commit(connection, members, moved, is_last=is_last)
+            folded += len(part) * is_committed
+        if not folded:
             return Folded(0, is_done=False)
-        lost = moved.lost - (head.lost if head is not None else 0)
-        return Folded(len(payloads), is_done=len(payloads) < count, lost=lost, reached=last)
+        reached = found[folded - 1][0].decode()
+        lost = moved.lost - (0 if head is None else head.lost)
+        return Folded(folded, is_done=folded == len(payloads) < count, lost=lost, reached=reached)
 
-    async def _commit(self, connection: Connection, members: Sequence[Argument], head: LedgerHead) -> bool:
-        """Store members with scores, move the head and trim the stream; return whether nobody else was quicker."""
+    async def _commit(
+        self, connection: Connection, members: Sequence[Argument], head: LedgerHead, *, is_last: bool
+    ) -> tuple[bool, bool]:
+        """Store members with scores, move the head and trim the stream.
+
+        Returns:
+            Whether that was done, as nobody else was quicker; and whether the next part of the batch may follow, the
+            transaction of which has begun then.
+        """
         commands: list[Command] = [
             ("zremrangebyscore", self.key, "-inf", "-inf"),
             ("zadd", self.key, "GT", "-inf", head.encode(), *members),
             ("xtrim", self._stream, "MINID", successor(head.position)),
             ("EXEC",),
         ]
-        replies = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        following: list[Command] = [] if is_last else [("WATCH", self.key), self.head_command, ("MULTI",)]
+        replies = await connection.execute_many([*commands, *following], within=_REPLY_WITHIN)
         _require(*replies)
-        if replies[-1] is None:
-            return False
-        if len(replies[-1]) != 3 or any(type(reply) is not int for reply in replies[-1]):
+        result = replies[len(commands) - 1]
+        if result is not None and (len(result) != 3 or any(type(reply) is not int for reply in result)):
             connection.abort()
             raise TransportError("the ledger was not written as it should be; nothing is known to be lost")
-        return True
+        goes_on = result is not None and not is_last and replies[-2] == [head.encode()]
+        if not (is_last or goes_on):
+            await connection.call("EXEC", within=_REPLY_WITHIN)
+        return result is not None, goes_on
 
     async def expire(self, connection: Connection, *, now: float, pause: float = 0.0) -> int:
         """Remove entries whose time was over for `GRACE`, and return how many.

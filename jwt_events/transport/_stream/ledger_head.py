@@ -75,6 +75,15 @@ class LedgerHead:
         numbers = f"{counted} {self.lost} {self.lost_at} {self.kept} {self.beyond}"
         return PREFIX + f"{VERSION} {self.position} {numbers}".encode()
 
+    def after(self, count: int, last: str) -> LedgerHead:
+        """Return the head after more entries were folded, which the stream had when it was folded up to this one.
+
+        Args:
+            count: how many.
+            last: the position of the last of them.
+        """
+        return replace(self, position=last, counted=None if self.counted is None else self.counted + count)
+
     def missing(self, stream: StreamInfo) -> int | None:
         """Return how many entries were removed from the stream that nobody had folded.
 
