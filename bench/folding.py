@@ -2,7 +2,8 @@
 
 ``python -m bench.folding`` folds the same events several times, as a publisher does, and measures the processor time of
 this process and of the server for each. Then it publishes at a steady rate, in windows with and without folding in
-turn, and prints the 99th percentile of both. What is folded falls due as steadily as it was published. It takes two minutes.
+turn, and prints the 99th percentile of both. What is folded falls due as steadily as it was published. It takes
+two minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from redis.asyncio import Redis
 from bench.programs import server_time
 from bench.workloads import percentiles
 from jwt_events import Event, Publisher, RedisStream, TokenRevoked
-from jwt_events._internal.cancellation import end
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import encode_event
 from jwt_events.revocation import Folding
@@ -43,7 +43,7 @@ WINDOWS = 8
 _KEYS = StreamKeys("bench:folding")
 _SOURCE = "bench:folding:source"
 _HOUR = timedelta(hours=1)
-_SHORT = timedelta(seconds=100)  # there is a round each second
+_KEPT = timedelta(seconds=100)  # then there is a round each second
 _IN_ONE_PIPELINE = 1_000
 
 
@@ -83,7 +83,7 @@ async def measure_cost(url: str, events: Iterable[Event]) -> tuple[float, float]
             await client.copy(_SOURCE, _KEYS.stream)
             one = folder(url, _HOUR)
             began, server = time.process_time(), await server_time(client)
-            folded = await one.fold_once(takes_its_time=True)
+            folded = await one.fold_once()
             ended, after = time.process_time(), await server_time(client)
             spent.append(((ended - began) / folded * 1e6, (after - server) / folded * 1e6))
         await client.flushall()
@@ -117,18 +117,16 @@ async def measure_delay(
     """Return percentiles of the milliseconds that a publish takes, without and with folding beside it."""
     delays: dict[bool, list[float]] = {False: [], True: []}
     count = 0
-    async with Redis.from_url(url) as client, Publisher(RedisStream(url, _KEYS.stream)) as publisher:
-        await _window(publisher, rate, seconds / 4)
+    async with Redis.from_url(url) as client:
         for number in range(2 * windows):
-            is_folding = number % 2 == 1
             await client.delete(_KEYS.stream, _KEYS.ledger, _KEYS.ledger_lock, _KEYS.retention)
-            # The first round is a second later, and the last up to a second before the end.
-            due = datetime.now(UTC) - _SHORT - timedelta(seconds=1)
+            transport = RedisStream(url, _KEYS.stream, retention=_KEPT)
+            transport.trims = is_folding = number % 2 == 1
+            # Each round folds what fell due since the last, and the last one is up to a second before the end.
             old = [about_a_token() for _ in range(int(folded / 60 * (seconds + 2)))]
-            await add(client, _KEYS.stream, old, at=due, rate=folded / 60)
-            tasks = [asyncio.create_task(folder(url, _SHORT).run())] if is_folding else []
-            delays[is_folding] += await _window(publisher, rate, seconds)
-            await end(tasks)
+            await add(client, _KEYS.stream, old, at=datetime.now(UTC) - _KEPT, rate=folded / 60)
+            async with Publisher(transport) as publisher:
+                delays[is_folding] += await _window(publisher, rate, seconds)
             count += await client.zcard(_KEYS.ledger)
         await client.flushall()
     found = {"folded_per_minute": count / windows / seconds * 60}

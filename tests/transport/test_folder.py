@@ -26,7 +26,7 @@ from jwt_events.transport._stream import folder as module
 from jwt_events.transport._stream import ledger as ledger_module
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.keys import StreamKeys
-from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.ledger import Folded, Ledger
 from jwt_events.transport.optional import ENDLESS, Fold, LedgerEntry, LedgerReport
 from tests.support.raw import add, call, counts, entries, server_time
 from tests.support.records import recorded
@@ -154,29 +154,49 @@ class TestAnothersLock:
         assert reports[0].behind > 3_600
 
 
-class TestPace:
-    """How fast."""
+class TestSteps:
+    """What a publish waits for."""
 
-    async def test_with_pauses(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In the background there is a pause before each piece of work, and as much is folded."""
-        pauses: list[float] = []
-        real_sleep = asyncio.sleep
+    async def test_after_a_publish(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each step waits for what is published, unless the round takes so long that the next one is due."""
+        steps: list[str] = []
 
-        async def sleep(seconds: float) -> None:
-            pauses.append(seconds)
-            await real_sleep(seconds)
+        async def quiet() -> None:
+            steps.append("quiet")
 
-        await add(client, key, *(f"{number}-0" for number in range(1, 251)))
-        with monkeypatch.context() as patch:
-            patch.setattr(asyncio, "sleep", sleep)
-            assert await folder(url, key, retention=HOUR).fold_once(takes_its_time=True) == 250
-            paced, pauses[:] = list(pauses), []
-            await add(client, key, "251-0")
-            await client.delete(StreamKeys(key).ledger_lock)
-            assert await folder(url, key, retention=HOUR).fold_once() == 1
-        assert len(paced) >= 10
-        assert min(paced) > 0
-        assert set(pauses) == {0.0}
+        def folding(payloads: Sequence[bytes], now: float) -> list[LedgerEntry]:
+            steps.append(f"folded {len(payloads)}")
+            return fold(payloads, now)
+
+        one = Folder(Connector(url, destination=key), Ledger(StreamKeys(key)), folding, HOUR, quiet=quiet)
+        await add(client, key, *(f"{number}-0" for number in range(1, 41)))
+        assert await one.fold_once() == 40
+        assert steps == ["quiet", "quiet", "folded 32", "quiet", "folded 8", "quiet", "quiet"]
+        await add(client, key, "41-0")
+        monkeypatch.setattr(module, "boottime", iter(range(0, 10_000_000, 100)).__next__)
+        assert await one.fold_once() == 1
+        assert steps[7:] == ["folded 1"]
+
+    async def test_parts(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A batch is committed in parts; if another one folds in between, what was committed counts."""
+        monkeypatch.setattr(ledger_module, "_FOLD_PART", 10)
+        await add(client, key, *(f"{number}-0" for number in range(1, 51)))
+        ledger, other = Ledger(StreamKeys(key)), Ledger(StreamKeys(key))
+        async with connected(url) as connection, connected(url) as second:
+            parts: list[int] = []
+
+            async def rest() -> None:
+                parts.append(await client.xlen(key))
+                if parts.count(30) == 1 and parts[-1] == 30:
+                    await other.fold_batch(second, fold, before=2**50, now=0.0)
+
+            batch = await ledger.fold_batch(connection, fold, before=2**50, now=0.0, rest=rest)
+            assert (batch.events, batch.is_done, batch.reached, batch.lost) == (20, False, "20-0", 0)
+            assert await ledger.fold_batch(connection, fold, before=2**50, now=0.0) == Folded(0, is_done=True)
+            assert len(await contents(ledger, connection)) == 50
+            head = await ledger.read_head(connection)
+            assert head is not None
+            assert (head.position, head.lost) == ("50-0", 0)
 
     async def test_more_than_a_lease(self, url: str, key: str, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         """A round that takes longer than the lease renews it, and ends when all is folded."""
@@ -197,9 +217,9 @@ class TestPace:
         """A ledger that another program changes all the time ends the round, and nothing is lost."""
 
         class Changed(Ledger):
-            async def _commit(self, *args: Any) -> bool:
+            async def _commit(self, *args: Any, **options: Any) -> tuple[bool, bool]:
                 await call(client, "ZADD", self.key, "INCR", 1, "rx")
-                return await super()._commit(*args)
+                return await super()._commit(*args, **options)
 
         await add(client, key, "1-0")
         one = Folder(Connector(url, destination=key), Changed(StreamKeys(key)), fold, MOMENT)

@@ -24,6 +24,10 @@ from jwt_events.transport.base import Sent
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
 _REPLY_WITHIN = 5.0
 
+# How often to wait, and for how many seconds, until no reply is outstanding.
+_QUIET_ATTEMPTS = 2
+_QUIET_WITHIN = 0.005
+
 _CUT_OFF = "cancelled before all answers came"
 
 MAX_OUTSTANDING = 1_000
@@ -141,6 +145,18 @@ class Multiplexer:
         if len(request.replies) < count:
             request.protocol.abort_if_abandoned()
         return self._decode(request, parse)
+
+    async def quiet(self) -> None:
+        """Return when no reply is outstanding; or when that takes too long, as commands are sent all the time.
+
+        At once in another event loop than its own.
+        """
+        for _ in range(_QUIET_ATTEMPTS if asyncio.get_running_loop() is self._loop else 0):
+            await asyncio.sleep(0)  # what is about to send goes first
+            newest = None if self._connection is None else self._connection.protocol.newest
+            if newest is None:
+                return
+            await asyncio.wait([newest.settled], timeout=_QUIET_WITHIN)
 
     async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []

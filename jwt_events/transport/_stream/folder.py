@@ -1,7 +1,8 @@
 """Folds a stream into its ledger and trims it, in the background.
 
-On connections of its own, in small steps and with pauses, so that no publish waits for it. Of all publishers of a
-stream one folds at a time. If it ends in between, nothing is lost, and another one goes on.
+On connections of its own and in small steps. Each begins when no publish of this program is under way, so that a
+publish waits for the rest of one step at most. Of all publishers of a stream one folds at a time. If it ends in
+between, nothing is lost, and another one goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.describing import describe
@@ -17,9 +19,8 @@ from jwt_events._internal.notices import Notices
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._stream.fold_lock import FoldLock
-from jwt_events.transport._stream.fold_pace import FoldPace
 from jwt_events.transport._stream.horizon import Horizon, LongestRetention
-from jwt_events.transport._stream.ledger import Ledger
+from jwt_events.transport._stream.ledger import Ledger, Rest
 from jwt_events.transport._stream.plain import PlainKeys
 from jwt_events.transport.optional import Fold, LedgerReport
 
@@ -45,6 +46,7 @@ class Folder:
         retention: for how long this publisher keeps entries.
         report: called after each round of `run`; ``None`` for nobody.
         lock: the lock, if it is released or taken elsewhere; ``None`` for one of its own.
+        quiet: returns when this program waits for no reply to a publish; ``None`` if it does not publish.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Folder:
         report: Callable[[LedgerReport], None] | None = None,
         *,
         lock: FoldLock | None = None,
+        quiet: Rest | None = None,
     ) -> None:
         self._connector = connector
         self._ledger = ledger
         self._lock = FoldLock(ledger.keys) if lock is None else lock
         self._plain = PlainKeys(connector, ledger.keys)
         self._fold = fold
+        self._quiet = quiet
         self._retention = LongestRetention(ledger.keys, retention, self._plain)
         self._notices = Notices()
         self._failure: str | None = None
@@ -76,7 +80,7 @@ class Folder:
         await asyncio.sleep(min(self._retention.interval, _FIRST_AFTER))
         while True:
             try:
-                await self.fold_once(takes_its_time=True)
+                await self.fold_once()
                 self._failure, self._worked_at = None, boottime()
             except TransportError as error:
                 self._warn_once(str(error))
@@ -84,13 +88,10 @@ class Folder:
                 self._warn_once(describe(error))
             await asyncio.sleep(self._retention.interval)
 
-    async def fold_once(self, *, takes_its_time: bool = False) -> int:
+    async def fold_once(self) -> int:
         """Fold what is due, as long as no other program does, and return how many entries of the stream that were.
 
         Cancelling it is safe.
-
-        Args:
-            takes_its_time: whether to make pauses, in which other tasks run, while there is time until the next round.
 
         Raises:
             TransportError: a right is lacking, the ledger is something else or of a later version, or the server is not
@@ -99,7 +100,7 @@ class Folder:
         for attempt in range(_ATTEMPTS):
             connection = await self._connector.connect(within=_CONNECT_WITHIN)
             try:
-                return await self._fold_on(connection, takes_its_time=takes_its_time)
+                return await self._fold_on(connection)
             except TransportError:
                 if not connection.was_cut_off or attempt == _ATTEMPTS - 1:
                     raise
@@ -108,11 +109,9 @@ class Folder:
                 await connection.aclose()
         raise AssertionError("the last attempt returns or raises")
 
-    async def _fold_on(self, connection: Connection, *, takes_its_time: bool) -> int:
+    async def _fold_on(self, connection: Connection) -> int:
         horizon = await self._retention.announce(connection)
-        interval = self._retention.interval if takes_its_time else 0.0
-        pace = FoldPace(interval, before=horizon.before, now=boottime())
-        folded = await self._fold_due(connection, horizon, pace) if await self._may_fold(connection, horizon) else 0
+        folded = await self._fold_due(connection, horizon) if await self._may_fold(connection, horizon) else 0
         if self._report is not None:
             self._report(await self._ledger.report(connection, before=horizon.before))
         return folded
@@ -127,16 +126,15 @@ class Folder:
         await self._lock.take(connection)
         return True
 
-    async def _fold_due(self, connection: Connection, horizon: Horizon, pace: FoldPace) -> int:
-        folded, refused = 0, 0
+    async def _fold_due(self, connection: Connection, horizon: Horizon) -> int:
+        folded, refused, rest = 0, 0, partial(self._rest, boottime() + self._retention.interval / 2)
         now = min(horizon.now, time.time())  # by the clock that is behind: a rule that stays too long does no harm
         if await self._plain.take_over_ledger(connection, self._ledger):
             await self._retention.note_ledger(connection)
         had_ledger = await self._retention.has_ledger(connection)
         while self._lock.is_held or await self._lock.acquire(connection):
-            pause = pace.pause(now=boottime())
             batch = await self._ledger.fold_batch(
-                connection, self._fold, before=horizon.before, now=now, vanished=had_ledger, pause=pause
+                connection, self._fold, before=horizon.before, now=now, vanished=had_ledger, rest=rest
             )
             folded += batch.events
             if batch.lost:
@@ -145,14 +143,18 @@ class Folder:
                 await self._retention.note_ledger(connection)
                 had_ledger = True
             if batch.is_done:
-                await self._ledger.expire(connection, now=now, pause=pause)
+                await self._ledger.expire(connection, now=now, rest=rest)
                 break
             refused = 0 if batch.events else refused + 1
             if refused > _MAX_REFUSED:
                 raise TransportError("the ledger was changed again and again by others", retryable=True)
-            if batch.reached is not None:
-                pace.reached(batch.reached)
         return folded
+
+    async def _rest(self, late_at: float) -> None:
+        """Let other tasks run, and what this program publishes be answered, unless folding cannot keep up then."""
+        await asyncio.sleep(0)
+        if self._quiet is not None and boottime() < late_at:
+            await self._quiet()
 
     def _warn_once(self, failure: str) -> None:
         """Report a failure, and log it unless it is the same as that of the last round."""

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -37,13 +37,11 @@ from jwt_events.transport.optional import ENDLESS, Fold, LedgerBatch, LedgerRepo
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
 
-# Entries of a stream that are read at once, and of these, those that one transaction folds: they keep the server for a
-# tenth of a millisecond.
-_FOLD_BATCH = 100
-_FOLD_PART = 50
-
-# Events that are folded before other tasks of this program may run: they keep it for a tenth of a millisecond.
-_FOLD_SLICE = 34
+# Entries of a stream that are read at once, of these those that one transaction folds, and those that are folded before
+# other tasks may run: a step keeps the server, or this program, for a tenth of a millisecond.
+_FOLD_BATCH = 192
+_FOLD_PART = 64
+_FOLD_SLICE = 32
 
 # Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
 # at the same time.
@@ -63,6 +61,14 @@ _REPLY_WITHIN = 5.0
 
 NEVER: Final = math.inf
 """The time of an entry that is needed for ever."""
+
+Rest: TypeAlias = Callable[[], Awaitable[None]]
+"""Lets other tasks of this program run, for as long as they should go first."""
+
+
+async def _give_way() -> None:
+    await asyncio.sleep(0)
+
 
 # Takes a quarter of the time that ``float`` takes.
 _times = msgspec.json.Decoder(list[float])
@@ -117,7 +123,7 @@ class Ledger:
         before: int,
         now: float,
         vanished: bool = False,
-        pause: float = 0.0,
+        rest: Rest = _give_way,
     ) -> Folded:
         """Fold the oldest entries of the stream and remove them from it, all or none.
 
@@ -127,18 +133,19 @@ class Ledger:
             before: fold only what was added before this, in milliseconds since 1970.
             now: seconds since 1970; if in doubt, the earliest that it may be.
             vanished: whether there must have been a ledger before, if there is none.
-            pause: seconds for which other tasks of this program may run before each piece of work.
+            rest: called before each piece of work; see `Rest`.
 
         Raises:
             TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
                 later version, or a right is lacking, which the message names.
         """
         with _aborting(connection):
-            return await self._fold_batch(connection, fold, before=before, now=now, vanished=vanished, pause=pause)
+            return await self._fold_batch(connection, fold, before=before, now=now, vanished=vanished, rest=rest)
 
     async def _fold_batch(
-        self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool, pause: float
+        self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool, rest: Rest
     ) -> Folded:
+        await rest()
         end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
         replies = await connection.execute_many(
             [
@@ -168,7 +175,7 @@ class Ledger:
         while goes_on:
             part = payloads[folded : folded + _FOLD_PART]
             reached = found[folded + len(part) - 1][0].decode()
-            members = await _folded(part, fold, now, pause)
+            members = await _folded(part, fold, now, rest)
             if moved is None:
                 moved = advance(head, stream, len(part), reached, now=int(now * 1000), vanished=vanished)
                 moved = replace(moved, kept=kept_before, beyond=beyond)
@@ -177,7 +184,7 @@ class Ledger:
             is_last = folded + len(part) == len(payloads)
             is_committed, goes_on = await self._commit(connection, members, moved, is_last=is_last)
             folded += len(part) * is_committed
-        if not folded:
+        if not folded or moved is None:
             return Folded(0, is_done=False)
         reached = found[folded - 1][0].decode()
         lost = moved.lost - (0 if head is None else head.lost)
@@ -210,16 +217,17 @@ class Ledger:
             await connection.call("EXEC", within=_REPLY_WITHIN)
         return result is not None, goes_on
 
-    async def expire(self, connection: Connection, *, now: float, pause: float = 0.0) -> int:
+    async def expire(self, connection: Connection, *, now: float, rest: Rest = _give_way) -> int:
         """Remove entries whose time was over for `GRACE`, and return how many.
 
         Args:
             connection: used by nobody else until this returns.
             now: seconds since 1970; if in doubt, the earliest that it may be.
-            pause: seconds to wait between two batches.
+            rest: called before each batch; see `Rest`.
         """
         removed, last = 0, f"({max(0.0, now - GRACE):.0f}"
         while True:
+            await rest()
             batch = ("ZRANGE", self.key, 0, last, "BYSCORE", "LIMIT", _EXPIRY_BATCH, 1, "WITHSCORES")
             following = await connection.call(*batch, within=_REPLY_WITHIN)
             # All of the second in which the next batch begins, so that each round removes some.
@@ -227,7 +235,6 @@ class Ledger:
             removed += int(await connection.call("ZREMRANGEBYSCORE", self.key, 0, until, within=_REPLY_WITHIN))
             if not following:
                 return removed
-            await asyncio.sleep(pause)
 
     async def remove(self, connection: Connection, wrong: Mapping[bytes, float]) -> int:
         """Remove entries that should not be there, and return how many.
@@ -372,17 +379,14 @@ def _aborting(connection: Connection) -> Iterator[None]:
         raise
 
 
-async def _folded(payloads: Sequence[bytes], fold: Fold, now: float, pause: float) -> list[Argument]:
-    """Fold events to scores and members in turn.
-
-    Other tasks run before and after each slice: publishing must not wait for all of them.
-    """
+async def _folded(payloads: Sequence[bytes], fold: Fold, now: float, rest: Rest) -> list[Argument]:
+    """Fold events to scores and members in turn."""
     members: list[Argument] = []
     for start in range(0, len(payloads), _FOLD_SLICE):
-        await asyncio.sleep(pause)
+        await rest()
         for content, until in fold(payloads[start : start + _FOLD_SLICE], now):
             members += "+inf" if until == NEVER else max(0, math.ceil(until)), content
-    await asyncio.sleep(pause)
+    await rest()
     return members
 
 
