@@ -190,27 +190,3 @@ class TestEnds:
             assert isinstance(error, ConnectionFailed)
             assert not error.maybe_done
         assert len(server.commands) == 1
-
-
-class TestQuiet:
-    """When no reply is outstanding."""
-
-    async def test_after_the_last_reply(self, url: str) -> None:
-        """What was sent before, or is about to be, has its reply then."""
-        async with Multiplexer(Connector(url)) as multiplexer:
-            await multiplexer.quiet()
-            await multiplexer.run([("PING",)], within=scaled(5.0))
-            tasks = [asyncio.create_task(multiplexer.run([("PING",)], within=scaled(5.0))) for _ in range(5)]
-            await multiplexer.quiet()
-            assert multiplexer._connection is not None
-            assert multiplexer._connection.protocol.newest is None
-            await asyncio.gather(*tasks)
-
-    async def test_without_a_reply(self) -> None:
-        """It is not waited for long: the server may be away. In another loop it is not waited for at all."""
-        async with FakeServer(lambda _: SILENCE) as server, Multiplexer(Connector(server.url)) as multiplexer:
-            async with running(multiplexer.run([("ECHO", "one")], within=scaled(60))) as task:
-                await wait_until(lambda: len(server.commands) == 1)
-                await soon(multiplexer.quiet())
-                await asyncio.to_thread(asyncio.run, multiplexer.quiet())
-                assert not task.done()

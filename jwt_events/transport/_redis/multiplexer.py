@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from loguru import logger
@@ -23,10 +22,6 @@ from jwt_events.transport.base import Sent
 
 # The longest wait for a connection, or for a reply, in seconds, before the connection counts as dead.
 _REPLY_WITHIN = 5.0
-
-# How often to wait, and for how many seconds, until no reply is outstanding.
-_QUIET_ATTEMPTS = 2
-_QUIET_WITHIN = 0.005
 
 _CUT_OFF = "cancelled before all answers came"
 
@@ -94,9 +89,7 @@ class Multiplexer:
         self._task = asyncio.create_task(self._work(), name=f"jwt_events multiplexer {self._connector.destination}")
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             if self._task is not None:
                 await end([self._task])
@@ -146,17 +139,10 @@ class Multiplexer:
             request.protocol.abort_if_abandoned()
         return self._decode(request, parse)
 
-    async def quiet(self) -> None:
-        """Return when no reply is outstanding; or when that takes too long, as commands are sent all the time.
-
-        At once in another event loop than its own.
-        """
-        for _ in range(_QUIET_ATTEMPTS if asyncio.get_running_loop() is self._loop else 0):
-            await asyncio.sleep(0)  # what is about to send goes first
-            newest = None if self._connection is None else self._connection.protocol.newest
-            if newest is None:
-                return
-            await asyncio.wait([newest.settled], timeout=_QUIET_WITHIN)
+    @property
+    def newest(self) -> Request | None:
+        """The request that was sent last, if its replies have not arrived."""
+        return None if self._connection is None else self._connection.protocol.newest
 
     async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []
@@ -215,9 +201,8 @@ class Multiplexer:
 
     def _timed_out(self) -> TransportError:
         """Return the error of a command that was not sent before its deadline."""
-        if self._connect_error is None:
-            return self._connector.timed_out()
-        return ConnectionFailed(str(self._connect_error))
+        error = self._connect_error
+        return self._connector.timed_out() if error is None else ConnectionFailed(str(error))
 
     async def _work(self) -> None:
         """Connect, run maintenance and send queued requests, until cancelled."""

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from jwt_events._internal.positions import sort_key
+from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.protocol import Argument, Command
@@ -81,13 +81,11 @@ class Folded(NamedTuple):
         events: how many entries of the stream were folded and removed; 0 if another one was quicker.
         is_done: whether there are none left to fold.
         lost: how many entries were found to be removed that nobody had folded.
-        reached: the position of the last of these entries; ``None`` if there are none.
     """
 
     events: int
     is_done: bool
     lost: int = 0
-    reached: str | None = None
 
 
 class Ledger:
@@ -170,25 +168,18 @@ class Ledger:
             return Folded(0, is_done=True)
         payloads = payloads_of(found)
         self._size.read(len(payloads), sum(map(len, payloads)))
-        moved: LedgerHead | None = None
+        moved = advance(head, stream, 0, OLDEST, now=int(now * 1000), vanished=vanished)
+        moved = replace(moved, kept=kept_before, beyond=beyond)
+        lost = moved.lost - (head.lost if head is not None else 0)
         folded, goes_on = 0, True
         while goes_on:
             part = payloads[folded : folded + _FOLD_PART]
-            reached = found[folded + len(part) - 1][0].decode()
             members = await _folded(part, fold, now, rest)
-            if moved is None:
-                moved = advance(head, stream, len(part), reached, now=int(now * 1000), vanished=vanished)
-                moved = replace(moved, kept=kept_before, beyond=beyond)
-            else:
-                moved = moved.after(len(part), reached)
-            is_last = folded + len(part) == len(payloads)
-            is_committed, goes_on = await self._commit(connection, members, moved, is_last=is_last)
-            folded += len(part) * is_committed
-        if not folded or moved is None:
-            return Folded(0, is_done=False)
-        reached = found[folded - 1][0].decode()
-        lost = moved.lost - (0 if head is None else head.lost)
-        return Folded(folded, is_done=folded == len(payloads) < count, lost=lost, reached=reached)
+            end_of_part = folded + len(part)
+            moved = moved.after(len(part), found[end_of_part - 1][0].decode())
+            is_committed, goes_on = await self._commit(connection, members, moved, is_last=end_of_part == len(payloads))
+            folded = end_of_part if is_committed else folded
+        return Folded(folded, is_done=folded == len(payloads) < count, lost=lost if folded else 0)
 
     async def _commit(
         self, connection: Connection, members: Sequence[Argument], head: LedgerHead, *, is_last: bool

@@ -125,7 +125,7 @@ def advance(
     Args:
         head: the head before; ``None`` for a new ledger.
         stream: the stream, before the entries are removed.
-        count: how many entries, at least one.
+        count: how many entries.
         last: the position of the last of them.
         now: milliseconds since 1970, by the server's clock.
         vanished: whether there was a ledger before this new one, so that what was removed before is lost. Otherwise
