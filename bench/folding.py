@@ -44,6 +44,7 @@ _KEYS = StreamKeys("bench:folding")
 _SOURCE = "bench:folding:source"
 _HOUR = timedelta(hours=1)
 _KEPT = timedelta(seconds=100)  # then there is a round each second
+_AHEAD = timedelta(seconds=0.5)
 _IN_ONE_PIPELINE = 1_000
 
 
@@ -122,9 +123,9 @@ async def measure_delay(
             await client.delete(_KEYS.stream, _KEYS.ledger, _KEYS.ledger_lock, _KEYS.retention)
             transport = RedisStream(url, _KEYS.stream, retention=_KEPT)
             transport.trims = is_folding = number % 2 == 1
-            # Each round folds what fell due since the last, and the last one is up to a second before the end.
+            # Each round folds what fell due since the last. The last is about a second before the end.
             old = [about_a_token() for _ in range(int(folded / 60 * (seconds + 2)))]
-            await add(client, _KEYS.stream, old, at=datetime.now(UTC) - _KEPT, rate=folded / 60)
+            await add(client, _KEYS.stream, old, at=datetime.now(UTC) - _KEPT - _AHEAD, rate=folded / 60)
             async with Publisher(transport) as publisher:
                 delays[is_folding] += await _window(publisher, rate, seconds)
             count += await client.zcard(_KEYS.ledger)

@@ -39,7 +39,7 @@ _BEYOND = 86_400
 
 # Entries of a stream that are read at once, of these those that one transaction folds, and those that are folded before
 # other tasks may run: a step keeps the server, or this program, for a tenth of a millisecond.
-_FOLD_BATCH = 192
+_FOLD_BATCH = 256
 _FOLD_PART = 64
 _FOLD_SLICE = 32
 
