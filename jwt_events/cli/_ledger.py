@@ -27,6 +27,7 @@ app: typer.Typer = typer.Typer(
 )
 
 _NO_RULE = "no rule"
+_FOREIGN_LOCK = "; its lock is held by no publisher, so publishers wait: 'jwt-events ledger fold' ends that"
 _ENDS_WITHIN = (3_600, 86_400, 7 * 86_400, 30 * 86_400)
 
 
@@ -184,7 +185,7 @@ def _for_people(found: dict[str, Any]) -> dict[str, object]:
         "size": size if not size or not entries else f"{size} bytes, {size / entries:.0f} an entry",
         "folded up to": found["folded_up_to"],
         "oldest event": None if age is None else f"{age} old, of {found['events']}",
-        "folds now": "yes" if found["is_folding"] else "no",
+        "folds now": "yes" if found["is_folding"] else "no" + _FOREIGN_LOCK * found["lock_is_foreign"],
         "removed unfolded": "unknown" if found["lost"] is None and found["exists"] else found["lost"],
         "found at": None if lost_at is None else datetime.fromtimestamp(lost_at, UTC),
     }

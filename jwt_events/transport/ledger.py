@@ -14,6 +14,7 @@ from jwt_events._internal.positions import OLDEST
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._stream.entry import parse_deliveries
+from jwt_events.transport._stream.fold_lock import FoldLock
 from jwt_events.transport._stream.folder import Folder
 from jwt_events.transport._stream.horizon import longest_retention
 from jwt_events.transport._stream.ledger import Ledger
@@ -51,6 +52,8 @@ class LedgerSummary:
         to_be_taken_over: the key of the ledger that was copied to a cluster under the name it had on one server: lists
             read it, too, the numbers include it, and the next publisher that folds takes it over. ``None`` if there is
             none.
+        lock_is_foreign: whether the lock is held with a TTL that no publisher gives it, or without one, as after a tool
+            restored it: publishers take it when nothing was folded for some time, and `LedgerAccess.fold` at once.
     """
 
     key: str
@@ -67,6 +70,7 @@ class LedgerSummary:
     clock: float
     is_folding: bool
     to_be_taken_over: str | None = None
+    lock_is_foreign: bool = False
 
 
 class LedgerAccess:
@@ -109,6 +113,7 @@ class LedgerAccess:
             head, stream = state.head, state.stream
             seconds, microseconds = await connection.call("TIME", within=_WITHIN)
             missing = None if head is None else head.missing(stream)
+            holder = await FoldLock(self._transport.keys).holder(connection)
             return LedgerSummary(
                 key=self.key,
                 exists=head is not None,
@@ -122,8 +127,9 @@ class LedgerAccess:
                 lost=None if head is None or missing is None else head.lost + missing,
                 lost_at=None if head is None or not head.lost_at else head.lost_at / 1000,
                 clock=int(seconds) + int(microseconds) / 1_000_000,
-                is_folding=await self._is_locked(connection),
+                is_folding=holder == "publisher",
                 to_be_taken_over=None if plain is None else self._plain.ledger.key,
+                lock_is_foreign=holder == "other",
             )
 
     async def entries(self) -> AsyncIterator[LedgerBatch]:
@@ -144,18 +150,21 @@ class LedgerAccess:
             InvalidOption: no publisher has told how long it keeps events.
             TransportError: nothing more was folded.
         """
+        lock = FoldLock(self._transport.keys)
         async with self._connected() as connection:
-            if await self._is_locked(connection):
+            if (holder := await lock.holder(connection)) == "publisher":
                 return None
             await self._plain.take_over_retention(connection)
             retention = await longest_retention(connection, self._transport.keys)
+            if retention is not None and holder == "other":
+                await lock.take(connection)
         if retention is None:
             raise InvalidOption("retention", "is not known: no publisher has told how long it keeps events")
         try:
-            return await Folder(self._transport.connector, self._ledger, fold, retention).fold_once()
+            return await Folder(self._transport.connector, self._ledger, fold, retention, lock=lock).fold_once()
         finally:
             async with self._connected() as connection:
-                await self._ledger.release(connection)
+                await lock.release(connection)
 
     async def remove(self, is_wrong: Callable[[bytes, float], bool], *, reason: str) -> int:
         """Remove entries, and return how many.
@@ -198,9 +207,6 @@ class LedgerAccess:
                 if len(rows) < _BATCH:
                     return count
                 after = entries[-1].position or OLDEST
-
-    async def _is_locked(self, connection: Connection) -> bool:
-        return bool(await connection.call("EXISTS", self._ledger.lock, within=_WITHIN))
 
     @asynccontextmanager
     async def _ledgers(self) -> AsyncIterator[dict[Ledger, Connection]]:

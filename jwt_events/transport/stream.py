@@ -31,6 +31,7 @@ from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
 from jwt_events.transport._redis.replies import position
 from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import RoleRule
+from jwt_events.transport._redis.senders import Senders
 from jwt_events.transport._stream.consumer_group import ConsumerGroup, new_consumer_name, reserve_consumer_name
 from jwt_events.transport._stream.cursor import CursorReceiver, stream_info
 from jwt_events.transport._stream.entry import FIELD
@@ -142,6 +143,7 @@ class RedisStream:
         self.destination: str = key
         self.retention: timedelta = options.duration("retention", retention)
         self.trims: bool = True
+        self._senders = Senders()
         self.claim_after: float | None = None if group is None else options.seconds("claim_after", claim_after)
         self.guarantees: Guarantees = Guarantees(
             durable=True, redelivers=group is not None, ordered=True, fan_out=group is None
@@ -191,11 +193,12 @@ class RedisStream:
         async with AsyncExitStack() as stack:
             if self.replicas:  # then all that it runs is waited for, and it must not read
                 writing = ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
-                await stack.enter_async_context(writing)
+                multiplexer: Multiplexer = await stack.enter_async_context(writing)
                 sender = RepublishingSender(writing, command=command, lookup=lookup, parse=_parse_sent)
             else:
                 multiplexer = await stack.enter_async_context(Multiplexer(self.connector, trimming, role=role))
                 sender = RegisteringSender(multiplexer, self.keys, command=command, lookup=lookup, parse=_parse_sent)
+            stack.enter_context(self._senders.noting(multiplexer))
             try:
                 yield sender
             finally:
@@ -232,7 +235,7 @@ class RedisStream:
         if self.ledger is None or not self.trims:
             yield
             return
-        folder = Folder(self.connector, Ledger(self.keys), fold, self.retention, report)
+        folder = Folder(self.connector, Ledger(self.keys), fold, self.retention, report, quiet=self._senders.quiet)
         async with _background(folder.run(), name="jwt_events folding"):
             yield
 

@@ -198,6 +198,7 @@ class TestFindings:
             ({"sample": [False, False]}, "stream", Level.WARNING),
             ({"ledger": "NOPERM"}, "ledger", Level.WARNING),
             ({"ledger": replace(LEDGER, lost=2)}, "ledger", Level.WARNING),
+            ({"ledger": replace(LEDGER, lock_is_foreign=True)}, "ledger", Level.WARNING),
             ({"ledger": replace(LEDGER, lost=None)}, "ledger", Level.WARNING),
             ({"ledger": replace(LEDGER, entries=90_000, endless=80_000)}, "ledger", Level.NOTE),
             ({"ledger": NO_LEDGER, "stream": StreamInfo("999000000-0", "999000000-0", 9, 1)}, "ledger", Level.WARNING),

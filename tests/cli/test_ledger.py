@@ -78,11 +78,22 @@ class TestFold:
 
     async def test_while_another_folds(self, scene: Scene, url: str) -> None:
         """It leaves it to a publisher that folds."""
-        await call(scene.client, "SET", f"{scene.ledger}:lock", "another")
+        await call(scene.client, "SET", f"{scene.ledger}:lock", "another", "PX", 30_000)
         code, _, complaint = await told(scene, url, "fold")
         await scene.client.delete(f"{scene.ledger}:lock")
         assert code == 1
         assert "a publisher folds" in complaint
+
+    async def test_a_lock_of_somebody_else(self, scene: Scene, url: str) -> None:
+        """What no publisher holds does not keep it from folding, and is shown until then."""
+        await call(scene.client, "SET", f"{scene.ledger}:lock", "another")
+        await publish(scene.stream, TokenRevoked(token_id="new"))
+        await scene.until_old()
+        _, output, _ = await told(scene, url)
+        assert "folds now\tno; its lock is held by no publisher" in output
+        code, output, _ = await told(scene, url, "fold", "--json")
+        assert (code, json.loads(output)) == (0, {"folded": 1})
+        assert not await scene.client.exists(f"{scene.ledger}:lock")
 
     @pytest.mark.parametrize(("marker", "code"), [("inf", 0), ("1e300", 0), ("-inf", 2), ("-1", 2), ("0", 2)])
     async def test_a_retention_of_somebody_else(self, scene: Scene, url: str, marker: str, code: int) -> None:

@@ -241,35 +241,6 @@ class TestExpiry:
             assert await ledger.expire(connection, now=104 + GRACE) == 25
 
 
-class TestLock:
-    """One folds at a time."""
-
-    async def test_held(self, url: str, key: str, client: Redis) -> None:
-        """It is held by one, who may go on, and by another one when it has ended."""
-        first, second = Ledger(StreamKeys(key)), Ledger(StreamKeys(key))
-        async with connected(url) as connection:
-            assert not first.is_leased
-            assert await first.acquire(connection)
-            assert first.is_leased
-            assert not await second.acquire(connection)
-            assert await first.acquire(connection)
-            assert 0 < await client.pttl(first.lock) <= module.LEASE * 1000
-            await client.delete(first.lock)  # as the server does when its time has passed
-            assert await second.acquire(connection)
-            assert second.is_leased
-
-    async def test_lost(self, url: str, key: str, client: Redis) -> None:
-        """One that lost it asks for it like everybody else."""
-        first, second = Ledger(StreamKeys(key)), Ledger(StreamKeys(key))
-        async with connected(url) as connection:
-            assert await first.acquire(connection)
-            await client.delete(first.lock)
-            assert not await first.acquire(connection)
-            assert not first.is_leased
-            assert await second.acquire(connection)
-            assert not await first.acquire(connection)
-
-
 class TestForeign:
     """What somebody else put in the place of the ledger."""
 

@@ -226,6 +226,9 @@ def _ledger(facts: Facts) -> Iterator[Finding]:
     elif ledger is not None:
         size = "" if ledger.bytes is None else f", {ledger.bytes / 2**20:.1f} MB"
         seen = f"{ledger.entries} rules{size}; {ledger.endless} without an end, {ledger.keys} about keys"
+        if ledger.lock_is_foreign:
+            advice = "A tool or a changed clock left it so: 'jwt-events ledger fold' folds, and releases it."
+            yield Finding("ledger", Level.WARNING, f"the lock of {ledger.key!r} is held by no publisher", advice)
         if ledger.lost != 0:
             lost = "unknown" if ledger.lost is None else ledger.lost
             advice = "Find who trims or deletes without folding; lists that start are told a gap."

@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from loguru import logger
@@ -91,9 +90,7 @@ class Multiplexer:
         self._task = asyncio.create_task(self._work(), name=f"jwt_events multiplexer {self._connector.destination}")
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             if self._task is not None:
                 await end([self._task])
@@ -142,6 +139,11 @@ class Multiplexer:
         if len(request.replies) < count:
             request.protocol.abort_if_abandoned()
         return self._decode(request, parse)
+
+    @property
+    def newest(self) -> Request | None:
+        """The request that was sent last, if its replies have not arrived."""
+        return None if self._connection is None else self._connection.protocol.newest
 
     async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []
@@ -200,9 +202,8 @@ class Multiplexer:
 
     def _timed_out(self) -> TransportError:
         """Return the error of a command that was not sent before its deadline."""
-        if self._attempts.error is None:
-            return self._connector.timed_out()
-        return ConnectionFailed(str(self._attempts.error))
+        error = self._attempts.error
+        return self._connector.timed_out() if error is None else ConnectionFailed(str(error))
 
     async def _work(self) -> None:
         """Connect, run maintenance and send queued requests, until cancelled."""

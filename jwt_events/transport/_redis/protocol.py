@@ -154,6 +154,11 @@ class RespProtocol(asyncio.BufferedProtocol):
         """The request that has waited longest for its replies."""
         return self._requests[0] if self._requests else None
 
+    @property
+    def newest(self) -> Request | None:
+        """The request that was sent last, if its replies have not arrived."""
+        return self._requests[-1] if self._requests else None
+
     def can_send(self, count: int, maximum: int) -> bool:
         """Whether `count` more commands may be sent, given the limit on outstanding replies.
 

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, NamedTuple
-from uuid import uuid4
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from jwt_events._internal.clock import boottime
-from jwt_events._internal.positions import sort_key
+from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.protocol import Argument, Bounds, Command
@@ -39,25 +37,21 @@ from jwt_events.transport.optional import ENDLESS, Fold, LedgerBatch, LedgerRepo
 # Seconds from now after which entries are needed whose count is kept in the head.
 _BEYOND = 86_400
 
-# Entries of a stream that one transaction folds: they keep the server for less than a millisecond.
-_FOLD_BATCH = 200
-
-# Events that are folded before other tasks of this program may run.
-_FOLD_SLICE = 20
+# Entries of a stream that are read at once, of these those that one transaction folds, and those that are folded before
+# other tasks may run: a step keeps the server, or this program, for a tenth of a millisecond.
+_FOLD_BATCH = 256
+_FOLD_PART = 64
+_FOLD_SLICE = 32
 
 # Entries of a ledger that a reader asks for at once: they keep the server for a millisecond, and many lists may start
 # at the same time.
 _READ_BATCH = 1_000
 
 # Entries that are removed at once when their time is over.
-_EXPIRY_BATCH = 5_000
+_EXPIRY_BATCH = 500
 
 # Seconds for which an entry is kept after its time: clocks differ, and tokens are accepted for a while after ``exp``.
 GRACE = 600.0
-
-# Seconds for which the one that folds keeps others from it, and of these the last in which it begins nothing more.
-LEASE = 30.0
-_LEASE_MARGIN = 10.0
 
 # How often the state of a ledger is asked for that is changed meanwhile.
 _STATE_ATTEMPTS = 20
@@ -68,6 +62,14 @@ _REPLY_WITHIN = 5.0
 NEVER: Final = math.inf
 """The time of an entry that is needed for ever."""
 
+Rest: TypeAlias = Callable[[], Awaitable[None]]
+"""Lets other tasks of this program run, for as long as they should go first."""
+
+
+async def _give_way() -> None:
+    await asyncio.sleep(0)
+
+
 # Takes a quarter of the time that ``float`` takes.
 _times = msgspec.json.Decoder(list[float])
 
@@ -76,7 +78,7 @@ class Folded(NamedTuple):
     """What became of a batch of a stream.
 
     Attributes:
-        events: how many entries of the stream were folded and removed.
+        events: how many entries of the stream were folded and removed; 0 if another one was quicker.
         is_done: whether there are none left to fold.
         lost: how many entries were found to be removed that nobody had folded.
     """
@@ -99,8 +101,6 @@ class Ledger:
     def __init__(self, keys: StreamKeys) -> None:
         self.keys: StreamKeys = keys
         self._stream = keys.stream
-        self._owner = uuid4().hex
-        self._leased_until = -math.inf
         self._size = BatchSize(_FOLD_BATCH)
         self._read_size = BatchSize(_READ_BATCH)
 
@@ -110,36 +110,19 @@ class Ledger:
         return self.keys.ledger
 
     @property
-    def lock(self) -> str:
-        """The key that the one that folds holds."""
-        return self.keys.ledger_lock
-
-    @property
     def head_command(self) -> Command:
         """The command that reads the head."""
         return ("ZRANGE", self.key, "-inf", "-inf", "BYSCORE")
 
-    async def acquire(self, connection: Connection) -> bool:
-        """Return whether this program is the one to fold now. One that ends without a word is replaced in `LEASE`.
-
-        It spares work and protects nothing: programs that fold at the same time do each other no harm.
-        """
-        asked_at = boottime()
-        condition = "XX" if asked_at < self._leased_until else "NX"
-        lease = ("SET", self.lock, self._owner, condition, "PX", int(LEASE * 1000))
-        if await connection.call(*lease, within=_REPLY_WITHIN) is None:
-            self._leased_until = -math.inf
-            return False
-        self._leased_until = asked_at + LEASE - _LEASE_MARGIN
-        return True
-
-    @property
-    def is_leased(self) -> bool:
-        """Whether there is time left to fold a batch."""
-        return boottime() < self._leased_until
-
     async def fold_batch(
-        self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool = False
+        self,
+        connection: Connection,
+        fold: Fold,
+        *,
+        before: int,
+        now: float,
+        vanished: bool = False,
+        rest: Rest = _give_way,
     ) -> Folded:
         """Fold the oldest entries of the stream and remove them from it, all or none.
 
@@ -149,15 +132,19 @@ class Ledger:
             before: fold only what was added before this, in milliseconds since 1970.
             now: seconds since 1970; if in doubt, the earliest that it may be.
             vanished: whether there must have been a ledger before, if there is none.
+            rest: called before each piece of work; see `Rest`.
 
         Raises:
             TransportError: nothing was folded, unless ``maybe_done``. The key of the ledger is something else, or of a
                 later version, or a right is lacking, which the message names.
         """
         with _aborting(connection):
-            return await self._fold_batch(connection, fold, before, now, vanished)
+            return await self._fold_batch(connection, fold, before=before, now=now, vanished=vanished, rest=rest)
 
-    async def _fold_batch(self, connection: Connection, fold: Fold, before: int, now: float, vanished: bool) -> Folded:
+    async def _fold_batch(
+        self, connection: Connection, fold: Fold, *, before: int, now: float, vanished: bool, rest: Rest
+    ) -> Folded:
+        await rest()
         end, count, beyond = f"({max(1, before)}-0", self._size.count, int(now + _BEYOND)
         replies = await connection.execute_many(
             [
@@ -180,42 +167,59 @@ class Ledger:
         if not found or stream is None:
             await connection.call("EXEC", within=_REPLY_WITHIN)
             return Folded(0, is_done=True)
-        payloads, last = payloads_of(found), found[-1][0].decode()
+        payloads = payloads_of(found)
         self._size.read(len(payloads), sum(map(len, payloads)))
-        members = await _folded(payloads, fold, now)
-        moved = advance(head, stream, len(payloads), last, now=int(now * 1000), vanished=vanished)
+        moved = advance(head, stream, 0, OLDEST, now=int(now * 1000), vanished=vanished)
         moved = replace(moved, kept=kept_before, beyond=beyond)
-        if not await self._commit(connection, members, moved):
-            return Folded(0, is_done=False)
         lost = moved.lost - (head.lost if head is not None else 0)
-        return Folded(len(payloads), is_done=len(payloads) < count, lost=lost)
+        folded, goes_on = 0, True
+        while goes_on:
+            part = payloads[folded : folded + _FOLD_PART]
+            members = await _folded(part, fold, now, rest)
+            end_of_part = folded + len(part)
+            moved = moved.after(len(part), found[end_of_part - 1][0].decode())
+            is_committed, goes_on = await self._commit(connection, members, moved, is_last=end_of_part == len(payloads))
+            folded = end_of_part if is_committed else folded
+        return Folded(folded, is_done=folded == len(payloads) < count, lost=lost if folded else 0)
 
-    async def _commit(self, connection: Connection, members: Sequence[Argument], head: LedgerHead) -> bool:
-        """Store members with scores, move the head and trim the stream; return whether nobody else was quicker."""
+    async def _commit(
+        self, connection: Connection, members: Sequence[Argument], head: LedgerHead, *, is_last: bool
+    ) -> tuple[bool, bool]:
+        """Store members with scores, move the head and trim the stream.
+
+        Returns:
+            Whether that was done, as nobody else was quicker; and whether the next part of the batch may follow, the
+            transaction of which has begun then.
+        """
         commands: list[Command] = [
             ("zremrangebyscore", self.key, "-inf", "-inf"),
             ("zadd", self.key, "GT", "-inf", head.encode(), *members),
             ("xtrim", self._stream, "MINID", successor(head.position)),
             ("EXEC",),
         ]
-        replies = await connection.execute_many(commands, within=_REPLY_WITHIN)
+        following: list[Command] = [] if is_last else [("WATCH", self.key), self.head_command, ("MULTI",)]
+        replies = await connection.execute_many([*commands, *following], within=_REPLY_WITHIN)
         _require(*replies)
-        if replies[-1] is None:
-            return False
-        if len(replies[-1]) != 3 or any(type(reply) is not int for reply in replies[-1]):
+        result = replies[len(commands) - 1]
+        if result is not None and (len(result) != 3 or any(type(reply) is not int for reply in result)):
             connection.abort()
             raise TransportError("the ledger was not written as it should be; nothing is known to be lost")
-        return True
+        goes_on = result is not None and not is_last and replies[-2] == [head.encode()]
+        if not (is_last or goes_on):
+            await connection.call("EXEC", within=_REPLY_WITHIN)
+        return result is not None, goes_on
 
-    async def expire(self, connection: Connection, *, now: float) -> int:
+    async def expire(self, connection: Connection, *, now: float, rest: Rest = _give_way) -> int:
         """Remove entries whose time was over for `GRACE`, and return how many.
 
         Args:
             connection: used by nobody else until this returns.
             now: seconds since 1970; if in doubt, the earliest that it may be.
+            rest: called before each batch; see `Rest`.
         """
         removed, last = 0, f"({max(0.0, now - GRACE):.0f}"
         while True:
+            await rest()
             batch = ("ZRANGE", self.key, 0, last, "BYSCORE", "LIMIT", _EXPIRY_BATCH, 1, "WITHSCORES")
             following = await connection.call(*batch, within=_REPLY_WITHIN)
             # All of the second in which the next batch begins, so that each round removes some.
@@ -223,12 +227,6 @@ class Ledger:
             removed += int(await connection.call("ZREMRANGEBYSCORE", self.key, 0, until, within=_REPLY_WITHIN))
             if not following:
                 return removed
-
-    async def release(self, connection: Connection) -> None:
-        """Let another one fold, if this one may."""
-        if self._leased_until != -math.inf:
-            self._leased_until = -math.inf
-            await connection.call("DEL", self.lock, within=_REPLY_WITHIN)
 
     async def remove(self, connection: Connection, wrong: Mapping[bytes, float]) -> int:
         """Remove entries that should not be there, and return how many.
@@ -292,6 +290,12 @@ class Ledger:
             head = parse_head(after)
         raise TransportError("the ledger was changed again and again while it was read", retryable=True)
 
+    async def read_stream(self, connection: Connection) -> StreamInfo:
+        """Return the state of the stream."""
+        asked: list[Command] = [("XINFO", "STREAM", self._stream)]
+        (reply,) = await connection.execute_many(asked, within=_REPLY_WITHIN, bounds=ENTRY_BOUNDS)
+        return stream_info(reply) or StreamInfo()
+
     def batches(self, connection: Connection) -> AsyncIterator[LedgerBatch]:
         """Yield all entries that are there from the first batch to the last, some of them twice.
 
@@ -322,10 +326,7 @@ class Ledger:
             connection: used by nobody else until this returns.
             before: what was added before this should have been folded, in milliseconds since 1970.
         """
-        (reply,) = await connection.execute_many(
-            [("XINFO", "STREAM", self._stream)], within=_REPLY_WITHIN, bounds=ENTRY_BOUNDS
-        )
-        stream = stream_info(reply) or StreamInfo()
+        stream = await self.read_stream(connection)
         oldest = before if stream.first is None else sort_key(stream.first)[0]
         return LedgerReport(max(0, before - oldest) / 1000, await self.counts(connection), await self.bytes(connection))
 
@@ -379,16 +380,14 @@ def _aborting(connection: Connection) -> Iterator[None]:
         raise
 
 
-async def _folded(payloads: Sequence[bytes], fold: Fold, now: float) -> list[Argument]:
-    """Fold events to scores and members in turn.
-
-    Other tasks run after each slice: publishing must not wait for all of them.
-    """
+async def _folded(payloads: Sequence[bytes], fold: Fold, now: float, rest: Rest) -> list[Argument]:
+    """Fold events to scores and members in turn."""
     members: list[Argument] = []
     for start in range(0, len(payloads), _FOLD_SLICE):
+        await rest()
         for content, until in fold(payloads[start : start + _FOLD_SLICE], now):
             members += "+inf" if until == NEVER else max(0, math.ceil(until)), content
-        await asyncio.sleep(0)
+    await rest()
     return members
 
 

@@ -75,6 +75,15 @@ class LedgerHead:
         numbers = f"{counted} {self.lost} {self.lost_at} {self.kept} {self.beyond}"
         return PREFIX + f"{VERSION} {self.position} {numbers}".encode()
 
+    def after(self, count: int, last: str) -> LedgerHead:
+        """Return the head after more entries were folded, which the stream had when it was folded up to this one.
+
+        Args:
+            count: how many.
+            last: the position of the last of them.
+        """
+        return replace(self, position=last, counted=None if self.counted is None else self.counted + count)
+
     def missing(self, stream: StreamInfo) -> int | None:
         """Return how many entries were removed from the stream that nobody had folded.
 
@@ -116,7 +125,7 @@ def advance(
     Args:
         head: the head before; ``None`` for a new ledger.
         stream: the stream, before the entries are removed.
-        count: how many entries, at least one.
+        count: how many entries.
         last: the position of the last of them.
         now: milliseconds since 1970, by the server's clock.
         vanished: whether there was a ledger before this new one, so that what was removed before is lost. Otherwise
