@@ -299,10 +299,7 @@ def canonical_bytes(  # noqa: PLR0917 - to pack them and unpack them again takes
     data = {}
     for name in names:
         if value := fields[name]:
-            if type(value) is datetime:
-                if value.tzinfo is not UTC:
-                    return None
-            elif type(value) is not str and not _is_canonical(value):
+            if type(value) is not str and not _is_canonical(value):
                 return None
             data[name] = value
     try:
@@ -312,10 +309,9 @@ def canonical_bytes(  # noqa: PLR0917 - to pack them and unpack them again takes
 
 
 def _is_canonical(value: Any) -> bool:
-    """Return whether msgspec writes a value exactly as `pydantic_core.to_json` does, or refuses to write it.
-
-    Texts and instants are checked where they are gathered: a call takes as long as such a check.
-    """
+    """Return whether msgspec writes a value exactly as `pydantic_core.to_json` does, or refuses to write it."""
+    if type(value) is datetime:
+        return value.tzinfo is UTC
     if type(value) is dict:
         return _TEXTS.issuperset(map(type, value)) and _SCALARS.issuperset(map(type, value.values()))
     return value is True

@@ -94,7 +94,6 @@ class Event(BaseModel):
     # Of other classes, what compares as equal may have changed: 1 equals True, data stays the same object.
     _IS_COMPARABLE: ClassVar[bool] = False
     _ONE_OF: ClassVar[tuple[str, ...]] = ()  # if there are any, one of these fields must be given
-    _SUBJECT: ClassVar[tuple[str, ...]] = ()  # the first of these fields that is given is the subject
     _SHOWN_IN_REPR: ClassVar[frozenset[str]] = frozenset({"type", "id", "occurred_at"})
 
     type: str
@@ -122,12 +121,8 @@ class Event(BaseModel):
 
     @property
     def subject(self) -> str | None:
-        """The narrowest identifier given, of a token, session, user, client or key: the CloudEvents ``subject``."""
-        subject = None
-        for name in self._SUBJECT:
-            if subject := getattr(self, name):
-                break
-        return subject
+        """Identifier of the token, session, user, client or key concerned: the CloudEvents ``subject``."""
+        return None
 
     @property
     def needed_until(self) -> datetime | None:
