@@ -48,6 +48,7 @@ class DeliveryPath:
         self.is_disconnected: bool = False
         self.is_held: bool = False
         self.must_reopen: bool = False
+        self._reading: asyncio.Future[Batch] | None = None
         self._is_live = is_live
         self._faults: deque[_Fault] = deque()
         self._kept: list[Delivery] = []
@@ -61,6 +62,15 @@ class DeliveryPath:
     def kept_back(self) -> int:
         """Number of deliveries that are kept back."""
         return len(self._kept)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a read of the wrapped receiver is under way."""
+        return self._reading is not None and not self._reading.done()
+
+    def begin_read(self, reading: asyncio.Future[Batch]) -> None:
+        """Note a read of the wrapped receiver."""
+        self._reading = reading
 
     def changed(self) -> asyncio.Future[None]:
         """Return a future that is done when the state of this path changes."""

@@ -52,6 +52,11 @@ class Faults:
         """Number of deliveries kept back over all receivers: delayed ones, and those to be reordered."""
         return sum(path.kept_back for path in self._paths)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no read is under way: once this is so after `hold`, what is sent then is not read before `heal`."""
+        return not any(path.is_reading for path in self._paths)
+
     def drop(self) -> None:
         """Drop the connections of all receivers, and restore them at once.
 

@@ -155,6 +155,7 @@ class _FaultyReceiver:
                 continue
             if self._reading is None:
                 self._reading = asyncio.create_task(self._inner.receive())
+                path.begin_read(self._reading)
             waiting: set[asyncio.Future[Any]] = {self._reading, changed}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._reading.done() and not changed.done():

@@ -232,9 +232,10 @@ async def _publish_and_count(transport: RedisStream, client: Redis, key: str) ->
 
 @asynccontextmanager
 async def held(faulty: FaultyTransport, scene: Scene) -> AsyncIterator[None]:
-    """Let readers read nothing meanwhile, but the one event that ends the read which is under way."""
+    """Let readers read nothing meanwhile, but perhaps the one event that ends the read which is under way."""
     faulty.faults.hold()
     await publish(scene.stream, TokenRevoked(token_id="last"))
+    await wait_until(lambda: faulty.faults.is_quiet, what="the end of the read that is under way")
     try:
         yield
     finally:

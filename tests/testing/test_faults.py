@@ -320,6 +320,19 @@ class TestViews:
             await eventually(lambda: revocations.is_fresh)
             assert revocations.check(CLAIMS) is Verdict.REVOKED
 
+    async def test_quiet_once_the_read_under_way_has_ended(self, transport: FaultyTransport) -> None:
+        """A read that began before the hold may still return something; afterwards nothing is read."""
+        async with transport.receiver() as receiver:
+            await receiver.receive()
+            reading = asyncio.create_task(receiver.receive())
+            await eventually(lambda: not transport.faults.is_quiet)
+            transport.faults.hold()
+            await publish(transport, 1)
+            await eventually(lambda: transport.faults.is_quiet)
+            transport.faults.heal()
+            assert len((await reading).deliveries) == 1
+            assert transport.faults.is_quiet
+
     async def test_it_can_be_entered_while_held(self, transport: FaultyTransport) -> None:
         """Entering waits while reads are held."""
         transport.faults.hold()

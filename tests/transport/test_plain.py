@@ -219,6 +219,7 @@ class TestLists:
         async with move.list(faulty) as (running, gaps):
             faulty.faults.hold()
             await publish(move.stream, revoked("read"))  # ends the read that is under way
+            await wait_until(lambda: faulty.faults.is_quiet, what="the end of that read")
             await publish(move.stream, revoked("trimmed"))
             assert await move.fold_there() == 2
             faulty.faults.heal()
