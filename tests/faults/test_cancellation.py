@@ -166,7 +166,7 @@ class TestSubscribing:
 @pytest.fixture
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the pause before a lost connection is opened again."""
-    monkeypatch.setattr("jwt_events.transport._redis.reconnecting._MAX_DELAY", 0.001)
+    monkeypatch.setattr("jwt_events.transport._redis.topology.OneServer.max_delay", 0.001)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)

@@ -176,9 +176,14 @@ async def _batches(receiver: Receiver) -> AsyncIterator[Batch]:
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connect again, and settle again, without long pauses."""
-    for module in ("_redis.reconnecting", "_stream.settler"):
-        for name in ("_INITIAL_DELAY", "_MAX_DELAY"):
-            monkeypatch.setattr(f"jwt_events.transport.{module}.{name}", 0.001)
+    delays = (
+        "_redis.reconnecting._INITIAL_DELAY",
+        "_redis.topology.OneServer.max_delay",
+        "_stream.settler._INITIAL_DELAY",
+        "_stream.settler._MAX_DELAY",
+    )
+    for name in delays:
+        monkeypatch.setattr(f"jwt_events.transport.{name}", 0.001)
     monkeypatch.setattr("jwt_events.transport._stream.settler._FLUSH_WITHIN", 0.05)
 
 
