@@ -32,6 +32,9 @@ from tests.support.waiting import wait_until
 Renew = Callable[[Any, str], Any]
 Ask = Callable[[], Awaitable[Any]]
 
+# Seconds after which a token of a minute has expired, however long it took from making the clock to making the token.
+_PAST = 600.0
+
 
 async def _talk(text: str, websocket: Any, renew: Renew, ask: Ask) -> str:
     """Reply to a message of the client: ``token …`` renews, ``insist …`` does not handle a refusal, ``ask`` asks."""
@@ -151,7 +154,7 @@ async def test_expires(serve: Any, revocations: RevocationList, clock: ManualClo
         connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
     ):
         assert await say(websocket, "hello") == "hello"
-        clock.advance(61.0)
+        clock.advance(_PAST)
         assert await end_of(websocket) == (4401, "expired_token")
 
 
@@ -164,7 +167,7 @@ async def test_stream_expires(serve: Any, revocations: RevocationList, clock: Ma
     ):
         chunks = response.aiter_bytes()
         assert await soon(anext(chunks)) == b"hello\n"
-        clock.advance(61.0)
+        clock.advance(_PAST)
         with pytest.raises(StopAsyncIteration):
             await soon(anext(chunks))
 
@@ -178,7 +181,7 @@ async def test_not_until_expiry(
         connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
     ):
         assert await say(websocket, "hello") == "hello"
-        clock.advance(61.0)
+        clock.advance(_PAST)
         assert await say(websocket, "hello") == "hello"
         await publish(transport, TokenRevoked(token_id="1"))
         assert await end_of(websocket) == (4401, "revoked_token")
@@ -190,8 +193,8 @@ async def test_renewed(serve: Any, revocations: RevocationList, clock: ManualClo
         serve(revocations) as address,
         connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
     ):
-        assert await say(websocket, f"token {token('2', 600)}") == "renewed 2"
-        clock.advance(61.0)
+        assert await say(websocket, f"token {token('2', 3_600)}") == "renewed 2"
+        clock.advance(_PAST)
         await publish(transport, TokenRevoked(token_id="1"))
         await wait_until(lambda: not revocations.check({"jti": "1", "iat": 1}))
         assert await say(websocket, "hello") == "hello"
@@ -206,12 +209,12 @@ async def test_asked_again(serve: Any, revocations: RevocationList, transport: M
         connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
     ):
         assert await say(websocket, "ask") == "1"
-        assert await say(websocket, f"token {token('2', 600)}") == "renewed 2"
+        assert await say(websocket, f"token {token('2', 3_600)}") == "renewed 2"
         assert await say(websocket, "ask") == "2"
         await publish(transport, TokenRevoked(token_id="1"))
         await wait_until(lambda: not revocations.check({"jti": "1", "iat": 1}))
         assert [await say(websocket, "ask") for _ in range(2)] == ["2", "2"]
-        assert await say(websocket, f"token {token('3', 600)}") == "renewed 3"
+        assert await say(websocket, f"token {token('3', 3_600)}") == "renewed 3"
         assert await say(websocket, "ask") == "3"
 
 
@@ -232,7 +235,7 @@ async def test_refused(serve: Any, revocations: RevocationList, clock: ManualClo
             assert {code: await say(websocket, f"token {one}") for code, one in tokens.items()} == {
                 code: code for code in tokens
             }
-            clock.advance(61.0)
+            clock.advance(_PAST)
             assert await end_of(websocket) == (4401, "expired_token")
 
 
@@ -323,5 +326,5 @@ async def test_behind_the_middleware(revocations: RevocationList, clock: ManualC
         connect(f"ws://{address}/feed", additional_headers=bearer(token("1"))) as websocket,
     ):
         assert await say(websocket, "hello") == "hello"
-        clock.advance(61.0)
+        clock.advance(_PAST)
         assert await end_of(websocket) == (4401, "expired_token")
