@@ -43,7 +43,7 @@ class Counters:
 
 
 class SeenIds:
-    """Remembers the ids of at least the last 100,000 events, and at most twice as many.
+    """Remembers at least the last 100,000 ids that were new, and at most twice as many.
 
     A publish that is tried again after a lost answer reuses the event's id; this is what makes it one event again. An
     id is unique within its source (CloudEvents 1.0, ``source``): equal ids of two sources are two events.

@@ -268,13 +268,15 @@ class TestSeenIds:
 
     @given(st.integers(1, 10), st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 15).map(str)), max_size=100))
     def test_window_of_sources(self, window: int, ids: list[tuple[str, str]]) -> None:
-        """What came within the last half of a window is never new again, from whichever sources."""
+        """What was new within the last half of a window is never new again, from whichever sources."""
         seen = SeenIds(2 * window)
-        for index, (source, event_id) in enumerate(ids):
-            if (source, event_id) in ids[max(0, index - window) : index]:
-                assert not seen.is_new(event_id, source)
-            else:
-                seen.is_new(event_id, source)
+        distinct: list[tuple[str, str]] = []  # in the order in which they were new
+        for source, event_id in ids:
+            is_new = seen.is_new(event_id, source)
+            if (source, event_id) in distinct[-window:]:
+                assert not is_new
+            if is_new:
+                distinct.append((source, event_id))
 
     @pytest.mark.parametrize("others", [0, 5, 15])
     def test_forget(self, others: int) -> None:
