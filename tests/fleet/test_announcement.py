@@ -147,6 +147,16 @@ async def test_trouble_that_is_no_unicode() -> None:
         await announcer.aclose()
 
 
+@asynccontextmanager
+async def opened(announcer: Announcer, state: str) -> AsyncIterator[None]:
+    """Announce an instance, whose list has this state, while the block runs."""
+    announcer.open(lambda: Condition("0-0", "", state, None, ""))
+    try:
+        yield
+    finally:
+        await announcer.aclose()
+
+
 async def said_by(announcer: Announcer, transport: MemoryTransport) -> Announcement:
     """Return what the announcer has said last."""
     await announcer.attempted.wait()
@@ -161,15 +171,12 @@ async def test_an_instance_that_is_killed_early() -> None:
     """Its entry has an age, long before the second beat, so that it is forgotten one day."""
     transport = MemoryTransport()
     announcer = Announcer(transport, "orders", "o-1", lease=600.0, allows_stale=False)
-    announcer.open(lambda: Condition("0-0", "", "catching_up", None, ""))
-    try:
+    async with opened(announcer, "catching_up"):
 
         async def has_age() -> bool:
             return (await said_by(announcer, transport)).said_at is not None
 
         await wait_until(has_age)
-    finally:
-        await announcer.aclose()
 
 
 class _Failing(MemoryTransport):
@@ -199,13 +206,10 @@ async def test_a_registry_that_fails_oddly() -> None:
     """Whatever it raises, the instance stays announced: publishers must wait for it as long as its list is open."""
     transport = _Failing()
     announcer = Announcer(transport, "orders", "o-1", lease=0.1, allows_stale=False)
-    announcer.open(lambda: Condition("0-0", "", "fresh", None, ""))
-    try:
+    async with opened(announcer, "fresh"):
         with watching("a secret"):
             await wait_until(lambda: transport.attempts > 6)
         assert (await said_by(announcer, transport)).instance == "o-1"
-    finally:
-        await announcer.aclose()
 
 
 async def test_an_entry_that_was_lost() -> None:
@@ -213,8 +217,7 @@ async def test_an_entry_that_was_lost() -> None:
     transport = MemoryTransport()
     announcer = Announcer(transport, "orders", "o-1", lease=600.0, allows_stale=False)
     for _ in range(2):
-        announcer.open(lambda: Condition("0-0", "", "fresh", None, ""))
-        try:
+        async with opened(announcer, "fresh"):
             said = await said_by(announcer, transport)
             assert said.lost_at is None
             async with transport.registry() as registry:
@@ -233,8 +236,6 @@ async def test_an_entry_that_was_lost() -> None:
 
             await wait_until(is_told)
             assert began - 1 <= (await lost_at() or 0) <= time.time()
-        finally:
-            await announcer.aclose()
 
 
 async def test_what_cannot_be_waited_for() -> None:
