@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from jwt_events.transport._stream.pacing import AIM, MAX_SPACING, MIN_RATE, MIN_SPACING
 
-PER_PUBLISH = 30e-6
+PER_PUBLISH = 35e-6
 """Seconds of processor of the server for each event that is published alone."""
 
-PER_WAKEUP = 20e-6
+PER_WAKEUP = 27e-6
 """The same for each time that a reader is woken and asks again."""
 
 PER_DELIVERY = 0.6e-6
