@@ -20,6 +20,7 @@ from jwt_events.errors import (
 )
 from jwt_events.events import Event
 from jwt_events.instrumentation import UNOBSERVED, Observer, Published
+from jwt_events.publisher._under_way import CallsUnderWay
 from jwt_events.transport.base import Sender, Sent
 from jwt_events.transport.optional import Keep
 
@@ -45,12 +46,21 @@ class PublishCall:
         events: what to send.
         payloads: the same, encoded.
         keep: called with the payloads that were accepted, and their receipts; ``None`` to keep nothing.
+        calls: counts this one while it runs.
     """
 
-    # On the class, as most calls succeed at the first attempt.
-    _outcomes: Sequence[Sent | TransportError] | None = None  # of the last attempt of each event
-    _is_complete = False
-    _maybe_published = False
+    __slots__ = (
+        "_calls",
+        "_events",
+        "_is_complete",
+        "_keep",
+        "_log",
+        "_maybe_published",
+        "_observer",
+        "_outcomes",
+        "_payloads",
+        "_sender",
+    )
 
     def __init__(
         self,
@@ -61,6 +71,7 @@ class PublishCall:
         payloads: Sequence[bytes],
         *,
         keep: Keep | None = None,
+        calls: CallsUnderWay,
     ) -> None:
         self._sender = sender
         self._observer = observer
@@ -68,6 +79,10 @@ class PublishCall:
         self._events = events
         self._payloads = payloads
         self._keep = keep
+        self._calls = calls
+        self._outcomes: Sequence[Sent | TransportError] | None = None  # of the last attempt of each event
+        self._is_complete = False
+        self._maybe_published = False
 
     async def run(self, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
@@ -76,6 +91,7 @@ class PublishCall:
             deadline: when to give up, by `time.monotonic`.
         """
         began = perf_counter()
+        self._calls.begin()
         try:
             if self._events:
                 self._outcomes = await self._sender.send(self._payloads, within=deadline - monotonic())
@@ -92,6 +108,7 @@ class PublishCall:
                 cancelled.__cause__ = self._failure()
             raise
         finally:
+            self._calls.end()
             if self._keep is not None and not self._is_complete and (receipts := self._receipts()):
                 rest = set(self._rest())  # of some that were published together others were not accepted
                 self._keep([each for index, each in enumerate(self._payloads) if index not in rest], receipts)

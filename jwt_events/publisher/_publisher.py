@@ -29,6 +29,7 @@ from jwt_events.fleet import InForce, check_in_force
 from jwt_events.instrumentation import Instrumentation, Observer, combine, instrumentation
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._reports import Reports
+from jwt_events.publisher._under_way import CallsUnderWay
 from jwt_events.publisher._validation import check_retention, event_from, events_from, source_from
 from jwt_events.revocation import Folding
 from jwt_events.tracing import AnyTracing, Publishing, Spans
@@ -36,6 +37,7 @@ from jwt_events.transport.base import Sender, Transport
 from jwt_events.transport.optional import Keep, Ledgered, Registering, Republishing, has_ledger
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
+_Sending: TypeAlias = Coroutine[Any, Any, list[Receipt]]
 _UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
 
 
@@ -93,8 +95,7 @@ class Publisher:
         self._resources: AsyncExitStack | None = None  # of the sender
         self._opening = asyncio.Lock()
         self._loop = OwnLoop("the publisher")
-        self._calls = 0  # under way
-        self._idle = asyncio.Event()
+        self._calls = CallsUnderWay()
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -108,7 +109,7 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         if self._is_closed and not self._calls and self._resources is None:
-            self._is_closed, self._opening, self._idle = False, asyncio.Lock(), asyncio.Event()
+            self._is_closed, self._opening = False, asyncio.Lock()
         self._check_open()
         await self._open()
         return self
@@ -134,8 +135,7 @@ class Publisher:
             self._loop.check()
         self._is_closed = True
         try:
-            if self._calls:
-                await self._idle.wait()
+            await self._calls.wait()
         finally:
             resources, self._resources, self._sender = self._resources, None, None
             if resources is not None:
@@ -246,9 +246,7 @@ class Publisher:
         propagation = await in_force.wait(at_hand, last, accepted_at)
         return [replace(receipt, propagation=propagation) for receipt in receipts]
 
-    def _publish(
-        self, events: Sequence[Event], timeout: float | None, *, confirm: bool = False
-    ) -> Coroutine[Any, Any, list[Receipt]]:
+    def _publish(self, events: Sequence[Event], timeout: float | None, *, confirm: bool = False) -> _Sending:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
         if self._is_closed or not self._loop.is_current():
             self._check_open()
@@ -262,15 +260,19 @@ class Publisher:
         with publishing as traces:
             return await self._send(events, self._encode(events, traces, confirm=confirm), deadline)
 
-    async def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> list[Receipt]:
-        self._calls += 1
+    def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> _Sending:
+        if (sender := self._sender) is None:
+            return self._open_and_send(events, payloads, deadline)
+        observer, log, keep = self._observer, self._log, self._keep
+        return PublishCall(sender, observer, log, events, payloads, keep=keep, calls=self._calls).run(deadline)
+
+    async def _open_and_send(self, events: Sequence[Event], payloads: Sequence[bytes], by: float) -> list[Receipt]:
+        self._calls.begin()
         try:
-            sender = self._sender or await self._open()
-            return await PublishCall(sender, self._observer, self._log, events, payloads, keep=self._keep).run(deadline)
+            await self._open()
+            return await self._send(events, payloads, by)
         finally:
-            self._calls -= 1
-            if self._is_closed and not self._calls:
-                self._idle.set()
+            self._calls.end()
 
     def _encode(self, events: Sequence[Event], traces: Iterable[_Trace], *, confirm: bool) -> list[bytes]:
         payloads = []

@@ -26,6 +26,7 @@ from jwt_events import (
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.instrumentation import UNOBSERVED
 from jwt_events.publisher._call import PublishCall
+from jwt_events.publisher._under_way import CallsUnderWay
 from jwt_events.testing import Listener
 from jwt_events.transport.base import Sent
 from tests.support.fake_server import HANG_UP, FakeServer
@@ -207,9 +208,13 @@ class TestAway:
                 """Send payloads."""
                 return [Sent("5-1"), TransportError("refused"), Sent("5-2")]
 
-        call = PublishCall(
-            Refusing(), UNOBSERVED, logger, events, [b"1", b"2", b"3"], keep=lambda *accepted: kept.append(accepted)
-        )
+        calls = CallsUnderWay()
+
+        def keep(payloads: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
+            kept.append((payloads, receipts))
+
+        call = PublishCall(Refusing(), UNOBSERVED, logger, events, [b"1", b"2", b"3"], keep=keep, calls=calls)
         with pytest.raises(PublishFailed):
             await call.run(time.monotonic() + 5)
+        assert not calls
         assert kept == [([b"1", b"3"], [Receipt(events[0].id, "5-1"), Receipt(events[2].id, "5-2")])]
