@@ -21,8 +21,7 @@ import msgspec
 from pydantic.fields import FieldInfo
 
 from jwt_events.events._conditions import MAX_CONDITIONS, Conditions, check_conditions
-from jwt_events.events._event import Event, first_given, is_of_constructor
-from jwt_events.events._fast_path import new_instance, set_extra, set_fields_set, set_private, set_values
+from jwt_events.events._event import Event, first_given, is_of_constructor, new_instance, set_values
 from jwt_events.events._fields import (
     MAX_IDENTIFIER_LENGTH,
     MAX_TEXT_LENGTH,
@@ -165,13 +164,14 @@ def _decoder(  # noqa: C901 - of the function inside
         if event_id.isspace() or ("." in event_id and looks_like_jwt(event_id)):
             return otherwise(payload)
         for value in data.values():
-            if type(value) is datetime:
-                if value.tzinfo is not UTC:
-                    return otherwise(payload)
-            elif type(value) is not str or "." in value or value.isspace():
-                if is_doubtful(payload, data):
-                    return otherwise(payload)
-                break
+            if type(value) is str:
+                if not ("." in value or value.isspace()):
+                    continue
+            elif type(value) is datetime and value.tzinfo is UTC:
+                continue
+            if is_doubtful(payload, data):
+                return otherwise(payload)
+            break
         cls, defaults, size, required, one_of, speaks = plans[message.type]
         values = defaults | data
         if len(values) != size or (required and not required <= data.keys()):  # a field of another class, or too few
@@ -179,12 +179,10 @@ def _decoder(  # noqa: C901 - of the function inside
         if one_of and speaks not in data and first_given(one_of, data) is None:
             return otherwise(payload)
         values["id"], values["occurred_at"], values["source"] = event_id, time, source
-        values["metadata"] = values["metadata"] or {}  # no two events have the same
+        if "metadata" not in data:
+            values["metadata"] = {}  # no two events have the same
         event = new_instance(cls)
         set_values(event, values)
-        set_extra(event, None)
-        set_fields_set(event, {"id", "occurred_at", "source", *data})
-        set_private(event, None)
         return result(event, message.traceparent, message.tracestate)
 
     return decode_canonical
@@ -237,8 +235,13 @@ def _keep_if_plain(source: str) -> bool:
 
 
 def _is_doubtful(data: Mapping[str, Any], token_ids: frozenset[str], conditions: frozenset[str]) -> bool:
-    """Return whether a class might refuse or convert a value: white space, a token, an instant not in UTC."""
+    """Return whether a class might refuse or convert a value: white space, a token, an instant not in UTC.
+
+    A value that is given although it says nothing is doubtful, too, as `Event` does not remember that it was given.
+    """
     for name, value in data.items():
+        if not value:
+            return True
         if type(value) is str:
             if value.isspace() or (
                 "." in value and (looks_like_jwt(value) or (name in token_ids and value.count(".") > 1))

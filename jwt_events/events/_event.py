@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import uuid_utils
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
@@ -26,6 +26,15 @@ def is_received(info: ValidationInfo) -> bool:
     """Return whether the event came from elsewhere, and is not constructed here."""
     return info.context is FROM_WIRE
 
+
+new_instance = object.__new__
+# An event is frozen, so these descriptors set its attributes directly.
+set_values = BaseModel.__dict__["__dict__"].__set__
+set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+
+_HEADER = frozenset({"id", "occurred_at", "source"})  # fields that every message gives
 
 # Functions of the validators that `of_constructor` has made.
 _of_constructor: set[object] = set()
@@ -128,6 +137,22 @@ class Event(BaseModel):
     def needed_until(self) -> datetime | None:
         """Until when a service that starts later must still receive this event; ``None`` if the event does not say."""
         return None
+
+    if not TYPE_CHECKING:  # or every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Return what pydantic keeps beside the values: the decoder leaves it out, as it is rarely asked for.
+
+            A field of a decoded event was given if it says something: messages that say nothing are decoded otherwise.
+            """
+            if name == "__pydantic_fields_set__":
+                fields = self.__dict__.items()
+                given = {field for field, value in fields if field in _HEADER or (value and field != "type")}
+                set_fields_set(self, given)
+                return given
+            if name in {"__pydantic_extra__", "__pydantic_private__"}:
+                return None
+            return super().__getattr__(name)
 
     def __hash__(self) -> int:
         """Hash the id: equal events have equal ids."""

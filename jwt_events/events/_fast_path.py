@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
 from jwt_events.events._conditions import Conditions
-from jwt_events.events._event import Event
+from jwt_events.events._event import Event, new_instance, set_extra, set_fields_set, set_private, set_values
 from jwt_events.events._fields import (
     MAX_IDENTIFIER_LENGTH,
     MAX_TEXT_LENGTH,
@@ -65,13 +65,6 @@ _HEADER: Mapping[str, CoreSchema] = {
     "occurred_at": _SCHEMAS[Instant],
     "source": _SCHEMAS[Identifier],
 }
-
-new_instance = object.__new__
-# An event is frozen, so these descriptors set its attributes directly.
-set_values = BaseModel.__dict__["__dict__"].__set__
-set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
-set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
-set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
 def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None] | None:

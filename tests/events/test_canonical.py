@@ -290,7 +290,8 @@ class TestNewFields:
         ("data", "covered"),
         [
             ({"whole": True}, True),
-            ({"user_id": "u", "whole": False, "until": "9000-01-01T00:00:00Z"}, True),
+            ({"user_id": "u", "until": "9000-01-01T00:00:00Z"}, True),
+            ({"user_id": "u", "whole": False}, False),
             ({"whole": True, "within": {"act.sub": "a"}}, True),
             ({"whole": False}, False),
             ({"token_id": "t"}, False),
