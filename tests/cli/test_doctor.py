@@ -349,7 +349,7 @@ class TestDoctor:
 
             async def is_noted() -> bool:
                 found = await told()
-                return found.get("level") == "note" and "at 127.0.0.1:1 " in found["text"]
+                return found.get("level") == "note" and "to 127.0.0.1:1 " in found["text"]
 
             async with own_server(port=0, config=config):
                 await wait_until(is_fine, within=30)
