@@ -214,6 +214,16 @@ def test_everything_is_in_the_source_distribution() -> None:
     assert [name for name in included if not (ROOT / name).exists()] == []
 
 
+def test_symptoms() -> None:
+    """Each message that the page for beginners explains is one that the library says."""
+    section = prose(DOCS / "getting-started.md").partition("## When it does not work")[2].partition("\n## ")[0]
+    symptoms = " ".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
+    quoted = [text for text in re.findall(r"`([a-z][^`]+ [^`]+)`", symptoms) if not text.startswith("connecting to")]
+    code = "\n".join(module.text for module in modules().values())
+    assert len(quoted) > 6
+    assert [text for text in quoted if f'"{text}"' not in code] == []
+
+
 def test_guarantees_are_the_same() -> None:
     """What the transports guarantee is said twice, in the same words."""
     table, again = (
