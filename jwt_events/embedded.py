@@ -28,6 +28,8 @@ from jwt_events.transport.connection import Connector
 # second line, or the end of the input, stops it. The shell ignores signals, which are for the parent, and SIGPIPE, so
 # that it cleans up when the parent is gone. The server alone keeps the named pipe "alive" open while it runs; with an
 # inherited pipe, uvloop would keep a copy open in other processes.
+__all__ = ["EmbeddedServer", "ServerNotStarted"]
+
 _SUPERVISOR = """
 trap '' HUP INT TERM PIPE
 private=$1

@@ -39,7 +39,7 @@ def function(option: str, value: Any, *, arguments: int | None = None) -> Any:
     if is_generator_function(value):
         raise InvalidOption(option, "must return its result, not yield it: it is a generator function")
     if arguments is not None and not _accepts(value, arguments):
-        raise InvalidOption(option, f"cannot be called with {_NUMBERS[arguments]}, as it is going to be")
+        raise InvalidOption(option, f"must be callable with {_NUMBERS[arguments]}")
     return value
 
 

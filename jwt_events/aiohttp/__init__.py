@@ -2,7 +2,7 @@
 
 ::
 
-    revocations = RevocationList(RedisStream(url, retention=timedelta(hours=12)))
+    revocations = RevocationList(RedisStream(url))
     guard = BearerGuard(revocations, decode)  # decode: the token -> its claims, or an error
 
     async def me(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import typer
@@ -29,8 +29,21 @@ from jwt_events.cli.publish import app as publish
 
 __all__ = ["app"]
 
+# As an operator meets them, and as the page about the command line lists them.
+_ORDER = (
+    *("serve", "publish", "tail", "check", "dead", "signals"),  # about events
+    *("groups", "fleet", "ledger", "doctor", "bench", "demo"),  # about those who read them, and about servers
+)
+
+
+class _Commands(OneLineGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, in order."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app: typer.Typer = typer.Typer(
-    cls=OneLineGroup,
+    cls=_Commands,
     epilog=EXIT_CODES,
     invoke_without_command=True,
     pretty_exceptions_enable=False,

@@ -121,7 +121,7 @@ def _claims_from_input() -> Mapping[str, object]:
     except InvalidClaims as error:
         fail(f"standard input: {error}. Give it the claims of one token as a JSON object, or the token.")
     if was_token:
-        say("the token was decoded, not verified: anybody can have made it")
+        say("the token was decoded, not verified: it may be forged")
     return claims
 
 

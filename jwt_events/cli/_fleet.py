@@ -60,7 +60,7 @@ def fleet(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Show where events are in force: the instances that announce themselves, and how each of them stands.
+    """Show how each instance stands that announces itself.
 
     An instance is a RevocationList with service= and instance=. Ends with 1 if one of them is stale, silent or unsafe,
     or, with --wait, if the event may not be in force somewhere.

@@ -79,7 +79,7 @@ def groups(
         for group in found:
             output.record(asdict(group) | {"idle": [consumer.name for consumer in group.idle_for(idle_after)]})
     elif not found:
-        say(f"nobody shares the stream {name!r} by a group")
+        say(f"no group reads the stream {name!r}")
     else:
         columns = ("name", "lag", "pending", "last_delivered", "consumers", "idle")
         output.table(columns, [_row(group, idle_after) for group in found])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jwt_events.transport.ledger import LedgerAccess
 
 app: typer.Typer = typer.Typer(
-    help="Look after the ledger: what is in force of the events that were trimmed.",
+    help="Look after the ledger: the rules of trimmed events.",
     epilog=EXIT_CODES,
     rich_markup_mode=None,
     invoke_without_command=True,

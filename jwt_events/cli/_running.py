@@ -54,7 +54,8 @@ EXIT_CODES = (
 # Typer has click inside, or beside it, depending on its version, and offers this one class of its errors.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
-_FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")  # the name of a field within a message
+# The name of a field within a message: one that no other word can be, or one that stands in a list of names.
+_FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b|(?<=, )(?:claims|everyone)(?=, |$)")
 _HAS_ADVICE = re.compile(r"; the nodes name |; if the server speaks |without \+cluster|hash tag")
 _CODE = re.compile(r"refused: ([A-Z]+)\b")
 
@@ -88,7 +89,8 @@ class OneLineGroup(TyperGroup):
             code = super().main(*args, **extra | {"standalone_mode": False})
         except _UsageError as error:
             path = "jwt-events" if error.ctx is None else error.ctx.command_path
-            say(f"{error.format_message().replace('Value error, ', '').rstrip('.')}. See '{path} --help'.")
+            problem = error.format_message().replace("Value error, ", "").rstrip(".")
+            say(f"{problem}{'' if problem.endswith('?') else '.'} See '{path} --help'.")
             code = FAILED
         except (typer.Abort, KeyboardInterrupt):
             code = 128 + signal.SIGINT

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jwt_events.signals import SetStream, StreamConfiguration
 
 app: typer.Typer = typer.Typer(
-    help="Manage streams of security events (Shared Signals) at their transmitter. The value of the Authorization"
+    help="Manage streams of security events. The value of the Authorization"
     " header is taken from JWT_EVENTS_AUTHORIZATION.",
     epilog=EXIT_CODES,
     rich_markup_mode=None,

@@ -130,3 +130,7 @@ __all__ = [
     "UnknownKey",
     "WrongLoop",
 ]
+
+for _name in __all__:  # what a traceback calls an error is where programs import it from
+    globals()[_name].__module__ = __name__
+del _name

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from jwt_events._internal.event_type import EventType
 from jwt_events.errors import InvalidEvent
@@ -42,9 +43,16 @@ def _validate(cls: type[Event], values: dict[str, Any]) -> Event:
         return cls.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidEvent([(_field_path(problem["loc"]), problem["msg"]) for problem in problems]) from None
+        raise InvalidEvent([(_field_path(one["loc"]), _problem(cls, one)) for one in problems]) from None
     except Exception as error:  # noqa: BLE001 - whatever a value of a foreign class raises when it is looked at
         raise InvalidEvent([("event", f"a value raises {type(error).__name__} when it is validated")]) from None
+
+
+def _problem(cls: type[Event], found: ErrorDetails) -> str:
+    """Return what pydantic says; of a field that is misspelt, which there are."""
+    if found["type"] != "extra_forbidden":
+        return found["msg"]
+    return f"is no field of {cls.__name__}, which has {', '.join(name for name in cls.model_fields if name != 'type')}"
 
 
 def receive_event(cls: type[Event], fields: Mapping[str, Any]) -> Event:

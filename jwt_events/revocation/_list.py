@@ -37,7 +37,7 @@ class RevocationList(Registration, Health):
     list follows new events, across lost connections and restarts of the server. Keep it open as long as the service
     runs::
 
-        async with RevocationList(RedisStream("redis://localhost", retention=timedelta(hours=12))) as revocations:
+        async with RevocationList(RedisStream("redis://localhost")) as revocations:
             revocations.ensure_live(claims)
 
     A token that is known to be revoked stays revoked, whatever happens. When the list cannot prove that it is current,

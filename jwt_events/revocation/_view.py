@@ -33,7 +33,7 @@ _HOW_TO_OPEN = (
     "pass lifespan=lifespan(revocations) to FastAPI, app.cleanup_ctx.append(lifespan(revocations)) in aiohttp,"
     " or use `async with revocations`"
 )
-_CHANGED = "view state changed"
+_CHANGED = "revocation list changed state"
 
 
 class ViewState(StrEnum):
@@ -246,9 +246,9 @@ class RevocationView:
         self._state = state
         self._reported_closed = False
         if state is ViewState.STALE:
-            self._notices.tell("WARNING", _CHANGED, once=state, state=state.value, staleness=self.staleness)
+            self._notices.tell("WARNING", _CHANGED, once=state, state=state.value, staleness=round(self.staleness, 3))
         else:
-            logger.info(_CHANGED, state=state.value, staleness=self.staleness)
+            logger.info(_CHANGED, state=state.value, staleness=round(self.staleness, 3))
         if self.on_news is not None:
             self.on_news()
         for callback in self.on_state:

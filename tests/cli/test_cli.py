@@ -115,12 +115,13 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("words", "named"),
         [
-            (("nonsense",), "nonsense"),
+            (("nonsense",), "No such command 'nonsense'. See 'jwt-events --help'."),
+            (("serv",), "Did you mean 'serve'? See 'jwt-events --help'."),
             (("tail", "--nonsense"), "--nonsense"),
             (("publish",), "--file"),
             (("dead", "show"), "ID"),
             (("publish", "session-created", "--session-id", "s"), "--user-id"),
-            (("publish", "token-revoked"), "give at least one of --token-id, --session-id"),
+            (("publish", "token-revoked"), "--client-id, --claims, --everyone"),
             (("publish", "token-revoked", "--token-id", "t", "--expires-at", "2027"), "--expires-at"),
             (("publish", "token-revoked", "--token-id", "t", "--expires-at", "2026-03-01"), "offset"),
             (("publish", "token-revoked", "--token-id", "t", "--metadata", "{"), "--metadata"),

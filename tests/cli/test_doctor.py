@@ -122,7 +122,7 @@ def in_cluster(facts: ClusterFacts = CLUSTER, **settings: str) -> dict[str, Any]
     return {"cluster": facts, "settings": IN_CLUSTER | changed}
 
 
-UNREACHED = {f"10.0.0.1:{port}": f"connecting at 10.0.0.1:{port} failed: no answer in time" for port in range(5)}
+UNREACHED = {f"10.0.0.1:{port}": f"connecting to 10.0.0.1:{port} failed: no answer in time" for port in range(5)}
 
 NO_LEDGER = replace(LEDGER, exists=False, entries=0, endless=0, keys=0, folded_up_to=None, lost=None)
 
@@ -318,7 +318,7 @@ class TestDoctor:
                 told = await asyncio.to_thread(run_apart, "doctor", "--key", owned, "--json", url=url)
                 found = {record["topic"]: record for record in told.records}["addresses of nodes"]
                 assert (told.code, found["level"]) == (1, "warning")
-                assert f"1 of 2 cannot be reached from here: connecting at 127.0.0.1:{port}" in found["text"]
+                assert f"1 of 2 cannot be reached from here: connecting to 127.0.0.1:{port}" in found["text"]
                 assert "address_remap" in found["advice"]
 
     async def test_two_clusters(self, own_cluster: MakeCluster, key: str) -> None:
@@ -349,7 +349,7 @@ class TestDoctor:
 
             async def is_noted() -> bool:
                 found = await told()
-                return found.get("level") == "note" and "at 127.0.0.1:1 " in found["text"]
+                return found.get("level") == "note" and "to 127.0.0.1:1 " in found["text"]
 
             async with own_server(port=0, config=config):
                 await wait_until(is_fine, within=30)

@@ -174,6 +174,11 @@ def test_copies(value: Any) -> None:
         _assert_equal(way(way(value)), value)
 
 
+def test_where_errors_are() -> None:
+    """A traceback, and a pickle, name the module from which programs import an error."""
+    assert {name for name in errors.__all__ if getattr(errors, name).__module__ != "jwt_events.errors"} == set()
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_note_stays(error: JWTEventsError) -> None:
     """Notes and attributes that a program adds are kept."""

@@ -39,7 +39,7 @@ async def _python(*arguments: str | Path, url: str, **environment: str) -> Proce
 async def _output(process: Process) -> list[str]:
     async with asyncio.timeout(scaled(30)):
         out, err = await process.communicate()
-    meant = ("handler failed", "view state changed", "dead letter", "signals are stale")
+    meant = ("handler failed", "revocation list changed state", "dead letter", "signals are stale")
     told = tuple(f"jwt_events: {message}" for message in meant)
     assert process.returncode == 0
     assert [line for line in err.decode().splitlines() if not line.startswith(told)] == []
@@ -212,6 +212,16 @@ def test_everything_is_in_the_source_distribution() -> None:
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert {path.relative_to(ROOT).parts[0] for path in PAGES} <= {*included}
     assert [name for name in included if not (ROOT / name).exists()] == []
+
+
+def test_symptoms() -> None:
+    """Each message that the page for beginners explains is one that the library says."""
+    section = prose(DOCS / "getting-started.md").partition("## When it does not work")[2].partition("\n## ")[0]
+    symptoms = " ".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
+    quoted = [text for text in re.findall(r"`([a-z][^`]+ [^`]+)`", symptoms) if not text.startswith("connecting to")]
+    code = "\n".join(module.text for module in modules().values())
+    assert len(quoted) > 6
+    assert [text for text in quoted if f'"{text}"' not in code] == []
 
 
 def test_guarantees_are_the_same() -> None:

@@ -206,8 +206,14 @@ class TestCommandLine:
             assert {word[2:] for word in words if word.startswith("--")} <= options(found).keys(), words
         if path == COMMAND_LINE:
             assert {words[0] for words in COMMANDS if words} <= {words[0] for words in shown}
+            assert list(dict.fromkeys(words[0] for words in _in_table(text))) == COMMANDS[()].list_commands(None)
             everywhere = {option for command in COMMANDS.values() for option in options(command)}
             assert set(re.findall(r"`--([a-z-]+)", text)) <= everywhere
+
+
+def _in_table(text: str) -> list[list[str]]:
+    """Return the commands in the first column of the table."""
+    return [found.split() for found in re.findall(r"^\| `jwt-events ([^`]+)`", text, re.MULTILINE)]
 
 
 class TestLogs:

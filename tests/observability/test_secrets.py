@@ -134,7 +134,7 @@ class TestLogs:
                 for payload in ({"token_id": f"eyJ{SECRET}.{SECRET}.{SECRET}"}, {"user_id": [SECRET]}, {SECRET: 1}):
                     with pytest.raises(InvalidEvent) as caught:
                         await publisher.publish("token_revoked", payload)
-                    assert SECRET not in all_that_is_said(caught.value).replace(f"{SECRET}: Extra inputs", "")
+                    assert SECRET not in all_that_is_said(caught.value).replace(f"{SECRET}: is no field", "")
                 with pytest.raises(InvalidEvent) as caught:
                     await publisher.publish(_secret_events()[0])
                 assert SECRET not in all_that_is_said(caught.value)

@@ -138,7 +138,10 @@ class TestRefused:
             ((EventType.TOKEN_REVOKED, "token_id"), "payload: must be a mapping"),
             (("jwt.token_revoked.v1", {"token_id": "t"}), "event: is no known type; known are token_revoked, "),
             (("TOKEN_REVOKED", {"token_id": "t"}), "event: is no known type"),
-            ((EventType.TOKEN_REVOKED, {"token_id": "t", "tokenid": "SECRET"}), "tokenid: "),
+            (
+                (EventType.TOKEN_REVOKED, {"token_id": "t", "tokenid": "SECRET"}),
+                "tokenid: is no field of TokenRevoked, .* token_id, ",
+            ),
             ((EventType.TOKEN_REVOKED, {"token_id": 5}), "token_id: "),
             ((EventType.TOKEN_REVOKED, {"token_id": "t", 5: "SECRET"}), "payload: |5: "),
             ((EventType.TOKEN_REVOKED, {}), "payload: .*at least one of"),

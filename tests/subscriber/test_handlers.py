@@ -240,7 +240,7 @@ class TestOutermost:
         accepted: list[Any] = [injecting, partial(two, database=object()), print, Mock(), lambda *events: None]
         for function in refused:
             for register in (registering.on(), registering.on_gap):
-                with pytest.raises(InvalidOption, match="cannot be called with one argument"):
+                with pytest.raises(InvalidOption, match="must be callable with one argument"):
                     register(function)
         for function in accepted:
             assert registering.on()(function) is function

@@ -98,7 +98,7 @@ class TestUrl:
     async def test_all_seeds_are_down(self, key: str) -> None:
         """The error names a seed."""
         port = free_port()
-        await refused(f"redis+cluster://127.0.0.1:{port}", key, f"connecting at 127.0.0.1:{port} .*failed")
+        await refused(f"redis+cluster://127.0.0.1:{port}", key, f"connecting to 127.0.0.1:{port} .*failed")
 
     async def test_several_seeds_are_down(self, key: str) -> None:
         """The error says that none of them can be used."""

@@ -70,12 +70,12 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("argument", "problem"),
         [
-            (None, "needs a Redis or RedisCluster client of redis.asyncio, or a URL, not a builtins.NoneType"),
-            (5, "not a builtins.int"),
-            (b"redis://localhost", "not a builtins.bytes"),
-            (redis.Redis, "not a redis.client.Redis"),
-            (lambda: Redis().connection_pool, "not a redis.asyncio.connection.ConnectionPool"),
-            (lambda: [RedisCluster(host="127.0.0.1", port=1, password=SECRET)], "not a builtins.list"),
+            (None, "needs a Redis or RedisCluster client of redis.asyncio, or a URL, not NoneType"),
+            (5, "not int"),
+            (b"redis://localhost", "not bytes"),
+            (redis.Redis, "not redis.client.Redis"),
+            (lambda: Redis().connection_pool, "not redis.asyncio.connection.ConnectionPool"),
+            (lambda: [RedisCluster(host="127.0.0.1", port=1, password=SECRET)], "not list"),
             (f"redis+cluster://:{SECRET}@host:7000/5", "names a database, and a cluster has none but 0"),
             (f"redis+cluster://:{SECRET}@host:7000?db=1", "names a database, and a cluster has none but 0"),
             (f"redis+cluster://:{SECRET}@", "is no valid Redis URL: it has no host"),
@@ -143,7 +143,7 @@ class TestNoServer:
             errors = [await entering(transport), await publishing(transport)]
         assert isinstance(errors[0], ConnectionFailed)
         for error in errors:
-            assert f"connecting at {address} for 'the name' failed: Connection refused" in str(error)
+            assert f"connecting to {address} for 'the name' failed: Connection refused" in str(error)
             assert SECRET not in shown(error)
         assert address in "".join(lines)
         assert SECRET not in "".join(lines)
@@ -153,7 +153,7 @@ class TestNoServer:
         """The message names path and reason."""
         transport = make("unix:///nowhere/to/be/found.sock")
         for error in (await entering(transport), await publishing(transport)):
-            assert "connecting at unix:/nowhere/to/be/found.sock for 'jwt:events' failed: No such file" in str(error)
+            assert "connecting to unix:/nowhere/to/be/found.sock for 'jwt:events' failed: No such file" in str(error)
 
     @TRANSPORTS
     async def test_an_unknown_host(self, make: MakeTransport, in_a_hurry: None) -> None:
@@ -162,7 +162,7 @@ class TestNoServer:
         async with Redis(host="no such host", port=1, password=SECRET) as client:
             transport = make(client)
             for error in (await entering(transport), await publishing(transport)):
-                assert "connecting at no such host:1 for 'jwt:events' failed: " in str(error)
+                assert "connecting to no such host:1 for 'jwt:events' failed: " in str(error)
                 assert SECRET not in shown(error)
 
 

@@ -72,9 +72,10 @@ class ClientOptions:
         if isinstance(client_or_url, Redis):
             return cls._of_pool(client_or_url.connection_pool)
         if not isinstance(client_or_url, str):
-            kind = f"{type(client_or_url).__module__}.{type(client_or_url).__name__}"
+            cls_of = type(client_or_url)
+            kind = cls_of.__name__ if cls_of.__module__ == "builtins" else f"{cls_of.__module__}.{cls_of.__name__}"
             needed = "a Redis or RedisCluster client of redis.asyncio, or a URL"
-            raise InvalidOption("client_or_url", f"needs {needed}, not a {kind}")
+            raise InvalidOption("client_or_url", f"needs {needed}, not {kind}")
         try:
             if is_cluster_url(client_or_url):
                 return cls._of_cluster_url(client_or_url)

@@ -65,6 +65,8 @@ _TEMPORARY = frozenset(
 REDIRECTIONS = frozenset({"ASK", "CLUSTERDOWN", "MOVED", "READONLY", "TRYAGAIN"})
 _OF_A_CLUSTER = frozenset({"ASK", "MOVED"})
 
+_CONNECTING = "connecting"
+
 _TLS = "if the server speaks TLS there, use rediss in place of redis in the URL"
 _NO_TLS = "if the server speaks no TLS there, use redis in place of rediss in the URL"
 
@@ -187,7 +189,7 @@ class ReplyDecoder:
             error: what was raised.
             tls: whether it would have been by TLS.
         """
-        found = self.failure(error, "connecting", maybe_done=False)
+        found = self.failure(error, _CONNECTING, maybe_done=False)
         root = _root(error)
         is_cut = isinstance(root, ConnectionResetError) or "closed by server" in str(root)
         advice = _NO_TLS if tls and isinstance(root, TimeoutError) else _TLS if not tls and is_cut else ""
@@ -208,7 +210,8 @@ class ReplyDecoder:
 
     def _context(self, operation: str, key: str = "") -> str:
         name = key or self._destination
-        return f"{operation} at {self.address}" + (f" for {name!r}" if name else "")
+        where = "to" if operation == _CONNECTING else "at"
+        return f"{operation} {where} {self.address}" + (f" for {name!r}" if name else "")
 
 
 class LenientDecoder(ReplyDecoder):
