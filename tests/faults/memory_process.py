@@ -11,12 +11,18 @@ import sys
 from pathlib import Path
 
 from jwt_events import RedisStream, RevocationList, Subscriber, TokenRevoked
+from jwt_events.transport._redis import reconnecting
+from tests.support.waiting import scaled
 
 
 def peak() -> int:
     """Return the largest resident memory so far, in bytes, as the kernel counts it."""
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kilobytes) * 1024
+
+
+# A server that takes in what is large answers late.
+reconnecting.OPEN_WITHIN += scaled(5.0)
 
 
 async def main(url: str, key: str, kind: str) -> None:

@@ -52,7 +52,7 @@ async def test_peak(own_server: Callable[..., EmbeddedServer], kind: str, number
         await publish(RedisStream(client, "k"), TokenRevoked(token_id="t"))
         program = (sys.executable, "-m", "tests.faults.memory_process", server.url, "k", kind)
         process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
-        output, _ = await soon(process.communicate(), within=30)
+        output, _ = await soon(process.communicate(), within=60)
         assert process.returncode == 0
         skipped, grown = map(int, output.split())
         assert skipped == number

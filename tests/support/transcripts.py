@@ -73,6 +73,7 @@ class Terminals:
             "PYTHONUNBUFFERED": "1",
             "JWT_EVENTS_URL": url,
             "UVICORN_PORT": self._replaced["8000"],
+            "PYTHONFAULTHANDLER": "1",
         }
         self._heard: list[str] = []  # what was printed in the terminals that have a command of their own
         self._stack = ExitStack()
@@ -151,10 +152,18 @@ class Terminals:
             try:
                 yield
                 process.send_signal(signal.SIGINT)
-                process.wait(scaled(30))
+                self._expect_end(process, command)
             finally:
                 process.kill()
                 listening.join()
+
+    def _expect_end(self, process: subprocess.Popen[str], command: str) -> None:
+        try:
+            process.wait(scaled(30))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # then it says where its threads are
+            process.wait(scaled(30))
+            raise AssertionError(f"{command} did not end; {self._heard}") from None
 
     def _listen(self, stream: IO[str]) -> None:
         for line in stream:
