@@ -141,8 +141,8 @@ class RevocationList(Registration, Health):
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
             InvalidOption: ``at_least`` is no position.
         """
-        # What is proven is read before the rules: the event loop may put rules in force while another thread is in here,
-        # and prove then that none is missing, which says nothing about those that were looked at before.
+        # What is proven is read before the rules. While another thread is in here, the event loop may put rules in
+        # force, and prove then that none is missing, which says nothing about those that were looked at before.
         view = self._view
         has_applied = at_least is None or view.progress.has_applied(at_least)
         fresh_until = view.fresh_until
