@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events.cli._options import FROM_ENVIRONMENT, FROM_OPTION, url_source
-from jwt_events.cli._output import redacted
+from jwt_events.cli._output import interruption, redacted
 from jwt_events.errors import (
     ConnectionFailed,
     InvalidEvent,
@@ -100,7 +100,8 @@ class OneLineGroup(TyperGroup):
 
 def say(text: str) -> None:
     """Print one line for the operator on standard error."""
-    typer.echo(f"jwt-events: {redacted(text)}", err=True)
+    with interruption.writing(sys.stderr):
+        typer.echo(f"jwt-events: {redacted(text)}", err=True)
 
 
 def fail(problem: str) -> Never:
@@ -132,8 +133,10 @@ async def _until_signalled(work: Coroutine[None, None, _T]) -> _T:
         if len(received) == 1:
             cancel_until_done(task)
 
+    interruption.reset()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
+        signal.signal(number, interruption.handle)  # the loop is woken all the same
     try:
         return await task
     except asyncio.CancelledError:
