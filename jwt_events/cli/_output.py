@@ -23,8 +23,8 @@ _TOKEN = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
 _CREDENTIALS = re.compile(r"://(?!user:password@host:6379)[^\s'\"]*@")  # except the example that advice gives
 
 
-class Interruption:
-    """Ends a write whose reader has stopped reading when a signal arrives: otherwise Python goes on with it."""
+class Writes:
+    """Writes to standard output and error, which a signal ends if the reader has stopped reading."""
 
     def __init__(self) -> None:
         self._number: int | None = None
@@ -44,7 +44,7 @@ class Interruption:
         self._check()
 
     @contextmanager
-    def writing(self, stream: TextIO) -> Iterator[None]:
+    def to(self, stream: TextIO) -> Iterator[None]:
         """Write to a stream.
 
         Raises:
@@ -63,7 +63,7 @@ class Interruption:
             raise typer.Exit(128 + self._number)
 
 
-interruption = Interruption()
+writes = Writes()
 
 
 def line(text: str) -> None:
@@ -154,7 +154,7 @@ def _quoted(value: object) -> str:
 
 def _print(text: str) -> None:
     try:
-        with interruption.writing(sys.stdout):
+        with writes.to(sys.stdout):
             # Characters that the encoding of the output does not have are escaped.
             sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
             sys.stdout.flush()

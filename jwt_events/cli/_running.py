@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events.cli._options import FROM_ENVIRONMENT, FROM_OPTION, url_source
-from jwt_events.cli._output import interruption, redacted
+from jwt_events.cli._output import redacted, writes
 from jwt_events.errors import (
     ConnectionFailed,
     InvalidEvent,
@@ -100,7 +100,7 @@ class OneLineGroup(TyperGroup):
 
 def say(text: str) -> None:
     """Print one line for the operator on standard error."""
-    with interruption.writing(sys.stderr):
+    with writes.to(sys.stderr):
         typer.echo(f"jwt-events: {redacted(text)}", err=True)
 
 
@@ -133,10 +133,10 @@ async def _until_signalled(work: Coroutine[None, None, _T]) -> _T:
         if len(received) == 1:
             cancel_until_done(task)
 
-    interruption.reset()
+    writes.reset()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
-        signal.signal(number, interruption.handle)  # the loop is woken all the same
+        signal.signal(number, writes.handle)  # the loop is woken all the same
     try:
         return await task
     except asyncio.CancelledError:

@@ -141,27 +141,23 @@ class RevocationList(Registration, Health):
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
             InvalidOption: ``at_least`` is no position.
         """
-        # What is proven is read before the rules. While another thread is in here, the event loop may put rules in
-        # force, and prove then that none is missing, which says nothing about those that were looked at before.
-        view = self._view
-        has_applied = at_least is None or view.progress.has_applied(at_least)
-        fresh_until = view.fresh_until
+        # Read first: the event loop may put rules in force, and prove that it did, after they are looked at in a thread.
+        has_applied = at_least is None or self._view.progress.has_applied(at_least)
+        fresh_until = self._view.fresh_until
         if self._rules.revokes(claims):
             self._revoked += 1
             return _REVOKED
-        if not has_applied:
-            self._stale += 1
-            return _STALE
-        now = self._now  # called as a method, it would be looked up in the class first
-        if now() <= fresh_until:
-            self._allowed += 1
-            return _ALLOW
-        if self._allows_stale and self._is_open:
-            self._allowed += 1
-            self._stale_allows += 1
-            return _ALLOW
-        if self._following is None:
-            view.report_closed(self._transport.destination)
+        if has_applied:
+            now = self._now  # called as a method, it would be looked up in the class first
+            if now() <= fresh_until:
+                self._allowed += 1
+                return _ALLOW
+            if self._allows_stale and self._is_open:
+                self._allowed += 1
+                self._stale_allows += 1
+                return _ALLOW
+            if self._following is None:
+                self._view.report_closed(self._transport.destination)
         self._stale += 1
         return _STALE
 
@@ -188,8 +184,8 @@ class RevocationList(Registration, Health):
         """
         is_good = self.is_fresh or (self._allows_stale and self._is_open)  # first, as in `check`
         rule = self._rules.match(self._rules.subjects_of(claims))
-        verdict = _ALLOW if is_good else _STALE
-        return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
+        verdict = _REVOKED if rule is not None else _ALLOW if is_good else _STALE
+        return Explanation(verdict, rule, self.staleness)
 
     def watch(
         self,
