@@ -141,7 +141,7 @@ class RevocationList(Registration, Health):
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
             InvalidOption: ``at_least`` is no position.
         """
-        # Read first: the event loop may put rules in force, and prove that it did, after they are looked at in a thread.
+        # Read first: while a thread looks at the rules, the event loop may add some, and prove that these were the last.
         has_applied = at_least is None or self._view.progress.has_applied(at_least)
         fresh_until = self._view.fresh_until
         if self._rules.revokes(claims):
@@ -184,8 +184,7 @@ class RevocationList(Registration, Health):
         """
         is_good = self.is_fresh or (self._allows_stale and self._is_open)  # first, as in `check`
         rule = self._rules.match(self._rules.subjects_of(claims))
-        verdict = _REVOKED if rule is not None else _ALLOW if is_good else _STALE
-        return Explanation(verdict, rule, self.staleness)
+        return Explanation(_REVOKED if rule else _ALLOW if is_good else _STALE, rule, self.staleness)
 
     def watch(
         self,
