@@ -141,7 +141,7 @@ class RevocationList(Registration, Health):
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
             InvalidOption: ``at_least`` is no position.
         """
-        # Read first: while a thread looks at the rules, the event loop may add some, and prove that these were the last.
+        # Read first: while a thread looks at the rules, the event loop may add some, and prove that none is missing.
         has_applied = at_least is None or self._view.progress.has_applied(at_least)
         fresh_until = self._view.fresh_until
         if self._rules.revokes(claims):
