@@ -230,8 +230,10 @@ class Subscriber(Registration):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._loop.check()
-        subscription = self._subscription
-        assert subscription is not None  # noqa: S101 - entered before
+        if self._entering:
+            raise Closed("the subscriber is being entered: leave it in the task that enters it, or cancel that")
+        if (subscription := self._subscription) is None:
+            return
         try:
             try:
                 interrupted = await subscription.host.absorb(exc)

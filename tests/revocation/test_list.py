@@ -26,6 +26,7 @@ from jwt_events import (
     MemoryTransport,
     RedisPubSub,
     RedisStream,
+    RegionalStreams,
     RevocationList,
     RevokedTokenError,
     ServerRefused,
@@ -432,6 +433,18 @@ class TestEntering:
             await revocations.__aenter__()
         assert revocations.state is ViewState.CLOSED
         assert revocations.check(token()) is Verdict.STALE
+
+    @pytest.mark.parametrize("is_regional", [False, True])
+    async def test_closed_before_it_reads(self, *, is_regional: bool) -> None:
+        """If another task closes the list at the moment at which it is entered, entering ends."""
+        stream = RedisStream(f"redis://127.0.0.1:{free_port()}")
+        revocations = RevocationList(RegionalStreams(eu=stream) if is_regional else stream)
+        entering = asyncio.create_task(revocations.__aenter__())
+        await asyncio.sleep(0)
+        await revocations.aclose()
+        with pytest.raises(Closed, match="closed before the history was read"):
+            await soon(entering)
+        assert revocations.state is ViewState.CLOSED
 
     async def test_wrong_type(self, url: str, key: str, client: Redis) -> None:
         """A key of another type is refused by the server; once it is removed, entering works."""
