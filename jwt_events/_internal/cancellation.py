@@ -251,7 +251,8 @@ def _referents(task: asyncio.Task[Any]) -> Iterator[object]:
 
     CPython keeps the exception that a coroutine is handling in the coroutine, and shows it to the garbage collector.
     """
-    pending: list[object] = [task.get_coro()]
+    # Python 3.12.1 crashes if it is asked for the coroutine of an eager task that has ended.
+    pending: list[object] = [] if task.done() else [task.get_coro()]
     seen: set[int] = set()
     while pending and len(seen) < _MAX_FRAMES:
         suspended = pending.pop()

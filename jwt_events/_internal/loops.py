@@ -7,12 +7,17 @@ fails with a bare `RuntimeError`, hangs, or works with a delay. So what holds su
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from threading import get_ident
+from weakref import WeakSet
 
 from jwt_events.errors import WrongLoop
 
 _binding = threading.Lock()
+_bound: WeakSet[OwnLoop] = WeakSet()
+
+_FORKED = -1  # no thread: that of the parent process, of which this one has a copy
 
 
 class OwnLoop:
@@ -44,11 +49,13 @@ class OwnLoop:
         with _binding:
             if self._loop is None:
                 self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+                _bound.add(self)
         self.check()
 
     def release(self) -> None:
         """Belong to no loop."""
         self._loop = self._thread = None
+        _bound.discard(self)
 
     def is_current(self) -> bool:
         """Whether it belongs to the running loop; ``False`` if it belongs to none."""
@@ -72,13 +79,31 @@ class OwnLoop:
         if self._thread not in (None, get_ident()) and self._loop is not None:
             raise WrongLoop(self._problem(self._loop))
 
+    def leave_to_parent(self) -> None:
+        """Belong to a loop of the parent process, of which a forked one has a copy."""
+        self._thread = _FORKED
+
     def _problem(self, loop: asyncio.AbstractEventLoop) -> str:
         opened = f"{self._owner} was opened in another event loop"
         if loop.is_closed():
             return f"{opened}, which has ended: open and close it inside of one asyncio.run(), or make one for each"
+        if self._thread == _FORKED:
+            return f"{opened}, before this process was forked: use it in the parent process, and make one here"
         if self._thread == get_ident():
             return f"{opened}: use it there, or make one for each event loop"
         return (
             f"{opened}, in another thread: use it there, by asyncio.run_coroutine_threadsafe() or"
             " loop.call_soon_threadsafe(), or make one for each event loop"
         )
+
+
+def _leave_to_parent() -> None:
+    global _binding  # noqa: PLW0603 - a lock that another thread held stays locked in a child
+    _binding = threading.Lock()
+    for own in [*_bound]:
+        own.leave_to_parent()
+    _bound.clear()
+
+
+if hasattr(os, "register_at_fork"):  # there are systems without
+    os.register_at_fork(after_in_child=_leave_to_parent)

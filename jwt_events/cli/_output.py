@@ -9,11 +9,11 @@ import select
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -21,6 +21,49 @@ _UNREAD = 128 + signal.SIGPIPE
 
 _TOKEN = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
 _CREDENTIALS = re.compile(r"://(?!user:password@host:6379)[^\s'\"]*@")  # except the example that advice gives
+
+
+class Writes:
+    """Writes to standard output and error, which a signal ends if the reader has stopped reading."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._stream: TextIO | None = None
+
+    def reset(self) -> None:
+        """Forget the signals of an earlier command."""
+        self._number = None
+
+    def handle(self, number: int, _: object) -> None:
+        """Handle a signal.
+
+        Raises:
+            typer.Exit: it arrived while a stream was written to that has no room.
+        """
+        self._number = number
+        self._check()
+
+    @contextmanager
+    def to(self, stream: TextIO) -> Iterator[None]:
+        """Write to a stream.
+
+        Raises:
+            typer.Exit: a signal has arrived, and the stream has no room.
+        """
+        self._stream = stream
+        try:
+            self._check()
+            yield
+        finally:
+            self._stream = None
+
+    def _check(self) -> None:
+        if self._number is not None and self._stream is not None and not _has(self._stream, select.POLLOUT):
+            _discard(self._stream)
+            raise typer.Exit(128 + self._number)
+
+
+writes = Writes()
 
 
 def line(text: str) -> None:
@@ -62,11 +105,8 @@ def ensure_read() -> None:
     Raises:
         typer.Exit: the reader is gone.
     """
-    with suppress(OSError):  # standard output is not a file
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
-            raise typer.Exit(_UNREAD)
+    if _has(sys.stdout, select.POLLERR | select.POLLHUP, unknown=False):
+        raise typer.Exit(_UNREAD)
 
 
 def redacted(text: str) -> str:
@@ -114,12 +154,27 @@ def _quoted(value: object) -> str:
 
 def _print(text: str) -> None:
     try:
-        # Characters that the encoding of the output does not have are escaped.
-        sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
-        sys.stdout.flush()
+        with writes.to(sys.stdout):
+            # Characters that the encoding of the output does not have are escaped.
+            sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        _discard(sys.stdout)
         raise typer.Exit(_UNREAD) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Discard what is left to be written, which Python would try to write, and complain, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _has(stream: TextIO, events: int, *, unknown: bool = True) -> bool:
+    """Whether a stream has one of these events now, of `select.poll`; ``unknown`` if it is not a file."""
+    with suppress(OSError):
+        poll = select.poll()
+        poll.register(stream.fileno(), events & select.POLLOUT)
+        return any(found & (events | select.POLLERR) for _, found in poll.poll(0))
+    return unknown
 
 
 def _cell(value: object) -> str:

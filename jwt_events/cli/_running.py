@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events.cli._options import FROM_ENVIRONMENT, FROM_OPTION, url_source
-from jwt_events.cli._output import redacted
+from jwt_events.cli._output import redacted, writes
 from jwt_events.errors import (
     ConnectionFailed,
     InvalidEvent,
@@ -102,7 +102,8 @@ class OneLineGroup(TyperGroup):
 
 def say(text: str) -> None:
     """Print one line for the operator on standard error."""
-    typer.echo(f"jwt-events: {redacted(text)}", err=True)
+    with writes.to(sys.stderr):
+        typer.echo(f"jwt-events: {redacted(text)}", err=True)
 
 
 def fail(problem: str) -> Never:
@@ -134,8 +135,10 @@ async def _until_signalled(work: Coroutine[None, None, _T]) -> _T:
         if len(received) == 1:
             cancel_until_done(task)
 
+    writes.reset()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
+        signal.signal(number, writes.handle)  # the loop is woken all the same
     try:
         return await task
     except asyncio.CancelledError:

@@ -158,7 +158,11 @@ class Feed:
                     self._open_early()
                     await self._pause(error)
         finally:
-            self._fail_catch_up(Closed("closed before the history was read"))
+            self.close()
+
+    def close(self) -> None:
+        """End the waiting for what was not read: also if `run` was cancelled before it began. Idempotent."""
+        self._fail_catch_up(Closed("closed before the history was read"))
 
     async def _pause(self, error: Exception) -> None:
         """Tell of a failure, and wait before the next attempt."""

@@ -93,6 +93,7 @@ class Following:
     async def stop(self) -> None:
         """End the tasks that follow. Idempotent."""
         tasks, self._tasks = self._tasks, []
+        self.feed.close()
         await end(tasks)
 
     async def leave(self) -> None:

@@ -141,22 +141,23 @@ class RevocationList(Registration, Health):
             InvalidClaims: ``claims`` is not a mapping, or one of these has the wrong type. Do not let the token in.
             InvalidOption: ``at_least`` is no position.
         """
+        # Read first: while a thread looks at the rules, the event loop may add some, and prove that none is missing.
+        has_applied = at_least is None or self._view.progress.has_applied(at_least)
+        fresh_until = self._view.fresh_until
         if self._rules.revokes(claims):
             self._revoked += 1
             return _REVOKED
-        if at_least is not None and not self._view.progress.has_applied(at_least):
-            self._stale += 1
-            return _STALE
-        now = self._now  # called as a method, it would be looked up in the class first
-        if now() <= self._view.fresh_until:
-            self._allowed += 1
-            return _ALLOW
-        if self._allows_stale and self._is_open:
-            self._allowed += 1
-            self._stale_allows += 1
-            return _ALLOW
-        if self._following is None:
-            self._view.report_closed(self._transport.destination)
+        if has_applied:
+            now = self._now  # called as a method, it would be looked up in the class first
+            if now() <= fresh_until:
+                self._allowed += 1
+                return _ALLOW
+            if self._allows_stale and self._is_open:
+                self._allowed += 1
+                self._stale_allows += 1
+                return _ALLOW
+            if self._following is None:
+                self._view.report_closed(self._transport.destination)
         self._stale += 1
         return _STALE
 
@@ -181,9 +182,9 @@ class RevocationList(Registration, Health):
         Raises:
             InvalidClaims: as `check` does.
         """
+        is_good = self.is_fresh or (self._allows_stale and self._is_open)  # first, as in `check`
         rule = self._rules.match(self._rules.subjects_of(claims))
-        verdict = _ALLOW if self.is_fresh or (self._allows_stale and self._is_open) else _STALE
-        return Explanation(verdict if rule is None else _REVOKED, rule, self.staleness)
+        return Explanation(_REVOKED if rule else _ALLOW if is_good else _STALE, rule, self.staleness)
 
     def watch(
         self,

@@ -82,6 +82,11 @@ class RegionalFeed:
                 known = {region: after[region]} if region in after else {}
                 tasks.create_task(feed.run(after=known), name=f"jwt_events feed of {region}")
 
+    def close(self) -> None:
+        """End the waiting for what was not read; see `Feed.close`."""
+        for feed in self._feeds.values():
+            feed.close()
+
     def record_proof(self, region: str, current_as_of: float) -> None:
         """Record that no event of a region is missing, and what that proves together with the others."""
         self._proofs.record(region, current_as_of)

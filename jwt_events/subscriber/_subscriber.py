@@ -7,7 +7,6 @@ import math
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Self
 
 from loguru import logger
@@ -226,12 +225,12 @@ class Subscriber(Registration):
             ending=ending,
         )
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         self._loop.check()
-        subscription = self._subscription
-        assert subscription is not None  # noqa: S101 - entered before
+        if self._entering:
+            raise Closed("the subscriber is being entered: leave it in the task that enters it, or cancel that")
+        if (subscription := self._subscription) is None:
+            return
         try:
             try:
                 interrupted = await subscription.host.absorb(exc)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import resource
+import select
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 import redis
 
 from jwt_events import EventType
+from jwt_events.envelope import Envelope, encode
 from tests.meta.test_shape import modules, targets
 from tests.support.commands import pipe, run, run_apart, run_in_terminal, running
-from tests.support.examples import COMPACT_JWT
+from tests.support.examples import COMPACT_JWT, revoked
 from tests.support.waiting import block_until, scaled
 
 PASSWORD = "correct-horse-battery"
@@ -225,6 +229,23 @@ class TestSignals:
             # The second may not have been confirmed yet.
             assert re.search(r"published: [12]; go on with --from-line [23]\n", pipe(publish.stderr).read())
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("name", ["stdout", "stderr"])
+    def test_its_reader_has_stopped_reading(self, url: str, key: str, name: str, number: signal.Signals) -> None:
+        """A tail whose output is not read any more ends on a signal all the same."""
+        payload = encode(Envelope(revoked()), source="x") if name == "stdout" else b"no event"
+        with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipeline:
+            for _ in range(2_000):
+                pipeline.xadd(key, {"event": payload})
+            pipeline.execute()
+        with running("tail", "--start", "all", "--key", key, url=url) as tail:
+            full = pipe(getattr(tail, name)).fileno()
+            room = fcntl.fcntl(full, fcntl.F_GETPIPE_SZ) - select.PIPE_BUF
+            block_until(lambda: _bytes_in(full) > room, within=20, what="the pipe to be full")
+            tail.send_signal(number)
+            assert tail.wait(scaled(10)) == 128 + number
+            assert "Traceback" not in pipe(tail.stderr).read()
+
     def test_nobody_reads(self, url: str, key: str) -> None:
         """A tail whose output is closed ends by itself, without a message."""
         with running("tail", "--key", key, url=url) as tail:
@@ -232,6 +253,11 @@ class TestSignals:
             block_until(lambda: tail.poll() is not None, within=10, what="the end of the tail")
             assert tail.returncode == 128 + signal.SIGPIPE
             assert len(pipe(tail.stderr).read().splitlines()) == 1
+
+
+def _bytes_in(descriptor: int) -> int:
+    """Return how many bytes of a pipe were not read."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 class TestServe:

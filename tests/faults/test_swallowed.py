@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -253,6 +254,26 @@ class TestTasks:
         assert await soon(end(tasks)) == set()
         assert all(task.done() for task in tasks)
         assert await end(tasks) == set()
+
+    async def test_of_a_task_that_has_ended(self) -> None:
+        """It is not looked into: Python 3.12.1 crashes if it is asked for the coroutine of an eager task that ended."""
+
+        class Task(asyncio.tasks._PyTask):  # type: ignore[name-defined,misc]  # written in Python, so it is never eager
+            """A task that cannot tell its coroutine when it has ended."""
+
+            def get_coro(self) -> Any:
+                """Return the coroutine."""
+                assert not self.done()
+                return super().get_coro()
+
+        hosted = list[HostCancellation]()
+
+        async def begin() -> None:
+            hosted.append(HostCancellation())
+
+        await Task(begin(), loop=asyncio.get_running_loop())
+        hosted[0].cancel("too late")
+        assert hosted[0].is_requested
 
     async def test_end_within(self) -> None:
         """Those that do not end in time are returned, and are cancelled on."""

@@ -26,6 +26,7 @@ from jwt_events import (
     MemoryTransport,
     RedisPubSub,
     RedisStream,
+    RegionalStreams,
     RevocationList,
     RevokedTokenError,
     ServerRefused,
@@ -244,6 +245,45 @@ class TestVerdicts:
         with pytest.raises(RevokedTokenError):
             revocations.ensure_live({"jti": "good"})
 
+    @pytest.mark.parametrize("method", ["check", "explain", "at_least"])
+    async def test_while_it_is_proven_current(self, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proof made while another thread is in a check says nothing about the rules which that had looked at."""
+
+        class Meanwhile(ManualClock):
+            """A clock that applies a revocation, and what proves that it was the last, while it is read in a check."""
+
+            is_armed = False
+
+            def monotonic(self) -> float:
+                """Return seconds."""
+                if self.is_armed:
+                    self.is_armed = False
+                    revoke()
+                return super().monotonic()
+
+        def revoke() -> None:
+            revocations.apply(TokenRevoked(token_id="gone"))
+            revocations._view.record_position("7-0", confirm=False)
+            revocations._view.record_proof(clock.monotonic())
+
+        def has_applied(position: str) -> bool:
+            revoke()
+            return applied(position)
+
+        clock, claims = Meanwhile(), {"jti": "gone", "iat": 1}
+        async with RevocationList(MemoryTransport(), clock=clock) as revocations:
+            applied = revocations._view.progress.has_applied
+            if method == "at_least":
+                monkeypatch.setattr(revocations._view.progress, "has_applied", has_applied)
+                assert revocations.check(claims, at_least="7-0") is not Verdict.ALLOW
+            else:
+                clock.advance(6.0)
+                clock.is_armed = True
+                verdict = revocations.check(claims) if method == "check" else revocations.explain(claims).verdict
+                assert not clock.is_armed
+                assert verdict is not Verdict.ALLOW
+            assert revocations.check(claims) is Verdict.REVOKED
+
     async def test_explain(self, revocations: RevocationList) -> None:
         """The explanation names the verdict, the rule and the age, and is not counted."""
         verdict, rule, staleness = revocations.explain({"sub": "bob", "iat": 1})
@@ -393,6 +433,18 @@ class TestEntering:
             await revocations.__aenter__()
         assert revocations.state is ViewState.CLOSED
         assert revocations.check(token()) is Verdict.STALE
+
+    @pytest.mark.parametrize("is_regional", [False, True])
+    async def test_closed_before_it_reads(self, *, is_regional: bool) -> None:
+        """If another task closes the list at the moment at which it is entered, entering ends."""
+        stream = RedisStream(f"redis://127.0.0.1:{free_port()}")
+        revocations = RevocationList(RegionalStreams(eu=stream) if is_regional else stream)
+        entering = asyncio.create_task(revocations.__aenter__())
+        await asyncio.sleep(0)
+        await revocations.aclose()
+        with pytest.raises(Closed, match="closed before the history was read"):
+            await soon(entering)
+        assert revocations.state is ViewState.CLOSED
 
     async def test_wrong_type(self, url: str, key: str, client: Redis) -> None:
         """A key of another type is refused by the server; once it is removed, entering works."""

@@ -149,6 +149,21 @@ class TestEnteringAgain:
                 await subscriber.run()
             transport.opening.set()
 
+    async def test_left_without_being_entered(self) -> None:
+        """A framework that leaves all that it has does no harm: nothing happens, unless another task is entering."""
+        transport = ScriptedTransport()
+        subscriber = Subscriber(transport)
+        await subscriber.__aexit__(None, None, None)
+        transport.opening.clear()
+        async with running(subscriber.run()):
+            await wait_until(lambda: transport.open == 1)
+            with pytest.raises(Closed, match="being entered"):
+                await subscriber.__aexit__(None, None, None)
+            transport.opening.set()
+            await wait_until(lambda: subscriber.is_live)
+        await subscriber.__aexit__(None, None, None)
+        assert transport.open == 0
+
     async def test_run_after_async_with(self) -> None:
         """The ways to start can be mixed, one after the other."""
         transport, recorder = ScriptedTransport(), Recorder()

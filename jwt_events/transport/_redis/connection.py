@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
 from jwt_events.transport._redis.client_options import ClientOptions, accepted_options, address_of
+from jwt_events.transport._redis.forked import check_loop
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
 from jwt_events.transport._redis.owner import Owner, SentinelService
@@ -183,6 +184,7 @@ class Connector:
         Raises:
             TransportError: it could not be opened; the message names the server and holds no password.
         """
+        check_loop()
         if decoder is None:
             decoder = self.decoder if place is None else self.decoder.at(self._address_of(place))
         raw = self._new_connection(place)

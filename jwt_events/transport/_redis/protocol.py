@@ -18,6 +18,7 @@ import hiredis
 
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.cutter import ValueCutter
+from jwt_events.transport._redis.forked import give_up_if_forked
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
@@ -26,6 +27,7 @@ _NOTHING: Final = object()
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
 
 _NONSENSE = "the answer makes no sense"
+_FORKED = "the process was forked, and the connection belongs to its parent"
 
 # Bytes to take from the socket in one read. asyncio's own default allocates four times as much for every read.
 _READ_SIZE = 65_536
@@ -111,6 +113,7 @@ class RespProtocol(asyncio.BufferedProtocol):
     Attributes:
         pushed: messages that arrived while no request was outstanding, or marked as pushed (RESP3), in order. Only a
             socket on which `write` was called may get any.
+        loop: the event loop that reads the socket.
         failure: why the socket was closed; ``None`` if it is open, or was closed in good order from here.
         outstanding: how many replies have not arrived yet.
         received: how many bytes have arrived.
@@ -118,7 +121,7 @@ class RespProtocol(asyncio.BufferedProtocol):
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
         self._buffer = memoryview(bytearray(_READ_SIZE))  # a view, as TLS fills it slice by slice
         self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
@@ -128,7 +131,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._cutter: ValueCutter | None = None
         self._expects_pushed = False
         self._data_arrived: asyncio.Future[None] | None = None
-        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self.loop.create_future()
         self.pushed: deque[Any] = deque()
         self.failure: Exception | None = None
         self.outstanding: int = 0
@@ -137,11 +140,17 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._writer = writer  # kept, as it closes the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
         self._transport.set_protocol(self)
+        give_up_if_forked(self)
 
     @property
     def is_closed(self) -> bool:
         """Whether the socket is closed, by either side, as far as this process has been told."""
         return self._transport.is_closing()
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor of the socket; negative if it is closed."""
+        return cast("int", self._transport.get_extra_info("socket").fileno())
 
     @property
     def peer(self) -> tuple[str, int] | None:
@@ -211,7 +220,7 @@ class RespProtocol(asyncio.BufferedProtocol):
             self._transport.write(data)  # with no request outstanding there is nothing to share a packet with
             return
         if not self._unsent:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         self._unsent.append(data)
 
     def _flush(self) -> None:
@@ -223,7 +232,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         """Wait until a reply or a pushed message arrives, or until the socket is closed. For one task at a time."""
         if self._closed.done():
             return
-        self._data_arrived = self._loop.create_future()
+        self._data_arrived = self.loop.create_future()
         try:
             await self._data_arrived
         finally:
@@ -318,6 +327,10 @@ class RespProtocol(asyncio.BufferedProtocol):
         """Close the socket at once and record why, unless a reason was recorded before."""
         self.failure = self.failure or failure
         self.abort()
+
+    def abandon(self) -> None:
+        """Note that the socket is gone: it belongs to the parent of this process."""
+        self.fail(ConnectionAbortedError(_FORKED))
 
     def abort(self) -> None:
         """Close the socket at once, without sending what is buffered."""
