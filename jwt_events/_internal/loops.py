@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from functools import cache
 from threading import get_ident
 from weakref import WeakSet
 
@@ -46,6 +47,7 @@ class OwnLoop:
         Raises:
             WrongLoop: it belongs to another one.
         """
+        _watch_forks()
         with _binding:
             if self._loop is None:
                 self._loop, self._thread = asyncio.get_running_loop(), get_ident()
@@ -105,5 +107,8 @@ def _leave_to_parent() -> None:
     _bound.clear()
 
 
-if hasattr(os, "register_at_fork"):  # there are systems without
-    os.register_at_fork(after_in_child=_leave_to_parent)
+@cache
+def _watch_forks() -> None:
+    """Leave to the parent what is its own, from the first use on: an import changes nothing."""
+    if hasattr(os, "register_at_fork"):  # there are systems without
+        os.register_at_fork(after_in_child=_leave_to_parent)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
@@ -38,6 +39,7 @@ _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # those of the parent
 
 def give_up_if_forked(protocol: Inherited) -> None:
     """Let children of this process give up a socket."""
+    _watch_forks()
     _open.add(protocol)
 
 
@@ -70,5 +72,8 @@ def _give_up() -> None:
         os.close(nothing)
 
 
-if hasattr(os, "register_at_fork"):  # there are systems without
-    os.register_at_fork(after_in_child=_give_up)
+@cache
+def _watch_forks() -> None:
+    """Give up in children, from the first socket on: an import changes nothing."""
+    if hasattr(os, "register_at_fork"):  # there are systems without
+        os.register_at_fork(after_in_child=_give_up)
