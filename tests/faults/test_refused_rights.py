@@ -28,6 +28,7 @@ from jwt_events import (
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.testing import Listener
 from jwt_events.transport._redis import reconnecting
+from jwt_events.transport._stream import folder
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.stream import StreamKeys
 from tests.faults.restarting import MakeServer
@@ -49,9 +50,10 @@ TIDYING = {"+eval", "+xgroup|delconsumer"}
 
 @contextmanager
 def brief() -> Iterator[None]:
-    """Try for a shorter time to open what lacks a right."""
+    """Try for a shorter time to open what lacks a right, and fold sooner."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reconnecting, "OPEN_WITHIN", scaled(1.5))
+        patch.setattr(folder, "_FIRST_AFTER", 0.05)
         yield
 
 
