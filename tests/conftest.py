@@ -17,6 +17,7 @@ Environment variables: ``JWT_EVENTS_TEST_URL`` adds a server, or with blanks in 
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -60,6 +61,17 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     if name not in _LOOPS:
         raise pytest.UsageError(f"JWT_EVENTS_TEST_LOOP must be one of {', '.join(_LOOPS)}")
     return {name: _LOOPS[name]}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect no garbage while tests are found, and leave what was found out of all later collections: it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

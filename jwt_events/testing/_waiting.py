@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
+from jwt_events._internal.cancellation import noticing_cancellation
 from jwt_events._internal.functions import awaited, plain, plain_function
 
 _T = TypeVar("_T")
@@ -15,7 +16,9 @@ _T = TypeVar("_T")
 FACTOR = float(os.environ.get("JWT_EVENTS_TEST_TIMEOUT_FACTOR", "1"))
 """Factor of every deadline; raise it for a slow machine."""
 
-_INTERVAL = 0.005
+# The first interval between two looks, the part of the time so far that later ones take, and the longest: a long wait
+# takes the processor from what it waits for.
+_FIRST_INTERVAL, _GROWTH, _MAX_INTERVAL = 0.005, 0.02, 0.03
 
 
 def scaled(seconds: float) -> float:
@@ -47,18 +50,26 @@ async def eventually(predicate: Callable[[], Any], *, within: float = 10.0, what
         AssertionError: it did not become true before the deadline.
         InvalidOption: a function is of the wrong kind, for example a generator function.
 
-    Cancelling is safe.
+    Cancelling is safe, and ends the wait also where the predicate swallows it, as commands of redis-py do before
+    Python 3.12.
     """
     if not isinstance(what, str):
         plain_function("what", what)
-    deadline = time.monotonic() + scaled(within)
+    began = time.monotonic()
     while True:
-        result = await awaited("predicate", predicate())
+        with noticing_cancellation():
+            result = await awaited("predicate", predicate())
         if result:
             return result
-        if time.monotonic() > deadline:
+        elapsed = time.monotonic() - began
+        if elapsed > scaled(within):
             raise AssertionError(failure(predicate, within, what))
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(interval(elapsed))
+
+
+def interval(elapsed: float) -> float:
+    """Return the seconds until the next look, after a wait of some seconds."""
+    return min(_FIRST_INTERVAL + elapsed * _GROWTH, _MAX_INTERVAL)
 
 
 def failure(predicate: Callable[[], object], within: float, what: str | Callable[[], str]) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from redis.asyncio import Redis
 
 from jwt_events.cli._groups import Consumer, Group
 from jwt_events.cli.doctor._addresses import Announced
@@ -336,9 +337,13 @@ class TestDoctor:
 
     async def test_announced_replica(self, own_server: Callable[..., EmbeddedServer]) -> None:
         """A replica that announces an address where it cannot be reached is told; one that can be is fine."""
-        async with own_server(port=0) as primary:
+        async with own_server(port=0, config={"repl-diskless-sync-delay": "0"}) as primary:
             at = urlsplit(primary.url)
             config = {"replicaof": f"{at.hostname} {at.port}"}
+
+            async def is_followed() -> bool:
+                async with Redis.from_url(primary.url) as client:
+                    return bool((await client.info("replication")).get("slave0", {}).get("state") == "online")
 
             async def told() -> dict[str, Any]:
                 found = await asyncio.to_thread(run_apart, "doctor", "--json", url=primary.url)
@@ -352,8 +357,10 @@ class TestDoctor:
                 return found.get("level") == "note" and "to 127.0.0.1:1 " in found["text"]
 
             async with own_server(port=0, config=config):
+                await wait_until(is_followed, within=30)
                 await wait_until(is_fine, within=30)
             async with own_server(port=0, config=config | {"replica-announce-port": "1"}):
+                await wait_until(is_followed, within=30)
                 await wait_until(is_noted, within=30)
 
     def test_stream_and_groups(self, own: Server) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,8 @@ from jwt_events import (
 )
 from jwt_events.cli.doctor._rights import lacking, needed_for_pubsub, needed_for_stream
 from jwt_events.testing import Listener
+from jwt_events.transport._redis import reconnecting
+from jwt_events.transport._stream import folder
 from jwt_events.transport.connection import Connection, Connector
 from jwt_events.transport.stream import StreamKeys
 from tests.faults.restarting import MakeServer
@@ -44,6 +46,15 @@ GOOD = {"jti": "good", "iat": 1}
 
 # Rights without which all works, and more is left behind on the server.
 TIDYING = {"+eval", "+xgroup|delconsumer"}
+
+
+@contextmanager
+def brief() -> Iterator[None]:
+    """Try for a shorter time to open what lacks a right, and fold sooner."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconnecting, "OPEN_WITHIN", scaled(1.5))
+        patch.setattr(folder, "_FIRST_AFTER", 0.05)
+        yield
 
 
 @dataclass
@@ -217,7 +228,7 @@ async def test_each_right_is_needed_and_named(own_server: MakeServer, role: str)
         for refused in [right for right in rights if right not in TIDYING]:
             await at.grant(*(right for right in rights if right != refused))
             await at.begin()
-            with recorded() as records:
+            with recorded() as records, brief():
                 said = await trouble(life, at, records)
             assert refused.removeprefix("+").partition("|")[0] in said.lower(), f"without {refused}: {said}"
             assert "secret" not in said
@@ -287,7 +298,8 @@ def test_check_command(own: Server, refused: str) -> None:
     rights = [right for right in granted("revocation list") if right != refused]
     inspector.execute_command("ACL", "SETUSER", "user", "on", ">secret", "%R~k", "%R~k:ledger", *rights)
     inspector.replicaof("127.0.0.1", "1")
-    told = run("check", "--key", "k", url=own.url.replace("://", "://user:secret@"), given=json.dumps(STOLEN))
+    with brief():
+        told = run("check", "--key", "k", url=own.url.replace("://", "://user:secret@"), given=json.dumps(STOLEN))
     assert told.code == 2
     assert refused[1:].partition("|")[0] in told.complaint.lower() or "replica" in told.complaint
 

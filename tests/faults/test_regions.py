@@ -28,6 +28,7 @@ from jwt_events import (
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.guard import readiness_of
+from jwt_events.transport._redis import reconnecting
 from tests.faults.auditing import Auditor
 from tests.support.faults import frozen
 from tests.support.handling import running
@@ -213,6 +214,10 @@ class TestTolerated:
 
 class TestStart:
     """A list that starts while a region is down."""
+
+    @pytest.fixture(autouse=True)
+    def _brief(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(1.0))
 
     @pytest.mark.parametrize("tolerate", [None, {"eu": 600.0}])
     async def test_it_does_not_open(self, regions: dict[str, Region], tolerate: Mapping[str, float] | None) -> None:

@@ -73,7 +73,7 @@ def main() -> int:
     """Run the tests on each of these servers; return the first exit code that is not 0, or 2 if a server is missing."""
     parser = argparse.ArgumentParser(prog="make test-servers", allow_abbrev=False)
     parser.add_argument("names", help=f"with blanks between them: {', '.join(SERVERS)}")
-    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--missing", type=int, default=2, help="the exit code that a missing server means")
     options, arguments = parser.parse_known_args()
     codes = []

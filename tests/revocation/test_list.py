@@ -426,8 +426,9 @@ class TestOptions:
 class TestEntering:
     """Entering fails with the reason, and leaves no task or connection behind."""
 
-    async def test_without_a_server(self) -> None:
+    async def test_without_a_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without a server, entering raises `ConnectionFailed`."""
+        monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(0.5))
         revocations = RevocationList(RedisStream(f"redis://127.0.0.1:{free_port()}"))
         with pytest.raises(ConnectionFailed):
             await revocations.__aenter__()
@@ -478,6 +479,7 @@ class TestEntering:
     async def test_replica(self, own_server: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
         """A replica, which may be cut off from its primary, is refused, and the error names it."""
         monkeypatch.setattr(_feed, "_MAX_STALL", 0.3)
+        monkeypatch.setattr(reconnecting, "OPEN_WITHIN", scaled(1.0))
         async with own_server() as server, Redis.from_url(server.url) as client:
             await call(client, "REPLICAOF", "127.0.0.1", free_port())
             with pytest.raises(ConnectionFailed, match="replica"):

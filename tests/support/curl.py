@@ -1,11 +1,13 @@
-"""Stands in for curl where a document shows it, with as much of it as the documents use."""
+"""Stands in for curl where a document shows it, with as much of it as the documents use.
+
+It is started dozens of times, so it imports little.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-
-import httpx
+from http.client import HTTPConnection, HTTPException
 
 
 def main() -> None:
@@ -18,16 +20,22 @@ def main() -> None:
     parser.add_argument("-X", dest="method", default="GET")
     arguments = parser.parse_args()
     headers = dict(header.split(": ", 1) for header in arguments.headers)
+    address, slash, path = arguments.url.partition("/")
+    connection = HTTPConnection(address, timeout=30.0)
     try:
-        response = httpx.request(arguments.method, f"http://{arguments.url}", headers=headers, trust_env=False)
-    except httpx.TransportError as error:
+        connection.request(arguments.method, slash + path or "/", headers=headers)
+        response = connection.getresponse()
+        body = response.read().decode()
+    except (OSError, HTTPException) as error:
         sys.exit(f"curl: {error}")
+    finally:
+        connection.close()
     shown = []
     if arguments.include:
-        shown.append(f"HTTP/1.1 {response.status_code} {response.reason_phrase}")
-        shown += [f"{name.decode()}: {value.decode()}" for name, value in response.headers.raw]
+        shown.append(f"HTTP/1.1 {response.status} {response.reason}")
+        shown += [f"{name}: {value}" for name, value in response.getheaders()]
         shown.append("")
-    sys.stdout.write("\n".join([*shown, response.text, ""]))
+    sys.stdout.write("\n".join([*shown, body, ""]))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from jwt_events.testing._waiting import FACTOR, eventually, failure, scaled
+from jwt_events.testing._waiting import FACTOR, eventually, failure, interval, scaled
 
 __all__ = ["FACTOR", "block_until", "scaled", "wait_until"]
-
-_INTERVAL = 0.005
 
 
 async def wait_until(
@@ -24,8 +22,9 @@ async def wait_until(
 
 def block_until(predicate: Callable[[], object], *, within: float = 10.0, what: str | Callable[[], str] = "") -> None:
     """Return as soon as the predicate is true; for tests and fixtures without an event loop."""
-    deadline = time.monotonic() + scaled(within)
+    began = time.monotonic()
     while not predicate():
-        if time.monotonic() > deadline:
+        elapsed = time.monotonic() - began
+        if elapsed > scaled(within):
             raise AssertionError(failure(predicate, within, what))
-        time.sleep(_INTERVAL)
+        time.sleep(interval(elapsed))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from jwt_events import (
 )
 from jwt_events.testing import Faults, FaultyTransport, Listener, ManualClock, RecordingPublisher, eventually
 from tests.support.examples import revoked
+from tests.support.handling import soon
 from tests.support.waiting import scaled
 
 
@@ -161,6 +163,22 @@ class TestEventually:
         """An exception of the predicate is raised at once."""
         with pytest.raises(ZeroDivisionError):
             await eventually(lambda: 1 / 0)
+
+    async def test_a_cancellation_that_the_predicate_swallows(self) -> None:
+        """It ends the wait at once, although the predicate returned."""
+        asked = asyncio.Event()
+
+        async def ask() -> bool:
+            asked.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return False
+
+        waiting = asyncio.create_task(eventually(ask, within=60.0))
+        await soon(asked.wait())
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(waiting)
 
 
 async def test_fixtures_belong_together(
