@@ -56,7 +56,7 @@ class _Delivery:
         self._loop = task.get_loop()
         self._began = self._loop.time()
         self._earlier = list(_handled_cancellations(task))
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._deliver()
 
     def _deliver(self) -> None:
@@ -70,7 +70,13 @@ class _Delivery:
         if not self.count or elapsed >= self._grace or not self._is_noticed():
             self._task.cancel(self._reason)
             self.count += 1
-        self._timer = self._loop.call_later(min(_FIRST_INTERVAL + elapsed * _GROWTH, _MAX_INTERVAL), self._deliver)
+        again = self._deliver_a_turn_later if self.count % 2 else self._deliver
+        self._timer = self._loop.call_later(min(_FIRST_INTERVAL + elapsed * _GROWTH, _MAX_INTERVAL), again)
+
+    def _deliver_a_turn_later(self) -> None:
+        # A turn of the loop reads from sockets before it looks at timers. Where there is a reply in each turn, a timer
+        # always meets a result that has arrived, with which the cancellation would be lost.
+        self._timer = self._loop.call_soon(self._deliver)
 
     def _is_noticed(self) -> bool:
         """Whether the task is handling a cancellation that it did not handle when this one began."""

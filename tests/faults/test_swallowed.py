@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any
@@ -254,6 +255,38 @@ class TestTasks:
         assert await soon(end(tasks)) == set()
         assert all(task.done() for task in tasks)
         assert await end(tasks) == set()
+
+    async def test_of_a_task_in_step_with_timers(self) -> None:
+        """One whose result has arrived whenever a timer is due, and which loses a cancellation then, ends as well."""
+        loop, lost = asyncio.get_running_loop(), 0
+        reply: asyncio.Future[None] = loop.create_future()
+        here, there = socket.socketpair()
+
+        async def ask_in_step() -> None:
+            nonlocal reply, lost
+            while True:
+                reply = loop.create_future()
+                try:
+                    await reply
+                except asyncio.CancelledError:
+                    lost += 1
+                    if lost > 1 and reply.cancelled():  # otherwise lost, as by `wait_for` before Python 3.12
+                        raise
+
+        def arrive() -> None:
+            if not reply.done():
+                reply.set_result(None)
+
+        with here, there:
+            there.send(b"x")  # never read, so that there is something to read in each turn of the loop
+            loop.add_reader(here, arrive)
+            task = asyncio.create_task(ask_in_step())
+            try:
+                await asyncio.sleep(0)
+                assert await end([task], within=scaled(2)) == set()
+            finally:
+                loop.remove_reader(here)
+                cancel_until_done(task)
 
     async def test_of_a_task_that_has_ended(self) -> None:
         """It is not looked into: Python 3.12.1 crashes if it is asked for the coroutine of an eager task that ended."""
