@@ -408,7 +408,7 @@ class TestNotEntered:
 
     async def test_arguments(self, revocations: RevocationList) -> None:
         """A callback that needs an argument, which it will not get, is refused."""
-        with pytest.raises(InvalidOption, match="on_revoked: cannot be called with no arguments"):
+        with pytest.raises(InvalidOption, match="on_revoked: must be callable with no arguments"):
             revocations.watch(CLAIMS, lambda reason: None)
 
 
