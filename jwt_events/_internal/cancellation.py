@@ -184,19 +184,20 @@ class timeout:  # noqa: N801 - reads like `asyncio.timeout`, in whose place it s
         return self._cancellation.is_requested
 
 
-def cancel_until_done(task: asyncio.Task[Any], reason: str = "closed") -> None:
+def cancel_until_done(task: asyncio.Task[Any], reason: str = "closed", *, grace: float = GRACE) -> None:
     """Cancel a task, and again until it has ended; do not wait for that.
 
     Args:
         task: what to end; may have ended before.
         reason: the message of the ``CancelledError``.
+        grace: seconds for which the task may clean up before it is cancelled there, too.
     """
     if not task.done():
-        _Delivery(task, reason, grace=GRACE)
+        _Delivery(task, reason, grace=grace)
 
 
 async def end(
-    tasks: Iterable[asyncio.Task[Any]], *, within: float | None = None, reason: str = "closed"
+    tasks: Iterable[asyncio.Task[Any]], *, within: float | None = None, reason: str = "closed", grace: float = GRACE
 ) -> set[asyncio.Task[Any]]:
     """Cancel tasks until they have ended, and wait for that. Return those that have not.
 
@@ -206,10 +207,11 @@ async def end(
         tasks: what to end; may have ended before.
         within: seconds to wait for them; ``None`` for as long as it takes.
         reason: the message of the ``CancelledError``.
+        grace: seconds for which they may clean up before they are cancelled there, too.
     """
     running = [task for task in tasks if not task.done()]
     for task in running:
-        cancel_until_done(task, reason)
+        cancel_until_done(task, reason, grace=grace)
     if not running:
         return set()
     _, stubborn = await asyncio.wait(running, timeout=within)

@@ -96,6 +96,4 @@ async def running(work: Awaitable[_T]) -> AsyncIterator[asyncio.Task[_T]]:
     try:
         yield task
     finally:
-        task.cancel()
-        _, running = await asyncio.wait([task], timeout=scaled(10))
-        await end(running)  # redis-py swallows some cancellations before Python 3.12
+        await end([task], grace=scaled(10))  # redis-py swallows some cancellations before Python 3.12
