@@ -49,6 +49,15 @@ def follow(page: list[Block], directory: Path, url: str) -> None:
                 terminals.follow(block)
 
 
+def _is_deaf_to_interrupts(pid: int) -> bool:
+    """Whether a process ignores Ctrl-C or holds it back, as it may inherit it from a shell that runs the tests."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return False
+    masks = re.findall(r"^Sig(?:Ign|Blk):\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGINT - 1) & 1 for mask in masks)
+
+
 class Terminals:
     """A directory with the files that a page tells to save, and terminals in it.
 
@@ -151,7 +160,7 @@ class Terminals:
             listening.start()
             try:
                 yield
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM if _is_deaf_to_interrupts(process.pid) else signal.SIGINT)
                 self._expect_end(process, command)
             finally:
                 process.kill()
