@@ -24,12 +24,12 @@ from jwt_events._internal import options
 from jwt_events.errors import Closed, InvalidOption, JWTEventsError, ServerRefused, TransportError
 from jwt_events.transport.connection import Connector
 
+__all__ = ["EmbeddedServer", "ServerNotStarted"]
+
 # The first line of the input, "go", starts the server, so a start that is cancelled earlier has started nothing. The
 # second line, or the end of the input, stops it. The shell ignores signals, which are for the parent, and SIGPIPE, so
 # that it cleans up when the parent is gone. The server alone keeps the named pipe "alive" open while it runs; with an
 # inherited pipe, uvloop would keep a copy open in other processes.
-__all__ = ["EmbeddedServer", "ServerNotStarted"]
-
 _SUPERVISOR = """
 trap '' HUP INT TERM PIPE
 private=$1

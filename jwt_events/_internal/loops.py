@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from functools import cache
 from threading import get_ident
 from weakref import WeakSet
@@ -47,7 +48,7 @@ class OwnLoop:
         Raises:
             WrongLoop: it belongs to another one.
         """
-        _watch_forks()
+        call_in_children(_leave_to_parent)
         with _binding:
             if self._loop is None:
                 self._loop, self._thread = asyncio.get_running_loop(), get_ident()
@@ -108,7 +109,7 @@ def _leave_to_parent() -> None:
 
 
 @cache
-def _watch_forks() -> None:
-    """Leave to the parent what is its own, from the first use on: an import changes nothing."""
+def call_in_children(act: Callable[[], object]) -> None:
+    """Have processes that are forked from now on call this. Not for an import, which changes nothing."""
     if hasattr(os, "register_at_fork"):  # there are systems without
-        os.register_at_fork(after_in_child=_leave_to_parent)
+        os.register_at_fork(after_in_child=act)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jwt_events.signals import SetStream, StreamConfiguration
 
 app: typer.Typer = typer.Typer(
-    help="Manage streams of security events. The value of the Authorization"
-    " header is taken from JWT_EVENTS_AUTHORIZATION.",
+    help="Manage streams of security events. The value of the Authorization header is taken from"
+    " JWT_EVENTS_AUTHORIZATION.",
     epilog=EXIT_CODES,
     rich_markup_mode=None,
 )

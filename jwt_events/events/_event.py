@@ -30,9 +30,7 @@ def is_received(info: ValidationInfo) -> bool:
 new_instance = object.__new__
 # An event is frozen, so these descriptors set its attributes directly.
 set_values = BaseModel.__dict__["__dict__"].__set__
-set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
 set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
-set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 _HEADER = frozenset({"id", "occurred_at", "source"})  # fields that every message gives
 
@@ -141,7 +139,7 @@ class Event(BaseModel):
     if not TYPE_CHECKING:  # or every name would be an attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Return what pydantic keeps beside the values: the decoder leaves it out, as it is rarely asked for.
+            """Return what pydantic keeps beside the values: decoders leave it out, as it is rarely asked for.
 
             A field of a decoded event was given if it says something: messages that say nothing are decoded otherwise.
             """

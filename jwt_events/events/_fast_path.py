@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
 from jwt_events.events._conditions import Conditions
-from jwt_events.events._event import Event, new_instance, set_extra, set_fields_set, set_private, set_values
+from jwt_events.events._event import Event, new_instance, set_fields_set, set_values
 from jwt_events.events._fields import (
     MAX_IDENTIFIER_LENGTH,
     MAX_TEXT_LENGTH,
@@ -90,16 +90,14 @@ def fast_builder(cls: type[Event]) -> Callable[[Mapping[str, Any]], Event | None
         try:
             if message["specversion"] != "1.0":
                 return None
-            values, extra, fields_set = validate(
+            values, _, fields_set = validate(
                 {**message["data"], "id": message["id"], "source": message["source"], "occurred_at": message["time"]}
             )
         except (KeyError, TypeError, ValidationError):
             return None
         event = new_instance(cls)
         set_values(event, values)
-        set_extra(event, extra)
         set_fields_set(event, fields_set)
-        set_private(event, None)
         return None if event.subject is None else event
 
     return build

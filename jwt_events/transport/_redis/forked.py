@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
+from jwt_events._internal.loops import call_in_children
 from jwt_events.errors import TransportError
 
 
@@ -39,7 +39,7 @@ _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # those of the parent
 
 def give_up_if_forked(protocol: Inherited) -> None:
     """Let children of this process give up a socket."""
-    _watch_forks()
+    call_in_children(_give_up)
     _open.add(protocol)
 
 
@@ -70,10 +70,3 @@ def _give_up() -> None:
     finally:
         _open.clear()
         os.close(nothing)
-
-
-@cache
-def _watch_forks() -> None:
-    """Give up in children, from the first socket on: an import changes nothing."""
-    if hasattr(os, "register_at_fork"):  # there are systems without
-        os.register_at_fork(after_in_child=_give_up)
