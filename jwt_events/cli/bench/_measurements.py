@@ -206,7 +206,12 @@ class Rounds:
 
 
 def _result(what: str, unit: str, library: float, redis_py: float) -> Result:
-    return Result(what, unit, round(library, 3), round(redis_py, 3), round(library / redis_py, 3))
+    return Result(what, unit, *map(_significant, (library, redis_py, library / redis_py)))
+
+
+def _significant(figure: float) -> float:
+    """Round to six digits, wherever the point is: a ratio may be far below one."""
+    return float(f"{figure:.6g}")
 
 
 def _percentile(samples: Sequence[float], share: int) -> float:
