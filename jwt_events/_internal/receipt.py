@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Propagation:
@@ -38,8 +40,7 @@ class Propagation:
         return not self.missing
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """Confirmation that the server accepted an event.
 
     Attributes:
@@ -56,3 +57,8 @@ class Receipt:
     receivers: int | None = None
     replicas: int | None = None
     propagation: Propagation | None = None
+
+
+def with_propagation(receipt: Receipt, propagation: Propagation) -> Receipt:
+    """Return a receipt that says where its event is in force."""
+    return msgspec.structs.replace(receipt, propagation=propagation)

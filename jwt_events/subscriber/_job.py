@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from jwt_events.events import Event
+import msgspec
+
 from jwt_events.instrumentation import UNOBSERVED, Handled, Observer
 from jwt_events.tracing import Processing
 from jwt_events.transport.base import Delivery, Failure, Gap
@@ -42,65 +43,47 @@ class CutOff(Failure):
 
 _HANDLED = Outcome()
 
+
+def _ignore(job: Job, outcome: Outcome) -> None:
+    """Do nothing."""
+
+
 # The job in whose handler this runs: in the handler itself, in a task that it started, or in its thread.
 current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """The handling of an event, or a gap, by all of its handlers.
 
-    Args:
+    There is one for each event, and a struct takes a quarter of the time of another object to make.
+
+    Attributes:
         subject: what the handlers are called with.
-        handlers: how many there are.
+        left: how many of its handlers have not ended; below zero after giving up.
         done: called once, with the job and its outcome, when all of them have ended.
         delivery: how the event was delivered; ``None`` for a gap.
         observer: is told what happens to an event.
         trace: makes the span; ``None`` without traces.
-
-    Attributes:
+        attempt: how often the event was delivered, this time included, to whichever consumer.
         key: the ordering key; ``None`` for none.
         takes_room: whether its handlers count for the concurrency.
+        began: when the first handler was called, by `time.perf_counter`.
+        error: the class of the error that a handler failed with for good.
+        outcome: the outcome so far.
     """
 
-    # There is one for each event: slots take half as long to read as attributes on the class.
-    __slots__ = (
-        "_began",
-        "_done",
-        "_error",
-        "_left",
-        "_observer",
-        "_outcome",
-        "attempt",
-        "delivery",
-        "key",
-        "subject",
-        "takes_room",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        subject: Event | Gap,
-        handlers: int = 1,
-        done: Callable[[Job, Outcome], None] = lambda *_: None,
-        *,
-        delivery: Delivery | None = None,
-        observer: Observer = UNOBSERVED,
-        trace: Processing | None = None,
-    ) -> None:
-        self.subject: Any = subject
-        self.delivery: Delivery | None = delivery
-        self.attempt: int = 1 if delivery is None else delivery.attempt
-        """How often the event was delivered, this time included, to whichever consumer."""
-        self.trace: Processing | None = trace
-        self.key: Hashable = None
-        self.takes_room = True
-        self._began: float | None = None
-        self._error: str | None = None
-        self._outcome = _HANDLED
-        self._observer = observer
-        self._left = handlers
-        self._done = done
+    subject: Any
+    left: int = 1
+    done: Callable[[Job, Outcome], None] = _ignore
+    delivery: Delivery | None = None
+    observer: Observer = UNOBSERVED
+    trace: Processing | None = None
+    attempt: int = 1
+    key: Hashable = None
+    takes_room: bool = True
+    began: float | None = None
+    error: str | None = None
+    outcome: Outcome = _HANDLED
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -112,8 +95,8 @@ class Job:
     def begin(self) -> float:
         """Note that a handler is about to be called, perhaps again. Return when, by `time.perf_counter`."""
         now = perf_counter()
-        if self._began is None:
-            self._began = now
+        if self.began is None:
+            self.began = now
             if self.trace is not None:
                 self.trace.begin()
         return now
@@ -125,13 +108,13 @@ class Job:
 
     def called(self, handler: str, outcome: Handled, began: float, error: BaseException | None = None) -> None:
         """Note that a call of a handler has ended."""
-        if self._observer is not UNOBSERVED and self.delivery is not None:
-            self._observer.called(self.subject, handler, outcome, perf_counter() - began)
+        if self.observer is not UNOBSERVED and self.delivery is not None:
+            self.observer.called(self.subject, handler, outcome, perf_counter() - began)
         if error is not None:
             if self.trace is not None:
                 self.trace.record(error, handler)
             if outcome is Handled.FAILED:
-                self._error = type(error).__qualname__
+                self.error = type(error).__qualname__
 
     def one_ended(self, failure: Failure | None, *, finished: bool) -> None:
         """Note that one of the handlers has ended, with all its attempts.
@@ -140,34 +123,34 @@ class Job:
             failure: why it was given up, if it was.
             finished: whether it came to an end by itself.
         """
-        self._left -= 1  # stays below zero after giving up
+        self.left -= 1
         if not finished:
-            self._outcome = Outcome(self._outcome.failure, finished=False)
+            self.outcome = Outcome(self.outcome.failure, finished=False)
         elif failure is not None:
-            self._outcome = Outcome(failure, finished=self._outcome.finished)
-        if self._left == 0:
-            self._end(self._outcome)
+            self.outcome = Outcome(failure, finished=self.outcome.finished)
+        if self.left == 0:
+            self._end(self.outcome)
 
     def give_up(self) -> None:
         """End as unfinished now: not all of the handlers will be started."""
-        self._left = -1
+        self.left = -1
         self._end(Outcome(finished=False, incomplete=True))
 
     def hand_back(self, *, finished: bool) -> None:
         """Note that the program has taken the event by ``events()``, and finished it or not."""
-        self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self._began or perf_counter())
+        self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self.began or perf_counter())
         self._end(Outcome(finished=finished))
 
     def _end(self, outcome: Outcome) -> None:
-        if self._began is not None and self.delivery is not None:
-            if self._observer is not UNOBSERVED:
+        if self.began is not None and self.delivery is not None:
+            if self.observer is not UNOBSERVED:
                 error = None if outcome is _HANDLED else self._error_of(outcome)
-                self._observer.processed(self.subject, error, perf_counter() - self._began)
+                self.observer.processed(self.subject, error, perf_counter() - self.began)
             if self.trace is not None:
                 self.trace.end(self._error_of(outcome))
-        self._done(self, outcome)
+        self.done(self, outcome)
 
     def _error_of(self, outcome: Outcome) -> str | None:
         if not outcome.finished:
             return asyncio.CancelledError.__qualname__
-        return None if outcome.failure is None else self._error or outcome.failure.error
+        return None if outcome.failure is None else self.error or outcome.failure.error

@@ -174,7 +174,7 @@ class Subscription:
     def _job(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
         state = self._state
         trace = None if (spans := state.spans).tracer is None else spans.processing(envelope)
-        return Job(envelope.event, handlers, self._settle, delivery=delivery, observer=state.observer, trace=trace)
+        return Job(envelope.event, handlers, self._settle, delivery, state.observer, trace, delivery.attempt)
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
