@@ -53,6 +53,7 @@ _DEFAULTS = {"appendonly": "no", "bind": "127.0.0.1", "protected-mode": "yes", "
 _RESERVED = frozenset({"daemonize", "dir", "logfile", "pidfile", "port", "supervised", "unixsocket"})
 _MAX_TEMPORARY_DIRECTORY = 64  # bytes; a socket's path may have 104 (macOS) or 108 (Linux), and about 30 are added
 _REPLY_TIMEOUT = 1.0  # seconds for one reply of the server, and for the supervisor to stop; milliseconds are normal
+_MAX_ATTEMPTS = 3  # to listen on a port that was free a moment ago, as another process may take it first
 
 
 class ServerNotStarted(JWTEventsError):
@@ -138,12 +139,16 @@ class EmbeddedServer:
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise Closed("the embedded server is already running")
-        self._running = self._run()
-        try:
-            self._info = await self._running.__aenter__()
-        except BaseException:
-            self._running = None
-            raise
+        attempts = _MAX_ATTEMPTS if self._port == 0 else 1
+        while self._info is None:
+            attempts -= 1
+            self._running = self._run()
+            try:
+                self._info = await self._running.__aenter__()
+            except BaseException as error:
+                self._running = None
+                if not (attempts and _is_taken(error)):
+                    raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -296,6 +301,11 @@ def _has_ended(alive: Path) -> bool:
 def _last_lines(log: Path) -> str:
     text = log.read_text(errors="replace") if log.exists() else ""
     return "\n".join(re.sub(r"(?m)^(>>> '\S+).*", r"\1 …", text).splitlines()[-12:])  # it may be a password
+
+
+def _is_taken(error: BaseException) -> bool:
+    """Return whether another process took a port that was free a moment ago."""
+    return isinstance(error, ServerNotStarted) and "Address already in use" in error.log
 
 
 def _free_port() -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -17,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.ports import free_port
 from bench.soak.spec import WorkerSpec
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._redis.connection import Connector
@@ -224,16 +223,3 @@ async def freeze(pid: int, seconds: float) -> None:
             os.kill(pid, signal.SIGCONT)
         await asyncio.shield(helper.wait())
         raise
-
-
-def free_port() -> int:
-    """Return a port for a server that will be down now and then.
-
-    It is below the kernel's ephemeral ports: one of these could be given to another process meanwhile, even to a client
-    that tries to connect to it, which would then be connected to itself.
-    """
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bench.ports import free_port
 from bench.soak.name import Name
 from bench.soak.plan import Fault
-from bench.soak.processes import Server, execute, free_port, freeze
+from bench.soak.processes import Server, execute, freeze
 from bench.soak.topology import Inject
 from jwt_events.embedded import _find_binary
 from jwt_events.errors import TransportError

@@ -16,6 +16,7 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from jwt_events.cli._groups import Consumer, Group
 from jwt_events.cli.doctor._addresses import Announced
 from jwt_events.cli.doctor._cluster import ClusterFacts
@@ -29,7 +30,6 @@ from jwt_events.transport._stream.position import StreamInfo
 from jwt_events.transport.ledger import LedgerSummary
 from tests.support.cluster import Cluster, key_in
 from tests.support.commands import Outcome, run, run_apart
-from tests.support.faults import free_port
 from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.servers import OWN_KINDS, Server, shared

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from bench.ports import free_port
 from jwt_events.cli import app
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.transport._redis import reconnecting
 from tests.support.commands import Outcome, pipe, run, run_apart, running
 from tests.support.fake_server import FakeServer
-from tests.support.faults import free_port
 from tests.support.servers import OWN_KINDS, Server, shared
 from tests.support.waiting import scaled
 

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer
-from tests.support.faults import free_port
 
 MakeServer = Callable[..., EmbeddedServer]
 

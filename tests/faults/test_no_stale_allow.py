@@ -13,11 +13,12 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from jwt_events import Gap, TokenRevoked, Verdict
 from jwt_events.envelope import Envelope, encode
 from tests.faults.auditing import MAX_STALENESS, Auditor, audited
 from tests.faults.restarting import ALL, MakeServer, Restartable
-from tests.support.faults import free_port, frozen
+from tests.support.faults import frozen
 from tests.support.proxy import Proxy
 from tests.support.raw import call
 from tests.support.waiting import wait_until

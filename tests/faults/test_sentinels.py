@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ResponseError
 
+from bench.ports import free_port
 from jwt_events import (
     InvalidOption,
     NotProven,
@@ -31,7 +32,7 @@ from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._stream import cursor, group
 from tests.faults.scenes import transport_of
 from tests.support.commands import run_apart
-from tests.support.faults import free_port, frozen
+from tests.support.faults import frozen
 from tests.support.handling import publish, running
 from tests.support.proxy import Proxy
 from tests.support.raw import call

@@ -18,8 +18,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer
-from tests.support.faults import free_port
 from tests.support.handling import soon
 from tests.support.tokens import bearer
 from tests.support.waiting import scaled, wait_until

@@ -25,11 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from bench.soak.answers import MAX_ALLOW
 from bench.soak.checkpoint import Checkpoint, CheckpointedTransport
 from bench.soak.history import HistoryReader, HistoryWriter, Record, read, write
 from bench.soak.plan import BLOCKS, Fault, make_plan
-from bench.soak.processes import free_port
 from bench.soak.verdict import Verdict, judge
 from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events._internal.positions import sort_key

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 from loguru import logger
 
+from bench.ports import free_port
 from jwt_events import (
     ConnectionFailed,
     Publisher,
@@ -30,7 +31,7 @@ from jwt_events.publisher._under_way import CallsUnderWay
 from jwt_events.testing import Listener
 from jwt_events.transport.base import Sent
 from tests.support.fake_server import HANG_UP, FakeServer
-from tests.support.faults import free_port, frozen
+from tests.support.faults import frozen
 from tests.support.waiting import scaled
 
 RECEIVED_BY_ONE = b":1\r\n"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from jwt_events import (
     Closed,
     ConnectionFailed,
@@ -47,7 +48,6 @@ from jwt_events.transport._redis import reconnecting
 from jwt_events.transport.base import Receiver
 from tests.faults.cancelling import cancelled_everywhere
 from tests.support.examples import revoked
-from tests.support.faults import free_port
 from tests.support.handling import Gate, Recorder, publish, running, soon
 from tests.support.raw import call, trim
 from tests.support.records import recorded

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer
-from tests.support.faults import free_port
 from tests.support.waiting import scaled
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx
 import pytest
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer
 from tests.signals.peers import CLIENTS
-from tests.support.faults import free_port
 from tests.support.tokens import bearer
 from tests.support.waiting import scaled, wait_until
 

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer
-from tests.support.faults import free_port
 from tests.support.raw import call
 from tests.support.waiting import wait_until
 

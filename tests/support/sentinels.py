@@ -11,8 +11,8 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer, _find_binary
-from tests.support.faults import free_port
 from tests.support.waiting import wait_until
 
 

@@ -18,8 +18,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer, _find_binary
-from tests.support.faults import free_port
 from tests.support.raw import call
 from tests.support.waiting import FACTOR, wait_until
 

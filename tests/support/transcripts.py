@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from threading import Thread
 from types import TracebackType
 from typing import IO, Self
 
+from bench.ports import free_port
 from tests.support.documents import ROOT, Block
 from tests.support.waiting import block_until, scaled
 
@@ -69,7 +69,7 @@ class Terminals:
     def __init__(self, directory: Path, url: str) -> None:
         self._directory = directory
         self._replaced = {"redis://localhost:6379": url}
-        self._replaced |= {port: str(_free_port()) for port in ("8000", "9000")}
+        self._replaced |= {port: str(free_port()) for port in ("8000", "9000")}
         programs = directory / "bin"
         programs.mkdir()
         for name, arguments in _PROGRAMS.items():
@@ -205,9 +205,3 @@ def _shows(output: list[str], expected: list[str]) -> bool:
     rest = iter(output)
     patterns = (".*".join(map(re.escape, line.split("…"))) for line in expected if line)
     return all(any(re.fullmatch(pattern, line) for line in rest) for pattern in patterns)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

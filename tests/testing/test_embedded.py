@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from bench.ports import free_port
+from jwt_events import embedded
 from jwt_events.embedded import EmbeddedServer, ServerNotStarted
 from jwt_events.errors import Closed, InvalidOption
 from tests.support.processes import is_alive
@@ -232,6 +234,24 @@ class TestFailingToStart:
         async with own_server(port=0) as first:
             with pytest.raises(ServerNotStarted, match="Address already in use"):
                 async with own_server(port=int(first.url.rpartition(":")[2])):
+                    pass
+
+    async def test_free_port_that_another_takes_first(
+        self, own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It takes another one."""
+        async with own_server(port=0) as first:
+            taken, free = int(first.url.rpartition(":")[2]), free_port()
+            monkeypatch.setattr(embedded, "_free_port", iter([taken, free]).__next__)
+            async with own_server(port=0) as second:
+                assert second.url == f"redis://127.0.0.1:{free}"
+
+    async def test_no_free_port(self, own_server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It does not try for ever."""
+        async with own_server(port=0) as first:
+            monkeypatch.setattr(embedded, "_free_port", lambda: int(first.url.rpartition(":")[2]))
+            with pytest.raises(ServerNotStarted, match="Address already in use"):
+                async with own_server(port=0):
                     pass
 
     @pytest.mark.parametrize("option", [None, "yes-there-is-none"])

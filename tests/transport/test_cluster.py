@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import RedisCluster
 from redis.cluster import LoadBalancingStrategy
 
+from bench.ports import free_port
 from jwt_events import (
     Publisher,
     PublishFailed,
@@ -25,7 +26,6 @@ from jwt_events.testing import Listener
 from jwt_events.transport._redis.connection import Connector
 from jwt_events.transport._redis.slots import SlotMap, slot_of
 from tests.support.cluster import Cluster, Node, key_in
-from tests.support.faults import free_port
 from tests.support.handling import publish
 from tests.support.logs import everything_logged
 from tests.support.waiting import scaled, wait_until

@@ -13,6 +13,7 @@ import pytest
 import trustme
 from redis.asyncio import RedisCluster
 
+from bench.ports import free_port
 from jwt_events import (
     ConnectionFailed,
     Publisher,
@@ -27,7 +28,6 @@ from jwt_events.testing import Listener
 from jwt_events.transport._redis.connection import Connector
 from tests.support.cluster import Cluster, key_in
 from tests.support.cluster import cluster as run_cluster
-from tests.support.faults import free_port
 from tests.support.handling import publish
 from tests.support.proxy import Proxy
 from tests.support.servers import OWN_KINDS, embedded

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.credentials import CredentialProvider
 
+from bench.ports import free_port
 from jwt_events import (
     ConnectionFailed,
     InvalidOption,
@@ -27,7 +28,6 @@ from jwt_events import (
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.errors import SubscriptionRefused
-from tests.support.faults import free_port
 from tests.support.logs import everything_logged
 from tests.support.waiting import scaled
 

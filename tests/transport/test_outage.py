@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from loguru import logger
 
+from bench.ports import free_port
 from jwt_events import ConnectionFailed
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
 from jwt_events.transport._redis.reconnecting import _Outage
 from tests.faults.scenes import transport_of
-from tests.support.faults import free_port
 from tests.support.records import Records, watching
 from tests.support.waiting import wait_until
 

@@ -10,11 +10,12 @@ from functools import partial
 import pytest
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from jwt_events import ConnectionFailed, Gap, Publisher, RedisPubSub, Subscriber, SubscriptionRefused, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
 from tests.support.fake_server import HANG_UP, PRIMARY, SILENCE, FakeServer, array, push, text
-from tests.support.faults import free_port, frozen, kill_reader
+from tests.support.faults import frozen, kill_reader
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 

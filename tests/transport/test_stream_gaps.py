@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from jwt_events import Gap, Publisher, PublishFailed, RedisStream, ServerRefused, TokenRevoked
 from jwt_events._internal.positions import sort_key
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
 from jwt_events.testing import Listener
-from tests.support.faults import free_port, kill_reader, readers, while_reader_is_away
+from tests.support.faults import kill_reader, readers, while_reader_is_away
 from tests.support.raw import add, call, count_where_known, counts_what_was_added, entries, server_time, trim
 from tests.support.waiting import scaled, wait_until
 

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
+from bench.ports import free_port
 from jwt_events import (
     ConnectionFailed,
     Publisher,
@@ -26,7 +27,6 @@ from jwt_events import (
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
 from jwt_events.transport._redis.connection import Connector
-from tests.support.faults import free_port
 from tests.support.handling import soon
 from tests.support.proxy import Proxy
 from tests.support.servers import OWN_KINDS, embedded
