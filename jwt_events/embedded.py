@@ -147,7 +147,7 @@ class EmbeddedServer:
                 self._info = await self._running.__aenter__()
             except BaseException as error:
                 self._running = None
-                if not (attempts and _is_taken(error)):
+                if not (attempts and _was_in_use(error)):
                     raise
         return self
 
@@ -303,7 +303,7 @@ def _last_lines(log: Path) -> str:
     return "\n".join(re.sub(r"(?m)^(>>> '\S+).*", r"\1 …", text).splitlines()[-12:])  # it may be a password
 
 
-def _is_taken(error: BaseException) -> bool:
+def _was_in_use(error: BaseException) -> bool:
     """Return whether another process took a port that was free a moment ago."""
     return isinstance(error, ServerNotStarted) and "Address already in use" in error.log
 
