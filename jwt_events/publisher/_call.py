@@ -8,7 +8,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 from jwt_events._internal.debugging import is_debugging
-from jwt_events._internal.receipt import Receipt
+from jwt_events._internal.receipt import Receipt, receipt_of
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import (
     NotConfirmed,
@@ -140,7 +140,7 @@ class PublishCall:
         if self._outcomes is None:
             return []
         return [
-            Receipt(event.id, *outcome)
+            receipt_of(event.id, *outcome)
             for event, outcome in zip(self._events, self._outcomes, strict=True)
             if isinstance(outcome, Sent)
         ]

@@ -7,6 +7,7 @@ import socket
 import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat
 from time import monotonic
@@ -20,7 +21,7 @@ from jwt_events._internal import options
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.positions import sort_key
-from jwt_events._internal.receipt import Receipt, with_propagation
+from jwt_events._internal.receipt import Receipt
 from jwt_events.envelope import MAX_WIRE_BYTES, ask_to_confirm, encode_event
 from jwt_events.errors import Closed, EventTooLarge, InvalidEvent
 from jwt_events.events import Event, EventType
@@ -243,7 +244,7 @@ class Publisher:
         last = max(positions, key=sort_key, default=None)
         at_hand = self._sender if isinstance(self._sender, Registering) else self._transport
         propagation = await in_force.wait(at_hand, last, accepted_at)
-        return [with_propagation(receipt, propagation) for receipt in receipts]
+        return [replace(receipt, propagation=propagation) for receipt in receipts]
 
     def _publish(self, events: Sequence[Event], timeout: float | None, *, confirm: bool = False) -> _Sending:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))

@@ -117,7 +117,6 @@ DOORS = {
         "transport",
     },
     "msgspec": {
-        "_internal.receipt",
         "envelope",
         "events",
         "fleet",

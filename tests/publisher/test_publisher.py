@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import socket
 import uuid
+from dataclasses import FrozenInstanceError, asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -121,6 +123,22 @@ class TestAccepted:
         assert [receipt.event_id for receipt in receipts] == [event.id for event in events]
         assert len({receipt.position for receipt in receipts}) == 500
         assert {event.id for event in await sent(transport)} == {event.id for event in events}
+
+
+class TestReceipt:
+    """What `publish` returns."""
+
+    async def test_it_is_as_if_the_class_had_made_it(self, url: str, key: str) -> None:
+        """It has every field, cannot be changed, and is what the standard library does with dataclasses."""
+        async with Publisher(RedisStream(url, key)) as publisher:
+            receipt = await publisher.publish(TokenRevoked(token_id="t"))
+        same = Receipt(receipt.event_id, receipt.position)
+        assert receipt == same
+        assert (repr(receipt), hash(receipt), asdict(receipt)) == (repr(same), hash(same), asdict(same))
+        assert replace(receipt, replicas=2) == Receipt(receipt.event_id, receipt.position, None, 2)
+        assert pickle.loads(pickle.dumps(receipt)) == receipt
+        with pytest.raises(FrozenInstanceError):
+            receipt.position = "0-1"  # type: ignore[misc]  # what is tried
 
 
 class TestRefused:
