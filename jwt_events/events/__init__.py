@@ -16,6 +16,8 @@ from jwt_events.events._conditions import compared as compared
 from jwt_events.events._conditions import compared_values as compared_values
 from jwt_events.events._conditions import path_of as path_of
 from jwt_events.events._event import Event
+from jwt_events.events._event import fixed_values as fixed_values
+from jwt_events.events._event import from_fixed_values as from_fixed_values
 from jwt_events.events._event import validated_values as validated_values
 from jwt_events.events._fast_path import fast_builder as fast_builder
 from jwt_events.events._fields import FROM_WIRE as FROM_WIRE

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import uuid_utils
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from jwt_events._internal.event_type import EventType
 from jwt_events.events._coverage import cutoff_problem, fingerprint
 from jwt_events.events._fields import FROM_WIRE, Identifier, Instant, Metadata, is_uri_reference
 
@@ -31,6 +32,9 @@ new_instance = object.__new__
 # An event is frozen, so these descriptors set its attributes directly.
 set_values = BaseModel.__dict__["__dict__"].__set__
 set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__get__
+
+_FIXED = frozenset({str, EventType, datetime, bool, type(None)})  # types of values that cannot be changed
 
 _HEADER = frozenset({"id", "occurred_at", "source"})  # fields that every message gives
 
@@ -68,6 +72,28 @@ def require_past(cutoff: datetime, info: ValidationInfo, field: str = "") -> Non
     """Raise if an event that is constructed here would revoke tokens that are not issued yet."""
     if not is_received(info) and (problem := cutoff_problem(cutoff, _now())) is not None:
         raise ValueError(field + problem)
+
+
+def fixed_values(event: Event) -> dict[str, Any] | None:
+    """Return the values of an event that was just decoded; ``None`` if some of them can be changed.
+
+    There are none, either, of an event that was not decoded in the quickest way: it also knows which fields were given.
+    """
+    try:
+        _fields_set(event)
+    except AttributeError:
+        values = event.__dict__
+        if not values["metadata"]:
+            values = values | {"metadata": None}
+            return values if _FIXED.issuperset(map(type, values.values())) else None
+    return None
+
+
+def from_fixed_values(cls: type[Event], values: Mapping[str, Any]) -> Event:
+    """Return an event with the values of another one, which `fixed_values` has returned."""
+    event: Event = new_instance(cls)
+    set_values(event, {**values, "metadata": {}})
+    return event
 
 
 class Event(BaseModel):

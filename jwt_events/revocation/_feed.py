@@ -12,7 +12,7 @@ from jwt_events._internal import options
 from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
-from jwt_events.envelope import decode
+from jwt_events.envelope import Readership
 from jwt_events.errors import (
     Closed,
     ConnectionFailed,
@@ -125,6 +125,7 @@ class Feed:
         self.failure: Exception | None = None
         self.cut_off: tuple[str, ...] = ()  # there is no region to go without
         self._transport = transport
+        self._readership = Readership(transport)
         self._listener = listener
         self._poll_timeout = poll_timeout
         self._notices = Notices()
@@ -147,7 +148,8 @@ class Feed:
                 await event.wait()
             while True:
                 try:
-                    await self._read()
+                    with self._readership:
+                        await self._read()
                 except Exception as error:  # noqa: BLE001 - a feed that ends would miss revocations, whatever the error
                     if _is_cancelled():
                         return  # the error came while the cancelled task was ending
@@ -228,6 +230,7 @@ class Feed:
         deliveries = batch.deliveries
         if len(deliveries) >= _MANY:
             deliveries = self._listener.apply_many(deliveries)
+        decode = self._readership.decoder()
         for delivery in deliveries:
             try:
                 envelope = decode(delivery.payload)

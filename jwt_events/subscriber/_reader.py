@@ -13,7 +13,7 @@ from loguru import logger
 from jwt_events._internal.cancellation import cancel_until_done
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.notices import Notices
-from jwt_events.envelope import Envelope, decode
+from jwt_events.envelope import Decoder, Envelope
 from jwt_events.errors import DecodeError
 from jwt_events.events import Event
 from jwt_events.instrumentation import UNOBSERVED, Observer
@@ -88,7 +88,7 @@ class Reader:
         receiver: where deliveries come from.
         accept: called with every event, in its envelope; the reader waits for what it returns, if anything.
         report: called with every gap.
-        prepare: called before the events of a batch.
+        prepare: called before the events of a batch; returns how to decode them.
         seen: the ids of events that came already.
         counters: where to count.
         observer: is told what is received.
@@ -101,7 +101,7 @@ class Reader:
         *,
         accept: Callable[[Envelope, Delivery], Awaitable[None] | None],
         report: Callable[[Gap], None],
-        prepare: Callable[[], object],
+        prepare: Callable[[], Decoder],
         seen: SeenIds,
         counters: Counters,
         observer: Observer = UNOBSERVED,
@@ -186,10 +186,9 @@ class Reader:
 
     async def _take_batch(self, batch: Batch) -> None:
         self._report_news(batch)
-        if batch.deliveries:
-            self._prepare()
         taken, counters = 0, self._counters
         received: list[Event] = []
+        decode = self._prepare()
         try:
             for delivery in batch.deliveries:
                 counters.received += 1

@@ -16,6 +16,7 @@ from jwt_events._internal.clock import boottime
 from jwt_events._internal.functions import plain_function
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.retry import Retry
+from jwt_events.envelope import Readership
 from jwt_events.errors import Closed, InvalidOption
 from jwt_events.events import Event
 from jwt_events.instrumentation import Instrumentation, combine, instrumentation
@@ -125,7 +126,7 @@ class Subscriber(Registration):
             raise InvalidOption("handler_timeout", problem)
         spans = Spans(tracer_provider, transport)
         counting = None if (found := instrumentation(metrics)) is None else found.subscribing(transport.name)
-        self._state = SubscriberRecord(combine(counting, spans.observer), spans)
+        self._state = SubscriberRecord(combine(counting, spans.observer), spans, Readership(transport))
         self._subscription: Subscription | None = None
         self._entering = False
         self._failure: Exception | None = None
@@ -206,7 +207,7 @@ class Subscriber(Registration):
 
     def _subscribe(self, receiver: Receiver, resources: AsyncExitStack) -> Subscription:
         state, ending = self._state, asyncio.Event()
-        state.renew_consumer()
+        state.begin(resources)
         invoker = HandlerInvoker(timeout=self._handler_timeout, retry=self._retry, ending=ending, notices=state.notices)
         dispatcher = Dispatcher(
             concurrency=self._concurrency,

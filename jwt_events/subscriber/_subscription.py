@@ -13,7 +13,7 @@ from loguru import logger
 
 from jwt_events._internal.cancellation import HostCancellation, cancel_until_done
 from jwt_events._internal.notices import Notices
-from jwt_events.envelope import Envelope
+from jwt_events.envelope import Decoder, Envelope, Readership
 from jwt_events.errors import Closed
 from jwt_events.events import Handler, Routes
 from jwt_events.instrumentation import Observer
@@ -54,6 +54,7 @@ class SubscriberRecord:
     Attributes:
         observer: is told what happens.
         spans: makes the spans.
+        readership: decodes events, with the other readers of the same destination.
         routes: which handlers want which events.
         gap_handlers: the handlers of gaps.
         has_consumer: set as soon as there are handlers or ``events()``; until then events wait.
@@ -64,6 +65,7 @@ class SubscriberRecord:
 
     observer: Observer
     spans: Spans
+    readership: Readership
     routes: Routes = field(default_factory=Routes)
     gap_handlers: list[Handler] = field(default_factory=list)
     has_consumer: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,8 +73,10 @@ class SubscriberRecord:
     counters: Counters = field(default_factory=Counters)
     notices: Notices = field(default_factory=Notices)
 
-    def renew_consumer(self) -> None:
-        """Begin a subscription: the event of an earlier one may belong to another event loop."""
+    def begin(self, resources: AsyncExitStack) -> None:
+        """Begin a subscription, which ends when these resources are closed."""
+        resources.enter_context(self.readership)
+        # That of an earlier subscription may belong to another event loop.
         self.has_consumer = asyncio.Event()
         if self.routes:
             self.has_consumer.set()
@@ -123,7 +127,7 @@ class Subscription:
             receiver,
             accept=self._accept,
             report=self._report,
-            prepare=state.spans.find_tracer,
+            prepare=self._prepare,
             seen=state.seen,
             counters=state.counters,
             observer=state.observer,
@@ -152,6 +156,11 @@ class Subscription:
     def proven_at(self) -> float:
         """When the last read that the server answered was sent, by `boottime`."""
         return self._reading.proven_at
+
+    def _prepare(self) -> Decoder:
+        """Look for a tracer, and return how to decode events: once for a batch of them."""
+        self._state.spans.find_tracer()
+        return self._state.readership.decoder()
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
         """Pass an event on; return what to wait for, if there is no room or no consumer."""

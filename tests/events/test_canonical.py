@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_json
 
-from jwt_events import Event, EventType, KeyRotated, TokenRevoked, UnknownEvent, envelope
+from jwt_events import Event, EventType, KeyRotated, TokenRevoked, UnknownEvent
 from jwt_events.envelope import Envelope, decode, decode_any, encode
+from jwt_events.envelope import _codec as envelope
 from jwt_events.events import EVENT_CLASSES, canonical_decoder, fast_builder, parse_instant, receive_event
 from jwt_events.events._conditions import Conditions
 from jwt_events.events._event import of_constructor

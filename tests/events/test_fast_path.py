@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
-from jwt_events import Event, TokenRevoked, envelope
+from jwt_events import Event, TokenRevoked
 from jwt_events.envelope import Envelope, decode_any, encode
+from jwt_events.envelope import _codec as envelope
 from jwt_events.events._fast_path import _SCHEMAS
 from jwt_events.events._fields import Identifier, Instant, Metadata, Text, TokenId
 from tests.support.decoding import decoded

@@ -6,8 +6,9 @@ import copy
 import pickle
 from collections.abc import Callable, Iterable
 
-from jwt_events import DecodeError, envelope
+from jwt_events import DecodeError
 from jwt_events.envelope import MAX_WIRE_BYTES, Envelope, decode, decode_any
+from jwt_events.envelope import _codec as envelope
 from jwt_events.events import canonical_decoder
 
 _covered: Callable[[bytes], Envelope | None] = canonical_decoder(
