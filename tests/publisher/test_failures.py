@@ -96,7 +96,7 @@ class TestFrozen:
         """Closing returns when what was accepted has run out of time, although the server does not answer."""
         async with own_server() as server:
             publisher = Publisher(RedisStream(server.url), timeout=0.4)
-            await publisher.publish(revoked())
+            await publisher.publish(revoked(), timeout=scaled(10))
             with frozen(server):
                 publishing = asyncio.create_task(publisher.publish(revoked()))
                 await asyncio.sleep(0)
@@ -156,7 +156,7 @@ class TestAway:
     async def test_a_lost_answer_at_the_end_leaves_the_outcome_unknown(self) -> None:
         """When no attempt was answered, the event may have been published."""
         async with FakeServer(lambda _: HANG_UP) as server, Publisher(RedisPubSub(server.url)) as publisher:
-            error = await failure(publisher, revoked(), timeout=0.6)
+            error = await failure(publisher, revoked(), timeout=scaled(0.6))
         assert type(error) is PublishOutcomeUnknown
         assert server.address in str(error)
 
@@ -192,7 +192,7 @@ class TestAway:
             FakeServer(lambda _: next(answers, HANG_UP)) as server,
             Publisher(RedisPubSub(server.url)) as publisher,
         ):
-            error = await failure(publisher, *events, timeout=0.6)
+            error = await failure(publisher, *events, timeout=scaled(0.6))
         assert type(error) is PublishOutcomeUnknown
         assert "2 of 4 events" in str(error)
         assert [receipt.event_id for receipt in error.receipts] == [event.id for event in events[:2]]

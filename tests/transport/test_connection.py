@@ -234,7 +234,7 @@ class TestConnection:
         """A reply that arrived in time counts, although the event loop was blocked beyond the deadline."""
         connection = await Connector(url).connect(within=scaled(5))
         try:
-            asyncio.get_running_loop().call_later(0.01, block_the_loop, 0.3)
+            asyncio.get_running_loop().call_later(0.01, block_the_loop, scaled(0.3))
             assert await connection.replies(connection.send([("BLPOP", "nothing", "0.1")]), within=0.2) == [None]
             assert not connection.is_closed
         finally:
