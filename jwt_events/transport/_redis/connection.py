@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
 from jwt_events.transport._redis.client_options import ClientOptions, accepted_options, address_of
+from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.forked import check_loop
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
@@ -232,6 +233,7 @@ class Connection:
         self.peer: Address | None = place or protocol.peer
         """Host and port of the server, or of what stands before it; ``None`` on a unix socket."""
         self._decoder = decoder
+        self._deadlines = Deadlines(protocol.loop)
 
     def decode(self, request: Request) -> list[Any]:
         """Return the replies to a request, each checked by the shape of its command's replies."""
@@ -302,7 +304,7 @@ class Connection:
             TransportError: they could not be sent.
         """
         self._check_open()
-        loop = asyncio.get_running_loop()
+        loop = self.protocol.loop
         request = Request(commands, loop, bounds=bounds)
         self.protocol.send(request, loop.time())
         return request
@@ -313,20 +315,19 @@ class Connection:
             try:
                 await self._settle(request, within)
             except BaseException:
-                self.protocol.abort()
+                self.abort()
                 raise
         return self._decoder.decode(request)
 
     async def _settle(self, request: Request, within: float) -> None:
-        try:
-            async with asyncio.timeout(within):
-                await request.settled
-        except TimeoutError as error:
-            for _ in range(_LAST_ROUNDS):
-                if len(request.replies) == len(request.commands):
-                    return
-                await asyncio.sleep(0)
-            self.protocol.fail(error)
+        protocol = self.protocol
+        self._deadlines.wait(request, protocol.loop.time() + within)
+        await request.settled
+        for _ in range(_LAST_ROUNDS):
+            if len(request.replies) == len(request.commands) or protocol.failure is not None:
+                return
+            await asyncio.sleep(0)
+        protocol.fail(TimeoutError())
 
     def write(self, *command: Argument) -> None:
         """Send a command whose reply arrives among the pushed messages.
@@ -384,10 +385,12 @@ class Connection:
 
     def abort(self) -> None:
         """Close the socket at once; requests without a reply fail."""
+        self._deadlines.close()
         self.protocol.abort()
 
     async def aclose(self) -> None:
         """Close the socket in good order; idempotent."""
+        self._deadlines.close()
         await self.protocol.aclose(within=_CLOSE_WITHIN)
 
     def _check_open(self) -> None:
