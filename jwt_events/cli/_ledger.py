@@ -77,7 +77,7 @@ def fold(*, name: Ledger = None, url: Url = NOT_GIVEN, key: Key = None, as_json:
     if as_json:
         output.record({"folded": folded})
     else:
-        output.line(f"folded: {folded} events")
+        output.line(f"folded: {output.counted(folded, 'event')}")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -114,7 +114,7 @@ def remove(
 
     removed, there = _run(work, url, key, name)
     if there:
-        say(f"nothing removed: {there} events in the stream say the same; wait until they are folded")
+        say(f"nothing removed: the stream says the same in {output.counted(there, 'event')}; wait until that is folded")
         raise typer.Exit(NO)
     if not removed:
         say("there is no such rule in the ledger")

@@ -78,6 +78,11 @@ def record(content: Mapping[str, object] | object) -> None:
     _print(without_tokens(json.dumps(content, default=_jsonable)))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: ``1 event``, ``2 events``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table: drawn in a terminal, with tabs between the columns elsewhere."""
     cells = [[printable(_cell(value)) for value in row] for row in rows]

@@ -379,7 +379,7 @@ class TestDoctor:
         ((_, ((position, _),)),) = inspector.xreadgroup("mailer", "one", {"k": ">"})
         inspector.xclaim("k", "mailer", "one", 0, [position], idle=3_600_000)
         _, found = examined(own, "--key", "k")
-        assert "holds 1 events" in found["stream"]["text"]
+        assert "holds 1 event," in found["stream"]["text"]
         assert "'mailer': lag 0, 1 pending" in found["groups"]["text"]
         assert (found["dead letters"]["level"], found["dead letters"]["text"]) == ("warning", "1")
 

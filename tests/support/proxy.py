@@ -67,11 +67,6 @@ class Way:
         """Change the first byte of the next chunk."""
         self._damage_next(lambda data: bytes([data[0] ^ 0x40]) + data[1:], bool)
 
-    @property
-    def is_armed(self) -> bool:
-        """Whether a fault that happens once has not happened yet."""
-        return self.damage is not None or self.left_to_cut is not None
-
     def heal(self) -> None:
         """Forward all bytes from now on."""
         self.latency, self.byte_by_byte, self.is_lost = 0.0, False, False
@@ -208,9 +203,10 @@ class _Pair:
 
     def abort(self) -> None:
         for writer in self._writers:
-            connection: Any = writer.get_extra_info("socket")
-            if connection is not None and connection.family != socket.AF_UNIX and not writer.transport.is_closing():
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_RESET)
+            if not writer.transport.is_closing():  # or Python 3.11 knows no socket of one with TLS
+                connection: Any = writer.get_extra_info("socket")
+                if connection is not None and connection.family != socket.AF_UNIX:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_RESET)
             writer.transport.abort()
 
     def half_close(self) -> None:

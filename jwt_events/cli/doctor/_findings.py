@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from jwt_events._internal.positions import sort_key
 from jwt_events.cli._groups import Group
-from jwt_events.cli._output import approximate
+from jwt_events.cli._output import approximate, counted
 from jwt_events.cli.doctor._addresses import addresses
 from jwt_events.cli.doctor._cluster import cluster
 from jwt_events.cli.doctor._facts import Facts
@@ -199,11 +199,11 @@ def _stream(facts: Facts) -> Iterator[Finding]:
         seen = f"{facts.key!r} holds {stream.length} entries, and none of {len(facts.sample)} looked at is an event"
         yield Finding("stream", Level.WARNING, seen, f"Another program writes it. {_IS_KEY_RIGHT}")
     elif facts.clock is None:
-        yield Finding("stream", Level.OK, f"it holds {stream.length} events")
+        yield Finding("stream", Level.OK, f"it holds {counted(stream.length, 'event')}")
     else:
         oldest = facts.clock - sort_key(stream.first)[0] / 1000
         ages = f"the oldest {approximate(max(0.0, oldest))} old; retention {approximate(kept)}"
-        seen = f"it holds {stream.length} events, {ages}"
+        seen = f"it holds {counted(stream.length, 'event')}, {ages}"
         if oldest > kept * 1.1 + _SLACK:
             advice = "No publisher folds and trims it so: compare retention with theirs, and grant what they lack."
             yield Finding("stream", Level.WARNING, seen, advice)
@@ -225,7 +225,7 @@ def _ledger(facts: Facts) -> Iterator[Finding]:
         yield Finding("ledger", level, f"{ledger.key!r} is not there; the first folding makes it", advice)
     elif ledger is not None:
         size = "" if ledger.bytes is None else f", {ledger.bytes / 2**20:.1f} MB"
-        seen = f"{ledger.entries} rules{size}; {ledger.endless} without an end, {ledger.keys} about keys"
+        seen = f"{counted(ledger.entries, 'rule')}{size}; {ledger.endless} without an end, {ledger.keys} about keys"
         if ledger.lock_is_foreign:
             advice = "A tool or a changed clock left it so: 'jwt-events ledger fold' folds, and releases it."
             yield Finding("ledger", Level.WARNING, f"the lock of {ledger.key!r} is held by no publisher", advice)
@@ -268,7 +268,7 @@ def _groups(facts: Facts) -> Iterator[Finding]:
     for group in facts.groups or ():
         dead = [consumer for consumer in group.idle_for(_DEAD_AFTER) if consumer.pending]
         lag = "unknown" if group.lag is None else group.lag
-        seen = f"{group.name!r}: lag {lag}, {group.pending} pending, {len(group.consumers)} consumers"
+        seen = f"{group.name!r}: lag {lag}, {group.pending} pending, {counted(len(group.consumers), 'consumer')}"
         if dead:
             held = ", ".join(f"{one.name} ({one.pending} pending, silent for {approximate(one.idle)})" for one in dead)
             advice = "Start a receiver of this group: it takes over what they hold after claim_after."
