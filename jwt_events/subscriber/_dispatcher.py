@@ -49,7 +49,7 @@ class Dispatcher:
         self._notices = notices or Notices()
         self._queues: OrderingQueues[HandlerCall] = OrderingQueues()
         self._runner = HandlerRunner(invoker, self)
-        self._change: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # until a handler has ended
 
     def submit(self, event: Event, job: Job, handlers: Sequence[Handler]) -> Awaitable[None] | None:
         """Start the handlers of an event, each as soon as there is room for it.
@@ -164,14 +164,18 @@ class Dispatcher:
         return key
 
     def _wake(self) -> None:
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
 
     async def _changed(self) -> None:
         """Wait until a handler has ended."""
-        if self._change is None or self._change.done():
-            self._change = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._change])
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting.remove(waiting)
 
 
 def _there(key: Hashable) -> Hashable:

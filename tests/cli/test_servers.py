@@ -29,7 +29,7 @@ FILE = "events.jsonl"
 EVENT = '{"type": "token_expired", "token_id": "t"}\n'
 CLAIMS = '{"jti": "token-1"}'
 
-SOON = ("--timeout", str(scaled(1)))
+SOON = ("--timeout", str(scaled(1.5)))
 PUBSUB = ("--transport", "pubsub")
 
 
