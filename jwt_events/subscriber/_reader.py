@@ -186,6 +186,8 @@ class Reader:
 
     async def _take_batch(self, batch: Batch) -> None:
         self._report_news(batch)
+        if not batch.deliveries:
+            return
         taken, counters = 0, self._counters
         received: list[Event] = []
         decode = self._prepare()

@@ -141,7 +141,9 @@ class TestWork:
         for number in range(1_100):
             count_decoding(readers[:1], bytes_of(TokenRevoked(token_id=str(number))))
         assert count_decoding(readers[:1], first) == 1
-        large = bytes_of(TokenRevoked(token_id="t", metadata={"text": "x" * 4_000}))
+        name = "x" * 512
+        large = bytes_of(TokenRevoked(token_id=name, user_id=name, session_id=name, client_id=name))
+        assert len(large) > 2_048
         assert count_decoding(readers, large) == 3
 
 
@@ -169,6 +171,8 @@ class TestComponents:
         """A subscriber that ended, or never began, is no reader any more."""
         transport = RedisStream(url, key)
         with Readership(transport) as reader:
-            async with Subscriber(transport):
+            subscriber = Subscriber(transport)
+            assert reader.decoder() is decode
+            async with subscriber:
                 assert reader.decoder() is not decode
             assert reader.decoder() is decode
