@@ -1,7 +1,7 @@
 """Messages that several readers of one process receive: each is decoded once, and each reader gets an event of its own.
 
 A process may have many subscribers and lists on one destination: in tests, in a monolith, with a list for each
-application. All of them receive the same bytes. Where there is one reader, nothing is kept and nothing looked up.
+application. All of them receive the same bytes. Where there are few readers, nothing is kept and nothing looked up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 from jwt_events.envelope._codec import Envelope, decode
 from jwt_events.events import Event, fixed_values, from_fixed_values
 from jwt_events.transport.base import Transport
+
+# From so many readers on it pays: to keep a message costs more than to decode it once again, and less than twice.
+_MANY = 3
 
 # How many messages a destination keeps at least, twice as many at most, and how large each may be. Readers lag behind
 # one another by a batch or so; what was forgotten is decoded again.
@@ -87,9 +90,9 @@ class Readership:
     def __exit__(self, *_: object) -> None:
         """Read no more. Idempotent."""
         self._shared.readers.discard(self)
-        if len(self._shared.readers) <= 1:
+        if len(self._shared.readers) < _MANY:
             self._shared.clear()
 
     def decoder(self) -> Decoder:
         """Return how to decode the next messages. They raise the same errors in either way."""
-        return self._shared.decode if len(self._shared.readers) > 1 else decode
+        return self._shared.decode if len(self._shared.readers) >= _MANY else decode

@@ -62,9 +62,10 @@ class TestEvents:
     @given(event=known_events, seed=st.integers(0, 2**32))
     def test_any_message(self, event: Event, seed: int) -> None:
         """So it is with every message, valid or not."""
-        with Readership(channel("any")) as one, Readership(channel("any")) as another:
+        with ExitStack() as stack:
+            readers = [stack.enter_context(Readership(channel("any"))) for _ in range(3)]
             for payload in (bytes_of(event), *mutated(5, seed)):
-                for reader in (one, another, one, another):
+                for reader in (*readers, *readers):
                     assert decoded(payload, reader.decoder()) == decoded(payload)
 
     @pytest.mark.parametrize(
@@ -100,10 +101,12 @@ class TestWork:
         """Of several readers, one decodes."""
         assert count_decoding(readers, bytes_of(TokenRevoked(token_id="t"))) == 1
 
-    def test_alone(self) -> None:
-        """One reader keeps nothing and looks nothing up."""
-        with Readership(channel("alone")) as reader:
+    def test_few(self) -> None:
+        """One reader, or two, keep nothing and look nothing up."""
+        with Readership(channel("few")) as reader:
             assert reader.decoder() is decode
+            with Readership(channel("few")) as beside:
+                assert [reader.decoder(), beside.decoder()] == [decode, decode]
 
     @pytest.mark.parametrize(
         ("one", "another"),
@@ -115,8 +118,9 @@ class TestWork:
     )
     def test_others(self, one: Transport, another: Transport) -> None:
         """Readers of other destinations, and members of a group, receive other messages, and share nothing."""
-        with Readership(one) as reader, Readership(another) as beside:
-            assert [reader.decoder(), beside.decoder()] == [decode, decode]
+        with ExitStack() as stack:
+            readers = [stack.enter_context(Readership(transport)) for transport in (one, one, another, another)]
+            assert [reader.decoder() for reader in readers] == [decode] * 4
 
     def test_the_last_one_left(self, readers: list[Readership]) -> None:
         """A reader that is left alone keeps nothing: neither those that left nor what was decoded."""
@@ -125,12 +129,12 @@ class TestWork:
             reader.__exit__()
             reader.__exit__()
         assert readers[0].decoder() is decode
-        with Readership(channel("shared")) as again:
+        with Readership(channel("shared")) as again, Readership(channel("shared")):
             assert count_decoding([readers[0], again], payload) == 1
 
     def test_forgotten(self) -> None:
         """A reader that was dropped without leaving does not count."""
-        readers = [Readership(channel("forgotten")).__enter__() for _ in range(2)]
+        readers = [Readership(channel("forgotten")).__enter__() for _ in range(3)]
         del readers[1]
         assert readers[0].decoder() is decode
 
@@ -170,7 +174,7 @@ class TestComponents:
     async def test_leaving(self, url: str, key: str) -> None:
         """A subscriber that ended, or never began, is no reader any more."""
         transport = RedisStream(url, key)
-        with Readership(transport) as reader:
+        with Readership(transport) as reader, Readership(transport):
             subscriber = Subscriber(transport)
             assert reader.decoder() is decode
             async with subscriber:
