@@ -168,7 +168,7 @@ async def share_work(at: Scene) -> None:
     removed, *_ = await RawGroup(at.admin, "k").give("me")
     await call(at.admin, "XDEL", "k", removed)
     async with Listener(RedisStream(at.user_url, "k", group="g", consumer="me")):
-        await RawGroup(at.admin, "k").nothing_pending()
+        await RawGroup(at.admin, "k").all_acknowledged()
 
 
 async def _commands_seen(admin: Redis, name: str) -> None:

@@ -54,7 +54,7 @@ class TestClosedPublisher:
         seen.open()
         async with other:
             await wait_until(lambda: other.stats.handled == 1)
-        await RawGroup(client, key).nothing_pending()
+        await RawGroup(client, key).all_acknowledged()
 
     async def test_no_group(self) -> None:
         """Where nothing is delivered again, the event is kept as a dead letter, after one attempt."""
@@ -118,7 +118,7 @@ class TestAnyio:
         seen.open()
         async with other:
             await wait_until(lambda: other.stats.handled == 3)
-        await RawGroup(client, key).nothing_pending()
+        await RawGroup(client, key).all_acknowledged()
 
     async def test_shielded(self) -> None:
         """A drain in a shielded scope, at the end of the block, finishes what was begun."""

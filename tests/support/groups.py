@@ -36,11 +36,14 @@ class RawGroup:
         rows: list[dict[str, Any]] = await self.client.xpending_range(self.key, "g", "-", "+", 100_000)
         return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
 
-    async def nothing_pending(self, *, within: float = 10.0) -> None:
-        """Wait until every delivered entry is acknowledged."""
+    async def all_acknowledged(self, *, within: float = 10.0) -> None:
+        """Wait until the whole stream is delivered and acknowledged."""
 
         async def is_so() -> bool:
-            return not await self.pending()
+            stream: Any = await self.client.xinfo_stream(self.key)
+            groups: list[dict[str, Any]] = await self.client.xinfo_groups(self.key)
+            delivered = next(group["last-delivered-id"] for group in groups if group["name"] == b"g")
+            return delivered == stream["last-generated-id"] and not await self.pending()
 
         await wait_until(is_so, within=within, what="acknowledgements")
 

@@ -50,7 +50,7 @@ class TestNames:
                 return len(await raw.consumers()) == 3
 
             await wait_until(three)
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
         assert await raw.consumers() == set()
 
     async def test_one_for_each_receiver(self, make: Make) -> None:

@@ -47,7 +47,7 @@ class TestSharing:
         async with Listener(make(batch_size=5)) as a, Listener(make(batch_size=5)) as b, Listener(make()) as c:
             await publish(make(), *(revoked(n) for n in range(200)))
             await wait_until(lambda: len(a.events) + len(b.events) + len(c.events) >= 200)
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
             assert sorted(a.subjects + b.subjects + c.subjects, key=str) == sorted(f"token-{n}" for n in range(200))
             assert a.gaps + b.gaps + c.gaps == []
 
@@ -87,7 +87,7 @@ class TestSharing:
             await wait_until(lambda: gate.running == 1)
             assert len(await raw.pending()) == 1
             gate.open()
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
 
     async def test_cut_off_is_not_acknowledged(self, make: Make, raw: RawGroup) -> None:
         """A handler that is cancelled when the subscriber ends leaves its event for the next one."""
@@ -99,7 +99,7 @@ class TestSharing:
         assert list((await raw.pending()).values()) == ["one"]
         async with Listener(make("one")) as listener:
             await listener.hears("token-1")
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
 
     async def test_no_stream_but_another_thing(self, make: Make, client: Redis, key: str) -> None:
         """If the key holds another type, entering raises an error that tells so."""
@@ -118,7 +118,7 @@ class TestTakingOver:
         await raw.give("one", 3)
         async with Listener(make("one", batch_size=2, claim_after=60.0)) as listener:
             await listener.hears("token-4")
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
         assert listener.subjects == [f"token-{n}" for n in range(5)]
 
     async def test_only_what_is_stale(self, make: Make, raw: RawGroup) -> None:
@@ -140,7 +140,7 @@ class TestTakingOver:
         await raw.give("dead")
         async with Listener(make(claim_after=scaled(0.5), batch_size=10)) as listener:
             await listener.hears(*(f"token-{n}" for n in range(25)), within=2.5)
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
         assert (len(listener.events), listener.gaps) == (25, [])
 
     async def test_removed_meanwhile(self, make: Make, raw: RawGroup) -> None:
@@ -151,7 +151,7 @@ class TestTakingOver:
         await call(raw.client, "XTRIM", raw.key, "MAXLEN", 1)
         async with Listener(make("one", claim_after=0.05)) as listener:
             await listener.hears("token-4")
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
             await wait_until(lambda: sum(gap.lost or 0 for gap in listener.gaps) == 4)
         assert listener.subjects == ["token-4"]
         assert set(listener.causes) == {"trimmed"}
@@ -172,7 +172,7 @@ class TestTakingOver:
             assert held not in other.subjects
             assert len(gate.seen) == 1
             gate.open()
-            await raw.nothing_pending()
+            await raw.all_acknowledged()
 
     async def test_delivered_too_often(self, make: Make, raw: RawGroup) -> None:
         """Each event of a large claimed batch has its own count of deliveries, the last ones too."""
@@ -180,7 +180,7 @@ class TestTakingOver:
         await raw.pretend("dead", await raw.give("dead"), idle=61, deliveries=10)
         async with Listener(make(batch_size=2_000, claim_after=30.0)) as listener:
             await wait_until(lambda: listener.subscriber.stats.dead_lettered == 1_500)
-            await raw.nothing_pending(within=60)  # they are kept one by one
+            await raw.all_acknowledged(within=60)  # they are kept one by one
         assert listener.events == []
 
 
@@ -200,6 +200,6 @@ async def test_order_by_key(make: Make, raw: RawGroup) -> None:
 
     async with subscriber:
         await publish(make(), *(revoked(n, user_id="u") for n in range(50)))
-        await raw.nothing_pending()
+        await raw.all_acknowledged()
     assert order == [f"token-{n}" for n in range(50)]
     assert subscriber.stats.failed == 0
