@@ -121,12 +121,12 @@ class Multiplexer:
         if not count or within <= 0:  # sent now, its outcome would be in doubt at once
             return [self._timed_out()] * count
         request = self._request_type(commands, loop)
+        self._deadlines.wait(request, deadline)  # first, as it lets go of the one before and what that was about
         if self._queue or (connection := self._connection) is None or not self._can_send(connection, count, now):
             self._queue.append(request)
             self._has_queued.set()
         else:
             self._send(connection, request, now)
-        self._deadlines.wait(request, deadline)
         try:
             await request.settled
         except asyncio.CancelledError as cancelled:
