@@ -114,13 +114,13 @@ class Observer:
     def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
         """One call of a handler has ended."""
 
-    def processed(self, event: Event, error: str | None, seconds: float) -> None:
+    def processed(self, event: Event, error: str | None, began: float) -> None:
         """All handlers of an event have ended.
 
         Args:
             event: the event.
             error: the class of the error that one of them failed with for good; ``None`` if all succeeded.
-            seconds: since the first of them was called.
+            began: when the first of them was called, by `time.perf_counter`.
         """
 
     def dead_lettered(self, event: Event) -> None:

@@ -9,10 +9,10 @@ Source: https://prometheus.github.io/client_python/multiprocess/
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from time import time
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -161,8 +161,7 @@ class _Subscribing(Observer):
         for cause in CAUSES:
             self._gaps(cause)
         self._calls: dict[tuple[type[Event], str], _Calls] = {}
-        self._propagation: dict[type[Event], Histogram] = {}
-        self._propagation_adders: dict[type[Event], Callable[[float], object]] = {}
+        self._propagation = _Propagation(instruments)
         self._since_flush = 0
         self._backlog: Backlog | None = None
 
@@ -174,7 +173,7 @@ class _Subscribing(Observer):
 
     def _flush_histograms(self) -> None:
         self._since_flush = 0
-        for propagation in self._propagation.values():
+        for propagation in self._propagation.histograms:
             propagation.flush()
         for calls in self._calls.values():
             calls.duration.flush()
@@ -207,17 +206,9 @@ class _Subscribing(Observer):
             calls.by_outcome[outcome].increment()
         calls.add_duration(seconds)
 
-    def processed(self, event: Event, error: str | None, seconds: float) -> None:
+    def processed(self, event: Event, error: str | None, began: float) -> None:
         if error is None:
-            self._observe_propagation(event)
-
-    def _observe_propagation(self, event: Event) -> None:
-        cls = type(event)
-        if (add := self._propagation_adders.get(cls)) is None:
-            propagation = self._propagation[cls] = self._instruments.propagation.labels(TYPES[cls])
-            add = self._propagation_adders[cls] = propagation.add
-        # Negative if the clock of the publisher's machine is ahead of this one.
-        add(time.time() - event.occurred_at.timestamp())
+            self._propagation[type(event)](time() - event.occurred_at.timestamp())
 
     def dead_lettered(self, event: Event) -> None:
         self._instruments.dead_lettered.labels(TYPES[type(event)]).inc()
@@ -248,6 +239,25 @@ class _Calls:
         self.add_duration = self.duration.add
 
 
+class _Propagation(dict[type[Event], Callable[[float], object]]):
+    """For each type of event, what observes its age: negative if the clock of the publisher's machine is ahead.
+
+    Attributes:
+        histograms: those that have observed something.
+    """
+
+    def __init__(self, instruments: Instruments) -> None:
+        super().__init__()
+        self._instruments = instruments
+        self.histograms: list[Histogram] = []
+
+    def __missing__(self, cls: type[Event]) -> Callable[[float], object]:
+        histogram = self._instruments.propagation.labels(TYPES[cls])
+        self.histograms.append(histogram)
+        add = self[cls] = histogram.add
+        return add
+
+
 class _Viewing(_Subscribing, ViewObserver):
     """Records the metrics of one view."""
 
@@ -271,7 +281,7 @@ class _Viewing(_Subscribing, ViewObserver):
         self._instruments.regions.cut_off.labels(region).inc()
 
     def applied(self, event: Event) -> None:
-        self._observe_propagation(event)
+        self._propagation[type(event)](time() - event.occurred_at.timestamp())
 
     def caught_up(self, cls: type[Event], count: int) -> None:
         self._received[cls].inc(count)

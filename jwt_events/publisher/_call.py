@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jwt_events._internal.debugging import is_debugging
 from jwt_events._internal.receipt import Receipt, receipt_of
 from jwt_events._internal.retry import backoff
@@ -36,10 +38,13 @@ _MIN_ATTEMPT_SECONDS = 0.1
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
-class PublishCall:
+class PublishCall(msgspec.Struct, eq=False):
     """Sends the events of one call until they are accepted, refused for good, or out of time.
 
-    Args:
+    There is one for each event that is published alone, and a struct takes a quarter of the time of another object to
+    make.
+
+    Attributes:
         sender: sends payloads.
         observer: is told the outcome.
         log: bound to the transport.
@@ -47,42 +52,21 @@ class PublishCall:
         payloads: the same, encoded.
         keep: called with the payloads that were accepted, and their receipts; ``None`` to keep nothing.
         calls: counts this one while it runs.
+        outcomes: of the last attempt of each event.
+        is_complete: whether all events were accepted.
+        maybe_published: whether one that was not may have been published all the same.
     """
 
-    __slots__ = (
-        "_calls",
-        "_events",
-        "_is_complete",
-        "_keep",
-        "_log",
-        "_maybe_published",
-        "_observer",
-        "_outcomes",
-        "_payloads",
-        "_sender",
-    )
-
-    def __init__(
-        self,
-        sender: Sender,
-        observer: Observer,
-        log: Logger,
-        events: Sequence[Event],
-        payloads: Sequence[bytes],
-        *,
-        keep: Keep | None = None,
-        calls: CallsUnderWay,
-    ) -> None:
-        self._sender = sender
-        self._observer = observer
-        self._log = log
-        self._events = events
-        self._payloads = payloads
-        self._keep = keep
-        self._calls = calls
-        self._outcomes: Sequence[Sent | TransportError] | None = None  # of the last attempt of each event
-        self._is_complete = False
-        self._maybe_published = False
+    sender: Sender
+    observer: Observer
+    log: Logger
+    events: Sequence[Event]
+    payloads: Sequence[bytes]
+    keep: Keep | None
+    calls: CallsUnderWay
+    outcomes: Sequence[Sent | TransportError] | None = None
+    is_complete: bool = False
+    maybe_published: bool = False
 
     async def run(self, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
@@ -91,28 +75,28 @@ class PublishCall:
             deadline: when to give up, by `time.monotonic`.
         """
         began = perf_counter()
-        self._calls.begin()
+        self.calls.begin()
         try:
-            if self._events:
-                self._outcomes = await self._sender.send(self._payloads, within=deadline - monotonic())
+            if self.events:
+                self.outcomes = await self.sender.send(self.payloads, within=deadline - monotonic())
             receipts = self._receipts()
-            if len(receipts) < len(self._events):
-                await self._send_rest(deadline, list(self._outcomes or ()))
+            if len(receipts) < len(self.events):
+                await self._send_rest(deadline, list(self.outcomes or ()))
                 receipts = self._receipts()
-            self._is_complete = True
-            if self._keep is not None:
-                self._keep(self._payloads, receipts)
+            self.is_complete = True
+            if self.keep is not None:
+                self.keep(self.payloads, receipts)
         except asyncio.CancelledError as cancelled:
-            if self._maybe_published or isinstance(cancelled.__cause__, TransportError):
-                self._maybe_published = True
+            if self.maybe_published or isinstance(cancelled.__cause__, TransportError):
+                self.maybe_published = True
                 cancelled.__cause__ = self._failure()
             raise
         finally:
-            self._calls.end()
-            if self._keep is not None and not self._is_complete and (receipts := self._receipts()):
+            self.calls.end()
+            if self.keep is not None and not self.is_complete and (receipts := self._receipts()):
                 rest = set(self._rest())  # of some that were published together others were not accepted
-                self._keep([each for index, each in enumerate(self._payloads) if index not in rest], receipts)
-            if self._events and self._observer is not UNOBSERVED:
+                self.keep([each for index, each in enumerate(self.payloads) if index not in rest], receipts)
+            if self.events and self.observer is not UNOBSERVED:
                 self._tell(perf_counter() - began)
             if is_debugging(__name__):
                 self._log_receipts()
@@ -120,61 +104,60 @@ class PublishCall:
 
     async def _send_rest(self, deadline: float, outcomes: list[Sent | TransportError]) -> None:
         """Send what was not accepted again, until it is, the deadline is near, or another attempt cannot help."""
-        self._outcomes = outcomes
+        self.outcomes = outcomes
         failures = 0
         while errors := self._errors():
             failures += 1
-            self._maybe_published |= any(error.maybe_done for error in errors)
+            self.maybe_published |= any(error.maybe_done for error in errors)
             # A connection that died while idle is the most common failure: the second attempt is immediate.
             pause = 0.0 if failures == 1 else backoff(failures - 1, initial=_INITIAL_DELAY, maximum=_MAX_DELAY)
             if not errors[-1].retryable or monotonic() + pause + _MIN_ATTEMPT_SECONDS > deadline:
                 raise self._failure()
-            self._log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
+            self.log.warning("publish will be tried again", attempt=failures, error=str(errors[-1]))
             await asyncio.sleep(pause)
             rest = self._rest()
-            found = await self._sender.send([self._payloads[index] for index in rest], within=deadline - monotonic())
+            found = await self.sender.send([self.payloads[index] for index in rest], within=deadline - monotonic())
             for index, outcome in zip(rest, found, strict=True):
                 outcomes[index] = outcome
 
     def _receipts(self) -> list[Receipt]:
-        if self._outcomes is None:
-            return []
-        return [
-            receipt_of(event.id, *outcome)
-            for event, outcome in zip(self._events, self._outcomes, strict=True)
-            if isinstance(outcome, Sent)
-        ]
+        receipts: list[Receipt] = []
+        if self.outcomes is not None:
+            for event, outcome in zip(self.events, self.outcomes, strict=True):  # quicker for one than a comprehension
+                if isinstance(outcome, Sent):
+                    receipts.append(receipt_of(event.id, *outcome))
+        return receipts
 
     def _errors(self) -> list[TransportError]:
-        return [outcome for outcome in self._outcomes or () if isinstance(outcome, TransportError)]
+        return [outcome for outcome in self.outcomes or () if isinstance(outcome, TransportError)]
 
     def _rest(self) -> list[int]:
         """Return the indices of the events that were not accepted."""
-        accepted = {index for index, outcome in enumerate(self._outcomes or ()) if isinstance(outcome, Sent)}
-        return [index for index in range(len(self._events)) if index not in accepted]
+        accepted = {index for index, outcome in enumerate(self.outcomes or ()) if isinstance(outcome, Sent)}
+        return [index for index in range(len(self.events)) if index not in accepted]
 
     def _tell(self, seconds: float) -> None:
-        accepted: Sequence[Event] = self._events
+        accepted: Sequence[Event] = self.events
         rest: Sequence[Event] = ()
-        if not self._is_complete:
+        if not self.is_complete:
             indices = set(self._rest())
-            rest = [event for index, event in enumerate(self._events) if index in indices]
-            accepted = [event for index, event in enumerate(self._events) if index not in indices]
-        outcome = _UNKNOWN if self._maybe_published else _FAILED
-        self._observer.published(accepted, rest, outcome, seconds)
+            rest = [event for index, event in enumerate(self.events) if index in indices]
+            accepted = [event for index, event in enumerate(self.events) if index not in indices]
+        outcome = _UNKNOWN if self.maybe_published else _FAILED
+        self.observer.published(accepted, rest, outcome, seconds)
 
     def _log_receipts(self) -> None:
-        kinds = {event.id: str(event.type) for event in self._events}
+        kinds = {event.id: str(event.type) for event in self.events}
         for receipt in self._receipts():
             kind = kinds[receipt.event_id]
-            self._log.debug("event published", event_id=receipt.event_id, event_type=kind, position=receipt.position)
+            self.log.debug("event published", event_id=receipt.event_id, event_type=kind, position=receipt.position)
 
     def _failure(self) -> PublishError:
         errors = self._errors()
-        cls = PublishOutcomeUnknown if self._maybe_published else PublishFailed
-        event_ids = [self._events[index].id for index in self._rest()]
-        subject = "the event was" if len(self._events) == 1 else f"{len(event_ids)} of {len(self._events)} events were"
-        verdict = "perhaps published" if self._maybe_published else "not published"
+        cls = PublishOutcomeUnknown if self.maybe_published else PublishFailed
+        event_ids = [self.events[index].id for index in self._rest()]
+        subject = "the event was" if len(self.events) == 1 else f"{len(event_ids)} of {len(self.events)} events were"
+        verdict = "perhaps published" if self.maybe_published else "not published"
         reason = errors[-1] if errors else "cancelled"
         unconfirmed = [error for error in errors if isinstance(error, NotConfirmed)]
         if unconfirmed and len(unconfirmed) == len(errors):

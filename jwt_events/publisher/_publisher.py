@@ -264,7 +264,7 @@ class Publisher:
         if (sender := self._sender) is None:
             return self._open_and_send(events, payloads, deadline)
         observer, log, keep = self._observer, self._log, self._keep
-        return PublishCall(sender, observer, log, events, payloads, keep=keep, calls=self._calls).run(deadline)
+        return PublishCall(sender, observer, log, events, payloads, keep, self._calls).run(deadline)
 
     async def _open_and_send(self, events: Sequence[Event], payloads: Sequence[bytes], by: float) -> list[Receipt]:
         self._calls.begin()

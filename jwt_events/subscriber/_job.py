@@ -145,7 +145,7 @@ class Job(msgspec.Struct, eq=False):
         if self.began is not None and self.delivery is not None:
             if self.observer is not UNOBSERVED:
                 error = None if outcome is _HANDLED else self._error_of(outcome)
-                self.observer.processed(self.subject, error, perf_counter() - self.began)
+                self.observer.processed(self.subject, error, self.began)
             if self.trace is not None:
                 self.trace.end(self._error_of(outcome))
         self.done(self, outcome)

@@ -6,6 +6,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 
 from opentelemetry.metrics import Meter
 
@@ -66,6 +67,7 @@ class MessagingMetrics(Observer):
         """Record consumed messages; see `Observer.received`."""
         self._consumed.add(len(events), self._process)
 
-    def processed(self, event: Event, error: str | None, seconds: float) -> None:
+    def processed(self, event: Event, error: str | None, began: float) -> None:
         """Record the duration of processing; see `Observer.processed`."""
+        seconds = perf_counter() - began
         self._processing.record(seconds, self._process if error is None else {**self._process, "error.type": error})

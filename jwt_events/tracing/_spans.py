@@ -100,7 +100,7 @@ class Spans(Tracers):
 
     def publishing(self, events: Sequence[Event]) -> Publishing | None:
         """Return the span of a call of publish, not yet started; ``None`` if it is not traced."""
-        if not events or (tracer := self._selected()) is None:
+        if self.find_tracer() is None or not events or (tracer := self._selected()) is None:
             return None
         return Publishing(self, tracer, events)
 

@@ -120,6 +120,7 @@ DOORS = {
         "envelope",
         "events",
         "fleet",
+        "publisher._call",
         "revocation._packed",
         "subscriber._job",
         "transport._stream.ledger",

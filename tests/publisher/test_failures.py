@@ -214,7 +214,7 @@ class TestAway:
         def keep(payloads: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
             kept.append((payloads, receipts))
 
-        call = PublishCall(Refusing(), UNOBSERVED, logger, events, [b"1", b"2", b"3"], keep=keep, calls=calls)
+        call = PublishCall(Refusing(), UNOBSERVED, logger, events, [b"1", b"2", b"3"], keep, calls)
         with pytest.raises(PublishFailed):
             await call.run(time.monotonic() + 5)
         assert not calls

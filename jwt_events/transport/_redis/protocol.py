@@ -175,7 +175,9 @@ class RespProtocol(asyncio.BufferedProtocol):
         """
         requests = self._requests
         return (
-            self.outstanding + count <= maximum and not (requests and requests[0].settled.done()) and not self.is_closed
+            self.outstanding + count <= maximum
+            and not (requests and requests[0].settled.done())
+            and not self._transport.is_closing()
         )
 
     def abort_if_abandoned(self) -> None:
