@@ -144,7 +144,7 @@ async def refused(url: str, key: str, problem: str) -> str:
     """Check that nothing is published and no list opened, and what is said; return that."""
     async with Publisher(RedisStream(url, key, ledger=False)) as publisher:
         with pytest.raises(PublishFailed, match=problem) as caught:
-            await publisher.publish(TokenRevoked(token_id="stolen"), timeout=scaled(1))
+            await publisher.publish(TokenRevoked(token_id="stolen"), timeout=scaled(3))
     return str(caught.value)
 
 
