@@ -128,7 +128,8 @@ class Dispatcher:
             self.in_flight -= 1  # it counts again when it is started
             self._start(follower)
         job.one_ended(failure, finished=finished)
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def changed(self) -> None:
         """Tell the observer; see `RunnerListener`."""

@@ -173,7 +173,8 @@ class HandlerRunner:
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration as stop:
-            self._waiting.discard(handler.name)
+            if self._waiting:
+                self._waiting.discard(handler.name)
             self._end(task, job, stop.value, finished=True)
             return None
         except BaseException:
