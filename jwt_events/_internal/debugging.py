@@ -15,7 +15,6 @@ def is_debugging(module: str) -> bool:
     """
     try:
         core = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see above
-        is_written: bool = core.min_level <= _DEBUG and core.enabled.get(module, True)
-        return is_written
+        return bool(core.min_level <= _DEBUG and core.enabled.get(module, True))
     except AttributeError:
         return True
