@@ -123,6 +123,7 @@ DOORS = {
         "publisher._call",
         "revocation._packed",
         "subscriber._job",
+        "transport._redis.protocol",
         "transport._stream.ledger",
     },
     "opentelemetry": {"tracing"},

@@ -69,7 +69,7 @@ def wait(clock: _Clock, deadlines: Deadlines) -> Callable[[float], Request]:
     """Makes a request that waits for its replies until a deadline."""
 
     def wait(deadline: float) -> Request:
-        request = Request([("PING",)], clock)  # type: ignore[arg-type]  # as above
+        request = Request([("PING",)], clock.create_future())
         deadlines.wait(request, deadline)
         return request
 
@@ -180,7 +180,7 @@ async def test_on_a_real_loop() -> None:
     deadlines = Deadlines(loop)
     requests = []
     for seconds in (0.02, -1.0, 60.0, 0.0001, 0.01, 0.0, 0.03):
-        request = Request([("PING",)], loop)
+        request = Request([("PING",)], loop.create_future())
         deadlines.wait(request, loop.time() + seconds)
         requests.append(request)
     far = requests.pop(2)

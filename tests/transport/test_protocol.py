@@ -109,7 +109,7 @@ Ends = tuple[RespProtocol, Peer]
 
 def sent(protocol: RespProtocol, *words: str) -> Request:
     """Send a request with an ECHO for each word."""
-    request = Request([("ECHO", word) for word in words], asyncio.get_running_loop())
+    request = Request([("ECHO", word) for word in words], asyncio.get_running_loop().create_future())
     protocol.send(request, asyncio.get_running_loop().time())
     return request
 

@@ -19,7 +19,7 @@ _OTHER_KINDS: list[tuple[ReplyParser, Any]] = [
 
 
 def _replied(*replies: Any, commands: int | None = None) -> Request:
-    request = Request([("XACK", "k")] * (commands or len(replies)), asyncio.get_running_loop())
+    request = Request([("XACK", "k")] * (commands or len(replies)), asyncio.get_running_loop().create_future())
     request.replies.extend(replies)
     return request
 

@@ -305,7 +305,7 @@ class Connection:
         """
         self._check_open()
         loop = self.protocol.loop
-        request = Request(commands, loop, bounds=bounds)
+        request = Request(commands, loop.create_future(), bounds)
         self.protocol.send(request, loop.time())
         return request
 

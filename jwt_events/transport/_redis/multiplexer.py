@@ -16,7 +16,7 @@ from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.attempts import Attempts
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import UNBOUNDED, Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
@@ -120,7 +120,7 @@ class Multiplexer:
             return await self._run_batches(commands, deadline, parse)
         if not count or within <= 0:  # sent now, its outcome would be in doubt at once
             return [self._timed_out()] * count
-        request = self._request_type(commands, loop)
+        request = self._request_type(commands, loop.create_future())
         self._deadlines.wait(request, deadline)  # first, as it lets go of the one before and what that was about
         if self._queue or (connection := self._connection) is None or not self._can_send(connection, count, now):
             self._queue.append(request)
@@ -171,7 +171,8 @@ class Multiplexer:
         if now >= self._role_due_at:
             self._role_due_at = now + ROLE_INTERVAL
             self._owner.look(connection)
-            connection.protocol.send(_RoleRequest(request, self._judge_role), now)
+            asking = _RoleRequest((HELLO,), request.settled, beside=request, judge=self._judge_role)
+            connection.protocol.send(asking, now)
         connection.protocol.send(request, now)
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(_REPLY_WITHIN, self._check_replies)
@@ -299,26 +300,21 @@ def _fail_all(queue: deque[Request], error: TransportError) -> None:
         request.settle()
 
 
-class _RoleRequest(Request):
+class _RoleRequest(Request, kw_only=True):
     """Asks for the role in one packet with a request, and ahead of it.
 
     It is settled when that request is: it keeps no connection open for itself, and is judged before the caller gets its
     replies.
+
+    Attributes:
+        beside: that request.
+        judge: called with this one when there is a reply.
     """
 
-    __slots__ = ("_judge", "beside")
+    beside: Request
+    judge: Callable[[_RoleRequest], None]
 
-    def __init__(self, beside: Request, judge: Callable[[_RoleRequest], None]) -> None:
-        self.commands = (HELLO,)
-        self.bounds = UNBOUNDED
-        self.dropped = 0
-        self.protocol = None
-        self.sent_at = 0.0
-        self.error = None
-        self.replies = []
-        self.settled = beside.settled
-        self.beside = beside
-        self._judge = judge
+    def __post_init__(self) -> None:
         self.settled.add_done_callback(lambda _: self._judge_reply())
 
     def settle(self) -> None:
@@ -328,7 +324,7 @@ class _RoleRequest(Request):
 
     def _judge_reply(self) -> None:
         if self.replies:
-            self._judge(self)
+            self.judge(self)
 
 
 class RedisSender:

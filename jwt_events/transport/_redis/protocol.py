@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import hiredis
+import msgspec
 
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.cutter import ValueCutter
@@ -69,34 +70,29 @@ class Bounds(NamedTuple):
 UNBOUNDED: Final = Bounds()
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """Commands that are sent together, and the replies to them so far.
 
     Attributes:
         commands: the commands, at least one.
+        settled: done when all replies have arrived, or when no more will come: then some are missing. A caller that
+            gives up may settle or cancel it.
         bounds: how much of the replies is taken.
         dropped: how many bytes of values were left out of the last reply that was cut.
         protocol: the socket that it was sent on; ``None`` if it was not sent.
         sent_at: when it was sent, by the clock of the loop.
         error: why it was not sent and will not be.
         replies: the replies in order; an `ErrorReply` in the place of each command that was refused.
-        settled: done when all replies have arrived, or when no more will come: then some are missing. A caller that
-            gives up may settle or cancel it.
     """
 
-    __slots__ = ("bounds", "commands", "dropped", "error", "protocol", "replies", "sent_at", "settled")
-
-    def __init__(
-        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, bounds: Bounds = UNBOUNDED
-    ) -> None:
-        self.commands: Sequence[Command] = commands
-        self.bounds: Bounds = bounds
-        self.dropped: int = 0
-        self.protocol: RespProtocol | None = None
-        self.sent_at: float = 0.0
-        self.error: TransportError | None = None
-        self.replies: list[Any] = []
-        self.settled: asyncio.Future[None] = loop.create_future()
+    commands: Sequence[Command]
+    settled: asyncio.Future[None]
+    bounds: Bounds = UNBOUNDED
+    dropped: int = 0
+    protocol: RespProtocol | None = None
+    sent_at: float = 0.0
+    error: TransportError | None = None
+    replies: list[Any] = []
 
     def settle(self) -> None:
         """Wake the caller that waits for this request; idempotent."""

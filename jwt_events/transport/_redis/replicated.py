@@ -9,14 +9,13 @@ Source: https://redis.io/docs/latest/commands/wait/
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from jwt_events.errors import NotConfirmed, TransportError
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Maintenance, Multiplexer
-from jwt_events.transport._redis.protocol import UNBOUNDED, Bounds, Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent
@@ -37,48 +36,38 @@ class _WriteRequest(Request):
         replicas: how many replicas were last known to have what was written.
         problem: why that is not known.
         is_final: whether sending again to the same server cannot help.
+        is_written: whether the replies have arrived.
     """
 
-    __slots__ = ("_is_written", "is_final", "problem", "replicas")
-
-    def __init__(
-        self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop, *, bounds: Bounds = UNBOUNDED
-    ) -> None:
-        super().__init__(commands, loop, bounds=bounds)
-        self._is_written = False
-        self.replicas = 0
-        self.problem = ""
-        self.is_final = True
+    replicas: int = 0
+    problem: str = ""
+    is_final: bool = True
+    is_written: bool = False
 
     def settle(self) -> None:
         """Take the replies; the second call wakes the caller, or the first one if replies are missing."""
-        if not self._is_written and len(self.replies) == len(self.commands):
-            self._is_written = True
+        if not self.is_written and len(self.replies) == len(self.commands):
+            self.is_written = True
         else:
             super().settle()
 
 
-class _WaitRequest(Request):
-    """A WAIT, and the requests that it is for."""
+class _WaitRequest(Request, kw_only=True):
+    """A WAIT.
 
-    __slots__ = ("_judge", "written")
+    Attributes:
+        written: the requests that it is for.
+        judge: called when it is settled.
+    """
 
-    def __init__(
-        self,
-        command: Command,
-        loop: asyncio.AbstractEventLoop,
-        written: Sequence[_WriteRequest],
-        judge: Callable[[_WaitRequest], None],
-    ) -> None:
-        super().__init__((command,), loop)
-        self.written = written
-        self._judge = judge
+    written: Sequence[_WriteRequest]
+    judge: Callable[[_WaitRequest], None]
 
     def settle(self) -> None:
         """Judge the reply, or that there is none."""
         if not self.settled.done():
             super().settle()
-            self._judge(self)
+            self.judge(self)
 
 
 class ReplicatedMultiplexer(Multiplexer):
@@ -143,7 +132,8 @@ class ReplicatedMultiplexer(Multiplexer):
             connection.protocol.send(self._waiting, self._loop.time())
 
     def _wait_for(self, written: Sequence[_WriteRequest]) -> _WaitRequest:
-        return _WaitRequest(self._wait, self._loop, written, self._judge_wait)
+        settled = self._loop.create_future()
+        return _WaitRequest((self._wait,), settled, written=written, judge=self._judge_wait)
 
     def _judge_wait(self, wait: _WaitRequest) -> None:
         self._waiting = None
