@@ -24,7 +24,7 @@ from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import InvalidOption
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.protocol import Command, CommandTemplate
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replicas import ReplicaConnector
 from jwt_events.transport._redis.replicated import ReplicatedMultiplexer
@@ -181,8 +181,7 @@ class RedisStream:
         """Open a sender; see `Transport.sender`."""
         key = self.destination.encode()
 
-        def command(payload: bytes) -> Command:
-            return (b"XADD", key, b"*", FIELD, payload)
+        command = CommandTemplate(b"XADD", key, b"*", FIELD).pack
 
         def lookup(position: str) -> Command:
             return (b"XRANGE", key, position, position)

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from jwt_events import ConnectionFailed, ServerRefused
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import Bounds, ErrorReply, Request, RespProtocol
+from jwt_events.transport._redis.protocol import Bounds, CommandTemplate, ErrorReply, Request, RespProtocol, unpacked
 from tests.support.fake_server import OK, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until
@@ -122,6 +124,15 @@ def command(*words: bytes) -> bytes:
 def connection_on(protocol: RespProtocol) -> Connection:
     """Make a connection that uses this protocol."""
     return Connection(protocol, Connector("redis://127.0.0.1", destination="k").decoder)
+
+
+@given(words=st.lists(st.binary(max_size=20), min_size=1, max_size=4), last=st.binary(max_size=200))
+@example(words=[b"%s", b"%d%%", b"$0\r\n\r\n"], last=b"$0\r\n\r\n%b")
+def test_template(words: list[bytes], last: bytes) -> None:
+    """What a template packs is what its words are packed to, and can be read as words again."""
+    packed = CommandTemplate(*words).pack(last)
+    assert packed == command(*words, last)
+    assert unpacked(packed) == unpacked((*words, last)) == (*words, last)
 
 
 class TestRequests:

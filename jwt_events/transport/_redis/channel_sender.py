@@ -7,7 +7,7 @@ from typing import Any
 from jwt_events.errors import ConnectionFailed
 from jwt_events.transport._redis.channels import PLAIN, SHARDED, Channels, channels_of
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.protocol import CommandTemplate, PackedCommand
 from jwt_events.transport._redis.replies import number
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent
@@ -55,7 +55,9 @@ class ChannelSender(RedisSender):
     """
 
     def __init__(self, multiplexer: Multiplexer, channel: bytes, rule: ChannelRule) -> None:
-        def command(payload: bytes) -> Command:
-            return rule.channels.publish, channel, payload
+        templates = {kind: CommandTemplate(kind.publish, channel) for kind in (PLAIN, SHARDED)}
+
+        def command(payload: bytes) -> PackedCommand:
+            return templates[rule.channels].pack(payload)
 
         super().__init__(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))

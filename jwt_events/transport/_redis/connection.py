@@ -11,7 +11,7 @@ Every reply is parsed by the shape that its command has (see `shapes`); one that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,7 +35,7 @@ from jwt_events.transport._redis.protocol import (
     UNBOUNDED,
     Argument,
     Bounds,
-    Command,
+    Commands,
     ErrorReply,
     ReplyTooLarge,
     Request,
@@ -275,9 +275,7 @@ class Connection:
             raise reply
         return reply
 
-    async def execute_many(
-        self, commands: Sequence[Command], *, within: float, bounds: Bounds = UNBOUNDED
-    ) -> list[Any]:
+    async def execute_many(self, commands: Commands, *, within: float, bounds: Bounds = UNBOUNDED) -> list[Any]:
         """Send commands together and return their replies, an error in the place of each that was refused.
 
         If the connection fails in between, the places of all commands without a reply hold that error.
@@ -293,7 +291,7 @@ class Connection:
             return [error] * len(commands)
         return await self.replies(request, within=within)
 
-    def send(self, commands: Sequence[Command], *, bounds: Bounds = UNBOUNDED) -> Request:
+    def send(self, commands: Commands, *, bounds: Bounds = UNBOUNDED) -> Request:
         """Send commands without waiting for their replies.
 
         Args:

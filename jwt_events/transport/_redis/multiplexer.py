@@ -16,7 +16,7 @@ from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.attempts import Attempts
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import Command, Commands, ErrorReply, PackedCommand, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
@@ -102,7 +102,7 @@ class Multiplexer:
             await self._disconnect()
             await self._owner.aclose()
 
-    async def run(self, commands: Sequence[Command], *, within: float, parse: ReplyParser | None = None) -> list[Any]:
+    async def run(self, commands: Commands, *, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
 
         Cancelling it is safe: a command that was not sent yet is never sent. If any was sent, the ``CancelledError``
@@ -145,7 +145,7 @@ class Multiplexer:
         """The request that was sent last, if its replies have not arrived."""
         return None if self._connection is None else self._connection.protocol.newest
 
-    async def _run_batches(self, commands: Sequence[Command], deadline: float, parse: ReplyParser | None) -> list[Any]:
+    async def _run_batches(self, commands: Commands, deadline: float, parse: ReplyParser | None) -> list[Any]:
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_OUTSTANDING):
             batch = commands[start : start + MAX_OUTSTANDING]
@@ -337,7 +337,11 @@ class RedisSender:
     """
 
     def __init__(
-        self, multiplexer: Multiplexer, *, command: Callable[[bytes], Command], parse: Callable[[Any], Sent]
+        self,
+        multiplexer: Multiplexer,
+        *,
+        command: Callable[[bytes], Command | PackedCommand],
+        parse: Callable[[Any], Sent],
     ) -> None:
         self._multiplexer = multiplexer
         self._command = command

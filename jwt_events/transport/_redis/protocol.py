@@ -23,6 +23,8 @@ from jwt_events.transport._redis.forked import give_up_if_forked
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
+PackedCommand = bytes  # as it is sent
+Commands = Sequence[Command | PackedCommand]
 
 _NOTHING: Final = object()
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
@@ -40,6 +42,35 @@ _MAX_UNREAD = 262_144
 
 PushedMessage = hiredis.PushNotification
 """A message that the server sent by itself, as RESP3 marks it; a list."""
+
+
+class CommandTemplate:
+    """Packs commands that differ in their last word, in a third of the time that it takes to pack each from its words.
+
+    Args:
+        words: the words before that one.
+    """
+
+    def __init__(self, *words: bytes) -> None:
+        head = _pack((*words, b"")).removesuffix(b"$0\r\n\r\n")
+        self._format = head.replace(b"%", b"%%") + b"$%d\r\n%b\r\n"
+
+    def pack(self, word: bytes) -> PackedCommand:
+        """Return the command that ends with this word."""
+        return self._format % (len(word), word)
+
+
+def _packed(command: Command | PackedCommand) -> PackedCommand:
+    return command if isinstance(command, bytes) else _pack(command)
+
+
+def unpacked(command: Command | PackedCommand) -> Command:
+    """Return the words of a command."""
+    if not isinstance(command, bytes):
+        return command
+    reader = hiredis.Reader()
+    reader.feed(command)
+    return tuple(cast("list[bytes]", reader.gets()))
 
 
 class ReplyTooLarge(ConnectionAbortedError):
@@ -85,7 +116,7 @@ class Request(msgspec.Struct, eq=False):
         replies: the replies in order; an `ErrorReply` in the place of each command that was refused.
     """
 
-    commands: Sequence[Command]
+    commands: Commands
     settled: asyncio.Future[None]
     bounds: Bounds = UNBOUNDED
     dropped: int = 0
@@ -207,13 +238,13 @@ class RespProtocol(asyncio.BufferedProtocol):
             self._requests.append(request)
             self.outstanding += len(request.commands)
 
-    def write(self, commands: Sequence[Command]) -> None:
+    def write(self, commands: Commands) -> None:
         """Send commands whose replies arrive among the pushed messages."""
         self._expects_pushed = True
         self._transmit(commands)
 
-    def _transmit(self, commands: Sequence[Command]) -> None:
-        data = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
+    def _transmit(self, commands: Commands) -> None:
+        data = _packed(commands[0]) if len(commands) == 1 else b"".join(map(_packed, commands))
         if not self._requests and not self._unsent:
             self._transport.write(data)  # with no request outstanding there is nothing to share a packet with
             return
