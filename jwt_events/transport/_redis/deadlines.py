@@ -31,13 +31,12 @@ class Deadlines:
         waiting = self._waiting
         while waiting and waiting[0][1].settled.done():
             waiting.popleft()
-        # A deadline earlier than those that wait already: rare, and worth a timer of its own.
-        if waiting and deadline < waiting[-1][0] - _SLACK:
-            timer = self._loop.call_at(deadline, request.settle)
-            request.settled.add_done_callback(lambda _: timer.cancel())
-            return
-        if waiting:
-            deadline = max(deadline, waiting[-1][0])  # or a row of them, each a little earlier, would add up
+        if waiting and deadline < (latest := waiting[-1][0]):
+            if deadline < latest - _SLACK:  # rare, and worth a timer of its own
+                timer = self._loop.call_at(deadline, request.settle)
+                request.settled.add_done_callback(lambda _: timer.cancel())
+                return
+            deadline = latest  # or a row of them, each a little earlier, would add up
         waiting.append((deadline, request))
         if deadline < self._timer_ends:
             self._start_timer(deadline)
