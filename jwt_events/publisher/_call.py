@@ -68,6 +68,8 @@ class PublishCall(msgspec.Struct, eq=False):
     is_complete: bool = False
     maybe_published: bool = False
 
+    __repr__ = object.__repr__  # without the payloads
+
     async def run(self, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.
 

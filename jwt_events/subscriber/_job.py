@@ -85,6 +85,8 @@ class Job(msgspec.Struct, eq=False):
     error: str | None = None
     outcome: Outcome = _HANDLED
 
+    __repr__ = object.__repr__  # without the key, which may name a user
+
     @property
     def fields(self) -> dict[str, Any]:
         """The fields of log lines about it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from loguru import logger
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -31,7 +32,12 @@ from jwt_events import (
 )
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, encode
+from jwt_events.instrumentation import UNOBSERVED
 from jwt_events.metrics import Metrics
+from jwt_events.publisher._call import PublishCall
+from jwt_events.publisher._under_way import CallsUnderWay
+from jwt_events.subscriber._job import Job
+from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport.base import Batch, Delivery
 from tests.support.examples import all_that_is_said
 from tests.support.handling import Gate
@@ -139,10 +145,16 @@ class TestLogs:
                     await publisher.publish(_secret_events()[0])
                 assert SECRET not in all_that_is_said(caught.value)
 
-    def test_representations(self) -> None:
+    async def test_representations(self) -> None:
         """A repr that can appear in a traceback or a log shows no payload."""
-        delivery = Delivery(SECRET.encode(), "1-0")
-        for thing in (delivery, Batch([delivery]), *_secret_events()):
+        payload, events = SECRET.encode(), _secret_events()
+        delivery = Delivery(payload, "1-0")
+        settled = asyncio.get_running_loop().create_future()
+        jobs = [Job(event, delivery=delivery, key=SECRET) for event in events]
+        requests = [Request([command], settled, replies=[payload]) for command in (("PING", SECRET), payload)]
+        async with MemoryTransport().sender() as sender:
+            call = PublishCall(sender, UNOBSERVED, logger, events, [payload], None, CallsUnderWay())
+        for thing in (delivery, Batch([delivery]), call, *events, *jobs, *requests):
             assert SECRET not in repr(thing)
 
     async def test_blocked_listener(self) -> None:

@@ -125,6 +125,8 @@ class Request(msgspec.Struct, eq=False):
     error: TransportError | None = None
     replies: list[Any] = []
 
+    __repr__ = object.__repr__  # without what is sent and replied
+
     def settle(self) -> None:
         """Wake the caller that waits for this request; idempotent."""
         if not self.settled.done():
