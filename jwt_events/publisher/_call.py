@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jwt_events._internal.debugging import is_debugging
+from jwt_events._internal.opaque import OpaqueStruct
 from jwt_events._internal.receipt import Receipt, receipt_of
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import (
@@ -38,7 +37,7 @@ _MIN_ATTEMPT_SECONDS = 0.1
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
-class PublishCall(msgspec.Struct, eq=False):
+class PublishCall(OpaqueStruct, eq=False):
     """Sends the events of one call until they are accepted, refused for good, or out of time.
 
     There is one for each event that is published alone, and a struct takes a quarter of the time of another object to
@@ -67,8 +66,6 @@ class PublishCall(msgspec.Struct, eq=False):
     outcomes: Sequence[Sent | TransportError] | None = None
     is_complete: bool = False
     maybe_published: bool = False
-
-    __repr__ = object.__repr__  # without the payloads
 
     async def run(self, deadline: float) -> list[Receipt]:
         """Return the receipts in the order of the events, or raise a `PublishError`.

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import msgspec
-
+from jwt_events._internal.opaque import OpaqueStruct
 from jwt_events.instrumentation import UNOBSERVED, Handled, Observer
 from jwt_events.tracing import Processing
 from jwt_events.transport.base import Delivery, Failure, Gap
@@ -52,7 +51,7 @@ def _ignore(job: Job, outcome: Outcome) -> None:
 current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
 
 
-class Job(msgspec.Struct, eq=False):
+class Job(OpaqueStruct, eq=False):
     """The handling of an event, or a gap, by all of its handlers.
 
     There is one for each event, and a struct takes a quarter of the time of another object to make.
@@ -84,8 +83,6 @@ class Job(msgspec.Struct, eq=False):
     began: float | None = None
     error: str | None = None
     outcome: Outcome = _HANDLED
-
-    __repr__ = object.__repr__  # without the key, which may name a user
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class RedisStream:
         """Open a sender; see `Transport.sender`."""
         key = self.destination.encode()
 
-        command = CommandTemplate(b"XADD", key, b"*", FIELD).pack
+        command = CommandTemplate(b"XADD", key, b"*", FIELD).fill
 
         def lookup(position: str) -> Command:
             return (b"XRANGE", key, position, position)

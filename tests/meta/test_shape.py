@@ -117,12 +117,11 @@ DOORS = {
         "transport",
     },
     "msgspec": {
+        "_internal.opaque",
         "envelope",
         "events",
         "fleet",
-        "publisher._call",
         "revocation._packed",
-        "subscriber._job",
         "transport._redis.protocol",
         "transport._stream.ledger",
     },

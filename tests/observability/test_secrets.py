@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
+from rich.pretty import pretty_repr
 
 from jwt_events import (
     Event,
@@ -37,7 +38,7 @@ from jwt_events.metrics import Metrics
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._under_way import CallsUnderWay
 from jwt_events.subscriber._job import Job
-from jwt_events.transport._redis.protocol import Request
+from jwt_events.transport._redis.protocol import CommandTemplate, Request
 from jwt_events.transport.base import Batch, Delivery
 from tests.support.examples import all_that_is_said
 from tests.support.handling import Gate
@@ -150,12 +151,14 @@ class TestLogs:
         payload, events = SECRET.encode(), _secret_events()
         delivery = Delivery(payload, "1-0")
         settled = asyncio.get_running_loop().create_future()
+        words, filled = ("PING", SECRET), CommandTemplate(b"PING").fill(payload)
         jobs = [Job(event, delivery=delivery, key=SECRET) for event in events]
-        requests = [Request([command], settled, replies=[payload]) for command in (("PING", SECRET), payload)]
+        requests = [Request([command], settled, replies=[payload]) for command in (words, filled)]
         async with MemoryTransport().sender() as sender:
             call = PublishCall(sender, UNOBSERVED, logger, events, [payload], None, CallsUnderWay())
         for thing in (delivery, Batch([delivery]), call, *events, *jobs, *requests):
             assert SECRET not in repr(thing)
+            assert SECRET not in pretty_repr(thing)
 
     async def test_blocked_listener(self) -> None:
         """The content of an event that is dropped is not logged."""

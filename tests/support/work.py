@@ -9,7 +9,10 @@ from typing import Any
 
 
 def lines_run(call: Callable[[], object]) -> int:
-    """Return how many lines of Python a call runs in this thread, the library's and all others."""
+    """Return how many lines of Python a call runs in this thread, the library's and all others.
+
+    What functions written in C do is not counted.
+    """
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

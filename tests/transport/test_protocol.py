@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jwt_events import ConnectionFailed, ServerRefused
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import Bounds, CommandTemplate, ErrorReply, Request, RespProtocol, unpacked
+from jwt_events.transport._redis.protocol import Bounds, CommandTemplate, ErrorReply, Request, RespProtocol, words_of
 from tests.support.fake_server import OK, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until
@@ -129,10 +129,10 @@ def connection_on(protocol: RespProtocol) -> Connection:
 @given(words=st.lists(st.binary(max_size=20), min_size=1, max_size=4), last=st.binary(max_size=200))
 @example(words=[b"%s", b"%d%%", b"$0\r\n\r\n"], last=b"$0\r\n\r\n%b")
 def test_template(words: list[bytes], last: bytes) -> None:
-    """What a template packs is what its words are packed to, and can be read as words again."""
-    packed = CommandTemplate(*words).pack(last)
-    assert packed == command(*words, last)
-    assert unpacked(packed) == unpacked((*words, last)) == (*words, last)
+    """What a template packs is what its words are packed to, and it tells which they are."""
+    template = CommandTemplate(*words)
+    assert template.pack(last) == command(*words, last)
+    assert words_of(template.fill(last)) == words_of((*words, last)) == (*words, last)
 
 
 class TestRequests:

@@ -7,7 +7,7 @@ from typing import Any
 from jwt_events.errors import ConnectionFailed
 from jwt_events.transport._redis.channels import PLAIN, SHARDED, Channels, channels_of
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import CommandTemplate, PackedCommand
+from jwt_events.transport._redis.protocol import CommandTemplate, FilledTemplate
 from jwt_events.transport._redis.replies import number
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent
@@ -57,7 +57,7 @@ class ChannelSender(RedisSender):
     def __init__(self, multiplexer: Multiplexer, channel: bytes, rule: ChannelRule) -> None:
         templates = {kind: CommandTemplate(kind.publish, channel) for kind in (PLAIN, SHARDED)}
 
-        def command(payload: bytes) -> PackedCommand:
-            return templates[rule.channels].pack(payload)
+        def command(payload: bytes) -> FilledTemplate:
+            return templates[rule.channels].fill(payload)
 
         super().__init__(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))

@@ -281,7 +281,7 @@ class Connection:
         If the connection fails in between, the places of all commands without a reply hold that error.
 
         Args:
-            commands: each a sequence of words.
+            commands: each its words, or a template that is filled.
             within: seconds until all replies must have arrived.
             bounds: as for `send`.
         """
@@ -295,7 +295,7 @@ class Connection:
         """Send commands without waiting for their replies.
 
         Args:
-            commands: each a sequence of words.
+            commands: each its words, or a template that is filled.
             bounds: how much of the replies is taken.
 
         Raises:

@@ -16,7 +16,7 @@ from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.attempts import Attempts
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import Command, Commands, ErrorReply, PackedCommand, Request
+from jwt_events.transport._redis.protocol import Command, Commands, ErrorReply, FilledTemplate, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
@@ -109,7 +109,7 @@ class Multiplexer:
         has a `TransportError` as its cause.
 
         Args:
-            commands: the commands.
+            commands: each its words, or a template that is filled.
             within: seconds after which to give up.
             parse: the parser of each reply; ``None`` to check each by the shape of its command's replies.
         """
@@ -121,7 +121,7 @@ class Multiplexer:
         if not count or within <= 0:  # sent now, its outcome would be in doubt at once
             return [self._timed_out()] * count
         request = self._request_type(commands, loop.create_future())
-        self._deadlines.wait(request, deadline)  # first, as it lets go of the one before and what that was about
+        self._deadlines.wait(request, deadline)  # before it is packed, as this lets go of the request before it
         if self._queue or (connection := self._connection) is None or not self._can_send(connection, count, now):
             self._queue.append(request)
             self._has_queued.set()
@@ -340,7 +340,7 @@ class RedisSender:
         self,
         multiplexer: Multiplexer,
         *,
-        command: Callable[[bytes], Command | PackedCommand],
+        command: Callable[[bytes], Command | FilledTemplate],
         parse: Callable[[Any], Sent],
     ) -> None:
         self._multiplexer = multiplexer

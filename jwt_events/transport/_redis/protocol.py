@@ -17,14 +17,13 @@ from typing import Any, Final, NamedTuple, cast
 import hiredis
 import msgspec
 
+from jwt_events._internal.opaque import OpaqueStruct
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.cutter import ValueCutter
 from jwt_events.transport._redis.forked import give_up_if_forked
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
-PackedCommand = bytes  # as it is sent
-Commands = Sequence[Command | PackedCommand]
 
 _NOTHING: Final = object()
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
@@ -45,32 +44,41 @@ PushedMessage = hiredis.PushNotification
 
 
 class CommandTemplate:
-    """Packs commands that differ in their last word, in a third of the time that it takes to pack each from its words.
+    """What commands that differ in their last word have in common: packing one takes a third of the time.
 
     Args:
         words: the words before that one.
     """
 
     def __init__(self, *words: bytes) -> None:
+        self.words: Sequence[bytes] = words
         head = _pack((*words, b"")).removesuffix(b"$0\r\n\r\n")
         self._format = head.replace(b"%", b"%%") + b"$%d\r\n%b\r\n"
 
-    def pack(self, word: bytes) -> PackedCommand:
-        """Return the command that ends with this word."""
+    def fill(self, word: bytes) -> FilledTemplate:
+        """Return the command that ends with this word; it is packed when it is sent, so that it is not kept twice."""
+        return self, word
+
+    def pack(self, word: bytes) -> bytes:
+        """Return the bytes of the command that ends with this word."""
         return self._format % (len(word), word)
 
 
-def _packed(command: Command | PackedCommand) -> PackedCommand:
-    return command if isinstance(command, bytes) else _pack(command)
+FilledTemplate = tuple[CommandTemplate, bytes]
+Commands = Sequence[Command | FilledTemplate]
 
 
-def unpacked(command: Command | PackedCommand) -> Command:
+def _packed(command: Command | FilledTemplate) -> bytes:
+    if isinstance(template := command[0], CommandTemplate):
+        return template.pack(cast("bytes", command[1]))
+    return _pack(cast("Command", command))
+
+
+def words_of(command: Command | FilledTemplate) -> Command:
     """Return the words of a command."""
-    if not isinstance(command, bytes):
-        return command
-    reader = hiredis.Reader()
-    reader.feed(command)
-    return tuple(cast("list[bytes]", reader.gets()))
+    if isinstance(template := command[0], CommandTemplate):
+        return (*template.words, cast("bytes", command[1]))
+    return cast("Command", command)
 
 
 class ReplyTooLarge(ConnectionAbortedError):
@@ -101,7 +109,7 @@ class Bounds(NamedTuple):
 UNBOUNDED: Final = Bounds()
 
 
-class Request(msgspec.Struct, eq=False):
+class Request(OpaqueStruct, eq=False):
     """Commands that are sent together, and the replies to them so far.
 
     Attributes:
@@ -123,9 +131,7 @@ class Request(msgspec.Struct, eq=False):
     protocol: RespProtocol | None = None
     sent_at: float = 0.0
     error: TransportError | None = None
-    replies: list[Any] = []
-
-    __repr__ = object.__repr__  # without what is sent and replied
+    replies: list[Any] = msgspec.field(default_factory=list)
 
     def settle(self) -> None:
         """Wake the caller that waits for this request; idempotent."""

@@ -17,7 +17,7 @@ from redis import exceptions
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.parsers import array, number, position
-from jwt_events.transport._redis.protocol import Command, ErrorReply, Request, RespProtocol, unpacked
+from jwt_events.transport._redis.protocol import Command, ErrorReply, Request, RespProtocol, words_of
 from jwt_events.transport._redis.shapes import check_shape
 
 __all__ = ["ReplyDecoder", "ReplyParser", "array", "map_error", "number", "position", "unchanged"]
@@ -144,14 +144,14 @@ class ReplyDecoder:
             try:
                 if parse is not None:
                     return list(map(parse, request.replies))
-                return list(map(check_shape, request.replies, map(unpacked, request.commands)))
+                return list(map(check_shape, request.replies, map(words_of, request.commands)))
             except Exception:  # noqa: BLE001, S110 - the server, or what stands for it, may answer anything
                 pass
         return self._decode_each(request, parse)
 
     def _decode_each(self, request: Request, parse: ReplyParser | None) -> list[Any]:
         decoded: list[Any] = []
-        for command, reply in zip(map(unpacked, request.commands), request.replies, strict=False):
+        for command, reply in zip(map(words_of, request.commands), request.replies, strict=False):
             if type(reply) is ErrorReply:
                 decoded.append(self.redirected(reply, _name(command), request.protocol, key_of(command)))
                 continue
@@ -163,7 +163,7 @@ class ReplyDecoder:
                 break
         if missing := len(request.commands) - len(decoded):
             failure = (request.protocol and request.protocol.failure) or TimeoutError()
-            decoded += [self.failure(failure, _name(unpacked(request.commands[0])), maybe_done=True)] * missing
+            decoded += [self.failure(failure, _name(words_of(request.commands[0])), maybe_done=True)] * missing
         return decoded
 
     def redirected(

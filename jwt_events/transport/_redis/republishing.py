@@ -17,7 +17,7 @@ from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import Command, PackedCommand
+from jwt_events.transport._redis.protocol import Command, FilledTemplate
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport.base import Sent
 from jwt_events.transport.optional import Keep
@@ -104,7 +104,7 @@ class Republisher:
         self,
         seconds: float,
         *,
-        command: Callable[[bytes], Command | PackedCommand],
+        command: Callable[[bytes], Command | FilledTemplate],
         lookup: Callable[[str], Command],
         look: Callable[[], Connection | None],
         report: Callable[[int], None],
@@ -222,7 +222,7 @@ class RepublishingSender(RedisSender):
         self,
         multiplexer: Multiplexer,
         *,
-        command: Callable[[bytes], Command | PackedCommand],
+        command: Callable[[bytes], Command | FilledTemplate],
         lookup: Callable[[str], Command],
         parse: Callable[[Any], Sent],
     ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command, PackedCommand
+from jwt_events.transport._redis.protocol import Command, FilledTemplate
 from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._stream.keys import StreamKeys
@@ -92,7 +92,7 @@ class RegisteringSender(RepublishingSender):
         multiplexer: Multiplexer,
         keys: StreamKeys,
         *,
-        command: Callable[[bytes], Command | PackedCommand],
+        command: Callable[[bytes], Command | FilledTemplate],
         lookup: Callable[[str], Command],
         parse: Callable[[Any], Sent],
     ) -> None:

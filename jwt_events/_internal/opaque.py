@@ -1,0 +1,17 @@
+"""`OpaqueStruct`: for what holds secrets, such as events and commands, and must be quick to make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class OpaqueStruct(msgspec.Struct, eq=False):
+    """A struct whose representations show no field."""
+
+    __repr__ = object.__repr__
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field where rich prints it, such as in a traceback with local variables."""
+        return []
