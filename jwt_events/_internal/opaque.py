@@ -8,7 +8,7 @@ import msgspec
 
 
 class OpaqueStruct(msgspec.Struct, eq=False):
-    """A struct whose representations show no field."""
+    """A struct that equals only itself, and whose representations show no field."""
 
     __repr__ = object.__repr__
 

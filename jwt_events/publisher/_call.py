@@ -37,7 +37,7 @@ _MIN_ATTEMPT_SECONDS = 0.1
 _UNKNOWN, _FAILED = Published.UNKNOWN, Published.FAILED
 
 
-class PublishCall(OpaqueStruct, eq=False):
+class PublishCall(OpaqueStruct):
     """Sends the events of one call until they are accepted, refused for good, or out of time.
 
     There is one for each event that is published alone, and a struct takes a quarter of the time of another object to

@@ -51,7 +51,7 @@ def _ignore(job: Job, outcome: Outcome) -> None:
 current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
 
 
-class Job(OpaqueStruct, eq=False):
+class Job(OpaqueStruct):
     """The handling of an event, or a gap, by all of its handlers.
 
     There is one for each event, and a struct takes a quarter of the time of another object to make.

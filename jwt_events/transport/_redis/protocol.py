@@ -109,7 +109,7 @@ class Bounds(NamedTuple):
 UNBOUNDED: Final = Bounds()
 
 
-class Request(OpaqueStruct, eq=False):
+class Request(OpaqueStruct):
     """Commands that are sent together, and the replies to them so far.
 
     Attributes:
