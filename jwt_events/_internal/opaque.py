@@ -10,7 +10,8 @@ import msgspec
 class OpaqueStruct(msgspec.Struct, eq=False):
     """A struct that equals only itself, and whose representations show no field."""
 
-    __repr__ = object.__repr__
+    def __repr__(self) -> str:
+        return object.__repr__(self)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show no field where rich prints it, such as in a traceback with local variables."""
