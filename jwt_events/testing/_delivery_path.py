@@ -11,10 +11,8 @@ from jwt_events.errors import TransportError
 from jwt_events.transport.base import Batch, Delivery, Gap
 
 
-class DuplicateDelivery(Delivery):
+class DuplicateDelivery(Delivery, frozen=True):
     """Copy of a delivery, which the transport itself did not make."""
-
-    __slots__ = ()
 
 
 @dataclass(slots=True)

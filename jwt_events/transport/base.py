@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from jwt_events.errors import NotProven, TransportError
 
@@ -71,8 +73,8 @@ class Backlog:
     pending: int
 
 
-class Delivery(NamedTuple):
-    """One delivery of an event's bytes to a receiver.
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """One delivery of an event's bytes to a receiver. There is one for each event, and a struct is quick to make.
 
     Attributes:
         payload: the bytes; not in the ``repr``, as they tell which user was logged out.
@@ -90,6 +92,10 @@ class Delivery(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Delivery(position={self.position!r}, attempt={self.attempt})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show what `repr` shows where rich prints it, such as in a traceback with local variables."""
+        return [("position", self.position), ("attempt", self.attempt)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ class Batch:
     history: str = ""
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """Confirmation that the server accepted one payload.
 
     Attributes:

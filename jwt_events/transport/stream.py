@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELD", "RedisStream", "StreamInfo", "StreamKeys", "stream_info"]
 
-# Calling the class itself costs twice as much, and there is one for every event.
-_new = tuple.__new__
-
 _MAX_REPLICAS = 100
 
 _PRIMARY, _REPLICA = "primary", "replica"
@@ -368,7 +365,7 @@ def _start_position(start: str | datetime) -> str | None:
 
 
 def _parse_sent(reply: Any) -> Sent:
-    return _new(Sent, (position(reply), None, None))
+    return Sent(position(reply))
 
 
 class _Trimming:

@@ -25,9 +25,6 @@ _WAIT_WITHIN = 0.5
 
 _LOST = "the connection was lost before replicas were known to have it"
 
-# Calling the class itself costs twice as much.
-_new = tuple.__new__
-
 
 class _WriteRequest(Request):
     """Commands that write; settled when their WAIT has ended, or when their caller gives up.
@@ -165,10 +162,7 @@ class ReplicatedMultiplexer(Multiplexer):
         outcomes = self._decoder.decode(request, parse)
         replicas = request.replicas
         if replicas >= self._replicas:
-            return [
-                _new(Sent, (sent.position, sent.receivers, replicas)) if type(sent) is Sent else sent
-                for sent in outcomes
-            ]
+            return [Sent(sent.position, sent.receivers, replicas) if type(sent) is Sent else sent for sent in outcomes]
         problem = request.problem or f"{replicas} replicas have it in time, and {self._replicas} are needed"
         return [
             outcome

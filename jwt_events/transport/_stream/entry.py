@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from jwt_events.transport.base import Delivery
 
 FIELD = b"event"
@@ -11,9 +13,6 @@ FIELD = b"event"
 
 MAX_VALUE_BYTES = 2 * 1_048_576
 """Bytes that are kept of a value: twice as many as an event may have, so that what is slightly wrong is whole."""
-
-# Calling the class itself costs twice as much, and there is one for every event.
-_new = tuple.__new__
 
 
 def parse_delivery(position: bytes, fields: Sequence[bytes] | None, attempt: int = 1) -> Delivery:
@@ -29,7 +28,7 @@ def parse_delivery(position: bytes, fields: Sequence[bytes] | None, attempt: int
     """
     if fields is not None and len(fields) == 2:
         name, payload = fields
-        return _new(Delivery, (payload, position.decode(), attempt, () if name == FIELD else fields, 0))
+        return Delivery(payload, position.decode(), attempt, () if name == FIELD else fields)
     return Delivery(event_in(fields or ()), position.decode(), attempt, fields or ())
 
 
@@ -37,7 +36,7 @@ def parse_deliveries(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[D
     """Return the deliveries of entries that are delivered for the first time, none of which was removed."""
     return [
         # As nearly all entries are an event alone, these cost no call of a function.
-        _new(Delivery, (fields[1], position.decode(), 1, (), 0))
+        Delivery(fields[1], position.decode())
         if len(fields) == 2 and fields[0] == FIELD
         else parse_delivery(position, fields)
         for position, fields in entries
@@ -51,7 +50,7 @@ def payloads_of(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]
 
 def cut(deliveries: list[Delivery], missing: int) -> list[Delivery]:
     """Return deliveries of a reply of which so many bytes were dropped: it had one entry."""
-    return [delivery._replace(missing=missing) for delivery in deliveries] if missing else deliveries
+    return [replace(delivery, missing=missing) for delivery in deliveries] if missing else deliveries
 
 
 def event_in(fields: Sequence[bytes]) -> bytes:
