@@ -63,7 +63,7 @@ class PublishCall(OpaqueStruct):
     payloads: Sequence[bytes]
     keep: Keep | None
     calls: CallsUnderWay
-    outcomes: Sequence[Sent | TransportError] | None = None
+    outcomes: Sequence[Sent | TransportError] = ()
     is_complete: bool = False
     maybe_published: bool = False
 
@@ -80,7 +80,7 @@ class PublishCall(OpaqueStruct):
                 self.outcomes = await self.sender.send(self.payloads, within=deadline - monotonic())
             receipts = self._receipts()
             if len(receipts) < len(self.events):
-                await self._send_rest(deadline, list(self.outcomes or ()))
+                await self._send_rest(deadline, list(self.outcomes))
                 receipts = self._receipts()
             self.is_complete = True
             if self.keep is not None:
@@ -103,6 +103,8 @@ class PublishCall(OpaqueStruct):
 
     async def _send_rest(self, deadline: float, outcomes: list[Sent | TransportError]) -> None:
         """Send what was not accepted again, until it is, the deadline is near, or another attempt cannot help."""
+        if len(outcomes) != len(self.events):
+            raise ValueError(f"the transport told {len(outcomes)} outcomes of {len(self.events)} payloads")
         self.outcomes = outcomes
         failures = 0
         while errors := self._errors():
@@ -121,18 +123,18 @@ class PublishCall(OpaqueStruct):
 
     def _receipts(self) -> list[Receipt]:
         receipts: list[Receipt] = []
-        if self.outcomes is not None:
-            for event, outcome in zip(self.events, self.outcomes, strict=True):  # quicker for one than a comprehension
-                if isinstance(outcome, Sent):
-                    receipts.append(receipt_of(event.id, *outcome))
+        for index, outcome in enumerate(self.outcomes):  # quicker for one than a comprehension
+            if isinstance(outcome, Sent):
+                event_id = self.events[index].id
+                receipts.append(receipt_of(event_id, outcome.position, outcome.receivers, outcome.replicas))
         return receipts
 
     def _errors(self) -> list[TransportError]:
-        return [outcome for outcome in self.outcomes or () if isinstance(outcome, TransportError)]
+        return [outcome for outcome in self.outcomes if isinstance(outcome, TransportError)]
 
     def _rest(self) -> list[int]:
         """Return the indices of the events that were not accepted."""
-        accepted = {index for index, outcome in enumerate(self.outcomes or ()) if isinstance(outcome, Sent)}
+        accepted = {index for index, outcome in enumerate(self.outcomes) if isinstance(outcome, Sent)}
         return [index for index in range(len(self.events)) if index not in accepted]
 
     def _tell(self, seconds: float) -> None:

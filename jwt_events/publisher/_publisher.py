@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ from jwt_events.transport.optional import Keep, Ledgered, Registering, Republish
 
 _Trace: TypeAlias = tuple[str | None, str | None]  # traceparent and tracestate
 _Sending: TypeAlias = Coroutine[Any, Any, list[Receipt]]
-_UNTRACED: Iterable[_Trace] = repeat((None, None))  # for as many events as there are
+_UNTRACED: Iterator[_Trace] = repeat((None, None))  # for as many events as there are
 
 
 class Publisher:
@@ -258,7 +258,7 @@ class Publisher:
         self, events: Sequence[Event], publishing: Publishing, deadline: float, *, confirm: bool
     ) -> list[Receipt]:
         with publishing as traces:
-            return await self._send(events, self._encode(events, traces, confirm=confirm), deadline)
+            return await self._send(events, self._encode(events, iter(traces), confirm=confirm), deadline)
 
     def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> _Sending:
         if (sender := self._sender) is None:
@@ -274,10 +274,11 @@ class Publisher:
         finally:
             self._calls.end()
 
-    def _encode(self, events: Sequence[Event], traces: Iterable[_Trace], *, confirm: bool) -> list[bytes]:
+    def _encode(self, events: Sequence[Event], traces: Iterator[_Trace], *, confirm: bool) -> list[bytes]:
         payloads = []
         asking = events[-1] if confirm and events else None  # who has applied the last one has applied all
-        for event, (parent, state) in zip(events, traces, strict=False):
+        for event in events:
+            parent, state = next(traces)
             try:
                 if self._kept_for is not None and event.needed_until is not None:
                     check_retention(event, self._kept_for, datetime.now(UTC))

@@ -219,3 +219,19 @@ class TestAway:
             await call.run(time.monotonic() + 5)
         assert not calls
         assert kept == [([b"1", b"3"], [Receipt(events[0].id, "5-1"), Receipt(events[2].id, "5-2")])]
+
+    async def test_a_transport_that_tells_too_little(self) -> None:
+        """A sender that tells the outcome of fewer payloads than it got is no success."""
+
+        class Forgetful:
+            """A sender that forgets the last payload."""
+
+            async def send(self, payloads: Sequence[bytes], *, within: float) -> Sequence[Sent | TransportError]:
+                """Send payloads."""
+                return [Sent("5-1")]
+
+        events, calls = [revoked(number) for number in range(2)], CallsUnderWay()
+        call = PublishCall(Forgetful(), UNOBSERVED, logger, events, [b"1", b"2"], None, calls)
+        with pytest.raises(ValueError, match="1 outcomes of 2 payloads"):
+            await call.run(time.monotonic() + 5)
+        assert not calls
