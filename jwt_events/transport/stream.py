@@ -178,7 +178,7 @@ class RedisStream:
         """Open a sender; see `Transport.sender`."""
         key = self.destination.encode()
 
-        command = CommandTemplate(b"XADD", key, b"*", FIELD).fill
+        fill = CommandTemplate(b"XADD", key, b"*", FIELD).fill
 
         def lookup(position: str) -> Command:
             return (b"XRANGE", key, position, position)
@@ -190,10 +190,10 @@ class RedisStream:
             if self.replicas:  # then all that it runs is waited for, and it must not read
                 writing = ReplicatedMultiplexer(self.connector, trimming, role=role, replicas=self.replicas)
                 multiplexer: Multiplexer = await stack.enter_async_context(writing)
-                sender = RepublishingSender(writing, command=command, lookup=lookup, parse=_parse_sent)
+                sender = RepublishingSender(writing, make_commands=fill, lookup=lookup, parse=_parse_sent)
             else:
                 multiplexer = await stack.enter_async_context(Multiplexer(self.connector, trimming, role=role))
-                sender = RegisteringSender(multiplexer, self.keys, command=command, lookup=lookup, parse=_parse_sent)
+                sender = RegisteringSender(multiplexer, self.keys, make_commands=fill, lookup=lookup, parse=_parse_sent)
             stack.enter_context(self._senders.noting(multiplexer))
             try:
                 yield sender

@@ -151,7 +151,7 @@ class TestLogs:
         payload, events = SECRET.encode(), _secret_events()
         delivery = Delivery(payload, "1-0")
         settled = asyncio.get_running_loop().create_future()
-        words, filled = ("PING", SECRET), CommandTemplate(b"PING").fill(payload)
+        words, (filled,) = ("PING", SECRET), CommandTemplate(b"PING").fill([payload])
         jobs = [Job(event, delivery=delivery, key=SECRET) for event in events]
         requests = [Request([command], settled, replies=[payload]) for command in (words, filled)]
         async with MemoryTransport().sender() as sender:

@@ -132,7 +132,8 @@ def test_template(words: list[bytes], last: bytes) -> None:
     """What a template packs is what its words are packed to, and it tells which they are."""
     template = CommandTemplate(*words)
     assert template.pack(last) == command(*words, last)
-    assert words_of(template.fill(last)) == words_of((*words, last)) == (*words, last)
+    (filled,) = template.fill([last])
+    assert words_of(filled) == words_of((*words, last)) == (*words, last)
 
 
 class TestRequests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jwt_events.errors import ConnectionFailed
@@ -57,7 +58,7 @@ class ChannelSender(RedisSender):
     def __init__(self, multiplexer: Multiplexer, channel: bytes, rule: ChannelRule) -> None:
         templates = {kind: CommandTemplate(kind.publish, channel) for kind in (PLAIN, SHARDED)}
 
-        def command(payload: bytes) -> FilledTemplate:
-            return templates[rule.channels].fill(payload)
+        def fill(payloads: Sequence[bytes]) -> list[FilledTemplate]:
+            return templates[rule.channels].fill(payloads)
 
-        super().__init__(multiplexer, command=command, parse=lambda reply: Sent(receivers=number(reply)))
+        super().__init__(multiplexer, make_commands=fill, parse=lambda reply: Sent(receivers=number(reply)))

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 from loguru import logger
 
@@ -16,7 +16,7 @@ from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.attempts import Attempts
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import Command, Commands, ErrorReply, FilledTemplate, Request
+from jwt_events.transport._redis.protocol import Commands, ErrorReply, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent
@@ -327,29 +327,33 @@ class _RoleRequest(Request, kw_only=True):
             self.judge(self)
 
 
+MakeCommands: TypeAlias = Callable[[Sequence[bytes]], Commands]
+"""Makes the commands that send payloads, in their order."""
+
+
 class RedisSender:
     """Sends payloads over a multiplexer, one command each; the `Sender` of both Redis transports.
 
     Args:
         multiplexer: runs the commands.
-        command: makes the command that sends a payload.
-        parse: the parser of its reply.
+        make_commands: makes the commands that send payloads.
+        parse: the parser of the reply to each.
     """
 
     def __init__(
         self,
         multiplexer: Multiplexer,
         *,
-        command: Callable[[bytes], Command | FilledTemplate],
+        make_commands: MakeCommands,
         parse: Callable[[Any], Sent],
     ) -> None:
         self._multiplexer = multiplexer
-        self._command = command
+        self._make_commands = make_commands
         self._parse = parse
 
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""
-        return self._multiplexer.run(list(map(self._command, payloads)), within=within, parse=self._parse)
+        return self._multiplexer.run(self._make_commands(payloads), within=within, parse=self._parse)
 
 
 def _is_redirection(reply: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import hiredis
@@ -55,30 +55,37 @@ class CommandTemplate:
         head = _pack((*words, b"")).removesuffix(b"$0\r\n\r\n")
         self._format = head.replace(b"%", b"%%") + b"$%d\r\n%b\r\n"
 
-    def fill(self, word: bytes) -> FilledTemplate:
-        """Return the command that ends with this word; it is packed when it is sent, so that it is not kept twice."""
-        return self, word
+    def fill(self, last_words: Iterable[bytes]) -> list[FilledTemplate]:
+        """Return the commands that end with these words; each is packed when it is sent, so that none is kept twice."""
+        return [FilledTemplate(self, word) for word in last_words]
 
     def pack(self, word: bytes) -> bytes:
         """Return the bytes of the command that ends with this word."""
         return self._format % (len(word), word)
 
 
-FilledTemplate = tuple[CommandTemplate, bytes]
+class FilledTemplate(OpaqueStruct, gc=False):
+    """A command.
+
+    Attributes:
+        template: its words but the last.
+        word: the last.
+    """
+
+    template: CommandTemplate
+    word: bytes
+
+
 Commands = Sequence[Command | FilledTemplate]
 
 
 def _packed(command: Command | FilledTemplate) -> bytes:
-    if isinstance(template := command[0], CommandTemplate):
-        return template.pack(cast("bytes", command[1]))
-    return _pack(cast("Command", command))
+    return command.template.pack(command.word) if isinstance(command, FilledTemplate) else _pack(command)
 
 
 def words_of(command: Command | FilledTemplate) -> Command:
     """Return the words of a command."""
-    if isinstance(template := command[0], CommandTemplate):
-        return (*template.words, cast("bytes", command[1]))
-    return cast("Command", command)
+    return (*command.template.words, command.word) if isinstance(command, FilledTemplate) else command
 
 
 class ReplyTooLarge(ConnectionAbortedError):

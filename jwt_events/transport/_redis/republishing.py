@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import ServerRefused, TransportError
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import Command, FilledTemplate
+from jwt_events.transport._redis.multiplexer import MakeCommands, Multiplexer, RedisSender
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport.base import Sent
 from jwt_events.transport.optional import Keep
@@ -40,7 +40,8 @@ _NOWHERE = "0-0"  # no entry has this position
 _BATCH = 500
 
 # How many payloads are counted together, and how large each may be, so that less is kept than the window allows.
-_MAX_NEW = 500
+# As many of the usual size are one part.
+_MAX_NEW = 128
 _MAX_NEW_BYTES = 4_096
 _REPLY_WITHIN = 5.0
 
@@ -94,7 +95,7 @@ class Republisher:
 
     Args:
         seconds: how long it is kept.
-        command: makes the command that sends a payload.
+        make_commands: makes the commands that send payloads.
         lookup: makes the command that returns the entry at a position.
         look: called now and then while something is kept: connects again if the connection is lost, else returns it.
         report: called with the number of events that were sent again.
@@ -104,7 +105,7 @@ class Republisher:
         self,
         seconds: float,
         *,
-        command: Callable[[bytes], Command | FilledTemplate],
+        make_commands: MakeCommands,
         lookup: Callable[[str], Command],
         look: Callable[[], Connection | None],
         report: Callable[[int], None],
@@ -113,7 +114,7 @@ class Republisher:
         # What was accepted since the last look: only texts, as objects that live long cost the garbage collector.
         self._payloads: list[bytes] = []
         self._positions: list[str | None] = []
-        self._command = command
+        self._make_commands = make_commands
         self._lookup = lookup
         self._look = look
         self._report = report
@@ -192,7 +193,7 @@ class Republisher:
 
     async def _send_again(self, connection: Connection, payloads: Sequence[bytes]) -> None:
         for start in range(0, len(payloads), _BATCH):
-            commands = [self._command(payload) for payload in payloads[start : start + _BATCH]]
+            commands = self._make_commands(payloads[start : start + _BATCH])
             for reply in await connection.execute_many(commands, within=_REPLY_WITHIN):
                 if isinstance(reply, TransportError):
                     raise reply
@@ -211,7 +212,7 @@ class RepublishingSender(RedisSender):
 
     Args:
         multiplexer: runs the commands.
-        command: makes the command that sends a payload.
+        make_commands: makes the commands that send payloads.
         lookup: makes the command that returns the entry at a position.
         parse: the parser of a reply to the first.
     """
@@ -222,17 +223,17 @@ class RepublishingSender(RedisSender):
         self,
         multiplexer: Multiplexer,
         *,
-        command: Callable[[bytes], Command | FilledTemplate],
+        make_commands: MakeCommands,
         lookup: Callable[[str], Command],
         parse: Callable[[Any], Sent],
     ) -> None:
-        super().__init__(multiplexer, command=command, parse=parse)
+        super().__init__(multiplexer, make_commands=make_commands, parse=parse)
         self._lookup = lookup
 
     def keep(self, seconds: float, report: Callable[[int], None]) -> Keep:
         """Send again what was accepted in the last seconds when the server is replaced; see `Republishing.keep`."""
         self._republisher = kept = Republisher(
-            seconds, command=self._command, lookup=self._lookup, look=self._multiplexer.look, report=report
+            seconds, make_commands=self._make_commands, lookup=self._lookup, look=self._multiplexer.look, report=report
         )
         self._multiplexer.on_connect = kept.on_connect
         return kept.add

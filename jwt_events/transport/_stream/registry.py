@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
-from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command, FilledTemplate
+from jwt_events.transport._redis.multiplexer import MakeCommands, Multiplexer
+from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._stream.keys import StreamKeys
@@ -82,7 +82,7 @@ class RegisteringSender(RepublishingSender):
     Args:
         multiplexer: runs the commands.
         keys: the keys of the stream.
-        command: as in `RepublishingSender`.
+        make_commands: as in `RepublishingSender`.
         lookup: as there.
         parse: as there.
     """
@@ -92,11 +92,11 @@ class RegisteringSender(RepublishingSender):
         multiplexer: Multiplexer,
         keys: StreamKeys,
         *,
-        command: Callable[[bytes], Command | FilledTemplate],
+        make_commands: MakeCommands,
         lookup: Callable[[str], Command],
         parse: Callable[[Any], Sent],
     ) -> None:
-        super().__init__(multiplexer, command=command, lookup=lookup, parse=parse)
+        super().__init__(multiplexer, make_commands=make_commands, lookup=lookup, parse=parse)
         self._registry = StreamRegistry(multiplexer, keys)
 
     @asynccontextmanager
