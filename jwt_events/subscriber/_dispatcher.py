@@ -165,18 +165,16 @@ class Dispatcher:
         return key
 
     def _wake(self) -> None:
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     async def _changed(self) -> None:
         """Wait until a handler has ended."""
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
-        try:
-            await waiting
-        finally:
-            self._waiting.remove(waiting)
+        await waiting
 
 
 def _there(key: Hashable) -> Hashable:
