@@ -208,8 +208,7 @@ class Publisher:
         """
         if in_force is not None:
             return (await self._publish_in_force([event_from(event, payload)], timeout, in_force))[0]
-        (receipt,) = await self._publish([event_from(event, payload)], timeout)
-        return receipt
+        return (await self._publish([event_from(event, payload)], timeout))[0]
 
     async def publish_many(
         self, events: Iterable[Event], *, timeout: float | None = None, in_force: InForce | None = None

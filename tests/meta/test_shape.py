@@ -124,6 +124,7 @@ DOORS = {
         "revocation._packed",
         "transport._redis.protocol",
         "transport._stream.ledger",
+        "transport.base",
     },
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},

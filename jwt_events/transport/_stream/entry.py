@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec.structs import replace
-
 from jwt_events.transport.base import Delivery
 
 FIELD = b"event"
@@ -50,7 +48,9 @@ def payloads_of(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]
 
 def cut(deliveries: list[Delivery], missing: int) -> list[Delivery]:
     """Return deliveries of a reply of which so many bytes were dropped: it had one entry."""
-    return [replace(delivery, missing=missing) for delivery in deliveries] if missing else deliveries
+    if not missing:
+        return deliveries
+    return [Delivery(each.payload, each.position, each.attempt, each.fields, missing) for each in deliveries]
 
 
 def event_in(fields: Sequence[bytes]) -> bytes:
