@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from jwt_events.embedded import EmbeddedServer
 from tests.support.proxy import Proxy
-from tests.support.raw import call
+from tests.support.raw import are_linked, call
 from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., EmbeddedServer]
@@ -38,7 +38,7 @@ class Pair:
     async def replicate(self) -> None:
         """Let the new server follow the old one, and wait until it has everything."""
         await call(self.new, "REPLICAOF", "127.0.0.1", self._old_port)
-        await wait_until(lambda: _is_linked(self.new), what="the replica")
+        await wait_until(lambda: are_linked(self.old, [self.new]), what="the replica")
 
     async def demote(self) -> None:
         """Fail over: the old server follows the new one. The name still points to the old one."""
@@ -74,7 +74,3 @@ async def pair(make: MakeServer, **options: str) -> AsyncIterator[Pair]:
         both = Pair(name, old, new, (old_client, new_client))
         await both.replicate()
         yield both
-
-
-async def _is_linked(client: Redis) -> bool:
-    return bool((await client.info("replication"))["master_link_status"] == "up")

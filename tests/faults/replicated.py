@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from jwt_events.embedded import EmbeddedServer
 from tests.faults.failover import MakeServer
 from tests.support.faults import readers
-from tests.support.raw import call
+from tests.support.raw import are_linked, call
 from tests.support.waiting import wait_until
 
 
@@ -96,14 +96,7 @@ class Replicated:
 
     async def are_linked(self) -> None:
         """Wait until the primary and all replicas are in contact."""
-
-        async def do() -> bool:
-            said = await self.primary.info("replication")
-            links = [(await client.info("replication"))["master_link_status"] for client in self.clients[1:]]
-            states = [said.get(f"slave{index}", {}).get("state") for index in range(len(links))]
-            return {*links} <= {"up"} and {*states} <= {"online"}
-
-        await wait_until(do, within=20.0, what="the replicas")
+        await wait_until(lambda: are_linked(self.primary, self.clients[1:]), within=20.0, what="the replicas")
 
 
 @asynccontextmanager

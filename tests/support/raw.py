@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -10,6 +11,14 @@ from redis.asyncio import Redis
 async def call(client: Redis, *words: str | bytes | int) -> Any:
     """Send a command and return its reply."""
     return await client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+
+
+async def are_linked(primary: Redis, replicas: Sequence[Redis]) -> bool:
+    """Whether a primary and its replicas are in contact: each of them says so, as the one knows it before the other."""
+    said = await primary.info("replication")
+    states = {said.get(f"slave{index}", {}).get("state") for index in range(len(replicas))}
+    links = {(await replica.info("replication"))["master_link_status"] for replica in replicas}
+    return states <= {"online"} and links <= {"up"}
 
 
 async def add(client: Redis, key: str, *positions: str) -> None:

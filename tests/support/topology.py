@@ -9,7 +9,6 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
@@ -20,7 +19,7 @@ from redis.exceptions import RedisError
 
 from bench.ports import free_port
 from jwt_events.embedded import EmbeddedServer, _find_binary
-from tests.support.raw import call
+from tests.support.raw import are_linked, call
 from tests.support.waiting import FACTOR, wait_until
 
 SERVICE = "main"
@@ -189,7 +188,7 @@ async def topology(make: MakeServer, directory: Path, *, down_after: float = 1.0
         port = urlsplit(servers[0].url).port or 0
         for replica in clients[1:]:
             await call(replica, "REPLICAOF", "127.0.0.1", port)
-        await wait_until(lambda: _are_linked(clients[1:]), what="the replicas")
+        await wait_until(lambda: are_linked(clients[0], clients[1:]), what="the replicas")
         watched = (
             f"sentinel monitor {SERVICE} 127.0.0.1 {port} {QUORUM}\n"
             f"sentinel auth-user {SERVICE} watcher\nsentinel auth-pass {SERVICE} {_USERS['watcher']}\n"
@@ -207,8 +206,3 @@ async def topology(make: MakeServer, directory: Path, *, down_after: float = 1.0
 
         await wait_until(are_ready, within=20.0, what="the Sentinels")
         yield Topology(servers, clients, sentinels)
-
-
-async def _are_linked(clients: Sequence[Redis]) -> bool:
-    replies: list[dict[str, Any]] = [await client.info("replication") for client in clients]
-    return all(reply["master_link_status"] == "up" for reply in replies)
