@@ -80,12 +80,12 @@ Commands = Sequence[Command | FilledTemplate]
 
 
 def _packed(command: Command | FilledTemplate) -> bytes:
-    return command.template.pack(command.word) if isinstance(command, FilledTemplate) else _pack(command)
+    return _pack(command) if isinstance(command, tuple) else command.template.pack(command.word)
 
 
 def words_of(command: Command | FilledTemplate) -> Command:
     """Return the words of a command."""
-    return (*command.template.words, command.word) if isinstance(command, FilledTemplate) else command
+    return command if isinstance(command, tuple) else (*command.template.words, command.word)
 
 
 class ReplyTooLarge(ConnectionAbortedError):
