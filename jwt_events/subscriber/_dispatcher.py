@@ -49,7 +49,7 @@ class Dispatcher:
         self._notices = notices or Notices()
         self._queues: OrderingQueues[HandlerCall] = OrderingQueues()
         self._runner = HandlerRunner(invoker, self)
-        self._waiting: list[asyncio.Future[None]] = []  # until a handler has ended
+        self._waiting: list[asyncio.Future[None]] = []  # until a handler has ended, cancelled or not
 
     def submit(self, event: Event, job: Job, handlers: Sequence[Handler]) -> Awaitable[None] | None:
         """Start the handlers of an event, each as soon as there is room for it.

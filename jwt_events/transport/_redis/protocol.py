@@ -65,7 +65,7 @@ class CommandTemplate:
 
 
 class FilledTemplate(OpaqueStruct, gc=False):
-    """A command.
+    """A command that is packed when it is sent; there is one for each event that is published.
 
     Attributes:
         template: its words but the last.
