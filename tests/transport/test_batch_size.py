@@ -90,6 +90,26 @@ def test_any_maximum(maximum: int) -> None:
     assert size.count == maximum
 
 
+def test_few_are_enough_until_they_are_late() -> None:
+    """It begins with a few, takes twice as many each time that the reader had to wait, and comes back to these."""
+    size, counts = BatchSize(1_000, begin=100), []
+    for is_late in (False, True, False, True, True, True):
+        size.read(size.count, 1, is_late=is_late)
+        counts.append(size.count)
+    assert counts == [100, 200, 200, 400, 800, 1_000]
+    size.cut_off()
+    for _ in range(40):
+        size.read(size.count, size.count)
+    assert size.count == 1_000
+
+
+def test_fewer_at_most_than_to_begin_with() -> None:
+    """The maximum counts."""
+    size = BatchSize(10, begin=100)
+    size.read(10, 1, is_late=True)
+    assert size.count == 10
+
+
 def test_a_server_that_hangs_up() -> None:
     """One lost connection says nothing; the second, before anything was read, that the batch may be too large."""
     size = BatchSize(500)

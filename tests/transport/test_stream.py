@@ -14,9 +14,10 @@ from redis.asyncio import Redis
 from jwt_events import Event, Gap, InvalidOption, OutlivesRetention, Publisher, RedisStream, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.testing import Listener
+from jwt_events.transport._stream.cursor import CursorReceiver
 from jwt_events.transport.base import Receiver
 from tests.support.raw import add, call, entries, server_time, trim
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, wait_until
 
 HOUR = timedelta(hours=1)
 
@@ -161,6 +162,22 @@ class TestStart:
                 stats = listener.subscriber.stats
         assert listener.subjects == ["real", "last"]
         assert (stats.decode_errors, stats.duplicates) == (2, 1)
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+async def test_more_are_read_at_once_where_replies_are_late(
+    url: str, key: str, client: Redis, *, is_busy: bool
+) -> None:
+    """A reader that finds each reply there asks for no more at once; one that waits for them does, up to the limit."""
+    await call(client, "EVAL", "for i = 1, 3000 do redis.call('XADD', KEYS[1], i .. '-0', 'event', i) end", 1, key)
+    sizes: list[int] = []
+    async with RedisStream(url, key=key, start="all").receiver() as receiver:
+        assert isinstance(receiver, CursorReceiver)
+        while sum(sizes) < 3_000:
+            sizes.append(len((await receiver.receive()).deliveries))
+            if is_busy and (ahead := receiver._ahead) is not None:
+                await wait_until(ahead.request.settled.done)
+    assert max(sizes) == (256 if is_busy else 500)
 
 
 class TestRetention:

@@ -29,6 +29,9 @@ GRACE = 2.0
 # Seconds between the checks of an idle server whether a blocking read has waited long enough (its ``hz``).
 _SERVER_TICK = 0.1
 
+# Entries that are asked for at once, until replies come later than those before are passed on.
+_FIRST_BATCH = 256
+
 # Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
 
@@ -86,7 +89,7 @@ class CursorReceiver:
         self._key = connector.destination
         self.settler: Settler = settler
         self._cursor = cursor
-        self._batch_size = BatchSize(batch_size)
+        self._batch_size = BatchSize(batch_size, begin=_FIRST_BATCH)
         self._block = block
         # A read that may wait for less than a tick of the server does not block there: it is delayed here instead.
         self._blocks_for = block - _SERVER_TICK if block > _SERVER_TICK else None
@@ -166,7 +169,9 @@ class CursorReceiver:
         position = self._cursor.position
         read, self._ahead = self._ahead, None
         if read is None or read.connection is not connection:
-            read = await self._send_read(connection, position)
+            read, is_late = await self._send_read(connection, position), False
+        else:
+            is_late = not read.request.settled.done()
         *audit, reply = await connection.replies(read.request, within=self._block + self._grace)
         if isinstance(reply, TransportError):
             raise reply
@@ -182,7 +187,8 @@ class CursorReceiver:
             return None
         entries: list[Any] = reply[0][1] if reply else []
         self._is_at_end = len(entries) < read.asked
-        self._batch_size.read(len(entries), connection.protocol.received - read.received)
+        size = connection.protocol.received - read.received
+        self._batch_size.read(len(entries), size, is_late=is_late and not self._is_at_end)
         if not self._is_at_end and self._batch_size.count > 1:  # one at a time, so that one is in memory
             # There are more: let the server read them while these are delivered. If sending fails or is cancelled, the
             # connection is closed, and as the cursor has not moved these are read again.
