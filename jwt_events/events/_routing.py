@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,13 @@ class Routes:
     """Table of handlers by event class, in the order of their registration."""
 
     def __init__(self) -> None:
-        self._by_class: dict[type[Event], list[Handler]] = {}
+        self._registered: dict[type[Event], list[Handler]] = {}
         self._for_every_event: list[Handler] = []
-        self._cache: dict[type[Event], tuple[Handler, ...]] = {}
+        self.by_class: Mapping[type[Event], tuple[Handler, ...]] = _HandlersByClass(self._find)
+        """Handlers of each class of events: those for the class, then those for every event."""
 
     def __bool__(self) -> bool:
-        return bool(self._by_class or self._for_every_event)
+        return bool(self._registered or self._for_every_event)
 
     def add(self, function: EventHandler, kinds: Iterable[object] = ()) -> None:
         """Register a handler for these kinds of events, or for every event if there are no kinds.
@@ -76,15 +77,27 @@ class Routes:
         if not classes:
             self._for_every_event.append(handler)
         for cls in dict.fromkeys(classes):
-            self._by_class.setdefault(cls, []).append(handler)
-        self._cache.clear()
+            self._registered.setdefault(cls, []).append(handler)
+        self.by_class = _HandlersByClass(self._find)
 
     def to(self, event: Event) -> tuple[Handler, ...]:
-        """Return the handlers of an event: those for its class, then those for every event."""
-        cls = type(event)
-        if cls not in self._cache:
-            self._cache[cls] = (*self._by_class.get(cls, ()), *self._for_every_event)
-        return self._cache[cls]
+        """Return the handlers of an event."""
+        return self.by_class[type(event)]
+
+    def _find(self, cls: type[Event]) -> tuple[Handler, ...]:
+        return (*self._registered.get(cls, ()), *self._for_every_event)
+
+
+class _HandlersByClass(dict[type[Event], tuple[Handler, ...]]):
+    """A dictionary that finds what it does not have: no function of Python is called for what it has."""
+
+    def __init__(self, find: Callable[[type[Event]], tuple[Handler, ...]]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, cls: type[Event]) -> tuple[Handler, ...]:
+        found = self[cls] = self._find(cls)
+        return found
 
 
 def classes_of(kinds: Iterable[object]) -> list[type[Event]]:

@@ -160,7 +160,7 @@ class _Subscribing(Observer):
         self._gaps = partial(instruments.gaps.labels, transport)
         for cause in CAUSES:
             self._gaps(cause)
-        self._calls: dict[tuple[type[Event], str], _Calls] = {}
+        self._handled = _HandledCalls(instruments)
         self._propagation = _Propagation(instruments)
         self._since_flush = 0
         self._backlog: Backlog | None = None
@@ -175,8 +175,8 @@ class _Subscribing(Observer):
         self._since_flush = 0
         for propagation in self._propagation.histograms:
             propagation.flush()
-        for calls in self._calls.values():
-            calls.duration.flush()
+        for duration in self._handled.histograms:
+            duration.flush()
 
     def duplicate(self, event: Event) -> None:
         self._duplicates.inc()
@@ -197,14 +197,11 @@ class _Subscribing(Observer):
         self._in_flight.set(number)
 
     def called(self, event: Event, handler: str, outcome: Handled, seconds: float) -> None:
-        key = type(event), handler
-        if (calls := self._calls.get(key)) is None:
-            calls = self._calls[key] = _Calls(self._instruments, TYPES[type(event)], handler)
-        if outcome is _HANDLED:
-            calls.increment_handled()
-        else:
-            calls.by_outcome[outcome].increment()
-        calls.add_duration(seconds)
+        increment, add_duration = self._handled[type(event), handler]
+        if outcome is not _HANDLED:
+            increment = self._instruments.handled.labels(TYPES[type(event)], handler, outcome.value).increment
+        increment()
+        add_duration(seconds)
 
     def processed(self, event: Event, error: str | None, began: float) -> None:
         if error is None:
@@ -229,14 +226,25 @@ class _Subscribing(Observer):
                 remove_series(gauge, backlog.destination, backlog.group)
 
 
-class _Calls:
-    """Series of one handler for one type of event."""
+class _HandledCalls(dict[tuple[type[Event], str], tuple[Callable[[], object], Callable[[float], object]]]):
+    """For each type of event and handler, what counts a call that succeeded, and what observes how long one took.
 
-    def __init__(self, instruments: Instruments, kind: str, handler: str) -> None:
-        self.duration = instruments.handler_duration.labels(kind, handler)
-        self.by_outcome = {outcome: instruments.handled.labels(kind, handler, outcome.value) for outcome in Handled}
-        self.increment_handled = self.by_outcome[_HANDLED].increment
-        self.add_duration = self.duration.add
+    Attributes:
+        histograms: those that have observed something.
+    """
+
+    def __init__(self, instruments: Instruments) -> None:
+        super().__init__()
+        self._instruments = instruments
+        self.histograms: list[Histogram] = []
+
+    def __missing__(self, key: tuple[type[Event], str]) -> tuple[Callable[[], object], Callable[[float], object]]:
+        kind, handler = TYPES[key[0]], key[1]
+        counters = {outcome: self._instruments.handled.labels(kind, handler, outcome.value) for outcome in Handled}
+        duration = self._instruments.handler_duration.labels(kind, handler)
+        self.histograms.append(duration)
+        found = self[key] = counters[_HANDLED].increment, duration.add
+        return found
 
 
 class _Propagation(dict[type[Event], Callable[[float], object]]):

@@ -14,9 +14,8 @@ from jwt_events.events import Event, Handler
 from jwt_events.instrumentation import UNOBSERVED, Observer
 from jwt_events.subscriber._handler_runner import HandlerCall, HandlerRunner
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._job import Job
+from jwt_events.subscriber._job import CANCELLED, Job, Outcome
 from jwt_events.subscriber._ordering import OrderingQueues
-from jwt_events.transport.base import Failure
 
 
 class Dispatcher:
@@ -63,11 +62,12 @@ class Dispatcher:
             An awaitable that ends when all are started; cancelling it leaves those running that were. ``None`` if all
             are started already.
         """
-        if self._ordered_by is not None or len(handlers) > self._room:
+        count = len(handlers)
+        if self._ordered_by is not None or count > self._room:
             job.key = self._key(event, job)
             return self._submit_in_turn(job, handlers)
-        self._room -= len(handlers)
-        self.in_flight += len(handlers)
+        self._room -= count
+        self.in_flight += count
         for handler in handlers:
             self._runner.start((handler, job))
         return None
@@ -119,7 +119,7 @@ class Dispatcher:
         """Whether the caller is a handler that was started here and has not ended, or was started by one."""
         return self._runner.is_calling()
 
-    def ended(self, job: Job, failure: Failure | None, *, finished: bool) -> None:
+    def ended(self, job: Job, outcome: Outcome) -> None:
         """Make room for the next handler; see `RunnerListener`."""
         self.in_flight -= 1
         if job.takes_room:
@@ -127,7 +127,7 @@ class Dispatcher:
         if job.key is not None and (follower := self._queues.release(job.key)) is not None:
             self.in_flight -= 1  # it counts again when it is started
             self._start(follower)
-        job.one_ended(failure, finished=finished)
+        job.one_ended(outcome)
         if self._waiting:
             self._wake()
 
@@ -144,7 +144,7 @@ class Dispatcher:
         for handler, job in calls:
             logger.warning("handler cancelled", handler=handler.name, **job.fields)
             self.in_flight -= 1
-            job.one_ended(None, finished=False)
+            job.one_ended(CANCELLED)
         if calls:
             self.changed()
             self._wake()

@@ -40,11 +40,14 @@ from loguru import logger
 from jwt_events._internal.cancellation import end
 from jwt_events.events import Handler
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._job import Job, current_job
+from jwt_events.subscriber._job import CANCELLED, HANDLED, Job, Outcome, current_job
 from jwt_events.transport.base import Failure
 
 # How long handlers that were cancelled may take to clean up.
 _CLEANUP_SECONDS = 1.0
+
+# To take it from the coroutine would make a bound method for each call.
+_send: Callable[[Any, None], Any] = types.CoroutineType.send
 
 # How many handlers that do not wait may run before other tasks of the program get their turn.
 _MAX_IN_A_ROW = 64
@@ -60,8 +63,8 @@ HandlerCall: TypeAlias = tuple[Handler, Job]
 class RunnerListener(Protocol):
     """Is told by a `HandlerRunner` how its calls go."""
 
-    def ended(self, job: Job, failure: Failure | None, *, finished: bool) -> None:
-        """A handler has ended; ``finished`` unless it was cancelled."""
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """A handler has ended."""
 
     def changed(self) -> None:
         """Handlers have begun to wait, or ended."""
@@ -93,11 +96,11 @@ class HandlerRunner:
 
     def start(self, call: HandlerCall) -> None:
         """Call a handler soon, in the shared task if it probably will not wait."""
-        if call[0].name in self._waiting:
+        if self._waiting and call[0].name in self._waiting:
             self.start_alone(call)
             return
         self._ready.append(call)
-        if self._shared is None or self._shared.done():  # done: it was cancelled before it began
+        if (shared := self._shared) is None or shared.done():  # done: it was cancelled before it began
             self._shared = self._create_task(self._run_shared())
 
     def start_alone(self, call: HandlerCall) -> None:
@@ -134,13 +137,14 @@ class HandlerRunner:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Count a call whose task was cancelled before it began; the others have been counted."""
         if (call := self._running.get(task)) is not None:
-            self._end(task, call[1], None, finished=False)
+            self._end(task, call[1], CANCELLED)
             self._listener.changed()
 
     async def _run_shared(self) -> None:
         """Call one handler after another for as long as they do not wait."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
+        self._invoker.prepare()
         try:
             for _ in range(_MAX_IN_A_ROW):
                 if not self._ready:
@@ -158,6 +162,7 @@ class HandlerRunner:
     async def _run_alone(self, call: HandlerCall) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
+        self._invoker.prepare()
         try:
             if (rest := self._begin(task, call)) is not None:
                 await rest
@@ -171,26 +176,26 @@ class HandlerRunner:
         handler, job = call
         coroutine = self._invoker.run(handler, job)
         try:
-            waits_for = context.run(coroutine.send, None)
+            waits_for = context.run(_send, coroutine, None)
         except StopIteration as stop:
             if self._waiting:
                 self._waiting.discard(handler.name)
-            self._end(task, job, stop.value, finished=True)
+            self._end(task, job, HANDLED if stop.value is None else Outcome(stop.value))
             return None
         except BaseException:
-            self._end(task, job, None, finished=False)
+            self._end(task, job, CANCELLED)
             raise
         return self._continue(task, call, _rest_of(coroutine, waits_for, context))
 
     async def _continue(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Failure | None]) -> None:
         handler, job = call
-        failure, finished = None, False
+        outcome = CANCELLED
         try:
             self._give_task_to(handler, task)
             failure = await rest
-            finished = True
+            outcome = HANDLED if failure is None else Outcome(failure)
         finally:
-            self._end(task, job, failure, finished=finished)
+            self._end(task, job, outcome)
 
     def _give_task_to(self, handler: Handler, task: asyncio.Task[Any]) -> None:
         """Leave a task to the handler that waits in it."""
@@ -202,9 +207,9 @@ class HandlerRunner:
                 self.start_alone(self._ready.popleft())
         self._listener.changed()
 
-    def _end(self, task: asyncio.Task[Any], job: Job, failure: Failure | None, *, finished: bool) -> None:
+    def _end(self, task: asyncio.Task[Any], job: Job, outcome: Outcome) -> None:
         self._running.pop(task, None)
-        self._listener.ended(job, failure, finished=finished)
+        self._listener.ended(job, outcome)
 
 
 def _jobs_around() -> tuple[Job, ...]:

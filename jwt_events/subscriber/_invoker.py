@@ -37,6 +37,7 @@ _CUT_OFF = "handler cut off, what it uses was closed before the subscriber: open
 _OVERDUE = "a plain handler exceeds its time, and keeps its place until its thread ends"
 
 _HANDLED = Handled.HANDLED
+_set_current_job = current_job.set
 
 
 class HandlerInvoker:
@@ -62,6 +63,11 @@ class HandlerInvoker:
         self._ending = ending or asyncio.Event()
         self._notices = notices or Notices()
         self._max_attempts = max(_MAX_DELIVERIES, retry.attempts)
+        self._is_debugging = False
+
+    def prepare(self) -> None:
+        """Look whether to log what succeeds: once for many calls."""
+        self._is_debugging = is_debugging(__name__)
 
     def run(self, handler: Handler, job: Job) -> Coroutine[Any, Any, Failure | None]:
         """Call a handler until it succeeds (``None``) or the retry policy gives up (a `Failure`)."""
@@ -76,18 +82,18 @@ class HandlerInvoker:
             return await self._run(handler, job)
 
     async def _run(self, handler: Handler, job: Job) -> Failure | None:
-        current_job.set(job)
-        attempt = job.attempt
+        _set_current_job(job)
+        attempt, function, subject = job.attempt, handler.function, job.subject
         while True:
             began = job.begin()
             try:
                 if not handler.is_async:
                     await self._call_plain(handler, job)
                 elif self._timeout is None:
-                    await handler.function(job.subject)
+                    await function(subject)
                 else:
                     async with timeout(self._timeout):
-                        await handler.function(job.subject)
+                        await function(subject)
             except (SystemExit, KeyboardInterrupt, GeneratorExit):
                 raise  # they end the program, or this coroutine
             except BaseException as error:
@@ -104,7 +110,7 @@ class HandlerInvoker:
                 attempt += 1
             else:
                 job.called(handler.name, _HANDLED, began)
-                if is_debugging(__name__):
+                if self._is_debugging:
                     logger.debug("handled", handler=handler.name, attempt=attempt, **job.fields)
                 return None
 

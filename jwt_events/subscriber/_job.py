@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
@@ -23,10 +23,10 @@ _PULLED = "events()"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of handling an event.
+    """Outcome of a handler, or of an event, which is that of its handlers together.
 
     Attributes:
-        failure: why it was given up; ``None`` if no handler failed for good.
+        failure: why the event was given up; ``None`` if no handler failed for good.
         finished: whether all handlers came to an end by themselves; otherwise some were cancelled.
         incomplete: whether some were not even started, because the subscriber was stopped.
     """
@@ -40,12 +40,21 @@ class CutOff(Failure):
     """A failure that is not the event's: the subscriber ends, and what the handler uses was closed before it."""
 
 
-_HANDLED = Outcome()
+HANDLED = Outcome()
+"""The outcome of every handler that succeeds, and of every event all of whose handlers do."""
+
+CANCELLED = Outcome(finished=False)
+"""The outcome of a handler that was cancelled."""
 
 
-def _ignore(job: Job, outcome: Outcome) -> None:
-    """Do nothing."""
+class JobListener:
+    """Is told by a `Job` how it ends. This one ignores it."""
 
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """All handlers of a job have ended. Called once."""
+
+
+_NOBODY = JobListener()
 
 # The job in whose handler this runs: in the handler itself, in a task that it started, or in its thread.
 current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
@@ -59,9 +68,9 @@ class Job(OpaqueStruct):
     Attributes:
         subject: what the handlers are called with.
         left: how many of its handlers have not ended; below zero after giving up.
-        done: called once, with the job and its outcome, when all of them have ended.
+        listener: is told how it ends.
         delivery: how the event was delivered; ``None`` for a gap.
-        observer: is told what happens to an event.
+        observer: is told what happens to an event; nobody for a gap.
         trace: makes the span; ``None`` without traces.
         attempt: how often the event was delivered, this time included, to whichever consumer.
         key: the ordering key; ``None`` for none.
@@ -73,7 +82,7 @@ class Job(OpaqueStruct):
 
     subject: Any
     left: int = 1
-    done: Callable[[Job, Outcome], None] = _ignore
+    listener: JobListener = _NOBODY
     delivery: Delivery | None = None
     observer: Observer = UNOBSERVED
     trace: Processing | None = None
@@ -82,7 +91,7 @@ class Job(OpaqueStruct):
     takes_room: bool = True
     began: float | None = None
     error: str | None = None
-    outcome: Outcome = _HANDLED
+    outcome: Outcome = HANDLED
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -107,7 +116,7 @@ class Job(OpaqueStruct):
 
     def called(self, handler: str, outcome: Handled, began: float, error: BaseException | None = None) -> None:
         """Note that a call of a handler has ended."""
-        if self.observer is not UNOBSERVED and self.delivery is not None:
+        if self.observer is not UNOBSERVED:
             self.observer.called(self.subject, handler, outcome, perf_counter() - began)
         if error is not None:
             if self.trace is not None:
@@ -115,19 +124,13 @@ class Job(OpaqueStruct):
             if outcome is Handled.FAILED:
                 self.error = type(error).__qualname__
 
-    def one_ended(self, failure: Failure | None, *, finished: bool) -> None:
-        """Note that one of the handlers has ended, with all its attempts.
-
-        Args:
-            failure: why it was given up, if it was.
-            finished: whether it came to an end by itself.
-        """
-        self.left -= 1
-        if not finished:
-            self.outcome = Outcome(self.outcome.failure, finished=False)
-        elif failure is not None:
-            self.outcome = Outcome(failure, finished=self.outcome.finished)
-        if self.left == 0:
+    def one_ended(self, outcome: Outcome) -> None:
+        """Note that one of the handlers has ended, with all its attempts."""
+        self.left = left = self.left - 1
+        if outcome is not HANDLED:
+            before = self.outcome
+            self.outcome = Outcome(outcome.failure or before.failure, outcome.finished and before.finished)
+        if left == 0:
             self._end(self.outcome)
 
     def give_up(self) -> None:
@@ -138,16 +141,16 @@ class Job(OpaqueStruct):
     def hand_back(self, *, finished: bool) -> None:
         """Note that the program has taken the event by ``events()``, and finished it or not."""
         self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self.began or perf_counter())
-        self._end(Outcome(finished=finished))
+        self._end(HANDLED if finished else CANCELLED)
 
     def _end(self, outcome: Outcome) -> None:
-        if self.began is not None and self.delivery is not None:
+        if self.began is not None:
             if self.observer is not UNOBSERVED:
-                error = None if outcome is _HANDLED else self._error_of(outcome)
+                error = None if outcome is HANDLED else self._error_of(outcome)
                 self.observer.processed(self.subject, error, self.began)
             if self.trace is not None:
                 self.trace.end(self._error_of(outcome))
-        self.done(self, outcome)
+        self.listener.ended(self, outcome)
 
     def _error_of(self, outcome: Outcome) -> str | None:
         if not outcome.finished:

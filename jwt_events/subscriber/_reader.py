@@ -57,21 +57,27 @@ class SeenIds:
 
     def is_new(self, event_id: str, source: str | None = None) -> bool:
         """Return whether this id was not seen from this source in the window, and remember it."""
-        recent, older = self._recent, self._older
-        if is_known := event_id in recent or event_id in older:
-            known = recent[event_id] if event_id in recent else older[event_id]
-            if known == source or (event_id, source) in recent or (event_id, source) in older:
-                return False
-        if len(recent) >= self._window:
-            # Two generations forget in one step what a queue would forget one by one.
-            self._older, self._recent = recent, {}
-            recent = self._recent
-        if is_known:
-            recent[event_id] = known
-            recent[event_id, source] = source
-        else:
-            recent[event_id] = source
+        if event_id in self._recent or event_id in self._older:
+            return self._is_new_of_source(event_id, source)
+        if len(self._recent) >= self._window:
+            self._forget_half()
+        self._recent[event_id] = source
         return True
+
+    def _is_new_of_source(self, event_id: str, source: str | None) -> bool:
+        recent, older = self._recent, self._older
+        known = recent[event_id] if event_id in recent else older[event_id]
+        if known == source or (event_id, source) in recent or (event_id, source) in older:
+            return False
+        if len(recent) >= self._window:
+            self._forget_half()
+        self._recent[event_id] = known
+        self._recent[event_id, source] = source
+        return True
+
+    def _forget_half(self) -> None:
+        # Two generations forget in one step what a queue would forget one by one.
+        self._older, self._recent = self._recent, {}
 
     def forget(self, event_id: str, source: str | None = None) -> None:
         """Count this id as new when it comes again from this source."""
@@ -188,12 +194,11 @@ class Reader:
         self._report_news(batch)
         if not batch.deliveries:
             return
-        taken, counters = 0, self._counters
+        taken = 0
         received: list[Event] = []
-        decode = self._prepare()
+        decode, is_new, accept = self._prepare(), self._seen.is_new, self._accept
         try:
             for delivery in batch.deliveries:
-                counters.received += 1
                 try:
                     envelope = decode(delivery.payload)
                 except DecodeError as error:
@@ -201,9 +206,9 @@ class Reader:
                 else:
                     event = envelope.event
                     received.append(event)
-                    if not self._seen.is_new(event.id, event.source):
+                    if not is_new(event.id, event.source):
                         self._skip(event, delivery)
-                    elif (waiting := self._accept(envelope, delivery)) is not None:
+                    elif (waiting := accept(envelope, delivery)) is not None:
                         self._tell_received(received)
                         await self._wait(waiting, event)
                 taken += 1
@@ -214,8 +219,9 @@ class Reader:
                 logger.warning("deliveries dropped, the subscriber was stopped", count=dropped)
 
     def _tell_received(self, events: list[Event]) -> None:
-        """Tell the observer of the events at once, and clear the list."""
+        """Count the events and tell the observer of them, all at once, and clear the list."""
         if events:
+            self._counters.received += len(events)
             self._observer.received(events)
             events.clear()
 
@@ -227,6 +233,7 @@ class Reader:
             raise
 
     def _reject(self, delivery: Delivery, error: DecodeError) -> None:
+        self._counters.received += 1
         self._counters.decode_errors += 1
         self._observer.decode_error(error.reason)
         self._notices.tell(

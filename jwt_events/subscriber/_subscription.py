@@ -18,7 +18,7 @@ from jwt_events.errors import Closed
 from jwt_events.events import Handler, Routes
 from jwt_events.instrumentation import Observer
 from jwt_events.subscriber._dispatcher import Dispatcher
-from jwt_events.subscriber._job import CutOff, Job, Outcome
+from jwt_events.subscriber._job import HANDLED, CutOff, Job, JobListener, Outcome
 from jwt_events.subscriber._pull import PullQueue
 from jwt_events.subscriber._reader import Counters, Reader, SeenIds
 from jwt_events.tracing import Spans
@@ -82,7 +82,7 @@ class SubscriberRecord:
             self.has_consumer.set()
 
 
-class Subscription:
+class Subscription(JobListener):
     """Reads events and passes them on to handlers or to ``events()``, until it is ended or reading fails for good.
 
     Args:
@@ -164,14 +164,13 @@ class Subscription:
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
         """Pass an event on; return what to wait for, if there is no room or no consumer."""
+        handlers = self._state.routes.by_class[type(event := envelope.event)]
+        if handlers and self.pull is None:
+            return self.dispatcher.submit(event, self._job(envelope, delivery, len(handlers)), handlers)
         if self.pull is not None or not self._state.has_consumer.is_set():
             return self._accept_later(envelope, delivery)
-        handlers = self._state.routes.to(event := envelope.event)
-        job = self._job(envelope, delivery, len(handlers))
-        if not handlers:
-            self._settle(job, Outcome())
-            return None
-        return self.dispatcher.submit(event, job, handlers)
+        self.ended(self._job(envelope, delivery, 0), HANDLED)
+        return None
 
     async def _accept_later(self, envelope: Envelope, delivery: Delivery) -> None:
         await self._state.has_consumer.wait()
@@ -182,14 +181,14 @@ class Subscription:
 
     def _job(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
         state = self._state
-        trace = None if (spans := state.spans).tracer is None else spans.processing(envelope)
-        return Job(envelope.event, handlers, self._settle, delivery, state.observer, trace, delivery.attempt)
+        trace = None if state.spans.tracer is None else state.spans.processing(envelope)
+        return Job(envelope.event, handlers, self, delivery, state.observer, trace, delivery.attempt)
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
+    def ended(self, job: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
         delivery, counters = job.delivery, self._state.counters
         assert delivery is not None  # noqa: S101 - every event came with one
-        if outcome.finished and outcome.failure is None:
+        if outcome is HANDLED:
             counters.handled += 1
             self._receiver.settle(delivery)
             return

@@ -16,7 +16,7 @@ from jwt_events.events._routing import EventHandler, Handler
 from jwt_events.instrumentation import Observer
 from jwt_events.subscriber._dispatcher import Dispatcher
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._job import Job, Outcome
+from jwt_events.subscriber._job import Job, JobListener, Outcome
 from jwt_events.transport.base import Gap
 from tests.support.examples import revoked
 from tests.support.handling import Gate, Recorder, publish, running, soon
@@ -37,7 +37,7 @@ class _Watch(Observer):
         self.numbers.append(number)
 
 
-class _Bench:
+class _Bench(JobListener):
     """A dispatcher, and what becomes of what it is given.
 
     Attributes:
@@ -59,7 +59,7 @@ class _Bench:
 
     def submit(self, number: int, *handlers: EventHandler) -> None:
         """Submit an event, for which there is room."""
-        work = Job(revoked(number), len(handlers), self._ended)
+        work = Job(revoked(number), len(handlers), self)
         assert isinstance(work.subject, Event)
         assert self.dispatcher.submit(work.subject, work, [Handler.of(handler) for handler in handlers]) is None
 
@@ -70,9 +70,10 @@ class _Bench:
         assert not self.dispatcher._runner._running
         assert not self.dispatcher._runner._ready
 
-    def _ended(self, work: Job, outcome: Outcome) -> None:
-        assert isinstance(work.subject, Event)
-        self.outcomes[work.subject.subject] = outcome
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Take note."""
+        assert isinstance(job.subject, Event)
+        self.outcomes[job.subject.subject] = outcome
 
 
 def _task() -> asyncio.Task[Any]:

@@ -30,15 +30,16 @@ def parse_delivery(position: bytes, fields: Sequence[bytes] | None, attempt: int
     return Delivery(event_in(fields or ()), position.decode(), attempt, fields or ())
 
 
-def parse_deliveries(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Delivery]:
+def parse_deliveries(entries: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Delivery]:
     """Return the deliveries of entries that are delivered for the first time, none of which was removed."""
-    return [
+    try:
         # As nearly all entries are an event alone, these cost no call of a function.
-        Delivery(fields[1], position.decode())
-        if len(fields) == 2 and fields[0] == FIELD
-        else parse_delivery(position, fields)
-        for position, fields in entries
-    ]
+        return [
+            Delivery(payload, position.decode()) if name == FIELD else parse_delivery(position, [name, payload])
+            for position, (name, payload) in entries
+        ]
+    except ValueError:  # more fields, or none
+        return [parse_delivery(position, fields) for position, fields in entries]
 
 
 def payloads_of(entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
