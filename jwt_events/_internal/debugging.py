@@ -15,6 +15,7 @@ def is_debugging(module: str) -> bool:
     """
     try:
         core = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 - see above
-        return bool(core.min_level <= _DEBUG and core.enabled.get(module, True))
+        is_on: bool = core.min_level <= _DEBUG and core.enabled.get(module, True)
     except AttributeError:
         return True
+    return is_on

@@ -84,7 +84,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
 def encode(envelope: Envelope, *, source: str) -> bytes:
     """Encode an envelope; see `encode_event`."""
-    payload = encode_event(envelope.event, envelope.traceparent, envelope.tracestate, source=source)
+    payload = encode_event(envelope.event, source, envelope.traceparent, envelope.tracestate)
     return ask_to_confirm(payload) if envelope.confirm else payload
 
 
@@ -93,14 +93,14 @@ def ask_to_confirm(payload: bytes) -> bytes:
     return payload[:-1] + b',"confirm":true}'
 
 
-def encode_event(event: Event, traceparent: str | None = None, tracestate: str | None = None, *, source: str) -> bytes:
+def encode_event(event: Event, source: str, traceparent: str | None = None, tracestate: str | None = None) -> bytes:
     """Encode an event and its trace context as a message.
 
     Args:
         event: the event.
+        source: name of the publisher, used if the event has no ``source`` of its own.
         traceparent: see `Envelope`.
         tracestate: see `Envelope`.
-        source: name of the publisher, used if the event has no ``source`` of its own.
 
     Raises:
         InvalidEvent: an `UnknownEvent` has a type that this version knows.

@@ -83,8 +83,8 @@ class PublishCall(OpaqueStruct):
                 await self._send_rest(deadline, list(self.outcomes))
                 receipts = self._receipts()
             self.is_complete = True
-            if self.keep is not None:
-                self.keep(self.payloads, receipts)
+            if (keep := self.keep) is not None:
+                keep(self.payloads, receipts)
         except asyncio.CancelledError as cancelled:
             if self.maybe_published or isinstance(cancelled.__cause__, TransportError):
                 self.maybe_published = True

@@ -249,15 +249,16 @@ class Publisher:
         deadline = monotonic() + (self._timeout if timeout is None else options.seconds("timeout", timeout))
         if self._is_closed or not self._loop.is_current():
             self._check_open()
+        asking = events[-1] if confirm and events else None  # who has applied the last one has applied all
         if (publishing := self._spans.publishing(events)) is None:
-            return self._send(events, self._encode(events, _UNTRACED, confirm=confirm), deadline)
-        return self._send_in_span(events, publishing, deadline, confirm=confirm)
+            return self._send(events, self._encode(events, _UNTRACED, asking), deadline)
+        return self._send_in_span(events, publishing, asking, deadline)
 
     async def _send_in_span(
-        self, events: Sequence[Event], publishing: Publishing, deadline: float, *, confirm: bool
+        self, events: Sequence[Event], publishing: Publishing, asking: Event | None, deadline: float
     ) -> list[Receipt]:
         with publishing as traces:
-            return await self._send(events, self._encode(events, iter(traces), confirm=confirm), deadline)
+            return await self._send(events, self._encode(events, iter(traces), asking), deadline)
 
     def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> _Sending:
         if (sender := self._sender) is None:
@@ -273,15 +274,14 @@ class Publisher:
         finally:
             self._calls.end()
 
-    def _encode(self, events: Sequence[Event], traces: Iterator[_Trace], *, confirm: bool) -> list[bytes]:
+    def _encode(self, events: Sequence[Event], traces: Iterator[_Trace], asking: Event | None) -> list[bytes]:
         payloads = []
-        asking = events[-1] if confirm and events else None  # who has applied the last one has applied all
         for event in events:
             parent, state = next(traces)
             try:
                 if self._kept_for is not None and event.needed_until is not None:
                     check_retention(event, self._kept_for, datetime.now(UTC))
-                payload = encode_event(event, parent, state, source=self._source)
+                payload = encode_event(event, self._source, parent, state)
                 if event is asking:
                     payload = ask_to_confirm(payload)
                 if len(payload) > self._max_event_bytes:

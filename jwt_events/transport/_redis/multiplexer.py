@@ -102,7 +102,7 @@ class Multiplexer:
             await self._disconnect()
             await self._owner.aclose()
 
-    async def run(self, commands: Commands, *, within: float, parse: ReplyParser | None = None) -> list[Any]:
+    async def run(self, commands: Commands, within: float, parse: ReplyParser | None = None) -> list[Any]:
         """Run commands in order and return their parsed replies; an error takes the place of each that failed.
 
         Cancelling it is safe: a command that was not sent yet is never sent. If any was sent, the ``CancelledError``
@@ -353,7 +353,7 @@ class RedisSender:
 
     def send(self, payloads: Sequence[bytes], *, within: float) -> Awaitable[Sequence[Sent | TransportError]]:
         """Send payloads in order; see `Sender.send`."""
-        return self._multiplexer.run(self._make_commands(payloads), within=within, parse=self._parse)
+        return self._multiplexer.run(self._make_commands(payloads), within, self._parse)
 
 
 def _is_redirection(reply: Any) -> bool:
