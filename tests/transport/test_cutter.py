@@ -15,6 +15,7 @@ from jwt_events.transport._stream.entry import MAX_VALUE_BYTES
 from tests.support.resp import NIL, Node, encode
 
 LIMIT = 8
+HIGH_LIMIT = 100_000  # below which short replies are passed on unread
 
 SCALARS = st.one_of(
     st.builds(Node, st.just(b"$"), st.binary(max_size=40)),
@@ -42,11 +43,11 @@ def cut(node: Node, limit: int) -> Node:
     return Node(b"$", (node.content or b"")[:limit]) if node.kind == b"$" and node != NIL else node
 
 
-def missing(node: Node) -> int:
+def missing(node: Node, limit: int) -> int:
     """Return how many bytes of the values of a reply are cut."""
     if node.has_items:
-        return sum(map(missing, node.items))
-    return max(0, len(node.content or b"") - LIMIT) if node.kind == b"$" else 0
+        return sum(missing(item, limit) for item in node.items)
+    return max(0, len(node.content or b"") - limit) if node.kind == b"$" else 0
 
 
 def fed(cutter: ValueCutter, data: bytes, sizes: list[int]) -> bytes:
@@ -59,18 +60,20 @@ def fed(cutter: ValueCutter, data: bytes, sizes: list[int]) -> bytes:
     return passed
 
 
+@pytest.mark.parametrize("limit", [LIMIT, HIGH_LIMIT])
 @given(
     st.lists(REPLIES, min_size=1, max_size=6), st.integers(1, 6), st.lists(st.integers(1, 50), min_size=1, max_size=9)
 )
-def test_replies(replies: list[Node], number: int, sizes: list[int]) -> None:
+def test_replies(limit: int, replies: list[Node], number: int, sizes: list[int]) -> None:
     """However the bytes are split, the values of so many replies are cut, and nothing else is changed."""
-    cutter = ValueCutter(LIMIT, 10**9, number)
+    cutter = ValueCutter(limit, 10**9, number)
     passed = fed(cutter, b"".join(map(encode, replies)), sizes)
-    expected = [cut(one, LIMIT) for one in replies[:number]] + replies[number:]
+    expected = [cut(one, limit) for one in replies[:number]] + replies[number:]
     assert passed == b"".join(map(encode, expected))
-    assert cutter.is_done is (number <= len(replies))
+    if limit == LIMIT:  # else it may not have looked
+        assert cutter.is_done is (number <= len(replies))
     if number <= len(replies):
-        assert cutter.dropped == missing(replies[number - 1])
+        assert cutter.dropped == missing(replies[number - 1], limit)
 
 
 @given(st.lists(REPLIES, min_size=1, max_size=4), st.lists(st.integers(1, 50), min_size=1, max_size=5))
@@ -81,6 +84,35 @@ def test_hiredis(replies: list[Node], sizes: list[int]) -> None:
     found = [reader.gets() for _ in replies]
     assert reader_has_none not in found
     assert reader.gets() is reader_has_none
+
+
+LONG = st.sampled_from([0, 10, 60_000, 99_999, 100_000, 100_001, 300_000]).map(
+    lambda size: Node(b"$", b"\r\n" * (size // 2))
+)
+
+
+@given(
+    st.lists(st.one_of(REPLIES, LONG), min_size=1, max_size=8),
+    st.integers(1, 9),
+    st.lists(st.sampled_from([999, 4_096, 65_536, 200_000]), min_size=1, max_size=5),
+)
+def test_long_values(replies: list[Node], number: int, sizes: list[int]) -> None:
+    """Replies that are passed on unread at first are cut as if they had been read."""
+    cutter = ValueCutter(HIGH_LIMIT, 10**9, number)
+    passed = fed(cutter, b"".join(map(encode, replies)), sizes)
+    expected = [cut(one, HIGH_LIMIT) for one in replies[:number]] + replies[number:]
+    assert passed == b"".join(map(encode, expected))
+
+
+@pytest.mark.parametrize("lines", [b"*3\r\n$1\r\na\r\n", b"*3\r\n$7\r\n$999999\r\n", b"*3\r\n$2\r\n\r\n\r\n"])
+def test_few_lines_first(lines: bytes) -> None:
+    """What follows is cut where it should be, whatever the lines before it looked like."""
+    long = encode(Node(b"$", b"x" * 150_000))
+    cutter = ValueCutter(HIGH_LIMIT, 10**9, 1)
+    assert cutter.feed(lines) == lines
+    assert cutter.feed(long) == encode(Node(b"$", b"x" * HIGH_LIMIT))
+    assert cutter.feed(b"$1\r\nb\r\n:1\r\n") == b"$1\r\nb\r\n:1\r\n"
+    assert (cutter.is_done, cutter.dropped) == (True, 50_000)
 
 
 reader_has_none = object()

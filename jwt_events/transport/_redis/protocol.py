@@ -317,6 +317,7 @@ class RespProtocol(asyncio.BufferedProtocol):
                 self.outstanding -= 1
                 if len(replies) == len(request.commands):
                     requests.popleft()
+                    self._cutter = None  # it was for the oldest request
                     request.settle()
         except Exception:  # noqa: BLE001 - a HiredisError, which quotes what it could not read, or what the shape causes
             self.fail(ConnectionAbortedError(_NONSENSE))
