@@ -70,7 +70,7 @@ class Job(OpaqueStruct):
         left: how many of its handlers have not ended; below zero after giving up.
         listener: is told how it ends.
         delivery: how the event was delivered; ``None`` for a gap.
-        observer: is told what happens to an event; nobody for a gap.
+        observer: is told what happens to an event; of a gap nobody is told.
         trace: makes the span; ``None`` without traces.
         attempt: how often the event was delivered, this time included, to whichever consumer.
         key: the ordering key; ``None`` for none.
