@@ -240,6 +240,18 @@ class TestTooLarge:
         assert await connection.replies(second, within=scaled(5)) == [bytes(3_000_000)]
         assert not connection.was_cut_off
 
+    @pytest.mark.parametrize("size", [1, 300_000])
+    async def test_values_are_cut(self, ends: Ends, size: int) -> None:
+        """Values in the reply to a request with a limit for each are cut, and those in the next reply are not."""
+        protocol, peer = ends
+        connection = connection_on(protocol)
+        first = connection.send([("ECHO", "a")], bounds=Bounds(value=200_000, values=400_000))
+        second = connection.send([("ECHO", "b")] * 2)
+        peer.send(text(bytes(size)), *[text(bytes(300_000))] * 2)
+        assert await connection.replies(first, within=scaled(5)) == [bytes(min(size, 200_000))]
+        assert await connection.replies(second, within=scaled(5)) == [bytes(300_000)] * 2
+        assert (first.dropped, second.dropped) == (max(0, size - 200_000), 0)
+
 
 class TestPushed:
     """Messages that the server sends without a request."""
