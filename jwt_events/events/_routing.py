@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Routes:
     def __init__(self) -> None:
         self._registered: dict[type[Event], list[Handler]] = {}
         self._for_every_event: list[Handler] = []
-        self.by_class: Mapping[type[Event], tuple[Handler, ...]] = _HandlersByClass(self._find)
+        self.by_class: dict[type[Event], tuple[Handler, ...]] = _HandlersByClass(self._find)
         """Handlers of each class of events: those for the class, then those for every event."""
 
     def __bool__(self) -> bool:
@@ -78,7 +78,7 @@ class Routes:
             self._for_every_event.append(handler)
         for cls in dict.fromkeys(classes):
             self._registered.setdefault(cls, []).append(handler)
-        self.by_class = _HandlersByClass(self._find)
+        self.by_class.clear()
 
     def to(self, event: Event) -> tuple[Handler, ...]:
         """Return the handlers of an event."""

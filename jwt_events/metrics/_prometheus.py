@@ -13,6 +13,7 @@ from collections import Counter as Multiset
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import time
+from typing import TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -226,8 +227,12 @@ class _Subscribing(Observer):
                 remove_series(gauge, backlog.destination, backlog.group)
 
 
-class _HandledCalls(dict[tuple[type[Event], str], tuple[Callable[[], object], Callable[[float], object]]]):
-    """For each type of event and handler, what counts a call that succeeded, and what observes how long one took.
+_Key = TypeVar("_Key")
+_Found = TypeVar("_Found")
+
+
+class _Series(dict[_Key, _Found]):
+    """Series by what they are about, each looked up once.
 
     Attributes:
         histograms: those that have observed something.
@@ -237,6 +242,10 @@ class _HandledCalls(dict[tuple[type[Event], str], tuple[Callable[[], object], Ca
         super().__init__()
         self._instruments = instruments
         self.histograms: list[Histogram] = []
+
+
+class _HandledCalls(_Series[tuple[type[Event], str], tuple[Callable[[], object], Callable[[float], object]]]):
+    """For each type of event and handler, what counts a call that succeeded, and what observes how long one took."""
 
     def __missing__(self, key: tuple[type[Event], str]) -> tuple[Callable[[], object], Callable[[float], object]]:
         kind, handler = TYPES[key[0]], key[1]
@@ -247,17 +256,8 @@ class _HandledCalls(dict[tuple[type[Event], str], tuple[Callable[[], object], Ca
         return found
 
 
-class _Propagation(dict[type[Event], Callable[[float], object]]):
-    """For each type of event, what observes its age: negative if the clock of the publisher's machine is ahead.
-
-    Attributes:
-        histograms: those that have observed something.
-    """
-
-    def __init__(self, instruments: Instruments) -> None:
-        super().__init__()
-        self._instruments = instruments
-        self.histograms: list[Histogram] = []
+class _Propagation(_Series[type[Event], Callable[[float], object]]):
+    """For each type of event, what observes its age: negative if the clock of the publisher's machine is ahead."""
 
     def __missing__(self, cls: type[Event]) -> Callable[[float], object]:
         histogram = self._instruments.propagation.labels(TYPES[cls])
