@@ -12,9 +12,9 @@ from jwt_events._internal.describing import describe
 from jwt_events._internal.notices import Notices
 from jwt_events.events import Event, Handler
 from jwt_events.instrumentation import UNOBSERVED, Observer
-from jwt_events.subscriber._handler_runner import HandlerCall, HandlerRunner
+from jwt_events.subscriber._handler_runner import HandlerRunner
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._job import CANCELLED, Job, Outcome
+from jwt_events.subscriber._job import CANCELLED, HandlerCall, Job, Outcome
 from jwt_events.subscriber._ordering import OrderingQueues
 
 

@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 A handler that never waits has no need of a task of its own, and making one costs more than most such handlers do. So
-a *shared task* calls one handler after another by stepping its coroutine once (``send(None)``). If that returns, the
-handler has ended. If it yields, the handler waits for something: the shared task then belongs to this handler until it
-ends, and a new shared task takes the calls that are left. A handler that waited the last time gets a task at once, so
-that many of them wait side by side, until it does not wait for once.
+a *shared task* steps the invoker's coroutine once for each call (``send(call)``). If that yields an outcome, the
+handler has ended. Otherwise the handler waits for what is yielded: the shared task then belongs to this handler until
+it ends, and a new shared task takes the calls that are left. A handler that waited the last time gets a task at once,
+so that many of them wait side by side, until it does not wait for once.
 
 Eager tasks (Python 3.12) are not used: they would begin a handler inside of the reader that submits it, where a
 handler that computes, or raises ``SystemExit``, would stop the reading; and 3.11 has none.
@@ -33,31 +33,26 @@ import contextvars
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol
 
 from loguru import logger
 
 from jwt_events._internal.cancellation import end
 from jwt_events.events import Handler
 from jwt_events.subscriber._invoker import HandlerInvoker
-from jwt_events.subscriber._job import CANCELLED, HANDLED, Job, Outcome, current_job
-from jwt_events.transport.base import Failure
+from jwt_events.subscriber._job import CANCELLED, HandlerCall, Job, Outcome, current_job
 
 # How long handlers that were cancelled may take to clean up.
 _CLEANUP_SECONDS = 1.0
 
 # To take it from the coroutine would make a bound method for each call.
-_send: Callable[[Any, None], Any] = types.CoroutineType.send
+_send: Callable[[Any, HandlerCall | None], Any] = types.GeneratorType.send
 
 # How many handlers that do not wait may run before other tasks of the program get their turn.
 _MAX_IN_A_ROW = 64
 
 # The jobs around the current one: of subscribers in whose handlers its subscriber was entered.
 _outer_jobs: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("_outer_jobs", default=())
-
-
-HandlerCall: TypeAlias = tuple[Handler, Job]
-"""A handler that is to be called, or is being called, and the event or gap: a tuple, as there is one for each event."""
 
 
 class RunnerListener(Protocol):
@@ -144,12 +139,12 @@ class HandlerRunner:
         """Call one handler after another for as long as they do not wait."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
-        self._invoker.prepare()
+        calls = self._new_calls()
         try:
             for _ in range(_MAX_IN_A_ROW):
                 if not self._ready:
                     break
-                if (rest := self._begin(task, self._ready.popleft())) is not None:
+                if (rest := self._begin(task, calls, self._ready.popleft())) is not None:
                     await rest
                     break
                 if task.cancelling():  # that was meant for the handler, not for the next one
@@ -162,38 +157,41 @@ class HandlerRunner:
     async def _run_alone(self, call: HandlerCall) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
-        self._invoker.prepare()
         try:
-            if (rest := self._begin(task, call)) is not None:
+            if (rest := self._begin(task, self._new_calls(), call)) is not None:
                 await rest
         finally:
             self._listener.changed()
 
-    def _begin(self, task: asyncio.Task[Any], call: HandlerCall) -> Coroutine[Any, Any, None] | None:
+    def _new_calls(self) -> Awaitable[None]:
+        calls = self._invoker.calls()
+        _send(calls, None)
+        return calls
+
+    def _begin(
+        self, task: asyncio.Task[Any], calls: Awaitable[None], call: HandlerCall
+    ) -> Coroutine[Any, Any, None] | None:
         """Step a handler once; return what is left to await if it waits for something."""
         self._running[task] = call
         context = self._context.copy()  # what one handler sets there is not for another to see
-        handler, job = call
-        coroutine = self._invoker.run(handler, job)
         try:
-            waits_for = context.run(_send, coroutine, None)
-        except StopIteration as stop:
-            if self._waiting:
-                self._waiting.discard(handler.name)
-            self._end(task, job, HANDLED if stop.value is None else Outcome(stop.value))
-            return None
+            yielded = context.run(_send, calls, call)
         except BaseException:
-            self._end(task, job, CANCELLED)
+            self._end(task, call[1], CANCELLED)
             raise
-        return self._continue(task, call, _rest_of(coroutine, waits_for, context))
+        if yielded.__class__ is not Outcome:
+            return self._continue(task, call, _rest_of(calls, yielded, context))
+        if self._waiting:
+            self._waiting.discard(call[0].name)
+        self._end(task, call[1], yielded)
+        return None
 
-    async def _continue(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Failure | None]) -> None:
+    async def _continue(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Outcome]) -> None:
         handler, job = call
         outcome = CANCELLED
         try:
             self._give_task_to(handler, task)
-            failure = await rest
-            outcome = HANDLED if failure is None else Outcome(failure)
+            outcome = await rest
         finally:
             self._end(task, job, outcome)
 
@@ -219,17 +217,14 @@ def _jobs_around() -> tuple[Job, ...]:
 
 
 @types.coroutine
-def _rest_of(
-    coroutine: Coroutine[Any, Any, Failure | None], waits_for: Any, context: contextvars.Context
-) -> Generator[Any, Any, Failure | None]:
-    """Continue, in its context, a coroutine that has been stepped once and waits for something."""
-    step: Callable[[Any], Any]
+def _rest_of(calls: Any, waits_for: Any, context: contextvars.Context) -> Generator[Any, Any, Outcome]:
+    """Continue a call, in its context, that has been stepped once and waits for something."""
     while True:
         try:
-            step, argument = coroutine.send, (yield waits_for)
+            step, argument = calls.send, (yield waits_for)
         except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
-            step, argument = coroutine.throw, error
-        try:
-            waits_for = context.run(step, argument)
-        except StopIteration as stop:
-            return cast("Failure | None", stop.value)
+            step, argument = calls.throw, error
+        yielded = context.run(step, argument)
+        if yielded.__class__ is Outcome:
+            return yielded
+        waits_for = yielded

@@ -1,10 +1,11 @@
-"""Calls of one handler with one event, repeated until the handler succeeds or is given up."""
+"""Calls of handlers, each with one event, repeated until the handler succeeds or is given up."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+import types
+from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,8 +20,8 @@ from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import Retry
 from jwt_events.errors import Closed
 from jwt_events.events import Handler
-from jwt_events.instrumentation import Handled
-from jwt_events.subscriber._job import CutOff, Job, current_job
+from jwt_events.instrumentation import UNOBSERVED, Handled
+from jwt_events.subscriber._job import HANDLED, CutOff, Job, Outcome, current_job
 from jwt_events.transport.base import Failure
 
 # An event that was delivered more often than this, and never settled, probably ends the process that handles it. Below
@@ -65,35 +66,38 @@ class HandlerInvoker:
         self._max_attempts = max(_MAX_DELIVERIES, retry.attempts)
         self._is_debugging = False
 
-    def prepare(self) -> None:
-        """Look whether to log what succeeds: once for many calls."""
+    @types.coroutine
+    def calls(self) -> Generator[Any, Any, None]:
+        """Call handlers, one after another: a coroutine that is sent each `HandlerCall` in turn.
+
+        It yields what the handler waits for, and at last its `Outcome`. Sent ``None`` to begin, it yields ``None``. So
+        one coroutine serves many calls, and no exception tells that one has ended, which is half of what a call costs.
+        It ends with what a handler raises that is no failure, such as a cancellation.
+        """
         self._is_debugging = is_debugging(__name__)
-
-    def run(self, handler: Handler, job: Job) -> Coroutine[Any, Any, Failure | None]:
-        """Call a handler until it succeeds (``None``) or the retry policy gives up (a `Failure`)."""
-        if job.attempt > self._max_attempts:
-            return _give_up(handler, job)
-        if job.trace is not None:
-            return self._run_in_span(handler, job)
-        return self._run(handler, job)
-
-    async def _run_in_span(self, handler: Handler, job: Job) -> Failure | None:
-        with job.active():
-            return await self._run(handler, job)
-
-    async def _run(self, handler: Handler, job: Job) -> Failure | None:
-        _set_current_job(job)
-        attempt, function, subject = job.attempt, handler.function, job.subject
+        outcome: Outcome | None = None
         while True:
-            began = job.begin()
+            handler, job = yield outcome
+            _set_current_job(job)
+            if job.attempt > self._max_attempts:
+                outcome = _give_up(handler, job)
+            elif job.trace is None:
+                outcome = yield from self._run(handler, job)
+            else:
+                with job.active():
+                    outcome = yield from self._run(handler, job)
+
+    async def _run(self, handler: Handler, job: Job) -> Outcome:
+        """Call a handler until it succeeds or the retry policy gives up."""
+        attempt, function, subject = job.attempt, handler.function, job.subject
+        is_observed = job.observer is not UNOBSERVED or job.trace is not None
+        while True:
+            began = job.begin() if is_observed else 0.0
             try:
-                if not handler.is_async:
-                    await self._call_plain(handler, job)
-                elif self._timeout is None:
+                if self._timeout is None and handler.is_async:
                     await function(subject)
                 else:
-                    async with timeout(self._timeout):
-                        await function(subject)
+                    await self._call_in_time(handler, job)
             except (SystemExit, KeyboardInterrupt, GeneratorExit):
                 raise  # they end the program, or this coroutine
             except BaseException as error:
@@ -105,14 +109,15 @@ class HandlerInvoker:
                 job.called(handler.name, Handled.FAILED if delay is None else Handled.RETRIED, began, error)
                 self._report(failure, job, error, is_final=delay is None)
                 if delay is None:
-                    return failure
+                    return Outcome(failure)
                 await asyncio.sleep(delay)
                 attempt += 1
             else:
-                job.called(handler.name, _HANDLED, began)
+                if is_observed:
+                    job.called(handler.name, _HANDLED, began)
                 if self._is_debugging:
                     logger.debug("handled", handler=handler.name, attempt=attempt, **job.fields)
-                return None
+                return HANDLED
 
     async def _judge(
         self, handler: Handler, error: BaseException, attempt: int, *, cancelled: bool
@@ -153,6 +158,13 @@ class HandlerInvoker:
                     await self._ending.wait()
         return self._ending.is_set()
 
+    async def _call_in_time(self, handler: Handler, job: Job) -> None:
+        if not handler.is_async:
+            await self._call_plain(handler, job)
+        else:
+            async with timeout(self._timeout):
+                await handler.function(job.subject)
+
     async def _call_plain(self, handler: Handler, job: Job) -> None:
         """Call a plain function in a thread; it has ended when this returns, unless this is cancelled.
 
@@ -180,10 +192,10 @@ class HandlerInvoker:
                 await result
 
 
-async def _give_up(handler: Handler, job: Job) -> Failure:
+def _give_up(handler: Handler, job: Job) -> Outcome:
     with job.active():
         logger.error("given up, it was delivered too often", handler=handler.name, **job.fields)
-    return Failure("delivered too often", handler.name, job.attempt - 1)
+    return Outcome(Failure("delivered too often", handler.name, job.attempt - 1))
 
 
 def _is_being_cancelled() -> bool:

@@ -8,9 +8,10 @@ from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 from jwt_events._internal.opaque import OpaqueStruct
+from jwt_events.events import Handler
 from jwt_events.instrumentation import UNOBSERVED, Handled, Observer
 from jwt_events.tracing import Processing
 from jwt_events.transport.base import Delivery, Failure, Gap
@@ -156,3 +157,7 @@ class Job(OpaqueStruct):
         if not outcome.finished:
             return asyncio.CancelledError.__qualname__
         return None if outcome.failure is None else self.error or outcome.failure.error
+
+
+HandlerCall: TypeAlias = tuple[Handler, Job]
+"""A handler that is to be called, or is being called, and the event or gap: a tuple, as there is one for each event."""
