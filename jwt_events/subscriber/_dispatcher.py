@@ -42,7 +42,7 @@ class Dispatcher:
     ) -> None:
         self.in_flight: int = 0
         """How many handlers were started, or are queued for their ordering key, and have not ended."""
-        self._room = concurrency
+        self._limit = concurrency  # of those in flight; each that takes no room raises it
         self._ordered_by = ordered_by
         self._observer = observer
         self._notices = notices or Notices()
@@ -50,11 +50,10 @@ class Dispatcher:
         self._runner = HandlerRunner(invoker, self)
         self._waiting: list[asyncio.Future[None]] = []  # until a handler has ended, cancelled or not
 
-    def submit(self, event: Event, job: Job, handlers: Sequence[Handler]) -> Awaitable[None] | None:
+    def submit(self, job: Job, handlers: Sequence[Handler]) -> Awaitable[None] | None:
         """Start the handlers of an event, each as soon as there is room for it.
 
         Args:
-            event: what decides the order.
             job: the event, on its way through these handlers.
             handlers: the handlers.
 
@@ -62,25 +61,24 @@ class Dispatcher:
             An awaitable that ends when all are started; cancelling it leaves those running that were. ``None`` if all
             are started already.
         """
-        count = len(handlers)
-        if self._ordered_by is not None or count > self._room:
-            job.key = self._key(event, job)
+        count = self.in_flight + len(handlers)
+        if self._ordered_by is not None or count > self._limit:
+            job.key = self._key(job)
             return self._submit_in_turn(job, handlers)
-        self._room -= count
-        self.in_flight += count
-        for handler in handlers:
-            self._runner.start((handler, job))
+        self.in_flight = count
+        self._runner.start(job, handlers)
         return None
 
     async def _submit_in_turn(self, job: Job, handlers: Sequence[Handler]) -> None:
         left, key = len(handlers), job.key
         try:
             for handler in handlers:
-                while not (self._queues.has_room if self._queues.is_busy(key) else self._room > 0):
+                while not (self._queues.has_room if self._queues.is_busy(key) else self.in_flight < self._limit):
                     await self._changed()
                 if self._queues.is_busy(key):
                     self._queues.enqueue(key, (handler, job))
                     self.in_flight += 1
+                    self._limit += 1
                 else:
                     self._queues.acquire(key)
                     self._start((handler, job))
@@ -95,6 +93,7 @@ class Dispatcher:
         gap.takes_room = False
         for handler in handlers:
             self.in_flight += 1
+            self._limit += 1
             self._runner.start_alone((handler, gap))
 
     async def finish(self, within: float) -> None:
@@ -122,10 +121,11 @@ class Dispatcher:
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Make room for the next handler; see `RunnerListener`."""
         self.in_flight -= 1
-        if job.takes_room:
-            self._room += 1
+        if not job.takes_room:
+            self._limit -= 1
         if job.key is not None and (follower := self._queues.release(job.key)) is not None:
             self.in_flight -= 1  # it counts again when it is started
+            self._limit -= 1
             self._start(follower)
         job.one_ended(outcome)
         if self._waiting:
@@ -136,9 +136,9 @@ class Dispatcher:
         self._observer.in_flight(self.in_flight)
 
     def _start(self, call: HandlerCall) -> None:
-        self._room -= 1
+        handler, job = call
         self.in_flight += 1
-        self._runner.start(call)
+        self._runner.start(job, (handler,))
 
     def _drop(self, calls: Sequence[HandlerCall]) -> None:
         for handler, job in calls:
@@ -149,11 +149,11 @@ class Dispatcher:
             self.changed()
             self._wake()
 
-    def _key(self, event: Event, job: Job) -> Hashable:
+    def _key(self, job: Job) -> Hashable:
         if self._ordered_by is None:
             return None
         try:
-            key = self._ordered_by(event)
+            key = self._ordered_by(job.subject)
             hash(_there(key))
         except (SystemExit, KeyboardInterrupt):
             raise  # they end the program

@@ -32,7 +32,7 @@ import asyncio
 import contextvars
 import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
 from loguru import logger
@@ -89,18 +89,19 @@ class HandlerRunner:
         callers = _jobs_around()
         return any(job is caller for caller in callers for _, job in self._running.values())
 
-    def start(self, call: HandlerCall) -> None:
-        """Call a handler soon, in the shared task if it probably will not wait."""
-        if self._waiting and call[0].name in self._waiting:
-            self.start_alone(call)
-            return
-        self._ready.append(call)
+    def start(self, job: Job, handlers: Sequence[Handler]) -> None:
+        """Call the handlers of an event soon, in the shared task those that probably will not wait."""
+        for handler in handlers:
+            if self._waiting and handler.name in self._waiting:
+                self.start_alone((handler, job))
+            else:
+                self._ready.append((handler, job))
         if (shared := self._shared) is None or shared.done():  # done: it was cancelled before it began
-            self._shared = self._create_task(self._run_shared())
+            self._share()
 
     def start_alone(self, call: HandlerCall) -> None:
         """Call a handler soon, in a task of its own."""
-        task = self._create_task(self._run_alone(call))
+        task = self._create_task(self._run(deque((call,))))
         self._running[task] = call
         task.add_done_callback(self._task_ended)
 
@@ -132,68 +133,44 @@ class HandlerRunner:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Count a call whose task was cancelled before it began; the others have been counted."""
         if (call := self._running.get(task)) is not None:
-            self._end(task, call[1], CANCELLED)
+            del self._running[task]
+            self._listener.ended(call[1], CANCELLED)
             self._listener.changed()
 
-    async def _run_shared(self) -> None:
+    def _share(self) -> None:
+        """Make a shared task for the calls that are ready, if there are any."""
+        self._shared = self._create_task(self._run(self._ready)) if self._ready else None
+
+    async def _run(self, ready: deque[HandlerCall]) -> None:
         """Call one handler after another for as long as they do not wait."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
-        calls = self._new_calls()
+        calls, running, ended = self._invoker.calls(), self._running, self._listener.ended
+        _send(calls, None)
         try:
             for _ in range(_MAX_IN_A_ROW):
-                if not self._ready:
+                if not ready:
                     break
-                if (rest := self._begin(task, calls, self._ready.popleft())) is not None:
-                    await rest
-                    break
-                if task.cancelling():  # that was meant for the handler, not for the next one
+                handler, job = running[task] = call = ready.popleft()
+                context = self._context.copy()  # what one handler sets there is not for another to see
+                outcome = CANCELLED
+                try:
+                    yielded = context.run(_send, calls, call)
+                    if waits := yielded.__class__ is not Outcome:
+                        self._give_task_to(handler, task)
+                        yielded = await _rest_of(calls, yielded, context)
+                    elif self._waiting:
+                        self._waiting.discard(handler.name)
+                    outcome = yielded
+                finally:
+                    del running[task]
+                    ended(job, outcome)
+                if waits or task.cancelling():  # that was meant for this handler, not for the next one
                     break
         finally:
             if self._shared is task:  # no handler has taken this task
-                self._shared = self._create_task(self._run_shared()) if self._ready else None
+                self._share()
             self._listener.changed()
-
-    async def _run_alone(self, call: HandlerCall) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this is one
-        try:
-            if (rest := self._begin(task, self._new_calls(), call)) is not None:
-                await rest
-        finally:
-            self._listener.changed()
-
-    def _new_calls(self) -> Awaitable[None]:
-        calls = self._invoker.calls()
-        _send(calls, None)
-        return calls
-
-    def _begin(
-        self, task: asyncio.Task[Any], calls: Awaitable[None], call: HandlerCall
-    ) -> Coroutine[Any, Any, None] | None:
-        """Step a handler once; return what is left to await if it waits for something."""
-        self._running[task] = call
-        context = self._context.copy()  # what one handler sets there is not for another to see
-        try:
-            yielded = context.run(_send, calls, call)
-        except BaseException:
-            self._end(task, call[1], CANCELLED)
-            raise
-        if yielded.__class__ is not Outcome:
-            return self._continue(task, call, _rest_of(calls, yielded, context))
-        if self._waiting:
-            self._waiting.discard(call[0].name)
-        self._end(task, call[1], yielded)
-        return None
-
-    async def _continue(self, task: asyncio.Task[Any], call: HandlerCall, rest: Awaitable[Outcome]) -> None:
-        handler, job = call
-        outcome = CANCELLED
-        try:
-            self._give_task_to(handler, task)
-            outcome = await rest
-        finally:
-            self._end(task, job, outcome)
 
     def _give_task_to(self, handler: Handler, task: asyncio.Task[Any]) -> None:
         """Leave a task to the handler that waits in it."""
@@ -204,10 +181,6 @@ class HandlerRunner:
             while self._ready:
                 self.start_alone(self._ready.popleft())
         self._listener.changed()
-
-    def _end(self, task: asyncio.Task[Any], job: Job, outcome: Outcome) -> None:
-        self._running.pop(task, None)
-        self._listener.ended(job, outcome)
 
 
 def _jobs_around() -> tuple[Job, ...]:

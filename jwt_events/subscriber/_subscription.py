@@ -164,9 +164,9 @@ class Subscription(JobListener):
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
         """Pass an event on; return what to wait for, if there is no room or no consumer."""
-        handlers = self._state.routes.by_class[type(event := envelope.event)]
+        handlers = self._state.routes.by_class[type(envelope.event)]
         if handlers and self.pull is None:
-            return self.dispatcher.submit(event, self._job(envelope, delivery, len(handlers)), handlers)
+            return self.dispatcher.submit(self._job(envelope, delivery, len(handlers)), handlers)
         if self.pull is not None or not self._state.has_consumer.is_set():
             return self._accept_later(envelope, delivery)
         self.ended(self._job(envelope, delivery, 0), HANDLED)

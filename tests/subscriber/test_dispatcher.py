@@ -60,8 +60,7 @@ class _Bench(JobListener):
     def submit(self, number: int, *handlers: EventHandler) -> None:
         """Submit an event, for which there is room."""
         work = Job(revoked(number), len(handlers), self)
-        assert isinstance(work.subject, Event)
-        assert self.dispatcher.submit(work.subject, work, [Handler.of(handler) for handler in handlers]) is None
+        assert self.dispatcher.submit(work, [Handler.of(handler) for handler in handlers]) is None
 
     async def is_idle(self) -> None:
         """Wait until all handlers have ended; then nothing may be left of them."""
