@@ -40,12 +40,13 @@ class _Read(NamedTuple):
     """A read that was sent.
 
     Attributes:
-        request: the read, preceded by the audit when that is due.
+        request: the read, preceded by the audit when that is due, and by what the server has spent.
         sent_at: when it was sent, by `boottime`.
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
         received: how many bytes had arrived on the connection before.
-        beside: how many commands the audit has beside those about the stream and the role.
+        audit: how many commands the audit has; 0 without one.
+        is_sample: whether the server is asked, before the read, what it has spent.
     """
 
     request: Request
@@ -53,7 +54,8 @@ class _Read(NamedTuple):
     connection: Connection
     asked: int
     received: int
-    beside: int
+    audit: int
+    is_sample: bool
 
 
 class CursorReceiver:
@@ -172,15 +174,16 @@ class CursorReceiver:
             read, is_late = await self._send_read(connection, position), False
         else:
             is_late = not read.request.settled.done()
-        *audit, reply = await connection.replies(read.request, within=self._block + self._grace)
+        *before, reply = await connection.replies(read.request, within=self._block + self._grace)
         if isinstance(reply, TransportError):
             raise reply
         self._missing = read.request.dropped if read.asked == 1 else 0
-        if audit:
-            stream, replication, *beside = audit
-            self._proof.hear(replication_of(replication), read.sent_at, beside[: read.beside])
+        if read.audit:
+            stream, replication, *beside = before[: read.audit]
+            self._proof.hear(replication_of(replication), read.sent_at, beside)
             self._reconcile(stream_info(stream), read.sent_at)
-            spent = processor_time_of(beside[-1]) if len(beside) > read.beside else None
+        if before:
+            spent = processor_time_of(before[-1]) if read.is_sample else None
             self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             self._is_at_end = False
@@ -211,21 +214,25 @@ class CursorReceiver:
                 wait = ("BLOCK", max(1, int(longest * 1000)))
                 if pause := self.pacing.pause(boottime()):
                     await asyncio.sleep(pause)
-        count = self._batch_size.count
-        others, bounds = self._proof.commands, self._batch_size.bounds()
-        commands: list[Command] = [("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position)]
+        count, bounds = self._batch_size.count, self._batch_size.bounds()
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
-        # No later because of a pause: the next read may be the first one after it.
-        due = self._audited_at + self._audit_interval - self.pacing.spacing
-        if sent_at >= due or not self._cursor.is_counted or self.pacing.is_due(sent_at):
-            audit: list[Command] = [("XINFO", "STREAM", self._key), ("INFO", "replication"), *others]
-            if self.pacing.is_fast(sent_at):
-                audit.append(("INFO", "cpu"))
-            commands[:0] = audit
-            bounds = self._batch_size.bounds(before=len(audit))
-            self._proof.request(sent_at)
+        commands = self._audit(sent_at)
+        audit = len(commands)
+        if is_sample := self.pacing.is_due(sent_at) or (audit > 0 and self.pacing.is_fast(sent_at)):
+            commands.append(("INFO", "cpu"))
+        if commands:
+            bounds = self._batch_size.bounds(before=len(commands))
+        commands.append(("XREAD", "COUNT", count, *wait, "STREAMS", self._key, position))
         request = connection.send(commands, bounds=bounds)
-        return _Read(request, sent_at, connection, count, connection.protocol.received, len(others))
+        return _Read(request, sent_at, connection, count, connection.protocol.received, audit, is_sample)
+
+    def _audit(self, now: float) -> list[Command]:
+        """Begin an audit if it is due, and return its commands."""
+        # No later because of a pause: the next read may be the first one after it.
+        if now < self._audited_at + self._audit_interval - self.pacing.spacing and self._cursor.is_counted:
+            return []
+        self._proof.request(now)
+        return [("XINFO", "STREAM", self._key), ("INFO", "replication"), *self._proof.commands]
 
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
