@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 from jwt_events.envelope._codec import Envelope, decode
 from jwt_events.events import Event, fixed_values, from_fixed_values
@@ -27,13 +27,11 @@ Decoder: TypeAlias = Callable[[bytes], Envelope]
 """Decodes a message, or raises `DecodeError`."""
 
 
-class _Decoded(NamedTuple):
-    """What is kept of an envelope: enough to make another one."""
+_Decoded: TypeAlias = tuple[type[Event], dict[str, Any], str | None, str | None]
+"""What is kept of an envelope: the class and the values of its event, and its trace context.
 
-    cls: type[Event]
-    values: dict[str, Any]
-    traceparent: str | None
-    tracestate: str | None
+A plain tuple, as to unpack it takes a fifth of the time.
+"""
 
 
 class _Shared:
@@ -46,7 +44,8 @@ class _Shared:
 
     def decode(self, payload: bytes) -> Envelope:
         """Decode a message, or make another event of what another reader has decoded."""
-        known = self._recent.get(payload) or self._older.get(payload)
+        if (known := self._recent.get(payload)) is None:
+            known = self._older.get(payload)
         if known is not None:
             cls, values, traceparent, tracestate = known
             return Envelope(from_fixed_values(cls, values), traceparent, tracestate)
@@ -61,7 +60,7 @@ class _Shared:
             return
         if len(self._recent) >= _KEPT:
             self._older, self._recent = self._recent, {}
-        self._recent[payload] = _Decoded(type(event), values, envelope.traceparent, envelope.tracestate)
+        self._recent[payload] = type(event), values, envelope.traceparent, envelope.tracestate
 
     def clear(self) -> None:
         """Forget all messages."""

@@ -89,10 +89,12 @@ def fixed_values(event: Event) -> dict[str, Any] | None:
     return None
 
 
-def from_fixed_values(cls: type[Event], values: Mapping[str, Any]) -> Event:
+def from_fixed_values(cls: type[Event], values: dict[str, Any]) -> Event:
     """Return an event with the values of another one, which `fixed_values` has returned."""
     event: Event = new_instance(cls)
-    set_values(event, {**values, "metadata": {}})
+    own = values.copy()
+    own["metadata"] = {}
+    set_values(event, own)
     return event
 
 

@@ -40,6 +40,8 @@ class Dispatcher:
         observer: Observer = UNOBSERVED,
         notices: Notices | None = None,
     ) -> None:
+        self.on_ended: Callable[[Job, Outcome], object] = _ignore
+        """Called once with each event or gap whose handlers have ended, and with how."""
         self.in_flight: int = 0
         """How many handlers were started, or are queued for their ordering key, and have not ended."""
         self._limit = concurrency  # of those in flight; each that takes no room raises it
@@ -85,7 +87,7 @@ class Dispatcher:
                 left -= 1
         except asyncio.CancelledError:
             if left < len(handlers):
-                job.give_up()
+                self.on_ended(job, job.give_up())
             raise
 
     def submit_gap(self, gap: Job, handlers: Sequence[Handler]) -> None:
@@ -127,7 +129,8 @@ class Dispatcher:
             self.in_flight -= 1  # it counts again when it is started
             self._limit -= 1
             self._start(follower)
-        job.one_ended(outcome)
+        if (final := job.one_ended(outcome)) is not None:
+            self.on_ended(job, final)
         if self._waiting:
             self._wake()
 
@@ -144,7 +147,8 @@ class Dispatcher:
         for handler, job in calls:
             logger.warning("handler cancelled", handler=handler.name, **job.fields)
             self.in_flight -= 1
-            job.one_ended(CANCELLED)
+            if (final := job.one_ended(CANCELLED)) is not None:
+                self.on_ended(job, final)
         if calls:
             self.changed()
             self._wake()
@@ -175,6 +179,10 @@ class Dispatcher:
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         await waiting
+
+
+def _ignore(job: Job, outcome: Outcome) -> None:
+    """Nobody wants to know."""
 
 
 def _there(key: Hashable) -> Hashable:

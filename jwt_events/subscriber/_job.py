@@ -48,28 +48,19 @@ CANCELLED = Outcome(finished=False)
 """The outcome of a handler that was cancelled."""
 
 
-class JobListener:
-    """Is told by a `Job` how it ends. This one ignores it."""
-
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """All handlers of a job have ended. Called once."""
-
-
-_NOBODY = JobListener()
-
 # The job in whose handler this runs: in the handler itself, in a task that it started, or in its thread.
 current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
 
 
-class Job(OpaqueStruct):
+class Job(OpaqueStruct, gc=False):
     """The handling of an event, or a gap, by all of its handlers.
 
-    There is one for each event, and a struct takes a quarter of the time of another object to make.
+    There is one for each event, and a struct takes a quarter of the time of another object to make. Nothing in it leads
+    back to what holds it, so the garbage collector need not look at it.
 
     Attributes:
         subject: what the handlers are called with.
         left: how many of its handlers have not ended; below zero after giving up.
-        listener: is told how it ends.
         delivery: how the event was delivered; ``None`` for a gap.
         observer: is told what happens to an event; of a gap nobody is told.
         trace: makes the span; ``None`` without traces.
@@ -83,7 +74,6 @@ class Job(OpaqueStruct):
 
     subject: Any
     left: int = 1
-    listener: JobListener = _NOBODY
     delivery: Delivery | None = None
     observer: Observer = UNOBSERVED
     trace: Processing | None = None
@@ -125,33 +115,35 @@ class Job(OpaqueStruct):
             if outcome is Handled.FAILED:
                 self.error = type(error).__qualname__
 
-    def one_ended(self, outcome: Outcome) -> None:
-        """Note that one of the handlers has ended, with all its attempts."""
+    def one_ended(self, outcome: Outcome) -> Outcome | None:
+        """Note that one of the handlers has ended, with all its attempts; return how the job ends, if it was the last.
+
+        Of those that end after giving up, none is.
+        """
         self.left = left = self.left - 1
         if outcome is not HANDLED:
             before = self.outcome
             self.outcome = Outcome(outcome.failure or before.failure, outcome.finished and before.finished)
-        if left == 0:
-            self._end(self.outcome)
+        return self._end(self.outcome) if left == 0 else None
 
-    def give_up(self) -> None:
-        """End as unfinished now: not all of the handlers will be started."""
+    def give_up(self) -> Outcome:
+        """End as unfinished now, as not all of the handlers will be started; return how it ends."""
         self.left = -1
-        self._end(Outcome(finished=False, incomplete=True))
+        return self._end(Outcome(finished=False, incomplete=True))
 
-    def hand_back(self, *, finished: bool) -> None:
-        """Note that the program has taken the event by ``events()``, and finished it or not."""
+    def hand_back(self, *, finished: bool) -> Outcome:
+        """Note that the program has taken the event by ``events()``, and finished it or not; return how it ends."""
         self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self.began or perf_counter())
-        self._end(HANDLED if finished else CANCELLED)
+        return self._end(HANDLED if finished else CANCELLED)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: Outcome) -> Outcome:
         if self.began is not None:
             if self.observer is not UNOBSERVED:
                 error = None if outcome is HANDLED else self._error_of(outcome)
                 self.observer.processed(self.subject, error, self.began)
             if self.trace is not None:
                 self.trace.end(self._error_of(outcome))
-        self.listener.ended(self, outcome)
+        return outcome
 
     def _error_of(self, outcome: Outcome) -> str | None:
         if not outcome.finished:

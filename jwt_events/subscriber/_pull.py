@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jwt_events.events import Event
-from jwt_events.subscriber._job import Job
+from jwt_events.subscriber._job import Job, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,11 @@ class PullQueue:
 
     Args:
         capacity: how many events may have been read ahead, or taken, and not settled.
+        on_ended: called with each event that was settled, and with how.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, on_ended: Callable[[Job, Outcome], object]) -> None:
+        self._on_ended = on_ended
         self._room = asyncio.Semaphore(capacity)
         self._queue: asyncio.Queue[PulledEvent | None] = asyncio.Queue()
         self.is_consumed: bool = False
@@ -47,7 +50,7 @@ class PullQueue:
     def settle(self, pulled: PulledEvent, *, finished: bool) -> None:
         """Take back an event: finished, or to be delivered again."""
         self._room.release()
-        pulled.job.hand_back(finished=finished)
+        self._on_ended(pulled.job, pulled.job.hand_back(finished=finished))
 
     def close(self) -> None:
         """End the iteration behind the events that wait."""

@@ -18,7 +18,7 @@ from jwt_events.errors import Closed
 from jwt_events.events import Handler, Routes
 from jwt_events.instrumentation import Observer
 from jwt_events.subscriber._dispatcher import Dispatcher
-from jwt_events.subscriber._job import HANDLED, CutOff, Job, JobListener, Outcome
+from jwt_events.subscriber._job import HANDLED, CutOff, Job, Outcome
 from jwt_events.subscriber._pull import PullQueue
 from jwt_events.subscriber._reader import Counters, Reader, SeenIds
 from jwt_events.tracing import Spans
@@ -82,7 +82,7 @@ class SubscriberRecord:
             self.has_consumer.set()
 
 
-class Subscription(JobListener):
+class Subscription:
     """Reads events and passes them on to handlers or to ``events()``, until it is ended or reading fails for good.
 
     Args:
@@ -114,6 +114,7 @@ class Subscription(JobListener):
         ending: asyncio.Event,
     ) -> None:
         self.dispatcher = dispatcher
+        dispatcher.on_ended = self._ended
         self.failure: Exception | None = None
         self.host: HostCancellation = HostCancellation(grace=_HOST_GRACE)
         self.pull: PullQueue | None = None
@@ -169,7 +170,7 @@ class Subscription(JobListener):
             return self.dispatcher.submit(self._job(envelope, delivery, len(handlers)), handlers)
         if self.pull is not None or not self._state.has_consumer.is_set():
             return self._accept_later(envelope, delivery)
-        self.ended(self._job(envelope, delivery, 0), HANDLED)
+        self._ended(self._job(envelope, delivery, 0), HANDLED)
         return None
 
     async def _accept_later(self, envelope: Envelope, delivery: Delivery) -> None:
@@ -182,12 +183,13 @@ class Subscription(JobListener):
     def _job(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
         state = self._state
         trace = None if state.spans.tracer is None else state.spans.processing(envelope)
-        return Job(envelope.event, handlers, self, delivery, state.observer, trace, delivery.attempt)
+        return Job(envelope.event, handlers, delivery, state.observer, trace, delivery.attempt)
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
+    def _ended(self, job: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""
-        delivery, counters = job.delivery, self._state.counters
-        assert delivery is not None  # noqa: S101 - every event came with one
+        counters = self._state.counters
+        if (delivery := job.delivery) is None:  # a gap
+            return
         if outcome is HANDLED:
             counters.handled += 1
             self._receiver.settle(delivery)
@@ -209,7 +211,7 @@ class Subscription(JobListener):
     def pulling(self) -> Iterator[PullQueue]:
         """Switch from handlers to a pull queue, which ends when the reading does."""
         if self.pull is None:
-            self.pull = PullQueue(self._concurrency)
+            self.pull = PullQueue(self._concurrency, self._ended)
             if self.reader.done():
                 self.pull.close()
         elif self.pull.is_consumed:
