@@ -182,7 +182,7 @@ class Dispatcher:
 
 
 def _ignore(job: Job, outcome: Outcome) -> None:
-    """Nobody wants to know."""
+    """Tell nobody."""
 
 
 def _there(key: Hashable) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +14,8 @@ Shape: TypeAlias = Callable[[Any, Command], Any]
 _MAX_PART: Final = 2**64 - 1
 
 _MAX_DIGITS: Final = 20
-_DIGITS: Final = b"0123456789"
+# Without the longest numbers, which are looked at one by one: most replies have many positions, and none of those.
+_are_positions: Final = re.compile(rb"(?:[0-9]{1,19}+-[0-9]{1,19}+ )++").fullmatch
 
 
 def position(reply: Any) -> str:
@@ -53,21 +55,10 @@ def split_position(reply: bytes) -> list[int]:
 
 
 def check_positions(replies: Sequence[Any]) -> None:
-    """Check many positions at once, which costs a tenth of looking at each."""
-    if replies and not _are_short_positions(replies):
+    """Check many positions at once, which costs a third of looking at each."""
+    if replies and not _are_positions(b" ".join(replies) + b" "):
         for reply in replies:
             position(reply)
-
-
-def _are_short_positions(replies: Sequence[Any]) -> bool:
-    """Whether these are positions, none of them with a number of 20 digits: those are looked at one by one."""
-    text = b" %b " % b" ".join(replies)
-    return (
-        text.translate(None, _DIGITS) == b" -" * len(replies) + b" "
-        and b" -" not in text  # no number is empty
-        and b"- " not in text
-        and max(map(len, replies)) <= _MAX_DIGITS + 1
-    )
 
 
 def any_reply(reply: Any, command: Command) -> Any:
