@@ -134,11 +134,7 @@ class Subscription:
             observer=state.observer,
             notices=state.notices,
         )
-        if (backlog := getattr(receiver, "backlog", None)) is not None:
-            backlog.tell = state.observer.backlog
-            resources.callback(_stop_telling, backlog, state.observer)  # the first thing that closing does
-        if (settler := getattr(receiver, "settler", None)) is not None:
-            settler.on_dropped = state.observer.dead_letters_dropped
+        _observe(receiver, state.observer, resources)
         self._closing = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
         self.reader: asyncio.Task[None] = asyncio.create_task(self._reading.run(), name="jwt_events reader")
@@ -286,6 +282,15 @@ class Subscription:
             finally:  # even if the cancellation arrives only there
                 async with self._closing:
                     await self._resources.aclose()
+
+
+def _observe(receiver: Receiver, observer: Observer, resources: AsyncExitStack) -> None:
+    """Let a receiver tell the observer what it finds itself, until these resources are closed."""
+    if (backlog := getattr(receiver, "backlog", None)) is not None:
+        backlog.tell = observer.backlog
+        resources.callback(_stop_telling, backlog, observer)  # the first thing that closing does
+    if (settler := getattr(receiver, "settler", None)) is not None:
+        settler.on_dropped = observer.dead_letters_dropped
 
 
 def _stop_telling(backlog: Any, observer: Observer) -> None:
