@@ -21,18 +21,17 @@ from jwt_events._internal.opaque import OpaqueStruct
 from jwt_events.errors import TransportError
 from jwt_events.transport._redis.cutter import ValueCutter
 from jwt_events.transport._redis.forked import give_up_if_forked
+from jwt_events.transport._redis.receive_buffer import ReceiveBuffer
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
 
 _NOTHING: Final = object()
+_EMPTY: Final = memoryview(b"")
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
 
 _NONSENSE = "the answer makes no sense"
 _FORKED = "the process was forked, and the connection belongs to its parent"
-
-# Bytes to take from the socket in one read. asyncio's own default allocates four times as much for every read.
-_READ_SIZE = 65_536
 
 # Above this many bytes of pushed messages that were not taken, reading pauses. The server has limits of its own for
 # readers that are slow.
@@ -165,7 +164,8 @@ class RespProtocol(asyncio.BufferedProtocol):
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=_NOTHING)
-        self._buffer = memoryview(bytearray(_READ_SIZE))  # a view, as TLS fills it slice by slice
+        self._buffer = ReceiveBuffer(self.loop)
+        self._arrived = _EMPTY
         self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
         self._unsent: list[bytes] = []
         self._unread = 0
@@ -297,12 +297,14 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer that received bytes are written to; called by asyncio."""
-        return self._buffer
+        self._arrived = self._buffer.acquire()
+        return self._arrived
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what arrived; called by asyncio."""
         self.received += nbytes
         self._feed(nbytes)
+        self._buffer.release()
         gets, requests, has_arrived = self._reader.gets, self._requests, False
         expects_pushed = self._expects_pushed
         try:
@@ -334,9 +336,9 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def _feed(self, nbytes: int) -> None:
         if self._cutter is None:
-            self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
+            self._reader.feed(self._arrived, 0, nbytes)  # type: ignore[arg-type]  # any buffer will do, unlike its stub says
             return
-        kept = self._cutter.feed(bytes(self._buffer[:nbytes]))
+        kept = self._cutter.feed(bytes(self._arrived[:nbytes]))
         self._incomplete_since += nbytes - len(kept)
         self._reader.feed(kept)
         if self._cutter.is_done:
@@ -351,6 +353,7 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake all waiting callers, as no more replies will come; called by asyncio."""
+        self._buffer.release()
         self.failure = self.failure or exc or ConnectionResetError("the server hung up")
         if not self._closed.done():
             self._closed.set_result(None)
