@@ -49,9 +49,10 @@ def require(fits: object) -> None:
         raise ValueError
 
 
-def split_position(reply: bytes) -> list[int]:
+def split_position(reply: bytes) -> tuple[int, int]:
     """Return the two numbers of a position."""
-    return [int(part) for part in reply.split(b"-")]
+    milliseconds, _, sequence = reply.partition(b"-")
+    return int(milliseconds), int(sequence)
 
 
 def check_positions(replies: Sequence[Any]) -> None:

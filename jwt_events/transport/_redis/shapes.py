@@ -194,7 +194,9 @@ def _read(reply: Any, command: Command) -> Any:
     ((key, entries),) = array(reply)
     require(key == encoded(command[-2]) and len(_entries(entries)) > 0)
     if type(after := command[-1]) is str and "-" in after:
-        require(split_position(after.encode()) < split_position(entries[0][0]) <= split_position(entries[-1][0]))
+        first = split_position(entries[0][0])
+        require(split_position(after.encode()) < first)
+        require(len(entries) == 1 or first < split_position(entries[-1][0]))
     return reply
 
 

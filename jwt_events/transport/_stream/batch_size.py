@@ -20,6 +20,8 @@ MAX_BATCH_BYTES = 16 * 1_048_576
 ENTRY_BOUNDS = Bounds(value=MAX_VALUE_BYTES, values=4 * MAX_BATCH_BYTES)
 """How much to take of replies with one entry each, which may be far too large."""
 
+_BATCH_BOUNDS = Bounds(reply=MAX_BATCH_BYTES)
+
 # By how much the next batch is smaller than one that was cut off: by a lot, as a server makes all of a reply before it
 # sends any, and again after each attempt.
 _SHRINK = 32
@@ -51,7 +53,7 @@ class BatchSize:
         """
         if self.count == 1:
             return ENTRY_BOUNDS
-        return ENTRY_BOUNDS._replace(reply=MAX_BATCH_BYTES, cut=before) if before else Bounds(reply=MAX_BATCH_BYTES)
+        return ENTRY_BOUNDS._replace(reply=MAX_BATCH_BYTES, cut=before) if before else _BATCH_BOUNDS
 
     def fail(self, *, is_too_large: bool) -> None:
         """Ask for fewer if the connection failed because a batch of this size was too large.
