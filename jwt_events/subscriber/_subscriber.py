@@ -295,13 +295,13 @@ class Subscriber(Registration):
             subscription = self._subscription
             with subscription.pulling() as queue:
                 self._state.has_consumer.set()
-                while (pulled := await queue.get()) is not None:
-                    pulled.job.begin()
+                while (job := await queue.get()) is not None:
+                    job.begin()
                     try:
-                        yield pulled.event
+                        yield job.subject
                     except BaseException:
-                        queue.settle(pulled, finished=False)
+                        queue.settle(job, finished=False)
                         raise
-                    queue.settle(pulled, finished=True)
+                    queue.settle(job, finished=True)
             if subscription.failure is not None:
                 raise subscription.failure

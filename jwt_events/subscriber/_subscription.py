@@ -161,25 +161,28 @@ class Subscription:
 
     def _accept(self, envelope: Envelope, delivery: Delivery) -> Awaitable[None] | None:
         """Pass an event on; return what to wait for, if there is no room or no consumer."""
-        handlers = self._state.routes.by_class[type(envelope.event)]
+        state = self._state
+        handlers = state.routes.by_class[type(envelope.event)]
+        trace = None if state.spans.tracer is None else state.spans.processing(envelope)
+        job = Job(envelope.event, len(handlers), delivery, state.observer, trace, delivery.attempt)
         if handlers and self.pull is None:
-            return self.dispatcher.submit(self._job(envelope, delivery, len(handlers)), handlers)
-        if self.pull is not None or not self._state.has_consumer.is_set():
-            return self._accept_later(envelope, delivery)
-        self._ended(self._job(envelope, delivery, 0), HANDLED)
+            return self.dispatcher.submit(job, handlers)
+        if self.pull is not None or not state.has_consumer.is_set():
+            return self._accept_later(job)
+        self._ended(job, HANDLED)
         return None
 
-    async def _accept_later(self, envelope: Envelope, delivery: Delivery) -> None:
+    async def _accept_later(self, job: Job) -> None:
         await self._state.has_consumer.wait()
         if self.pull is not None:
-            await self.pull.put(envelope.event, self._job(envelope, delivery, 1))
-        elif (waiting := self._accept(envelope, delivery)) is not None:
+            await self.pull.put(job)
+            return
+        handlers = self._state.routes.by_class[type(job.subject)]
+        job.left = len(handlers)
+        if not handlers:
+            self._ended(job, HANDLED)
+        elif (waiting := self.dispatcher.submit(job, handlers)) is not None:
             await waiting
-
-    def _job(self, envelope: Envelope, delivery: Delivery, handlers: int) -> Job:
-        state = self._state
-        trace = None if state.spans.tracer is None else state.spans.processing(envelope)
-        return Job(envelope.event, handlers, delivery, state.observer, trace, delivery.attempt)
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         """Settle an event whose handlers have ended; one that was cut off is left for its next delivery."""

@@ -31,7 +31,7 @@ CLASSES: Table = {
         "Dock": "part of Publisher",
         "Filed": "PackedRule",
         "Flight": "Fetch",
-        "Handout": "PulledEvent",
+        "Handout": "Job",
         "Intake": "Reader",
         "Interpreter": "ReplyDecoder",
         "Interruption": "HostCancellation",
