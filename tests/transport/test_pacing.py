@@ -7,7 +7,8 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +18,15 @@ from redis.asyncio import Redis
 
 from jwt_events import RedisStream, ServerRefused
 from jwt_events.transport._stream.cursor import CursorReceiver
-from jwt_events.transport._stream.pacing import AIM, MAX_SPACING, MIN_RATE, MIN_SPACING, Pacing, processor_time_of
+from jwt_events.transport._stream.pacing import (
+    AIM,
+    MAX_SPACING,
+    MIN_RATE,
+    MIN_SPACING,
+    Pacing,
+    ServerLoad,
+    processor_time_of,
+)
 from tests.support.raw import call
 from tests.support.waiting import scaled, wait_until
 
@@ -66,10 +75,12 @@ def simulate(readers: int, events: Iterator[float], *, others: float = 0.0, maxi
             waiting.clear()
             asked_at += pacing.pause(asked_at)
         spent += _PER_PUBLISH
-        if at > sampled_at + 1.0 or pacing.is_due(at):
-            is_fast = pacing.is_fast(at)
-            asked += is_fast
-            pacing.sample(at, spent + others * at if is_fast else None, chance.random())
+        is_audit = at > sampled_at + 1.0
+        if pacing.must_ask(at, chance.random(), is_audit=is_audit):
+            pacing.hear(at, spent + others * at, chance.random())
+            asked += 1
+            sampled_at = at
+        elif is_audit:
             sampled_at = at
         if not began and at > _SETTLED:
             began, before, wakeups = at, spent + others * at, 0
@@ -157,23 +168,11 @@ class TestPacing:
         for number in range(500):
             now = number / 1_000
             pacing.wake(now, 1)
-            if pacing.is_due(now):
-                pacing.sample(now, now, 0.0)  # a whole core
+            if pacing.must_ask(now, 0.0, is_audit=False):
+                pacing.hear(now, now, 0.0)  # a whole core
                 sampled.append(now)
         assert len(sampled) == 2
         assert pacing.spacing > 0
-
-    def test_a_server_that_does_not_tell(self) -> None:
-        """It is not asked again and again: the next sample is taken with an audit."""
-        pacing, asked = Pacing(), 0
-        pacing.sample(0.0, None, 0.0)
-        for number in range(2_000):
-            now = number / 1_000
-            pacing.wake(now, 1)
-            if pacing.is_due(now):
-                pacing.sample(now, None, 0.0)
-                asked += 1
-        assert asked == 1
 
     def test_one_reader_of_a_thousand_events_a_second(self) -> None:
         """A reader that has the server for itself does not pause."""
@@ -235,6 +234,82 @@ class TestPacing:
         found = simulate(1_000, evenly(1_000), maximum=0.0)
         assert max(found.delays) == 0
         assert found.rate == pytest.approx(1_000, rel=0.01)
+
+
+class TestServerLoad:
+    """What the readers of a process share."""
+
+    @pytest.mark.parametrize("late", [0, 3])
+    @pytest.mark.parametrize("readers", [1, 2, 50])
+    def test_one_asks(self, readers: int, late: int) -> None:
+        """However many readers find out that events come fast, the server is asked as often as by one."""
+        load, asked = ServerLoad(), list[float]()
+        all_pacing = [Pacing() for _ in range(readers)]
+        for pacing in all_pacing:
+            pacing.restart(0.0, load)
+        answers: list[tuple[Pacing, float, int]] = []
+        for number in range(1_000):
+            now = number / 1_000
+            for pacing, asked_at, due in [*answers]:
+                if due == number:
+                    pacing.hear(asked_at, asked_at, 0.0)  # a whole core
+            for pacing in all_pacing:
+                pacing.wake(now, 1)
+                if pacing.must_ask(now, 0.0, is_audit=False):
+                    asked.append(now)
+                    answers.append((pacing, now, number + late))
+                    if not late:
+                        pacing.hear(now, now, 0.0)
+        assert len(asked) == 2
+        for pacing in all_pacing:
+            assert pacing.spacing == pytest.approx(all_pacing[0].spacing, rel=0.1)
+            assert pacing.spacing > 0
+
+    def test_no_answer(self) -> None:
+        """While a reader that has asked gets no answer, another one asks a second later."""
+        load, asked = ServerLoad(), list[float]()
+        all_pacing = [Pacing() for _ in range(3)]
+        for pacing in all_pacing:
+            pacing.restart(0.0, load)
+        for number in range(3_000):
+            for pacing in all_pacing:
+                pacing.wake(now := number / 1_000, 1)
+                if pacing.must_ask(now, 0.0, is_audit=False):
+                    asked.append(now)
+        assert asked == pytest.approx([0.2, 1.2, 2.2], abs=0.01)
+
+    def test_an_audit_while_events_are_slow(self) -> None:
+        """It ends the pauses, and asks for nothing."""
+        pacing = Pacing()
+        pacing.spacing = MAX_SPACING
+        pacing.wake(1.0, 1)
+        assert not pacing.must_ask(1.5, 0.0, is_audit=True)
+        assert pacing.spacing == 0
+
+    def test_a_server_that_does_not_tell(self) -> None:
+        """None of its readers pauses, and it is asked once until the next audit."""
+        load, asked = ServerLoad(), 0
+        all_pacing = [Pacing() for _ in range(10)]
+        for pacing in all_pacing:
+            pacing.restart(0.0, load)
+        for number in range(2_000):
+            for pacing in all_pacing:
+                pacing.wake(now := number / 1_000, 1)
+                if pacing.must_ask(now, 0.0, is_audit=False):
+                    pacing.hear(now, None, 0.0)
+                    asked += 1
+        assert asked == 1
+        assert all(pacing.spacing == 0 for pacing in all_pacing)
+
+    def test_another_server(self) -> None:
+        """Readers share what they know of one server while there are any, and nothing of one without an address."""
+        load = ServerLoad.of(("127.0.0.1", 1))
+        load.tell(1.0, 2.0)
+        assert ServerLoad.of(("127.0.0.1", 1)) is load
+        assert ServerLoad.of(("127.0.0.1", 2)) is not load
+        assert ServerLoad.of(None) is not ServerLoad.of(None)
+        del load
+        assert ServerLoad.of(("127.0.0.1", 1)).spent is None
 
 
 @pytest.mark.parametrize(
@@ -314,6 +389,33 @@ class TestReader:
             await wait_until(is_paced, within=20)
             await wait_until(is_unpaced, within=20)
             following.cancel()
+
+    async def test_one_of_many_asks(self, client: Redis, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of many readers of one process one asks what the server has spent, and all of them know it."""
+        told: list[float] = []
+        tell = ServerLoad.tell
+
+        def note(load: ServerLoad, as_of: float, spent: float | None) -> None:
+            told.append(as_of)
+            tell(load, as_of, spent)
+
+        async def follow(receiver: CursorReceiver) -> None:
+            while True:
+                await receiver.receive()
+
+        monkeypatch.setattr(ServerLoad, "tell", note)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            receivers = [await stack.enter_async_context(opened(url, key)) for _ in range(20)]
+            following = [group.create_task(follow(receiver)) for receiver in receivers]
+
+            async def all_know() -> bool:
+                await call(client, "EVAL", _BUSY, 1, key)
+                return all(receiver.pacing._spent is not None for receiver in receivers)
+
+            await wait_until(all_know, within=20)
+            for task in following:
+                task.cancel()
+        assert all(later - earlier >= 0.2 for earlier, later in pairwise(told))
 
     async def test_nothing_is_lost_in_a_pause(self, client: Redis, url: str, key: str) -> None:
         """Cancelling a reader while it pauses loses nothing, and closes nothing."""

@@ -197,8 +197,13 @@ class RespProtocol(asyncio.BufferedProtocol):
     @property
     def peer(self) -> tuple[str, int] | None:
         """Host and port of the other side; ``None`` on a unix socket."""
-        name = self._transport.get_extra_info("peername")
+        name = self.peer_name
         return name[:2] if isinstance(name, tuple) else None
+
+    @property
+    def peer_name(self) -> Any:
+        """The name of the other side, as the system gives it: a tuple or a path; ``None`` if it has none."""
+        return self._transport.get_extra_info("peername")
 
     @property
     def oldest(self) -> Request | None:

@@ -17,7 +17,7 @@ from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Connecting,
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize
 from jwt_events.transport._stream.entry import cut, parse_deliveries
-from jwt_events.transport._stream.pacing import MAX_SPACING, Pacing, processor_time_of
+from jwt_events.transport._stream.pacing import MAX_SPACING, Pacing, ServerLoad, processor_time_of
 from jwt_events.transport._stream.position import StreamCursor, StreamInfo
 from jwt_events.transport._stream.read_proof import ReadProof
 from jwt_events.transport._stream.settler import Settler
@@ -182,9 +182,8 @@ class CursorReceiver:
             stream, replication, *beside = before[: read.audit]
             self._proof.hear(replication_of(replication), read.sent_at, beside)
             self._reconcile(stream_info(stream), read.sent_at)
-        if before:
-            spent = processor_time_of(before[-1]) if read.is_sample else None
-            self.pacing.sample(read.sent_at, spent, random.random())  # noqa: S311 - only spreads load
+        if read.is_sample:
+            self.pacing.hear(read.sent_at, processor_time_of(before[-1]), _chance())
         if self._cursor.position != position:  # rewound: these entries are read again, in their order
             self._is_at_end = False
             return None
@@ -218,7 +217,7 @@ class CursorReceiver:
         sent_at = boottime()  # not the loop's own clock, which uvloop cuts to milliseconds
         commands = self._audit(sent_at)
         audit = len(commands)
-        if is_sample := self.pacing.is_due(sent_at) or (audit > 0 and self.pacing.is_fast(sent_at)):
+        if is_sample := self.pacing.must_ask(sent_at, _chance(), is_audit=audit > 0):
             commands.append(("INFO", "cpu"))
         if commands:
             bounds = self._batch_size.bounds(before=len(commands))
@@ -237,7 +236,7 @@ class CursorReceiver:
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
         sent_at = boottime()
-        self.pacing.restart(sent_at)
+        self.pacing.restart(sent_at, ServerLoad.of(connection.protocol.peer_name))
         await self._proof.begin(connection)
         (stream,) = await connection.execute_many(
             [("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS
@@ -275,6 +274,10 @@ class CursorReceiver:
         gaps, self._gaps = self._gaps, []
         self._has_missed = self._has_missed or bool(gaps)
         return gaps
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - only spreads load
 
 
 def stream_info(reply: Any) -> StreamInfo | None:

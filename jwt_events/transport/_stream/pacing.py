@@ -4,12 +4,16 @@ Each event wakes all readers that wait for one, and what it costs the server to 
 readers of a thousand events a second take more than a core. A reader that lets a moment pass finds several events at
 once. A pause delays events, so there has to be a reason: readers pace themselves while their server spends more than
 0.08 of a core, so far that it spends no more, and by 50 ms at most. Where events are rare, there is no pause.
+
+What a server spends is the same for all of its readers: of those of one process one asks, and all of them learn of it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from collections.abc import Hashable
+from typing import Any, ClassVar, Final
+from weakref import WeakValueDictionary
 
 from jwt_events.transport._redis.role import parse_info
 
@@ -36,6 +40,36 @@ _MIN_SAMPLE: Final = 0.2
 _MAX_SAMPLE: Final = 5.0
 
 
+# Seconds for which nobody else asks a server that was asked.
+_ANSWER_WITHIN: Final = 1.0
+
+
+class ServerLoad:
+    """What a server has spent, as far as the readers of this process know.
+
+    Attributes:
+        asked_at: when a reader asked last.
+        as_of: when it asked that had the last answer.
+        spent: processor time of the server by then, in seconds; ``None`` if it does not tell.
+    """
+
+    _all: ClassVar[WeakValueDictionary[Hashable, ServerLoad]] = WeakValueDictionary()
+
+    def __init__(self) -> None:
+        self.asked_at: float = -math.inf
+        self.as_of: float = -math.inf
+        self.spent: float | None = None
+
+    @classmethod
+    def of(cls, server: Hashable) -> ServerLoad:
+        """Return what is known of a server, given its address; ``None`` for one that cannot be told from others."""
+        return cls._all.setdefault(server, cls()) if server else cls()
+
+    def tell(self, as_of: float, spent: float | None) -> None:
+        """Note an answer."""
+        self.as_of, self.spent = as_of, spent
+
+
 class Pacing:
     """When a reader may ask again.
 
@@ -53,9 +87,9 @@ class Pacing:
         self._due = 0.0  # when to ask again
         self._wakeups = 0  # since the last sample
         self._events = 0  # since then
-        self._spent: float | None = (
-            None  # processor time of the server at the last sample; ``None`` if it was not asked
-        )
+        self._load = ServerLoad()
+        self._spent: float | None = None  # by the server at the last sample; ``None`` if it was not asked
+        self._spent_at = 0.0  # as of when
         self._sampled_at = 0.0
         self._is_slow = True  # whether events were slow up to the last sample, or the one before it
 
@@ -76,33 +110,64 @@ class Pacing:
         # The first event of a sample begins an interval, and ends none.
         return self.maximum > 0 and self._wakeups >= MIN_WAKEUPS * elapsed and self._events > MIN_RATE * elapsed + 1
 
-    def is_due(self, now: float) -> bool:
-        """Whether to ask the server for a sample at once, as events have just begun to come fast."""
-        return self._is_slow and now >= self._sampled_at + _MIN_SAMPLE and self.is_fast(now)
+    def must_ask(self, now: float, chance: float, *, is_audit: bool) -> bool:
+        """Take a sample if it is due; return whether the server is to be asked for it, with the read that is sent now.
 
-    def restart(self, at: float) -> None:
+        It is due with each audit, and at once when events have just begun to come fast.
+
+        Args:
+            now: the time.
+            chance: a random number from 0 to 1.
+            is_audit: whether the server is audited with this read.
+        """
+        if not self.is_fast(now):
+            if is_audit:
+                self.sample(now, None, chance)
+            return False
+        if now < self._sampled_at + _MIN_SAMPLE or not (is_audit or self._is_slow):
+            return False
+        load = self._load
+        if load.as_of > max(self._spent_at, now - _MIN_SAMPLE):
+            self.sample(now, load.spent, chance, as_of=load.as_of)
+            return False
+        if load.asked_at > max(load.as_of, now - _ANSWER_WITHIN):
+            return False
+        load.asked_at = now
+        return True
+
+    def hear(self, asked_at: float, spent: float | None, chance: float) -> None:
+        """Take what the server has answered; see `sample`."""
+        self._load.tell(asked_at, spent)
+        self.sample(asked_at, spent, chance)
+
+    def restart(self, at: float, load: ServerLoad | None = None) -> None:
         """Begin anew with another server: what this one has spent says nothing of the one before."""
+        self._load = load or ServerLoad()
         self.spacing, self._spent, self._is_slow = 0.0, None, True
         self._begin(at)
 
-    def sample(self, at: float, spent: float | None, chance: float) -> None:
+    def sample(self, at: float, spent: float | None, chance: float, *, as_of: float | None = None) -> None:
         """Choose the spacing, unless it was chosen a moment ago.
 
         Args:
-            at: when the server was asked.
-            spent: its processor time in seconds, since whenever; ``None`` if it was not asked, or does not tell.
+            at: when events were counted.
+            spent: processor time of the server in seconds; ``None`` if it was not asked, or does not tell.
             chance: a random number from 0 to 1.
+            as_of: when the server was asked; ``None`` for `at`.
         """
-        elapsed = at - self._sampled_at
+        elapsed, as_of = at - self._sampled_at, at if as_of is None else as_of
         if elapsed < _MIN_SAMPLE:  # some servers are audited with every read
             return
         # A server that was asked and does not tell is not asked more often.
         self._is_slow = self._spent is None if spent is not None else not self.is_fast(at)
+        passed = as_of - self._spent_at
         if spent is None:
             self.spacing = 0.0
-        elif self._spent is not None and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups:
-            self._choose(elapsed / self._wakeups, (spent - self._spent) / elapsed, chance)
-        self._spent = spent
+        elif (
+            self._spent is not None and passed > 0 and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups
+        ):
+            self._choose(elapsed / self._wakeups, (spent - self._spent) / passed, chance)
+        self._spent, self._spent_at = spent, as_of
         self._begin(at)
 
     def _begin(self, at: float) -> None:
