@@ -126,20 +126,20 @@ class Job(OpaqueStruct, gc=False):
             self.outcome = Outcome(outcome.failure or before.failure, outcome.finished and before.finished)
         if left:
             return None
-        return self.outcome if self.began is None else self._told(self.outcome)
+        return self.outcome if self.began is None else self._end(self.outcome)
 
     def give_up(self) -> Outcome:
         """End as unfinished now, as not all of the handlers will be started; return how it ends."""
         self.left = -1
-        return self._told(Outcome(finished=False, incomplete=True))
+        return self._end(Outcome(finished=False, incomplete=True))
 
     def hand_back(self, *, finished: bool) -> Outcome:
         """Note that the program has taken the event by ``events()``, and finished it or not; return how it ends."""
         self.called(_PULLED, Handled.HANDLED if finished else Handled.CANCELLED, self.began or perf_counter())
-        return self._told(HANDLED if finished else CANCELLED)
+        return self._end(HANDLED if finished else CANCELLED)
 
-    def _told(self, outcome: Outcome) -> Outcome:
-        """Tell the observer of an event, and the tracer, how it has ended, if it has begun; return that."""
+    def _end(self, outcome: Outcome) -> Outcome:
+        """Tell the observer and the tracer, if it has begun, how it ends; return that."""
         if self.began is not None:
             if self.observer is not UNOBSERVED:
                 error = None if outcome is HANDLED else self._error_of(outcome)

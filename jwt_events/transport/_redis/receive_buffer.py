@@ -3,7 +3,8 @@
 asyncio and uvloop ask a connection for a buffer, fill it, and say so, all in one step; what has arrived is decoded in
 that step, too. So the connections of a loop can share a buffer, which stays in the processor's cache however many of
 them receive in turn. A loop that fills a buffer later would let one connection overwrite what another one has received:
-a connection that asks for the buffer while another one has it gets one of its own.
+a connection that asks for the buffer while another one has it gets one of its own. So does one that asks after another
+one has, for nothing: over TLS a record may hold no data.
 """
 
 from __future__ import annotations
