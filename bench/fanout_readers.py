@@ -109,17 +109,19 @@ class SimulatedReader:
         self._unread = b""
         self._cursor = b"$"
         self._audited_at = self._sent_at = time.monotonic()
-        self._pacing.sample(self._sent_at, None, 0.0)
+        self._pacing.restart(self._sent_at)
+        self._has_asked = False
 
     def ask(self) -> None:
         """Send a read, with an audit if that is due."""
         self._sent_at = now = time.monotonic()
         commands: list[Command] = []
-        if now >= self._audited_at + _AUDIT_INTERVAL - self._pacing.spacing or self._pacing.is_due(now):
+        if is_audit := now >= self._audited_at + _AUDIT_INTERVAL - self._pacing.spacing:
             self._audited_at = now
             commands = [("XINFO", "STREAM", KEY), ("INFO", "replication")]
-            if self._pacing.is_fast(now):
-                commands.append(("INFO", "cpu"))
+        self._has_asked = self._pacing.must_ask(now, random(), is_audit=is_audit)
+        if self._has_asked:
+            commands.append(("INFO", "cpu"))
         commands.append(("XREAD", "COUNT", 500, "BLOCK", _BLOCK_MS, "STREAMS", KEY, self._cursor))
         self.socket.send(_packed(*commands))
 
@@ -133,9 +135,9 @@ class SimulatedReader:
                 return None
         elif not self._take_entries(self._unread[found.end() :], int(found[1])):
             return None
-        if self._audited_at == self._sent_at:
+        if self._has_asked:
             spent = [float(value) for value in _CPU.findall(self._unread)]
-            self._pacing.sample(self._sent_at, sum(spent) if spent else None, random())
+            self._pacing.hear(self._sent_at, sum(spent) if spent else None, random())
         self._unread = b""
         return self._pacing.pause(time.monotonic())
 

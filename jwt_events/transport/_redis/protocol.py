@@ -158,6 +158,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         failure: why the socket was closed; ``None`` if it is open, or was closed in good order from here.
         outstanding: how many replies have not arrived yet.
         received: how many bytes have arrived.
+        peer_name: what the system calls the other side: a tuple or a path; ``None`` if it has no name.
         is_out_of_sync: whether a reply may belong to another request, so that none can be trusted.
     """
 
@@ -182,6 +183,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._writer = writer  # kept, as it closes the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # of a stream, it can read, too
         self._transport.set_protocol(self)
+        self.peer_name: Any = self._transport.get_extra_info("peername")
         give_up_if_forked(self)
 
     @property
@@ -197,13 +199,7 @@ class RespProtocol(asyncio.BufferedProtocol):
     @property
     def peer(self) -> tuple[str, int] | None:
         """Host and port of the other side; ``None`` on a unix socket."""
-        name = self.peer_name
-        return name[:2] if isinstance(name, tuple) else None
-
-    @property
-    def peer_name(self) -> Any:
-        """The name of the other side, as the system gives it: a tuple or a path; ``None`` if it has none."""
-        return self._transport.get_extra_info("peername")
+        return self.peer_name[:2] if isinstance(self.peer_name, tuple) else None
 
     @property
     def oldest(self) -> Request | None:

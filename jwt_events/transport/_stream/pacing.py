@@ -40,8 +40,8 @@ _MIN_SAMPLE: Final = 0.2
 _MAX_SAMPLE: Final = 5.0
 
 
-# Seconds for which nobody else asks a server that was asked.
-_ANSWER_WITHIN: Final = 1.0
+# Seconds for which nobody else asks a server that was asked and has not replied.
+_REPLY_WITHIN: Final = 1.0
 
 
 class ServerLoad:
@@ -130,7 +130,7 @@ class Pacing:
         if load.as_of > max(self._spent_at, now - _MIN_SAMPLE):
             self.sample(now, load.spent, chance, as_of=load.as_of)
             return False
-        if load.asked_at > max(load.as_of, now - _ANSWER_WITHIN):
+        if load.asked_at > max(load.as_of, now - _REPLY_WITHIN):
             return False
         load.asked_at = now
         return True
