@@ -63,7 +63,7 @@ class ServerLoad:
     @classmethod
     def of(cls, server: Hashable) -> ServerLoad:
         """Return what is known of a server, given its address; ``None`` for one that cannot be told from others."""
-        return cls._all.setdefault(server, cls()) if server else cls()
+        return cls() if server in {None, ""} else cls._all.setdefault(server, cls())
 
     def tell(self, as_of: float, spent: float | None) -> None:
         """Note an answer."""
