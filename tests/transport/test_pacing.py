@@ -301,15 +301,79 @@ class TestServerLoad:
         assert asked == 1
         assert all(pacing.spacing == 0 for pacing in all_pacing)
 
-    def test_another_server(self) -> None:
-        """Readers share what they know of one server while there are any, and nothing of one without an address."""
-        load = ServerLoad.of(("127.0.0.1", 1))
-        load.tell(1.0, 2.0)
-        assert ServerLoad.of(("127.0.0.1", 1)) is load
-        assert ServerLoad.of(("127.0.0.1", 2)) is not load
-        assert ServerLoad.of(None) is not ServerLoad.of(None)
-        del load
-        assert ServerLoad.of(("127.0.0.1", 1)).spent is None
+    def test_a_late_reply(self) -> None:
+        """A reply that is known later than one that was asked for after it changes nothing."""
+        load = ServerLoad()
+        load.tell(2.0, 20.0)
+        load.tell(1.0, 10.0)
+        assert (load.as_of, load.spent) == (2.0, 20.0)
+
+    def test_two_servers_behind_one_address(self) -> None:
+        """More processor time than a server can have spent says nothing."""
+        load, pacing = ServerLoad(), Pacing()
+        pacing.restart(0.0, load)
+        for at, spent in ((1.0, 10.0), (2.0, 5_000.0), (3.0, 11.0)):
+            for _ in range(100):
+                pacing.wake(at, 1)
+            load.asked_at = at
+            load.tell(at, spent)
+            assert not pacing.must_ask(at, 0.0, is_audit=True)
+            assert pacing.spacing == 0
+
+    @pytest.mark.parametrize("rate", [100, 400])
+    def test_readers_that_are_audited_together(self, rate: int) -> None:
+        """All of them pause soon after their server begins to be busy, and none soon after it is idle again.
+
+        The same event wakes all of them, so that their audits are due at the same moment; and a reader knows the reply
+        when its read has returned, with the next event.
+        """
+        load, chance = ServerLoad(), random.Random(rate)
+        readers = [_Reader(load, chance.uniform(0, 0.002)) for _ in range(50)]
+        paced = freed = 0.0
+        for number in range(1, 30 * rate):
+            now = number / rate
+            for reader in readers:
+                reader.follow(now, min(max(now - 5.0, 0.0), 10.0))  # a whole core from the 5th second to the 15th
+            if 5.0 < now < 15.0 and not paced and all(reader.pacing.spacing for reader in readers):
+                paced = now
+            if now > 15.0 and not freed and not any(reader.pacing.spacing for reader in readers):
+                freed = now
+        assert 5.0 < paced < 8.0
+        assert 15.0 < freed < 20.0
+
+
+class _Reader:
+    """A reader that is audited once a second, and knows a reply when the next event has come.
+
+    Attributes:
+        pacing: when it asks again.
+    """
+
+    def __init__(self, load: ServerLoad, late: float) -> None:
+        self.pacing = Pacing()
+        self.pacing.restart(0.0, load)
+        self._late = late  # seconds after which an event wakes it
+        self._audited_at = 0.0
+        self._asks_at = 0.0
+        self._asked: tuple[float, float] | None = None  # when, and the reply
+        self._events = 0
+
+    def follow(self, now: float, spent: float) -> None:
+        """Take an event, now or after the pause, and read on."""
+        now += self._late
+        self._events += 1
+        if now < self._asks_at:
+            return
+        if self._asked is not None:
+            self.pacing.hear(*self._asked, 0.0)
+            self._asked = None
+        self.pacing.wake(now, self._events)
+        self._events = 0
+        self._asks_at = now + self.pacing.pause(now)
+        if is_audit := now >= self._audited_at + 1.0:
+            self._audited_at = now
+        if self.pacing.must_ask(now, 0.0, is_audit=is_audit):
+            self._asked = now, spent
 
 
 @pytest.mark.parametrize(

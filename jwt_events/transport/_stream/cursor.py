@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from jwt_events._internal.clock import boottime
 from jwt_events.errors import ServerRefused, TransportError
@@ -34,6 +35,9 @@ _FIRST_BATCH = 256
 
 # Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
+
+
+_loads: WeakValueDictionary[Any, ServerLoad] = WeakValueDictionary()
 
 
 class _Read(NamedTuple):
@@ -236,7 +240,7 @@ class CursorReceiver:
     async def _on_connect(self, connection: Connection) -> None:
         """Report entries lost since the last connection: removed, or gone with a server that was replaced."""
         sent_at = boottime()
-        self.pacing.restart(sent_at, ServerLoad.of(connection.protocol.peer_name))
+        self.pacing.restart(sent_at, _load_of(connection.protocol.peer_name))
         await self._proof.begin(connection)
         (stream,) = await connection.execute_many(
             [("XINFO", "STREAM", self._key)], within=ATTEMPT_WITHIN, bounds=ENTRY_BOUNDS
@@ -274,6 +278,11 @@ class CursorReceiver:
         gaps, self._gaps = self._gaps, []
         self._has_missed = self._has_missed or bool(gaps)
         return gaps
+
+
+def _load_of(server: Any) -> ServerLoad:
+    """Return what the readers of this process know of a server, by what the system calls it."""
+    return ServerLoad() if server in {None, ""} else _loads.setdefault(server, ServerLoad())
 
 
 def _chance() -> float:

@@ -11,9 +11,7 @@ What a server spends is the same for all of its readers: of those of one process
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from typing import Any, ClassVar, Final
-from weakref import WeakValueDictionary
+from typing import Any, Final
 
 from jwt_events.transport._redis.role import parse_info
 
@@ -40,34 +38,32 @@ _MIN_SAMPLE: Final = 0.2
 _MAX_SAMPLE: Final = 5.0
 
 
-# Seconds for which nobody else asks a server that was asked and has not replied.
+# Seconds for which nobody else asks after a reader has asked. It knows the reply when its read has returned, too.
 _REPLY_WITHIN: Final = 1.0
 
 
+# More cores than a server spends: a greater difference is that of two servers behind one address.
+_MAX_CORES: Final = 64.0
+
+
 class ServerLoad:
-    """What a server has spent, as far as the readers of this process know.
+    """What a server has spent, as far as those of its readers know that share this.
 
     Attributes:
         asked_at: when a reader asked last.
-        as_of: when it asked that had the last answer.
+        as_of: when the reader had asked that knows the last reply.
         spent: processor time of the server by then, in seconds; ``None`` if it does not tell.
     """
-
-    _all: ClassVar[WeakValueDictionary[Hashable, ServerLoad]] = WeakValueDictionary()
 
     def __init__(self) -> None:
         self.asked_at: float = -math.inf
         self.as_of: float = -math.inf
         self.spent: float | None = None
 
-    @classmethod
-    def of(cls, server: Hashable) -> ServerLoad:
-        """Return what is known of a server, given its address; ``None`` for one that cannot be told from others."""
-        return cls() if server in {None, ""} else cls._all.setdefault(server, cls())
-
     def tell(self, as_of: float, spent: float | None) -> None:
-        """Note an answer."""
-        self.as_of, self.spent = as_of, spent
+        """Note a reply, unless a later one is known."""
+        if as_of > self.as_of:
+            self.as_of, self.spent = as_of, spent
 
 
 class Pacing:
@@ -91,7 +87,9 @@ class Pacing:
         self._spent: float | None = None  # by the server at the last sample; ``None`` if it was not asked
         self._spent_at = 0.0  # as of when
         self._sampled_at = 0.0
-        self._is_slow = True  # whether events were slow up to the last sample, or the one before it
+        # Whether to take a sample as soon as events come fast: they were slow up to the last one, or the one before it,
+        # or it was due and another reader had asked.
+        self._is_due = True
 
     def wake(self, now: float, events: int) -> None:
         """Count a read that had to wait for events, or would have had to without the pause before it."""
@@ -113,7 +111,8 @@ class Pacing:
     def must_ask(self, now: float, chance: float, *, is_audit: bool) -> bool:
         """Take a sample if it is due; return whether the server is to be asked for it, with the read that is sent now.
 
-        It is due with each audit, and at once when events have just begun to come fast.
+        It is due with each audit, and at once when events have just begun to come fast. It stays due while another
+        reader waits for the reply.
 
         Args:
             now: the time.
@@ -124,13 +123,14 @@ class Pacing:
             if is_audit:
                 self.sample(now, None, chance)
             return False
-        if now < self._sampled_at + _MIN_SAMPLE or not (is_audit or self._is_slow):
+        if now < self._sampled_at + _MIN_SAMPLE or not (is_audit or self._is_due):
             return False
         load = self._load
         if load.as_of > max(self._spent_at, now - _MIN_SAMPLE):
             self.sample(now, load.spent, chance, as_of=load.as_of)
             return False
         if load.asked_at > max(load.as_of, now - _REPLY_WITHIN):
+            self._is_due = True
             return False
         load.asked_at = now
         return True
@@ -143,7 +143,7 @@ class Pacing:
     def restart(self, at: float, load: ServerLoad | None = None) -> None:
         """Begin anew with another server: what this one has spent says nothing of the one before."""
         self._load = load or ServerLoad()
-        self.spacing, self._spent, self._is_slow = 0.0, None, True
+        self.spacing, self._spent, self._is_due = 0.0, None, True
         self._begin(at)
 
     def sample(self, at: float, spent: float | None, chance: float, *, as_of: float | None = None) -> None:
@@ -159,14 +159,13 @@ class Pacing:
         if elapsed < _MIN_SAMPLE:  # some servers are audited with every read
             return
         # A server that was asked and does not tell is not asked more often.
-        self._is_slow = self._spent is None if spent is not None else not self.is_fast(at)
-        passed = as_of - self._spent_at
+        self._is_due = self._spent is None if spent is not None else not self.is_fast(at)
         if spent is None:
             self.spacing = 0.0
-        elif (
-            self._spent is not None and passed > 0 and elapsed <= _MAX_SAMPLE and spent >= self._spent and self._wakeups
-        ):
-            self._choose(elapsed / self._wakeups, (spent - self._spent) / passed, chance)
+        elif self._spent is not None and self._wakeups and as_of > self._spent_at and elapsed <= _MAX_SAMPLE:
+            busy = (spent - self._spent) / (as_of - self._spent_at)
+            if 0 <= busy <= _MAX_CORES:
+                self._choose(elapsed / self._wakeups, busy, chance)
         self._spent, self._spent_at = spent, as_of
         self._begin(at)
 
