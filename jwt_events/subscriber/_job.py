@@ -52,11 +52,10 @@ CANCELLED = Outcome(finished=False)
 current_job: contextvars.ContextVar[Job | None] = contextvars.ContextVar("current_job", default=None)
 
 
-class Job(OpaqueStruct, gc=False):
+class Job(OpaqueStruct):
     """The handling of an event, or a gap, by all of its handlers.
 
-    There is one for each event, and a struct takes a quarter of the time of another object to make. Nothing in it leads
-    back to what holds it, so the garbage collector need not look at it.
+    There is one for each event, and a struct takes a quarter of the time of another object to make.
 
     Attributes:
         subject: what the handlers are called with.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any
@@ -421,6 +422,27 @@ class TestInFlight:
         assert min(bench.watch.numbers) == 0
         assert max(bench.watch.numbers) <= 42
         assert [outcome.failure is not None for outcome in bench.outcomes.values()] == [True] * 10
+
+
+class TestMemory:
+    """What is kept of an event."""
+
+    async def test_an_event_that_leads_back_to_itself(self) -> None:
+        """An event is collected although a handler has left something in it that leads back to it."""
+        bench, events = _Bench(), list[weakref.ref[Event]]()
+
+        async def handle(event: Event) -> None:
+            metadata: dict[str, Any] = event.metadata
+            # Its context has the job, which has the event.
+            metadata["task"] = asyncio.create_task(asyncio.sleep(0), name="in an event")
+            events.append(weakref.ref(event))
+
+        for number in range(5):
+            bench.submit(number, handle)
+        await bench.is_idle()
+        await wait_until(lambda: not any(task.get_name() == "in an event" for task in asyncio.all_tasks()))
+        gc.collect()
+        assert [event() for event in events] == [None] * 5
 
 
 class TestEndedFromWithin:
