@@ -5,8 +5,8 @@ Theory of operation
 A handler that never waits has no need of a task of its own, and making one costs more than most such handlers do. So
 a *shared task* steps the invoker's coroutine once for each call (``send(call)``). If that yields an outcome, the
 handler has ended. Otherwise the handler waits for what is yielded: the shared task then belongs to this handler until
-it ends, and a new shared task takes the calls that are left. A handler that waited the last time gets a task at once,
-so that many of them wait side by side, until it does not wait for once.
+it ends, and each of the calls that are left gets a task of its own. So does a handler that waited the last time, so
+that many of them wait side by side, until it does not wait for once.
 
 Eager tasks (Python 3.12) are not used: they would begin a handler inside of the reader that submits it, where a
 handler that computes, or raises ``SystemExit``, would stop the reading; and 3.11 has none.
@@ -198,6 +198,7 @@ def _rest_of(calls: Any, waits_for: Any, context: contextvars.Context) -> Genera
         except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine, which may go on after it
             step, argument = calls.throw, error
         yielded = context.run(step, argument)
+        argument = None  # or a cancellation that the handler has swallowed would seem to be handled still
         if yielded.__class__ is Outcome:
             return yielded
         waits_for = yielded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any
@@ -28,7 +29,14 @@ from jwt_events import (
     TokenRevoked,
     TransportError,
 )
-from jwt_events._internal.cancellation import HostCancellation, cancel_until_done, end, noticing_cancellation, timeout
+from jwt_events._internal.cancellation import (
+    GRACE,
+    HostCancellation,
+    cancel_until_done,
+    end,
+    noticing_cancellation,
+    timeout,
+)
 from tests.support.examples import revoked
 from tests.support.handling import publish, running, soon
 from tests.support.scripted import ScriptedTransport
@@ -434,6 +442,24 @@ class TestHandlers:
             await publish(transport, revoked(1))
             await wait_until(lambda: subscriber.stats.handled == 1)
         assert len(calls) == 2
+
+    async def test_swallowed_again_and_again(self) -> None:
+        """A handler that swallows one cancellation after another is not left alone for a time after each."""
+        transport, cancelled = MemoryTransport(), list[float]()
+        subscriber = Subscriber(transport, handler_timeout=0.02, retry=Retry(attempts=1))
+
+        @subscriber.on()
+        async def handle(event: Event) -> None:
+            for _ in range(3):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    cancelled.append(time.monotonic())
+
+        async with subscriber:
+            await publish(transport, revoked(1))
+            await wait_until(lambda: subscriber.stats.failed == 1)
+        assert cancelled[-1] - cancelled[0] < GRACE
 
     async def test_shutdown(self, client: Redis) -> None:
         """Handlers that use redis-py without end do not outlive their subscriber, nor count as handled."""
