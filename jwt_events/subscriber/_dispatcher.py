@@ -113,7 +113,9 @@ class Dispatcher:
         except TimeoutError:
             pass
         finally:
-            self._drop((*self._runner.take_unstarted(), *self._queues.clear()))
+            queued = self._queues.clear()
+            self._limit -= len(queued)
+            self._drop((*self._runner.take_unstarted(), *queued))
             await self._runner.cancel()
 
     def is_calling(self) -> bool:
