@@ -393,7 +393,7 @@ class TestHosts:
                 async with revocations.watch(CLAIMS, cancel=True):
                     await (ask(client) if number % 2 else swallow(3))
 
-            serving = [asyncio.create_task(serve(number)) for number in range(20)]
+            serving = [asyncio.create_task(serve(number)) for number in range(8)]
             await asyncio.sleep(0.01)
             await publish(transport, TokenRevoked(token_id="t"))
             try:
