@@ -47,11 +47,11 @@ _MAX_CORES: Final = 64.0
 
 
 class ServerLoad:
-    """What a server has spent, as far as those of its readers know that share this.
+    """What a server has spent, as far as the readers that share this know.
 
     Attributes:
         asked_at: when a reader asked last.
-        as_of: when the reader had asked that knows the last reply.
+        as_of: when the server was asked for the latest reply that is known.
         spent: processor time of the server by then, in seconds; ``None`` if it does not tell.
     """
 
