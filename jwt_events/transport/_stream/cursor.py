@@ -36,7 +36,7 @@ _FIRST_BATCH = 256
 # Seconds after which at the latest a reader checks that no entry was removed before it was read.
 _AUDIT_INTERVAL = 1.0
 
-
+# What the readers of this process know of each server, by what the system calls it.
 _loads: WeakValueDictionary[Any, ServerLoad] = WeakValueDictionary()
 
 
@@ -44,7 +44,7 @@ class _Read(NamedTuple):
     """A read that was sent.
 
     Attributes:
-        request: the read, preceded by the audit when that is due, and by what the server has spent.
+        request: the read, preceded by the audit and by the question for what the server has spent, where those are due.
         sent_at: when it was sent, by `boottime`.
         connection: the connection that it was sent on.
         asked: how many entries it asks for.
