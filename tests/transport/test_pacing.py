@@ -236,6 +236,14 @@ class TestPacing:
         assert found.rate == pytest.approx(1_000, rel=0.01)
 
 
+def _sharing(count: int) -> list[Pacing]:
+    """Return how so many readers of one server, in one process, pace themselves."""
+    load, all_pacing = ServerLoad(), [Pacing() for _ in range(count)]
+    for pacing in all_pacing:
+        pacing.restart(0.0, load)
+    return all_pacing
+
+
 class TestServerLoad:
     """What the readers of a process share."""
 
@@ -243,10 +251,7 @@ class TestServerLoad:
     @pytest.mark.parametrize("readers", [1, 2, 50])
     def test_one_asks(self, readers: int, late: int) -> None:
         """However many readers find out that events come fast, the server is asked as often as by one."""
-        load, asked = ServerLoad(), list[float]()
-        all_pacing = [Pacing() for _ in range(readers)]
-        for pacing in all_pacing:
-            pacing.restart(0.0, load)
+        all_pacing, asked = _sharing(readers), list[float]()
         answers: list[tuple[Pacing, float, int]] = []
         for number in range(1_000):
             now = number / 1_000
@@ -267,10 +272,7 @@ class TestServerLoad:
 
     def test_no_answer(self) -> None:
         """While a reader that has asked gets no answer, another one asks a second later."""
-        load, asked = ServerLoad(), list[float]()
-        all_pacing = [Pacing() for _ in range(3)]
-        for pacing in all_pacing:
-            pacing.restart(0.0, load)
+        all_pacing, asked = _sharing(3), list[float]()
         for number in range(3_000):
             for pacing in all_pacing:
                 pacing.wake(now := number / 1_000, 1)
@@ -288,10 +290,7 @@ class TestServerLoad:
 
     def test_a_server_that_does_not_tell(self) -> None:
         """None of its readers pauses, and it is asked once until the next audit."""
-        load, asked = ServerLoad(), 0
-        all_pacing = [Pacing() for _ in range(10)]
-        for pacing in all_pacing:
-            pacing.restart(0.0, load)
+        all_pacing, asked = _sharing(10), 0
         for number in range(2_000):
             for pacing in all_pacing:
                 pacing.wake(now := number / 1_000, 1)

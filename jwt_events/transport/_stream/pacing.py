@@ -37,10 +37,8 @@ _SPREAD: Final = 0.1
 _MIN_SAMPLE: Final = 0.2
 _MAX_SAMPLE: Final = 5.0
 
-
 # Seconds for which nobody else asks after a reader has asked. It knows the reply when its read has returned, too.
 _REPLY_WITHIN: Final = 1.0
-
 
 # More cores than a server spends: a greater difference is that of two servers behind one address.
 _MAX_CORES: Final = 64.0
