@@ -111,7 +111,7 @@ async def test_an_answer_that_no_number_fits() -> None:
             PublishFailed, match=f"unexpected ValueError in the exchange with {server.address}"
         ) as caught:
             await publisher.publish(EVENT, timeout=scaled(5))
-        assert "777" not in "".join(traceback.format_exception(caught.value))
+        assert "7" * 10 not in "".join(traceback.format_exception(caught.value))
         assert server.received(b"XADD") == []
         receipt = await publisher.publish(EVENT, timeout=scaled(5))  # trimming is not due again
         assert receipt.position == "1-1"
