@@ -45,9 +45,9 @@ _FAST_BUILDERS = {wire_type: _built for wire_type, cls in _CLASSES.items() if (_
 
 _HEADER = frozenset(Event.model_fields) - {"metadata"}
 _FIELDS: Mapping[type[Event], frozenset[str]] = {cls: frozenset(cls.model_fields) - _HEADER for cls in _WIRE_TYPES}
-# Of each class the type on the wire, and the fields in ``data``.
-_WRITTEN: Mapping[type[Event], tuple[str, tuple[str, ...]]] = {
-    cls: (wire_type, tuple(name for name in cls.model_fields if name not in _HEADER))
+# Of each class the type on the wire, the fields that may be the subject, and the fields in ``data``.
+_WRITTEN: Mapping[type[Event], tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    cls: (wire_type, cls._SUBJECT, tuple(name for name in cls.model_fields if name not in _HEADER))
     for cls, wire_type in _WIRE_TYPES.items()
 }
 _ATTRIBUTES = ("specversion", "id", "source", "type", "time", "subject", "traceparent", "tracestate")
@@ -105,17 +105,24 @@ def encode_event(event: Event, source: str, traceparent: str | None = None, trac
     Raises:
         InvalidEvent: an `UnknownEvent` has a type that this version knows.
     """
-    fields, subject = event.__dict__, event.subject
-    event_id, source = fields["id"], fields["source"] or source
+    fields = event.__dict__
+    source = fields["source"] or source
+    if (written := _WRITTEN.get(type(event))) is not None:
+        wire_type, subject_names, names = written
+        payload = canonical_bytes(fields, source, wire_type, subject_names, names, traceparent, tracestate)
+        if payload is not None:
+            return payload
+    return _encode_any(event, source, traceparent, tracestate)
+
+
+def _encode_any(event: Event, source: str, traceparent: str | None, tracestate: str | None) -> bytes:
+    fields = event.__dict__
     if (written := _WRITTEN.get(type(event))) is None:
         wire_type, data = fields["type"], _unknown_data(cast("UnknownEvent", event))
     else:
-        wire_type, names = written
-        payload = canonical_bytes(event_id, source, wire_type, subject, traceparent, tracestate, fields, names)
-        if payload is not None:
-            return payload
+        wire_type, _, names = written
         data = {name: value for name in names if (value := fields[name])}  # None, False and {} are omitted
-    attributes = ("1.0", event_id, source, wire_type, fields["occurred_at"], subject, traceparent, tracestate)
+    attributes = ("1.0", fields["id"], source, wire_type, fields["occurred_at"], event.subject, traceparent, tracestate)
     message = dict(zip(_ATTRIBUTES, attributes, strict=True))
     return to_json({name: value for name, value in message.items() if value is not None} | {"data": data})
 

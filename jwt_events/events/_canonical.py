@@ -275,30 +275,33 @@ def _are_conditions(value: object) -> bool:
 
 
 def canonical_bytes(  # noqa: PLR0917 - to pack them and unpack them again takes as long as a field
-    event_id: str,
+    fields: Mapping[str, Any],
     source: str,
     wire_type: str,
-    subject: str | None,
+    subject_names: Iterable[str],
+    names: Iterable[str],
     traceparent: str | None,
     tracestate: str | None,
-    fields: Mapping[str, Any],
-    names: Iterable[str],
 ) -> bytes | None:
     """Encode a message; ``None`` if `pydantic_core.to_json` writes other bytes, or might.
 
     Args:
-        event_id: the attribute ``id``.
-        source: the attribute of this name, as are the next ones; ``None`` for one that is absent.
-        wire_type: the attribute ``type``.
-        subject: see ``source``.
-        traceparent: see ``source``.
-        tracestate: see ``source``.
         fields: the values of the fields.
+        source: the attribute of this name.
+        wire_type: the attribute ``type``.
+        subject_names: the names of the fields of which the first that is given is the attribute ``subject``.
         names: the names of those in ``data``, of which the empty ones are omitted.
+        traceparent: the attribute of this name; ``None`` if it is absent.
+        tracestate: likewise.
     """
-    time = fields["occurred_at"]
+    event_id, time = fields["id"], fields["occurred_at"]
     if type(time) is not datetime or time.tzinfo is not UTC or type(event_id) is not str or type(source) is not str:
         return None
+    subject = None
+    for name in subject_names:
+        if value := fields[name]:
+            subject = value
+            break
     data = {}
     for name in names:
         if value := fields[name]:

@@ -60,6 +60,7 @@ class TokenRevoked(Event):
 
     _IS_COMPARABLE: ClassVar[bool] = True
     _ONE_OF: ClassVar[tuple[str, ...]] = ("token_id", "session_id", "user_id", "client_id", "claims", "everyone")
+    _SUBJECT: ClassVar[tuple[str, ...]] = ("token_id", "session_id", "user_id", "client_id")
 
     type: Literal[EventType.TOKEN_REVOKED] = EventType.TOKEN_REVOKED
     token_id: TokenId | None = None
@@ -147,11 +148,6 @@ class TokenRevoked(Event):
         return covered_by(self)
 
     @property
-    def subject(self) -> str | None:
-        """The narrowest identifier given."""
-        return self.token_id or self.session_id or self.user_id or self.client_id
-
-    @property
     def needed_until(self) -> datetime | None:
         """The later of ``expires_at`` and of the cutoff of a rule wider than a token; ``None`` if neither is given."""
         if self.token_id is not None or self.issued_before is None:
@@ -170,6 +166,7 @@ class TokenExpired(Event):
     """
 
     _IS_COMPARABLE: ClassVar[bool] = True
+    _SUBJECT: ClassVar[tuple[str, ...]] = ("token_id",)
 
     type: Literal[EventType.TOKEN_EXPIRED] = EventType.TOKEN_EXPIRED
     token_id: TokenId
@@ -180,11 +177,6 @@ class TokenExpired(Event):
     if TYPE_CHECKING:
 
         def __init__(self, **fields: Unpack[parameters.TokenExpiredParameters]) -> None: ...
-
-    @property
-    def subject(self) -> str | None:
-        """The token's id."""
-        return self.token_id
 
 
 class KeyRotated(Event):
@@ -203,6 +195,8 @@ class KeyRotated(Event):
         compromised: whether the key ``key_id`` leaked: tokens signed with it are refused from now on. Goes neither with
             ``previous_key_id`` nor with ``active_from``.
     """
+
+    _SUBJECT: ClassVar[tuple[str, ...]] = ("key_id",)
 
     type: Literal[EventType.KEY_ROTATED] = EventType.KEY_ROTATED
     key_id: Identifier
@@ -229,11 +223,6 @@ class KeyRotated(Event):
         """What this event revokes, in a sentence for people; identifiers are shown as fingerprints."""
         return covered_by_keys(compromised_keys(self))
 
-    @property
-    def subject(self) -> str | None:
-        """The key's id."""
-        return self.key_id
-
 
 class SessionCreated(Event):
     """A user logged in.
@@ -247,6 +236,7 @@ class SessionCreated(Event):
     """
 
     _IS_COMPARABLE: ClassVar[bool] = True
+    _SUBJECT: ClassVar[tuple[str, ...]] = ("session_id",)
 
     type: Literal[EventType.SESSION_CREATED] = EventType.SESSION_CREATED
     session_id: Identifier
@@ -257,11 +247,6 @@ class SessionCreated(Event):
     if TYPE_CHECKING:
 
         def __init__(self, **fields: Unpack[parameters.SessionCreatedParameters]) -> None: ...
-
-    @property
-    def subject(self) -> str | None:
-        """The session's id."""
-        return self.session_id
 
     @property
     def needed_until(self) -> datetime | None:
@@ -281,6 +266,7 @@ class SessionDestroyed(Event):
     """
 
     _IS_COMPARABLE: ClassVar[bool] = True
+    _SUBJECT: ClassVar[tuple[str, ...]] = ("session_id",)
 
     type: Literal[EventType.SESSION_DESTROYED] = EventType.SESSION_DESTROYED
     session_id: Identifier
@@ -297,11 +283,6 @@ class SessionDestroyed(Event):
     @of_constructor
     def _check_cutoff(cls, cutoff: datetime, info: ValidationInfo) -> None:
         require_past(cutoff, info)
-
-    @property
-    def subject(self) -> str | None:
-        """The session's id."""
-        return self.session_id
 
     @property
     def covers(self) -> str:
