@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Propagation:
@@ -38,8 +40,10 @@ class Propagation:
         return not self.missing
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+# A struct, as there is one for each event: it is made in a quarter of the time. The decorator has the functions of
+# `dataclasses` accept it, too.
+@dataclass(frozen=True, init=False, repr=False, eq=False, match_args=False)
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Confirmation that the server accepted an event.
 
     Attributes:
@@ -56,21 +60,3 @@ class Receipt:
     receivers: int | None = None
     replicas: int | None = None
     propagation: Propagation | None = None
-
-
-_new = object.__new__
-# A frozen dataclass sets each field by a detour, which takes twice as long; there is one for each event.
-_set_event_id, _set_position, _set_receivers, _set_replicas, _set_propagation = (
-    Receipt.__dict__[name].__set__ for name in Receipt.__slots__
-)
-
-
-def receipt_of(event_id: str, position: str | None, receivers: int | None, replicas: int | None) -> Receipt:
-    """Return ``Receipt(event_id, position, receivers, replicas)``."""
-    receipt = _new(Receipt)
-    _set_event_id(receipt, event_id)
-    _set_position(receipt, position)
-    _set_receivers(receipt, receivers)
-    _set_replicas(receipt, replicas)
-    _set_propagation(receipt, None)
-    return receipt

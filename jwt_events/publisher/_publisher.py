@@ -250,9 +250,9 @@ class Publisher:
         if self._is_closed or not self._loop.is_current():
             self._check_open()
         asking = events[-1] if confirm and events else None  # who has applied the last one has applied all
-        if (publishing := self._spans.publishing(events)) is None:
-            return self._send(events, self._encode(events, _UNTRACED, asking), deadline)
-        return self._send_in_span(events, publishing, asking, deadline)
+        if (publishing := self._spans.publishing(events)) is not None:
+            return self._send_in_span(events, publishing, asking, deadline)
+        return self._send(events, self._encode(events, _UNTRACED, asking), deadline)
 
     async def _send_in_span(
         self, events: Sequence[Event], publishing: Publishing, asking: Event | None, deadline: float
@@ -263,8 +263,8 @@ class Publisher:
     def _send(self, events: Sequence[Event], payloads: Sequence[bytes], deadline: float) -> _Sending:
         if (sender := self._sender) is None:
             return self._open_and_send(events, payloads, deadline)
-        observer, log, keep = self._observer, self._log, self._keep
-        return PublishCall(sender, observer, log, events, payloads, keep, self._calls).run(deadline)
+        call = PublishCall(sender, self._observer, self._log, events, payloads, self._keep, self._calls)
+        return call.run(deadline)
 
     async def _open_and_send(self, events: Sequence[Event], payloads: Sequence[bytes], by: float) -> list[Receipt]:
         self._calls.begin()

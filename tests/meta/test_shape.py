@@ -99,7 +99,7 @@ DOORS = {
     "aiohttp": {"aiohttp", "signals._http", "testing._transmitter_server"},
     "cryptography": {"cli.demo._tokens", "testing._transmitter"},
     "fastapi": {"fastapi"},
-    "hiredis": {"transport._redis.protocol"},
+    "hiredis": {"transport._redis.commands", "transport._redis.protocol"},
     "jiter": {"envelope"},
     "jwt": {"cli.demo._tokens", "keys._jwks", "signals._verifier", "testing._transmitter"},
     "loguru": {
@@ -118,6 +118,7 @@ DOORS = {
     },
     "msgspec": {
         "_internal.opaque",
+        "_internal.receipt",
         "envelope",
         "events",
         "fleet",
