@@ -24,7 +24,7 @@ import hiredis
 
 from bench.worker import loop_factory
 from jwt_events import RedisStream
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._stream.cursor import CursorReceiver
 from jwt_events.transport._stream.pacing import Pacing
 

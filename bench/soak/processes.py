@@ -18,8 +18,8 @@ from typing import Any
 from bench.ports import free_port
 from bench.soak.spec import WorkerSpec
 from jwt_events.embedded import EmbeddedServer
+from jwt_events.transport._redis.commands import Argument
 from jwt_events.transport._redis.connection import Connector
-from jwt_events.transport._redis.protocol import Argument
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -20,7 +20,7 @@ from bench.soak.processes import Server, execute, freeze
 from bench.soak.topology import Inject
 from jwt_events.embedded import _find_binary
 from jwt_events.errors import TransportError
-from jwt_events.transport._redis.protocol import Argument
+from jwt_events.transport._redis.commands import Argument
 
 SERVICE = "soak"
 DOWN_AFTER = 1.0

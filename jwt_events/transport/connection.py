@@ -4,10 +4,10 @@ A `Connector` opens connections with the options of a client or URL; a `Connecti
 """
 
 from jwt_events.transport._redis.client_options import address_of
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
 from jwt_events.transport._redis.proof import MAX_LAG, Replication
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import key_of
 from jwt_events.transport._redis.role import is_node, parse_info
 from jwt_events.transport._redis.survey import Address, SentinelReply, Survey

@@ -12,9 +12,10 @@ from jwt_events._internal import options
 from jwt_events._internal.loops import OwnLoop
 from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import Closed, InvalidOption, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Bounds, Command
+from jwt_events.transport._redis.protocol import Bounds
 from jwt_events.transport._stream.batch_size import MAX_BATCH_BYTES, BatchSize
 from jwt_events.transport._stream.dead_letter import DeadLetter, parse_dead_letters, replayed_fields
 from jwt_events.transport._stream.plain import PlainKeys

@@ -22,8 +22,8 @@ from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import boottime
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport.pubsub import RedisPubSub

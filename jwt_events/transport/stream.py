@@ -22,9 +22,9 @@ from jwt_events._internal import options
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.positions import OLDEST, is_position
 from jwt_events.errors import InvalidOption
+from jwt_events.transport._redis.commands import Command, CommandTemplate
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command, CommandTemplate
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._redis.replicas import ReplicaConnector
 from jwt_events.transport._redis.replicated import ReplicatedMultiplexer

@@ -38,7 +38,8 @@ from jwt_events.metrics import Metrics
 from jwt_events.publisher._call import PublishCall
 from jwt_events.publisher._under_way import CallsUnderWay
 from jwt_events.subscriber._job import Job
-from jwt_events.transport._redis.protocol import CommandTemplate, Request
+from jwt_events.transport._redis.commands import CommandTemplate
+from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport.base import Batch, Delivery
 from tests.support.examples import all_that_is_said
 from tests.support.handling import Gate

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import cast
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jwt_events import ConnectionFailed, ServerRefused
+from jwt_events.transport._redis.commands import CommandTemplate, packed, words_of
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import Bounds, CommandTemplate, ErrorReply, Request, RespProtocol, words_of
+from jwt_events.transport._redis.protocol import Bounds, ErrorReply, Request, RespProtocol
 from tests.support.fake_server import OK, array, text
 from tests.support.handling import running, soon
 from tests.support.waiting import scaled, wait_until
@@ -130,9 +131,8 @@ def connection_on(protocol: RespProtocol) -> Connection:
 @example(words=[b"%s", b"%d%%", b"$0\r\n\r\n"], last=b"$0\r\n\r\n%b")
 def test_template(words: list[bytes], last: bytes) -> None:
     """What a template packs is what its words are packed to, and it tells which they are."""
-    template = CommandTemplate(*words)
-    assert template.pack(last) == command(*words, last)
-    (filled,) = template.fill([last])
+    (filled,) = CommandTemplate(*words).fill([last])
+    assert packed(filled) == packed((*words, last)) == command(*words, last)
     assert words_of(filled) == words_of((*words, last)) == (*words, last)
 
 
@@ -146,6 +146,17 @@ class TestRequests:
             sent(protocol, word, f"{word}2")
         words = (b"a", b"a2", b"b", b"b2", b"c", b"c2")
         await peer.receives(b"".join(command(b"ECHO", word) for word in words))
+        assert protocol.outstanding == 6
+
+    async def test_no_words(self, ends: Ends) -> None:
+        """Commands of which one has no words are refused, and none of them is sent; what goes before and after is."""
+        protocol, peer = ends
+        filled = CommandTemplate(b"ECHO").fill([b"b", b"c"])
+        no_words: list[list[Any]] = [[("ECHO", "a"), ("ECHO", None)], [("ECHO", "\ud800")], [("ECHO", object())]]
+        for request in ([("ECHO", "a")], *no_words, filled, *no_words, [("ECHO", "d"), *filled]):
+            with pytest.raises((TypeError, UnicodeEncodeError)) if request in no_words else nullcontext():
+                protocol.send(Request(request, protocol.loop.create_future()), 0.0)
+        await peer.receives(b"".join(command(b"ECHO", word) for word in (b"a", b"b", b"c", b"d", b"b", b"c")))
         assert protocol.outstanding == 6
 
     async def test_many_replies_in_one_packet(self, ends: Ends) -> None:

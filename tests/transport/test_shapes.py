@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 import jwt_events
 from jwt_events.transport._redis.channels import PLAIN, SHARDED
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.parsers import number, position
-from jwt_events.transport._redis.protocol import Command, ErrorReply, PushedMessage
+from jwt_events.transport._redis.protocol import ErrorReply, PushedMessage
 from jwt_events.transport._redis.shapes import SHAPES, check_shape
 from tests.support.raw import call
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from jwt_events.errors import ConnectionFailed
 from jwt_events.transport._redis.channels import PLAIN, SHARDED, Channels, channels_of
+from jwt_events.transport._redis.commands import CommandTemplate, FilledTemplate
 from jwt_events.transport._redis.multiplexer import Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import CommandTemplate, FilledTemplate
 from jwt_events.transport._redis.replies import number
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent

@@ -26,21 +26,13 @@ from redis.backoff import NoBackoff
 from jwt_events._internal.cancellation import noticing_cancellation, timeout
 from jwt_events.errors import ConnectionFailed, InvalidOption, TransportError
 from jwt_events.transport._redis.client_options import ClientOptions, accepted_options, address_of
+from jwt_events.transport._redis.commands import Argument, Commands
 from jwt_events.transport._redis.deadlines import Deadlines
 from jwt_events.transport._redis.forked import check_loop
 from jwt_events.transport._redis.handover import abort, check_methods, take_socket
 from jwt_events.transport._redis.nodes import Nodes
 from jwt_events.transport._redis.owner import Owner, SentinelService
-from jwt_events.transport._redis.protocol import (
-    UNBOUNDED,
-    Argument,
-    Bounds,
-    Commands,
-    ErrorReply,
-    ReplyTooLarge,
-    Request,
-    RespProtocol,
-)
+from jwt_events.transport._redis.protocol import UNBOUNDED, Bounds, ErrorReply, ReplyTooLarge, Request, RespProtocol
 from jwt_events.transport._redis.replies import ReplyDecoder, ReplyParser, unchanged
 from jwt_events.transport._redis.sentinels import Sentinels
 from jwt_events.transport._redis.survey import Address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from math import inf
 
 from jwt_events.transport._redis.protocol import Request
@@ -33,8 +34,7 @@ class Deadlines:
             waiting.popleft()
         if waiting and deadline < (latest := waiting[-1][0]):
             if deadline < latest - _SLACK:  # rare, and worth a timer of its own
-                timer = self._loop.call_at(deadline, request.settle)
-                request.settled.add_done_callback(lambda _: timer.cancel())
+                request.settled.add_done_callback(partial(_cancel, self._loop.call_at(deadline, request.settle)))
                 return
             deadline = latest  # or a row of them, each a little earlier, would add up
         waiting.append((deadline, request))
@@ -63,3 +63,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_ends = None, inf
+
+
+def _cancel(timer: asyncio.TimerHandle, _: object) -> None:
+    timer.cancel()

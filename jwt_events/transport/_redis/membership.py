@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.slots import slot_of
 
 MEMBERSHIP: Sequence[Command] = (("CLUSTER", "INFO"), ("CLUSTER", "NODES"), ("TIME",))

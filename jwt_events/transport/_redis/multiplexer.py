@@ -14,9 +14,10 @@ from jwt_events._internal.cancellation import end
 from jwt_events._internal.notices import Notices
 from jwt_events.errors import ConnectionFailed, TransportError
 from jwt_events.transport._redis.attempts import Attempts
+from jwt_events.transport._redis.commands import Commands
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.deadlines import Deadlines
-from jwt_events.transport._redis.protocol import Commands, ErrorReply, Request
+from jwt_events.transport._redis.protocol import ErrorReply, Request
 from jwt_events.transport._redis.replies import REDIRECTIONS, ReplyParser
 from jwt_events.transport._redis.role import HELLO, ROLE_INTERVAL, RoleRule, is_in_cluster
 from jwt_events.transport.base import Sent

@@ -19,8 +19,8 @@ from loguru import logger
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
 from jwt_events.transport._redis.client_options import address_of
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.membership import MEMBERSHIP, Membership
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._redis.slots import Remap, SlotMap, slot_of
 from jwt_events.transport._redis.survey import Address

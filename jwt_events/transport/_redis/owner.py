@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.retry import pace
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.membership import Membership
-from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport._redis.sentinels import PrimaryWatch, Sentinels
 from jwt_events.transport._redis.survey import Address, Survey
 

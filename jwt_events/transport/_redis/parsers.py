@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from jwt_events.transport._redis.protocol import Argument, Command, ErrorReply
+from jwt_events.transport._redis.commands import Argument, Command
+from jwt_events.transport._redis.protocol import ErrorReply
 
 Shape: TypeAlias = Callable[[Any, Command], Any]
 """Checks the reply to a command. Any exception that it raises means that the reply cannot be that of the command."""

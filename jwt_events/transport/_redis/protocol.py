@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import hiredis
@@ -19,16 +19,13 @@ import msgspec
 
 from jwt_events._internal.opaque import OpaqueStruct
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.commands import Command, Commands, FilledTemplate, packed
 from jwt_events.transport._redis.cutter import ValueCutter
 from jwt_events.transport._redis.forked import give_up_if_forked
 from jwt_events.transport._redis.receive_buffer import ReceiveBuffer
 
-Argument = bytes | str | int
-Command = tuple[Argument, ...]
-
 _NOTHING: Final = object()
 _EMPTY: Final = memoryview(b"")
-_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one only
 
 _NONSENSE = "the answer makes no sense"
 _FORKED = "the process was forked, and the connection belongs to its parent"
@@ -40,51 +37,6 @@ _MAX_UNREAD = 262_144
 
 PushedMessage = hiredis.PushNotification
 """A message that the server sent by itself, as RESP3 marks it; a list."""
-
-
-class CommandTemplate:
-    """What commands that differ in their last word have in common: packing one takes a third of the time.
-
-    Args:
-        words: the words before that one.
-    """
-
-    def __init__(self, *words: bytes) -> None:
-        self.words: Sequence[bytes] = words
-        head = _pack((*words, b"")).removesuffix(b"$0\r\n\r\n")
-        self._format = head.replace(b"%", b"%%") + b"$%d\r\n%b\r\n"
-
-    def fill(self, last_words: Iterable[bytes]) -> list[FilledTemplate]:
-        """Return the commands that end with these words; each is packed when it is sent, so that none is kept twice."""
-        return [FilledTemplate(self, word) for word in last_words]
-
-    def pack(self, word: bytes) -> bytes:
-        """Return the bytes of the command that ends with this word."""
-        return self._format % (len(word), word)
-
-
-class FilledTemplate(OpaqueStruct, gc=False):
-    """A command that is packed when it is sent; there is one for each event that is published.
-
-    Attributes:
-        template: its words but the last.
-        word: the last.
-    """
-
-    template: CommandTemplate
-    word: bytes
-
-
-Commands = Sequence[Command | FilledTemplate]
-
-
-def _packed(command: Command | FilledTemplate) -> bytes:
-    return _pack(command) if isinstance(command, tuple) else command.template.pack(command.word)
-
-
-def words_of(command: Command | FilledTemplate) -> Command:
-    """Return the words of a command."""
-    return command if isinstance(command, tuple) else (*command.template.words, command.word)
 
 
 class ReplyTooLarge(ConnectionAbortedError):
@@ -168,7 +120,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._buffer = ReceiveBuffer(self.loop)
         self._arrived = _EMPTY
         self._requests: deque[Request] = deque()  # those that are not fully replied to, the oldest first
-        self._unsent: list[bytes] = []
+        self._unsent: list[Command | FilledTemplate | bytes] = []
         self._unread = 0
         self._incomplete_since = 0  # how many bytes had arrived when a reply last was complete, or were not kept
         self._cutter: ValueCutter | None = None
@@ -235,15 +187,15 @@ class RespProtocol(asyncio.BufferedProtocol):
             request: the request.
             now: the time, by the clock of the loop.
         """
-        self._transmit(request.commands)
-        bounds = request.bounds
-        if bounds.value is not None and not self._requests:
-            replies = len(request.commands) if bounds.cut is None else bounds.cut
+        commands, bounds = request.commands, request.bounds
+        self._transmit(commands)
+        if bounds is not UNBOUNDED and bounds.value is not None and not self._requests:
+            replies = len(commands) if bounds.cut is None else bounds.cut
             self._cutter = ValueCutter(bounds.value, bounds.values, replies)
         request.protocol = self
         request.sent_at = now
         self._requests.append(request)
-        self.outstanding += len(request.commands)
+        self.outstanding += len(commands)
 
     def send_together(self, requests: Sequence[Request], now: float) -> None:
         """Send requests in one packet; otherwise as `send`."""
@@ -260,18 +212,20 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._transmit(commands)
 
     def _transmit(self, commands: Commands) -> None:
-        data = _packed(commands[0]) if len(commands) == 1 else b"".join(map(_packed, commands))
+        # What are no words raises here, where their caller is told. A template can always be packed, later.
+        unsent = commands if type(commands[0]) is FilledTemplate else [b"".join(map(packed, commands))]
         if not self._requests and not self._unsent:
-            self._transport.write(data)  # with no request outstanding there is nothing to share a packet with
+            self._transport.write(b"".join(map(packed, unsent)))  # there is nothing to share a packet with
             return
         if not self._unsent:
             self.loop.call_soon(self._flush)
-        self._unsent.append(data)
+        self._unsent += unsent
 
     def _flush(self) -> None:
+        """Send what was held back. Templates are packed together, so that the code stays in the processor's cache."""
         unsent, self._unsent = self._unsent, []
         if not self.is_closed:
-            self._transport.writelines(unsent)
+            self._transport.write(b"".join([packed(command) for command in unsent]))
 
     async def wait_for_data(self) -> None:
         """Wait until a reply or a pushed message arrives, or until the socket is closed. For one task at a time."""

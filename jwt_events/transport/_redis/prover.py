@@ -8,9 +8,9 @@ from typing import Any
 
 from jwt_events.errors import NotProven
 from jwt_events.transport._redis.client_options import address_of
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Proof, Replication
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.survey import Address
 
 # Seconds after which a server that has lost its replicas, or the primaries of its cluster, is left, as another one may

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jwt_events.errors import NotConfirmed, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.multiplexer import Maintenance, Multiplexer
-from jwt_events.transport._redis.protocol import Command, ErrorReply, Request
+from jwt_events.transport._redis.protocol import ErrorReply, Request
 from jwt_events.transport._redis.replies import ReplyParser
 from jwt_events.transport._redis.role import RoleRule
 from jwt_events.transport.base import Sent

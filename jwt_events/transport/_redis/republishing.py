@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from jwt_events._internal.receipt import Receipt
 from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.multiplexer import MakeCommands, Multiplexer, RedisSender
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport.base import Sent
 from jwt_events.transport.optional import Keep
@@ -124,11 +124,10 @@ class Republisher:
 
     def add(self, payloads: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
         """Keep payloads that were accepted, each with its receipt."""
-        new = self._payloads
-        new += payloads
+        self._payloads += payloads
         for receipt in receipts:
             self._positions.append(receipt.position)
-        if len(payloads) != 1 or len(new) >= _MAX_NEW or len(payloads[0]) > _MAX_NEW_BYTES:
+        if len(payloads) != 1 or len(self._payloads) >= _MAX_NEW or len(payloads[0]) > _MAX_NEW_BYTES:
             self._absorb()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_again)

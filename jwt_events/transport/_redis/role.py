@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.proof import Proof, Replication
-from jwt_events.transport._redis.protocol import Command
 
 HELLO: Command = ("HELLO",)
 """Asks for the role, and changes nothing."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from jwt_events._internal.cancellation import end
 from jwt_events.errors import NotProven, ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.proof import Doubt, few_sentinels
-from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport._redis.survey import Address, SentinelReply, Survey, parse_priorities
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, Final
 
+from jwt_events.transport._redis.commands import Argument, Command
 from jwt_events.transport._redis.parsers import (
     Shape,
     any_count,
@@ -31,7 +32,6 @@ from jwt_events.transport._redis.parsers import (
     require_text,
     split_position,
 )
-from jwt_events.transport._redis.protocol import Argument, Command
 
 
 def check_shape(reply: Any, command: Command) -> Any:

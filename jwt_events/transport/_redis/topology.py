@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jwt_events.errors import ConnectionFailed
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.membership import Membership
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.survey import Address
 
 if TYPE_CHECKING:

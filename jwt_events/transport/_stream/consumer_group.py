@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jwt_events._internal.options import MAX_GROUP_NAME_LENGTH
 from jwt_events.errors import Closed
-from jwt_events.transport._redis.protocol import Command
+from jwt_events.transport._redis.commands import Command
 
 # How many leases one command renews.
 _MAX_RENEWED_AT_ONCE = 1_000

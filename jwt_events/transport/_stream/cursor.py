@@ -11,9 +11,10 @@ from weakref import WeakValueDictionary
 
 from jwt_events._internal.clock import boottime
 from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection
 from jwt_events.transport._redis.owner import Owner
-from jwt_events.transport._redis.protocol import Command, Request
+from jwt_events.transport._redis.protocol import Request
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, Connecting, ReconnectingConnection
 from jwt_events.transport._redis.role import replication_of
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, BatchSize

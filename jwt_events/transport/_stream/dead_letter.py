@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jwt_events.transport._redis.protocol import Argument
+from jwt_events.transport._redis.commands import Argument
 from jwt_events.transport._stream.entry import FIELD, MAX_VALUE_BYTES
 from jwt_events.transport.base import Delivery, Failure
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.batch_size import BatchSize
 from jwt_events.transport._stream.entry import cut
 from jwt_events.transport.base import Delivery

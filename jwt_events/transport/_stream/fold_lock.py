@@ -16,8 +16,8 @@ from uuid import uuid4
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import sort_key
 from jwt_events.errors import ServerRefused
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.keys import StreamKeys
 
 LEASE = 30.0

@@ -23,8 +23,9 @@ import msgspec
 
 from jwt_events._internal.positions import OLDEST, sort_key
 from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Argument, Command
 from jwt_events.transport._redis.connection import Connection
-from jwt_events.transport._redis.protocol import Argument, Bounds, Command
+from jwt_events.transport._redis.protocol import Bounds
 from jwt_events.transport._stream.batch_size import ENTRY_BOUNDS, MAX_BATCH_BYTES, BatchSize
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.entry import payloads_of

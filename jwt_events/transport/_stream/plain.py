@@ -16,8 +16,8 @@ from typing import Any
 from loguru import logger
 
 from jwt_events.errors import TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection, Connector
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._stream.cursor import stream_info
 from jwt_events.transport._stream.keys import StreamKeys
 from jwt_events.transport._stream.ledger import Ledger, parse_head

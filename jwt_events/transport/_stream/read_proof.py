@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from jwt_events._internal.clock import boottime
 from jwt_events._internal.positions import OLDEST
 from jwt_events.errors import ConnectionFailed, NotProven
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.owner import Owner
 from jwt_events.transport._redis.proof import Replication
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.prover import Prover
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN
 from jwt_events.transport._stream.epoch import Epoch

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jwt_events.errors import ConnectionFailed, ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.multiplexer import MakeCommands, Multiplexer
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.republishing import RepublishingSender
 from jwt_events.transport._redis.role import parse_info
 from jwt_events.transport._stream.keys import StreamKeys

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, Self
 from jwt_events._internal.cancellation import end
 from jwt_events._internal.clock import boottime
 from jwt_events.errors import ConnectionFailed, NotProven, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.connection import Connection, Connector
 from jwt_events.transport._redis.proof import Replication
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.reconnecting import ATTEMPT_WITHIN, ReconnectingConnection
 from jwt_events.transport._redis.replicas import ReplicaConnector
 from jwt_events.transport._redis.role import replication_of

@@ -15,8 +15,8 @@ from jwt_events._internal.cancellation import end
 from jwt_events._internal.notices import Notices
 from jwt_events._internal.retry import backoff
 from jwt_events.errors import ServerRefused, TransportError
+from jwt_events.transport._redis.commands import Command
 from jwt_events.transport._redis.multiplexer import Multiplexer
-from jwt_events.transport._redis.protocol import Command
 from jwt_events.transport._redis.replies import ReplyParser, number, position
 from jwt_events.transport._stream.dead_letter import dead_letter_command
 from jwt_events.transport._stream.keys import StreamKeys
