@@ -83,23 +83,19 @@ class PublishCall(OpaqueStruct):
                 await self._send_rest(deadline, list(self.outcomes))
                 receipts = self._receipts()
             self.is_complete = True
+        except BaseException as error:
+            self._end_incomplete(error)
+            raise
+        else:
             if (keep := self.keep) is not None:
                 keep(self.payloads, receipts)
-        except asyncio.CancelledError as cancelled:
-            if self.maybe_published or isinstance(cancelled.__cause__, TransportError):
-                self.maybe_published = True
-                cancelled.__cause__ = self._failure()
-            raise
+            return receipts
         finally:
             self.calls.end()
-            if self.keep is not None and not self.is_complete and (receipts := self._receipts()):
-                rest = set(self._rest())  # of some that were published together others were not accepted
-                self.keep([each for index, each in enumerate(self.payloads) if index not in rest], receipts)
-            if self.events and self.observer is not UNOBSERVED:
+            if self.observer is not UNOBSERVED and self.events:
                 self._tell(perf_counter() - began)
             if is_debugging(__name__):
                 self._log_receipts()
-        return receipts
 
     async def _send_rest(self, deadline: float, outcomes: list[Sent | TransportError]) -> None:
         """Send what was not accepted again, until it is, the deadline is near, or another attempt cannot help."""
@@ -138,6 +134,17 @@ class PublishCall(OpaqueStruct):
         """Return the indices of the events that were not accepted."""
         accepted = {index for index, outcome in enumerate(self.outcomes) if isinstance(outcome, Sent)}
         return [index for index in range(len(self.events)) if index not in accepted]
+
+    def _end_incomplete(self, error: BaseException) -> None:
+        """Keep what was accepted all the same, and say in a cancellation what is not known of the rest."""
+        if self.keep is not None and (receipts := self._receipts()):
+            rest = set(self._rest())
+            self.keep([payload for index, payload in enumerate(self.payloads) if index not in rest], receipts)
+        if isinstance(error, asyncio.CancelledError) and (
+            self.maybe_published or isinstance(error.__cause__, TransportError)
+        ):
+            self.maybe_published = True
+            error.__cause__ = self._failure()
 
     def _tell(self, seconds: float) -> None:
         accepted: Sequence[Event] = self.events

@@ -100,10 +100,8 @@ class Spans(Tracers):
 
     def publishing(self, events: Sequence[Event]) -> Publishing | None:
         """Return the span of a call of publish, not yet started; ``None`` if it is not traced."""
-        if (
-            self.tracer is None and time.monotonic() < self._next_check
-        ):  # as `find_tracer` does; most often it ends here
-            return None
+        if self.tracer is None and time.monotonic() < self._next_check:
+            return None  # as `find_tracer` would say: it saves a call for each event
         if self.find_tracer() is None or not events or (tracer := self._selected()) is None:
             return None
         return Publishing(self, tracer, events)

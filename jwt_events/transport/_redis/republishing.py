@@ -111,9 +111,9 @@ class Republisher:
         report: Callable[[int], None],
     ) -> None:
         self._window = RepublishWindow(seconds)
-        # What was accepted since the last look: only texts, as objects that live long cost the garbage collector.
+        # What was accepted since the last look: nothing that costs the garbage collector, as it lives for a while.
         self._payloads: list[bytes] = []
-        self._positions: list[str | None] = []
+        self._receipts: list[Receipt] = []
         self._make_commands = make_commands
         self._lookup = lookup
         self._look = look
@@ -125,8 +125,7 @@ class Republisher:
     def add(self, payloads: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
         """Keep payloads that were accepted, each with its receipt."""
         self._payloads += payloads
-        for receipt in receipts:
-            self._positions.append(receipt.position)
+        self._receipts += receipts
         if len(payloads) != 1 or len(self._payloads) >= _MAX_NEW or len(payloads[0]) > _MAX_NEW_BYTES:
             self._absorb()
         if self._timer is None:
@@ -135,8 +134,9 @@ class Republisher:
     def _absorb(self) -> None:
         """Put what is new into the window."""
         if self._payloads:
-            self._window.add(Accepted(self._payloads, self._positions), time.monotonic())
-            self._payloads, self._positions = [], []
+            positions = [receipt.position for receipt in self._receipts]
+            self._window.add(Accepted(self._payloads, positions), time.monotonic())
+            self._payloads, self._receipts = [], []
 
     def _look_again(self) -> None:
         self._timer = None
