@@ -132,7 +132,7 @@ def connection_on(protocol: RespProtocol) -> Connection:
 def test_template(words: list[bytes], last: bytes) -> None:
     """What a template packs is what its words are packed to, and it tells which they are."""
     (filled,) = CommandTemplate(*words).fill([last])
-    assert packed(filled) == packed((*words, last)) == command(*words, last)
+    assert packed([filled]) == packed([(*words, last)]) == command(*words, last)
     assert words_of(filled) == words_of((*words, last)) == (*words, last)
 
 

@@ -23,13 +23,13 @@ class CommandTemplate:
 
     Attributes:
         words: the same.
-        format: makes the bytes of a command of the length of its last word, and that word.
+        head: what is sent before the last word, for the length of that.
     """
 
     def __init__(self, *words: bytes) -> None:
         self.words: Sequence[bytes] = words
         head = _pack((*words, b"")).removesuffix(b"$0\r\n\r\n")
-        self.format: bytes = head.replace(b"%", b"%%") + b"$%d\r\n%b\r\n"
+        self.head: bytes = head.replace(b"%", b"%%") + b"$%d\r\n"
 
     def fill(self, last_words: Iterable[bytes]) -> list[FilledTemplate]:
         """Return the commands that end with these words; each is packed when it is sent, so that none is kept twice."""
@@ -54,12 +54,16 @@ class FilledTemplate(OpaqueStruct, gc=False):
 Commands = Sequence[Command | FilledTemplate]
 
 
-def packed(command: Command | FilledTemplate | bytes) -> bytes:
-    """Return a command as it is sent; one that is packed is returned unchanged."""
-    if isinstance(command, FilledTemplate):
-        word = command.word
-        return command.template.format % (len(word), word)
-    return command if isinstance(command, bytes) else _pack(command)
+def packed(commands: Iterable[Command | FilledTemplate | bytes]) -> bytes:
+    """Return commands as they are sent; those that are packed already are taken as they are."""
+    pieces: list[bytes] = []
+    for command in commands:
+        if isinstance(command, FilledTemplate):  # its word is copied once, as the one large part of it
+            word = command.word
+            pieces += (command.template.head % len(word), word, b"\r\n")
+        else:
+            pieces.append(command if isinstance(command, bytes) else _pack(command))
+    return b"".join(pieces)
 
 
 def words_of(command: Command | FilledTemplate) -> Command:

@@ -213,9 +213,9 @@ class RespProtocol(asyncio.BufferedProtocol):
 
     def _transmit(self, commands: Commands) -> None:
         # What are no words raises here, where their caller is told. A template can always be packed, later.
-        unsent = commands if type(commands[0]) is FilledTemplate else [b"".join(map(packed, commands))]
+        unsent = commands if type(commands[0]) is FilledTemplate else [packed(commands)]
         if not self._requests and not self._unsent:
-            self._transport.write(b"".join(map(packed, unsent)))  # there is nothing to share a packet with
+            self._transport.write(packed(unsent))  # there is nothing to share a packet with
             return
         if not self._unsent:
             self.loop.call_soon(self._flush)
@@ -225,7 +225,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         """Send what was held back. Templates are packed together, so that the code stays in the processor's cache."""
         unsent, self._unsent = self._unsent, []
         if not self.is_closed:
-            self._transport.write(b"".join([packed(command) for command in unsent]))
+            self._transport.write(packed(unsent))
 
     async def wait_for_data(self) -> None:
         """Wait until a reply or a pushed message arrives, or until the socket is closed. For one task at a time."""
