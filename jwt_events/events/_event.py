@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -149,9 +149,7 @@ class Event(BaseModel):
         if not self._IS_COMPARABLE or self.metadata or not self._is_comparable():
             return self
         if self.source is None or is_uri_reference(self.source):
-            _set_validated(
-                self, [*{**self.__dict__, "metadata": {}}.values()]
-            )  # not the dictionary that can be changed
+            _set_validated(self, {**self.__dict__, "metadata": {}})  # not the same dictionary, which can be changed
         return self
 
     def _is_comparable(self) -> bool:
@@ -161,7 +159,7 @@ class Event(BaseModel):
     def subject(self) -> str | None:
         """Narrowest identifier of the token, session, user, client or key concerned: the CloudEvents ``subject``."""
         for name in self._SUBJECT:
-            subject: str | None = self.__dict__[name]
+            subject: str | None = self.__dict__.get(name)
             if subject:
                 return subject
         return None
@@ -204,9 +202,8 @@ class Event(BaseModel):
         return repr(self)
 
 
-validated_values: Callable[[object], Sequence[Any]] = Event.__dict__["_validated"].__get__
-"""Return the values that an event had when its constructor validated them, of its fields in their order; equal to those
-now if nothing has changed. A list, as two dictionaries take four times as long to compare.
+validated_values: Callable[[object], Mapping[str, Any]] = Event.__dict__["_validated"].__get__
+"""Return the values that an event had when its constructor validated them; equal to those now if nothing has changed.
 
 Raises `AttributeError` where that is not known, and `TypeError` for anything but an event.
 """

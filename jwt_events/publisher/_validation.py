@@ -69,7 +69,7 @@ def event_from(event: object, payload: Mapping[str, Any] | None) -> Event:
         InvalidEvent: it is neither, or the fields are not those of that type.
     """
     try:
-        if payload is None and validated_values(event) == [*event.__dict__.values()]:
+        if payload is None and validated_values(event) == event.__dict__:
             return event  # type: ignore[return-value]  # nothing else has such values
     except Exception:  # noqa: BLE001, S110 - not as a constructor left it, or a value that cannot even be compared
         pass

@@ -155,6 +155,12 @@ class TestContent:
             del event.__dict__[name]
             assert (await refused(event)).problems == ((name, "is missing"),)
 
+    async def test_a_field_has_another_name(self) -> None:
+        """A value under another name is refused, although the values are the same as before."""
+        event = TokenRevoked(token_id="t")
+        event.__dict__["tenant"] = event.__dict__.pop("reason")
+        assert (await refused(event)).problems == (("reason", "is missing"),)
+
     @pytest.mark.parametrize("data", [{"metadata": {"a": 1}}, {"deep": COMPACT_JWT}, {"a": "\ud800"}, {"a": 2**80}])
     def test_an_unknown_event_is_refused_at_once(self, data: dict[str, Any]) -> None:
         """The constructor refuses what must not be sent."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import pickle
 import socket
 import uuid
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from jwt_events import (
     Closed,
@@ -137,8 +139,13 @@ class TestReceipt:
         assert (repr(receipt), hash(receipt), asdict(receipt)) == (repr(same), hash(same), asdict(same))
         assert replace(receipt, replicas=2) == Receipt(receipt.event_id, receipt.position, None, 2)
         assert pickle.loads(pickle.dumps(receipt)) == receipt
+        assert [field.name for field in fields(receipt)] == [*asdict(receipt)]
         with pytest.raises(FrozenInstanceError):
             receipt.position = "0-1"  # type: ignore[misc]  # what is tried
+        with pytest.raises(FrozenInstanceError):
+            del receipt.position
+        reply = TypeAdapter(dict[str, Receipt]).dump_json({"receipt": receipt})  # as FastAPI serializes it
+        assert json.loads(reply) == {"receipt": asdict(receipt)}
 
 
 class TestRefused:
