@@ -121,7 +121,7 @@ class PublishCall(OpaqueStruct):
         receipts: list[Receipt] = []
         index = 0
         for outcome in self.outcomes:  # for one, counting is quicker than enumerate(), and this than a comprehension
-            if type(outcome) is Sent:
+            if isinstance(outcome, Sent):
                 event_id = self.events[index].id
                 receipts.append(Receipt(event_id, outcome.position, outcome.receivers, outcome.replicas))
             index += 1  # noqa: SIM113 - see above

@@ -58,7 +58,7 @@ def packed(commands: Iterable[Command | FilledTemplate | bytes]) -> bytes:
     """Return commands as they are sent; those that are packed already are taken as they are."""
     pieces: list[bytes] = []
     for command in commands:
-        if isinstance(command, FilledTemplate):  # its word is copied once, as the one large part of it
+        if isinstance(command, FilledTemplate):  # so that its word, which may be large, is copied only once
             word = command.word
             pieces += (command.template.head % len(word), word, b"\r\n")
         else:

@@ -34,7 +34,8 @@ class Deadlines:
             waiting.popleft()
         if waiting and deadline < (latest := waiting[-1][0]):
             if deadline < latest - _SLACK:  # rare, and worth a timer of its own
-                request.settled.add_done_callback(partial(_cancel, self._loop.call_at(deadline, request.settle)))
+                timer = self._loop.call_at(deadline, request.settle)
+                request.settled.add_done_callback(partial(_cancel, timer))  # not a lambda, which slows all calls down
                 return
             deadline = latest  # or a row of them, each a little earlier, would add up
         waiting.append((deadline, request))
