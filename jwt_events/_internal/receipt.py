@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import msgspec
@@ -40,11 +40,13 @@ class Propagation:
         return not self.missing
 
 
-# A struct, as there is one for each event: it is made in a quarter of the time. The decorator has the functions of
-# `dataclasses` accept it, too.
+# A struct, as there is one for each event, and that is made in a quarter of the time. The functions of `dataclasses`
+# accept it, too, and so does what serializes dataclasses.
 @dataclass(frozen=True, init=False, repr=False, eq=False, match_args=False)
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Confirmation that the server accepted an event.
+
+    pydantic and FastAPI serialize it; they cannot read it: ``Receipt(**values)`` does.
 
     Attributes:
         event_id: the event's id.
@@ -60,3 +62,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     receivers: int | None = None
     replicas: int | None = None
     propagation: Propagation | None = None
+
+
+for _field in fields(Receipt)[1:]:
+    _field.default = None  # which the decorator cannot see, as a struct keeps its defaults elsewhere

@@ -159,6 +159,31 @@ class TestRequests:
         await peer.receives(b"".join(command(b"ECHO", word) for word in (b"a", b"b", b"c", b"d", b"b", b"c")))
         assert protocol.outstanding == 6
 
+    async def test_what_cannot_be_packed(self, ends: Ends) -> None:
+        """If what shares a packet cannot be packed after all, no reply is taken for that to another request."""
+        protocol, peer = ends
+        lost = CommandTemplate(b"ECHO").fill([b"b"])
+        lost[0].word = cast("bytes", None)
+        errors: list[Any] = []
+        protocol.loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+        requests = [sent(protocol, "a")]
+        protocol.send(Request(lost, protocol.loop.create_future()), 0.0)
+        await wait_until(lambda: protocol.is_closed)
+        assert [type(error) for error in errors] == [TypeError]
+        await soon(requests[0].settled)
+        assert protocol.is_out_of_sync
+        assert requests[0].replies == []
+        await wait_until(lambda: peer.is_closed)
+
+    def test_words_of_other_kinds(self) -> None:
+        """A word that may change is copied when it is given; text is refused."""
+        word = bytearray(b"before")
+        filled = CommandTemplate(b"ECHO").fill(cast("list[bytes]", [word, memoryview(word)]))
+        word[:] = b"after!"
+        assert packed(filled) == 2 * command(b"ECHO", b"before")
+        with pytest.raises(TypeError):
+            CommandTemplate(b"ECHO").fill(cast("list[bytes]", ["text"]))
+
     async def test_many_replies_in_one_packet(self, ends: Ends) -> None:
         """Replies that arrive together are matched to their requests, error replies as they are."""
         protocol, peer = ends

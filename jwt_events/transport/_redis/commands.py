@@ -23,7 +23,7 @@ class CommandTemplate:
 
     Attributes:
         words: the same.
-        head: what is sent before the last word, for the length of that.
+        head: a format of what is sent before the last word; its argument is the length of that word.
     """
 
     def __init__(self, *words: bytes) -> None:
@@ -32,15 +32,20 @@ class CommandTemplate:
         self.head: bytes = head.replace(b"%", b"%%") + b"$%d\r\n"
 
     def fill(self, last_words: Iterable[bytes]) -> list[FilledTemplate]:
-        """Return the commands that end with these words; each is packed when it is sent, so that none is kept twice."""
+        """Return the commands that end with these words. What may change is copied, and what is not bytes refused.
+
+        Raises:
+            TypeError: a word is not bytes.
+        """
         filled = []
         for word in last_words:  # for one, quicker than a comprehension
-            filled.append(FilledTemplate(self, word))  # noqa: PERF401 - see above
+            fixed = word if type(word) is bytes else bytes(memoryview(word))
+            filled.append(FilledTemplate(self, fixed))
         return filled
 
 
 class FilledTemplate(OpaqueStruct, gc=False):
-    """A command that is packed when it is sent; there is one for each event that is published.
+    """A command that is packed when it is sent, so that none is kept twice: there is one for each event.
 
     Attributes:
         template: its words but the last.

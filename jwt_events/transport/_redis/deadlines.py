@@ -35,7 +35,9 @@ class Deadlines:
         if waiting and deadline < (latest := waiting[-1][0]):
             if deadline < latest - _SLACK:  # rare, and worth a timer of its own
                 timer = self._loop.call_at(deadline, request.settle)
-                request.settled.add_done_callback(partial(_cancel, timer))  # not a lambda, which slows all calls down
+                request.settled.add_done_callback(
+                    partial(_cancel, timer)
+                )  # a lambda would make a cell of it in each call
                 return
             deadline = latest  # or a row of them, each a little earlier, would add up
         waiting.append((deadline, request))

@@ -212,8 +212,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._transmit(commands)
 
     def _transmit(self, commands: Commands) -> None:
-        # What are no words raises here, where their caller is told. A template can always be packed, later.
-        unsent = commands if type(commands[0]) is FilledTemplate else [packed(commands)]
+        unsent = commands if type(commands[0]) is FilledTemplate else [packed(commands)]  # raises for what are no words
         if not self._requests and not self._unsent:
             self._transport.write(packed(unsent))  # there is nothing to share a packet with
             return
@@ -222,10 +221,12 @@ class RespProtocol(asyncio.BufferedProtocol):
         self._unsent += unsent
 
     def _flush(self) -> None:
-        """Send what was held back. Templates are packed together, so that the code stays in the processor's cache."""
         unsent, self._unsent = self._unsent, []
-        if not self.is_closed:
-            self._transport.write(packed(unsent))
+        try:
+            self._transport.write(packed(unsent) if not self.is_closed else b"")  # at once, for the processor's cache
+        except BaseException:  # such as MemoryError: replies are awaited for what is never sent
+            self.mark_out_of_sync()
+            raise
 
     async def wait_for_data(self) -> None:
         """Wait until a reply or a pushed message arrives, or until the socket is closed. For one task at a time."""
@@ -260,8 +261,7 @@ class RespProtocol(asyncio.BufferedProtocol):
         self.received += nbytes
         self._feed(nbytes)
         self._buffer.release()
-        gets, requests, has_arrived = self._reader.gets, self._requests, False
-        expects_pushed = self._expects_pushed
+        gets, requests, expects_pushed, has_arrived = self._reader.gets, self._requests, self._expects_pushed, False
         try:
             while (reply := gets()) is not _NOTHING:
                 has_arrived = True
