@@ -144,8 +144,11 @@ class TestReceipt:
             receipt.position = "0-1"  # type: ignore[misc]  # what is tried
         with pytest.raises(FrozenInstanceError):
             del receipt.position
+        assert [field.default for field in fields(receipt)[1:]] == [None] * 4
         reply = TypeAdapter(dict[str, Receipt]).dump_json({"receipt": receipt})  # as FastAPI serializes it
         assert json.loads(reply) == {"receipt": asdict(receipt)}
+        assert Receipt(**json.loads(reply)["receipt"]) == receipt
+        assert TypeAdapter(Receipt).json_schema()["required"] == ["event_id"]
 
 
 class TestRefused:

@@ -166,13 +166,13 @@ class TestRequests:
         lost[0].word = cast("bytes", None)
         errors: list[Any] = []
         protocol.loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
-        requests = [sent(protocol, "a")]
+        waiting = sent(protocol, "a")
         protocol.send(Request(lost, protocol.loop.create_future()), 0.0)
         await wait_until(lambda: protocol.is_closed)
         assert [type(error) for error in errors] == [TypeError]
-        await soon(requests[0].settled)
+        await soon(waiting.settled)
         assert protocol.is_out_of_sync
-        assert requests[0].replies == []
+        assert waiting.replies == []
         await wait_until(lambda: peer.is_closed)
 
     def test_words_of_other_kinds(self) -> None:
