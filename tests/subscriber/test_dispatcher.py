@@ -294,7 +294,7 @@ class TestCancelled:
                 await asyncio.sleep(scaled(60))
             except asyncio.CancelledError as cancelled:
                 caught.append(str(cancelled))
-            await asyncio.sleep(0)
+                await asyncio.sleep(0)  # while it handles that, it is not cancelled again
 
         bench.submit(1, handle)
         await asyncio.sleep(0)
