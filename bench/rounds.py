@@ -29,7 +29,7 @@ class Options:
     """Options of all rows.
 
     Attributes:
-        rounds: measured rounds, where the row does not say.
+        rounds: measured rounds, where the row does not want fewer.
         scale: the part of each workload that is run: 1, or less for a smoke test.
         loop: ``asyncio`` or ``uvloop``.
         verbose: whether the output of the processes is shown.

@@ -47,7 +47,7 @@ class Row:
         unit: of the values.
         competitors: the first is the one that the others are compared with.
         floors: what jwt_events must reach.
-        rounds: measured rounds, after one warm-up round; ``None`` for as many as the command says.
+        rounds: measured rounds at most, after one warm-up round; ``None`` for as many as the command says.
         fresh: whether each run needs a new process.
         limit: seconds that a run may take.
         loop: the event loop that the row is about; ``None`` for the one that the command names.
@@ -220,7 +220,6 @@ ROWS: Sequence[Row] = (
             single(EXISTS, micro.exists),
         ],
         (Floor(CHECK, 1 / 2, BARE_CHECK), Floor(CHECK_CLAIMS, 1 / 3, BARE_CHECK)),
-        rounds=15,
     ),
     Row(
         "codec",
@@ -232,7 +231,6 @@ ROWS: Sequence[Row] = (
             single(VALIDATE, micro.validate_one),
         ],
         (Floor(ENCODE, 1.75, VALIDATE), Floor(DECODE, 1.25, VALIDATE)),
-        rounds=15,
     ),
     Row(
         "catch-up",
