@@ -58,8 +58,8 @@ def about(server_version: str, options: Options) -> dict[str, str]:
         "server": f"{server_version}, embedded, over TCP on the same machine",
         "interpreter": f"{platform.python_implementation()} {platform.python_version()}, {options.loop}",
         "packages": ", ".join(_versions()),
-        "rounds": f"{options.rounds}, after one warm-up round"
-        + ("" if options.scale == 1 else "; QUICK, a smoke test only"),
+        "rounds": f"{options.rounds}, after one warm-up round; "
+        + ("three times as many where a floor is near" if options.scale == 1 else "QUICK, a smoke test only"),
     }
 
 

@@ -29,7 +29,7 @@ class Options:
     """Options of all rows.
 
     Attributes:
-        rounds: measured rounds, where the row does not want fewer.
+        rounds: measured rounds, where the row does not want more or fewer.
         scale: the part of each workload that is run: 1, or less for a smoke test.
         loop: ``asyncio`` or ``uvloop``.
         verbose: whether the output of the processes is shown.
@@ -51,7 +51,7 @@ async def server() -> AsyncIterator[EmbeddedServer]:
 async def run_row(row: Row, url: str, options: Options) -> Runs:
     """Run all rounds of a row, and empty the server after it."""
     runs: Runs = {competitor.name: [] for competitor in row.competitors}
-    rounds = min(options.rounds, row.rounds or options.rounds)
+    rounds = min(options.rounds, row.rounds or options.rounds) * (row.weight if options.scale == 1 else 1)
     async with AsyncExitStack() as stack:
         workers = [_Worker(row, competitor, options, stack) for competitor in row.competitors]
         if not row.fresh:

@@ -48,6 +48,7 @@ class Row:
         competitors: the first is the one that the others are compared with.
         floors: what jwt_events must reach.
         rounds: measured rounds at most, after one warm-up round; ``None`` for as many as the command says.
+        weight: measured rounds for each of these; more where a floor is near and the rounds differ.
         fresh: whether each run needs a new process.
         limit: seconds that a run may take.
         loop: the event loop that the row is about; ``None`` for the one that the command names.
@@ -59,6 +60,7 @@ class Row:
     competitors: Sequence[Competitor]
     floors: Sequence[Floor] = ()
     rounds: int | None = None
+    weight: int = 1
     fresh: bool = False
     limit: float = 12.0
     loop: str | None = None
@@ -106,6 +108,7 @@ ROWS: Sequence[Row] = (
         "µs",
         on(STREAM, partial(workloads.publish, count=4_000, tasks=200), *ALL_LIBRARIES),
         (Floor(OURS, 7, "FastStream stream"), Floor(OURS, 1.8, "valkey-glide stream")),
+        weight=3,
     ),
     Row(
         "publish-200-pubsub",
@@ -113,6 +116,7 @@ ROWS: Sequence[Row] = (
         "µs",
         on(PUBSUB, partial(workloads.publish, count=4_000, tasks=200), *ALL_LIBRARIES),
         (Floor("jwt_events Pub/Sub", 7, "FastStream Pub/Sub"),),
+        weight=3,
     ),
     Row(
         "publish-many",
@@ -197,6 +201,7 @@ ROWS: Sequence[Row] = (
                 *on(STREAM, fan_out(subscribers), "jwt_events", "redis-py"),
             ],
             (Floor(OURS, 1, RAW),) if subscribers == 50 else (),
+            weight=3 if subscribers == 50 else 1,
         )
         for subscribers in (1, 10, 50, 200)
     ),
@@ -220,6 +225,7 @@ ROWS: Sequence[Row] = (
             single(EXISTS, micro.exists),
         ],
         (Floor(CHECK, 1 / 2, BARE_CHECK), Floor(CHECK_CLAIMS, 1 / 3, BARE_CHECK)),
+        weight=3,
     ),
     Row(
         "codec",
@@ -231,6 +237,7 @@ ROWS: Sequence[Row] = (
             single(VALIDATE, micro.validate_one),
         ],
         (Floor(ENCODE, 1.75, VALIDATE), Floor(DECODE, 1.25, VALIDATE)),
+        weight=3,
     ),
     Row(
         "catch-up",
@@ -302,6 +309,7 @@ ROWS: Sequence[Row] = (
             for suffix, options in VARIANTS.items()
         ],
         (Floor(WITH_METRICS, 0.9, OURS), Floor(f"{OURS}, traced 1 % by Tracing(ratio=0.01)", 0.85, OURS)),
+        weight=3,
     ),
     Row(
         "import",
