@@ -144,6 +144,7 @@ ROWS: Sequence[Row] = (
         ],
         (Floor(WITH_METRICS, 10, "FastStream stream"), Floor(WITH_METRICS, 1.25, LISTEN)),
         rounds=3,
+        weight=3,
         limit=40.0,
     ),
     Row(
