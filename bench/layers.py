@@ -21,8 +21,8 @@ from jwt_events import Event, Publisher, RedisStream, Subscriber, TokenRevoked
 from jwt_events.embedded import EmbeddedServer
 from jwt_events.envelope import Envelope, decode, encode
 from jwt_events.metrics import Metrics
+from jwt_events.transport._redis.commands import CommandTemplate
 from jwt_events.transport._redis.connection import Connector
-from jwt_events.transport._redis.multiplexer import Multiplexer
 
 TASKS = 200
 BATCH_SIZE = 1_000
@@ -58,7 +58,6 @@ class Layers:
     async def __aenter__(self) -> Self:
         self._connection = await Connector(self._url).connect(within=5)
         self._stack.push_async_callback(self._connection.aclose)
-        self._multiplexer = await self._stack.enter_async_context(Multiplexer(Connector(self._url)))
         self._sender = await self._stack.enter_async_context(RedisStream(self._url, "sender").sender())
         self._publisher = await self._stack.enter_async_context(Publisher(RedisStream(self._url, "publisher")))
         self._metered = await self._stack.enter_async_context(
@@ -73,20 +72,17 @@ class Layers:
 
     def sending(self) -> dict[str, Workload]:
         """Return the layers of `Publisher.publish`, from 200 tasks."""
+        adding = CommandTemplate(b"XADD", b"connection", b"*", b"event")
 
         async def connection(payload: bytes) -> None:
-            await self._connection.send([(b"XADD", b"connection", b"*", b"event", payload)]).settled
-
-        async def multiplexer(payload: bytes) -> None:
-            await self._multiplexer.run([(b"XADD", b"multiplexer", b"*", b"event", payload)], within=5)
+            await self._connection.send(adding.fill([payload])).settled
 
         async def sender(payload: bytes) -> None:
             await self._sender.send([payload], within=5)
 
         return {
             "connection: pack, write, read, wake the task": lambda: from_tasks(self._payloads, connection),
-            "multiplexer: deadlines, capacity, order": lambda: from_tasks(self._payloads, multiplexer),
-            "sender: one command, one reply": lambda: from_tasks(self._payloads, sender),
+            "sender: deadlines, capacity, order, one reply": lambda: from_tasks(self._payloads, sender),
             "publisher: check, encode, retry, receipt": lambda: from_tasks(self._events, self._publisher.publish),
             "metrics": lambda: from_tasks(self._events, self._metered.publish),
         }
