@@ -59,7 +59,7 @@ def about(server_version: str, options: Options) -> dict[str, str]:
         "interpreter": f"{platform.python_implementation()} {platform.python_version()}, {options.loop}",
         "packages": ", ".join(_versions()),
         "rounds": f"{options.rounds}, after one warm-up round; "
-        + ("three times as many where a floor is near" if options.scale == 1 else "QUICK, a smoke test only"),
+        + ("more where a floor is near, fewer of long runs" if options.scale == 1 else "QUICK, a smoke test only"),
     }
 
 

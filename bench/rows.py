@@ -237,7 +237,7 @@ ROWS: Sequence[Row] = (
             single(DECODE, micro.decode_one),
             single(VALIDATE, micro.validate_one),
         ],
-        (Floor(ENCODE, 1.75, VALIDATE), Floor(DECODE, 1.25, VALIDATE)),
+        (Floor(ENCODE, 1.77, VALIDATE), Floor(DECODE, 1.28, VALIDATE)),
         weight=3,
     ),
     Row(

@@ -175,6 +175,20 @@ class TestRequests:
         assert waiting.replies == []
         await wait_until(lambda: peer.is_closed)
 
+    async def test_closed_before_it_is_sent(self, ends: Ends) -> None:
+        """What is to share a packet is dropped in silence if the socket was closed in the same turn of the loop."""
+        protocol, _ = ends
+        errors: list[Any] = []
+        protocol.loop.set_exception_handler(lambda _, context: errors.append(context))
+        first = sent(protocol, "a")
+        protocol.abort()
+        second = sent(protocol, "b")
+        await soon(first.settled)
+        await soon(second.settled)
+        await asyncio.sleep(0)  # in which it would have been sent
+        assert errors == []
+        assert not protocol.is_out_of_sync
+
     def test_words_of_other_kinds(self) -> None:
         """A word that may change is copied when it is given; text is refused."""
         word = bytearray(b"before")

@@ -35,9 +35,8 @@ class Deadlines:
         if waiting and deadline < (latest := waiting[-1][0]):
             if deadline < latest - _SLACK:  # rare, and worth a timer of its own
                 timer = self._loop.call_at(deadline, request.settle)
-                request.settled.add_done_callback(
-                    partial(_cancel, timer)
-                )  # a lambda would make a cell of it in each call
+                # Not a lambda, for which each call would make a cell.
+                request.settled.add_done_callback(partial(_cancel, timer))
                 return
             deadline = latest  # or a row of them, each a little earlier, would add up
         waiting.append((deadline, request))

@@ -223,7 +223,8 @@ class RespProtocol(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
         try:
-            self._transport.write(packed(unsent) if not self.is_closed else b"")  # at once, for the processor's cache
+            if not self.is_closed:  # uvloop refuses even to write nothing then
+                self._transport.write(packed(unsent))  # packed together, for the processor's cache
         except BaseException:  # such as MemoryError: replies are awaited for what is never sent
             self.mark_out_of_sync()
             raise
@@ -268,8 +269,7 @@ class RespProtocol(asyncio.BufferedProtocol):
                 if not requests or (expects_pushed and type(reply) is PushedMessage):
                     self._accept_pushed(reply)
                     continue
-                request = requests[0]
-                replies = request.replies
+                replies = (request := requests[0]).replies
                 replies.append(reply)
                 self.outstanding -= 1
                 if len(replies) == len(request.commands):
